@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The command line of `swiglu`, read strictly: what is not known is an error.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace swiglu::cli {
+
+enum class Command { kForward, kBackward, kStatus, kHelp, kVersion };
+
+// What the user asks for. Fields that the command does not use are empty.
+struct CommandLine {
+  Command command = Command::kHelp;
+  std::string server;      // HOST:PORT or unix:/path
+  absl::Duration timeout;  // 0: what the library takes
+  bool json = false;
+  bool overwrite = false;
+  std::string dw;  // FILE[:TENSOR]
+  std::string e;
+  std::string g;
+  std::string out;      // a file
+  std::string out_dir;  // a folder
+};
+
+// Reads the arguments. INVALID_ARGUMENT, with one line, if they are not a command. Call it once:
+// the flags are the process's.
+absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv);
+
+// What --help prints.
+std::string HelpText();
+
+}  // namespace swiglu::cli

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From a status to an exit code and a line.
+#include "client/cli/exit_code.h"
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+
+namespace swiglu::cli {
+namespace {
+
+constexpr absl::Duration kProbeTimeout = absl::Seconds(2);
+
+bool MayBeUnreachable(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
+std::string Describe(const absl::Status& status) {
+  return absl::StrCat(absl::StatusCodeToString(status.code()), ": ", status.message());
+}
+
+}  // namespace
+
+Outcome BadInput(const absl::Status& status) {
+  return {ExitCode::kBadInput, std::string(status.message())};
+}
+
+Outcome CallFailed(const absl::Status& status, client::Client& client) {
+  ExitCode code = ExitCode::kRefused;
+  if (MayBeUnreachable(status)) {
+    const absl::StatusOr<bool> ready =
+        client.ServerReady({.timeout = kProbeTimeout, .on_chunk = nullptr});
+    if (!ready.ok() || !*ready) code = ExitCode::kUnreachable;
+  }
+  return {code, Describe(status)};
+}
+
+Outcome CheckReady(client::Client& client) {
+  const absl::StatusOr<bool> ready = client.ServerReady();
+  if (!ready.ok()) {
+    return {MayBeUnreachable(ready.status()) ? ExitCode::kUnreachable : ExitCode::kRefused,
+            Describe(ready.status())};
+  }
+  if (!*ready) return {ExitCode::kUnreachable, "the server is not ready"};
+  return {};
+}
+
+}  // namespace swiglu::cli

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How a command ends: the exit codes that scripts rely on, each with one line about an error.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "swiglu/client.h"
+
+namespace swiglu::cli {
+
+enum class ExitCode {
+  kDone = 0,
+  kBadInput = 1,     // a file, or what it holds
+  kUsage = 2,        // the command line
+  kUnreachable = 3,  // no server there, or one that takes no requests
+  kRefused = 4,      // the server refused or failed the call
+};
+
+// A command's end. `error` is one line for stderr, empty if there is nothing to say.
+struct Outcome {
+  ExitCode code = ExitCode::kDone;
+  std::string error;
+};
+
+// The end that a local error makes: bad input.
+Outcome BadInput(const absl::Status& status);
+
+// The end that a failed call makes. For those codes that do not tell an overloaded server from an
+// absent one, it asks the server whether it is ready, and waits 2 s at most.
+Outcome CallFailed(const absl::Status& status, client::Client& client);
+
+// OK if the server is there and ready; the end of the command if not.
+Outcome CheckReady(client::Client& client);
+
+}  // namespace swiglu::cli

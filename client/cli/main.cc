@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The command `swiglu`: SwiGLU on tensor files, by a server.
+#include <stdio.h>
+
+#include <string>
+
+#include "absl/strings/ascii.h"
+#include "client/cli/command_line.h"
+#include "client/cli/exit_code.h"
+#include "client/cli/infer_command.h"
+#include "client/cli/status_command.h"
+#include "swiglu/client.h"
+#include "version/version.h"
+
+namespace swiglu::cli {
+namespace {
+
+Outcome Run(const CommandLine& command_line) {
+  switch (command_line.command) {
+    case Command::kForward:
+    case Command::kBackward:
+      return RunInfer(command_line);
+    case Command::kStatus:
+      return RunStatus(command_line);
+    case Command::kHelp:
+      fputs(HelpText().c_str(), stdout);
+      return {};
+    case Command::kVersion:
+      printf("swiglu %s (%s)\n", kVersion, kCommit);
+      return {};
+  }
+  return {ExitCode::kUsage, "unknown command"};
+}
+
+// One line, whatever a server or a file name put into the text.
+std::string OneLine(std::string text) {
+  for (char& c : text) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = ' ';
+  }
+  return text;
+}
+
+int Main(int argc, char** argv) {
+  absl::StatusOr<CommandLine> command_line = ParseCommandLine(argc, argv);
+  Outcome outcome = command_line.ok()
+                        ? Run(*command_line)
+                        : Outcome{ExitCode::kUsage, std::string(command_line.status().message())};
+  if (fflush(stdout) != 0 && outcome.code == ExitCode::kDone) {
+    outcome = {ExitCode::kBadInput, "cannot write to stdout"};
+  }
+  if (!outcome.error.empty()) fprintf(stderr, "swiglu: %s\n", OneLine(outcome.error).c_str());
+  return static_cast<int>(outcome.code);
+}
+
+}  // namespace
+}  // namespace swiglu::cli
+
+int main(int argc, char** argv) {
+  swiglu::client::TuneProcess();
+  return swiglu::cli::Main(argc, argv);
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The public class: checks, results, control calls. Sending and splitting is InferRunner's part.
+#include "swiglu/client.h"
+
+#include <malloc.h>
+#include <stdlib.h>
+
+#include <algorithm>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "client/connection_pool.h"
+#include "client/infer_codec.h"
+#include "client/infer_runner.h"
+#include "google/protobuf/stubs/logging.h"
+#include "proto/inference.pb.h"
+
+namespace swiglu::client {
+namespace {
+
+constexpr char kService[] = "/inference.GRPCInferenceService/";
+
+// Time for a call that carries no tensors, and what each byte of tensors adds: 1 s for 100 MB.
+constexpr absl::Duration kBaseTimeout = absl::Seconds(30);
+constexpr absl::Duration kTimeoutPerByte = absl::Nanoseconds(10);
+
+constexpr int kMaxConnections = 64;
+constexpr int64_t kMinMessageBytes = 4096;
+constexpr int64_t kMaxMessageBytes = (int64_t{1} << 31) - 1;
+
+struct NamedView {
+  absl::string_view name;
+  const TensorView* tensor;
+};
+
+absl::string_view ForwardModel(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kFp16:
+      return "swiglu_forward_fp16";
+    case Dtype::kBf16:
+      return "swiglu_forward_bf16";
+    case Dtype::kFp32:
+      return "swiglu_forward_fp32";
+  }
+  return "";
+}
+
+absl::string_view BackwardModel(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kFp16:
+      return "swiglu_backward_fp16";
+    case Dtype::kBf16:
+      return "swiglu_backward_bf16";
+    case Dtype::kFp32:
+      return "swiglu_backward_fp32";
+  }
+  return "";
+}
+
+// The dtype that counts is that of the gate, and so is the shape: as the server has it.
+absl::Status CheckInputs(absl::string_view model, const TensorView& e,
+                         absl::Span<const NamedView> inputs) {
+  for (const auto& [name, tensor] : inputs) {
+    if (tensor->dtype == e.dtype) continue;
+    return absl::InvalidArgumentError(absl::StrCat("input '", name, "' is ",
+                                                   DatatypeName(tensor->dtype), "; '", model,
+                                                   "' takes ", DatatypeName(e.dtype)));
+  }
+  absl::StatusOr<int64_t> needed = TensorBytes("e", e.dtype, e.shape);
+  if (!needed.ok()) return needed.status();
+  for (const auto& [name, tensor] : inputs) {
+    if (tensor->shape == e.shape) continue;
+    return absl::InvalidArgumentError(absl::StrCat("shape of '", name, "' is ",
+                                                   FormatShape(tensor->shape), "; 'e' has ",
+                                                   FormatShape(e.shape)));
+  }
+  for (const auto& [name, tensor] : inputs) {
+    if (tensor->bytes.size() == static_cast<uint64_t>(*needed)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("input '", name, "' has ", tensor->bytes.size(),
+                                                   " bytes; shape ", FormatShape(e.shape), " of ",
+                                                   DatatypeName(e.dtype), " needs ", *needed));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOutput(absl::string_view name, absl::Span<std::byte> bytes,
+                         const TensorView& like) {
+  if (bytes.size() == like.bytes.size()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("output '", name, "' has ", bytes.size(),
+                                                 " bytes; the inputs have ", like.bytes.size()));
+}
+
+absl::Status CheckOptions(const Options& options) {
+  const auto bad = [](absl::string_view name, int64_t value, int64_t low, int64_t high) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("option ", name, " is ", value, "; it takes ", low, " to ", high));
+  };
+  if (options.timeout < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "option timeout is ", absl::FormatDuration(options.timeout), "; it takes 0 or more"));
+  }
+  if (options.num_connections < 0 || options.num_connections > kMaxConnections) {
+    return bad("num_connections", options.num_connections, 0, kMaxConnections);
+  }
+  if (options.max_message_bytes < kMinMessageBytes ||
+      options.max_message_bytes > kMaxMessageBytes) {
+    return bad("max_message_bytes", options.max_message_bytes, kMinMessageBytes, kMaxMessageBytes);
+  }
+  if (options.chunk_bytes < kMinMessageBytes || options.chunk_bytes > kMaxMessageBytes) {
+    return bad("chunk_bytes", options.chunk_bytes, kMinMessageBytes, kMaxMessageBytes);
+  }
+  return absl::OkStatus();
+}
+
+int DefaultConnections() {
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 4);
+}
+
+// A result like `e`, its bytes yet to come.
+Tensor NewResult(const TensorView& e) {
+  return Tensor(e.dtype, e.shape, static_cast<int64_t>(e.bytes.size()));
+}
+
+std::string ToString(absl::string_view text) { return std::string(text); }
+
+Shape ToShape(const google::protobuf::RepeatedField<int64_t>& dims) {
+  return Shape(dims.begin(), dims.end());
+}
+
+std::vector<TensorInfo> ToTensors(
+    const google::protobuf::RepeatedPtrField<inference::ModelMetadataResponse::TensorMetadata>&
+        tensors) {
+  std::vector<TensorInfo> infos;
+  for (const auto& tensor : tensors) {
+    infos.push_back({tensor.name(), tensor.datatype(), ToShape(tensor.shape())});
+  }
+  return infos;
+}
+
+ModelCounters ToCounters(const inference::ModelStatistics& statistics) {
+  const auto time = [](const inference::StatisticDuration& duration) {
+    return absl::Nanoseconds(static_cast<int64_t>(duration.ns()));
+  };
+  const inference::InferStatistics& infer = statistics.inference_stats();
+  ModelCounters counters;
+  counters.name = statistics.name();
+  counters.version = statistics.version();
+  counters.num_requests = static_cast<int64_t>(statistics.inference_count());
+  counters.num_batches = static_cast<int64_t>(statistics.execution_count());
+  counters.num_succeeded = static_cast<int64_t>(infer.success().count());
+  counters.num_failed = static_cast<int64_t>(infer.fail().count());
+  counters.request_time = time(infer.success());
+  counters.queue_time = time(infer.queue());
+  counters.compute_time = time(infer.compute_infer());
+  return counters;
+}
+
+}  // namespace
+
+void TuneProcess() {
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  // gRPC allocates and frees a slice for every 64 KiB of a message. Memory that goes back to the
+  // kernel each time comes back as page faults.
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  mallopt(M_TOP_PAD, 64 << 20);
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+  google::protobuf::SetLogHandler(nullptr);
+}
+
+absl::Status CheckForward(const TensorView& e, const TensorView& g) {
+  return CheckInputs(ForwardModel(e.dtype), e, {{"e", &e}, {"g", &g}});
+}
+
+absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const TensorView& g) {
+  return CheckInputs(BackwardModel(e.dtype), e, {{"DW", &dw}, {"e", &e}, {"g", &g}});
+}
+
+class Client::Impl {
+ public:
+  Impl(std::string address, const Options& options, int num_connections)
+      : options_(options),
+        pool_(std::move(address), num_connections),
+        runner_({.max_message_bytes = options.max_message_bytes,
+                 .chunk_bytes = std::min(options.chunk_bytes, options.max_message_bytes),
+                 .num_parallel = num_connections},
+                &pool_) {}
+
+  absl::Status Infer(const Inference& inference, const CallOptions& call_options) {
+    const int64_t request_bytes =
+        inference.tensor_bytes() * static_cast<int64_t>(inference.inputs.size());
+    return runner_.Run(inference, Timeout(request_bytes, call_options), call_options.on_chunk);
+  }
+
+  // One call with small messages. The method's name is `rpc`.
+  template <typename Response, typename Request>
+  absl::StatusOr<Response> Control(absl::string_view rpc, const Request& request,
+                                   const CallOptions& call_options) {
+    OutgoingMessage message;
+    message.Append(grpc::Slice(request.SerializeAsString()));
+    absl::StatusOr<grpc::ByteBuffer> answer =
+        pool_.Call(absl::StrCat(kService, rpc), std::move(message), Timeout(0, call_options));
+    if (!answer.ok()) return answer.status();
+    grpc::Slice bytes;
+    Response response;
+    if (!answer->DumpToSingleSlice(&bytes).ok() ||
+        !response.ParseFromArray(bytes.begin(), static_cast<int>(bytes.size()))) {
+      return absl::InternalError(absl::StrCat("bad response: not a ", rpc, "Response"));
+    }
+    return response;
+  }
+
+ private:
+  absl::Duration Timeout(int64_t request_bytes, const CallOptions& call_options) const {
+    if (call_options.timeout > absl::ZeroDuration()) return call_options.timeout;
+    if (options_.timeout > absl::ZeroDuration()) return options_.timeout;
+    return kBaseTimeout + kTimeoutPerByte * request_bytes;
+  }
+
+  const Options options_;
+  ConnectionPool pool_;
+  InferRunner runner_;
+};
+
+Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Client::~Client() = default;
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Create(absl::string_view address,
+                                                       const Options& options) {
+  absl::Status status = CheckAddress(address);
+  if (status.ok()) status = CheckOptions(options);
+  if (!status.ok()) return status;
+  const int num_connections =
+      options.num_connections > 0 ? options.num_connections : DefaultConnections();
+  // Not make_unique: the constructor is private.
+  return std::unique_ptr<Client>(
+      new Client(std::make_unique<Impl>(ToString(address), options, num_connections)));
+}
+
+absl::StatusOr<Tensor> Client::Forward(const TensorView& e, const TensorView& g,
+                                       const CallOptions& options) {
+  absl::Status status = CheckForward(e, g);
+  if (!status.ok()) return status;
+  Tensor h = NewResult(e);
+  status = ForwardInto(e, g, h.mutable_bytes(), options);
+  if (!status.ok()) return status;
+  return h;
+}
+
+absl::StatusOr<BackwardResult> Client::Backward(const TensorView& dw, const TensorView& e,
+                                                const TensorView& g, const CallOptions& options) {
+  absl::Status status = CheckBackward(dw, e, g);
+  if (!status.ok()) return status;
+  BackwardResult result{NewResult(e), NewResult(e), NewResult(e)};
+  status = BackwardInto(
+      dw, e, g, {result.h.mutable_bytes(), result.df.mutable_bytes(), result.de.mutable_bytes()},
+      options);
+  if (!status.ok()) return status;
+  return result;
+}
+
+absl::Status Client::ForwardInto(const TensorView& e, const TensorView& g, absl::Span<std::byte> h,
+                                 const CallOptions& options) {
+  absl::Status status = CheckForward(e, g);
+  if (status.ok()) status = CheckOutput("h", h, e);
+  if (!status.ok()) return status;
+  return impl_->Infer({.model = ForwardModel(e.dtype),
+                       .dtype = e.dtype,
+                       .shape = e.shape,
+                       .inputs = {{"e", e.bytes}, {"g", g.bytes}},
+                       .outputs = {{"h", h}}},
+                      options);
+}
+
+absl::Status Client::BackwardInto(const TensorView& dw, const TensorView& e, const TensorView& g,
+                                  const BackwardOutputs& outputs, const CallOptions& options) {
+  absl::Status status = CheckBackward(dw, e, g);
+  if (status.ok()) status = CheckOutput("h", outputs.h, e);
+  if (status.ok()) status = CheckOutput("df", outputs.df, e);
+  if (status.ok()) status = CheckOutput("de", outputs.de, e);
+  if (!status.ok()) return status;
+  return impl_->Infer({.model = BackwardModel(e.dtype),
+                       .dtype = e.dtype,
+                       .shape = e.shape,
+                       .inputs = {{"DW", dw.bytes}, {"e", e.bytes}, {"g", g.bytes}},
+                       .outputs = {{"h", outputs.h}, {"df", outputs.df}, {"de", outputs.de}}},
+                      options);
+}
+
+absl::StatusOr<bool> Client::ServerLive(const CallOptions& options) {
+  auto response = impl_->Control<inference::ServerLiveResponse>(
+      "ServerLive", inference::ServerLiveRequest(), options);
+  if (!response.ok()) return response.status();
+  return response->live();
+}
+
+absl::StatusOr<bool> Client::ServerReady(const CallOptions& options) {
+  auto response = impl_->Control<inference::ServerReadyResponse>(
+      "ServerReady", inference::ServerReadyRequest(), options);
+  if (!response.ok()) return response.status();
+  return response->ready();
+}
+
+absl::StatusOr<bool> Client::ModelReady(absl::string_view model, const CallOptions& options) {
+  inference::ModelReadyRequest request;
+  request.set_name(ToString(model));
+  auto response = impl_->Control<inference::ModelReadyResponse>("ModelReady", request, options);
+  if (!response.ok()) return response.status();
+  return response->ready();
+}
+
+absl::StatusOr<ServerInfo> Client::ServerMetadata(const CallOptions& options) {
+  auto response = impl_->Control<inference::ServerMetadataResponse>(
+      "ServerMetadata", inference::ServerMetadataRequest(), options);
+  if (!response.ok()) return response.status();
+  return ServerInfo{response->name(),
+                    response->version(),
+                    {response->extensions().begin(), response->extensions().end()}};
+}
+
+absl::StatusOr<ModelInfo> Client::ModelMetadata(absl::string_view model,
+                                                const CallOptions& options) {
+  inference::ModelMetadataRequest request;
+  request.set_name(ToString(model));
+  auto response =
+      impl_->Control<inference::ModelMetadataResponse>("ModelMetadata", request, options);
+  if (!response.ok()) return response.status();
+  return ModelInfo{response->name(),
+                   response->platform(),
+                   {response->versions().begin(), response->versions().end()},
+                   ToTensors(response->inputs()),
+                   ToTensors(response->outputs()),
+                   {response->properties().begin(), response->properties().end()}};
+}
+
+absl::StatusOr<std::vector<ModelState>> Client::ListModels(const CallOptions& options) {
+  auto response = impl_->Control<inference::RepositoryIndexResponse>(
+      "RepositoryIndex", inference::RepositoryIndexRequest(), options);
+  if (!response.ok()) return response.status();
+  std::vector<ModelState> models;
+  for (const auto& model : response->models()) {
+    models.push_back({model.name(), model.version(), model.state(), model.reason()});
+  }
+  return models;
+}
+
+absl::StatusOr<std::vector<ModelCounters>> Client::ModelStatistics(absl::string_view model,
+                                                                   const CallOptions& options) {
+  inference::ModelStatisticsRequest request;
+  request.set_name(ToString(model));
+  auto response =
+      impl_->Control<inference::ModelStatisticsResponse>("ModelStatistics", request, options);
+  if (!response.ok()) return response.status();
+  std::vector<ModelCounters> counters;
+  for (const auto& statistics : response->model_stats()) {
+    counters.push_back(ToCounters(statistics));
+  }
+  return counters;
+}
+
+}  // namespace swiglu::client

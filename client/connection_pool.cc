@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Channels, completion queues and the wait for borrowed memory.
+#include "client/connection_pool.h"
+
+#include <chrono>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "grpcpp/client_context.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
+#include "grpcpp/support/channel_arguments.h"
+
+namespace swiglu::client {
+namespace {
+
+// Tells the server how much memory a request needs before its message arrives.
+constexpr char kRequestBytesKey[] = "swiglu-request-bytes";
+
+// What gRPC itself says when a call's time is over.
+constexpr absl::string_view kGrpcDeadlineMessage = "Deadline Exceeded";
+
+// How often the wait for borrowed memory looks again.
+constexpr auto kLoanPollInterval = std::chrono::milliseconds(1);
+
+grpc::ChannelArguments MakeChannelArguments() {
+  grpc::ChannelArguments args;
+  args.SetMaxSendMessageSize(-1);
+  args.SetMaxReceiveMessageSize(-1);
+  // Each channel has a connection of its own, though all have one address.
+  args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  // A retry keeps the request's memory, and its policy is the caller's.
+  args.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  // Tensors go straight to the server, whatever proxy the environment names for web pages.
+  args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  args.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
+  // A server that comes back is found within a second.
+  args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  // With keepalive on, gRPC sets TCP_USER_TIMEOUT to the timeout given here: a peer that has
+  // stopped taking bytes loses the connection, and thereby our borrowed memory, after that time.
+  // The pings themselves are rarer than the 5 minutes that servers demand.
+  args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10 * 60 * 1000);
+  args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20 * 1000);
+  return args;
+}
+
+std::string Target(absl::string_view address) {
+  return absl::StartsWith(address, "unix:") ? std::string(address)
+                                            : absl::StrCat("dns:///", address);
+}
+
+}  // namespace
+
+grpc::Slice Loan::Lend(absl::Span<const std::byte> bytes) {
+  num_lent_.fetch_add(1, std::memory_order_relaxed);
+  return grpc::Slice(const_cast<std::byte*>(bytes.data()), bytes.size(), &Loan::TakeBack, this);
+}
+
+// The owner may be gone as soon as the count is zero: nothing is touched after that.
+void Loan::TakeBack(void* loan) {
+  static_cast<Loan*>(loan)->num_lent_.fetch_sub(1, std::memory_order_release);
+}
+
+void OutgoingMessage::Append(grpc::Slice slice) {
+  size_bytes += static_cast<int64_t>(slice.size());
+  slices.push_back(std::move(slice));
+}
+
+absl::Status CheckAddress(absl::string_view address) {
+  const absl::string_view kUnix = "unix:";
+  const auto bad = [&](absl::string_view why) {
+    return absl::InvalidArgumentError(absl::StrCat("bad server address '", address, "': ", why,
+                                                   "; it takes HOST:PORT or unix:/path"));
+  };
+  if (absl::StartsWith(address, kUnix)) {
+    return address.size() > kUnix.size() ? absl::OkStatus() : bad("the path is missing");
+  }
+  const size_t colon = address.rfind(':');
+  if (colon == absl::string_view::npos) return bad("the port is missing");
+  const absl::string_view host = address.substr(0, colon);
+  if (host.empty()) return bad("the host is missing");
+  if (absl::StrContains(host, '/')) return bad("a host has no '/'");
+  if (absl::StrContains(host, ':') && (host.front() != '[' || host.back() != ']')) {
+    return bad("an IPv6 address needs brackets, as in [::1]:8001");
+  }
+  int port = 0;
+  if (!absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 1 || port > 65535) {
+    return bad("the port is not a number from 1 to 65535");
+  }
+  return absl::OkStatus();
+}
+
+ConnectionPool::ConnectionPool(std::string address, int num_connections)
+    : address_(std::move(address)), connections_(num_connections) {
+  for (Connection& connection : connections_) {
+    connection.channel = grpc::CreateCustomChannel(
+        Target(address_), grpc::InsecureChannelCredentials(), MakeChannelArguments());
+    connection.stub = std::make_unique<grpc::GenericStub>(connection.channel);
+  }
+}
+
+ConnectionPool::~ConnectionPool() {
+  absl::MutexLock lock(&mu_);
+  for (auto& queue : idle_queues_) {
+    queue->Shutdown();
+    void* tag = nullptr;
+    bool ok = false;
+    while (queue->Next(&tag, &ok)) {
+    }
+  }
+}
+
+absl::StatusOr<grpc::ByteBuffer> ConnectionPool::Call(const std::string& method,
+                                                      OutgoingMessage request,
+                                                      absl::Duration timeout) {
+  Connection* const connection = Acquire(request.size_bytes);
+  std::unique_ptr<grpc::CompletionQueue> queue = TakeQueue();
+  grpc::ByteBuffer response;
+  absl::Status status;
+  {
+    // The call lives as long as its context, and may hold the request that long.
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+    context.AddMetadata(kRequestBytesKey, std::to_string(request.size_bytes));
+    grpc::ByteBuffer buffer(request.slices.data(), request.slices.size());
+    request.slices.clear();
+    auto call = connection->stub->PrepareUnaryCall(&context, method, buffer, queue.get());
+    buffer.Clear();
+    grpc::Status grpc_status;
+    call->StartCall();
+    call->Finish(&response, &grpc_status, this);
+    void* tag = nullptr;
+    bool ok = false;
+    queue->Next(&tag, &ok);
+    status =
+        ToStatus(grpc_status, *connection, !context.GetServerTrailingMetadata().empty(), timeout);
+  }
+  if (request.loan != nullptr) {
+    // Normally repaid by now. If not, bytes are still in the transport's hands; polling the queue
+    // moves it on.
+    while (!request.loan->IsRepaid()) {
+      void* tag = nullptr;
+      bool ok = false;
+      queue->AsyncNext(&tag, &ok, std::chrono::system_clock::now() + kLoanPollInterval);
+    }
+  }
+  ReturnQueue(std::move(queue));
+  Release(connection, request.size_bytes);
+  if (!status.ok()) return status;
+  if (!response.Valid()) {
+    return absl::InternalError(absl::StrCat("empty answer from ", address_, " to ", method));
+  }
+  return response;
+}
+
+ConnectionPool::Connection* ConnectionPool::Acquire(int64_t bytes) {
+  absl::MutexLock lock(&mu_);
+  Connection* best = &connections_.front();
+  for (Connection& connection : connections_) {
+    if (std::tie(connection.pending_bytes, connection.num_pending) <
+        std::tie(best->pending_bytes, best->num_pending)) {
+      best = &connection;
+    }
+  }
+  best->pending_bytes += bytes;
+  ++best->num_pending;
+  return best;
+}
+
+void ConnectionPool::Release(Connection* connection, int64_t bytes) {
+  absl::MutexLock lock(&mu_);
+  connection->pending_bytes -= bytes;
+  --connection->num_pending;
+}
+
+std::unique_ptr<grpc::CompletionQueue> ConnectionPool::TakeQueue() {
+  absl::MutexLock lock(&mu_);
+  if (idle_queues_.empty()) return std::make_unique<grpc::CompletionQueue>();
+  std::unique_ptr<grpc::CompletionQueue> queue = std::move(idle_queues_.back());
+  idle_queues_.pop_back();
+  return queue;
+}
+
+void ConnectionPool::ReturnQueue(std::unique_ptr<grpc::CompletionQueue> queue) {
+  absl::MutexLock lock(&mu_);
+  idle_queues_.push_back(std::move(queue));
+}
+
+absl::Status ConnectionPool::ToStatus(const grpc::Status& status, Connection& connection,
+                                      bool has_trailing_metadata, absl::Duration timeout) const {
+  if (status.ok()) return absl::OkStatus();
+  const std::string& message = status.error_message();
+  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED &&
+      message == kGrpcDeadlineMessage) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("no answer from ", address_, " within ", absl::FormatDuration(timeout)));
+  }
+  // A server's own UNAVAILABLE leaves the connection up, or says more in its trailers; gRPC's does
+  // neither.
+  if (status.error_code() == grpc::StatusCode::UNAVAILABLE && !has_trailing_metadata &&
+      connection.channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_READY) {
+    return absl::UnavailableError(absl::StrCat("no connection to ", address_, ": ", message));
+  }
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), message);
+}
+
+}  // namespace swiglu::client

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The connections to one server and the one kind of call made on them: unary, synchronous, bytes
+// out and bytes in. Below it is gRPC; above it are the codecs of single messages.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "grpcpp/channel.h"
+#include "grpcpp/completion_queue.h"
+#include "grpcpp/generic/generic_stub.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/slice.h"
+
+namespace swiglu::client {
+
+// Counts how many slices over borrowed memory gRPC still holds. gRPC drops them when the kernel has
+// taken the bytes, which may be after the call has ended. Thread-safe. Must outlive its slices.
+class Loan {
+ public:
+  // A slice over `bytes` without a copy. REQUIRES: `bytes` is not empty.
+  grpc::Slice Lend(absl::Span<const std::byte> bytes);
+
+  // Whether every slice has come back: the memory is the caller's alone again.
+  bool IsRepaid() const { return num_lent_.load(std::memory_order_acquire) == 0; }
+
+ private:
+  static void TakeBack(void* loan);
+
+  std::atomic<int> num_lent_{0};
+};
+
+// A message on its way out, in pieces. `loan` counts those that are borrowed.
+struct OutgoingMessage {
+  void Append(grpc::Slice slice);
+
+  std::vector<grpc::Slice> slices;
+  int64_t size_bytes = 0;
+  Loan* loan = nullptr;  // nullptr: nothing is borrowed
+};
+
+// Says how `address` is wrong, if it is neither HOST:PORT nor unix:/path.
+absl::Status CheckAddress(absl::string_view address);
+
+// A fixed number of channels to one address, each with a connection of its own, opened when first
+// used. Thread-safe.
+class ConnectionPool {
+ public:
+  // REQUIRES: CheckAddress(address) is OK; 1 or more connections.
+  ConnectionPool(std::string address, int num_connections);
+  // REQUIRES: no call is in progress.
+  ~ConnectionPool();
+  ConnectionPool(const ConnectionPool&) = delete;
+  ConnectionPool& operator=(const ConnectionPool&) = delete;
+
+  // Calls `method` (its full path) and blocks until the answer or the failure is there and gRPC
+  // holds nothing of the request any more. Errors: the server's own; UNAVAILABLE, naming the
+  // address, without a connection; DEADLINE_EXCEEDED after `timeout`.
+  absl::StatusOr<grpc::ByteBuffer> Call(const std::string& method, OutgoingMessage request,
+                                        absl::Duration timeout);
+
+ private:
+  struct Connection {
+    std::shared_ptr<grpc::Channel> channel;
+    std::unique_ptr<grpc::GenericStub> stub;
+    int64_t pending_bytes = 0;  // of requests under way, guarded by mu_
+    int64_t num_pending = 0;    // requests under way, guarded by mu_
+  };
+
+  Connection* Acquire(int64_t bytes);
+  void Release(Connection* connection, int64_t bytes);
+  std::unique_ptr<grpc::CompletionQueue> TakeQueue();
+  void ReturnQueue(std::unique_ptr<grpc::CompletionQueue> queue);
+  absl::Status ToStatus(const grpc::Status& status, Connection& connection,
+                        bool has_trailing_metadata, absl::Duration timeout) const;
+
+  const std::string address_;
+  absl::Mutex mu_;
+  std::vector<Connection> connections_;  // their number and channels never change
+  // Completion queues that no call uses now: at most as many as calls were ever under way at once.
+  std::vector<std::unique_ptr<grpc::CompletionQueue>> idle_queues_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace swiglu::client

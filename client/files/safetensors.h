@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The .safetensors format of Hugging Face: the length of a JSON header, the header, the bytes of
+// all tensors. This service uses tensors of F16, BF16 and F32; a file may hold others beside them.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "swiglu/tensor.h"
+
+namespace swiglu::files {
+
+// One tensor of a file. Borrows its bytes.
+struct SafetensorsEntry {
+  std::string name;
+  std::string dtype;  // the format's own name, F16 for instance
+  client::Shape shape;
+  absl::Span<const std::byte> bytes;
+};
+
+// All tensors in `file`, the bytes of a whole .safetensors file, in the order of their bytes.
+// INVALID_ARGUMENT, one sentence that begins with `path`, for anything but a file that is right to
+// the last byte: every tensor's bytes lie in the file, none overlap, none are left over.
+absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::string_view path,
+                                                               absl::Span<const std::byte> file);
+
+// The tensor `name` of `file`, or its only one if `name` is empty. Beyond what ParseSafetensors
+// refuses, INVALID_ARGUMENT for a dtype that the service does not have, and for an empty name with
+// several tensors; NOT_FOUND for an unknown name.
+absl::StatusOr<client::TensorView> FindSafetensor(absl::string_view path,
+                                                  absl::Span<const std::byte> file,
+                                                  absl::string_view name);
+
+// What goes before the bytes of a tensor in a file that holds it alone.
+std::string SafetensorsHeader(absl::string_view name, client::Dtype dtype,
+                              absl::Span<const int64_t> shape, int64_t size_bytes);
+
+}  // namespace swiglu::files

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Tensor files by their names: FILE or FILE:TENSOR, the format told by the extension, .npy or
+// .safetensors.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "client/files/mapped_file.h"
+#include "client/files/output_file.h"
+#include "swiglu/tensor.h"
+
+namespace swiglu::files {
+
+enum class Format { kNpy, kSafetensors };
+
+// `.npy` or `.safetensors`.
+absl::string_view Extension(Format format);
+
+// The format that the end of `path` tells. INVALID_ARGUMENT for any other.
+absl::StatusOr<Format> FormatOf(absl::string_view path);
+
+// OK if a file of that format can hold that dtype, INVALID_ARGUMENT if not.
+absl::Status CheckFormatHolds(Format format, client::Dtype dtype);
+
+// A tensor in a mapped file. Move-only.
+class TensorFile {
+ public:
+  // Opens what `spec` names: FILE, or FILE:TENSOR for a .safetensors file; the first `.npy:` or
+  // `.safetensors:` ends FILE. Errors are one sentence each and name the file.
+  static absl::StatusOr<TensorFile> Open(absl::string_view spec);
+
+  // Valid while this object, or the one that it is moved to, lives.
+  const client::TensorView& tensor() const { return tensor_; }
+  Format format() const { return format_; }
+
+ private:
+  TensorFile(MappedFile file, client::TensorView tensor, Format format);
+
+  MappedFile file_;
+  client::TensorView tensor_;
+  Format format_;
+};
+
+// Writes `tensor` to a new file, in the format of `path`'s extension; in a .safetensors file it is
+// called `name`. The file has its name only after OutputFile::Commit.
+absl::StatusOr<OutputFile> WriteTensor(const std::string& path, absl::string_view name,
+                                       const client::TensorView& tensor, IfExists if_exists);
+
+}  // namespace swiglu::files

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Tensors as the client library takes and gives them: a dtype, a shape, and bytes that are
+// row-major, contiguous and little-endian. `TensorView` borrows its bytes, `Tensor` owns them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/optional.h"
+#include "absl/types/span.h"
+
+namespace swiglu::client {
+
+// The element types of the service.
+enum class Dtype { kFp16, kBf16, kFp32 };
+
+// 2 for FP16 and BF16, 4 for FP32.
+int64_t ElementBytes(Dtype dtype);
+
+// `FP16`, `BF16` or `FP32`: the protocol's names.
+absl::string_view DatatypeName(Dtype dtype);
+
+// The dtype of that protocol name, if it is one of the three.
+absl::optional<Dtype> ParseDatatype(absl::string_view name);
+
+// Dimensions, outermost first. No dimension at all means one element.
+using Shape = std::vector<int64_t>;
+
+// `[2,1024,11008]`, as error messages show it.
+std::string FormatShape(absl::Span<const int64_t> shape);
+
+// The bytes of a tensor `name` of that dtype and shape. INVALID_ARGUMENT, naming the tensor, if a
+// dimension is negative or the product exceeds 2^63 - 1.
+absl::StatusOr<int64_t> TensorBytes(absl::string_view name, Dtype dtype,
+                                    absl::Span<const int64_t> shape);
+
+// A tensor whose bytes belong to somebody else. They need no alignment. Copying it copies no bytes.
+struct TensorView {
+  Dtype dtype = Dtype::kFp32;
+  Shape shape;
+  absl::Span<const std::byte> bytes;
+};
+
+// A tensor that owns its bytes. Move-only. Not thread-safe, as usual for values.
+class Tensor {
+ public:
+  // An FP32 tensor without elements, of shape [0].
+  Tensor() = default;
+
+  // A tensor of `size_bytes` uninitialised bytes.
+  // REQUIRES: `size_bytes` is what `TensorBytes` gives for `dtype` and `shape`.
+  Tensor(Dtype dtype, Shape shape, int64_t size_bytes);
+
+  Tensor(Tensor&&) = default;
+  Tensor& operator=(Tensor&&) = default;
+
+  Dtype dtype() const { return dtype_; }
+  const Shape& shape() const { return shape_; }
+  absl::Span<const std::byte> bytes() const { return {bytes_.get(), size_bytes_}; }
+  absl::Span<std::byte> mutable_bytes() { return {bytes_.get(), size_bytes_}; }
+
+  // This tensor as an input; valid while the tensor lives.
+  TensorView view() const { return {dtype_, shape_, bytes()}; }
+
+ private:
+  Dtype dtype_ = Dtype::kFp32;
+  Shape shape_ = {0};
+  size_t size_bytes_ = 0;
+  std::unique_ptr<std::byte[]> bytes_;
+};
+
+}  // namespace swiglu::client

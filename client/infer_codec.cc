@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Protobuf framing around the tensors by hand; everything small goes through the generated
+// messages.
+#include "client/infer_codec.h"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "google/protobuf/wire_format_lite.h"
+#include "grpcpp/support/proto_buffer_reader.h"
+#include "proto/inference.pb.h"
+
+namespace swiglu::client {
+namespace {
+
+using google::protobuf::internal::WireFormatLite;
+using google::protobuf::io::CodedInputStream;
+using google::protobuf::io::CodedOutputStream;
+using google::protobuf::io::StringOutputStream;
+
+constexpr uint32_t kRawInputTag =
+    WireFormatLite::MakeTag(inference::ModelInferRequest::kRawInputContentsFieldNumber,
+                            WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+constexpr uint32_t kRawOutputTag =
+    WireFormatLite::MakeTag(inference::ModelInferResponse::kRawOutputContentsFieldNumber,
+                            WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+
+// What frames the bytes of a tensor: a tag of one byte and a length of at most five.
+constexpr int64_t kMaxFrameBytes = 6;
+// What a response says beyond what its request said: the version, and the framing of a longer
+// message.
+constexpr int64_t kResponseSlackBytes = 64;
+// No honest response has more beside its tensors.
+constexpr size_t kMaxEnvelopeBytes = size_t{1} << 20;
+
+// The request without its tensors' bytes.
+std::string SerializeEnvelope(const Inference& inference) {
+  inference::ModelInferRequest request;
+  request.set_model_name(inference.model.data(), inference.model.size());
+  const absl::string_view datatype = DatatypeName(inference.dtype);
+  for (const Inference::Input& input : inference.inputs) {
+    auto* tensor = request.add_inputs();
+    tensor->set_name(input.name.data(), input.name.size());
+    tensor->set_datatype(datatype.data(), datatype.size());
+    tensor->mutable_shape()->Add(inference.shape.begin(), inference.shape.end());
+  }
+  return request.SerializeAsString();
+}
+
+void AppendFrame(uint32_t tag, size_t size, std::string* out) {
+  StringOutputStream stream(out);
+  CodedOutputStream coded(&stream);
+  coded.WriteTag(tag);
+  coded.WriteVarint64(size);
+}
+
+absl::Status Bad(const Inference& inference, absl::string_view what) {
+  return absl::InternalError(absl::StrCat("bad response of '", inference.model, "': ", what));
+}
+
+absl::Status Malformed(const Inference& inference) {
+  return Bad(inference, "not a ModelInferResponse");
+}
+
+std::string SizeNeeded(const Inference& inference) {
+  return absl::StrCat("shape ", FormatShape(inference.shape), " of ", DatatypeName(inference.dtype),
+                      " needs ", inference.tensor_bytes());
+}
+
+// Reads the bytes of the next tensor into `output`.
+absl::Status ReadTensor(const Inference& inference, const Inference::Output& output,
+                        CodedInputStream& in) {
+  uint64_t size = 0;
+  if (!in.ReadVarint64(&size)) return Malformed(inference);
+  if (size != output.bytes.size()) {
+    return Bad(inference, absl::StrCat("output '", output.name, "' has ", size, " bytes; ",
+                                       SizeNeeded(inference)));
+  }
+  if (!in.ReadRaw(output.bytes.data(), static_cast<int>(size))) return Malformed(inference);
+  return absl::OkStatus();
+}
+
+// Appends a field that is not a tensor's bytes to `envelope`. False if it is malformed or too long.
+bool CopyField(uint32_t tag, CodedInputStream& in, std::string* envelope) {
+  if (WireFormatLite::GetTagWireType(tag) != WireFormatLite::WIRETYPE_LENGTH_DELIMITED) {
+    return WireFormatLite::SkipField(&in, tag);
+  }
+  uint64_t size = 0;
+  std::string field;
+  if (!in.ReadVarint64(&size) || size > kMaxEnvelopeBytes - envelope->size()) return false;
+  if (!in.ReadString(&field, static_cast<int>(size))) return false;
+  AppendFrame(tag, field.size(), envelope);
+  envelope->append(field);
+  return envelope->size() <= kMaxEnvelopeBytes;
+}
+
+// Checks what the response says about its outputs.
+absl::Status CheckEnvelope(const Inference& inference, const std::string& envelope) {
+  inference::ModelInferResponse response;
+  if (!response.ParseFromString(envelope)) return Malformed(inference);
+  const int expected = static_cast<int>(inference.outputs.size());
+  if (response.outputs_size() != expected) {
+    return Bad(inference,
+               absl::StrCat("it has ", response.outputs_size(), " outputs; expected ", expected));
+  }
+  for (int k = 0; k < expected; ++k) {
+    const auto& output = response.outputs(k);
+    const absl::string_view name = inference.outputs[k].name;
+    const absl::Span<const int64_t> shape(output.shape().data(), output.shape_size());
+    if (output.name() != name) {
+      return Bad(inference,
+                 absl::StrCat("an output is '", output.name(), "'; expected '", name, "'"));
+    }
+    if (output.datatype() != DatatypeName(inference.dtype)) {
+      return Bad(inference, absl::StrCat("output '", name, "' is ", output.datatype(),
+                                         "; expected ", DatatypeName(inference.dtype)));
+    }
+    if (shape != absl::MakeConstSpan(inference.shape)) {
+      return Bad(inference, absl::StrCat("shape of '", name, "' is ", FormatShape(shape),
+                                         "; expected ", FormatShape(inference.shape)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Inference Inference::Part(int64_t first, int64_t count) const {
+  const auto offset = static_cast<size_t>(first * ElementBytes(dtype));
+  const auto size = static_cast<size_t>(count * ElementBytes(dtype));
+  Inference part{.model = model, .dtype = dtype, .shape = {count}, .inputs = {}, .outputs = {}};
+  for (const Input& input : inputs) {
+    part.inputs.push_back({input.name, input.bytes.subspan(offset, size)});
+  }
+  for (const Output& output : outputs) {
+    part.outputs.push_back({output.name, output.bytes.subspan(offset, size)});
+  }
+  return part;
+}
+
+int64_t LargestMessageBytes(const Inference& inference) {
+  const auto num_tensors =
+      static_cast<int64_t>(std::max(inference.inputs.size(), inference.outputs.size()));
+  const auto envelope_bytes = static_cast<int64_t>(SerializeEnvelope(inference).size());
+  // Three times as much as memory can hold still fits into 64 bits.
+  return envelope_bytes + kResponseSlackBytes +
+         num_tensors * (inference.tensor_bytes() + kMaxFrameBytes);
+}
+
+OutgoingMessage EncodeInferRequest(const Inference& inference, Loan* loan) {
+  OutgoingMessage message;
+  message.loan = loan;
+  std::string framing = SerializeEnvelope(inference);
+  for (const Inference::Input& input : inference.inputs) {
+    AppendFrame(kRawInputTag, input.bytes.size(), &framing);
+    if (input.bytes.empty()) continue;
+    message.Append(grpc::Slice(framing));
+    message.Append(loan->Lend(input.bytes));
+    framing.clear();
+  }
+  if (!framing.empty()) message.Append(grpc::Slice(framing));
+  return message;
+}
+
+absl::Status DecodeInferResponse(grpc::ByteBuffer response, const Inference& inference) {
+  if (response.Length() > static_cast<size_t>(std::numeric_limits<int>::max())) {
+    return Bad(inference, absl::StrCat("it has ", response.Length(), " bytes"));
+  }
+  grpc::ProtoBufferReader reader(&response);
+  if (!reader.status().ok()) return Malformed(inference);
+  CodedInputStream in(&reader);
+  in.SetTotalBytesLimit(std::numeric_limits<int>::max());
+
+  std::string envelope;
+  size_t num_raw = 0;
+  while (const uint32_t tag = in.ReadTag()) {
+    if (tag != kRawOutputTag) {
+      if (!CopyField(tag, in, &envelope)) return Malformed(inference);
+      continue;
+    }
+    if (num_raw == inference.outputs.size()) {
+      return Bad(inference, absl::StrCat("it has the bytes of more than ", num_raw, " outputs"));
+    }
+    const absl::Status status = ReadTensor(inference, inference.outputs[num_raw], in);
+    if (!status.ok()) return status;
+    ++num_raw;
+  }
+  if (!in.ConsumedEntireMessage()) return Malformed(inference);
+  if (num_raw != inference.outputs.size()) {
+    return Bad(inference, absl::StrCat("it has the bytes of ", num_raw, " outputs; expected ",
+                                       inference.outputs.size()));
+  }
+  return CheckEnvelope(inference, envelope);
+}
+
+}  // namespace swiglu::client

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One message, or a few threads that take chunk after chunk.
+#include "client/infer_runner.h"
+
+#include <algorithm>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+
+namespace swiglu::client {
+namespace {
+
+constexpr char kModelInfer[] = "/inference.GRPCInferenceService/ModelInfer";
+
+// Hands out the chunks of an inference and keeps the first error. Thread-safe.
+class ChunkQueue {
+ public:
+  explicit ChunkQueue(int64_t num_chunks) : num_chunks_(num_chunks) {}
+
+  // The next chunk's index, or -1 when none is left or one has failed.
+  int64_t Take() {
+    absl::MutexLock lock(&mu_);
+    return !status_.ok() || next_ == num_chunks_ ? -1 : next_++;
+  }
+
+  // Notes that a chunk has ended. Gives how many have succeeded so far.
+  int64_t Finish(absl::Status status) {
+    absl::MutexLock lock(&mu_);
+    if (status.ok()) return ++num_done_;
+    if (status_.ok()) status_ = std::move(status);
+    return num_done_;
+  }
+
+  absl::Status status() {
+    absl::MutexLock lock(&mu_);
+    return status_;
+  }
+
+ private:
+  const int64_t num_chunks_;
+  absl::Mutex mu_;
+  int64_t next_ ABSL_GUARDED_BY(mu_) = 0;
+  int64_t num_done_ ABSL_GUARDED_BY(mu_) = 0;
+  absl::Status status_ ABSL_GUARDED_BY(mu_);
+};
+
+// Runs `work` on `num_threads` threads, this one included, or on fewer where the system has no
+// more.
+void RunOnThreads(int num_threads, const std::function<void()>& work) {
+  std::vector<std::thread> threads;
+  try {
+    while (static_cast<int>(threads.size()) < num_threads - 1) threads.emplace_back(work);
+  } catch (const std::system_error&) {
+  }
+  work();
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace
+
+InferRunner::InferRunner(const InferRunnerOptions& options, ConnectionPool* pool)
+    : options_(options), pool_(pool) {}
+
+absl::Status InferRunner::Run(const Inference& inference, absl::Duration timeout,
+                              const OnChunk& on_chunk) {
+  if (LargestMessageBytes(inference) <= options_.max_message_bytes) {
+    return RunWhole(inference, timeout);
+  }
+  return RunSplit(inference, timeout, on_chunk);
+}
+
+absl::Status InferRunner::RunWhole(const Inference& inference, absl::Duration timeout) {
+  Loan loan;
+  absl::StatusOr<grpc::ByteBuffer> response =
+      pool_->Call(kModelInfer, EncodeInferRequest(inference, &loan), timeout);
+  if (!response.ok()) return response.status();
+  return DecodeInferResponse(*std::move(response), inference);
+}
+
+absl::Status InferRunner::RunSplit(const Inference& inference, absl::Duration timeout,
+                                   const OnChunk& on_chunk) {
+  const auto num_tensors =
+      static_cast<int64_t>(std::max(inference.inputs.size(), inference.outputs.size()));
+  const int64_t bytes_per_element = num_tensors * ElementBytes(inference.dtype);
+  const int64_t chunk_elements = (options_.chunk_bytes - kMaxRank1Overhead) / bytes_per_element;
+  const int64_t num_elements = inference.num_elements();
+  const int64_t num_chunks =
+      std::max<int64_t>(1, (num_elements + chunk_elements - 1) / chunk_elements);
+
+  const absl::Time deadline = absl::Now() + timeout;
+  ChunkQueue queue(num_chunks);
+  const auto work = [&] {
+    for (int64_t k = queue.Take(); k >= 0; k = queue.Take()) {
+      const int64_t first = k * chunk_elements;
+      const int64_t count = std::min(chunk_elements, num_elements - first);
+      const absl::Status status = RunWhole(inference.Part(first, count), deadline - absl::Now());
+      const int64_t num_done = queue.Finish(status);
+      if (status.ok() && on_chunk) on_chunk(num_done, num_chunks);
+    }
+  };
+  RunOnThreads(static_cast<int>(std::min<int64_t>(options_.num_parallel, num_chunks)), work);
+  return queue.status();
+}
+
+}  // namespace swiglu::client

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs an inference on the server, whole if it fits into a message, in chunks if not. Between the
+// public class and the connections.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "client/connection_pool.h"
+#include "client/infer_codec.h"
+
+namespace swiglu::client {
+
+struct InferRunnerOptions {
+  // Largest message, in bytes, that either side may send.
+  int64_t max_message_bytes;
+  // Largest message, in bytes, of an inference that is split. At most max_message_bytes, at least
+  // 4096.
+  int64_t chunk_bytes;
+  // Chunks under way at once, each waited for by a thread of its own. At least 1.
+  int num_parallel;
+};
+
+// Thread-safe. `pool` must outlive it.
+class InferRunner {
+ public:
+  using OnChunk = std::function<void(int64_t num_done, int64_t num_chunks)>;
+
+  InferRunner(const InferRunnerOptions& options, ConnectionPool* pool);
+
+  // Blocks until the outputs are filled or `timeout` is over. On error the outputs hold anything;
+  // of the errors of chunks it gives the first, and starts no further chunk. `on_chunk` may be
+  // empty.
+  absl::Status Run(const Inference& inference, absl::Duration timeout, const OnChunk& on_chunk);
+
+ private:
+  absl::Status RunWhole(const Inference& inference, absl::Duration timeout);
+  absl::Status RunSplit(const Inference& inference, absl::Duration timeout,
+                        const OnChunk& on_chunk);
+
+  const InferRunnerOptions options_;
+  ConnectionPool* const pool_;
+};
+
+}  // namespace swiglu::client

@@ -1,0 +1,43 @@
+# Finds the CUDA compiler as SWIGLU_ENABLE_CUDA asks and sets SWIGLU_CUDA to ON or OFF. The runtime is linked statically, so
+# that a program needs nothing of CUDA but the driver. Machine code for Ampere, Hopper and both Blackwells, PTX of the newest.
+set(SWIGLU_CUDA OFF)
+set(SWIGLU_CUDA_OLDEST 12.8)  # the first toolkit with sm_100 and sm_120
+
+if(NOT SWIGLU_ENABLE_CUDA STREQUAL "OFF")
+  if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+    find_program(SWIGLU_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
+    mark_as_advanced(SWIGLU_NVCC)
+    if(SWIGLU_NVCC)
+      set(ENV{CUDACXX} ${SWIGLU_NVCC})
+    endif()
+  endif()
+  include(CheckLanguage)
+  check_language(CUDA)
+
+  set(nvcc_version 0)
+  if(CMAKE_CUDA_COMPILER)
+    execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --version OUTPUT_VARIABLE nvcc_text)
+    if(nvcc_text MATCHES "release ([0-9.]+)")
+      set(nvcc_version ${CMAKE_MATCH_1})
+    endif()
+  endif()
+  if(nvcc_version VERSION_GREATER_EQUAL SWIGLU_CUDA_OLDEST)
+    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100-real 120)
+    endif()
+    set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+    enable_language(CUDA)
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # Debian 12's CMake does not know that nvcc takes C++20
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+    endif()
+    set(CMAKE_CUDA_STANDARD 20)
+    set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+    find_package(CUDAToolkit REQUIRED)
+    set(SWIGLU_CUDA ON)
+  elseif(SWIGLU_ENABLE_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "SWIGLU_ENABLE_CUDA=ON, but no working CUDA compiler of version ${SWIGLU_CUDA_OLDEST} or newer "
+      "was found: set CUDACXX, or fetch one with deploy/fetch_cuda.sh")
+  endif()
+endif()
+message(STATUS "CUDA: ${SWIGLU_CUDA}")

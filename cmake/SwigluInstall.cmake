@@ -1,0 +1,28 @@
+# Installation as a folder that can be moved: bin/ with the programs, lib/ with every shared library that they need except
+# glibc's own. The programs look in ../lib by DT_RPATH, not DT_RUNPATH, because only the former also serves the libraries
+# that the libraries need.
+set(CMAKE_INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
+add_link_options(-Wl,--disable-new-dtags)
+
+# What belongs to glibc and comes with the machine.
+set(glibc_libraries "^(ld-linux-x86-64|libanl|libc|libdl|libm|libmvec|libnsl|libpthread|libresolv|librt|libutil)[.]so")
+
+# Installs the programs named, with the libraries they load.
+function(swiglu_install_programs)
+  install(TARGETS ${ARGN}
+    RUNTIME_DEPENDENCIES PRE_EXCLUDE_REGEXES "${glibc_libraries}"
+    RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR}
+    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endfunction()
+
+# Installs the CMake package "swiglu", whose targets are what EXPORT swigluTargets has gathered.
+function(swiglu_install_package)
+  include(CMakePackageConfigHelpers)
+  set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/swiglu)
+  configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/swigluConfig.cmake.in swigluConfig.cmake
+    INSTALL_DESTINATION ${package_dir})
+  write_basic_package_version_file(swigluConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+  install(EXPORT swigluTargets NAMESPACE swiglu:: DESTINATION ${package_dir})
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/swigluConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/swigluConfigVersion.cmake
+    DESTINATION ${package_dir})
+endfunction()

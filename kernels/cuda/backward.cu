@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The backward launcher and its kernels.
+#include "kernels/cuda/launch.cuh"
+#include "swiglu/cuda.h"
+
+namespace swiglu {
+
+cudaError_t BackwardCuda(Dtype dtype, std::span<const BackwardSegment> segments,
+                         const LaunchLimits& limits, cudaStream_t stream) {
+  return internal::Launch(dtype, segments, limits, stream);
+}
+
+}  // namespace swiglu

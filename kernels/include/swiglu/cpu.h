@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// SwiGLU on the CPU: vectorised, with the instruction set chosen at run time. "swiglu/segment.h"
+// has the formulas, the shapes and the rules of aliasing.
+//
+// Accuracy, against the formulas in float64 with the same roundings to T: FP16 and BF16, f and de
+// within 1 unit in the last place; FP32, f within 4 and de within 8 units in the last place of |dg
+// * se| * max(1, |e|); h and df exactly the rounded products. Results may differ in those last
+// places from one instruction set to another, and from CUDA.
+#pragma once
+
+#include <span>
+
+#include "swiglu/segment.h"
+
+namespace swiglu {
+
+// Computes `segments` one after the other on the calling thread and returns when all are written.
+// An empty span is fine. On any status but kOk nothing has been written. Pointers of any alignment
+// that the element allows run equally fast. Thread-safe. Allocates nothing. REQUIRES: the thread's
+// floating-point environment is the default one: round to nearest, subnormals neither flushed nor
+// read as zero.
+KernelStatus ForwardCpu(Dtype dtype, std::span<const ForwardSegment> segments);
+KernelStatus BackwardCpu(Dtype dtype, std::span<const BackwardSegment> segments);
+
+// Returns the name of the instruction set in use, in Highway's words: "AVX3" (AVX-512), "AVX2",
+// "SSE4", "EMU128" and so on.
+const char* CpuTarget();
+
+}  // namespace swiglu

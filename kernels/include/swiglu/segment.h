@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the SwiGLU kernels work on: element types, segments, and what a launcher refuses. Shared by
+// "swiglu/cpu.h" and "swiglu/cuda.h", which say what is done with the segments.
+//
+// The arithmetic is that of Unsloth's SwiGLU kernel (unsloth/kernels/swiglu.py, Apache-2.0). With
+// all tensors of one dtype T, element by element:
+//
+//   forward    se = 1 / (1 + exp(-e))           sigmoid, in float32
+//              f  = T(se * e)                   SiLU(e)
+//              h  = T(f * g)
+//   backward   f and h as above, and
+//              df = T(dw * f)                   the gradient of g (up):   d_up
+//              dg = T(dw * g)                   an intermediate, not an output
+//              de = T((dg * se) * (1 + e * (1 - se)))   the gradient of e (gate): d_gate
+//
+// T(x) rounds to nearest, ties to even. Sums and products without a T are float32.
+//
+// Special values. A NaN stays in its own element. e = -inf gives NaN, as 0 * inf does; e = +inf
+// gives f = +inf. Where 1 + exp(-e) overflows float32 (finite e below about -88.7) the sigmoid is 0
+// and f is -0. Signed zeros are kept and nothing is flushed to zero.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace swiglu {
+
+// The type of every element of a segment. The numbers are stable: they may cross a C interface.
+enum class Dtype : int {
+  kFp16 = 0,  // IEEE 754 binary16
+  kBf16 = 1,  // bfloat16
+  kFp32 = 2,  // IEEE 754 binary32
+};
+
+// Returns the size of one element in bytes.
+constexpr size_t ElementBytes(Dtype dtype) { return dtype == Dtype::kFp32 ? 4 : 2; }
+
+// One forward problem: `num_elements` contiguous elements of e (gate) and g (up) give as many of h.
+// Shape does not matter: a row-major contiguous tensor of any rank is a segment.
+//
+// Every pointer is aligned to its element, no more. `h` may be `e` or `g` themselves (in place);
+// otherwise it overlaps neither. Segments of one call do not overlap in what they write.
+// `num_elements` is not negative; where it is 0 the pointers are not looked at.
+struct ForwardSegment {
+  const void* e;         // gate
+  const void* g;         // up
+  void* h;               // f(e) * g
+  int64_t num_elements;  // of each tensor
+};
+
+// One backward problem: dw is the gradient that reaches h. As ForwardSegment, with three inputs and
+// three outputs.
+//
+// In place the outputs take the inputs' buffers in this order, which is the reference's and is
+// easily taken for a bug:
+//
+//   h = dw   the buffer of dw receives h
+//   df = e   the buffer of e (gate) receives df, the gradient of g (up)
+//   de = g   the buffer of g (up) receives de, the gradient of e (gate)
+//
+// Any subset of the three pairs may share a buffer. All three inputs of an element are read before
+// any output is written.
+struct BackwardSegment {
+  const void* dw;        // gradient of h
+  const void* e;         // gate
+  const void* g;         // up
+  void* h;               // f(e) * g, as forward gives it
+  void* df;              // gradient of g: d_up
+  void* de;              // gradient of e: d_gate
+  int64_t num_elements;  // of each tensor
+};
+
+// Most segments that one CUDA launch takes. The CPU takes any number.
+inline constexpr int kMaxSegments = 256;
+
+// What a launcher found wrong with its arguments. The whole call is checked before anything is
+// written.
+enum class KernelStatus {
+  kOk,
+  kNullPointer,    // a null pointer in a segment that has elements
+  kNegativeCount,  // num_elements < 0
+  kMisaligned,     // a pointer that is not a multiple of the element's size
+  kBadDtype,       // not an enumerator of Dtype
+};
+
+// Returns a short phrase for a message, never null.
+constexpr const char* ToString(KernelStatus status) {
+  switch (status) {
+    case KernelStatus::kOk:
+      return "ok";
+    case KernelStatus::kNullPointer:
+      return "null pointer in a segment that has elements";
+    case KernelStatus::kNegativeCount:
+      return "negative number of elements";
+    case KernelStatus::kMisaligned:
+      return "pointer not aligned to its element";
+    case KernelStatus::kBadDtype:
+      return "unknown dtype";
+  }
+  return "unknown status";
+}
+
+}  // namespace swiglu

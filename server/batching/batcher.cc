@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Lanes, locks and completions around the batch former. Every callback runs with no lock held.
+#include "server/batching/batcher.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/log/log.h"
+
+namespace swiglu::server {
+namespace {
+
+BatchFormerOptions Limit(BatchFormerOptions options, const Executor& executor) {
+  options.max_segments = std::min(options.max_segments, executor.max_segments());
+  return options;
+}
+
+}  // namespace
+
+Batcher::Batcher(BatchFormerOptions options, Executor* executor, Observer* observer)
+    : executor_(executor),
+      observer_(observer),
+      num_lanes_(executor->num_lanes()),
+      former_(Limit(options, *executor)) {
+  CHECK(num_lanes_ >= 1);
+}
+
+Batcher::~Batcher() {
+  const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return outstanding_ == 0 && busy_lanes_ == 0 && !pumping_;
+  };
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(&idle));
+}
+
+void Batcher::Submit(std::unique_ptr<Request> request) {
+  CHECK(request->model != nullptr && request->cancelled != nullptr && request->done != nullptr);
+  {
+    absl::MutexLock lock(&mutex_);
+    former_.Add(std::move(request));
+    ++outstanding_;
+    // All lanes are busy: the first to be free will look at the queue.
+    if (busy_lanes_ == num_lanes_) return;
+  }
+  Pump();
+}
+
+int64_t Batcher::inflight_requests() const {
+  absl::MutexLock lock(&mutex_);
+  return inflight_requests_;
+}
+
+void Batcher::Pump() {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (pumping_) return;
+    pumping_ = true;
+  }
+  while (true) {
+    std::vector<DroppedRequest> dropped;
+    std::unique_ptr<RunningBatch> running;
+    {
+      absl::MutexLock lock(&mutex_);
+      running = TakeBatch(dropped);
+      // Leaving and seeing that there is nothing to do are one step, so that no Submit falls
+      // between them.
+      if (running == nullptr && dropped.empty()) {
+        pumping_ = false;
+        return;
+      }
+    }
+    FinishDropped(std::move(dropped));
+    if (running != nullptr) Start(std::move(running));
+  }
+}
+
+std::unique_ptr<Batcher::RunningBatch> Batcher::TakeBatch(std::vector<DroppedRequest>& dropped) {
+  if (former_.empty() || busy_lanes_ == num_lanes_) return nullptr;
+  const Clock::time_point now = Clock::now();
+  FormedBatch formed = former_.TakeIfReady(now, dropped);
+  if (formed.requests.empty()) return nullptr;
+
+  auto running = std::make_unique<RunningBatch>();
+  running->taken_at = now;
+  running->requests = std::move(formed.requests);
+  ++busy_lanes_;
+  inflight_requests_ += static_cast<int64_t>(running->requests.size());
+  return running;
+}
+
+void Batcher::Start(std::unique_ptr<RunningBatch> running) {
+  const Model& model = *running->requests.front()->model;
+  running->batch.op = model.op;
+  running->batch.dtype = model.dtype;
+  running->batch.segments.reserve(running->requests.size());
+  for (const auto& request : running->requests) {
+    request->ticket.LeaveQueue();
+    running->batch.segments.push_back(request->segment);
+  }
+  const Batch& batch = running->batch;
+  executor_->Run(batch, [this, running = std::move(running)](const Execution& execution) {
+    Finish(*running, execution);
+  });
+}
+
+void Batcher::Finish(RunningBatch& running, const Execution& execution) {
+  const int64_t num_requests = static_cast<int64_t>(running.requests.size());
+  {
+    absl::MutexLock lock(&mutex_);
+    --busy_lanes_;
+    inflight_requests_ -= num_requests;
+  }
+  // The lane first: the next batch runs while this one's answers are written.
+  Pump();
+
+  BatchRecord record{running.batch.op, running.batch.dtype, num_requests, 0, execution};
+  for (const Segment& segment : running.batch.segments) record.num_elements += segment.num_elements;
+  observer_->BatchFinished(record);
+  for (auto& request : running.requests) {
+    const Outcome outcome{execution.status, running.taken_at - request->accepted_at, execution};
+    Request::Done done = std::move(request->done);
+    done(std::move(request), outcome);
+  }
+  absl::MutexLock lock(&mutex_);
+  outstanding_ -= num_requests;
+}
+
+void Batcher::FinishDropped(std::vector<DroppedRequest> dropped) {
+  const Clock::time_point now = Clock::now();
+  for (DroppedRequest& drop : dropped) {
+    drop.request->ticket.LeaveQueue();
+    const Outcome outcome{std::move(drop.status), now - drop.request->accepted_at, Execution()};
+    Request::Done done = std::move(drop.request->done);
+    done(std::move(drop.request), outcome);
+  }
+  absl::MutexLock lock(&mutex_);
+  outstanding_ -= static_cast<int64_t>(dropped.size());
+}
+
+}  // namespace swiglu::server

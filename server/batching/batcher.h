@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The batcher: wraps the batch former in threads and lanes. It is work-conserving: whenever a lane
+// is free and a request is queued, a batch starts at once, on the thread that made it possible (the
+// one that submitted, or the one that completed the batch before). It has no thread of its own.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "server/batching/batch_former.h"
+#include "server/batching/executor.h"
+#include "server/batching/observer.h"
+#include "server/batching/request.h"
+
+namespace swiglu::server {
+
+// Queues accepted requests, forms batches and runs them. Thread-safe. The executor and the observer
+// must outlive it; its destructor waits until every request is done.
+class Batcher {
+ public:
+  // `options.max_segments` is lowered to what the executor takes.
+  Batcher(BatchFormerOptions options, Executor* executor, Observer* observer);
+  ~Batcher();
+  Batcher(const Batcher&) = delete;
+  Batcher& operator=(const Batcher&) = delete;
+
+  // Takes over `request` and calls its `done` exactly once, perhaps before returning. Does not
+  // block. REQUIRES: every field of `request` is set; its ticket holds a place in the queue.
+  void Submit(std::unique_ptr<Request> request);
+
+  // Requests that are in a batch which is not done.
+  int64_t inflight_requests() const;
+
+ private:
+  // A batch on its way through the executor, with the requests that it serves.
+  struct RunningBatch {
+    Batch batch;
+    std::vector<std::unique_ptr<Request>> requests;
+    Clock::time_point taken_at;
+  };
+
+  // Starts batches for as long as lanes are free and requests are queued. Only one thread at a time
+  // is inside; another one that comes by leaves the work to it.
+  void Pump();
+  // The next batch to run, or nullptr when there is none now. Leaves what it dropped in `dropped`.
+  std::unique_ptr<RunningBatch> TakeBatch(std::vector<DroppedRequest>& dropped)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Start(std::unique_ptr<RunningBatch> running);
+  // Frees the lane, lets the next batch start, then hands the requests back.
+  void Finish(RunningBatch& running, const Execution& execution);
+  void FinishDropped(std::vector<DroppedRequest> dropped);
+
+  Executor* const executor_;
+  Observer* const observer_;
+  const int num_lanes_;
+
+  mutable absl::Mutex mutex_;
+  BatchFormer former_ ABSL_GUARDED_BY(mutex_);
+  // Batches that the executor holds; at most num_lanes_.
+  int busy_lanes_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t inflight_requests_ ABSL_GUARDED_BY(mutex_) = 0;
+  // A thread is inside Pump.
+  bool pumping_ ABSL_GUARDED_BY(mutex_) = false;
+  // Accepted and not yet handed back; the destructor waits for zero.
+  int64_t outstanding_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// An accepted request as batching sees it: which model, where its tensors lie, until when it is
+// wanted, and whom to tell. Made by rpc, owned by the batcher from `Submit` to its completion.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "server/batching/admission.h"
+#include "server/batching/executor.h"
+#include "server/batching/model.h"
+#include "server/batching/slab.h"
+
+namespace swiglu::server {
+
+// The one clock of the data path.
+using Clock = std::chrono::steady_clock;
+
+// How an accepted request ended.
+struct Outcome {
+  // OK; DEADLINE_EXCEEDED or CANCELLED when it was dropped before execution; else the executor's
+  // error.
+  absl::Status status;
+  // From `Request::accepted_at` to the moment when it was taken into a batch, or dropped.
+  std::chrono::nanoseconds queue{0};
+  // Of the batch that it was part of; default for a dropped request.
+  Execution execution;
+};
+
+struct Request {
+  // Hands the request back with its outcome. Called exactly once, from any thread, with no lock
+  // held.
+  using Done = absl::AnyInvocable<void(std::unique_ptr<Request> request, const Outcome& outcome)>;
+
+  const Model* model = nullptr;
+  // Where the inputs are read and the outputs written; inside `slab`.
+  Segment segment;
+  // Keeps the memory alive; the caller takes it over with the request when it is done.
+  Slab slab;
+  // Its place in the queue and its share of the memory budget.
+  Ticket ticket;
+  Clock::time_point accepted_at;
+  // Past this point nobody waits for the answer: it is dropped when it is next looked at.
+  Clock::time_point deadline = Clock::time_point::max();
+  // Set by the caller, from any thread, when the answer is no longer wanted. Never null.
+  std::shared_ptr<const std::atomic<bool>> cancelled;
+  Done done;
+};
+
+}  // namespace swiglu::server

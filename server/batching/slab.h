@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A slab is the host memory that holds one request's tensors; a pool hands slabs out and takes them
+// back. This is the interface only: `server/device` implements it over pinned memory (CUDA) or
+// plain memory (CPU).
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "absl/status/statusor.h"
+
+namespace swiglu::server {
+
+// Tensors inside a slab begin at multiples of this many bytes, and so does the slab.
+inline constexpr size_t kSlabAlignment = 256;
+
+// Shared ownership of one slab: the memory goes back to its pool when the last copy of `data` is
+// gone, on whichever thread that is. The content of a fresh slab is unspecified.
+struct Slab {
+  std::shared_ptr<std::byte> data;
+  // Usable bytes, at least what was asked for.
+  size_t size_bytes = 0;
+};
+
+// Hands out slabs. Thread-safe. The pool outlives every slab that it handed out.
+class SlabPool {
+ public:
+  virtual ~SlabPool() = default;
+
+  // A slab of at least `size_bytes` (> 0), aligned to `kSlabAlignment`. Does not block on other
+  // requests. On error (RESOURCE_EXHAUSTED: the memory could not be had) nothing changes.
+  virtual absl::StatusOr<Slab> Acquire(size_t size_bytes) = 0;
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Move-only owners of CUDA handles.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <memory>
+#include <type_traits>
+
+#include "absl/status/statusor.h"
+
+namespace swiglu::server {
+
+struct CudaStreamDeleter {
+  using pointer = cudaStream_t;
+  void operator()(cudaStream_t stream) const noexcept;
+};
+using CudaStream = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, CudaStreamDeleter>;
+
+struct CudaEventDeleter {
+  using pointer = cudaEvent_t;
+  void operator()(cudaEvent_t event) const noexcept;
+};
+using CudaEvent = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, CudaEventDeleter>;
+
+// Makes `ordinal` the calling thread's device. Cheap when it is already.
+absl::Status UseCudaDevice(int ordinal);
+
+// A stream of that device which does not wait for the default stream.
+absl::StatusOr<CudaStream> MakeCudaStream(int ordinal);
+
+// An event of that device without timing, whose waiters sleep.
+absl::StatusOr<CudaEvent> MakeCudaEvent(int ordinal);
+
+}  // namespace swiglu::server

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the server runs on, decided once at the start from what was asked for and what is there.
+// Pure functions; knows no CUDA.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace swiglu::server {
+
+// What was asked for: the flag `--device`.
+enum class DeviceKind { kAuto, kCpu, kCuda };
+
+// One CUDA device.
+struct DeviceInfo {
+  int ordinal = 0;
+  std::string name;
+};
+
+// What to run on.
+struct DeviceChoice {
+  std::vector<DeviceInfo> cuda_devices;  // empty: the CPU
+  std::string reason;                    // one line for the log: "cpu: no NVIDIA driver"
+};
+
+// Chooses from `found`, all devices of the host in order of ordinals, or why there is none.
+// `ordinals` are the devices that were named, in that order; empty means all. Naming devices is
+// asking for CUDA: `kAuto` then behaves like `kCuda`. Errors: FAILED_PRECONDITION where CUDA was
+// asked for and is not there, INVALID_ARGUMENT for a wrong ordinal.
+absl::StatusOr<DeviceChoice> ChooseDevices(DeviceKind kind, absl::Span<const int> ordinals,
+                                           const absl::StatusOr<std::vector<DeviceInfo>>& found);
+
+}  // namespace swiglu::server

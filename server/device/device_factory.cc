@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From options to a running executor. The only source in the server that knows whether the build
+// has CUDA.
+#include "server/device/device_factory.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "server/device/cpu_executor.h"
+#ifdef SWIGLU_CUDA
+#include "server/device/cuda_executor.h"
+#include "server/device/cuda_probe.h"
+#endif
+
+namespace swiglu::server {
+namespace {
+
+absl::StatusOr<CreatedExecutor> CreateCpu(const ExecutorOptions& options, std::string reason) {
+  CpuExecutorOptions cpu_options;
+  cpu_options.num_lanes = options.lanes_per_device;
+  if (options.lanes_per_device == 0) {
+    cpu_options.num_lanes = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  }
+  cpu_options.memory = options.memory;
+  absl::StatusOr<std::unique_ptr<CpuExecutor>> executor = CpuExecutor::Create(cpu_options);
+  if (!executor.ok()) return executor.status();
+  const CachingSlabPool* pool = &(*executor)->slab_pool();
+  return CreatedExecutor{*std::move(executor), pool, {}, std::move(reason)};
+}
+
+#ifdef SWIGLU_CUDA
+
+constexpr int kDefaultCudaLanes = 2;
+
+absl::StatusOr<CreatedExecutor> CreateCuda(const ExecutorOptions& options, DeviceChoice choice) {
+  CudaExecutorOptions cuda_options;
+  cuda_options.devices = choice.cuda_devices;
+  cuda_options.lanes_per_device =
+      options.lanes_per_device == 0 ? kDefaultCudaLanes : options.lanes_per_device;
+  cuda_options.memory = options.memory;
+  cuda_options.observer = options.observer;
+  absl::StatusOr<std::unique_ptr<CudaExecutor>> executor =
+      CudaExecutor::Create(std::move(cuda_options));
+  if (!executor.ok()) return executor.status();
+  const CachingSlabPool* pool = &(*executor)->slab_pool();
+  return CreatedExecutor{*std::move(executor), pool, std::move(choice.cuda_devices),
+                         absl::StrCat(choice.reason, ", driver ", CudaDriverVersion())};
+}
+
+#else
+
+absl::StatusOr<std::vector<DeviceInfo>> FindCudaDevices() {
+  return absl::FailedPreconditionError("this build has no CUDA support");
+}
+
+absl::StatusOr<CreatedExecutor> CreateCuda(const ExecutorOptions&, const DeviceChoice&) {
+  return FindCudaDevices().status();
+}
+
+#endif
+
+}  // namespace
+
+absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options) {
+  if (options.lanes_per_device < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("lanes per device cannot be ", options.lanes_per_device));
+  }
+  absl::StatusOr<std::vector<DeviceInfo>> found = std::vector<DeviceInfo>();
+  if (options.device != DeviceKind::kCpu) found = FindCudaDevices();
+  absl::StatusOr<DeviceChoice> choice = ChooseDevices(options.device, options.ordinals, found);
+  if (!choice.ok()) return choice.status();
+  if (choice->cuda_devices.empty()) return CreateCpu(options, std::move(choice->reason));
+
+  absl::StatusOr<CreatedExecutor> created = CreateCuda(options, *std::move(choice));
+  const bool may_take_cpu = options.device == DeviceKind::kAuto && options.ordinals.empty();
+  if (created.ok() || !may_take_cpu) return created;
+  return CreateCpu(options, absl::StrCat("cpu: ", created.status().message()));
+}
+
+#ifndef SWIGLU_CUDA
+int64_t CudaMemoryUsedBytes(int) { return 0; }
+#endif
+
+}  // namespace swiglu::server

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where the server gets its executor: looks at the host, chooses, and makes it ready. The same
+// header with and without CUDA.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/batching/executor.h"
+#include "server/batching/observer.h"
+#include "server/device/device_choice.h"
+#include "server/device/slab_pool.h"
+
+namespace swiglu::server {
+
+struct ExecutorOptions {
+  DeviceKind device = DeviceKind::kAuto;
+  // CUDA ordinals to use, in this order; empty: all. Naming any is asking for CUDA.
+  std::vector<int> ordinals;
+  // Batches in flight on each device; the CPU counts as one device. 0: two on a CUDA device, one
+  // per core on the CPU.
+  int lanes_per_device = 0;
+  // The slab pool's memory.
+  CachingSlabPoolOptions memory;
+  // Told of device errors; may be nullptr. Must outlive the executor.
+  Observer* observer = nullptr;
+};
+
+// An executor that is warm, and what is to be said about it.
+struct CreatedExecutor {
+  std::unique_ptr<Executor> executor;
+  // The executor's own pool, for its figures.
+  const CachingSlabPool* slab_pool = nullptr;
+  // Empty on the CPU.
+  std::vector<DeviceInfo> cuda_devices;
+  // One line for the log: "cuda: device 0 NVIDIA H100 80GB HBM3, driver 13.0", "cpu: no NVIDIA
+  // driver".
+  std::string reason;
+};
+
+// Makes the executor that `options` ask for. Takes up to some hundred milliseconds per CUDA device.
+// Where CUDA was asked for and cannot be had, an error that says why, never the CPU:
+// FAILED_PRECONDITION (no build support, no driver, no device), INVALID_ARGUMENT (a wrong ordinal
+// or option), INTERNAL (the device fails). `kAuto` takes the CPU instead of a device that fails.
+absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options);
+
+// Memory of that CUDA device which is in use, by this process or any other; 0 where that cannot be
+// read. Asks the driver: some microseconds.
+int64_t CudaMemoryUsedBytes(int ordinal);
+
+}  // namespace swiglu::server

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The command line of swiglu-server: every flag with its default, meaning and valid range is in
+// flags.cc, and nowhere else. What comes out is a plain struct.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "server/device/device_choice.h"
+
+namespace swiglu::server {
+
+// Reads a number of bytes: digits, perhaps with KiB, MiB, GiB or TiB behind them. nullopt for
+// anything else, or past 2^63 - 1.
+std::optional<int64_t> ParseByteSize(absl::string_view text);
+
+// The shortest text that `ParseByteSize` reads back as `bytes`.
+std::string FormatByteSize(int64_t bytes);
+
+// The flags, checked; `--help` explains each.
+struct Flags {
+  std::string grpc_address;
+  std::string metrics_address;  // empty: no page
+  DeviceKind device = DeviceKind::kAuto;
+  std::vector<int> devices;  // CUDA ordinals; empty: all
+  int lanes_per_device = 0;  // 0: the executor chooses
+  int io_threads = 0;
+  int64_t memory_budget_bytes = 0;
+  int64_t max_request_bytes = 0;
+  int64_t max_queued_requests = 0;
+  absl::Duration drain_delay;
+  absl::Duration drain_timeout;
+  std::string log_level;
+  std::string log_format;
+  // Set: ask the server at `grpc_address` for this service's health ("" is the whole server) and
+  // exit.
+  std::optional<std::string> health;
+};
+
+// The program is to print `text` and end: on stdout for exit code 0 (--help, --version), else on
+// stderr (2: a flag is unknown or has a bad value; one line, that names the flag, the value and
+// what is valid).
+struct EarlyExit {
+  int code = 0;
+  std::string text;  // ends with a newline
+};
+
+// Reads the command line; each call starts from the defaults, which depend on the machine. Flags
+// are
+// `--name=value` or `--name value`; of a repeated flag the last value counts. Not thread-safe.
+std::variant<Flags, EarlyExit> ParseFlags(int argc, const char* const* argv);
+
+}  // namespace swiglu::server

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The log over spdlog: one sink on stderr, and a formatter that writes either of the two formats.
+#include "server/log/log.h"
+
+#include <spdlog/formatter.h>
+#include <spdlog/logger.h>
+#include <spdlog/sinks/stdout_sinks.h>
+
+#include <cstdlib>
+#include <ctime>
+#include <exception>
+#include <memory>
+#include <string>
+
+namespace swiglu::logging {
+namespace {
+
+enum class Format : uint8_t { kText, kJson };
+
+struct LevelName {
+  spdlog::level::level_enum spdlog_level;
+  std::string_view text;
+  char letter;
+};
+
+// By Level.
+constexpr LevelName kLevels[] = {
+    {spdlog::level::debug, "debug", 'D'},
+    {spdlog::level::info, "info", 'I'},
+    {spdlog::level::warn, "warning", 'W'},
+    {spdlog::level::err, "error", 'E'},
+};
+
+const LevelName& NameOf(spdlog::level::level_enum level) {
+  for (const LevelName& name : kLevels) {
+    if (name.spdlog_level == level) return name;
+  }
+  return kLevels[static_cast<int>(Level::kError)];
+}
+
+std::atomic<Level> minimum_level{Level::kInfo};
+std::atomic<Format> current_format{Format::kText};
+
+// The length of the valid UTF-8 character that `text` begins with, or 0 when it begins with none.
+size_t Utf8Length(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char first = byte(0);
+  if (first < 0x80) return 1;
+  const size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+  if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
+  for (size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xC0) != 0x80) return 0;
+  }
+  // Overlong forms, surrogates and what lies past U+10FFFF.
+  if (first == 0xE0 && byte(1) < 0xA0) return 0;
+  if (first == 0xED && byte(1) > 0x9F) return 0;
+  if (first == 0xF0 && byte(1) < 0x90) return 0;
+  if (first == 0xF4 && byte(1) > 0x8F) return 0;
+  return length;
+}
+
+// `text` on one line and valid UTF-8; inside a JSON string when `format` says so.
+void AppendEscaped(std::string_view text, Format format, spdlog::memory_buf_t& out) {
+  const auto append = [&out](std::string_view piece) {
+    out.append(piece.data(), piece.data() + piece.size());
+  };
+  while (!text.empty()) {
+    const size_t length = Utf8Length(text);
+    const unsigned char first = static_cast<unsigned char>(text[0]);
+    if (length == 0) {
+      append("\xEF\xBF\xBD");  // U+FFFD
+    } else if (first == '\n') {
+      append("\\n");
+    } else if (first == '\t') {
+      append("\\t");
+    } else if (first == '\r') {
+      append("\\r");
+    } else if (first < 0x20 || first == 0x7F) {
+      fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<unsigned>(first));
+    } else if (format == Format::kJson && (first == '"' || first == '\\')) {
+      append("\\");
+      append(text.substr(0, 1));
+    } else {
+      append(text.substr(0, length));
+    }
+    text.remove_prefix(length == 0 ? 1 : length);
+  }
+}
+
+// `2026-01-31T12:00:00.000Z`
+void AppendTime(spdlog::log_clock::time_point time, spdlog::memory_buf_t& out) {
+  const auto since_epoch =
+      std::chrono::floor<std::chrono::milliseconds>(time.time_since_epoch()).count();
+  const std::time_t seconds = static_cast<std::time_t>(since_epoch / 1000);
+  std::tm utc{};
+  gmtime_r(&seconds, &utc);
+  fmt::format_to(std::back_inserter(out), "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+                 utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min,
+                 utc.tm_sec, since_epoch % 1000);
+}
+
+class LineFormatter final : public spdlog::formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
+    const LevelName& level = NameOf(message.level);
+    const Format format = current_format.load(std::memory_order_relaxed);
+    const std::string_view text(message.payload.data(), message.payload.size());
+    const auto back = std::back_inserter(out);
+    if (format == Format::kJson) {
+      fmt::format_to(back, "{{\"ts\":\"");
+      AppendTime(message.time, out);
+      fmt::format_to(back, "\",\"level\":\"{}\",\"msg\":\"", level.text);
+      AppendEscaped(text, format, out);
+      fmt::format_to(back, "\"}}\n");
+    } else {
+      AppendTime(message.time, out);
+      fmt::format_to(back, " {} ", level.letter);
+      AppendEscaped(text, format, out);
+      out.push_back('\n');
+    }
+  }
+  std::unique_ptr<spdlog::formatter> clone() const override {
+    return std::make_unique<LineFormatter>();
+  }
+};
+
+// Never destroyed, so that destructors of static objects may log.
+spdlog::logger& Logger() {
+  static spdlog::logger& logger = *[] {
+    auto sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+    auto* created = new spdlog::logger("swiglu", std::move(sink));
+    created->set_formatter(std::make_unique<LineFormatter>());
+    created->set_level(spdlog::level::trace);  // levels are decided by `Enabled`
+    return created;
+  }();
+  return logger;
+}
+
+}  // namespace
+
+bool SetLevel(std::string_view text) {
+  for (size_t i = 0; i < std::size(kLevels); ++i) {
+    if (kLevels[i].text == text) {
+      minimum_level.store(static_cast<Level>(i), std::memory_order_relaxed);
+      return true;
+    }
+  }
+  return false;
+}
+
+bool SetFormat(std::string_view text) {
+  if (text != "text" && text != "json") return false;
+  current_format.store(text == "json" ? Format::kJson : Format::kText, std::memory_order_relaxed);
+  return true;
+}
+
+bool Enabled(Level level) { return level >= minimum_level.load(std::memory_order_relaxed); }
+
+int64_t RateLimiter::Admit(TimePoint now, std::chrono::nanoseconds interval) {
+  const int64_t now_ns = std::chrono::nanoseconds(now.time_since_epoch()).count();
+  int64_t last_ns = last_ns_.load(std::memory_order_relaxed);
+  const bool may_pass = last_ns == kNever || now_ns - last_ns >= interval.count();
+  // Of several threads that may pass at once, one does.
+  if (!may_pass || !last_ns_.compare_exchange_strong(last_ns, now_ns, std::memory_order_relaxed)) {
+    num_suppressed_.fetch_add(1, std::memory_order_relaxed);
+    return -1;
+  }
+  return num_suppressed_.exchange(0, std::memory_order_relaxed);
+}
+
+namespace internal {
+
+void Write(Level level, int64_t num_suppressed, fmt::string_view format,
+           fmt::format_args arguments) noexcept try {
+  fmt::memory_buffer line;
+  try {
+    fmt::vformat_to(std::back_inserter(line), format, arguments);
+  } catch (const std::exception&) {
+    line.clear();
+    line.append(format.data(), format.data() + format.size());
+  }
+  if (num_suppressed > 0) {
+    fmt::format_to(std::back_inserter(line), " ({} like this suppressed)", num_suppressed);
+  }
+  Logger().log(kLevels[static_cast<int>(level)].spdlog_level,
+               spdlog::string_view_t(line.data(), line.size()));
+} catch (...) {
+  // A line that cannot be written (no memory) is lost; nothing else depends on it.
+}
+
+void CheckFailed(const char* file, int line, const char* condition) noexcept {
+  Log(Level::kError, 0, "{}:{}: check failed: {}", file, line, condition);
+  std::abort();
+}
+
+}  // namespace internal
+}  // namespace swiglu::logging

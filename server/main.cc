@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The program swiglu-server: from flags to the graph of parts, built in the order in which they
+// depend on each other; then a wait, a drain and an exit code. It decides nothing else.
+#include <malloc.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/synchronization/mutex.h"
+#include "server/batching/admission.h"
+#include "server/batching/batcher.h"
+#include "server/batching/statistics.h"
+#include "server/device/device_factory.h"
+#include "server/flags.h"
+#include "server/health_probe.h"
+#include "server/lifecycle.h"
+#include "server/log/log.h"
+#include "server/metrics/metrics_page.h"
+#include "server/metrics/metrics_server.h"
+#include "server/metrics/prometheus_observer.h"
+#include "server/rpc/active_requests.h"
+#include "server/rpc/control_service.h"
+#include "server/rpc/grpc_log.h"
+#include "server/rpc/health.h"
+#include "server/rpc/infer_service.h"
+#include "server/rpc/router.h"
+#include "server/rpc/rpc_server.h"
+#include "version/version.h"
+
+namespace swiglu::server {
+namespace {
+
+// Exit codes beside 0 and the command line's own 2.
+constexpr int kExitFailure = 1;
+constexpr int kExitDeviceFault = 70;
+
+// How long a fault's last answers may take to leave, and how long calls that carry no inference may
+// take to end.
+constexpr absl::Duration kLastWords = absl::Seconds(1);
+
+// Settings of libraries that have to come before their first use.
+void PrepareLibraries() {
+  // Debian's absl checks every lock for deadlocks and aborts on false ones; gRPC takes many.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  // gRPC reads into blocks of 64 KiB; glibc would hand their pages back to the kernel after every
+  // message.
+  ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  ::mallopt(M_TOP_PAD, 64 << 20);
+  RouteGrpcLog();
+}
+
+// Size classes round slabs up by a quarter at most; admission, not the pool, is what refuses
+// requests.
+CachingSlabPoolOptions PoolFor(int64_t memory_budget_bytes) {
+  const auto budget = static_cast<size_t>(memory_budget_bytes);
+  return {.capacity_bytes = budget + budget / 4 + (size_t{1} << 20)};
+}
+
+Gauges MakeGauges(const Admission& admission, const Batcher& batcher, const Health& health,
+                  const CreatedExecutor& created) {
+  Gauges gauges;
+  gauges.queued_requests = [&] { return admission.queued_requests(); };
+  gauges.inflight_requests = [&] { return batcher.inflight_requests(); };
+  gauges.memory_budget_bytes = [&] { return admission.options().memory_budget_bytes; };
+  for (const MemoryKind kind :
+       {MemoryKind::kReceive, MemoryKind::kStaging, MemoryKind::kResponse}) {
+    gauges.memory_used_bytes[static_cast<int>(kind)] = [&admission, kind] {
+      return admission.used_bytes(kind);
+    };
+  }
+  gauges.ready = [&] { return health.ready() ? 1 : 0; };
+  for (const DeviceInfo& device : created.cuda_devices) {
+    gauges.devices.push_back(
+        {device.ordinal, [ordinal = device.ordinal] { return CudaMemoryUsedBytes(ordinal); }});
+  }
+  if (created.cuda_devices.empty()) {
+    const CachingSlabPool* pool = created.slab_pool;
+    gauges.devices.push_back(
+        {kCpuDevice, [pool] { return pool->used_bytes() + pool->cached_bytes(); }});
+  }
+  return gauges;
+}
+
+int Fail(const absl::Status& status) {
+  LOG(ERROR, "{}", status.message());
+  return kExitFailure;
+}
+
+// A device is lost: says so, lets what is already failing be answered, and ends without touching
+// the device again.
+[[noreturn]] void ExitAfterFault(Admission& admission, ActiveRequests& active, RpcServer& rpc) {
+  rpc.Broadcast(ServerEvent::kHealthChanged);
+  admission.StartDrain();
+  active.WaitUntilNone(kLastWords);
+  LOG(ERROR, "exiting with code {} after a device fault", kExitDeviceFault);
+  std::_Exit(kExitDeviceFault);
+}
+
+// Serves until a signal comes, then drains. Returns the exit code.
+int ServeUntilStopped(const Flags& flags, StopSource& stop, Health& health, Admission& admission,
+                      ActiveRequests& active, RpcServer& rpc) {
+  if (stop.Wait(absl::InfiniteDuration()) == StopReason::kDeviceFault) {
+    ExitAfterFault(admission, active, rpc);
+  }
+  health.StopServing();
+  rpc.Broadcast(ServerEvent::kHealthChanged);
+  LOG(INFO, "not ready any more; serving on for {}", absl::FormatDuration(flags.drain_delay));
+  switch (stop.Wait(flags.drain_delay)) {
+    case StopReason::kTimeout:
+      break;
+    case StopReason::kSignal:
+      LOG(WARNING, "second signal: exiting at once");
+      std::_Exit(kExitFailure);
+    case StopReason::kDeviceFault:
+      ExitAfterFault(admission, active, rpc);
+  }
+  stop.ExitOnNextSignal();
+  admission.StartDrain();
+  rpc.Broadcast(ServerEvent::kDraining);
+  const int64_t num_left = active.WaitUntilNone(flags.drain_timeout);
+  if (num_left > 0) {
+    LOG(ERROR, "drain timeout of {} passed: {} requests cut off",
+        absl::FormatDuration(flags.drain_timeout), num_left);
+    std::_Exit(kExitFailure);
+  }
+  rpc.Shutdown(kLastWords);
+  LOG(INFO, "drained; exiting");
+  return 0;
+}
+
+int Run(const Flags& flags) {
+  StopSource stop;
+  PrometheusObserver prometheus;
+  Statistics statistics;
+  ObserverList observers({&prometheus, &statistics, &stop});
+
+  auto created = CreateExecutor({flags.device, flags.devices, flags.lanes_per_device,
+                                 PoolFor(flags.memory_budget_bytes), &observers});
+  if (!created.ok()) return Fail(created.status());
+  Executor& executor = *created->executor;
+
+  Admission admission({flags.max_queued_requests, flags.memory_budget_bytes});
+  Batcher batcher(BatchFormerOptions(), &executor, &observers);
+  Health health([&executor] { return executor.healthy(); });
+  InferService infer({flags.max_request_bytes}, &admission, &executor.slab_pool(), &batcher,
+                     &observers);
+  const ControlService control(
+      {kVersion, executor.description(), !created->cuda_devices.empty(), executor.num_lanes()},
+      &health, &statistics);
+  ActiveRequests active;
+  const Router router(&infer, &control, &health, &active, &observers);
+
+  const MetricsPage page(&prometheus, MakeGauges(admission, batcher, health, *created),
+                         {kVersion, kCommit, kCudaVersion});
+  std::unique_ptr<MetricsServer> metrics;
+  if (!flags.metrics_address.empty()) {
+    auto listening =
+        MetricsServer::Create(flags.metrics_address, [&page] { return page.Render(); });
+    if (!listening.ok()) return Fail(listening.status());
+    metrics = *std::move(listening);
+  }
+  auto rpc = RpcServer::Start({flags.grpc_address, flags.io_threads}, &router);
+  if (!rpc.ok()) return Fail(rpc.status());
+
+  LOG(INFO, "swiglu-server {} (commit {}) on {}", kVersion, kCommit, executor.description());
+  LOG(INFO, "device {}", created->reason);
+  if (metrics != nullptr) {
+    const absl::string_view host(flags.metrics_address.data(), flags.metrics_address.rfind(':'));
+    LOG(INFO, "metrics on http://{}:{}/metrics", host, metrics->port());
+  }
+  LOG(INFO, "serving gRPC on {}", (*rpc)->address());
+  return ServeUntilStopped(flags, stop, health, admission, active, **rpc);
+}
+
+int Main(int argc, char** argv) {
+  PrepareLibraries();
+  std::variant<Flags, EarlyExit> parsed = ParseFlags(argc, argv);
+  if (const auto* exit = std::get_if<EarlyExit>(&parsed)) {
+    std::fputs(exit->text.c_str(), exit->code == 0 ? stdout : stderr);
+    return exit->code;
+  }
+  const Flags& flags = std::get<Flags>(parsed);
+  logging::SetLevel(flags.log_level);
+  logging::SetFormat(flags.log_format);
+  if (!flags.health.has_value()) return Run(flags);
+  const absl::Status health = ProbeHealth(flags.grpc_address, *flags.health);
+  if (health.ok()) return 0;
+  std::fprintf(stderr, "swiglu-server: %s\n", std::string(health.message()).c_str());
+  return kExitFailure;
+}
+
+}  // namespace
+}  // namespace swiglu::server
+
+int main(int argc, char** argv) { return swiglu::server::Main(argc, argv); }

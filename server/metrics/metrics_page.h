@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The text of the /metrics page: what the observer counted, and what is looked up at the moment of
+// reading.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "prometheus/collectable.h"
+#include "server/metrics/names.h"
+#include "server/metrics/prometheus_observer.h"
+
+namespace swiglu::server {
+
+// Where the gauges come from. Each function is called whenever the page is read, from any thread,
+// and must not block for long; an empty one stands for 0.
+struct Gauges {
+  using Sample = std::function<double()>;
+
+  struct Device {
+    int device = kCpuDevice;  // a CUDA ordinal or kCpuDevice
+    Sample memory_used_bytes;
+  };
+
+  Sample queued_requests;
+  Sample inflight_requests;
+  Sample memory_budget_bytes;
+  // By MemoryKind: receive, staging, response; then region.
+  std::array<Sample, metrics::kMemoryKinds.size()> memory_used_bytes;
+  // Every device in use; the CPU too, where it does the work.
+  std::vector<Device> devices;
+  // 1 or 0.
+  Sample ready;
+};
+
+// The labels of swiglu_build_info.
+struct BuildInfo {
+  std::string version;
+  std::string commit;
+  std::string cuda;  // "none" in a build without CUDA
+};
+
+// Writes the page. Thread-safe.
+class MetricsPage {
+ public:
+  // Makes the error series of `gauges.devices`. `observer`, and all that `gauges` reads, must
+  // outlive the page.
+  MetricsPage(PrometheusObserver* observer, Gauges gauges, BuildInfo build);
+
+  // Every series in Prometheus's text format 0.0.4. Costs about a millisecond.
+  std::string Render() const;
+
+ private:
+  const PrometheusObserver* const observer_;
+  std::unique_ptr<const prometheus::Collectable> gauges_;
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Serves the /metrics page over HTTP. Its own few lines rather than prometheus-cpp's Exposer: the
+// distributions build the HTTP library behind that one without IPv6, it does not say why it cannot
+// listen, and it adds series of its own.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/metrics/http_answer.h"
+#include "server/metrics/listen_socket.h"
+
+namespace swiglu::server {
+
+// Serves from `Create` to its destruction, on one thread of its own. At most 16 connections at
+// once, each for at most 10 seconds; past that the oldest is closed.
+class MetricsServer {
+ public:
+  // Listens on `address`, `HOST:PORT` (see `Listen` for its forms and errors); port 0 takes a free
+  // one. `page` is called on the server's thread and what it reads must outlive the server.
+  static absl::StatusOr<std::unique_ptr<MetricsServer>> Create(const std::string& address,
+                                                               Page page);
+  ~MetricsServer();
+  MetricsServer(const MetricsServer&) = delete;
+  MetricsServer& operator=(const MetricsServer&) = delete;
+
+  // The port that it listens on.
+  int port() const { return listening_.port; }
+
+ private:
+  class Connection;
+
+  MetricsServer(ListenSockets listening, FileDescriptor wake, Page page);
+
+  // The thread: waits for any socket, then moves each connection on, until `wake_` is written to.
+  void Serve();
+  // Waits until something is to be done; false when it is time to end.
+  bool Wait();
+  void Accept();
+
+  const Page page_;
+  const ListenSockets listening_;
+  const FileDescriptor wake_;  // an eventfd
+  std::thread thread_;
+
+  // For the thread alone.
+  std::list<Connection> connections_;  // oldest first
+  bool accept_paused_ = false;         // out of descriptors: wait a little before the next attempt
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Reads the figures from the places that proc(5) and getrlimit(2) name.
+#include "server/metrics/process_metrics.h"
+
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+#include <string>
+#include <system_error>
+
+namespace swiglu::server {
+namespace {
+
+double CpuSeconds() {
+  timespec time{};
+  if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time) != 0) return 0;
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+}
+
+double OpenFds() {
+  std::error_code error;
+  const std::filesystem::directory_iterator fds("/proc/self/fd", error);
+  if (error) return 0;
+  // One of them is the directory itself.
+  return static_cast<double>(std::distance(begin(fds), end(fds)) - 1);
+}
+
+double MaxFds() {
+  rlimit limit{};
+  return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? static_cast<double>(limit.rlim_cur) : 0;
+}
+
+// When the system booted plus when, after that, the process began.
+double StartTimeSeconds() {
+  double boot_seconds = 0;
+  std::ifstream system("/proc/stat");
+  for (std::string word; system >> word;) {
+    if (word == "btime" && system >> boot_seconds) break;
+  }
+  std::ifstream process("/proc/self/stat");
+  std::string text(std::istreambuf_iterator<char>(process), {});
+  // The second field, the program's name in parentheses, may hold anything; the 22nd is the start
+  // in clock ticks.
+  const size_t name_end = text.rfind(')');
+  if (name_end == std::string::npos) return 0;
+  std::istringstream fields(text.substr(name_end + 1));
+  std::string skipped;
+  for (int i = 3; i < 22; ++i) fields >> skipped;
+  double start_ticks = 0;
+  fields >> start_ticks;
+  return boot_seconds + start_ticks / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
+}  // namespace
+
+ProcessMetrics::ProcessMetrics() : start_time_seconds_(StartTimeSeconds()) {}
+
+ProcessMetrics::Values ProcessMetrics::Read() const {
+  Values values;
+  values.cpu_seconds = CpuSeconds();
+  const double page_bytes = static_cast<double>(sysconf(_SC_PAGESIZE));
+  double virtual_pages = 0;
+  double resident_pages = 0;
+  std::ifstream("/proc/self/statm") >> virtual_pages >> resident_pages;
+  values.virtual_bytes = virtual_pages * page_bytes;
+  values.resident_bytes = resident_pages * page_bytes;
+  values.open_fds = OpenFds();
+  values.max_fds = MaxFds();
+  values.start_time_seconds = start_time_seconds_;
+  return values;
+}
+
+}  // namespace swiglu::server

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The series, and which report adds to which.
+#include "server/metrics/prometheus_observer.h"
+
+#include <initializer_list>
+#include <string>
+
+#include "absl/strings/string_view.h"
+
+namespace swiglu::server {
+namespace {
+
+using metrics::Direction;
+using metrics::Metric;
+using metrics::Phase;
+
+static_assert(metrics::kPaths.size() == kNumPaths);
+static_assert(metrics::kReasons.size() == kNumRejections);
+static_assert(metrics::kDeviceErrorKinds.size() == kNumDeviceErrors);
+
+template <typename Enum>
+constexpr size_t Index(Enum value) {
+  return static_cast<size_t>(value);
+}
+
+double Seconds(std::chrono::nanoseconds duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
+// The metric's label names with `values`.
+prometheus::Labels MakeLabels(const Metric& metric, std::initializer_list<std::string> values) {
+  prometheus::Labels labels;
+  size_t i = 0;
+  for (const std::string& value : values) labels.emplace(metric.labels[i++], value);
+  return labels;
+}
+
+prometheus::Family<prometheus::Counter>& CounterFamily(const Metric& metric,
+                                                       prometheus::Registry& registry) {
+  return prometheus::BuildCounter().Name(metric.name).Help(metric.help).Register(registry);
+}
+
+prometheus::Family<prometheus::Histogram>& HistogramFamily(const Metric& metric,
+                                                           prometheus::Registry& registry) {
+  return prometheus::BuildHistogram().Name(metric.name).Help(metric.help).Register(registry);
+}
+
+prometheus::Counter* AddCounter(prometheus::Family<prometheus::Counter>& family,
+                                const Metric& metric, std::initializer_list<std::string> values) {
+  return &family.Add(MakeLabels(metric, values));
+}
+
+prometheus::Histogram* AddHistogram(prometheus::Family<prometheus::Histogram>& family,
+                                    const Metric& metric,
+                                    std::initializer_list<std::string> values) {
+  return &family.Add(MakeLabels(metric, values), prometheus::Histogram::BucketBoundaries(
+                                                     metric.buckets.begin(), metric.buckets.end()));
+}
+
+}  // namespace
+
+std::string DeviceLabel(int device) {
+  return device == kCpuDevice ? metrics::kCpuDeviceLabel : std::to_string(device);
+}
+
+PrometheusObserver::PrometheusObserver() {
+  MakeModelSeries();
+  MakeBatchSeries();
+  auto& bytes = CounterFamily(metrics::kRequestBytes, registry_);
+  for (size_t i = 0; i < request_bytes_.size(); ++i) {
+    request_bytes_[i] = AddCounter(bytes, metrics::kRequestBytes, {metrics::kDirections[i]});
+  }
+  auto& rejected = CounterFamily(metrics::kRejected, registry_);
+  for (size_t i = 0; i < rejected_.size(); ++i) {
+    rejected_[i] = AddCounter(rejected, metrics::kRejected, {metrics::kReasons[i]});
+  }
+  device_errors_ = &CounterFamily(metrics::kDeviceErrors, registry_);
+}
+
+void PrometheusObserver::MakeModelSeries() {
+  auto& requests = CounterFamily(metrics::kRequests, registry_);
+  auto& durations = HistogramFamily(metrics::kRequestDuration, registry_);
+  auto& phases = HistogramFamily(metrics::kPhaseDuration, registry_);
+  auto& elements = CounterFamily(metrics::kElements, registry_);
+  for (size_t m = 0; m < models_.size(); ++m) {
+    const bool known = m < kNumModels;
+    const std::string name = known ? std::string(Models()[m].name) : metrics::kUnknownModel;
+    ModelSeries& series = models_[m];
+    for (size_t c = 0; c < metrics::kCodes.size(); ++c) {
+      series.requests[c] = AddCounter(requests, metrics::kRequests, {name, metrics::kCodes[c]});
+    }
+    series.duration = AddHistogram(durations, metrics::kRequestDuration, {name});
+    if (!known) continue;
+    for (size_t p = 0; p < metrics::kPhases.size(); ++p) {
+      series.phases[p] = AddHistogram(phases, metrics::kPhaseDuration, {name, metrics::kPhases[p]});
+    }
+    series.elements = AddCounter(elements, metrics::kElements, {name});
+  }
+}
+
+void PrometheusObserver::MakeBatchSeries() {
+  auto& batches = CounterFamily(metrics::kBatches, registry_);
+  for (const Model& model : Models()) {
+    for (size_t path = 0; path < metrics::kPaths.size(); ++path) {
+      batches_[Index(model.op)][Index(model.dtype)][path] =
+          AddCounter(batches, metrics::kBatches,
+                     {std::string(OpLabel(model.op)), std::string(DtypeLabel(model.dtype)),
+                      metrics::kPaths[path]});
+    }
+  }
+  batch_requests_ = AddHistogram(HistogramFamily(metrics::kBatchRequests, registry_),
+                                 metrics::kBatchRequests, {});
+  batch_elements_ = AddHistogram(HistogramFamily(metrics::kBatchElements, registry_),
+                                 metrics::kBatchElements, {});
+}
+
+PrometheusObserver::ModelSeries& PrometheusObserver::SeriesOf(const Model* model) {
+  return models_[model == nullptr ? kNumModels : static_cast<size_t>(model->index)];
+}
+
+void PrometheusObserver::AddDevice(int device) {
+  for (const char* kind : metrics::kDeviceErrorKinds) {
+    AddCounter(*device_errors_, metrics::kDeviceErrors, {DeviceLabel(device), kind});
+  }
+}
+
+void PrometheusObserver::RequestFinished(const RequestRecord& record) {
+  ModelSeries& series = SeriesOf(record.model);
+  const size_t code = Index(record.code);
+  series.requests[code < metrics::kCodes.size() ? code : Index(absl::StatusCode::kUnknown)]
+      ->Increment();
+  request_bytes_[Index(Direction::kIn)]->Increment(static_cast<double>(record.bytes_in));
+  request_bytes_[Index(Direction::kOut)]->Increment(static_cast<double>(record.bytes_out));
+  if (record.code != absl::StatusCode::kOk || record.model == nullptr) return;
+  series.elements->Increment(static_cast<double>(record.num_elements));
+  series.phases[Index(Phase::kReceive)]->Observe(Seconds(record.receive));
+  series.phases[Index(Phase::kQueue)]->Observe(Seconds(record.queue));
+  series.phases[Index(Phase::kCopyIn)]->Observe(Seconds(record.copy_in));
+  series.phases[Index(Phase::kCompute)]->Observe(Seconds(record.compute));
+  series.phases[Index(Phase::kCopyOut)]->Observe(Seconds(record.copy_out));
+}
+
+void PrometheusObserver::RequestSent(const Model* model, std::chrono::nanoseconds total,
+                                     std::chrono::nanoseconds send) {
+  ModelSeries& series = SeriesOf(model);
+  series.duration->Observe(Seconds(total));
+  if (model != nullptr) series.phases[Index(Phase::kSend)]->Observe(Seconds(send));
+}
+
+void PrometheusObserver::RequestRejected(Rejection reason) {
+  rejected_[Index(reason)]->Increment();
+}
+
+void PrometheusObserver::BatchFinished(const BatchRecord& record) {
+  batches_[Index(record.op)][Index(record.dtype)][Index(record.execution.path)]->Increment();
+  batch_requests_->Observe(static_cast<double>(record.num_requests));
+  batch_elements_->Observe(static_cast<double>(record.num_elements));
+}
+
+void PrometheusObserver::DeviceFailed(int device, DeviceError kind) {
+  AddCounter(*device_errors_, metrics::kDeviceErrors,
+             {DeviceLabel(device), metrics::kDeviceErrorKinds[Index(kind)]})
+      ->Increment();
+}
+
+}  // namespace swiglu::server

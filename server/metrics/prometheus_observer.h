@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Turns what the data path reports into Prometheus series. Every series is made at construction and
+// found by index afterwards, so that a report costs some hundred nanoseconds and allocates nothing.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "prometheus/counter.h"
+#include "prometheus/family.h"
+#include "prometheus/histogram.h"
+#include "prometheus/metric_family.h"
+#include "prometheus/registry.h"
+#include "server/batching/observer.h"
+#include "server/metrics/names.h"
+
+namespace swiglu::server {
+
+// The number that stands for the CPU where devices are counted; its label is "cpu".
+inline constexpr int kCpuDevice = -1;
+
+// The label `device` of a CUDA ordinal or of kCpuDevice.
+std::string DeviceLabel(int device);
+
+// Counts requests, batches and device errors from zero. Thread-safe.
+class PrometheusObserver final : public Observer {
+ public:
+  PrometheusObserver();
+  PrometheusObserver(const PrometheusObserver&) = delete;
+  PrometheusObserver& operator=(const PrometheusObserver&) = delete;
+
+  // Makes the error series of a device (an ordinal or kCpuDevice). Does nothing the second time.
+  // Before it, a device has no series until it fails.
+  void AddDevice(int device);
+
+  // Every series with its value now. Not for the data path.
+  std::vector<prometheus::MetricFamily> Collect() const { return registry_.Collect(); }
+
+  void RequestFinished(const RequestRecord& record) override;
+  void RequestSent(const Model* model, std::chrono::nanoseconds total,
+                   std::chrono::nanoseconds send) override;
+  void RequestRejected(Rejection reason) override;
+  void BatchFinished(const BatchRecord& record) override;
+  void DeviceFailed(int device, DeviceError kind) override;
+
+ private:
+  using Counter = prometheus::Counter*;
+  using Histogram = prometheus::Histogram*;
+
+  // One model's series, or those of all unknown ones, which get past no phase and have no elements.
+  struct ModelSeries {
+    std::array<Counter, metrics::kCodes.size()> requests{};  // by absl::StatusCode
+    Histogram duration = nullptr;
+    std::array<Histogram, metrics::kPhases.size()>
+        phases{};                // by Phase; nullptr for unknown models
+    Counter elements = nullptr;  // nullptr for unknown models
+  };
+
+  void MakeModelSeries();
+  void MakeBatchSeries();
+  ModelSeries& SeriesOf(const Model* model);
+
+  // Owns every series; the pointers below point into it.
+  prometheus::Registry registry_;
+  std::array<ModelSeries, kNumModels + 1> models_;                  // by Model::index; unknown last
+  std::array<Counter, metrics::kDirections.size()> request_bytes_;  // by Direction
+  std::array<Counter, kNumRejections> rejected_;                    // by Rejection
+  // By Op, Dtype, Path.
+  std::array<std::array<std::array<Counter, kNumPaths>, kNumDtypes>, kNumOps> batches_;
+  Histogram batch_requests_ = nullptr;
+  Histogram batch_elements_ = nullptr;
+  prometheus::Family<prometheus::Counter>* device_errors_ = nullptr;
+};
+
+}  // namespace swiglu::server

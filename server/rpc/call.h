@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One RPC on a completion queue, as a mechanism: it turns gRPC's completions into a handler's
+// callbacks and keeps itself alive while any are due. What a call means is its handler's business
+// (`CallHandler`), chosen by path when its headers are there and nothing has been read yet.
+#pragma once
+
+#include <chrono>
+#include <list>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "grpcpp/generic/async_generic_service.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "server/batching/request.h"
+
+namespace swiglu::server {
+
+// Something that a completion queue reports.
+class Event {
+ public:
+  virtual ~Event() = default;
+  virtual void Happen(bool ok) = 0;
+};
+
+// What the server tells all of its calls.
+enum class ServerEvent {
+  kHealthChanged,
+  // No new work from here on: finish what was accepted, and end.
+  kDraining,
+};
+
+// The meaning of one call. Every method runs on the call's own completion-queue thread, never two
+// at once.
+class CallHandler {
+ public:
+  virtual ~CallHandler() = default;
+
+  // The headers are there.
+  virtual void OnStart() = 0;
+  // The message that `Call::Read` asked for.
+  virtual void OnMessage(grpc::ByteBuffer message) = 0;
+  // There is no message for `Call::Read`: the caller is done sending, or is gone.
+  virtual void OnNoMessage() = 0;
+  // The last `Write`, `WriteAndFinish` or `Finish` is through; `ok` is false if the call broke
+  // first.
+  virtual void OnWritten(bool ok) = 0;
+  // The call is over, finished or broken. The last event but for outstanding reads and writes.
+  virtual void OnGone(bool cancelled) = 0;
+  virtual void OnServerEvent(ServerEvent event) = 0;
+};
+
+class Call;
+using CallPtr = std::shared_ptr<Call>;
+
+// A call, from the wait for its headers on. The sending methods may be called from any thread, one
+// `Write…` or `Finish` at a time; `Read` likewise, one at a time.
+class Call : public std::enable_shared_from_this<Call> {
+ public:
+  // Where calls come from and go to: one completion queue and its thread.
+  class Home {
+   public:
+    virtual ~Home() = default;
+    // A call has come in: makes its handler, and waits for the next call.
+    virtual std::unique_ptr<CallHandler> OnAccepted(Call& call) = 0;
+    // The call is over.
+    virtual void OnGone(Call& call) = 0;
+  };
+
+  explicit Call(Home* home) : home_(home) {}
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  // Waits for the next call on `queue`.
+  void Accept(grpc::AsyncGenericService* service, grpc::ServerCompletionQueue* queue);
+
+  const std::string& path() const { return context_.method(); }
+  // When the headers came.
+  Clock::time_point started() const { return started_; }
+  // The caller's deadline on our clock; `max()` if it has none.
+  Clock::time_point Deadline() const;
+  // The value of the caller's metadata `key`, or "".
+  std::string Metadata(const std::string& key) const;
+
+  void Read();
+  void Write(const grpc::ByteBuffer& message);
+  void WriteAndFinish(const grpc::ByteBuffer& message);
+  // Ends the call with `status`; a retryable one tells the caller when to come back.
+  void Finish(const absl::Status& status);
+
+  CallHandler& handler() { return *handler_; }
+
+  // Its place in its home's list of live calls.
+  std::list<CallPtr>::iterator place;
+
+ private:
+  // A tag that calls one of our methods and keeps the call alive until it has.
+  template <void (Call::*kMethod)(bool)>
+  class CallEvent final : public Event {
+   public:
+    void* Arm(CallPtr call) {
+      call_ = std::move(call);
+      return static_cast<Event*>(this);
+    }
+    void Disarm() { call_.reset(); }
+    void Happen(bool ok) override {
+      const CallPtr call = std::move(call_);
+      (call.get()->*kMethod)(ok);
+    }
+
+   private:
+    CallPtr call_;
+  };
+
+  void OnAccepted(bool ok);
+  void OnRead(bool ok);
+  void OnWritten(bool ok) { handler_->OnWritten(ok); }
+  void OnGone(bool ok);
+
+  Home* const home_;
+  Clock::time_point started_;
+  grpc::GenericServerContext context_;
+  grpc::GenericServerAsyncReaderWriter stream_{&context_};
+  grpc::ByteBuffer message_;
+  std::unique_ptr<CallHandler> handler_;
+  CallEvent<&Call::OnAccepted> accepted_;
+  CallEvent<&Call::OnRead> read_;
+  CallEvent<&Call::OnWritten> written_;
+  CallEvent<&Call::OnGone> gone_;
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A unary call that is answered at once from the server's own state: everything but inference and
+// watching. And a call of a method that does not exist.
+#pragma once
+
+#include <functional>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "server/rpc/call.h"
+
+namespace swiglu::server {
+
+// From a request message to a response message, or an error. Does not block.
+using ControlMethod = std::function<absl::StatusOr<grpc::ByteBuffer>(grpc::ByteBuffer request)>;
+
+class ControlCall final : public CallHandler {
+ public:
+  // `method` must outlive it; `call` owns it.
+  ControlCall(Call* call, const ControlMethod* method) : call_(call), method_(method) {}
+
+  void OnStart() override { call_->Read(); }
+  void OnMessage(grpc::ByteBuffer message) override;
+  void OnNoMessage() override;
+  void OnWritten(bool) override {}
+  void OnGone(bool) override {}
+  void OnServerEvent(ServerEvent event) override;
+
+ private:
+  void Finish(const absl::Status& status);
+
+  Call* const call_;
+  const ControlMethod* const method_;
+  bool finished_ = false;
+};
+
+// Ends a call with a fixed error, unread.
+class RefusedCall final : public CallHandler {
+ public:
+  RefusedCall(Call* call, absl::Status status) : call_(call), status_(std::move(status)) {}
+
+  void OnStart() override { call_->Finish(status_); }
+  void OnMessage(grpc::ByteBuffer) override {}
+  void OnNoMessage() override {}
+  void OnWritten(bool) override {}
+  void OnGone(bool) override {}
+  void OnServerEvent(ServerEvent) override {}
+
+ private:
+  Call* const call_;
+  const absl::Status status_;
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Codes and sentences. Each message says what was asked, the limit and the value.
+#include "server/rpc/errors.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace swiglu::server::errors {
+namespace {
+
+// The longest piece of a caller's text that an error repeats: trailers have to stay small.
+constexpr size_t kMaxQuotedBytes = 128;
+constexpr size_t kMaxShownDims = 16;
+
+// `text`, cut at a character's border if it is long.
+std::string Cut(absl::string_view text) {
+  if (text.size() <= kMaxQuotedBytes) return std::string(text);
+  size_t end = kMaxQuotedBytes;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return absl::StrCat(text.substr(0, end), "...");
+}
+
+std::string Quote(absl::string_view text) { return absl::StrCat("'", Cut(text), "'"); }
+
+absl::Status Invalid(std::string message) { return absl::InvalidArgumentError(message); }
+
+std::string SizedShape(absl::Span<const int64_t> shape, Dtype dtype, int64_t needed_bytes) {
+  return absl::StrCat("shape ", FormatShape(shape), " of ", DatatypeName(dtype), " needs ",
+                      needed_bytes);
+}
+
+}  // namespace
+
+std::string FormatShape(absl::Span<const int64_t> shape) {
+  if (shape.size() <= kMaxShownDims) return absl::StrCat("[", absl::StrJoin(shape, ","), "]");
+  return absl::StrCat("[", absl::StrJoin(shape.subspan(0, kMaxShownDims), ","), ",... (",
+                      shape.size(), " dims)]");
+}
+
+absl::Status UnknownModel(absl::string_view name) {
+  return absl::NotFoundError(absl::StrCat("unknown model ", Quote(name)));
+}
+
+absl::Status WrongVersion(const Model& model, absl::string_view version) {
+  return absl::NotFoundError(
+      absl::StrCat("model ", Quote(model.name), " has version 1, not ", Cut(version)));
+}
+
+absl::Status VersionNotInteger(absl::string_view version) {
+  return Invalid(absl::StrCat("model version ", Quote(version), " is not an integer"));
+}
+
+absl::Status Malformed(absl::string_view message_type, absl::string_view where) {
+  return Invalid(absl::StrCat("malformed ", message_type, ": ", where));
+}
+
+absl::Status UnsupportedParameter(absl::string_view name) {
+  return Invalid(absl::StrCat("parameter ", Quote(name), " is not supported"));
+}
+
+absl::Status BadTimeout(absl::string_view found) {
+  return Invalid(absl::StrCat("parameter 'timeout' takes an int64 of microseconds, 0 or more; ",
+                              "this one is ", found));
+}
+
+absl::Status MissingInput(absl::string_view input) {
+  return Invalid(absl::StrCat("input ", Quote(input), " is missing"));
+}
+
+absl::Status UnknownInput(absl::string_view input, const Model& model) {
+  return Invalid(absl::StrCat("unknown input ", Quote(input), ": ", Quote(model.name), " takes ",
+                              absl::StrJoin(model.inputs, ", ")));
+}
+
+absl::Status RepeatedInput(absl::string_view input) {
+  return Invalid(absl::StrCat("input ", Quote(input), " is given twice"));
+}
+
+absl::Status UnknownOutput(absl::string_view output, const Model& model) {
+  return Invalid(absl::StrCat("unknown output ", Quote(output), ": ", Quote(model.name), " gives ",
+                              absl::StrJoin(model.outputs, ", ")));
+}
+
+absl::Status RepeatedOutput(absl::string_view output) {
+  return Invalid(absl::StrCat("output ", Quote(output), " is given twice"));
+}
+
+absl::Status WrongDatatype(absl::string_view input, absl::string_view datatype,
+                           const Model& model) {
+  return Invalid(absl::StrCat("input ", Quote(input), " is ", Cut(datatype), "; ",
+                              Quote(model.name), " takes ", DatatypeName(model.dtype)));
+}
+
+absl::Status NegativeDimension(absl::string_view input, absl::Span<const int64_t> shape) {
+  return Invalid(
+      absl::StrCat("shape of ", Quote(input), " has a negative dimension: ", FormatShape(shape)));
+}
+
+absl::Status ShapeTooLarge(absl::string_view input, absl::Span<const int64_t> shape) {
+  return Invalid(absl::StrCat("shape of ", Quote(input), " is too large: ", FormatShape(shape)));
+}
+
+absl::Status ShapesDiffer(absl::string_view input, absl::Span<const int64_t> shape,
+                          absl::string_view first, absl::Span<const int64_t> first_shape) {
+  return Invalid(absl::StrCat("shape of ", Quote(input), " is ", FormatShape(shape), "; ",
+                              Quote(first), " has ", FormatShape(first_shape)));
+}
+
+absl::Status WrongSize(absl::string_view input, int64_t found_bytes,
+                       absl::Span<const int64_t> shape, Dtype dtype, int64_t needed_bytes) {
+  return Invalid(absl::StrCat("input ", Quote(input), " has ", found_bytes, " bytes; ",
+                              SizedShape(shape, dtype, needed_bytes)));
+}
+
+absl::Status NoData(absl::string_view input, absl::Span<const int64_t> shape, Dtype dtype,
+                    int64_t needed_bytes) {
+  return Invalid(absl::StrCat("input ", Quote(input), " has no data; ",
+                              SizedShape(shape, dtype, needed_bytes), " bytes"));
+}
+
+absl::Status TooManyRawEntries(int found, absl::Span<const absl::string_view> inputs) {
+  return Invalid(absl::StrCat("raw_input_contents has ", found, " entries; the ", inputs.size(),
+                              " inputs ", absl::StrJoin(inputs, ", "), " take one each"));
+}
+
+absl::Status BothKindsOfData(absl::string_view input) {
+  return Invalid(absl::StrCat("input ", Quote(input),
+                              " has typed contents, and the request has raw_input_contents: give "
+                              "one kind of data"));
+}
+
+absl::Status TypedNotAccepted(absl::string_view input, Dtype dtype) {
+  return Invalid(absl::StrCat("input ", Quote(input), " has typed contents; ", DatatypeName(dtype),
+                              " takes raw_input_contents"));
+}
+
+absl::Status WrongTypedField(absl::string_view input, absl::string_view field) {
+  return Invalid(
+      absl::StrCat("input ", Quote(input), " has ", field, "; FP32 takes fp32_contents"));
+}
+
+absl::Status SharedMemoryOff(absl::string_view tensor, absl::string_view region) {
+  return absl::UnimplementedError(absl::StrCat(Quote(tensor), " lies in shared memory region ",
+                                               Quote(region),
+                                               ", but this server takes no shared memory"));
+}
+
+absl::Status RequestTooLarge(int64_t bytes, int64_t max_request_bytes) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("request of ", bytes, " bytes exceeds max_request_bytes ", max_request_bytes));
+}
+
+absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("response of ", bytes, " bytes exceeds max_request_bytes ", max_request_bytes));
+}
+
+absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes) {
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "request of ", bytes, " bytes exceeds the memory budget of ", memory_budget_bytes, " bytes"));
+}
+
+absl::Status QueueFull(int64_t max_queued_requests) {
+  return absl::UnavailableError(absl::StrCat("queue is full: ", max_queued_requests, " requests"));
+}
+
+absl::Status BudgetInUse(int64_t memory_budget_bytes) {
+  return absl::UnavailableError(
+      absl::StrCat("memory budget of ", memory_budget_bytes, " bytes is in use"));
+}
+
+absl::Status Draining() { return absl::UnavailableError("server is draining"); }
+
+absl::Status UnknownMethod(absl::string_view path) {
+  return absl::UnimplementedError(absl::StrCat("unknown method ", Quote(path)));
+}
+
+absl::Status MethodNotOffered(absl::string_view reason) { return absl::UnimplementedError(reason); }
+
+absl::Status UnknownHealthService(absl::string_view service) {
+  return absl::NotFoundError(absl::StrCat("unknown service ", Quote(service)));
+}
+
+bool IsRetryable(const absl::Status& status) { return absl::IsUnavailable(status); }
+
+}  // namespace swiglu::server::errors

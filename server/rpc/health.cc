@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Health states and the Watch call.
+#include "server/rpc/health.h"
+
+#include "server/rpc/errors.h"
+#include "server/rpc/messages.h"
+
+namespace swiglu::server {
+
+using grpc::health::v1::HealthCheckRequest;
+using grpc::health::v1::HealthCheckResponse;
+
+HealthCheckResponse::ServingStatus Health::Check(const std::string& service) const {
+  bool good = false;
+  if (service.empty() || service == "inference.GRPCInferenceService") {
+    good = ready();
+  } else if (service == "liveness") {
+    good = live();
+  } else {
+    return HealthCheckResponse::SERVICE_UNKNOWN;
+  }
+  return good ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING;
+}
+
+void HealthWatchCall::OnMessage(grpc::ByteBuffer message) {
+  HealthCheckRequest request;
+  const absl::Status status = ParseMessage(message, &request);
+  if (!status.ok()) return Finish(status);
+  service_ = request.service();
+  Advance();
+}
+
+void HealthWatchCall::OnNoMessage() {
+  Finish(errors::Malformed("HealthCheckRequest", "the call has no message"));
+}
+
+void HealthWatchCall::OnWritten(bool ok) {
+  writing_ = false;
+  if (!ok) finished_ = true;
+  Advance();
+}
+
+void HealthWatchCall::OnServerEvent(ServerEvent event) {
+  if (event == ServerEvent::kDraining) draining_ = true;
+  Advance();
+}
+
+void HealthWatchCall::Advance() {
+  if (writing_ || finished_) return;
+  if (service_.has_value()) {
+    const auto state = health_->Check(*service_);
+    if (state != sent_) {
+      HealthCheckResponse response;
+      response.set_status(state);
+      sent_ = state;
+      writing_ = true;
+      call_->Write(SerializeMessage(response));
+      return;
+    }
+  }
+  if (draining_) Finish(errors::Draining());
+}
+
+void HealthWatchCall::Finish(const absl::Status& status) {
+  if (finished_) return;
+  finished_ = true;
+  call_->Finish(status);
+}
+
+}  // namespace swiglu::server

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From the slices of a ModelInferRequest to a checked description of it: which model, which shape,
+// and where each input's bytes lie among the slices. The tensors are not copied here, and not
+// looked at. Pure functions.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "grpcpp/support/slice.h"
+#include "proto/inference.pb.h"
+#include "server/batching/model.h"
+#include "server/rpc/slice_reader.h"
+
+namespace swiglu::server {
+
+// One entry of `raw_input_contents`, still in its slices.
+struct RawEntry {
+  SliceReader begin;
+  size_t size_bytes;
+};
+
+// A message taken apart, nothing checked but that it is a protobuf of that type.
+struct InferMessage {
+  // Everything but raw_input_contents.
+  inference::ModelInferRequest envelope;
+  std::vector<RawEntry> raw;
+};
+
+// Takes the message apart. Fields may come in any order. On error: INVALID_ARGUMENT, "malformed
+// ModelInferRequest" and where. The result refers to `slices`.
+absl::StatusOr<InferMessage> ParseInferMessage(absl::Span<const grpc::Slice> slices);
+
+// A request that keeps every rule of the protocol.
+struct InferPlan {
+  const Model* model = nullptr;
+  std::vector<int64_t> shape;
+  int64_t num_elements = 0;
+  int64_t tensor_bytes = 0;  // of each input, and of each output
+  // Where input k of the model lies: in `raw`, or else in `typed` (FP32 alone). Neither when there
+  // are no elements.
+  struct Source {
+    const RawEntry* raw = nullptr;
+    const google::protobuf::RepeatedField<float>* typed = nullptr;
+  };
+  std::array<Source, kMaxTensors> sources;
+  // The outputs that were asked for, as indices into `model->outputs`, in the order of the answer.
+  std::vector<int> outputs;
+  // The `timeout` parameter.
+  std::optional<std::chrono::microseconds> timeout;
+};
+
+// The model that a request names, with the version checked. NOT_FOUND or INVALID_ARGUMENT, as the
+// protocol says.
+absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::string& version);
+
+// Checks every rule of the data. The plan refers to `message`.
+absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message);
+
+// Copies input `k` of the plan to `target`, which has room for `plan.tensor_bytes`.
+void CopyInput(const InferPlan& plan, int k, std::byte* target);
+
+}  // namespace swiglu::server

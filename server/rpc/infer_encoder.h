@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From results in a slab to the slices of a ModelInferResponse: small encoded pieces between
+// tensors that are sent from where they lie, without a copy.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/slice.h"
+#include "server/batching/executor.h"
+#include "server/rpc/infer_decoder.h"
+
+namespace swiglu::server {
+
+// A message as a list of slices, with their total size.
+struct EncodedMessage {
+  std::vector<grpc::Slice> slices;
+  size_t size_bytes = 0;
+
+  void Append(grpc::Slice slice) {
+    size_bytes += slice.size();
+    slices.push_back(std::move(slice));
+  }
+  grpc::ByteBuffer ToByteBuffer() const { return {slices.data(), slices.size()}; }
+};
+
+// What an answer repeats of its request.
+struct InferIdentity {
+  std::string model_name;
+  std::string id;
+};
+
+// A slice over `size_bytes` at `data`. It shares `owner`, which is let go when gRPC has no use for
+// the bytes any more, on a thread of gRPC's.
+grpc::Slice SharedSlice(std::shared_ptr<const void> owner, const std::byte* data,
+                        size_t size_bytes);
+
+// The ModelInferResponse of a finished request: metadata of each output asked for, then their
+// bytes, output k from `outputs[k]`. Every tensor slice shares `owner`.
+EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
+                                   const std::array<std::byte*, kMaxTensors>& outputs,
+                                   const std::shared_ptr<const void>& owner);
+
+// How many bytes `EncodeInferResponse` gives, but for a bounded number of metadata bytes.
+int64_t ResponseTensorBytes(const InferPlan& plan);
+
+// A ModelStreamInferResponse around an encoded ModelInferResponse.
+EncodedMessage WrapForStream(EncodedMessage response);
+
+// A ModelStreamInferResponse that reports an error about the request of that identity.
+EncodedMessage EncodeStreamError(const InferIdentity& identity, absl::string_view error_message);
+
+}  // namespace swiglu::server

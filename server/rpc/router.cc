@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The table of methods.
+#include "server/rpc/router.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/rpc/errors.h"
+#include "server/rpc/infer_call.h"
+#include "server/rpc/messages.h"
+#include "server/rpc/stream_infer_call.h"
+
+namespace swiglu::server {
+namespace {
+
+constexpr char kInferPath[] = "/inference.GRPCInferenceService/ModelInfer";
+constexpr char kStreamInferPath[] = "/inference.GRPCInferenceService/ModelStreamInfer";
+constexpr char kHealthCheckPath[] = "/grpc.health.v1.Health/Check";
+constexpr char kHealthWatchPath[] = "/grpc.health.v1.Health/Watch";
+
+std::string InferencePath(absl::string_view method) {
+  return absl::StrCat("/inference.GRPCInferenceService/", method);
+}
+
+}  // namespace
+
+Router::Router(InferService* infer, const ControlService* control, const Health* health,
+               ActiveRequests* active, Observer* observer)
+    : infer_(infer), control_(control), health_(health), active_(active), observer_(observer) {
+  Add(InferencePath("ServerLive"), &ControlService::ServerLive);
+  Add(InferencePath("ServerReady"), &ControlService::ServerReady);
+  Add(InferencePath("ModelReady"), &ControlService::ModelReady);
+  Add(InferencePath("ServerMetadata"), &ControlService::ServerMetadata);
+  Add(InferencePath("ModelMetadata"), &ControlService::ModelMetadata);
+  Add(InferencePath("ModelConfig"), &ControlService::ModelConfig);
+  Add(InferencePath("ModelStatistics"), &ControlService::ModelStatistics);
+  Add(InferencePath("RepositoryIndex"), &ControlService::RepositoryIndex);
+  Add(kHealthCheckPath, &ControlService::HealthCheck);
+
+  for (const char* kind : {"System", "Cuda"}) {
+    for (const char* method : {"Status", "Register", "Unregister"}) {
+      const std::string name = absl::StrCat(kind, "SharedMemory", method);
+      refused_methods_[InferencePath(name)] =
+          absl::StrCat(name, ": this server takes no shared memory");
+    }
+  }
+  for (const char* method : {"RepositoryModelLoad", "RepositoryModelUnload"}) {
+    refused_methods_[InferencePath(method)] =
+        absl::StrCat(method, ": the models of this server are fixed");
+  }
+  refused_methods_[InferencePath("TraceSetting")] = "TraceSetting: this server keeps no traces";
+  refused_methods_[InferencePath("LogSettings")] =
+      "LogSettings: logging is set by the server's flags alone";
+}
+
+std::unique_ptr<CallHandler> Router::MakeHandler(Call& call) const {
+  const std::string& path = call.path();
+  if (path == kInferPath) {
+    return std::make_unique<InferCall>(&call, infer_, active_, observer_);
+  }
+  if (path == kStreamInferPath) {
+    return std::make_unique<StreamInferCall>(&call, infer_, active_, observer_);
+  }
+  if (path == kHealthWatchPath) return std::make_unique<HealthWatchCall>(&call, health_);
+  if (const auto it = control_methods_.find(path); it != control_methods_.end()) {
+    return std::make_unique<ControlCall>(&call, &it->second);
+  }
+  if (const auto it = refused_methods_.find(path); it != refused_methods_.end()) {
+    return std::make_unique<RefusedCall>(&call, errors::MethodNotOffered(it->second));
+  }
+  return std::make_unique<RefusedCall>(&call, errors::UnknownMethod(path));
+}
+
+template <typename Request, typename Response>
+void Router::Add(const std::string& path, ServiceMethod<Request, Response> method) {
+  control_methods_[path] = [this,
+                            method](grpc::ByteBuffer bytes) -> absl::StatusOr<grpc::ByteBuffer> {
+    Request request;
+    absl::Status status = ParseMessage(bytes, &request);
+    if (!status.ok()) return status;
+    Response response;
+    status = (control_->*method)(request, &response);
+    if (!status.ok()) return status;
+    return SerializeMessage(response);
+  };
+}
+
+}  // namespace swiglu::server

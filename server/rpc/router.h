@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From a method's path to the handler of its calls: the table of everything that this server
+// answers.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "server/batching/observer.h"
+#include "server/rpc/active_requests.h"
+#include "server/rpc/call.h"
+#include "server/rpc/control_call.h"
+#include "server/rpc/control_service.h"
+#include "server/rpc/health.h"
+#include "server/rpc/infer_service.h"
+
+namespace swiglu::server {
+
+// Immutable after construction, so thread-safe. All parts must outlive it and the handlers that it
+// makes.
+class Router {
+ public:
+  Router(InferService* infer, const ControlService* control, const Health* health,
+         ActiveRequests* active, Observer* observer);
+
+  std::unique_ptr<CallHandler> MakeHandler(Call& call) const;
+
+ private:
+  template <typename Request, typename Response>
+  using ServiceMethod = absl::Status (ControlService::*)(const Request&, Response*) const;
+  // Adds a method of the control service under `path`.
+  template <typename Request, typename Response>
+  void Add(const std::string& path, ServiceMethod<Request, Response> method);
+
+  InferService* const infer_;
+  const ControlService* const control_;
+  const Health* const health_;
+  ActiveRequests* const active_;
+  Observer* const observer_;
+  std::unordered_map<std::string, ControlMethod> control_methods_;
+  // Methods of the protocol that this server has no use for, with the reason.
+  std::unordered_map<std::string, std::string> refused_methods_;
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The streaming inference call. Answers come from any thread; one lock orders them. gRPC's calls
+// are started under it: they only queue work and never call back.
+#include "server/rpc/stream_infer_call.h"
+
+#include <string>
+#include <utility>
+
+#include "server/rpc/errors.h"
+
+namespace swiglu::server {
+
+void StreamInferCall::OnStart() {
+  absl::MutexLock lock(&mutex_);
+  reading_ = true;
+  call_->Read();
+}
+
+void StreamInferCall::OnMessage(grpc::ByteBuffer message) {
+  {
+    absl::MutexLock lock(&mutex_);
+    reading_ = false;
+    ++num_unanswered_;
+  }
+  service_->Start(std::move(message), {Clock::now(), call_->Deadline(), cancelled_},
+                  [this, call = call_->shared_from_this(), token = ActiveRequests::Token(active_)](
+                      InferReply reply) mutable { OnReply(std::move(reply), std::move(token)); });
+  absl::MutexLock lock(&mutex_);
+  if (num_unanswered_ < kMaxUnanswered && !reading_ && !broken_ && !finished_) {
+    reading_ = true;
+    call_->Read();
+  }
+}
+
+void StreamInferCall::OnNoMessage() {
+  absl::MutexLock lock(&mutex_);
+  reading_ = false;
+  no_more_ = true;
+  FinishIfIdle();
+}
+
+void StreamInferCall::OnReply(InferReply reply, ActiveRequests::Token token) {
+  Answer answer;
+  answer.message = reply.status.ok() ? WrapForStream(std::move(reply.message))
+                                     : EncodeStreamError(reply.identity, reply.status.message());
+  answer.token = std::move(token);
+  answer.model = reply.model;
+  answer.started = reply.started;
+  answer.answered = Clock::now();
+
+  absl::MutexLock lock(&mutex_);
+  if (broken_) {
+    --num_unanswered_;
+    return;
+  }
+  answers_.push_back(std::move(answer));
+  if (answers_.size() == 1) call_->Write(answers_.front().message.ToByteBuffer());
+}
+
+void StreamInferCall::OnWritten(bool ok) {
+  absl::MutexLock lock(&mutex_);
+  if (finished_) return;
+  if (!ok) {
+    broken_ = true;
+    num_unanswered_ -= static_cast<int>(answers_.size());
+    answers_.clear();
+    return;
+  }
+  const Answer& written = answers_.front();
+  const Clock::time_point now = Clock::now();
+  observer_->RequestSent(written.model, now - written.started, now - written.answered);
+  answers_.pop_front();
+  --num_unanswered_;
+  if (!answers_.empty()) call_->Write(answers_.front().message.ToByteBuffer());
+  if (!reading_ && !no_more_ && !draining_) {
+    reading_ = true;
+    call_->Read();
+  }
+  FinishIfIdle();
+}
+
+void StreamInferCall::OnGone(bool cancelled) {
+  if (!cancelled) return;
+  cancelled_->store(true, std::memory_order_relaxed);
+  absl::MutexLock lock(&mutex_);
+  broken_ = true;
+}
+
+void StreamInferCall::OnServerEvent(ServerEvent event) {
+  if (event != ServerEvent::kDraining) return;
+  absl::MutexLock lock(&mutex_);
+  draining_ = true;
+  FinishIfIdle();
+}
+
+void StreamInferCall::FinishIfIdle() {
+  if (finished_ || broken_ || num_unanswered_ > 0 || !(no_more_ || draining_)) return;
+  finished_ = true;
+  call_->Finish(no_more_ ? absl::OkStatus() : errors::Draining());
+}
+
+}  // namespace swiglu::server

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The ModelStreamInfer call: many requests in, answers out as they finish. An error is an answer;
+// the stream stays open.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <memory>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "server/batching/observer.h"
+#include "server/rpc/active_requests.h"
+#include "server/rpc/call.h"
+#include "server/rpc/infer_service.h"
+
+namespace swiglu::server {
+
+class StreamInferCall final : public CallHandler {
+ public:
+  // The most requests of one stream that are unanswered at once; reading stops until one is.
+  static constexpr int kMaxUnanswered = 128;
+
+  // All parts must outlive it; `call` owns it.
+  StreamInferCall(Call* call, InferService* service, ActiveRequests* active, Observer* observer)
+      : call_(call), service_(service), active_(active), observer_(observer) {}
+
+  void OnStart() override;
+  void OnMessage(grpc::ByteBuffer message) override;
+  void OnNoMessage() override;
+  void OnWritten(bool ok) override;
+  void OnGone(bool cancelled) override;
+  void OnServerEvent(ServerEvent event) override;
+
+ private:
+  struct Answer {
+    EncodedMessage message;
+    ActiveRequests::Token token;
+    const Model* model;
+    Clock::time_point started;
+    Clock::time_point answered;
+  };
+
+  // Any thread.
+  void OnReply(InferReply reply, ActiveRequests::Token token);
+  // Ends the call if nothing is left to do and no more will come.
+  void FinishIfIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  Call* const call_;
+  InferService* const service_;
+  ActiveRequests* const active_;
+  Observer* const observer_;
+  const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
+
+  absl::Mutex mutex_;
+  // Read and not yet written.
+  int num_unanswered_ ABSL_GUARDED_BY(mutex_) = 0;
+  // The front one is being written.
+  std::deque<Answer> answers_ ABSL_GUARDED_BY(mutex_);
+  bool reading_ ABSL_GUARDED_BY(mutex_) = false;
+  bool no_more_ ABSL_GUARDED_BY(mutex_) = false;   // the caller sends nothing more
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;  // the server takes nothing more
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;    // nothing can be written any more
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Stand-ins for the two sides of the batcher: an executor that completes batches when the test says
+// so, an observer that writes down what it is told, and requests without memory.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "server/batching/executor.h"
+#include "server/batching/observer.h"
+#include "server/batching/request.h"
+
+namespace swiglu::server {
+
+// Holds every batch until `Complete`, or completes it inside `Run` if `inline_` is set.
+class FakeExecutor final : public Executor {
+ public:
+  FakeExecutor(int num_lanes, int max_segments)
+      : num_lanes_(num_lanes), max_segments_(max_segments) {}
+
+  bool complete_inline = false;
+
+  int num_lanes() const override { return num_lanes_; }
+  int max_segments() const override { return max_segments_; }
+  void Run(const Batch& batch, Done done) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      sizes_.push_back(batch.segments.size());
+      ops_.push_back(batch.op);
+    }
+    if (complete_inline) return done(Execution());
+    absl::MutexLock lock(&mutex_);
+    held_.push_back(std::move(done));
+  }
+  bool healthy() const override { return true; }
+  SlabPool& slab_pool() override { std::abort(); }
+  std::string description() const override { return "fake"; }
+
+  // Completes the oldest batch that is held.
+  void Complete(absl::Status status) {
+    Done done;
+    {
+      absl::MutexLock lock(&mutex_);
+      done = std::move(held_.front());
+      held_.erase(held_.begin());
+    }
+    Execution execution;
+    execution.status = std::move(status);
+    done(execution);
+  }
+
+  size_t num_held() const {
+    absl::MutexLock lock(&mutex_);
+    return held_.size();
+  }
+  // Segments of every batch so far, and their operations.
+  std::vector<size_t> sizes() const {
+    absl::MutexLock lock(&mutex_);
+    return sizes_;
+  }
+  std::vector<Op> ops() const {
+    absl::MutexLock lock(&mutex_);
+    return ops_;
+  }
+
+ private:
+  const int num_lanes_;
+  const int max_segments_;
+  mutable absl::Mutex mutex_;
+  std::vector<Done> held_;
+  std::vector<size_t> sizes_;
+  std::vector<Op> ops_;
+};
+
+class RecordingObserver final : public Observer {
+ public:
+  void RequestFinished(const RequestRecord& record) override { Keep(finished, record); }
+  void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
+  void RequestRejected(Rejection reason) override { Keep(rejected, reason); }
+  void BatchFinished(const BatchRecord& record) override { Keep(batches, record); }
+  void DeviceFailed(int, DeviceError) override {}
+
+  std::vector<RequestRecord> finished;
+  std::vector<Rejection> rejected;
+  std::vector<BatchRecord> batches;
+
+ private:
+  template <typename T>
+  void Keep(std::vector<T>& list, const T& value) {
+    absl::MutexLock lock(&mutex_);
+    list.push_back(value);
+  }
+  absl::Mutex mutex_;
+};
+
+// A request of `num_elements` that was accepted just now and reports to `done`.
+inline std::unique_ptr<Request> MakeRequest(
+    const Model& model, int64_t num_elements, Request::Done done = [](auto, const auto&) {},
+    std::shared_ptr<std::atomic<bool>> cancelled = std::make_shared<std::atomic<bool>>(false)) {
+  auto request = std::make_unique<Request>();
+  request->model = &model;
+  request->segment.num_elements = num_elements;
+  request->accepted_at = Clock::now();
+  request->cancelled = std::move(cancelled);
+  request->done = std::move(done);
+  return request;
+}
+
+}  // namespace swiglu::server

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Statistics: what counts where.
+#include "server/batching/statistics.h"
+
+#include <gtest/gtest.h>
+
+namespace swiglu::server {
+namespace {
+
+using std::chrono::nanoseconds;
+
+TEST(StatisticsTest, ASuccessCountsInEveryPhaseOfItsModel) {
+  Statistics statistics;
+  const Model& model = *FindModel("swiglu_forward_bf16");
+  RequestRecord record;
+  record.model = &model;
+  record.receive = nanoseconds(1);
+  record.queue = nanoseconds(10);
+  record.copy_in = nanoseconds(100);
+  record.compute = nanoseconds(1000);
+  record.copy_out = nanoseconds(10000);
+  statistics.RequestFinished(record);
+  const ModelStatistics figures = statistics.Get(model);
+  EXPECT_EQ(figures.success.count, 1);
+  EXPECT_EQ(figures.success.time.count(), 11111);
+  EXPECT_EQ(figures.queue.time.count(), 10);
+  EXPECT_EQ(figures.copy_in.time.count(), 101);
+  EXPECT_EQ(figures.compute.time.count(), 1000);
+  EXPECT_EQ(figures.copy_out.time.count(), 10000);
+  EXPECT_EQ(figures.fail.count, 0);
+  EXPECT_GT(figures.last_success.time_since_epoch().count(), 0);
+  EXPECT_EQ(statistics.Get(*FindModel("swiglu_forward_fp16")).success.count, 0);
+}
+
+TEST(StatisticsTest, AFailureCountsAsThatAlone) {
+  Statistics statistics;
+  const Model& model = *FindModel("swiglu_forward_bf16");
+  RequestRecord record;
+  record.model = &model;
+  record.code = absl::StatusCode::kUnavailable;
+  statistics.RequestFinished(record);
+  const ModelStatistics figures = statistics.Get(model);
+  EXPECT_EQ(figures.fail.count, 1);
+  EXPECT_EQ(figures.success.count, 0);
+  EXPECT_EQ(figures.queue.count, 0);
+}
+
+TEST(StatisticsTest, BatchesCountByTheirRequests) {
+  Statistics statistics;
+  BatchRecord record;
+  record.op = Op::kBackward;
+  record.dtype = Dtype::kFp32;
+  record.num_requests = 4;
+  record.execution.compute = nanoseconds(7);
+  statistics.BatchFinished(record);
+  statistics.BatchFinished(record);
+  const ModelStatistics figures = statistics.Get(*FindModel("swiglu_backward_fp32"));
+  EXPECT_EQ(figures.num_batches, 2);
+  ASSERT_EQ(figures.by_batch_size.count(4), 1u);
+  EXPECT_EQ(figures.by_batch_size.at(4).compute.time.count(), 14);
+}
+
+}  // namespace
+}  // namespace swiglu::server

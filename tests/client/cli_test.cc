@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The program `swiglu`, run as a user runs it: exit codes, the line on stderr, the files.
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "client/files/npy.h"
+#include "client/files/safetensors.h"
+#include "client/files/tensor_file.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "tests/client/bytes.h"
+#include "tests/client/fake_server.h"
+#include "tests/client/temp_folder.h"
+
+namespace swiglu {
+namespace {
+
+using client::Dtype;
+using client::FakeCall;
+using client::FakeReply;
+using client::FakeServer;
+using client::Shape;
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+using ::testing::StartsWith;
+
+struct Result {
+  int code = -1;
+  std::string out;
+  std::string err;
+};
+
+// No server listens on port 1 of this machine.
+constexpr char kNoServer[] = "--server=127.0.0.1:1";
+
+class CliTest : public ::testing::Test {
+ protected:
+  Result Swiglu(const std::vector<std::string>& arguments) {
+    const std::string out = folder_.Path("stdout"), err = folder_.Path("stderr");
+    std::vector<char*> argv = {const_cast<char*>("swiglu")};
+    for (const std::string& argument : arguments) {
+      argv.push_back(const_cast<char*>(argument.c_str()));
+    }
+    argv.push_back(nullptr);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    constexpr int kFlags = O_WRONLY | O_CREAT | O_TRUNC;
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out.c_str(), kFlags, 0600);
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), kFlags, 0600);
+    pid_t child = 0;
+    EXPECT_EQ(posix_spawn(&child, SWIGLU_PROGRAM, &actions, nullptr, argv.data(), environ), 0);
+    posix_spawn_file_actions_destroy(&actions);
+    int status = 0;
+    waitpid(child, &status, 0);
+    Result run{WIFEXITED(status) ? WEXITSTATUS(status) : -1, TempFolder::Read(out),
+               TempFolder::Read(err)};
+    remove(out.c_str());
+    remove(err.c_str());
+    return run;
+  }
+
+  std::string Npy(absl::string_view name, const Shape& shape, uint32_t seed) {
+    const int64_t size = client::TensorBytes("t", Dtype::kFp16, shape).value();
+    return folder_.Write(name, files::NpyHeader(Dtype::kFp16, shape).value() +
+                                   Pattern(static_cast<size_t>(size), seed));
+  }
+
+  std::string Bf16(absl::string_view name, const Shape& shape, uint32_t seed) {
+    const int64_t size = client::TensorBytes("t", Dtype::kBf16, shape).value();
+    return folder_.Write(name, files::SafetensorsHeader("x", Dtype::kBf16, shape, size) +
+                                   Pattern(static_cast<size_t>(size), seed));
+  }
+
+  // Runs forward on good files against a server that answers ModelInfer with `reply`.
+  Result ForwardAgainst(FakeReply reply, bool ready_afterwards = true) {
+    bool asked = false;
+    FakeServer server([&](const FakeCall& call) {
+      if (call.method == "ServerReady") {
+        inference::ServerReadyResponse response;
+        response.set_ready(!asked || ready_afterwards);
+        asked = true;
+        return client::Answer(response);
+      }
+      return reply;
+    });
+    return Swiglu({"forward", "--e", Npy("e.npy", {2}, 1), "--g", Npy("g.npy", {2}, 2), "--out",
+                   folder_.Path("h.npy"), "--timeout=1s", "--server", server.address()});
+  }
+
+  TempFolder folder_;
+};
+
+// A server that is ready and echoes.
+FakeReply Echo(const FakeCall& call) {
+  if (call.method == "ModelInfer") return client::EchoInfer(call);
+  inference::ServerReadyResponse response;
+  response.set_ready(true);
+  return client::Answer(response);
+}
+
+TEST_F(CliTest, HelpAndVersionSucceed) {
+  const Result help = Swiglu({"--help"});
+  EXPECT_EQ(help.code, 0);
+  EXPECT_THAT(help.out, HasSubstr("swiglu forward --e FILE[:TENSOR] --g FILE[:TENSOR] --out FILE"));
+  EXPECT_EQ(help.err, "");
+  const Result version = Swiglu({"--version"});
+  EXPECT_EQ(version.code, 0);
+  EXPECT_THAT(version.out, MatchesRegex("swiglu [0-9]+\\.[0-9]+\\.[0-9]+ \\(.*\\)\n"));
+}
+
+TEST_F(CliTest, WrongUsageIsTwoWithOneLine) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{}, "a command is missing: forward, backward or status; see swiglu --help"},
+      {{"fly"}, "unknown command 'fly'; see swiglu --help"},
+      {{"status", "now"}, "unexpected argument 'now'; see swiglu --help"},
+      {{"status", "--bogus"}, "unknown flag '--bogus'; see swiglu --help"},
+      {{"status", "--flagfile=x"}, "unknown flag '--flagfile'; see swiglu --help"},
+      {{"status", "--e=x.npy"}, "--e does not belong to this command; see swiglu --help"},
+      {{"status", "--server"}, "--server needs a value; see swiglu --help"},
+      {{"status", "--server="}, "--server is missing; see swiglu --help"},
+      {{"status", "--json=perhaps"},
+       "--json takes true or false, not 'perhaps'; see swiglu --help"},
+      {{"status", "--timeout=soon"},
+       "--timeout takes a duration such as 10s or 500ms, not 'soon'; see swiglu --help"},
+      {{"status", "--timeout=0"}, "--timeout is above 0 and finite, not 0; see swiglu --help"},
+      {{"status", "--timeout=inf"}, "--timeout is above 0 and finite, not inf; see swiglu --help"},
+      {{"status", "--server=nowhere"},
+       "bad server address 'nowhere': the port is missing; it takes HOST:PORT or unix:/path"},
+      {{"forward", "--e=x.npy", "--g=x.npy"}, "--out is missing; see swiglu --help"},
+      {{"forward", "--e=x.npy", "--out=h.npy"}, "--g is missing; see swiglu --help"},
+      {{"backward", "--e=x.npy", "--g=x.npy", "--out_dir=."},
+       "--dw is missing; see swiglu --help"}};
+  for (const auto& [arguments, line] : cases) {
+    const Result run = Swiglu(arguments);
+    EXPECT_EQ(run.code, 2) << absl::StrJoin(arguments, " ");
+    EXPECT_EQ(run.err, absl::StrCat("swiglu: ", line, "\n"));
+    EXPECT_EQ(run.out, "");
+  }
+}
+
+TEST_F(CliTest, BadFilesAreOneWithOneLine) {
+  const std::string good = Npy("good.npy", {3, 4}, 1);
+  const std::string turned = Npy("turned.npy", {4, 3}, 1);
+  const std::string bf16 = Bf16("bf16.safetensors", {3, 4}, 1);
+  const std::string cut = folder_.Write("cut.npy", TempFolder::Read(good).substr(0, 100));
+  const std::string out = folder_.Path("h.npy");
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"--e", "none.npy", "--g", good}, "none.npy: cannot open: No such file or directory"},
+      {{"--e", good, "--g", cut}, cut + ": truncated in its header: it has 90 of 118 bytes"},
+      {{"--e", good, "--g", "x.txt"}, "x.txt: unknown extension; expected .npy or .safetensors"},
+      {{"--e", good, "--g", turned}, "shape of 'g' is [4,3]; 'e' has [3,4]"},
+      {{"--e", good, "--g", bf16}, "input 'g' is BF16; 'swiglu_forward_fp16' takes FP16"},
+      {{"--e", bf16 + ":y", "--g", bf16}, bf16 + ": no tensor 'y'; it holds x"},
+      {{"--e", bf16, "--g", bf16}, out + ": .npy has no type for BF16; use .safetensors"},
+      {{"--e", good, "--g", good, "--out", good},
+       good + ": exists already; --overwrite replaces it"},
+      {{"--e", good, "--g", good, "--out", "h.txt"},
+       "h.txt: unknown extension; expected .npy or .safetensors"},
+      {{"--e", good, "--g", good, "--out", folder_.Path("none/h.npy")},
+       folder_.Path("none/h.npy") + ": cannot write to its folder: No such file or directory"}};
+  for (const auto& [files, line] : cases) {
+    std::vector<std::string> arguments = {"forward", kNoServer, "--out", out};
+    arguments.insert(arguments.end(), files.begin(), files.end());
+    const Result run = Swiglu(arguments);
+    EXPECT_EQ(run.code, 1) << line;
+    EXPECT_EQ(run.err, absl::StrCat("swiglu: ", line, "\n"));
+  }
+}
+
+TEST_F(CliTest, BackwardWantsInputsOfOneKind) {
+  const std::string npy = Npy("a.npy", {2}, 1);
+  const std::string safetensors = folder_.Write(
+      "b.safetensors", files::SafetensorsHeader("x", Dtype::kFp16, Shape{2}, 4) + "abcd");
+  const Result run = Swiglu({"backward", kNoServer, "--dw", npy, "--e", npy, "--g", safetensors,
+                             "--out_dir", folder_.Path(".")});
+  EXPECT_EQ(run.code, 1);
+  EXPECT_EQ(
+      run.err,
+      "swiglu: the inputs are of both kinds, .npy and .safetensors; the results take the kind "
+      "of all\n");
+}
+
+TEST_F(CliTest, AnAbsentServerIsThree) {
+  const std::string e = Npy("e.npy", {2}, 1);
+  const Result forward =
+      Swiglu({"forward", kNoServer, "--e", e, "--g", e, "--out", folder_.Path("h.npy")});
+  EXPECT_EQ(forward.code, 3);
+  EXPECT_THAT(forward.err, StartsWith("swiglu: UNAVAILABLE: no connection to 127.0.0.1:1: "));
+  EXPECT_EQ(std::count(forward.err.begin(), forward.err.end(), '\n'), 1);
+  const Result status = Swiglu({"status", kNoServer});
+  EXPECT_EQ(status.code, 3);
+  EXPECT_EQ(folder_.NumFiles(), 1) << "only e.npy";
+}
+
+TEST_F(CliTest, AServerThatIsNotReadyIsThree) {
+  FakeServer server(
+      [](const FakeCall&) { return client::Answer(inference::ServerReadyResponse()); });
+  const std::string e = Npy("e.npy", {2}, 1);
+  const Result run = Swiglu({"forward", "--server", server.address(), "--e", e, "--g", e, "--out",
+                             folder_.Path("h.npy")});
+  EXPECT_EQ(run.code, 3);
+  EXPECT_EQ(run.err, "swiglu: the server is not ready\n");
+}
+
+TEST_F(CliTest, ARefusalIsFour) {
+  FakeReply reply;
+  reply.status = grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
+                              "request of 9 bytes exceeds max_request_bytes 8\nand more");
+  const Result run = ForwardAgainst(reply);
+  EXPECT_EQ(run.code, 4);
+  EXPECT_EQ(
+      run.err,
+      "swiglu: RESOURCE_EXHAUSTED: request of 9 bytes exceeds max_request_bytes 8 and more\n");
+}
+
+TEST_F(CliTest, AFullQueueIsFourAndADrainIsThree) {
+  FakeReply reply;
+  reply.status = grpc::Status(grpc::StatusCode::UNAVAILABLE, "queue is full: 4096 requests");
+  EXPECT_EQ(ForwardAgainst(reply).code, 4);
+  reply.status = grpc::Status(grpc::StatusCode::UNAVAILABLE, "server is draining");
+  const Result run = ForwardAgainst(reply, /*ready_afterwards=*/false);
+  EXPECT_EQ(run.code, 3);
+  EXPECT_EQ(run.err, "swiglu: UNAVAILABLE: server is draining\n");
+}
+
+TEST_F(CliTest, ASilentServerIsAFailedCall) {
+  FakeReply reply;
+  reply.never = true;
+  const Result run = ForwardAgainst(reply);
+  EXPECT_EQ(run.code, 4);
+  EXPECT_THAT(run.err, MatchesRegex("swiglu: DEADLINE_EXCEEDED: no answer from .* within 1s\n"));
+}
+
+TEST_F(CliTest, ForwardWritesTheResult) {
+  FakeServer server(Echo);
+  const std::string e = Npy("e.npy", {2, 3}, 1), g = Npy("g.npy", {2, 3}, 2);
+  const std::string out = folder_.Path("h.safetensors");
+  const Result run =
+      Swiglu({"forward", "--server=" + server.address(), "--e", e, "--g", g, "--out", out});
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_THAT(run.out, MatchesRegex("forward FP16 \\[2,3\\]: [0-9.]+ ms, [0-9.]+ GB/s\n"));
+  EXPECT_EQ(run.err, "");
+  const auto h = files::TensorFile::Open(out + ":h");
+  ASSERT_TRUE(h.ok()) << h.status();
+  EXPECT_EQ(h->tensor().shape, (Shape{2, 3}));
+  EXPECT_EQ(AsText(h->tensor().bytes), Pattern(12, 1));
+}
+
+TEST_F(CliTest, BackwardWritesThreeFilesOfTheInputsKind) {
+  FakeServer server(Echo);
+  const Result run =
+      Swiglu({"backward", "--server", server.address(), "--dw", Bf16("dw.safetensors", {5}, 1),
+              "--e", Bf16("e.safetensors", {5}, 2), "--g", Bf16("g.safetensors", {5}, 3),
+              "--out_dir", folder_.Path("."), "--json"});
+  EXPECT_EQ(run.code, 0) << run.err;
+  const auto json = nlohmann::json::parse(run.out, nullptr, /*allow_exceptions=*/false);
+  ASSERT_TRUE(json.is_object()) << run.out;
+  EXPECT_EQ(json["op"], "backward");
+  EXPECT_EQ(json["dtype"], "BF16");
+  EXPECT_EQ(json["shape"], nlohmann::json::array({5}));
+  EXPECT_GT(json["ms"].get<double>(), 0);
+  EXPECT_GT(json["gb_per_s"].get<double>(), 0);
+  uint32_t seed = 1;
+  for (const std::string name : {"h", "df", "de"}) {
+    const auto file = files::TensorFile::Open(folder_.Path(name + ".safetensors:" + name));
+    ASSERT_TRUE(file.ok()) << file.status();
+    EXPECT_EQ(AsText(file->tensor().bytes), Pattern(10, seed++));
+  }
+  EXPECT_EQ(folder_.NumFiles(), 6) << "no temporary file is left";
+}
+
+TEST_F(CliTest, OverwriteReplaces) {
+  FakeServer server(Echo);
+  const std::string e = Npy("e.npy", {2}, 1), out = folder_.Write("h.npy", "old");
+  const Result run = Swiglu(
+      {"forward", "--server", server.address(), "--e", e, "--g", e, "--out", out, "--overwrite"});
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(TempFolder::Read(out), TempFolder::Read(e));
+}
+
+TEST_F(CliTest, AFailedCallLeavesNoFile) {
+  FakeReply reply;
+  reply.status = grpc::Status(grpc::StatusCode::INTERNAL, "device 0 failed");
+  EXPECT_EQ(ForwardAgainst(reply).code, 4);
+  EXPECT_EQ(folder_.NumFiles(), 2) << "only the inputs";
+}
+
+FakeReply StatusReply(const FakeCall& call) {
+  if (call.method == "ServerReady") {
+    inference::ServerReadyResponse response;
+    response.set_ready(true);
+    return client::Answer(response);
+  }
+  if (call.method == "ServerMetadata") {
+    inference::ServerMetadataResponse response;
+    response.set_name("swiglu-server");
+    response.set_version("1.2.3");
+    return client::Answer(response);
+  }
+  if (call.method == "RepositoryIndex") {
+    inference::RepositoryIndexResponse response;
+    auto* model = response.add_models();
+    model->set_name("swiglu_forward_fp16");
+    model->set_version("1");
+    model->set_state("READY");
+    return client::Answer(response);
+  }
+  if (call.method == "ModelMetadata") {
+    inference::ModelMetadataResponse response;
+    (*response.mutable_properties())["device"] = "cpu (AVX2)";
+    return client::Answer(response);
+  }
+  inference::ModelStatisticsResponse response;
+  auto* statistics = response.add_model_stats();
+  statistics->set_name("swiglu_forward_fp16");
+  statistics->set_inference_count(4);
+  statistics->set_execution_count(2);
+  statistics->mutable_inference_stats()->mutable_success()->set_count(4);
+  statistics->mutable_inference_stats()->mutable_success()->set_ns(2'000'000);
+  statistics->mutable_inference_stats()->mutable_fail()->set_count(1);
+  return client::Answer(response);
+}
+
+TEST_F(CliTest, StatusPrintsWhatTheServerSays) {
+  FakeServer server(StatusReply);
+  const Result run = Swiglu({"status", "--server", server.address()});
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(run.out,
+            absl::StrCat("server   ", server.address(),
+                         "\nprogram  swiglu-server 1.2.3\n"
+                         "ready    yes\n"
+                         "device   cpu (AVX2)\n\n"
+                         "model                  version  state          requests     failed    "
+                         "batches    mean ms\n"
+                         "swiglu_forward_fp16    1        READY                 4          1       "
+                         "   2      0.500\n"));
+}
+
+TEST_F(CliTest, StatusPrintsJson) {
+  FakeServer server(StatusReply);
+  const Result run = Swiglu({"status", "--json", "--server", server.address()});
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(run.out,
+            absl::StrCat("{\"server\":\"", server.address(), R"json(","name":"swiglu-server",)json",
+                         R"json("version":"1.2.3","ready":true,)json",
+                         R"json("device":"cpu (AVX2)","extensions":[],)json",
+                         R"json("models":[{"name":"swiglu_forward_fp16",)json",
+                         R"json("version":"1","state":"READY","requests":4,)json",
+                         R"json("failed":1,"batches":2,"mean_ms":0.5}]})json", "\n"));
+}
+
+}  // namespace
+}  // namespace swiglu

@@ -1,0 +1,484 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The library against servers that answer, refuse, lie, stay silent or are not there.
+#include "swiglu/client.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/client/bytes.h"
+#include "tests/client/fake_server.h"
+
+namespace swiglu::client {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::StartsWith;
+
+std::unique_ptr<Client> Connect(const std::string& address, const Options& options = {}) {
+  auto client = Client::Create(address, options);
+  EXPECT_TRUE(client.ok()) << client.status();
+  return *std::move(client);
+}
+
+FakeReply Refusal(grpc::StatusCode code, const std::string& message) {
+  FakeReply reply;
+  reply.status = grpc::Status(code, message);
+  return reply;
+}
+
+// A TCP port of this machine. Bound, it can be refused for sure; listening, a client can connect.
+class Port {
+ public:
+  Port() : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    EXPECT_EQ(bind(fd_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size), 0);
+    address_ = absl::StrCat("127.0.0.1:", ntohs(address.sin_port));
+  }
+  ~Port() { close(fd_); }
+
+  int fd() const { return fd_; }
+  const std::string& address() const { return address_; }
+
+ private:
+  const int fd_;
+  std::string address_;
+};
+
+class ClientTest : public ::testing::Test {
+ protected:
+  TensorView View(const std::string& bytes, Shape shape) {
+    return {Dtype::kFp16, std::move(shape), AsBytes(bytes)};
+  }
+
+  const std::string dw_ = Pattern(24, 1), e_ = Pattern(24, 2), g_ = Pattern(24, 3);
+  const Shape shape_ = {3, 4};
+};
+
+TEST_F(ClientTest, ForwardGivesTheServersTensor) {
+  FakeServer server([](const FakeCall& call) { return EchoInfer(call); });
+  const auto client = Connect(server.address());
+  const auto h = client->Forward(View(e_, shape_), View(g_, shape_));
+  ASSERT_TRUE(h.ok()) << h.status();
+  EXPECT_EQ(h->dtype(), Dtype::kFp16);
+  EXPECT_EQ(h->shape(), shape_);
+  EXPECT_EQ(AsText(h->bytes()), e_);
+}
+
+TEST_F(ClientTest, BackwardGivesEachTensorItsPlace) {
+  FakeServer server([](const FakeCall& call) { return EchoInfer(call); });
+  const auto client = Connect(server.address());
+  const auto result = client->Backward(View(dw_, shape_), View(e_, shape_), View(g_, shape_));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(AsText(result->h.bytes()), dw_);
+  EXPECT_EQ(AsText(result->df.bytes()), e_);
+  EXPECT_EQ(AsText(result->de.bytes()), g_);
+  EXPECT_EQ(result->de.shape(), shape_);
+}
+
+TEST_F(ClientTest, NamesTheModelByOperationAndDtype) {
+  std::vector<std::string> models;
+  FakeServer server([&](const FakeCall& call) {
+    inference::ModelInferRequest request;
+    request.ParseFromString(call.message);
+    models.push_back(request.model_name());
+    return EchoInfer(call);
+  });
+  const auto client = Connect(server.address());
+  for (const Dtype dtype : {Dtype::kFp16, Dtype::kBf16, Dtype::kFp32}) {
+    const TensorView tensor{dtype, {24 / ElementBytes(dtype)}, AsBytes(e_)};
+    EXPECT_TRUE(client->Forward(tensor, tensor).ok());
+    EXPECT_TRUE(client->Backward(tensor, tensor, tensor).ok());
+  }
+  EXPECT_THAT(models,
+              ElementsAre("swiglu_forward_fp16", "swiglu_backward_fp16", "swiglu_forward_bf16",
+                          "swiglu_backward_bf16", "swiglu_forward_fp32", "swiglu_backward_fp32"));
+}
+
+TEST_F(ClientTest, AnnouncesTheSizeOfTheRequest) {
+  std::string announced;
+  size_t size = 0;
+  FakeServer server([&](const FakeCall& call) {
+    announced = call.metadata.find("swiglu-request-bytes")->second;
+    size = call.message.size();
+    return EchoInfer(call);
+  });
+  EXPECT_TRUE(Connect(server.address())->Forward(View(e_, shape_), View(g_, shape_)).ok());
+  EXPECT_EQ(announced, std::to_string(size));
+}
+
+TEST_F(ClientTest, TakesTensorsWithoutElements) {
+  FakeServer server([](const FakeCall& call) { return EchoInfer(call); });
+  const auto h = Connect(server.address())->Forward(View("", {2, 0}), View("", {2, 0}));
+  ASSERT_TRUE(h.ok()) << h.status();
+  EXPECT_EQ(h->shape(), (Shape{2, 0}));
+  EXPECT_TRUE(h->bytes().empty());
+}
+
+TEST_F(ClientTest, WritesOverItsInputsInPlace) {
+  FakeServer server([](const FakeCall& call) {
+    inference::ModelInferRequest request;
+    request.ParseFromString(call.message);
+    auto response = EchoInfer(request);
+    std::rotate(response.mutable_raw_output_contents()->begin(),
+                response.mutable_raw_output_contents()->begin() + 1,
+                response.mutable_raw_output_contents()->end());
+    return Answer(response);
+  });
+  std::string dw = dw_, e = e_, g = g_;
+  const absl::Status status =
+      Connect(server.address())
+          ->BackwardInto(View(dw, shape_), View(e, shape_), View(g, shape_),
+                         {AsWritableBytes(dw), AsWritableBytes(e), AsWritableBytes(g)});
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(dw, e_);
+  EXPECT_EQ(e, g_);
+  EXPECT_EQ(g, dw_);
+}
+
+TEST_F(ClientTest, RefusesBadInputsBeforeSending) {
+  std::atomic<int> num_calls = 0;
+  FakeServer server([&](const FakeCall& call) {
+    ++num_calls;
+    return EchoInfer(call);
+  });
+  const auto client = Connect(server.address());
+  EXPECT_EQ(client->Forward(View(e_, shape_), View(g_, {4, 3})).status().message(),
+            "shape of 'g' is [4,3]; 'e' has [3,4]");
+  std::string h(23, '?');
+  EXPECT_EQ(client->ForwardInto(View(e_, shape_), View(g_, shape_), AsWritableBytes(h)).message(),
+            "output 'h' has 23 bytes; the inputs have 24");
+  EXPECT_EQ(num_calls, 0);
+}
+
+TEST_F(ClientTest, SplitsWhatDoesNotFitIntoAMessage) {
+  absl::Mutex mu;
+  std::vector<size_t> sizes;
+  std::vector<int> ranks;
+  FakeServer server([&](const FakeCall& call) {
+    inference::ModelInferRequest request;
+    request.ParseFromString(call.message);
+    absl::MutexLock lock(&mu);
+    sizes.push_back(call.message.size());
+    ranks.push_back(request.inputs(0).shape_size());
+    return EchoInfer(call);
+  });
+  const Shape shape = {3, 5, 667};
+  const std::string dw = Pattern(20010, 4), e = Pattern(20010, 5), g = Pattern(20010, 6);
+  const auto client = Connect(server.address(), {.num_connections = 3, .max_message_bytes = 4096});
+  std::vector<int64_t> done;
+  CallOptions options;
+  options.on_chunk = [&](int64_t num_done, int64_t num_chunks) {
+    absl::MutexLock lock(&mu);
+    EXPECT_EQ(num_chunks, 17);
+    done.push_back(num_done);
+  };
+  const auto result = client->Backward(View(dw, shape), View(e, shape), View(g, shape), options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(AsText(result->h.bytes()), dw);
+  EXPECT_EQ(AsText(result->df.bytes()), e);
+  EXPECT_EQ(AsText(result->de.bytes()), g);
+  EXPECT_EQ(result->df.shape(), shape);
+  EXPECT_EQ(sizes.size(), 17u);
+  EXPECT_LE(*std::max_element(sizes.begin(), sizes.end()), 4096u);
+  EXPECT_THAT(ranks, ::testing::Each(1));
+  std::sort(done.begin(), done.end());
+  EXPECT_EQ(done.size(), 17u);
+  EXPECT_EQ(done.back(), 17);
+}
+
+TEST_F(ClientTest, StopsAtTheFirstChunkThatFails) {
+  std::atomic<int> num_calls = 0;
+  FakeServer server([&](const FakeCall& call) {
+    if (++num_calls <= 5) return EchoInfer(call);
+    return Refusal(grpc::StatusCode::UNAVAILABLE, "queue is full: 4096 requests");
+  });
+  const std::string bytes = Pattern(1 << 20, 7);
+  const auto client = Connect(server.address(), {.num_connections = 2, .max_message_bytes = 4096});
+  const auto h = client->Forward(View(bytes, {1 << 19}), View(bytes, {1 << 19}));
+  EXPECT_EQ(h.status(), absl::UnavailableError("queue is full: 4096 requests"));
+  EXPECT_LE(num_calls, 7);
+}
+
+TEST_F(ClientTest, ManyThreadsShareAClient) {
+  FakeServer server([](const FakeCall& call) { return EchoInfer(call); });
+  const auto client = Connect(server.address());
+  std::atomic<int> num_right = 0;
+  std::vector<std::thread> threads;
+  for (uint32_t t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] {
+      for (uint32_t k = 0; k < 20; ++k) {
+        const std::string e = Pattern(2000 + 2 * k, 100 * t + k);
+        const Shape shape = {static_cast<int64_t>(e.size() / 2)};
+        const auto h = client->Forward(View(e, shape), View(e, shape));
+        if (h.ok() && AsText(h->bytes()) == e) ++num_right;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(num_right, 160);
+}
+
+TEST_F(ClientTest, PassesTheServersCodeAndSentenceOn) {
+  FakeReply reply;
+  FakeServer server([&](const FakeCall&) { return reply; });
+  const auto client = Connect(server.address());
+  const std::vector<std::pair<grpc::StatusCode, std::string>> cases = {
+      {grpc::StatusCode::NOT_FOUND, "unknown model 'swiglu_forward_fp16'"},
+      {grpc::StatusCode::UNAVAILABLE, "queue is full: 4096 requests"},
+      {grpc::StatusCode::RESOURCE_EXHAUSTED, "request of 9 bytes exceeds max_request_bytes 8"},
+      {grpc::StatusCode::DEADLINE_EXCEEDED, ""},
+      {grpc::StatusCode::INTERNAL, "device 0 failed"}};
+  for (const auto& [code, message] : cases) {
+    reply.status = grpc::Status(code, message);
+    const absl::Status status = client->Forward(View(e_, shape_), View(g_, shape_)).status();
+    EXPECT_EQ(static_cast<int>(status.code()), static_cast<int>(code));
+    EXPECT_EQ(status.message(), message);
+  }
+}
+
+TEST_F(ClientTest, KeepsADrainingServersWords) {
+  FakeServer server([](const FakeCall&) {
+    FakeReply reply = Refusal(grpc::StatusCode::UNAVAILABLE, "server is draining");
+    reply.trailers["grpc-retry-pushback-ms"] = "1000";
+    return reply;
+  });
+  EXPECT_EQ(Connect(server.address())->Forward(View(e_, shape_), View(g_, shape_)).status(),
+            absl::UnavailableError("server is draining"));
+}
+
+TEST_F(ClientTest, ReportsAnAnswerToAnotherQuestionAsInternal) {
+  FakeServer server([](const FakeCall& call) {
+    inference::ModelInferRequest request;
+    request.ParseFromString(call.message);
+    auto response = EchoInfer(request);
+    response.set_raw_output_contents(0, "short");
+    return Answer(response);
+  });
+  const absl::Status status =
+      Connect(server.address())->Forward(View(e_, shape_), View(g_, shape_)).status();
+  EXPECT_EQ(status, absl::InternalError("bad response of 'swiglu_forward_fp16': output 'h' has 5 "
+                                        "bytes; shape [3,4] of FP16 needs 24"));
+}
+
+TEST_F(ClientTest, ReportsGarbageAsInternal) {
+  FakeServer server([](const FakeCall&) {
+    FakeReply reply;
+    reply.message = "\xff\xff\xff";
+    return reply;
+  });
+  const auto client = Connect(server.address());
+  EXPECT_EQ(client->Forward(View(e_, shape_), View(g_, shape_)).status().code(),
+            absl::StatusCode::kInternal);
+  EXPECT_EQ(client->ServerReady().status(),
+            absl::InternalError("bad response: not a ServerReadyResponse"));
+}
+
+TEST_F(ClientTest, GivesUpAtTheDeadline) {
+  FakeServer server([](const FakeCall&) {
+    FakeReply reply;
+    reply.never = true;
+    return reply;
+  });
+  const auto client = Connect(server.address(), {.timeout = absl::Milliseconds(50)});
+  EXPECT_EQ(client->Forward(View(e_, shape_), View(g_, shape_)).status(),
+            absl::DeadlineExceededError(
+                absl::StrCat("no answer from ", server.address(), " within 50ms")));
+  CallOptions options;
+  options.timeout = absl::Milliseconds(20);
+  EXPECT_EQ(client->ServerLive(options).status(),
+            absl::DeadlineExceededError(
+                absl::StrCat("no answer from ", server.address(), " within 20ms")));
+}
+
+TEST_F(ClientTest, NamesTheAddressOfAServerThatIsNotThere) {
+  const Port port;
+  const absl::Status status =
+      Connect(port.address())->Forward(View(e_, shape_), View(g_, shape_)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()),
+              StartsWith(absl::StrCat("no connection to ", port.address(), ": ")));
+}
+
+TEST_F(ClientTest, NamesAMissingSocket) {
+  const absl::Status status = Connect("unix:/nonexistent/socket")->ServerReady().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()),
+              StartsWith("no connection to unix:/nonexistent/socket: "));
+}
+
+TEST_F(ClientTest, IgnoresTheEnvironmentsProxy) {
+  setenv("http_proxy", "http://127.0.0.1:1", 1);
+  FakeServer server([](const FakeCall& call) { return EchoInfer(call); });
+  EXPECT_TRUE(Connect(server.address())->Forward(View(e_, shape_), View(g_, shape_)).ok());
+  unsetenv("http_proxy");
+}
+
+// A server that greets as HTTP/2 does, opens its windows wide, and then reads nothing: the call's
+// deadline passes while the kernel holds half of the message and gRPC the rest. The call must not
+// return before gRPC has let go of it.
+TEST_F(ClientTest, DoesNotReturnWhileItsMemoryIsInUse) {
+  const Port port;
+  ASSERT_EQ(listen(port.fd(), 1), 0);
+  absl::Notification hang_up;
+  std::thread peer([&] {
+    const int fd = accept(port.fd(), nullptr, nullptr);
+    const std::string greeting(
+        "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x7f\xff\xff\xff"  // SETTINGS: window 2^31-1
+        "\x00\x00\x04\x08\x00\x00\x00\x00\x00\x7f\xff\x00\x00",         // WINDOW_UPDATE of all
+        28);
+    EXPECT_EQ(write(fd, greeting.data(), greeting.size()), 28);
+    hang_up.WaitForNotification();
+    close(fd);
+  });
+
+  absl::Notification returned;
+  absl::Status status;
+  std::thread caller([&] {
+    std::string e = Pattern(size_t{64} << 20, 1);
+    const Shape shape = {int64_t{32} << 20};
+    const auto client = Connect(port.address(), {.timeout = absl::Milliseconds(300)});
+    status = client->Forward(View(e, shape), View(e, shape)).status();
+    returned.Notify();
+    std::fill(e.begin(), e.end(), '\0');
+  });
+  EXPECT_FALSE(returned.WaitForNotificationWithTimeout(absl::Seconds(1)));
+  hang_up.Notify();
+  caller.join();
+  peer.join();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(ClientTest, TellsWhatTheServerSays) {
+  FakeServer server([](const FakeCall& call) {
+    if (call.method == "ServerLive") {
+      inference::ServerLiveResponse response;
+      response.set_live(true);
+      return Answer(response);
+    }
+    if (call.method == "ServerReady") return Answer(inference::ServerReadyResponse());
+    if (call.method == "ModelReady") {
+      inference::ModelReadyRequest request;
+      request.ParseFromString(call.message);
+      inference::ModelReadyResponse response;
+      response.set_ready(request.name() == "m");
+      return Answer(response);
+    }
+    if (call.method == "ServerMetadata") {
+      inference::ServerMetadataResponse response;
+      response.set_name("swiglu-server");
+      response.set_version("1.2.3");
+      response.add_extensions("statistics");
+      return Answer(response);
+    }
+    if (call.method == "RepositoryIndex") {
+      inference::RepositoryIndexResponse response;
+      auto* model = response.add_models();
+      model->set_name("m");
+      model->set_version("1");
+      model->set_state("UNAVAILABLE");
+      model->set_reason("draining");
+      return Answer(response);
+    }
+    if (call.method == "ModelMetadata") {
+      inference::ModelMetadataResponse response;
+      response.set_name("m");
+      response.set_platform("swiglu");
+      response.add_versions("1");
+      auto* input = response.add_inputs();
+      input->set_name("e");
+      input->set_datatype("FP16");
+      input->add_shape(-1);
+      response.add_outputs()->set_name("h");
+      (*response.mutable_properties())["device"] = "cpu";
+      return Answer(response);
+    }
+    inference::ModelStatisticsResponse response;
+    auto* statistics = response.add_model_stats();
+    statistics->set_name("m");
+    statistics->set_inference_count(7);
+    statistics->set_execution_count(3);
+    auto* stats = statistics->mutable_inference_stats();
+    stats->mutable_success()->set_count(6);
+    stats->mutable_success()->set_ns(6000);
+    stats->mutable_fail()->set_count(2);
+    stats->mutable_queue()->set_ns(100);
+    stats->mutable_compute_infer()->set_ns(200);
+    return Answer(response);
+  });
+  const auto client = Connect(server.address());
+  EXPECT_TRUE(client->ServerLive().value());
+  EXPECT_FALSE(client->ServerReady().value());
+  EXPECT_TRUE(client->ModelReady("m").value());
+  EXPECT_FALSE(client->ModelReady("n").value());
+  EXPECT_EQ(client->ServerMetadata()->version, "1.2.3");
+  EXPECT_THAT(client->ServerMetadata()->extensions, ElementsAre("statistics"));
+  const auto models = client->ListModels();
+  ASSERT_TRUE(models.ok());
+  EXPECT_EQ(models->at(0).reason, "draining");
+  const auto info = client->ModelMetadata("m");
+  ASSERT_TRUE(info.ok());
+  EXPECT_EQ(info->properties.at("device"), "cpu");
+  EXPECT_EQ(info->inputs.at(0).shape, Shape{-1});
+  EXPECT_EQ(info->outputs.at(0).name, "h");
+  const auto counters = client->ModelStatistics("m");
+  ASSERT_TRUE(counters.ok());
+  EXPECT_EQ(counters->at(0).num_requests, 7);
+  EXPECT_EQ(counters->at(0).num_batches, 3);
+  EXPECT_EQ(counters->at(0).num_succeeded, 6);
+  EXPECT_EQ(counters->at(0).num_failed, 2);
+  EXPECT_EQ(counters->at(0).request_time, absl::Microseconds(6));
+  EXPECT_EQ(counters->at(0).queue_time, absl::Nanoseconds(100));
+  EXPECT_EQ(counters->at(0).compute_time, absl::Nanoseconds(200));
+}
+
+TEST(ClientCreateTest, TakesHostAndPortOrASocket) {
+  for (const char* address : {"127.0.0.1:8001", "localhost:1", "[::1]:65535", "unix:/run/x"}) {
+    EXPECT_TRUE(Client::Create(address).ok()) << address;
+  }
+}
+
+TEST(ClientCreateTest, RefusesOtherAddresses) {
+  for (const char* address :
+       {"", "localhost", ":8001", "localhost:", "localhost:0", "localhost:65536", "localhost:http",
+        "::1:80", "http://x:80", "unix:", "dns:///x:80"}) {
+    EXPECT_EQ(Client::Create(address).status().code(), absl::StatusCode::kInvalidArgument)
+        << address;
+  }
+  EXPECT_EQ(
+      Client::Create("localhost").status().message(),
+      "bad server address 'localhost': the port is missing; it takes HOST:PORT or unix:/path");
+}
+
+TEST(ClientCreateTest, RefusesOptionsOutOfRange) {
+  const auto message = [](const Options& options) {
+    return std::string(Client::Create("localhost:1", options).status().message());
+  };
+  EXPECT_EQ(message({.timeout = -absl::Seconds(1)}), "option timeout is -1s; it takes 0 or more");
+  EXPECT_EQ(message({.num_connections = 65}), "option num_connections is 65; it takes 0 to 64");
+  EXPECT_EQ(message({.max_message_bytes = 4095}),
+            "option max_message_bytes is 4095; it takes 4096 to 2147483647");
+  EXPECT_EQ(message({.chunk_bytes = int64_t{1} << 31}),
+            "option chunk_bytes is 2147483648; it takes 4096 to 2147483647");
+}
+
+}  // namespace
+}  // namespace swiglu::client

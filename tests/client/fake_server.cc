@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One completion queue, one thread, one small state machine per call.
+#include "tests/client/fake_server.h"
+
+#include <chrono>
+#include <utility>
+#include <vector>
+
+namespace swiglu::client {
+namespace {
+
+std::string ToString(const grpc::ByteBuffer& buffer) {
+  std::vector<grpc::Slice> slices;
+  std::string text;
+  if (!buffer.Dump(&slices).ok()) return text;
+  for (const grpc::Slice& slice : slices) {
+    text.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  return text;
+}
+
+}  // namespace
+
+FakeReply Answer(const google::protobuf::Message& message) {
+  FakeReply reply;
+  reply.message = message.SerializeAsString();
+  return reply;
+}
+
+inference::ModelInferResponse EchoInfer(const inference::ModelInferRequest& request) {
+  const bool is_forward = request.inputs_size() == 2;
+  const std::vector<std::string> names =
+      is_forward ? std::vector<std::string>{"h"} : std::vector<std::string>{"h", "df", "de"};
+  inference::ModelInferResponse response;
+  response.set_model_name(request.model_name());
+  response.set_model_version("1");
+  for (size_t k = 0; k < names.size(); ++k) {
+    auto* output = response.add_outputs();
+    output->set_name(names[k]);
+    output->set_datatype(request.inputs(0).datatype());
+    *output->mutable_shape() = request.inputs(0).shape();
+    response.add_raw_output_contents(request.raw_input_contents(static_cast<int>(k)));
+  }
+  return response;
+}
+
+FakeReply EchoInfer(const FakeCall& call) {
+  inference::ModelInferRequest request;
+  if (!request.ParseFromString(call.message)) {
+    FakeReply reply;
+    reply.status = grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "malformed ModelInferRequest");
+    return reply;
+  }
+  return Answer(EchoInfer(request));
+}
+
+// Arrives, is read, is answered. Deletes itself.
+class FakeServer::Call {
+ public:
+  explicit Call(FakeServer* server) : server_(server), stream_(&context_) {
+    server_->service_.RequestCall(&context_, &stream_, server_->queue_.get(), server_->queue_.get(),
+                                  this);
+  }
+
+  void Proceed(bool ok) {
+    if (!ok || state_ == State::kAnswered) {
+      delete this;
+      return;
+    }
+    if (state_ == State::kArrived) {
+      new Call(server_);
+      state_ = State::kRead;
+      stream_.Read(&request_, this);
+      return;
+    }
+    Reply();
+  }
+
+ private:
+  enum class State { kArrived, kRead, kAnswered };
+
+  void Reply() {
+    FakeCall call;
+    call.method = context_.method().substr(context_.method().rfind('/') + 1);
+    for (const auto& [key, value] : context_.client_metadata()) {
+      call.metadata.emplace(std::string(key.data(), key.size()),
+                            std::string(value.data(), value.size()));
+    }
+    call.message = ToString(request_);
+    const FakeReply reply = server_->handler_(call);
+    state_ = State::kAnswered;
+    if (reply.never) {
+      // The next event is the end of the client's side, or of the server.
+      stream_.Read(&request_, this);
+      state_ = State::kAnswered;
+      return;
+    }
+    for (const auto& [key, value] : reply.trailers) context_.AddTrailingMetadata(key, value);
+    if (!reply.status.ok()) {
+      stream_.Finish(reply.status, this);
+      return;
+    }
+    const grpc::Slice slice(reply.message);
+    stream_.WriteAndFinish(grpc::ByteBuffer(&slice, 1), grpc::WriteOptions(), reply.status, this);
+  }
+
+  FakeServer* const server_;
+  grpc::GenericServerContext context_;
+  grpc::GenericServerAsyncReaderWriter stream_;
+  grpc::ByteBuffer request_;
+  State state_ = State::kArrived;
+};
+
+FakeServer::FakeServer(Handler handler) : handler_(std::move(handler)) {
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterAsyncGenericService(&service_);
+  builder.SetMaxReceiveMessageSize(-1);
+  builder.SetMaxSendMessageSize(-1);
+  queue_ = builder.AddCompletionQueue();
+  server_ = builder.BuildAndStart();
+  address_ = "127.0.0.1:" + std::to_string(port);
+  new Call(this);
+  thread_ = std::thread([this] { Serve(); });
+}
+
+FakeServer::~FakeServer() {
+  server_->Shutdown(std::chrono::system_clock::now());
+  queue_->Shutdown();
+  thread_.join();
+}
+
+void FakeServer::Serve() {
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue_->Next(&tag, &ok)) static_cast<Call*>(tag)->Proceed(ok);
+}
+
+}  // namespace swiglu::client

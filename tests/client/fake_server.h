@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A gRPC server inside the test's process that answers what the test tells it to, right or wrong.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "grpcpp/generic/async_generic_service.h"
+#include "grpcpp/grpcpp.h"
+#include "proto/inference.pb.h"
+
+namespace swiglu::client {
+
+// What came in.
+struct FakeCall {
+  std::string method;  // the last part of its path
+  std::multimap<std::string, std::string> metadata;
+  std::string message;
+};
+
+// What goes back.
+struct FakeReply {
+  grpc::Status status;
+  std::string message;                          // sent if the status is OK
+  std::map<std::string, std::string> trailers;  // sent with the status
+  bool never = false;                           // no answer at all, until the server ends
+};
+
+// A reply with that message.
+FakeReply Answer(const google::protobuf::Message& message);
+
+// What a server that computes h = e, or h = DW, df = e, de = g, would answer to a ModelInfer.
+inference::ModelInferResponse EchoInfer(const inference::ModelInferRequest& request);
+FakeReply EchoInfer(const FakeCall& call);
+
+// Serves from construction to destruction. The handler runs on the server's only thread.
+class FakeServer {
+ public:
+  using Handler = std::function<FakeReply(const FakeCall&)>;
+
+  explicit FakeServer(Handler handler);
+  ~FakeServer();
+
+  // HOST:PORT.
+  const std::string& address() const { return address_; }
+
+ private:
+  class Call;
+
+  void Serve();
+
+  const Handler handler_;
+  std::string address_;
+  grpc::AsyncGenericService service_;
+  std::unique_ptr<grpc::ServerCompletionQueue> queue_;
+  std::unique_ptr<grpc::Server> server_;
+  std::thread thread_;
+};
+
+}  // namespace swiglu::client

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The .safetensors reader and writer: good files, and every way to be wrong.
+#include "client/files/safetensors.h"
+
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/client/bytes.h"
+
+namespace swiglu::files {
+namespace {
+
+using client::Dtype;
+using client::Shape;
+
+std::string Length(uint64_t value) {
+  std::string bytes;
+  for (int k = 0; k < 8; ++k) bytes.push_back(static_cast<char>(value >> (8 * k) & 0xFF));
+  return bytes;
+}
+
+std::string File(const std::string& header, const std::string& data) {
+  return Length(header.size()) + header + data;
+}
+
+std::string Message(const std::string& file) {
+  const auto entries = ParseSafetensors("a.safetensors", AsBytes(file));
+  EXPECT_FALSE(entries.ok());
+  EXPECT_EQ(entries.status().code(), absl::StatusCode::kInvalidArgument);
+  return std::string(entries.status().message());
+}
+
+constexpr char kTwo[] = R"({"__metadata__":{"format":"pt"},)"
+                        R"("g":{"dtype":"BF16","shape":[2,2],"data_offsets":[4,12]},)"
+                        R"("e":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}   )";
+const std::string kTwoData = "abcdefghijkl";
+
+TEST(SafetensorsTest, ReadsTensorsInTheOrderOfTheirBytes) {
+  const std::string file = File(kTwo, kTwoData);
+  const auto entries = ParseSafetensors("a.safetensors", AsBytes(file));
+  ASSERT_TRUE(entries.ok()) << entries.status();
+  ASSERT_EQ(entries->size(), 2u);
+  EXPECT_EQ((*entries)[0].name, "e");
+  EXPECT_EQ((*entries)[0].dtype, "F32");
+  EXPECT_EQ((*entries)[1].name, "g");
+  EXPECT_EQ((*entries)[1].shape, (Shape{2, 2}));
+  EXPECT_EQ(AsText((*entries)[1].bytes), "efghijkl");
+}
+
+TEST(SafetensorsTest, FindsATensorByName) {
+  const std::string file = File(kTwo, kTwoData);
+  const auto tensor = FindSafetensor("a.safetensors", AsBytes(file), "g");
+  ASSERT_TRUE(tensor.ok()) << tensor.status();
+  EXPECT_EQ(tensor->dtype, Dtype::kBf16);
+  EXPECT_EQ(AsText(tensor->bytes), "efghijkl");
+}
+
+TEST(SafetensorsTest, NeedsANameForOneOfSeveral) {
+  EXPECT_EQ(FindSafetensor("a.safetensors", AsBytes(File(kTwo, kTwoData)), "").status().message(),
+            "a.safetensors: it holds 2 tensors (e, g); name one as FILE:TENSOR");
+}
+
+TEST(SafetensorsTest, FindsTheOnlyTensorWithoutAName) {
+  const std::string file = File(R"({"x":{"dtype":"F16","shape":[],"data_offsets":[0,2]}})", "ab");
+  const auto tensor = FindSafetensor("a.safetensors", AsBytes(file), "");
+  ASSERT_TRUE(tensor.ok()) << tensor.status();
+  EXPECT_EQ(tensor->shape, Shape{});
+}
+
+TEST(SafetensorsTest, SaysWhichTensorsThereAre) {
+  const auto status = FindSafetensor("a.safetensors", AsBytes(File(kTwo, kTwoData)), "x").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(status.message(), "a.safetensors: no tensor 'x'; it holds e, g");
+}
+
+TEST(SafetensorsTest, LetsOtherDtypesBeUntilAskedFor) {
+  const std::string file = File(R"({"e":{"dtype":"F16","shape":[1],"data_offsets":[0,2]},)"
+                                R"("i":{"dtype":"I64","shape":[1],"data_offsets":[2,10]}})",
+                                "abcdefghij");
+  EXPECT_TRUE(FindSafetensor("a.safetensors", AsBytes(file), "e").ok());
+  EXPECT_EQ(FindSafetensor("a.safetensors", AsBytes(file), "i").status().message(),
+            "a.safetensors: tensor 'i' is 'I64'; expected F16, BF16 or F32");
+}
+
+TEST(SafetensorsTest, TakesTensorsWithoutElements) {
+  const std::string file = File(R"({"z":{"dtype":"F16","shape":[0,9],"data_offsets":[2,2]},)"
+                                R"("a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]},)"
+                                R"("y":{"dtype":"F16","shape":[0],"data_offsets":[0,0]}})",
+                                "ab");
+  EXPECT_TRUE(ParseSafetensors("a.safetensors", AsBytes(file)).ok());
+}
+
+TEST(SafetensorsTest, TakesAFileWithoutTensors) {
+  EXPECT_TRUE(ParseSafetensors("a.safetensors", AsBytes(File("{}", ""))).ok());
+}
+
+TEST(SafetensorsTest, RefusesEveryTruncation) {
+  const std::string file = File(kTwo, kTwoData);
+  for (size_t size = 0; size < file.size(); ++size) {
+    EXPECT_FALSE(ParseSafetensors("a.safetensors", AsBytes(file.substr(0, size))).ok()) << size;
+  }
+}
+
+TEST(SafetensorsTest, RefusesTrailingBytes) {
+  EXPECT_EQ(Message(File(kTwo, kTwoData + "xy")),
+            "a.safetensors: the last 2 bytes belong to no tensor");
+}
+
+TEST(SafetensorsTest, RefusesWrongLengths) {
+  EXPECT_EQ(Message("short"), "a.safetensors: not a .safetensors file: it has 5 bytes");
+  EXPECT_EQ(Message(Length(100'000'001) + "{}"),
+            "a.safetensors: header of 100000001 bytes; expected at most 100000000");
+  EXPECT_EQ(Message(Length(std::numeric_limits<uint64_t>::max()) + "{}"),
+            "a.safetensors: header of 18446744073709551615 bytes; expected at most 100000000");
+  EXPECT_EQ(Message(Length(3) + "{}"),
+            "a.safetensors: truncated in its header: it has 2 of 3 bytes");
+}
+
+TEST(SafetensorsTest, RefusesMalformedJson) {
+  EXPECT_EQ(Message(File("", "")),
+            "a.safetensors: not a .safetensors file: its header does not begin with '{'");
+  EXPECT_EQ(Message(File(" {}", "")),
+            "a.safetensors: not a .safetensors file: its header does not begin with '{'");
+  EXPECT_EQ(Message(File("{", "")), "a.safetensors: malformed header: no valid JSON");
+  EXPECT_EQ(Message(File("{}x", "")), "a.safetensors: malformed header: no valid JSON");
+  EXPECT_EQ(Message(File("{\"\xff\":{}}", "")), "a.safetensors: malformed header: no valid JSON");
+  EXPECT_EQ(Message(File("{\"a\":" + std::string(100'000, '[') + "}", "")),
+            "a.safetensors: malformed header: it is nested too deeply");
+  EXPECT_EQ(Message(File(R"({"a":{},"a":{}})", "")),
+            "a.safetensors: malformed header: 'a' is there twice");
+  EXPECT_EQ(Message(File(R"({"a":{"shape":[1],"shape":[1]}})", "")),
+            "a.safetensors: malformed header: 'shape' is there twice");
+  EXPECT_EQ(Message(File(R"({"__metadata__":{"a":1}})", "")),
+            "a.safetensors: malformed header: __metadata__ is not a map of strings");
+}
+
+TEST(SafetensorsTest, RefusesMalformedEntries) {
+  const auto with = [](const std::string& entry) {
+    return Message(File("{\"t\":" + entry + "}", "abcd"));
+  };
+  constexpr char kMalformed[] =
+      "a.safetensors: tensor 't' is malformed; expected dtype, shape and data_offsets";
+  EXPECT_EQ(with("1"), kMalformed);
+  EXPECT_EQ(with("{}"), kMalformed);
+  EXPECT_EQ(with(R"({"dtype":"F16","shape":[2]})"), kMalformed);
+  EXPECT_EQ(with(R"({"dtype":"F16","shape":[2],"data_offsets":[0,4],"x":1})"), kMalformed);
+  EXPECT_EQ(with(R"({"dtype":1,"shape":[2],"data_offsets":[0,4]})"),
+            "a.safetensors: tensor 't' has a dtype that is no string");
+  for (const char* shape : {"2", "[-2]", "[2.0]", "[\"2\"]", "[9223372036854775808]", "[[2]]"}) {
+    EXPECT_THAT(
+        with(std::string(R"({"dtype":"F16","shape":)") + shape + R"(,"data_offsets":[0,4]})"),
+        ::testing::AnyOf("a.safetensors: tensor 't' has a shape that is no list of dimensions",
+                         "a.safetensors: malformed header: it is nested too deeply"))
+        << shape;
+  }
+  for (const char* offsets : {"0", "[]", "[0]", "[0,2,4]", "[4,0]", "[-1,4]", "[0,1e1]"}) {
+    EXPECT_EQ(with(std::string(R"({"dtype":"F16","shape":[2],"data_offsets":)") + offsets + "}"),
+              "a.safetensors: tensor 't' has data_offsets that are no begin and end")
+        << offsets;
+  }
+}
+
+TEST(SafetensorsTest, RefusesOffsetsBeyondTheData) {
+  const auto with = [](const std::string& end) {
+    return Message(
+        File(R"({"t":{"dtype":"F16","shape":[2],"data_offsets":[0,)" + end + "]}}", "abcd"));
+  };
+  EXPECT_EQ(with("5"), "a.safetensors: tensor 't' ends at byte 5 of the data, which has 4");
+  EXPECT_EQ(with("9223372036854775807"),
+            "a.safetensors: tensor 't' ends at byte 9223372036854775807 of the data, which has 4");
+}
+
+TEST(SafetensorsTest, RefusesSizesThatAreNotThoseOfTheShape) {
+  EXPECT_EQ(Message(File(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", "abcd")),
+            "a.safetensors: tensor 't' has 4 bytes; shape [2] of F32 needs 8");
+  EXPECT_EQ(
+      Message(File(R"({"t":{"dtype":"F16","shape":[4611686018427387904,4],"data_offsets":[0,0]}})",
+                   "")),
+      "a.safetensors: shape of 't' is too large: [4611686018427387904,4]");
+}
+
+TEST(SafetensorsTest, RefusesHolesAndOverlaps) {
+  const auto two = [](const std::string& second_offsets, const std::string& data) {
+    return Message(File(R"({"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]},)"
+                        R"("b":{"dtype":"F16","shape":[1],"data_offsets":)" +
+                            second_offsets + "}}",
+                        data));
+  };
+  EXPECT_EQ(two("[3,5]", "abcde"),
+            "a.safetensors: tensor 'b' begins at byte 3 of the data; expected 2");
+  EXPECT_EQ(two("[1,3]", "abc"),
+            "a.safetensors: tensor 'b' begins at byte 1 of the data; expected 2");
+  EXPECT_EQ(two("[0,2]", "ab"),
+            "a.safetensors: tensor 'b' begins at byte 0 of the data; expected 2");
+}
+
+TEST(SafetensorsTest, WritesAnAlignedHeader) {
+  const std::string header = SafetensorsHeader("h", Dtype::kBf16, Shape{2, 3}, 12);
+  EXPECT_EQ(header.size() % 8, 0u);
+  EXPECT_EQ(header, Length(64) + R"({"h":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]}})" +
+                        std::string(6, ' '));
+}
+
+TEST(SafetensorsTest, ReadsWhatItWrites) {
+  for (const Dtype dtype : {Dtype::kFp16, Dtype::kBf16, Dtype::kFp32}) {
+    for (const Shape& shape : {Shape{}, Shape{0, 4}, Shape{7}, Shape{2, 3, 4}}) {
+      const int64_t size = *client::TensorBytes("t", dtype, shape);
+      const std::string data = Pattern(static_cast<size_t>(size), 3);
+      const std::string file = SafetensorsHeader("df", dtype, shape, size) + data;
+      const auto tensor = FindSafetensor("a.safetensors", AsBytes(file), "df");
+      ASSERT_TRUE(tensor.ok()) << tensor.status();
+      EXPECT_EQ(tensor->dtype, dtype);
+      EXPECT_EQ(tensor->shape, shape);
+      EXPECT_EQ(AsText(tensor->bytes), data);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace swiglu::files

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Opening by name, and files that appear whole or not at all.
+#include "client/files/tensor_file.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <string>
+
+#include "client/files/npy.h"
+#include "client/files/safetensors.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/client/bytes.h"
+#include "tests/client/temp_folder.h"
+
+namespace swiglu::files {
+namespace {
+
+using client::Dtype;
+using client::Shape;
+using client::TensorView;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+
+class TensorFileTest : public ::testing::Test {
+ protected:
+  std::string WriteSafetensors(absl::string_view name) {
+    return folder_.Write(name, SafetensorsHeader("h", Dtype::kBf16, Shape{2}, 4) + "abcd");
+  }
+
+  TempFolder folder_;
+  TensorView tensor_{Dtype::kBf16, {2}, AsBytes("abcd")};
+};
+
+TEST_F(TensorFileTest, OpensByExtension) {
+  const std::string npy = folder_.Write("a.npy", NpyHeader(Dtype::kFp16, Shape{1}).value() + "ab");
+  const auto a = TensorFile::Open(npy);
+  ASSERT_TRUE(a.ok()) << a.status();
+  EXPECT_EQ(a->format(), Format::kNpy);
+  EXPECT_EQ(AsText(a->tensor().bytes), "ab");
+  const auto b = TensorFile::Open(WriteSafetensors("b.safetensors"));
+  ASSERT_TRUE(b.ok()) << b.status();
+  EXPECT_EQ(b->format(), Format::kSafetensors);
+  EXPECT_EQ(AsText(b->tensor().bytes), "abcd");
+}
+
+TEST_F(TensorFileTest, TakesTheNameAfterTheExtension) {
+  const std::string path = WriteSafetensors("with:colon.safetensors");
+  EXPECT_TRUE(TensorFile::Open(path).ok());
+  EXPECT_TRUE(TensorFile::Open(path + ":h").ok());
+  EXPECT_EQ(TensorFile::Open(path + ":a.npy:b").status().message(),
+            path + ": no tensor 'a.npy:b'; it holds h");
+}
+
+TEST_F(TensorFileTest, NpyTakesNoName) {
+  EXPECT_EQ(TensorFile::Open("x.npy:h").status().message(),
+            "x.npy: a .npy file holds one tensor without a name; 'h' is none");
+}
+
+TEST_F(TensorFileTest, RefusesOtherExtensions) {
+  EXPECT_EQ(TensorFile::Open("x.txt").status().message(),
+            "x.txt: unknown extension; expected .npy or .safetensors");
+  EXPECT_EQ(TensorFile::Open("").status().message(),
+            ": unknown extension; expected .npy or .safetensors");
+}
+
+TEST_F(TensorFileTest, SaysWhyAFileCannotBeOpened) {
+  EXPECT_THAT(std::string(TensorFile::Open(folder_.Path("none.npy")).status().message()),
+              EndsWith("none.npy: cannot open: No such file or directory"));
+  mkdir(folder_.Path("folder.npy").c_str(), 0700);
+  EXPECT_THAT(std::string(TensorFile::Open(folder_.Path("folder.npy")).status().message()),
+              EndsWith("folder.npy: not a regular file"));
+  mkfifo(folder_.Path("pipe.npy").c_str(), 0600);
+  EXPECT_THAT(std::string(TensorFile::Open(folder_.Path("pipe.npy")).status().message()),
+              EndsWith("pipe.npy: not a regular file"));
+  if (geteuid() == 0) return;  // root may read everything
+  chmod(folder_.Write("secret.npy", "x").c_str(), 0);
+  EXPECT_THAT(std::string(TensorFile::Open(folder_.Path("secret.npy")).status().message()),
+              EndsWith("secret.npy: cannot open: Permission denied"));
+}
+
+TEST_F(TensorFileTest, OpensAnEmptyFileAsNoTensor) {
+  EXPECT_THAT(std::string(TensorFile::Open(folder_.Write("a.npy", "")).status().message()),
+              EndsWith("a.npy: not a .npy file: wrong magic"));
+}
+
+TEST_F(TensorFileTest, KeepsItsBytesWhenMoved) {
+  auto opened = TensorFile::Open(WriteSafetensors("b.safetensors"));
+  ASSERT_TRUE(opened.ok());
+  const TensorFile moved = *std::move(opened);
+  EXPECT_EQ(AsText(moved.tensor().bytes), "abcd");
+}
+
+TEST_F(TensorFileTest, WritesAFileOnlyOnCommit) {
+  const std::string path = folder_.Path("h.safetensors");
+  auto file = WriteTensor(path, "h", tensor_, IfExists::kFail);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_NE(access(path.c_str(), F_OK), 0);
+  ASSERT_TRUE(file->Commit().ok());
+  const auto read = TensorFile::Open(path + ":h");
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(AsText(read->tensor().bytes), "abcd");
+  EXPECT_EQ(folder_.NumFiles(), 1);
+}
+
+TEST_F(TensorFileTest, GivesTheModeThatTheUmaskLeaves) {
+  const mode_t before = umask(027);
+  auto file = WriteTensor(folder_.Path("h.safetensors"), "h", tensor_, IfExists::kFail);
+  ASSERT_TRUE(file.ok());
+  ASSERT_TRUE(file->Commit().ok());
+  umask(before);
+  struct stat info;
+  ASSERT_EQ(stat(folder_.Path("h.safetensors").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0640u);
+}
+
+TEST_F(TensorFileTest, LeavesNothingWithoutCommit) {
+  { auto file = WriteTensor(folder_.Path("h.safetensors"), "h", tensor_, IfExists::kFail); }
+  EXPECT_EQ(folder_.NumFiles(), 0);
+}
+
+TEST_F(TensorFileTest, DoesNotReplaceUnlessAsked) {
+  const std::string path = folder_.Write("h.safetensors", "old");
+  EXPECT_EQ(CheckMayWrite(path, IfExists::kFail).message(),
+            path + ": exists already; --overwrite replaces it");
+  EXPECT_TRUE(CheckMayWrite(path, IfExists::kOverwrite).ok());
+  {
+    auto file = WriteTensor(path, "h", tensor_, IfExists::kFail);
+    ASSERT_TRUE(file.ok());
+    EXPECT_EQ(file->Commit().code(), absl::StatusCode::kAlreadyExists);
+  }
+  EXPECT_EQ(TempFolder::Read(path), "old");
+  auto file = WriteTensor(path, "h", tensor_, IfExists::kOverwrite);
+  ASSERT_TRUE(file.ok());
+  EXPECT_TRUE(file->Commit().ok());
+  EXPECT_NE(TempFolder::Read(path), "old");
+  EXPECT_EQ(folder_.NumFiles(), 1);
+}
+
+TEST_F(TensorFileTest, SaysWhyAFileCannotBeWritten) {
+  const std::string path = folder_.Path("none/h.safetensors");
+  EXPECT_EQ(CheckMayWrite(path, IfExists::kFail).message(),
+            path + ": cannot write to its folder: No such file or directory");
+  EXPECT_THAT(std::string(WriteTensor(path, "h", tensor_, IfExists::kFail).status().message()),
+              HasSubstr("cannot make a temporary file in its folder"));
+  mkdir(folder_.Path("h.npy").c_str(), 0700);
+  EXPECT_EQ(CheckMayWrite(folder_.Path("h.npy"), IfExists::kOverwrite).message(),
+            folder_.Path("h.npy") + ": is a folder");
+}
+
+TEST_F(TensorFileTest, NpyHoldsNoBf16) {
+  EXPECT_EQ(WriteTensor(folder_.Path("h.npy"), "h", tensor_, IfExists::kFail).status().message(),
+            folder_.Path("h.npy") + ": .npy has no type for BF16; use .safetensors");
+  EXPECT_EQ(CheckFormatHolds(Format::kNpy, Dtype::kBf16).code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(CheckFormatHolds(Format::kNpy, Dtype::kFp16).ok());
+  EXPECT_EQ(folder_.NumFiles(), 0);
+}
+
+}  // namespace
+}  // namespace swiglu::files

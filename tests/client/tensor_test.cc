@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sizes and shapes, and what the library refuses before it sends anything.
+#include "swiglu/tensor.h"
+
+#include <string>
+
+#include "gtest/gtest.h"
+#include "swiglu/client.h"
+#include "tests/client/bytes.h"
+
+namespace swiglu::client {
+namespace {
+
+TEST(TensorTest, BytesFollowFromShapeAndDtype) {
+  EXPECT_EQ(TensorBytes("e", Dtype::kFp16, Shape{3, 4}).value(), 24);
+  EXPECT_EQ(TensorBytes("e", Dtype::kFp32, Shape{}).value(), 4);
+  EXPECT_EQ(TensorBytes("e", Dtype::kBf16, Shape{0, INT64_MAX, INT64_MAX}).value(), 0);
+  EXPECT_EQ(TensorBytes("e", Dtype::kBf16, Shape{INT64_MAX / 2}).value(), INT64_MAX - 1);
+}
+
+TEST(TensorTest, RefusesShapesThatNoMemoryHolds) {
+  EXPECT_EQ(TensorBytes("e", Dtype::kFp16, Shape{-3, 4}).status().message(),
+            "shape of 'e' has a negative dimension: [-3,4]");
+  EXPECT_EQ(TensorBytes("e", Dtype::kFp16, Shape{0, -1}).status().message(),
+            "shape of 'e' has a negative dimension: [0,-1]");
+  EXPECT_EQ(TensorBytes("e", Dtype::kFp16, Shape{INT64_MAX}).status().message(),
+            "shape of 'e' is too large: [9223372036854775807]");
+}
+
+TEST(TensorTest, ShowsLongShapesInPart) {
+  EXPECT_EQ(FormatShape(Shape{}), "[]");
+  EXPECT_EQ(FormatShape(Shape(20, 1)), "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,... (20 dims)]");
+}
+
+TEST(TensorTest, DatatypeNamesGoBothWays) {
+  for (const Dtype dtype : {Dtype::kFp16, Dtype::kBf16, Dtype::kFp32}) {
+    EXPECT_EQ(ParseDatatype(DatatypeName(dtype)).value(), dtype);
+  }
+  EXPECT_FALSE(ParseDatatype("FP64").has_value());
+}
+
+class CheckTest : public ::testing::Test {
+ protected:
+  const std::string bytes_ = std::string(24, 'x');
+  TensorView e_{Dtype::kFp16, {3, 4}, AsBytes(bytes_)};
+  TensorView other_ = e_;
+};
+
+TEST_F(CheckTest, PassesEqualTensors) {
+  EXPECT_TRUE(CheckForward(e_, other_).ok());
+  EXPECT_TRUE(CheckBackward(other_, e_, other_).ok());
+}
+
+TEST_F(CheckTest, RefusesMixedDtypes) {
+  other_.dtype = Dtype::kFp32;
+  const absl::Status status = CheckForward(e_, other_);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.message(), "input 'g' is FP32; 'swiglu_forward_fp16' takes FP16");
+  EXPECT_EQ(CheckBackward(other_, e_, e_).message(),
+            "input 'DW' is FP32; 'swiglu_backward_fp16' takes FP16");
+}
+
+TEST_F(CheckTest, RefusesMixedShapes) {
+  other_.shape = {4, 3};
+  EXPECT_EQ(CheckForward(e_, other_).message(), "shape of 'g' is [4,3]; 'e' has [3,4]");
+  EXPECT_EQ(CheckBackward(other_, e_, e_).message(), "shape of 'DW' is [4,3]; 'e' has [3,4]");
+}
+
+TEST_F(CheckTest, RefusesBytesThatAreNotThoseOfTheShape) {
+  other_.bytes.remove_suffix(1);
+  EXPECT_EQ(CheckForward(e_, other_).message(),
+            "input 'g' has 23 bytes; shape [3,4] of FP16 needs 24");
+  e_.shape = other_.shape = {4, 8};
+  EXPECT_EQ(CheckForward(e_, e_).message(), "input 'e' has 24 bytes; shape [4,8] of FP16 needs 64");
+}
+
+}  // namespace
+}  // namespace swiglu::client

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What only the CUDA executor does. All but the option checks need a device.
+#include "server/device/cuda_executor.h"
+
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "server/device/cuda_probe.h"
+#include "swiglu/cuda.h"
+#include "tests/device/test_batch.h"
+
+namespace swiglu::server {
+namespace {
+
+CudaExecutorOptions Options(std::vector<DeviceInfo> devices) {
+  CudaExecutorOptions options;
+  options.devices = std::move(devices);
+  options.memory.capacity_bytes = size_t{512} << 20;
+  return options;
+}
+
+Execution RunAndWait(Executor& executor, const Batch& batch) {
+  Execution outcome;
+  absl::Notification done;
+  executor.Run(batch, [&](const Execution& execution) {
+    outcome = execution;
+    done.Notify();
+  });
+  done.WaitForNotification();
+  return outcome;
+}
+
+TEST(CudaExecutorOptionsTest, RefusesNoDevicesAndNoLanes) {
+  EXPECT_EQ(CudaExecutor::Create(Options({})).status(),
+            absl::InvalidArgumentError("no CUDA device was named"));
+  CudaExecutorOptions options = Options({{0, "any"}});
+  options.lanes_per_device = 0;
+  EXPECT_EQ(CudaExecutor::Create(options).status(),
+            absl::InvalidArgumentError("a device needs at least 1 lane, not 0"));
+}
+
+TEST(CudaExecutorOptionsTest, AnOrdinalThatIsNotThereIsAnError) {
+  const absl::Status status = CudaExecutor::Create(Options({{4096, "none"}})).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(status.message().substr(0, 13), "device 4096: ") << status;
+}
+
+class CudaExecutorTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    absl::StatusOr<std::vector<DeviceInfo>> devices = FindCudaDevices();
+    if (!devices.ok()) GTEST_SKIP() << devices.status().message();
+    devices_ = *devices;
+  }
+
+  std::unique_ptr<CudaExecutor> MustCreate(Observer* observer = nullptr) {
+    CudaExecutorOptions options = Options(devices_);
+    options.observer = observer;
+    absl::StatusOr<std::unique_ptr<CudaExecutor>> executor = CudaExecutor::Create(options);
+    EXPECT_TRUE(executor.ok()) << executor.status();
+    return executor.ok() ? *std::move(executor) : nullptr;
+  }
+
+  std::vector<DeviceInfo> devices_;
+};
+
+TEST_F(CudaExecutorTest, HasTheLanesOfAllItsDevices) {
+  const auto executor = MustCreate();
+  ASSERT_NE(executor, nullptr);
+  EXPECT_EQ(executor->num_lanes(), 2 * static_cast<int>(devices_.size()));
+}
+
+TEST_F(CudaExecutorTest, HasSlabsReadyBeforeTheFirstRequest) {
+  const auto executor = MustCreate();
+  ASSERT_NE(executor, nullptr);
+  EXPECT_GT(executor->slab_pool().cached_bytes(), size_t{64} << 20);
+  EXPECT_EQ(executor->slab_pool().used_bytes(), 0u);
+}
+
+// The kernel of `batch`'s first segment with everything in device memory, on the default stream.
+std::vector<std::vector<std::byte>> ComputeInDeviceMemory(const Model& model, const Batch& batch) {
+  const Segment& segment = batch.segments[0];
+  const size_t tensor_bytes = segment.num_elements * ElementBytes(model.dtype);
+  std::vector<std::byte*> d_inputs, d_outputs;
+  for (size_t k = 0; k < model.inputs.size(); ++k) {
+    void* d_data = nullptr;
+    EXPECT_EQ(cudaMalloc(&d_data, tensor_bytes), cudaSuccess);
+    EXPECT_EQ(cudaMemcpy(d_data, segment.inputs[k], tensor_bytes, cudaMemcpyDefault), cudaSuccess);
+    d_inputs.push_back(static_cast<std::byte*>(d_data));
+  }
+  for (size_t k = 0; k < model.outputs.size(); ++k) {
+    void* d_data = nullptr;
+    EXPECT_EQ(cudaMalloc(&d_data, tensor_bytes), cudaSuccess);
+    d_outputs.push_back(static_cast<std::byte*>(d_data));
+  }
+  const auto dtype = static_cast<swiglu::Dtype>(model.dtype);
+  if (model.op == Op::kForward) {
+    const swiglu::ForwardSegment one{d_inputs[0], d_inputs[1], d_outputs[0], segment.num_elements};
+    EXPECT_EQ(swiglu::ForwardCuda(dtype, {&one, 1}, {}, nullptr), cudaSuccess);
+  } else {
+    const swiglu::BackwardSegment one{d_inputs[0],  d_inputs[1],  d_inputs[2],         d_outputs[0],
+                                      d_outputs[1], d_outputs[2], segment.num_elements};
+    EXPECT_EQ(swiglu::BackwardCuda(dtype, {&one, 1}, {}, nullptr), cudaSuccess);
+  }
+  std::vector<std::vector<std::byte>> outputs;
+  for (std::byte* d_data : d_outputs) {
+    outputs.emplace_back(tensor_bytes);
+    EXPECT_EQ(cudaMemcpy(outputs.back().data(), d_data, tensor_bytes, cudaMemcpyDefault),
+              cudaSuccess);
+    cudaFree(d_data);
+  }
+  for (std::byte* d_data : d_inputs) cudaFree(d_data);
+  return outputs;
+}
+
+TEST_F(CudaExecutorTest, EqualsTheKernelOnDeviceMemoryBitForBit) {
+  const auto executor = MustCreate();
+  ASSERT_NE(executor, nullptr);
+  for (const Model& model : Models()) {
+    const TestBatch test(executor->slab_pool(), model, {1000003});
+    const auto expected = ComputeInDeviceMemory(model, test.batch());
+    ASSERT_TRUE(RunAndWait(*executor, test.batch()).status.ok());
+    for (size_t k = 0; k < expected.size(); ++k) {
+      EXPECT_EQ(
+          std::memcmp(expected[k].data(), test.batch().segments[0].outputs[k], expected[k].size()),
+          0)
+          << model.name << " output '" << model.outputs[k] << "'";
+    }
+  }
+}
+
+// A batch that takes long is not waited for before a short one on another lane is reported.
+TEST_F(CudaExecutorTest, AShortBatchDoesNotWaitForALongOne) {
+  const auto executor = MustCreate();
+  ASSERT_NE(executor, nullptr);
+  const Model& model = GetModel(Op::kForward, Dtype::kFp16);
+  const TestBatch longer(executor->slab_pool(), model,
+                         {int64_t{40} << 20});  // some 3 ms on the bus
+  const TestBatch shorter(executor->slab_pool(), model, {100});
+  std::atomic<bool> long_is_done{false};
+  absl::Notification both_done;
+  executor->Run(longer.batch(), [&](const Execution&) {
+    long_is_done = true;
+    both_done.Notify();
+  });
+  RunAndWait(*executor, shorter.batch());
+  EXPECT_FALSE(long_is_done);
+  both_done.WaitForNotification();
+}
+
+// Counts the reports of device errors.
+class ErrorCounter final : public Observer {
+ public:
+  void RequestFinished(const RequestRecord&) override {}
+  void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
+  void RequestRejected(Rejection) override {}
+  void BatchFinished(const BatchRecord&) override {}
+  void DeviceFailed(int device, DeviceError kind) override {
+    if (device == 0 && kind == DeviceError::kSticky) ++num_sticky;
+  }
+  std::atomic<int> num_sticky{0};
+};
+
+// Breaks device 0 for this process and leaves it: exit code 0 if everything is as it should be,
+// else the step.
+[[noreturn]] void BreakTheDeviceAndExit() {
+  ErrorCounter errors;
+  CudaExecutorOptions options = Options({{0, "device 0"}});
+  options.observer = &errors;
+  absl::StatusOr<std::unique_ptr<CudaExecutor>> created = CudaExecutor::Create(options);
+  if (!created.ok()) std::_Exit(2);
+  std::unique_ptr<CudaExecutor> executor = *std::move(created);
+
+  Segment nowhere;
+  nowhere.inputs = {reinterpret_cast<std::byte*>(0x1000), reinterpret_cast<std::byte*>(0x2000)};
+  nowhere.outputs = {reinterpret_cast<std::byte*>(0x3000)};
+  nowhere.num_elements = 1000;
+  const Batch batch{Op::kForward, Dtype::kFp16, {nowhere}};
+  for (int i = 0; i < 3; ++i) {
+    const Execution execution = RunAndWait(*executor, batch);
+    std::fprintf(stderr, "%s\n", execution.status.ToString().c_str());
+    if (execution.status != absl::InternalError("device 0 failed")) std::_Exit(3);
+    if (executor->healthy()) std::_Exit(4);
+  }
+  if (errors.num_sticky != 1) std::_Exit(5);
+  executor.reset();
+  std::_Exit(0);
+}
+
+TEST_F(CudaExecutorTest, AStickyErrorFailsThisBatchAndAllLaterOnes) {
+  // A fresh process: what it breaks stays broken.
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(BreakTheDeviceAndExit(), testing::ExitedWithCode(0), "device 0 failed");
+}
+
+}  // namespace
+}  // namespace swiglu::server

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which device takes the next batch: a table of loads and choices.
+#include "server/device/lane_choice.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace swiglu::server {
+namespace {
+
+int Choose(std::vector<DeviceLoad> loads) { return ChooseDevice(loads); }
+
+TEST(LaneChoiceTest, TakesTheOnlyDevice) { EXPECT_EQ(Choose({{100, 1}}), 0); }
+
+TEST(LaneChoiceTest, TakesTheDeviceWithTheFewestBytes) {
+  EXPECT_EQ(Choose({{300, 2}, {100, 1}, {200, 2}}), 1);
+}
+
+TEST(LaneChoiceTest, PassesOverADeviceWithoutAFreeLane) {
+  EXPECT_EQ(Choose({{0, 0}, {300, 1}, {200, 1}}), 2);
+}
+
+TEST(LaneChoiceTest, TakesTheFirstOfEquals) { EXPECT_EQ(Choose({{0, 0}, {5, 1}, {5, 2}}), 1); }
+
+TEST(LaneChoiceTest, SaysSoWhenNoLaneIsFree) {
+  EXPECT_EQ(Choose({{0, 0}, {0, 0}}), -1);
+  EXPECT_EQ(Choose({}), -1);
+}
+
+}  // namespace
+}  // namespace swiglu::server

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Builds and runs the project in consumer/ against an installed package, as a user of the libraries would.
+#
+#   check_consumer.sh INSTALLED FOLDER [CMAKE_ARGUMENT...]
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+installed=$1 folder=$2
+shift 2
+rm -rf "$folder"
+cmake -G Ninja -S "$here/consumer" -B "$folder" -DCMAKE_PREFIX_PATH="$installed" "$@"
+cmake --build "$folder"
+"$folder/kernels_consumer"
+"$folder/client_consumer"

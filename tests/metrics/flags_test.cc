@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The command line: every default, every flag with good and bad values, and the sentences.
+#include "server/flags.h"
+
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "server/log/log.h"
+#include "server/memory_limit.h"
+#include "version/version.h"
+
+namespace swiglu::server {
+namespace {
+
+std::variant<Flags, EarlyExit> Parse(std::initializer_list<const char*> arguments) {
+  std::vector<const char*> argv = {"swiglu-server"};
+  argv.insert(argv.end(), arguments);
+  return ParseFlags(static_cast<int>(argv.size()), argv.data());
+}
+
+Flags Good(std::initializer_list<const char*> arguments) {
+  const std::variant<Flags, EarlyExit> parsed = Parse(arguments);
+  if (const EarlyExit* exit = std::get_if<EarlyExit>(&parsed)) {
+    ADD_FAILURE() << exit->text;
+    return {};
+  }
+  return std::get<Flags>(parsed);
+}
+
+// The sentence of a mistake.
+std::string Bad(std::initializer_list<const char*> arguments) {
+  const std::variant<Flags, EarlyExit> parsed = Parse(arguments);
+  const EarlyExit* exit = std::get_if<EarlyExit>(&parsed);
+  if (exit == nullptr) return "no mistake";
+  EXPECT_EQ(exit->code, 2);
+  EXPECT_EQ(exit->text.find('\n'), exit->text.size() - 1) << "not one line: " << exit->text;
+  return exit->text.substr(0, exit->text.size() - 1);
+}
+
+TEST(FlagsTest, DefaultsAreTheDocumentedOnes) {
+  const Flags flags = Good({});
+  EXPECT_EQ(flags.grpc_address, "127.0.0.1:8001");
+  EXPECT_EQ(flags.metrics_address, "127.0.0.1:8002");
+  EXPECT_EQ(flags.device, DeviceKind::kAuto);
+  EXPECT_TRUE(flags.devices.empty());
+  EXPECT_EQ(flags.lanes_per_device, 0);
+  EXPECT_GE(flags.io_threads, 1);
+  EXPECT_LE(flags.io_threads, 4);
+  EXPECT_EQ(flags.memory_budget_bytes, MemoryLimitBytes() / 4);
+  EXPECT_EQ(flags.max_request_bytes, 2147483647);
+  EXPECT_EQ(flags.max_queued_requests, 4096);
+  EXPECT_EQ(flags.drain_delay, absl::ZeroDuration());
+  EXPECT_EQ(flags.drain_timeout, absl::Seconds(30));
+  EXPECT_EQ(flags.log_level, "info");
+  EXPECT_EQ(flags.log_format, "text");
+  EXPECT_FALSE(flags.health.has_value());
+}
+
+TEST(FlagsTest, EveryFlagIsRead) {
+  const Flags flags = Good(
+      {"--grpc_address=unix:/run/swiglu.sock", "--metrics_address=[::1]:0", "--device=cuda",
+       "--devices=3,0", "--lanes_per_device=4", "--io_threads=8", "--memory_budget_bytes=2GiB",
+       "--max_request_bytes=64MiB", "--max_queued_requests=7", "--drain_delay=1m30s",
+       "--drain_timeout=500ms", "--log_level=warning", "--log_format=json", "--health=liveness"});
+  EXPECT_EQ(flags.grpc_address, "unix:/run/swiglu.sock");
+  EXPECT_EQ(flags.metrics_address, "[::1]:0");
+  EXPECT_EQ(flags.device, DeviceKind::kCuda);
+  EXPECT_EQ(flags.devices, (std::vector<int>{3, 0}));
+  EXPECT_EQ(flags.lanes_per_device, 4);
+  EXPECT_EQ(flags.io_threads, 8);
+  EXPECT_EQ(flags.memory_budget_bytes, int64_t{2} << 30);
+  EXPECT_EQ(flags.max_request_bytes, 64 << 20);
+  EXPECT_EQ(flags.max_queued_requests, 7);
+  EXPECT_EQ(flags.drain_delay, absl::Seconds(90));
+  EXPECT_EQ(flags.drain_timeout, absl::Milliseconds(500));
+  EXPECT_EQ(flags.log_level, "warning");
+  EXPECT_EQ(flags.log_format, "json");
+  EXPECT_EQ(flags.health, "liveness");
+}
+
+TEST(FlagsTest, ValueMayBeTheNextArgument) {
+  const Flags flags = Good({"--io_threads", "3", "--metrics_address", "", "--device", "cpu"});
+  EXPECT_EQ(flags.io_threads, 3);
+  EXPECT_EQ(flags.metrics_address, "");
+  EXPECT_EQ(flags.device, DeviceKind::kCpu);
+}
+
+TEST(FlagsTest, LastValueOfARepeatedFlagCounts) {
+  EXPECT_EQ(Good({"--io_threads=3", "--io_threads=5"}).io_threads, 5);
+}
+
+TEST(FlagsTest, EachParsingStartsFromTheDefaults) {
+  EXPECT_EQ(Good({"--max_queued_requests=9", "--health=x"}).max_queued_requests, 9);
+  EXPECT_FALSE(Good({}).health.has_value());
+  Bad({"--max_queued_requests=10", "--io_threads=0"});
+  EXPECT_EQ(Good({}).max_queued_requests, 4096);
+}
+
+TEST(FlagsTest, HealthTakesAnOptionalService) {
+  EXPECT_EQ(Good({"--health"}).health, "");
+  EXPECT_EQ(Good({"--health="}).health, "");
+  // The next flag is not its value.
+  const Flags flags = Good({"--health", "--grpc_address=localhost:1"});
+  EXPECT_EQ(flags.health, "");
+  EXPECT_EQ(flags.grpc_address, "localhost:1");
+  EXPECT_EQ(Bad({"--health", "liveness"}),
+            "swiglu-server: unexpected argument 'liveness': only flags are taken, see --help");
+}
+
+TEST(FlagsTest, EdgesOfEveryRangeAreValid) {
+  Good({"--lanes_per_device=0", "--io_threads=1", "--memory_budget_bytes=1",
+        "--max_request_bytes=1", "--max_queued_requests=1", "--drain_delay=0", "--drain_timeout=0s",
+        "--devices=0"});
+  Good({"--lanes_per_device=64", "--io_threads=256", "--memory_budget_bytes=9223372036854775807",
+        "--max_request_bytes=2147483647", "--max_queued_requests=1000000", "--drain_delay=24h",
+        "--drain_timeout=24h", "--devices=all"});
+  for (const char* level : {"debug", "info", "warning", "error"}) {
+    EXPECT_EQ(Good({"--log_level", level}).log_level, level);
+    EXPECT_TRUE(logging::SetLevel(level));
+  }
+  for (const char* format : {"json", "text"}) {
+    EXPECT_EQ(Good({"--log_format", format}).log_format, format);
+    EXPECT_TRUE(logging::SetFormat(format));
+  }
+  logging::SetLevel("info");
+}
+
+TEST(FlagsTest, EveryBadValueIsNamedWithWhatIsValid) {
+  const struct {
+    const char* flag;
+    std::vector<const char*> values;
+    const char* valid;
+  } kCases[] = {
+      {"grpc_address",
+       {"", "8001", ":8001", "localhost", "localhost:", "localhost:70000", "localhost:-1",
+        "localhost:x", "::1:8001", "[]:1", "unix:"},
+       "HOST:PORT or unix:/path"},
+      {"metrics_address", {"8002", ":8002", "h:65536", "h:+1", "unix:/x"}, "HOST:PORT or nothing"},
+      {"device", {"", "gpu", "CPU"}, "auto, cpu or cuda"},
+      {"devices",
+       {"", "-1", "0,", "a", "0,0", "0 1"},
+       "all or different numbers from 0 on, as in 0,1"},
+      {"lanes_per_device", {"", "-1", "65", "two", "1.5"}, "a number from 0 to 64"},
+      {"io_threads", {"0", "257", "-3", "99999999999", ""}, "a number from 1 to 256"},
+      {"memory_budget_bytes",
+       {"0", "-1", "", "1MB", "GiB", "9223372036854775808"},
+       "1 or more bytes, as in 1073741824, 512MiB or 2GiB"},
+      {"max_request_bytes",
+       {"0", "2GiB", "2147483648", "x"},
+       "1 to 2147483647 bytes, as in 1048576 or 64MiB"},
+      {"max_queued_requests", {"0", "-1", "1000001", "many"}, "a number from 1 to 1000000"},
+      {"drain_delay",
+       {"-1s", "5", "", "soon", "inf", "25h"},
+       "a time from 0s to 24h, as in 500ms or 1m30s"},
+      {"drain_timeout", {"-1s", "5", "inf"}, "a time from 0s to 24h, as in 500ms or 1m30s"},
+      {"log_level", {"", "loud", "INFO"}, "debug, info, warning or error"},
+      {"log_format", {"", "xml"}, "text or json"},
+      {"version", {"maybe"}, "nothing, true or false"},
+      {"help", {"please"}, "nothing, true or false"},
+  };
+  for (const auto& test : kCases) {
+    for (const char* value : test.values) {
+      EXPECT_EQ(Bad({absl::StrCat("--", test.flag, "=", value).c_str()}),
+                absl::StrCat("swiglu-server: --", test.flag, "=", value, ": want ", test.valid));
+    }
+  }
+}
+
+TEST(FlagsTest, UnknownFlagsAndArgumentsAreNamed) {
+  EXPECT_EQ(Bad({"--port=1"}), "swiglu-server: unknown flag '--port', see --help");
+  EXPECT_EQ(Bad({"--nohelp"}), "swiglu-server: unknown flag '--nohelp', see --help");
+  EXPECT_EQ(Bad({"--flagfile=x"}), "swiglu-server: unknown flag '--flagfile', see --help");
+  for (const char* argument : {"serve", "-h", "--", "-", ""}) {
+    EXPECT_EQ(Bad({argument}), absl::StrCat("swiglu-server: unexpected argument '", argument,
+                                            "': only flags are taken, see --help"));
+  }
+}
+
+TEST(FlagsTest, MissingValueIsAMistake) {
+  EXPECT_EQ(Bad({"--io_threads"}),
+            "swiglu-server: --io_threads needs a value: want a number from 1 to 256");
+}
+
+TEST(FlagsTest, OddTextIsShownOnOneLineAndCut) {
+  EXPECT_EQ(Bad({"--log_level=a\nb\x1b"}),
+            "swiglu-server: --log_level=a\\nb\\x1b: want debug, info, warning or error");
+  EXPECT_LT(Bad({("--log_level=" + std::string(100'000, 'x')).c_str()}).size(), 300u);
+}
+
+TEST(FlagsTest, VersionIsOneLineAndExitsWithZero) {
+  const EarlyExit exit = std::get<EarlyExit>(Parse({"--version"}));
+  EXPECT_EQ(exit.code, 0);
+  EXPECT_EQ(exit.text, absl::StrCat("swiglu-server ", kVersion, " (commit ", kCommit, ", cuda ",
+                                    kCudaVersion, ")\n"));
+}
+
+TEST(FlagsTest, HelpNamesEveryFlagWithItsDefault) {
+  const EarlyExit exit = std::get<EarlyExit>(Parse({"--io_threads=7", "--help"}));
+  EXPECT_EQ(exit.code, 0);
+  for (const char* line :
+       {"--grpc_address=127.0.0.1:8001\n", "--metrics_address=127.0.0.1:8002\n", "--device=auto\n",
+        "--devices=all\n", "--lanes_per_device=0\n",
+        "--io_threads=", "--memory_budget_bytes=", "--max_request_bytes=2147483647\n",
+        "--max_queued_requests=4096\n", "--drain_delay=0\n", "--drain_timeout=30s\n",
+        "--log_level=info\n", "--log_format=text\n", "--health\n", "--version\n", "--help\n"}) {
+    EXPECT_TRUE(absl::StrContains(exit.text, absl::StrCat("  ", line))) << line << " is not in\n"
+                                                                        << exit.text;
+  }
+}
+
+TEST(FlagsTest, MistakesComeBeforeHelp) {
+  EXPECT_EQ(Bad({"--help", "--io_threads=0"}),
+            "swiglu-server: --io_threads=0: want a number from 1 to 256");
+}
+
+TEST(ByteSizeTest, ReadsNumbersAndUnits) {
+  EXPECT_EQ(ParseByteSize("0"), 0);
+  EXPECT_EQ(ParseByteSize("1024"), 1024);
+  EXPECT_EQ(ParseByteSize("3KiB"), 3072);
+  EXPECT_EQ(ParseByteSize("64MiB"), 67108864);
+  EXPECT_EQ(ParseByteSize("2GiB"), 2147483648);
+  EXPECT_EQ(ParseByteSize("1TiB"), 1099511627776);
+  EXPECT_EQ(ParseByteSize("9223372036854775807"), std::numeric_limits<int64_t>::max());
+  EXPECT_EQ(ParseByteSize("8388607TiB"), int64_t{8388607} << 40);
+}
+
+TEST(ByteSizeTest, RefusesEverythingElse) {
+  for (const char* text :
+       {"", "KiB", "-1", "+1", " 1", "1 ", "1 KiB", "1kib", "1K", "1MB", "1.5GiB", "0x10", "1e6",
+        "GiB2", "9223372036854775808", "8388608TiB", "1KiBKiB"}) {
+    EXPECT_FALSE(ParseByteSize(text).has_value()) << text;
+  }
+}
+
+TEST(ByteSizeTest, WritesWhatItReadsBack) {
+  EXPECT_EQ(FormatByteSize(0), "0");
+  EXPECT_EQ(FormatByteSize(1023), "1023");
+  EXPECT_EQ(FormatByteSize(1024), "1KiB");
+  EXPECT_EQ(FormatByteSize(1536 << 10), "1536KiB");
+  EXPECT_EQ(FormatByteSize(int64_t{5} << 30), "5GiB");
+}
+
+}  // namespace
+}  // namespace swiglu::server

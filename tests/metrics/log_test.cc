@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The log: levels, both formats, what is escaped, the rate limit and CHECK.
+#include "server/log/log.h"
+
+#include <chrono>
+#include <regex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace swiglu::logging {
+namespace {
+
+using std::chrono::seconds;
+
+// Captures stderr, and leaves the log as it is at start.
+class LogTest : public testing::Test {
+ protected:
+  void TearDown() override {
+    SetLevel("info");
+    SetFormat("text");
+  }
+
+  template <typename Function>
+  static std::string Logged(Function function) {
+    testing::internal::CaptureStderr();
+    function();
+    return testing::internal::GetCapturedStderr();
+  }
+
+  // What follows the timestamp.
+  static std::string WithoutTime(const std::string& line) {
+    return line.size() < 25 ? line : line.substr(25);
+  }
+};
+
+TEST_F(LogTest, TextLineHasTimeLevelAndMessage) {
+  const std::string line = Logged([] { LOG(INFO, "listening on {}:{}", "localhost", 8001); });
+  EXPECT_TRUE(std::regex_match(
+      line,
+      std::regex(
+          "\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{3}Z I listening on localhost:8001\n")))
+      << line;
+}
+
+TEST_F(LogTest, EveryLevelHasItsLetter) {
+  SetLevel("debug");
+  EXPECT_EQ(WithoutTime(Logged([] { LOG(DEBUG, "a"); })), "D a\n");
+  EXPECT_EQ(WithoutTime(Logged([] { LOG(INFO, "a"); })), "I a\n");
+  EXPECT_EQ(WithoutTime(Logged([] { LOG(WARNING, "a"); })), "W a\n");
+  EXPECT_EQ(WithoutTime(Logged([] { LOG(ERROR, "a"); })), "E a\n");
+}
+
+TEST_F(LogTest, LinesBelowTheLevelAreDroppedAndNotEvaluated) {
+  int evaluated = 0;
+  EXPECT_EQ(Logged([&] { LOG(DEBUG, "{}", ++evaluated); }), "");
+  EXPECT_TRUE(SetLevel("error"));
+  EXPECT_EQ(Logged([&] { LOG(WARNING, "{}", ++evaluated); }), "");
+  EXPECT_EQ(evaluated, 0);
+  EXPECT_EQ(WithoutTime(Logged([&] { LOG(ERROR, "{}", ++evaluated); })), "E 1\n");
+}
+
+TEST_F(LogTest, UnknownLevelsAndFormatsAreRefused) {
+  EXPECT_FALSE(SetLevel("INFO"));
+  EXPECT_FALSE(SetLevel(""));
+  EXPECT_FALSE(SetFormat("xml"));
+  EXPECT_TRUE(Enabled(Level::kInfo));
+  EXPECT_FALSE(Enabled(Level::kDebug));
+}
+
+TEST_F(LogTest, StringsOfAllKindsAreTaken) {
+  const absl::string_view view = "view";
+  const std::string string = "string";
+  const char array[] = "array";
+  EXPECT_EQ(WithoutTime(Logged([&] {
+              LOG(INFO, "{} {:>5} {} {}", string, view, array, std::string_view("std"));
+            })),
+            "I string  view array std\n");
+}
+
+TEST_F(LogTest, MessageInTextStaysOnOneLine) {
+  EXPECT_EQ(WithoutTime(Logged([] { LOG(INFO, "{}", "a\nb\r\t\x1b[31m \"q\" \\ \xff \xc3\xbc"); })),
+            "I a\\nb\\r\\t\\u001b[31m \"q\" \\ \xEF\xBF\xBD \xc3\xbc\n");
+}
+
+TEST_F(LogTest, JsonLineIsOneObjectWithEverythingEscaped) {
+  SetFormat("json");
+  const std::string line =
+      Logged([] { LOG(WARNING, "{}", "say \"hi\" \\ \n\t\r\b\x7f \xff\xc0\xaf \xc3\xbc"); });
+  ASSERT_EQ(line.back(), '\n');
+  EXPECT_EQ(line.find('\n'), line.size() - 1);
+  const nlohmann::json object = nlohmann::json::parse(line);
+  EXPECT_EQ(object.size(), 3u);
+  EXPECT_EQ(object["level"], "warning");
+  EXPECT_EQ(object["msg"],
+            "say \"hi\" \\ \n\t\r\b\x7f \xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD \xc3\xbc");
+  EXPECT_TRUE(std::regex_match(object["ts"].get<std::string>(),
+                               std::regex("\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{3}Z")));
+}
+
+TEST_F(LogTest, EveryInvalidUtf8FormIsReplaced) {
+  SetFormat("json");
+  // A lone continuation, overlong forms, a surrogate, past U+10FFFF, cut short.
+  for (const char* bytes : {"\x80", "\xc1\x81", "\xe0\x80\x80", "\xed\xa0\x80", "\xf0\x80\x80\x80",
+                            "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xe2\x82"}) {
+    const std::string line = Logged([&] { LOG(INFO, "{}", bytes); });
+    const nlohmann::json object = nlohmann::json::parse(line, nullptr, false);
+    ASSERT_FALSE(object.is_discarded()) << line;
+    EXPECT_EQ(object["msg"].get<std::string>().substr(0, 3), "\xEF\xBF\xBD");
+  }
+}
+
+TEST_F(LogTest, MacrosAreSingleStatements) {
+  const bool yes = true;
+  EXPECT_EQ(WithoutTime(Logged([&] {
+              if (yes)
+                LOG(INFO, "then");
+              else
+                LOG(INFO, "else");
+            })),
+            "I then\n");
+}
+
+TEST_F(LogTest, RateLimitLetsOneThroughAndTellsHowManyItHeldBack) {
+  std::string last;
+  const auto log = [](std::chrono::nanoseconds interval) {
+    LOG_EVERY(WARNING, interval, "queue is full: {} requests", 4096);
+  };
+  EXPECT_EQ(WithoutTime(Logged([&] {
+              for (int i = 0; i < 8; ++i) log(std::chrono::hours(1));
+            })),
+            "W queue is full: 4096 requests\n");
+  // The same place in the code, allowed again.
+  EXPECT_EQ(WithoutTime(Logged([&] { log(seconds(0)); })),
+            "W queue is full: 4096 requests (7 like this suppressed)\n");
+  EXPECT_EQ(WithoutTime(Logged([&] { log(seconds(0)); })), "W queue is full: 4096 requests\n");
+}
+
+TEST(RateLimiterTest, AdmitsAgainOnceTheIntervalIsOver) {
+  const RateLimiter::TimePoint start{seconds(1000)};
+  RateLimiter limiter;
+  EXPECT_EQ(limiter.Admit(start, seconds(2)), 0);
+  EXPECT_EQ(limiter.Admit(start, seconds(2)), -1);
+  EXPECT_EQ(limiter.Admit(start + std::chrono::milliseconds(1999), seconds(2)), -1);
+  EXPECT_EQ(limiter.Admit(start + seconds(2), seconds(2)), 2);
+  EXPECT_EQ(limiter.Admit(start + seconds(3), seconds(2)), -1);
+  EXPECT_EQ(limiter.Admit(start + seconds(9), seconds(2)), 1);
+}
+
+TEST(RateLimiterTest, OfManyThreadsOneIsAdmitted) {
+  RateLimiter limiter;
+  std::atomic<int> admitted{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 1000; ++i) {
+        if (limiter.Admit(RateLimiter::TimePoint(seconds(5)), seconds(1)) >= 0) ++admitted;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(admitted, 1);
+  EXPECT_EQ(limiter.Admit(RateLimiter::TimePoint(seconds(6)), seconds(1)), 3999);
+}
+
+TEST(CheckDeathTest, FailureNamesPlaceAndExpression) {
+  CHECK(1 + 1 == 2);
+  const int answer = 41;
+  EXPECT_DEATH(CHECK(answer == 42),
+               "E .*tests/metrics/log_test.cc:[0-9]+: check failed: answer == 42");
+}
+
+TEST(CheckDeathTest, IsHeardAtEveryLevel) {
+  SetLevel("error");
+  EXPECT_DEATH(CHECK(false), "check failed: false");
+  SetLevel("info");
+}
+
+}  // namespace
+}  // namespace swiglu::logging

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which report adds to which series, seen on the page; and that nothing else moves.
+#include "server/metrics/prometheus_observer.h"
+
+#include <chrono>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/metrics/parsed_page.h"
+
+namespace swiglu::server {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+
+const Model& Fp16Forward() { return GetModel(Op::kForward, Dtype::kFp16); }
+
+class PrometheusObserverTest : public testing::Test {
+ protected:
+  // Every series that is not 0.
+  std::map<std::string, double> Moved() const {
+    std::map<std::string, double> moved;
+    for (const auto& [series, value] : ParsePage(Serialize(observer_.Collect())).values) {
+      if (value != 0) moved[series] = value;
+    }
+    return moved;
+  }
+  double Value(const std::string& series) const {
+    const ParsedPage page = ParsePage(Serialize(observer_.Collect()));
+    const auto found = page.values.find(series);
+    return found == page.values.end() ? -1 : found->second;
+  }
+
+  PrometheusObserver observer_;
+};
+
+TEST_F(PrometheusObserverTest, NothingHasMovedAtTheStart) { EXPECT_TRUE(Moved().empty()); }
+
+TEST_F(PrometheusObserverTest, RefusedRequestCountsItsCodeAndItsBytesAlone) {
+  RequestRecord record;
+  record.model = &GetModel(Op::kBackward, Dtype::kBf16);
+  record.code = absl::StatusCode::kInvalidArgument;
+  record.bytes_in = 300;
+  record.num_elements = 7;
+  record.receive = milliseconds(1);
+  observer_.RequestFinished(record);
+  EXPECT_EQ(
+      Moved(),
+      (std::map<std::string, double>{
+          {"swiglu_requests_total{code=\"INVALID_ARGUMENT\",model=\"swiglu_backward_bf16\"}", 1},
+          {"swiglu_request_bytes_total{direction=\"in\"}", 300},
+      }));
+}
+
+TEST_F(PrometheusObserverTest, RequestsOfUnknownModelsAreCountedTogether) {
+  RequestRecord record;
+  record.code = absl::StatusCode::kNotFound;
+  observer_.RequestFinished(record);
+  observer_.RequestFinished(record);
+  observer_.RequestSent(nullptr, microseconds(15), microseconds(5));
+  EXPECT_EQ(Value("swiglu_requests_total{code=\"NOT_FOUND\",model=\"unknown\"}"), 2);
+  EXPECT_EQ(Value("swiglu_request_duration_seconds_count{model=\"unknown\"}"), 1);
+}
+
+TEST_F(PrometheusObserverTest, EveryCodeHasItsName) {
+  const std::map<absl::StatusCode, std::string> names = {
+      {absl::StatusCode::kOk, "OK"},
+      {absl::StatusCode::kCancelled, "CANCELLED"},
+      {absl::StatusCode::kUnknown, "UNKNOWN"},
+      {absl::StatusCode::kInvalidArgument, "INVALID_ARGUMENT"},
+      {absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED"},
+      {absl::StatusCode::kNotFound, "NOT_FOUND"},
+      {absl::StatusCode::kAlreadyExists, "ALREADY_EXISTS"},
+      {absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED"},
+      {absl::StatusCode::kResourceExhausted, "RESOURCE_EXHAUSTED"},
+      {absl::StatusCode::kFailedPrecondition, "FAILED_PRECONDITION"},
+      {absl::StatusCode::kAborted, "ABORTED"},
+      {absl::StatusCode::kOutOfRange, "OUT_OF_RANGE"},
+      {absl::StatusCode::kUnimplemented, "UNIMPLEMENTED"},
+      {absl::StatusCode::kInternal, "INTERNAL"},
+      {absl::StatusCode::kUnavailable, "UNAVAILABLE"},
+      {absl::StatusCode::kDataLoss, "DATA_LOSS"},
+      {absl::StatusCode::kUnauthenticated, "UNAUTHENTICATED"},
+  };
+  for (const auto& [code, name] : names) {
+    RequestRecord record;
+    record.code = code;
+    observer_.RequestFinished(record);
+    EXPECT_EQ(Value("swiglu_requests_total{code=\"" + name + "\",model=\"unknown\"}"), 1);
+  }
+  RequestRecord odd;
+  odd.code = static_cast<absl::StatusCode>(99);
+  observer_.RequestFinished(odd);
+  EXPECT_EQ(Value("swiglu_requests_total{code=\"UNKNOWN\",model=\"unknown\"}"), 2);
+}
+
+TEST_F(PrometheusObserverTest, ServedRequestCountsBytesElementsAndPhases) {
+  RequestRecord record;
+  record.model = &Fp16Forward();
+  record.bytes_in = 1000;
+  record.bytes_out = 500;
+  record.num_elements = 250;
+  record.receive = milliseconds(1);
+  record.queue = milliseconds(2);
+  record.copy_in = milliseconds(3);
+  record.compute = milliseconds(4);
+  record.copy_out = milliseconds(5);
+  observer_.RequestFinished(record);
+  observer_.RequestSent(record.model, milliseconds(21), milliseconds(6));
+
+  EXPECT_EQ(Value("swiglu_requests_total{code=\"OK\",model=\"swiglu_forward_fp16\"}"), 1);
+  EXPECT_EQ(Value("swiglu_request_bytes_total{direction=\"in\"}"), 1000);
+  EXPECT_EQ(Value("swiglu_request_bytes_total{direction=\"out\"}"), 500);
+  EXPECT_EQ(Value("swiglu_elements_total{model=\"swiglu_forward_fp16\"}"), 250);
+  const std::vector<std::pair<std::string, double>> phases = {
+      {"receive", 0.001}, {"queue", 0.002},    {"copy_in", 0.003},
+      {"compute", 0.004}, {"copy_out", 0.005}, {"send", 0.006}};
+  for (const auto& [phase, seconds] : phases) {
+    const std::string labels = "{model=\"swiglu_forward_fp16\",phase=\"" + phase + "\"}";
+    EXPECT_EQ(Value("swiglu_phase_duration_seconds_count" + labels), 1) << phase;
+    EXPECT_DOUBLE_EQ(Value("swiglu_phase_duration_seconds_sum" + labels), seconds) << phase;
+  }
+  EXPECT_DOUBLE_EQ(Value("swiglu_request_duration_seconds_sum{model=\"swiglu_forward_fp16\"}"),
+                   0.021);
+}
+
+TEST_F(PrometheusObserverTest, DurationsFallIntoTheirBuckets) {
+  for (const auto total :
+       {microseconds(9), microseconds(10), microseconds(11), microseconds(20'000'000)}) {
+    observer_.RequestSent(&Fp16Forward(), total, microseconds(0));
+  }
+  const auto bucket = [&](const std::string& bound) {
+    return Value("swiglu_request_duration_seconds_bucket{le=\"" + bound +
+                 "\",model=\"swiglu_forward_fp16\"}");
+  };
+  EXPECT_EQ(bucket("1e-05"), 2);
+  EXPECT_EQ(bucket("2e-05"), 3);
+  EXPECT_EQ(bucket("10"), 3);
+  EXPECT_EQ(bucket("+Inf"), 4);
+}
+
+TEST_F(PrometheusObserverTest, BatchCountsItsPathAndSize) {
+  BatchRecord record;
+  record.op = Op::kBackward;
+  record.dtype = Dtype::kFp32;
+  record.num_requests = 3;
+  record.num_elements = 5000;
+  record.execution.path = Path::kMapped;
+  observer_.BatchFinished(record);
+  EXPECT_EQ(Value("swiglu_batches_total{dtype=\"fp32\",op=\"backward\",path=\"mapped\"}"), 1);
+  EXPECT_EQ(Value("swiglu_batch_requests_sum"), 3);
+  EXPECT_EQ(Value("swiglu_batch_requests_bucket{le=\"2\"}"), 0);
+  EXPECT_EQ(Value("swiglu_batch_requests_bucket{le=\"4\"}"), 1);
+  EXPECT_EQ(Value("swiglu_batch_elements_bucket{le=\"4096\"}"), 0);
+  EXPECT_EQ(Value("swiglu_batch_elements_bucket{le=\"16384\"}"), 1);
+}
+
+TEST_F(PrometheusObserverTest, EveryPathHasItsName) {
+  const std::vector<std::pair<Path, std::string>> paths = {{Path::kCpu, "cpu"},
+                                                           {Path::kMapped, "mapped"},
+                                                           {Path::kStaged, "staged"},
+                                                           {Path::kRegion, "region"}};
+  for (const auto& [path, name] : paths) {
+    BatchRecord record;
+    record.execution.path = path;
+    observer_.BatchFinished(record);
+    EXPECT_EQ(Value("swiglu_batches_total{dtype=\"fp16\",op=\"forward\",path=\"" + name + "\"}"),
+              1);
+  }
+}
+
+TEST_F(PrometheusObserverTest, EveryRejectionHasItsName) {
+  const std::vector<std::pair<Rejection, std::string>> reasons = {
+      {Rejection::kQueueFull, "queue_full"}, {Rejection::kBudget, "budget"},
+      {Rejection::kTooLarge, "too_large"},   {Rejection::kDeadline, "deadline"},
+      {Rejection::kCancelled, "cancelled"},  {Rejection::kDraining, "draining"},
+      {Rejection::kInvalid, "invalid"}};
+  for (const auto& [reason, name] : reasons) {
+    observer_.RequestRejected(reason);
+    EXPECT_EQ(Value("swiglu_rejected_total{reason=\"" + name + "\"}"), 1);
+  }
+}
+
+TEST_F(PrometheusObserverTest, DeviceErrorsAreCountedByDeviceAndKind) {
+  observer_.AddDevice(0);
+  observer_.AddDevice(0);
+  observer_.AddDevice(kCpuDevice);
+  observer_.DeviceFailed(0, DeviceError::kSticky);
+  observer_.DeviceFailed(0, DeviceError::kOutOfMemory);
+  observer_.DeviceFailed(0, DeviceError::kOutOfMemory);
+  observer_.DeviceFailed(5, DeviceError::kOther);  // one that was not announced
+  EXPECT_EQ(Moved(), (std::map<std::string, double>{
+                         {"swiglu_device_errors_total{device=\"0\",kind=\"sticky\"}", 1},
+                         {"swiglu_device_errors_total{device=\"0\",kind=\"out_of_memory\"}", 2},
+                         {"swiglu_device_errors_total{device=\"5\",kind=\"other\"}", 1},
+                     }));
+  EXPECT_EQ(Value("swiglu_device_errors_total{device=\"cpu\",kind=\"other\"}"), 0);
+}
+
+TEST_F(PrometheusObserverTest, ReportsFromManyThreadsAllCount) {
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([this] {
+      RequestRecord record;
+      record.model = &Fp16Forward();
+      record.num_elements = 2;
+      for (int i = 0; i < 1000; ++i) {
+        observer_.RequestFinished(record);
+        observer_.RequestSent(record.model, microseconds(1), microseconds(1));
+        if (i % 250 == 0) observer_.Collect();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(Value("swiglu_elements_total{model=\"swiglu_forward_fp16\"}"), 8000);
+  EXPECT_EQ(Value("swiglu_request_duration_seconds_count{model=\"swiglu_forward_fp16\"}"), 4000);
+}
+
+}  // namespace
+}  // namespace swiglu::server

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Encoded answers, read back with the generated parser; and who keeps the tensors alive until when.
+#include "server/rpc/infer_encoder.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "grpc/grpc.h"
+#include "gtest/gtest.h"
+#include "tests/rpc/requests.h"
+
+namespace swiglu::server {
+namespace {
+
+using inference::ModelInferResponse;
+using inference::ModelStreamInferResponse;
+
+// A finished request: a plan, and results in memory that reports its end.
+struct Finished {
+  explicit Finished(const std::string& model_name, std::vector<int64_t> shape) {
+    plan.model = FindModel(model_name);
+    plan.shape = std::move(shape);
+    plan.num_elements = NumElements(plan.shape);
+    plan.tensor_bytes = plan.num_elements * ElementBytes(plan.model->dtype);
+    const size_t size = static_cast<size_t>(plan.tensor_bytes);
+    owner = std::make_shared<std::string>();
+    for (int k = 0; k < kMaxTensors; ++k) owner->append(size, static_cast<char>('a' + k));
+    for (int k = 0; k < kMaxTensors; ++k) {
+      outputs[k] = reinterpret_cast<std::byte*>(owner->data()) + size * k;
+    }
+  }
+
+  EncodedMessage Encode(const std::string& id) const {
+    return EncodeInferResponse(plan, id, outputs, owner);
+  }
+
+  InferPlan plan;
+  std::shared_ptr<std::string> owner;
+  std::array<std::byte*, kMaxTensors> outputs;
+};
+
+std::string Bytes(const EncodedMessage& message) {
+  const std::string bytes = Concatenate(message.slices);
+  EXPECT_EQ(bytes.size(), message.size_bytes);
+  return bytes;
+}
+
+ModelInferResponse Parse(const EncodedMessage& message) {
+  ModelInferResponse response;
+  EXPECT_TRUE(response.ParseFromString(Bytes(message)));
+  return response;
+}
+
+class InferEncoderTest : public testing::Test {
+ protected:
+  // Slices run their ends on the library's executor.
+  InferEncoderTest() { grpc_init(); }
+  ~InferEncoderTest() override { grpc_shutdown(); }
+};
+
+TEST_F(InferEncoderTest, ListsEveryOutputWithItsBytes) {
+  Finished finished(kBackwardBf16, {2, 3});
+  finished.plan.outputs = {0, 1, 2};
+  const ModelInferResponse response = Parse(finished.Encode("my id"));
+  EXPECT_EQ(response.model_name(), "swiglu_backward_bf16");
+  EXPECT_EQ(response.model_version(), "1");
+  EXPECT_EQ(response.id(), "my id");
+  EXPECT_EQ(response.parameters_size(), 0);
+  ASSERT_EQ(response.outputs_size(), 3);
+  ASSERT_EQ(response.raw_output_contents_size(), 3);
+  const char* names[] = {"h", "df", "de"};
+  for (int k = 0; k < 3; ++k) {
+    EXPECT_EQ(response.outputs(k).name(), names[k]);
+    EXPECT_EQ(response.outputs(k).datatype(), "BF16");
+    ASSERT_EQ(response.outputs(k).shape_size(), 2);
+    EXPECT_EQ(response.outputs(k).shape(0), 2);
+    EXPECT_EQ(response.outputs(k).shape(1), 3);
+    EXPECT_FALSE(response.outputs(k).has_contents());
+    EXPECT_EQ(response.raw_output_contents(k), std::string(12, static_cast<char>('a' + k)));
+  }
+}
+
+TEST_F(InferEncoderTest, KeepsTheOrderAskedFor) {
+  Finished finished(kBackwardBf16, {1});
+  finished.plan.outputs = {2, 0};
+  const ModelInferResponse response = Parse(finished.Encode(""));
+  ASSERT_EQ(response.outputs_size(), 2);
+  EXPECT_EQ(response.outputs(0).name(), "de");
+  EXPECT_EQ(response.outputs(1).name(), "h");
+  ASSERT_EQ(response.raw_output_contents_size(), 2);
+  EXPECT_EQ(response.raw_output_contents(0), "cc");
+  EXPECT_EQ(response.raw_output_contents(1), "aa");
+}
+
+TEST_F(InferEncoderTest, GivesAnEmptyEntryForAnEmptyTensor) {
+  Finished finished(kBackwardBf16, {4, 0});
+  finished.plan.outputs = {0, 1, 2};
+  const ModelInferResponse response = Parse(finished.Encode("x"));
+  EXPECT_EQ(response.outputs_size(), 3);
+  ASSERT_EQ(response.raw_output_contents_size(), 3);
+  for (const std::string& raw : response.raw_output_contents()) EXPECT_TRUE(raw.empty());
+  EXPECT_EQ(response.outputs(2).shape(0), 4);
+  EXPECT_EQ(response.outputs(2).shape(1), 0);
+}
+
+TEST_F(InferEncoderTest, GivesRankZeroNoDims) {
+  Finished finished(kForwardFp32, {});
+  finished.plan.outputs = {0};
+  const ModelInferResponse response = Parse(finished.Encode("x"));
+  EXPECT_EQ(response.outputs(0).shape_size(), 0);
+  EXPECT_EQ(response.raw_output_contents(0), "aaaa");
+}
+
+TEST_F(InferEncoderTest, WritesLengthsOfEverySize) {
+  for (const int64_t size : {1, 63, 64, 127, 8191, 8192, 16384, 1 << 20, 1 << 21}) {
+    Finished finished(kForwardFp16, {size});
+    finished.plan.outputs = {0};
+    const ModelInferResponse response = Parse(finished.Encode("x"));
+    EXPECT_EQ(response.raw_output_contents(0).size(), static_cast<size_t>(2 * size));
+    EXPECT_EQ(ResponseTensorBytes(finished.plan), 2 * size);
+  }
+}
+
+TEST_F(InferEncoderTest, SendsTensorsFromWhereTheyLie) {
+  Finished finished(kForwardFp16, {4});
+  finished.plan.outputs = {0};
+  const EncodedMessage message = finished.Encode("x");
+  bool found = false;
+  for (const grpc::Slice& slice : message.slices) {
+    found |= slice.begin() == reinterpret_cast<const uint8_t*>(finished.outputs[0]);
+  }
+  EXPECT_TRUE(found);
+}
+
+TEST_F(InferEncoderTest, LetsTheOwnerGoAfterTheLastSlice) {
+  Finished finished(kBackwardBf16, {5});
+  finished.plan.outputs = {0, 1, 2};
+  std::weak_ptr<std::string> alive = finished.owner;
+  {
+    EncodedMessage message = finished.Encode("x");
+    finished.owner.reset();
+    EXPECT_FALSE(alive.expired());
+    grpc::ByteBuffer buffer = message.ToByteBuffer();
+    while (!message.slices.empty()) {
+      message.slices.pop_back();
+      EXPECT_FALSE(alive.expired());
+    }
+    buffer.Clear();
+    EXPECT_TRUE(alive.expired());
+  }
+}
+
+TEST_F(InferEncoderTest, HoldsNothingForAnEmptyTensor) {
+  Finished finished(kForwardFp16, {0});
+  finished.plan.outputs = {0};
+  std::weak_ptr<std::string> alive = finished.owner;
+  const EncodedMessage message = finished.Encode("x");
+  finished.owner.reset();
+  EXPECT_TRUE(alive.expired());
+}
+
+TEST_F(InferEncoderTest, WrapsAnAnswerForAStream) {
+  Finished finished(kBackwardBf16, {1000});
+  finished.plan.outputs = {1, 2};
+  const ModelInferResponse plain = Parse(finished.Encode("an id"));
+  ModelStreamInferResponse wrapped;
+  ASSERT_TRUE(wrapped.ParseFromString(Bytes(WrapForStream(finished.Encode("an id")))));
+  EXPECT_EQ(wrapped.error_message(), "");
+  EXPECT_EQ(wrapped.infer_response().SerializeAsString(), plain.SerializeAsString());
+}
+
+TEST_F(InferEncoderTest, ReportsAnErrorOnAStream) {
+  ModelStreamInferResponse response;
+  const std::string bytes = Bytes(EncodeStreamError({"a model", "an id"}, "it broke"));
+  ASSERT_TRUE(response.ParseFromString(bytes));
+  ModelStreamInferResponse expected;
+  expected.set_error_message("it broke");
+  expected.mutable_infer_response()->set_model_name("a model");
+  expected.mutable_infer_response()->set_id("an id");
+  EXPECT_EQ(bytes, expected.SerializeAsString());
+}
+
+}  // namespace
+}  // namespace swiglu::server

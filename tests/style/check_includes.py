@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# Fails on an #include that the layering forbids: every folder lists what it may include, anything else is an error. Calls
+# go one way, from rpc by way of batching to device and kernels, and this is what keeps it so.
+import pathlib
+import re
+import sys
+
+import source_tree
+
+# What an included path is, by its beginning. The first match counts.
+KINDS = [
+    (r"(cuda|nvml|driver_types|math_constants|cooperative_groups|device_launch)[\w/]*\.h$|(cub|thrust|cuda|nv)/", "cuda"),
+    (r"(sys|net|netinet|arpa|linux)/", "std"),
+    (r"(unistd|fcntl|signal|poll|time|netdb|errno|string|pthread|sched|dlfcn|malloc|stdint|stddef|stdlib|stdio)\.h$", "std"),
+    (r"(imm|x86|cpuid)\w*\.h$", "std"),
+    (r"[a-z_0-9]+$", "std"),
+    (r"absl/", "absl"),
+    (r"(grpc|grpcpp)/", "grpc"),
+    (r"google/protobuf/", "protobuf"),
+    (r"proto/\w+(\.grpc)?\.pb\.h$", "proto"),
+    (r"prometheus/", "prometheus"),
+    (r"(spdlog|fmt)/", "spdlog"),
+    (r"nlohmann/", "json"),
+    (r"hwy/", "hwy"),
+    (r"version/version\.h$", "version"),
+    (r"server/(log|batching|device|metrics|rpc)/", None),  # the folder's own name
+    (r"server/\w+\.h$", "server"),
+    (r"kernels/", "kernels"),
+    (r"client/files/", "files"),
+    (r"client/", "client"),
+]
+
+# What the files of a folder may include; the longest folder that holds a file counts.
+ALLOWED = {
+    "kernels": "std cuda hwy kernels",
+    "server/log": "std spdlog log",
+    "server/batching": "std absl log batching",
+    "server/device": "std absl log batching device kernels cuda",
+    "server/metrics": "std absl log batching metrics prometheus version",
+    "server/rpc": "std absl log batching rpc grpc protobuf proto version",
+    "server": "std absl log batching device metrics rpc server grpc protobuf proto version",
+    "client": "std absl grpc protobuf proto client files json version",
+    "client/files": "std absl json client files",
+}
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')
+
+
+def kind_of(root, included):
+    """Returns what `included` is, or "unknown". The public headers, "swiglu/...", belong to the folder that holds them."""
+    if included.startswith("swiglu/"):
+        for folder in ("kernels", "client"):
+            if (root / folder / "include" / included).is_file():
+                return folder
+        return "unknown"
+    for pattern, kind in KINDS:
+        match = re.match(pattern, included)
+        if match:
+            return kind or match.group(1)
+    return "unknown"
+
+
+def rule_for(path):
+    """Returns the folder whose rule holds for `path`, or None."""
+    folders = [str(parent) for parent in path.parents]
+    return next((folder for folder in folders if folder in ALLOWED), None)
+
+
+def violations(root):
+    """Returns a sentence for every include below `root` that is not allowed where it stands."""
+    root = pathlib.Path(root)
+    found = []
+    for path in source_tree.cpp_files(root):
+        folder = rule_for(path)
+        if folder is None:
+            continue
+        for number, line in enumerate((root / path).read_text().splitlines(), 1):
+            match = INCLUDE.match(line)
+            if not match:
+                continue
+            kind = kind_of(root, match.group(1))
+            if kind not in ALLOWED[folder].split():
+                found.append(f'{path}:{number}: {folder} may not include "{match.group(1)}" ({kind})')
+    return found
+
+
+if __name__ == "__main__":
+    found = violations(sys.argv[1])
+    print("\n".join(found))
+    sys.exit(1 if found else 0)
