@@ -53,7 +53,11 @@ absl::Status PrepareUnix(const std::string& address, const std::string& path) {
   }
   struct stat info {};
   if (::lstat(path.c_str(), &info) != 0) {
-    return errno == ENOENT ? absl::OkStatus() : CannotListen(address, std::strerror(errno));
+    if (errno != ENOENT) return CannotListen(address, std::strerror(errno));
+    // Nothing is there, which is fine in a folder that takes a new file.
+    const std::string folder = path.substr(0, path.rfind('/') + 1);
+    if (::access(folder.empty() ? "." : folder.c_str(), W_OK | X_OK) == 0) return absl::OkStatus();
+    return CannotListen(address, std::strerror(errno));
   }
   if (!S_ISSOCK(info.st_mode)) return CannotListen(address, "a file that is no socket is there");
   std::memcpy(name.sun_path, path.data(), path.size());
