@@ -47,10 +47,6 @@ absl::StatusOr<HostPort> Split(const std::string& address) {
   return split;
 }
 
-std::string Reason(int error) {
-  return error == EADDRINUSE ? "address in use" : std::strerror(error);
-}
-
 // A socket that listens on `where`, or errno.
 struct Opened {
   FileDescriptor socket;
@@ -119,7 +115,7 @@ absl::StatusOr<ListenSockets> Listen(const std::string& address) {
   for (addrinfo* where = found; where != nullptr; where = where->ai_next) {
     SetPort(*where, listening.port);
     Opened opened = Open(*where);
-    if (opened.error == EADDRINUSE) return cannot(Reason(opened.error));
+    if (opened.error == EADDRINUSE) return cannot(std::strerror(opened.error));
     if (opened.error != 0) {
       error = opened.error;
       continue;
@@ -127,7 +123,7 @@ absl::StatusOr<ListenSockets> Listen(const std::string& address) {
     listening.port = PortOf(opened.socket);
     listening.sockets.push_back(std::move(opened.socket));
   }
-  if (listening.sockets.empty()) return cannot(Reason(error));
+  if (listening.sockets.empty()) return cannot(std::strerror(error));
   return listening;
 }
 

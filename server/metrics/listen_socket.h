@@ -39,7 +39,7 @@ struct ListenSockets {
 // Listens on `address`: `HOST:PORT`, where HOST is a name, an IPv4 address or an IPv6 address in
 // brackets, and port 0 takes a free one. Resolving a name may block. On error nothing is left open:
 // INVALID_ARGUMENT where `address` is not such an address, else FAILED_PRECONDITION: "cannot listen
-// on 127.0.0.1:8002: address in use".
+// on 127.0.0.1:8002: Address already in use".
 absl::StatusOr<ListenSockets> Listen(const std::string& address);
 
 }  // namespace swiglu::server

@@ -180,11 +180,11 @@ TEST(MetricsServerTest, EndsWithConnectionsOpenAndFreesThePort) {
 TEST(MetricsServerTest, PortInUseIsOneClearSentence) {
   const auto server = Start("127.0.0.1:0", [] { return std::string(); });
   const std::string address = absl::StrCat("127.0.0.1:", server->port());
-  EXPECT_EQ(ErrorOf(address),
-            absl::StrCat("FAILED_PRECONDITION: cannot listen on ", address, ": address in use"));
+  EXPECT_EQ(ErrorOf(address), absl::StrCat("FAILED_PRECONDITION: cannot listen on ", address,
+                                           ": Address already in use"));
   const std::string name = absl::StrCat("localhost:", server->port());
-  EXPECT_EQ(ErrorOf(name),
-            absl::StrCat("FAILED_PRECONDITION: cannot listen on ", name, ": address in use"));
+  EXPECT_EQ(ErrorOf(name), absl::StrCat("FAILED_PRECONDITION: cannot listen on ", name,
+                                        ": Address already in use"));
 }
 
 TEST(MetricsServerTest, AddressOfAnotherMachineIsAnError) {

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# A gRPC client out of the standard library, as small as a test can do with: calls of one connection, HTTP/2 frames as they
+# are, and nothing that keeps a caller from sending what no real client would send.
+import re
+import socket
+import struct
+import urllib.parse
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
+WATCH = "/grpc.health.v1.Health/Watch"
+
+# gRPC's codes that the tests name.
+OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE = 0, 3, 8, 14
+
+DATA, HEADERS, RST_STREAM, SETTINGS, PING = 0, 1, 3, 4, 6
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
+INITIAL_WINDOW_SIZE = 4
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+STATIC_TABLE_SIZE = 61
+
+
+def frame(kind, flags, stream, payload=b""):
+    """One HTTP/2 frame."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def connect(address):
+    """Opens a socket to HOST:PORT or unix:/path."""
+    if address.startswith("unix:"):
+        opened = socket.socket(socket.AF_UNIX)
+        opened.connect(address.removeprefix("unix:"))
+    else:
+        host, _, port = address.rpartition(":")
+        opened = socket.create_connection((host, int(port)))
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    opened.settimeout(60)
+    return opened
+
+
+class Call:
+    """One call: what has come of its answer."""
+
+    def __init__(self, connection, stream):
+        self._connection = connection
+        self._stream = stream
+        self.headers = []  # in order, those of the trailers last
+        self.data = b""
+        self.ended = False
+
+    def send(self, message, last=True, announced=None):
+        """Sends a message; `announced` replaces its length in front of it."""
+        length = len(message) if announced is None else announced
+        payload = b"\0" + struct.pack(">I", length) + message
+        self._connection.send(frame(DATA, END_STREAM if last else 0, self._stream, payload))
+
+    def reset(self):
+        """Cancels the call."""
+        self._connection.send(frame(RST_STREAM, 0, self._stream, struct.pack(">I", 8)))
+
+    def wait_for_headers(self):
+        """Reads until the server has begun to answer."""
+        while not self.headers:
+            self._connection.read()
+
+    def message(self):
+        """Reads the next message of the answer; None when there is no further one."""
+        while len(self.data) < 5 or len(self.data) < 5 + struct.unpack(">I", self.data[1:5])[0]:
+            if self.ended:
+                return None
+            self._connection.read()
+        end = 5 + struct.unpack(">I", self.data[1:5])[0]
+        message, self.data = self.data[5:end], self.data[end:]
+        return message
+
+    def status(self):
+        """Reads to the end of the call; returns its code and sentence."""
+        while not self.ended:
+            self._connection.read()
+        headers = dict(self.headers)
+        if "grpc-status" not in headers:
+            raise ConnectionError("the server reset the call")
+        return int(headers["grpc-status"]), urllib.parse.unquote(headers.get("grpc-message", ""))
+
+
+class Connection:
+    """A connection with its calls. Windows are not minded: messages are far below 64 KiB."""
+
+    def __init__(self, address, window_bytes=65535):
+        """Connects; the server may send `window_bytes` of each answer."""
+        self._socket = connect(address)
+        self._authority = "localhost" if address.startswith("unix:") else address
+        self._calls = {}
+        self._table = []  # HPACK's dynamic table, newest first
+        self.send(PREFACE)
+        self.set_window(window_bytes)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._socket.close()
+
+    def send(self, data):
+        """Sends bytes as they are."""
+        self._socket.sendall(data)
+
+    def set_window(self, window_bytes):
+        """Lets the server send so much of each answer, those that have begun included."""
+        self.send(frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, window_bytes)))
+
+    def open(self, method, metadata=()):
+        """Begins a call."""
+        headers = [(":method", "POST"), (":scheme", "http"), (":path", method), (":authority", self._authority),
+                   ("content-type", "application/grpc"), ("te", "trailers"), *metadata]
+        # Literals with new names and without index; lengths up to 126 are one byte.
+        block = b"".join(b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+                         for name, value in headers)
+        stream = 2 * len(self._calls) + 1
+        self._calls[stream] = Call(self, stream)
+        self.send(frame(HEADERS, END_HEADERS, stream, block))
+        return self._calls[stream]
+
+    def read(self):
+        """Takes one frame in."""
+        head = self._receive(9)
+        length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
+        stream = int.from_bytes(head[5:], "big") & 0x7FFFFFFF
+        payload = self._receive(length)
+        if kind in (SETTINGS, PING) and not flags & ACK:
+            self.send(frame(kind, ACK, 0, payload if kind == PING else b""))
+        if stream not in self._calls:
+            return
+        call = self._calls[stream]
+        if kind == HEADERS:
+            if flags & (PADDED | PRIORITY) or not flags & END_HEADERS:
+                raise ValueError("headers in a form that this client does not read")
+            call.headers += self._decode(payload)
+        elif kind == DATA:
+            call.data += payload
+        call.ended |= kind == RST_STREAM or (kind in (HEADERS, DATA) and bool(flags & END_STREAM))
+
+    def _receive(self, count):
+        data = b""
+        while len(data) < count:
+            piece = self._socket.recv(count - len(data))
+            if not piece:
+                raise ConnectionError("the server closed the connection")
+            data += piece
+        return data
+
+    def _decode(self, block):
+        """HPACK without Huffman codes and with the names of the static table unknown: gRPC's library needs neither."""
+        headers = []
+        at = 0
+
+        def integer(bits):
+            nonlocal at
+            value = block[at] & ((1 << bits) - 1)
+            at += 1
+            if value < (1 << bits) - 1:
+                return value
+            shift = 0
+            while True:
+                byte = block[at]
+                at += 1
+                value += (byte & 0x7F) << shift
+                shift += 7
+                if byte < 0x80:
+                    return value
+
+        def text():
+            nonlocal at
+            if block[at] & 0x80:
+                raise ValueError("a Huffman code, which this client does not read")
+            length = integer(7)
+            at += length
+            return block[at - length:at].decode()
+
+        def entry(index):
+            if index <= STATIC_TABLE_SIZE:
+                return (f"static-{index}", "")
+            return self._table[index - STATIC_TABLE_SIZE - 1]
+
+        while at < len(block):
+            first = block[at]
+            if first & 0x80:
+                headers.append(entry(integer(7)))
+            elif first & 0xE0 == 0x20:
+                integer(5)  # a new size of the table, which is never full here
+            else:
+                index = integer(6 if first & 0x40 else 4)
+                header = (entry(index)[0] if index else text(), text())
+                headers.append(header)
+                if first & 0x40:
+                    self._table.insert(0, header)
+        return headers
+
+
+def varint(value):
+    """Protobuf's variable-length integer."""
+    out = b""
+    while value >= 0x80:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def field(number, value):
+    """A field of protobuf's type 2: a string, bytes or a message."""
+    data = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def infer_request(model, datatype, shape, tensors, request_id=""):
+    """A ModelInferRequest as bytes; `tensors` maps names to raw bytes."""
+    message = field(1, model) + (field(3, request_id) if request_id else b"")
+    for name in tensors:
+        message += field(5, field(1, name) + field(2, datatype) + field(3, b"".join(map(varint, shape))))
+    return message + b"".join(field(7, raw) for raw in tensors.values())
+
+
+def forward_request(num_elements=4):
+    """A valid request: FP32 forward of zeros."""
+    raw = bytes(4 * num_elements)
+    return infer_request("swiglu_forward_fp32", "FP32", [num_elements], {"e": raw, "g": raw})
+
+
+def infer_once(address, message, metadata=()):
+    """Calls ModelInfer on a connection of its own; returns code and sentence."""
+    with Connection(address) as connection:
+        call = connection.open(INFER, metadata)
+        call.send(message)
+        return call.status()
+
+
+def served_health(message):
+    """The status in a HealthCheckResponse: 1 is SERVING, 2 NOT_SERVING."""
+    match = re.fullmatch(rb"\x08(.)", message, re.DOTALL)
+    return match.group(1)[0] if match else 0

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Starts and stops the two programs for the tests of this folder: a server on free ports whose log lines can be waited for,
+# and runs of a program to its end. Every wait ends with a line, with the process or at a deadline; nothing sleeps.
+import http.client
+import re
+import signal
+import subprocess
+import sys
+import threading
+import unittest
+
+# Far beyond what any step takes, so that only a hang reaches it, under a sanitizer on a busy machine too.
+DEADLINE_S = 60
+
+# The paths of the programs, filled by main().
+SERVER = ""
+CLIENT = ""
+
+
+def main():
+    """Takes --server=PATH and --client=PATH from the command line and runs the tests of the calling module."""
+    global SERVER, CLIENT
+    rest = []
+    for argument in sys.argv:
+        if argument.startswith("--server="):
+            SERVER = argument.partition("=")[2]
+        elif argument.startswith("--client="):
+            CLIENT = argument.partition("=")[2]
+        else:
+            rest.append(argument)
+    unittest.main(argv=rest)
+
+
+def skip(test, reason):
+    """Skips the running test and says why on a line of its own, as tests/style/skip_reasons.py reads it."""
+    print(f"skipped: {reason}", flush=True)
+    test.skipTest(reason)
+
+
+def run(program, *arguments, **options):
+    """Runs a program to its end and returns subprocess's CompletedProcess, with text."""
+    return subprocess.run([program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=DEADLINE_S, **options)
+
+
+def probe_health(address, service=None):
+    """Runs `swiglu-server --health` against `address`."""
+    return run(SERVER, "--health" if service is None else f"--health={service}", f"--grpc_address={address}")
+
+
+class Server:
+    """A running server. As a context manager it ends with the block, whatever the block did."""
+
+    def __init__(self, *flags):
+        """Starts the server on free ports of this machine and on the CPU, unless `flags` say otherwise."""
+        defaults = ("--grpc_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0", "--device=cpu")
+        self._process = subprocess.Popen([SERVER, *defaults, *flags], stdin=subprocess.DEVNULL,
+                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self._changed = threading.Condition()
+        self._lines = []
+        self._ended = False
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    @property
+    def log(self):
+        """The lines so far."""
+        with self._changed:
+            return list(self._lines)
+
+    @property
+    def address(self):
+        """Where it serves gRPC, as a client takes it. Waits until it does."""
+        return self.wait_for(r"serving gRPC on (\S+)$").group(1)
+
+    @property
+    def metrics_port(self):
+        """The port of the metrics page. Waits until it is open."""
+        return int(self.wait_for(r"metrics on http://127\.0\.0\.1:(\d+)/metrics$").group(1))
+
+    def wait_for(self, pattern):
+        """Waits for a log line that matches `pattern` and returns the match."""
+        def found():
+            return next(filter(None, (re.search(pattern, line) for line in self._lines)), None)
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or found(), DEADLINE_S)
+            if not found():
+                raise AssertionError(f"no line like '{pattern}' in the server's log:\n" + "\n".join(self._lines))
+            return found()
+
+    def signal(self, number):
+        """Sends a signal."""
+        self._process.send_signal(number)
+
+    def exit_code(self):
+        """Waits for the end and returns the exit code; afterwards the log is complete."""
+        code = self._process.wait(DEADLINE_S)
+        self._reader.join(DEADLINE_S)
+        return code
+
+    def stop(self):
+        """Sends SIGTERM and returns the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.exit_code()
+
+    def is_running(self):
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def kill(self):
+        """Ends the process, if it has not ended, without a word."""
+        self._process.kill()
+        self.exit_code()
+        self._process.stderr.close()
+
+    def get(self, path="/metrics", method="GET"):
+        """Asks the metrics port for a page; returns the response, read, and its text."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=DEADLINE_S)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            return response, response.read().decode()
+        finally:
+            connection.close()
+
+    def metric(self, name, **labels):
+        """Returns the value of one series of the metrics page."""
+        page = self.get()[1]
+        for line in page.splitlines():
+            series, _, value = line.rpartition(" ")
+            if series.partition("{")[0] == name and dict(re.findall(r'(\w+)="([^"]*)"', series)) == labels:
+                return float(value)
+        raise AssertionError(f"no series {name} with {labels} on the page")
+
+    def _read_log(self):
+        for line in self._process.stderr:
+            with self._changed:
+                self._lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
