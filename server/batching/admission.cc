@@ -31,9 +31,9 @@ bool Admission::Raise(std::atomic<int64_t>& counter, int64_t amount, int64_t lim
   return true;
 }
 
-absl::variant<Ticket, Rejection> Admission::Admit(int64_t bytes) {
+absl::variant<Ticket, Rejection> Admission::Admit(int64_t bytes, int64_t charged_bytes) {
   if (draining()) return Rejection::kDraining;
-  if (bytes > options_.memory_budget_bytes) return Rejection::kTooLarge;
+  if (bytes > options_.memory_budget_bytes - charged_bytes) return Rejection::kTooLarge;
   if (!Raise(queued_, 1, options_.max_queued_requests)) return Rejection::kQueueFull;
   Ticket ticket(this, Charge());
   if (!Raise(used_bytes_, bytes, options_.memory_budget_bytes)) return Rejection::kBudget;

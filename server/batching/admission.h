@@ -95,8 +95,9 @@ class Admission {
   Admission& operator=(const Admission&) = delete;
 
   // A place in the queue and `bytes` of the budget, or why not: kDraining, kQueueFull, kBudget (the
-  // budget is in use) or kTooLarge (it could never fit). On a rejection nothing is held.
-  absl::variant<Ticket, Rejection> Admit(int64_t bytes);
+  // budget is in use) or kTooLarge (it could never fit beside the `charged_bytes` that the same
+  // request has charged already). On a rejection nothing more is held.
+  absl::variant<Ticket, Rejection> Admit(int64_t bytes, int64_t charged_bytes = 0);
 
   // Counts a message that gRPC has handed over already: it is there, so this cannot fail.
   Charge ChargeReceived(int64_t bytes);

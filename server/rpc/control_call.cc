@@ -8,24 +8,13 @@
 namespace swiglu::server {
 
 void ControlCall::OnMessage(grpc::ByteBuffer message) {
-  if (finished_) return;
   absl::StatusOr<grpc::ByteBuffer> response = (*method_)(std::move(message));
-  if (!response.ok()) return Finish(response.status());
-  finished_ = true;
+  if (!response.ok()) return call_->Finish(response.status());
   call_->WriteAndFinish(*response);
 }
 
-void ControlCall::OnNoMessage() { Finish(errors::Malformed("request", "the call has no message")); }
-
-void ControlCall::OnServerEvent(ServerEvent event) {
-  // One whose message is still missing is not waited for.
-  if (event == ServerEvent::kDraining) Finish(errors::Draining());
-}
-
-void ControlCall::Finish(const absl::Status& status) {
-  if (finished_) return;
-  finished_ = true;
-  call_->Finish(status);
+void ControlCall::OnNoMessage() {
+  call_->Finish(errors::Malformed("request", "the call has no message"));
 }
 
 }  // namespace swiglu::server

@@ -25,14 +25,12 @@ class ControlCall final : public CallHandler {
   void OnNoMessage() override;
   void OnWritten(bool) override {}
   void OnGone(bool) override {}
-  void OnServerEvent(ServerEvent event) override;
+  // It is answered while the server drains too: health least of all may fail then.
+  void OnServerEvent(ServerEvent) override {}
 
  private:
-  void Finish(const absl::Status& status);
-
   Call* const call_;
   const ControlMethod* const method_;
-  bool finished_ = false;
 };
 
 // Ends a call with a fixed error, unread.

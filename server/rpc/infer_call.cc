@@ -22,19 +22,22 @@ void InferCall::OnStart() {
 }
 
 void InferCall::OnMessage(grpc::ByteBuffer message) {
-  has_message_ = true;
+  if (state_ != State::kAwaitingMessage) return;
+  state_ = State::kStarted;
   token_ = ActiveRequests::Token(active_);
   service_->Start(std::move(message), {call_->started(), call_->Deadline(), cancelled_},
                   [this, call = call_->shared_from_this()](InferReply reply) { Answer(reply); });
 }
 
 void InferCall::OnNoMessage() {
-  if (!refused_) Refuse(errors::Malformed("ModelInferRequest", "the call has no message"));
+  if (state_ != State::kAwaitingMessage) return;
+  Refuse(errors::Malformed("ModelInferRequest", "the call has no message"));
+  state_ = State::kMissing;
 }
 
 void InferCall::OnWritten(bool ok) {
   const Clock::time_point now = Clock::now();
-  if (ok && has_message_) {
+  if (ok && state_ == State::kStarted) {
     observer_->RequestSent(model_, now - call_->started(), now - answered_);
   }
   token_ = ActiveRequests::Token();
@@ -42,21 +45,24 @@ void InferCall::OnWritten(bool ok) {
 
 void InferCall::OnGone(bool cancelled) {
   if (cancelled) cancelled_->store(true, std::memory_order_relaxed);
-  if (has_message_) return;
-  if (cancelled) {
+  if (state_ == State::kStarted) return;
+  // A refusal of ours stands; a message that is missing has its reason here.
+  if (cancelled && state_ != State::kRefused) {
     refusal_ = Clock::now() >= call_->Deadline()
                    ? absl::DeadlineExceededError("deadline passed before the message")
                    : absl::CancelledError("cancelled by the caller before its message");
   }
+  state_ = State::kRefused;
   service_->ReportUnstarted(refusal_, call_->started());
 }
 
 void InferCall::OnServerEvent(ServerEvent event) {
-  if (event == ServerEvent::kDraining && !has_message_ && !refused_) Refuse(errors::Draining());
+  if (event != ServerEvent::kDraining || state_ != State::kAwaitingMessage) return;
+  Refuse(errors::Draining());
 }
 
 void InferCall::Refuse(absl::Status status) {
-  refused_ = true;
+  state_ = State::kRefused;
   refusal_ = std::move(status);
   call_->Finish(refusal_);
 }

@@ -27,6 +27,13 @@ class InferCall final : public CallHandler {
   void OnServerEvent(ServerEvent event) override;
 
  private:
+  enum class State {
+    kAwaitingMessage,
+    kStarted,  // the message is there: its answer ends the call
+    kRefused,  // ended without its message; one that still comes is dropped
+    kMissing,  // likewise, because the caller sent none
+  };
+
   // Ends the call before its message came.
   void Refuse(absl::Status status);
   // Any thread.
@@ -38,9 +45,8 @@ class InferCall final : public CallHandler {
   Observer* const observer_;
 
   const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
-  bool has_message_ = false;
-  bool refused_ = false;
-  absl::Status refusal_;
+  State state_ = State::kAwaitingMessage;
+  absl::Status refusal_;  // of kRefused and kMissing
   // Set by Answer, read once the answer is written.
   ActiveRequests::Token token_;
   const Model* model_ = nullptr;

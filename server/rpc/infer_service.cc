@@ -123,13 +123,16 @@ absl::Status InferService::AdmitAndCopy(Inference& inference) {
   request.deadline = inference.context.deadline;
   if (plan.timeout.has_value()) {
     const Clock::time_point now = Clock::now();
-    // Compared as a distance: `now` plus a huge timeout would overflow.
-    if (request.deadline - now > *plan.timeout) request.deadline = now + *plan.timeout;
+    // Compared as a distance, in the coarser unit: a huge timeout overflows a time point, and
+    // nanoseconds too.
+    const auto left = std::chrono::duration_cast<std::chrono::microseconds>(request.deadline - now);
+    if (left > *plan.timeout) request.deadline = now + *plan.timeout;
   }
-  auto admitted = admission_->Admit(slab_bytes);
+  const int64_t bytes_in = inference.record.bytes_in;
+  auto admitted = admission_->Admit(slab_bytes, bytes_in);
   if (auto* reason = absl::get_if<Rejection>(&admitted)) {
     observer_->RequestRejected(*reason);
-    return ToStatus(*reason, slab_bytes);
+    return ToStatus(*reason, slab_bytes + bytes_in);
   }
   request.ticket = std::move(absl::get<Ticket>(admitted));
   request.model = plan.model;

@@ -4,13 +4,16 @@
 // gRPC library are here and nowhere else.
 #include "server/rpc/rpc_server.h"
 
+#include <grpc/grpc.h>
 #include <unistd.h>
 
 #include <list>
 #include <thread>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "grpcpp/alarm.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
@@ -25,6 +28,14 @@ constexpr int kPostedAccepts = 32;
 
 // Streams of one connection that are served at once; a client's further calls wait on its own side.
 constexpr int kMaxStreamsPerConnection = 1024;
+
+// Keeps the gRPC library up until the process ends. When its last user goes it waits for pollers of
+// its own, which after a large message sleep for ten seconds: a drained server would exit that
+// late.
+void KeepLibrary() {
+  static const bool kept = (grpc_init(), true);
+  (void)kept;
+}
 
 }  // namespace
 
@@ -45,8 +56,14 @@ class RpcServer::Worker final : public Call::Home {
     posted->alarm.Set(queue_.get(), gpr_now(GPR_CLOCK_MONOTONIC), static_cast<Event*>(posted));
   }
 
-  // REQUIRES: the server is shut down.
+  // Waits for the last call, then ends the thread. REQUIRES: the server is shut down.
   void Join() {
+    {
+      const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return num_calls_ == 0; };
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(&none));
+    }
+    // A call that began something on a queue which is shut down would end the process.
     queue_->Shutdown();
     thread_.join();
   }
@@ -71,7 +88,19 @@ class RpcServer::Worker final : public Call::Home {
     grpc::Alarm alarm;
   };
 
-  void PostAccept() { std::make_shared<Call>(this)->Accept(&server_->service_, queue_.get()); }
+  void PostAccept() {
+    CountCalls(1);
+    const CallPtr call(new Call(this), [this](Call* ended) {
+      delete ended;
+      CountCalls(-1);
+    });
+    call->Accept(&server_->service_, queue_.get());
+  }
+
+  void CountCalls(int64_t amount) {
+    absl::MutexLock lock(&mutex_);
+    num_calls_ += amount;
+  }
 
   void Deliver(ServerEvent event) {
     for (const CallPtr& call : live_calls_) call->handler().OnServerEvent(event);
@@ -88,6 +117,11 @@ class RpcServer::Worker final : public Call::Home {
   // Touched by the thread alone.
   std::list<CallPtr> live_calls_;
   std::thread thread_;
+
+  absl::Mutex mutex_;
+  // Those that exist, waiting for their headers, live, or over but still owned by a request that is
+  // not done.
+  int64_t num_calls_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions options,
@@ -96,6 +130,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions opt
   absl::Status usable = PrepareListenAddress(options.address);
   if (!usable.ok()) return usable;
 
+  KeepLibrary();
   auto server = std::unique_ptr<RpcServer>(new RpcServer(router));
   grpc::ServerBuilder builder;
   int port = 0;

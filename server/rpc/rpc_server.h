@@ -41,7 +41,7 @@ class RpcServer {
   // Where it listens, with the port that was taken.
   const std::string& address() const { return address_; }
 
-  // Tells every live call. Returns before they have heard it.
+  // Tells every live call. Returns before they have heard it. REQUIRES: `Shutdown` was not called.
   void Broadcast(ServerEvent event);
 
   // Takes no new call; gives live ones `grace` to end, then cancels them; ends the threads. Blocks

@@ -21,13 +21,15 @@ void StreamInferCall::OnMessage(grpc::ByteBuffer message) {
   {
     absl::MutexLock lock(&mutex_);
     reading_ = false;
+    // It crossed the end of the call: nobody can be told of it.
+    if (finished_) return;
     ++num_unanswered_;
   }
   service_->Start(std::move(message), {Clock::now(), call_->Deadline(), cancelled_},
                   [this, call = call_->shared_from_this(), token = ActiveRequests::Token(active_)](
                       InferReply reply) mutable { OnReply(std::move(reply), std::move(token)); });
   absl::MutexLock lock(&mutex_);
-  if (num_unanswered_ < kMaxUnanswered && !reading_ && !broken_ && !finished_) {
+  if (num_unanswered_ < kMaxUnanswered && !draining_ && !broken_) {
     reading_ = true;
     call_->Read();
   }

@@ -77,11 +77,13 @@ class CountingSlabPool final : public SlabPool {
   std::atomic<int> num_live_{0};
 };
 
-// One lane that holds every batch until it is told how to end it. The outputs are the inputs: it
-// computes nothing. Thread-safe.
+// Holds every batch until it is told how to end it. The outputs are the inputs: it computes
+// nothing. Thread-safe.
 class HoldingExecutor final : public Executor {
  public:
-  int num_lanes() const override { return 1; }
+  explicit HoldingExecutor(int num_lanes = 1) : num_lanes_(num_lanes) {}
+
+  int num_lanes() const override { return num_lanes_; }
   int max_segments() const override { return 256; }
   void Run(const Batch& batch, Done done) override {
     absl::ReleasableMutexLock lock(&mutex_);
@@ -97,19 +99,20 @@ class HoldingExecutor final : public Executor {
   SlabPool& slab_pool() override { return slab_pool_; }
   std::string description() const override { return "holding"; }
 
-  // Waits until a batch is held. False if none comes.
-  bool AwaitHeld() {
-    const auto held = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !held_.empty(); };
+  // Waits until so many batches are held. False if they do not come.
+  bool AwaitHeld(size_t count = 1) {
+    const auto held = [this, count]()
+                          ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return held_.size() >= count; };
     absl::MutexLock lock(&mutex_);
     return mutex_.AwaitWithTimeout(absl::Condition(&held), kPatience);
   }
-  // Ends the batch that is held. REQUIRES: there is one.
-  void Complete(absl::Status status = absl::OkStatus()) {
+  // Ends the oldest batch that is held, or the one at `index`. REQUIRES: there is one.
+  void Complete(absl::Status status = absl::OkStatus(), size_t index = 0) {
     Done done;
     {
       absl::MutexLock lock(&mutex_);
-      done = std::move(held_.front());
-      held_.erase(held_.begin());
+      done = std::move(held_[index]);
+      held_.erase(held_.begin() + index);
     }
     Execution execution;
     execution.status = std::move(status);
@@ -136,6 +139,7 @@ class HoldingExecutor final : public Executor {
   CountingSlabPool& counting_pool() { return slab_pool_; }
 
  private:
+  const int num_lanes_;
   CountingSlabPool slab_pool_;
   std::atomic<bool> healthy_{true};
   mutable absl::Mutex mutex_;
