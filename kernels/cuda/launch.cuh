@@ -6,6 +6,9 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdint>
 #include <span>
 
 #include "kernels/check_segments.h"
@@ -16,30 +19,79 @@
 
 namespace swiglu::internal {
 
+// The kernels of one dtype.
+template <Dtype kDtype, class Entry, int kCapacity>
+const void* KernelFor(const SegmentTable<Entry, kCapacity>& table) {
+  if constexpr (kCapacity == 1) {
+    return reinterpret_cast<const void*>(SegmentKernel<kDtype, Entry>);
+  } else {
+    return table.is_alike
+               ? reinterpret_cast<const void*>(TableKernel<kDtype, Entry, kCapacity, false>)
+               : reinterpret_cast<const void*>(TableKernel<kDtype, Entry, kCapacity, true>);
+  }
+}
+
 template <class Entry, int kCapacity>
-const void* KernelFor(Dtype dtype) {
+const void* KernelFor(Dtype dtype, const SegmentTable<Entry, kCapacity>& table) {
   switch (dtype) {
     case Dtype::kFp16:
-      return reinterpret_cast<const void*>(SwigluKernel<Dtype::kFp16, Entry, kCapacity>);
+      return KernelFor<Dtype::kFp16>(table);
     case Dtype::kBf16:
-      return reinterpret_cast<const void*>(SwigluKernel<Dtype::kBf16, Entry, kCapacity>);
+      return KernelFor<Dtype::kBf16>(table);
     case Dtype::kFp32:
-      return reinterpret_cast<const void*>(SwigluKernel<Dtype::kFp32, Entry, kCapacity>);
+      return KernelFor<Dtype::kFp32>(table);
   }
   return nullptr;
+}
+
+// The traits of the current device, nothing where they cannot be had. Asks for them once per
+// device.
+inline DeviceTraits CurrentDevice() {
+  static std::array<std::atomic<uint64_t>, 64> known{};  // shared_bytes, compute_capability; or 0
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= static_cast<int>(known.size())) return {};
+  uint64_t packed = known[device].load(std::memory_order_relaxed);
+  if (packed == 0) {
+    int capability = 0, shared_bytes = 0;
+    if (cudaDeviceGetAttribute(&capability, cudaDevAttrComputeCapabilityMajor, device) !=
+            cudaSuccess ||
+        cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor,
+                               device) != cudaSuccess) {
+      return {};
+    }
+    packed = static_cast<uint64_t>(shared_bytes) << 32 | static_cast<uint32_t>(capability);
+    known[device].store(packed, std::memory_order_relaxed);
+  }
+  return {static_cast<int>(packed & 0xFFFFFFFFu), static_cast<int>(packed >> 32)};
 }
 
 template <class Entry, int kCapacity, class Segment>
 cudaError_t LaunchTable(Dtype dtype, std::span<const Segment> segments, const LaunchLimits& limits,
                         cudaStream_t stream) {
   SegmentTable<Entry, kCapacity> table;
-  const Grid grid = PlanLaunch(segments, ElementBytes(dtype), limits.max_blocks, table);
+  const DeviceTraits device = CurrentDevice();
+  const Grid grid = PlanLaunch(segments, ElementBytes(dtype), limits.max_blocks, device, table);
+  // The kernel for one segment has a block for each tile, and aligned slots.
+  if constexpr (kCapacity == 1) {
+    if (grid.num_blocks != table.num_tiles || !table.is_alike) {
+      return LaunchTable<Entry, 16>(dtype, segments, limits, stream);
+    }
+  }
   if (grid.num_blocks == 0) return cudaSuccess;
-  void* arguments[] = {&table};
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(grid.num_blocks);
+  config.blockDim = dim3(grid.threads_per_block);
+  config.dynamicSmemBytes = grid.shared_bytes;
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = StartsEarly(device) ? 1 : 0;
+  void* arguments[] = {kCapacity == 1 ? static_cast<void*>(table.entries) : &table};
   // The call itself says whether it launched. cudaGetLastError would also return, and clear, an
   // error that an earlier call has left.
-  return cudaLaunchKernel(KernelFor<Entry, kCapacity>(dtype), dim3(grid.num_blocks),
-                          dim3(grid.threads_per_block), arguments, 0, stream);
+  return cudaLaunchKernelExC(&config, KernelFor(dtype, table), arguments);
 }
 
 template <class Segment>

@@ -22,29 +22,30 @@ namespace swiglu::internal {
 
 inline constexpr int kSlotBytes = 16;
 
-// The `shift` of a segment whose pointers do not agree modulo 16.
-inline constexpr int kUnalike = -1;
-
 // A segment as the kernel sees it.
 template <int kInputs, int kOutputs>
 struct TableEntry {
+  static constexpr int kNumTensors = kInputs + kOutputs;
+
   const void* inputs[kInputs];
   void* outputs[kOutputs];
   int64_t num_elements;
   int64_t first_tile;
-  // How many elements lie between the 16-byte boundary at or before each pointer and the pointer
-  // itself: slot i starts at element i * (elements per slot) - shift and is aligned. Or kUnalike.
+  // How many elements lie between the 16-byte boundary at or before the first output and the output
+  // itself: slot i starts at element i * (elements per slot) - shift and is aligned there.
   int shift;
+  // Whether that holds for every pointer of the segment.
+  bool is_alike;
 };
 
 using ForwardEntry = TableEntry<2, 1>;
 using BackwardEntry = TableEntry<3, 3>;
 
 inline ForwardEntry ToEntry(const ForwardSegment& s) {
-  return {{s.e, s.g}, {s.h}, s.num_elements, 0, 0};
+  return {{s.e, s.g}, {s.h}, s.num_elements, 0, 0, false};
 }
 inline BackwardEntry ToEntry(const BackwardSegment& s) {
-  return {{s.dw, s.e, s.g}, {s.h, s.df, s.de}, s.num_elements, 0, 0};
+  return {{s.dw, s.e, s.g}, {s.h, s.df, s.de}, s.num_elements, 0, 0, false};
 }
 
 // All that a kernel is told, passed by value as its parameter. Entries from `num_segments` on are
@@ -53,58 +54,91 @@ template <class Entry, int kCapacity>
 struct SegmentTable {
   int64_t num_tiles;
   int num_segments;
+  bool is_alike;  // all entries are
   Entry entries[kCapacity];
 };
 
-// A grid, as two numbers.
+// What the choice of a launch needs to know of a device.
+struct DeviceTraits {
+  int compute_capability = 0;  // the major number
+  int shared_bytes = 0;        // shared memory of a multiprocessor
+};
+
+// How a kernel is launched.
 struct Grid {
   int num_blocks;
   int threads_per_block;
+  // Dynamic shared memory that a block asks for and does not use: it bounds how many blocks a
+  // multiprocessor runs at once. 0: no bound.
+  int shared_bytes;
 };
 
-// Returns the entry's shift, see TableEntry.
+// Sets the entry's `shift` and `is_alike`, see TableEntry.
 template <int kInputs, int kOutputs>
-int CommonShift(const TableEntry<kInputs, kOutputs>& entry, size_t element_bytes) {
+void AlignSlots(TableEntry<kInputs, kOutputs>& entry, size_t element_bytes) {
   const auto remainder = [](const void* pointer) {
     return reinterpret_cast<uintptr_t>(pointer) % kSlotBytes;
   };
-  const uintptr_t first = remainder(entry.inputs[0]);
+  const uintptr_t first = remainder(entry.outputs[0]);
   const auto agrees = [&](const void* pointer) { return remainder(pointer) == first; };
-  const bool alike = std::all_of(std::begin(entry.inputs), std::end(entry.inputs), agrees) &&
-                     std::all_of(std::begin(entry.outputs), std::end(entry.outputs), agrees);
-  return alike ? static_cast<int>(first / element_bytes) : kUnalike;
+  entry.is_alike = std::all_of(std::begin(entry.inputs), std::end(entry.inputs), agrees) &&
+                   std::all_of(std::begin(entry.outputs), std::end(entry.outputs), agrees);
+  entry.shift = static_cast<int>(first / element_bytes);
 }
 
 // Returns how many slots cover a segment, the partial ones at its ends included.
 inline int64_t NumSlots(int64_t num_elements, int shift, size_t element_bytes) {
   const auto per_slot = static_cast<int64_t>(kSlotBytes / element_bytes);
-  return (num_elements + std::max(shift, 0) + per_slot - 1) / per_slot;
+  return (num_elements + shift + per_slot - 1) / per_slot;
 }
 
-// Returns the block size. On an H100 wide blocks win half a percent once the tensors are large,
-// and small blocks spread small work over more multiprocessors. A bounded grid gets the size that
-// saturates PCIe there.
-inline int ThreadsPerBlock(int64_t num_slots, int max_blocks) {
-  constexpr int64_t kManySlots = int64_t{1} << 19;
-  return max_blocks == 0 && num_slots >= kManySlots ? 1024 : 256;
+// Returns whether a problem of so many slots is worth a bound on resident blocks: below, it fits
+// into a wave of them or two, or into the L2.
+inline bool IsLarge(int num_tensors, int64_t num_slots) {
+  return num_slots >= (num_tensors <= 3 ? int64_t{1} << 18 : int64_t{1} << 20);
 }
+
+// Returns the block size, in threads. Small blocks start soonest and spread small work over more
+// multiprocessors; a bounded grid, which is for host memory, gets enough threads to saturate PCIe.
+inline int ThreadsPerBlock(int max_blocks) { return max_blocks == 0 ? 128 : 256; }
+
+// Returns `Grid::shared_bytes`: a bound for much work in device memory. Threads beyond those that
+// keep the memory busy only spread its accesses over more of its rows: forward, with 3 tensors, is
+// fastest with 1280 threads on a multiprocessor of an H100, backward, with 6, with 896. Other
+// architectures have not been measured and get no bound.
+inline int SharedBytesPerBlock(int num_tensors, int64_t num_slots, int max_blocks,
+                               const DeviceTraits& device) {
+  constexpr int kReservedBytes = 1024;  // what the system takes of each block
+  constexpr int kGranularity = 256;
+  if (max_blocks != 0 || device.compute_capability != 9) return 0;
+  if (!IsLarge(num_tensors, num_slots)) return 0;
+  const int resident_blocks = (num_tensors <= 3 ? 1280 : 896) / ThreadsPerBlock(max_blocks);
+  const int share = device.shared_bytes / resident_blocks - kReservedBytes;
+  return std::max(share, 0) / kGranularity * kGranularity;
+}
+
+// Returns whether kernels may start while the one before them in the stream is still finishing:
+// from Hopper on, where they wait for its results themselves.
+inline bool StartsEarly(const DeviceTraits& device) { return device.compute_capability >= 9; }
 
 // Fills `table` with the segments that have elements, at most kCapacity, and returns the grid for
 // it; no blocks where there are no elements. REQUIRES: the segments have been checked.
 template <class Segment, class Entry, int kCapacity>
 Grid PlanLaunch(std::span<const Segment> segments, size_t element_bytes, int max_blocks,
-                SegmentTable<Entry, kCapacity>& table) {
+                const DeviceTraits& device, SegmentTable<Entry, kCapacity>& table) {
   int64_t num_slots = 0;
   table.num_segments = 0;
+  table.is_alike = true;
   for (const Segment& segment : segments) {
     if (segment.num_elements == 0) continue;
     Entry& entry = table.entries[table.num_segments++];
     entry = ToEntry(segment);
-    entry.shift = CommonShift(entry, element_bytes);
+    AlignSlots(entry, element_bytes);
+    table.is_alike &= entry.is_alike;
     num_slots += NumSlots(entry.num_elements, entry.shift, element_bytes);
   }
 
-  const int threads = ThreadsPerBlock(num_slots, max_blocks);
+  const int threads = ThreadsPerBlock(max_blocks);
   table.num_tiles = 0;
   for (int i = 0; i < table.num_segments; ++i) {
     Entry& entry = table.entries[i];
@@ -113,7 +147,8 @@ Grid PlanLaunch(std::span<const Segment> segments, size_t element_bytes, int max
     table.num_tiles += (slots + threads - 1) / threads;
   }
   const int64_t most_blocks = max_blocks == 0 ? INT_MAX : max_blocks;
-  return {static_cast<int>(std::min(table.num_tiles, most_blocks)), threads};
+  return {static_cast<int>(std::min(table.num_tiles, most_blocks)), threads,
+          SharedBytesPerBlock(Entry::kNumTensors, num_slots, max_blocks, device)};
 }
 
 }  // namespace swiglu::internal

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The one kernel, for forward and backward, all dtypes, one segment or many; arithmetic.cuh has
-// the formulas and launch_plan.h says how work is divided into slots and tiles.
+// The kernels, for forward and backward and all dtypes: one for a single segment, one for a table
+// of them. arithmetic.cuh has the formulas; launch_plan.h says how work is divided into slots and
+// tiles.
 //
 // Shapes: any number of elements per segment, flat. Accumulation: none; float32 inside an element.
 // Bytes moved per element: forward 3, backward 6 times the element, each byte once. One slot of 16
-// bytes per thread and plain accesses reach the memory's limit; cache hints, persistent blocks
-// and bulk copies were each slower on an H100.
+// bytes per thread reaches the memory's limit; more slots per thread, other cache hints, persistent
+// blocks and bulk copies were each slower on an H100. docs/performance.md has the
+// figures.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/cuda/arithmetic.cuh"
 #include "kernels/cuda/launch_plan.h"
+#include "kernels/cuda/realign.cuh"
 #include "swiglu/segment.h"
 
 namespace swiglu::internal {
@@ -22,6 +25,22 @@ inline constexpr int kWordsPerSlot = kSlotBytes / 4;
 // The slot of a segment's tensors in registers, word by word.
 template <int kTensors>
 using Slot = uint32_t[kTensors][kWordsPerSlot];
+
+// Waits until what comes before this kernel in its stream is done and its results can be seen; a
+// kernel may start before that. First thing in every kernel.
+__device__ inline void AwaitEarlierWork() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Lets the next kernel of the stream start, once every block has said so or ended. It waits for
+// this one as above, so this may be said at any time; early, its start costs no time of its own.
+__device__ inline void LetNextKernelStart() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
 
 template <Dtype kDtype, int kInputs, int kOutputs>
 __device__ inline void ComputeSlot(const Slot<kInputs>& inputs, Slot<kOutputs>& outputs) {
@@ -36,7 +55,19 @@ __device__ inline void ComputeSlot(const Slot<kInputs>& inputs, Slot<kOutputs>& 
   }
 }
 
+__device__ inline void ToWords(const uint4& vector, uint32_t (&words)[kWordsPerSlot]) {
+  words[0] = vector.x;
+  words[1] = vector.y;
+  words[2] = vector.z;
+  words[3] = vector.w;
+}
+
+__device__ inline uint4 ToVector(const uint32_t (&words)[kWordsPerSlot]) {
+  return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
 // A slot that lies inside the segment and on a 16-byte boundary, `first` being its first element.
+// Past the L1, which has no use for what is touched once.
 template <Dtype kDtype, int kInputs, int kOutputs>
 __device__ inline void WholeSlot(const TableEntry<kInputs, kOutputs>& entry, int64_t first) {
   using Element = typename Word<kDtype>::Element;
@@ -45,50 +76,86 @@ __device__ inline void WholeSlot(const TableEntry<kInputs, kOutputs>& entry, int
 #pragma unroll
   for (int i = 0; i < kInputs; ++i) {
     const auto* from = static_cast<const Element*>(entry.inputs[i]) + first;
-    const uint4 vector = *reinterpret_cast<const uint4*>(from);
-    inputs[i][0] = vector.x;
-    inputs[i][1] = vector.y;
-    inputs[i][2] = vector.z;
-    inputs[i][3] = vector.w;
+    ToWords(__ldcg(reinterpret_cast<const uint4*>(from)), inputs[i]);
   }
+  LetNextKernelStart();
   ComputeSlot<kDtype, kInputs, kOutputs>(inputs, outputs);
 #pragma unroll
   for (int i = 0; i < kOutputs; ++i) {
     auto* to = static_cast<Element*>(entry.outputs[i]) + first;
-    *reinterpret_cast<uint4*>(to) =
-        make_uint4(outputs[i][0], outputs[i][1], outputs[i][2], outputs[i][3]);
+    __stcg(reinterpret_cast<uint4*>(to), ToVector(outputs[i]));
   }
 }
 
-// As many elements as a slot has, one by one: `first`, `first + stride` and so on, those of them
-// that the segment has. All are read before any is written.
+// A slot that lies inside the segment, as do those around it; all lanes of the warp take part, with
+// neighbouring slots.
 template <Dtype kDtype, int kInputs, int kOutputs>
-__device__ inline void ElementwiseSlot(const TableEntry<kInputs, kOutputs>& entry, int64_t first,
-                                       int stride) {
+__device__ inline void RealignedSlot(const TableEntry<kInputs, kOutputs>& entry, int64_t first) {
   using Element = typename Word<kDtype>::Element;
-  constexpr int kPerWord = Word<kDtype>::kPerWord;
-  Slot<kInputs> inputs = {};
+  Slot<kInputs> inputs;
   Slot<kOutputs> outputs;
 #pragma unroll
-  for (int k = 0; k < kWordsPerSlot * kPerWord; ++k) {
-    const int64_t index = first + int64_t{k} * stride;
-    if (index < 0 || index >= entry.num_elements) continue;
-#pragma unroll
-    for (int i = 0; i < kInputs; ++i) {
-      const uint32_t element = static_cast<const Element*>(entry.inputs[i])[index];
-      inputs[i][k / kPerWord] |= element << (k % kPerWord * 16);
-    }
+  for (int i = 0; i < kInputs; ++i) {
+    ToWords(LoadUnaligned(static_cast<const Element*>(entry.inputs[i]) + first), inputs[i]);
   }
   ComputeSlot<kDtype, kInputs, kOutputs>(inputs, outputs);
 #pragma unroll
-  for (int k = 0; k < kWordsPerSlot * kPerWord; ++k) {
-    const int64_t index = first + int64_t{k} * stride;
+  for (int i = 0; i < kOutputs; ++i) {
+    StoreUnaligned<Element>(static_cast<Element*>(entry.outputs[i]) + first, ToVector(outputs[i]));
+  }
+}
+
+// A slot of which the segment may have a part only, element by element: rare, so it is small rather
+// than fast, and out of the way of the instructions that every launch fetches.
+template <Dtype kDtype, int kInputs, int kOutputs>
+__device__ __noinline__ void PartialSlot(const TableEntry<kInputs, kOutputs>& entry,
+                                         int64_t first) {
+  using Element = typename Word<kDtype>::Element;
+#pragma unroll 1
+  for (int k = 0; k < kWordsPerSlot * Word<kDtype>::kPerWord; ++k) {
+    const int64_t index = first + k;
     if (index < 0 || index >= entry.num_elements) continue;
+    uint32_t in[kInputs], out[kOutputs];
+#pragma unroll
+    for (int i = 0; i < kInputs; ++i) in[i] = static_cast<const Element*>(entry.inputs[i])[index];
+    ComputeWord<kDtype>(in, out);
 #pragma unroll
     for (int i = 0; i < kOutputs; ++i) {
-      static_cast<Element*>(entry.outputs[i])[index] =
-          static_cast<Element>(outputs[i][k / kPerWord] >> (k % kPerWord * 16));
+      static_cast<Element*>(entry.outputs[i])[index] = static_cast<Element>(out[i]);
     }
+  }
+}
+
+// The first element of this thread's slot of the segment's tile number `tile`; may be before the
+// segment's first or past its last.
+template <Dtype kDtype, class Entry>
+__device__ inline int64_t FirstElement(const Entry& entry, int64_t tile) {
+  constexpr int kPerSlot = kWordsPerSlot * Word<kDtype>::kPerWord;
+  return (tile * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * kPerSlot -
+         entry.shift;
+}
+
+// The slot at `first`, of which the segment has all, a part or nothing. REQUIRES: the segment's
+// pointers agree modulo 16.
+template <Dtype kDtype, class Entry>
+__device__ inline void AlikeSlot(const Entry& entry, int64_t first) {
+  constexpr int kPerSlot = kWordsPerSlot * Word<kDtype>::kPerWord;
+  if (first >= 0 && first + kPerSlot <= entry.num_elements) {
+    WholeSlot<kDtype>(entry, first);
+  } else if (first < entry.num_elements) {
+    PartialSlot<kDtype>(entry, first);
+  }
+}
+
+// The same for a segment whose pointers do not agree.
+template <Dtype kDtype, class Entry>
+__device__ inline void UnalikeSlot(const Entry& entry, int64_t first) {
+  constexpr int kPerSlot = kWordsPerSlot * Word<kDtype>::kPerWord;
+  const int64_t warp_first = first - static_cast<int>(threadIdx.x) % kWarpSize * kPerSlot;
+  if (warp_first >= kPerSlot && warp_first + (kWarpSize + 1) * kPerSlot <= entry.num_elements) {
+    RealignedSlot<kDtype>(entry, first);
+  } else if (first < entry.num_elements) {
+    PartialSlot<kDtype>(entry, first);
   }
 }
 
@@ -96,41 +163,39 @@ __device__ inline void ElementwiseSlot(const TableEntry<kInputs, kOutputs>& entr
 template <class Entry, int kCapacity>
 __device__ inline const Entry& EntryOf(const SegmentTable<Entry, kCapacity>& table, int64_t tile) {
   int low = 0;
-  if constexpr (kCapacity > 1) {
-    int high = table.num_segments;
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      if (table.entries[middle].first_tile <= tile) {
-        low = middle;
-      } else {
-        high = middle;
-      }
+  int high = table.num_segments;
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    if (table.entries[middle].first_tile <= tile) {
+      low = middle;
+    } else {
+      high = middle;
     }
   }
   return table.entries[low];
 }
 
-template <Dtype kDtype, class Entry, int kCapacity>
-__global__ void __launch_bounds__(1024)
-    SwigluKernel(const __grid_constant__ SegmentTable<Entry, kCapacity> table) {
-  static_assert(sizeof(table) <= 32764, "the table is a kernel parameter");
-  constexpr int kPerSlot = kWordsPerSlot * Word<kDtype>::kPerWord;
-  const int threads = static_cast<int>(blockDim.x);
-  const int thread = static_cast<int>(threadIdx.x);
+// One segment whose pointers agree modulo 16, a block for each of its tiles.
+template <Dtype kDtype, class Entry>
+__global__ void __launch_bounds__(256) SegmentKernel(const __grid_constant__ Entry entry) {
+  AwaitEarlierWork();
+  AlikeSlot<kDtype>(entry, FirstElement<kDtype>(entry, blockIdx.x));
+}
 
+// Any segments, in any number of blocks. kRealigns: whether some segment's pointers do not agree
+// modulo 16; a kernel of its own, since it needs more registers.
+template <Dtype kDtype, class Entry, int kCapacity, bool kRealigns>
+__global__ void __launch_bounds__(256)
+    TableKernel(const __grid_constant__ SegmentTable<Entry, kCapacity> table) {
+  static_assert(sizeof(table) <= 32764, "the table is a kernel parameter");
+  AwaitEarlierWork();
   for (int64_t tile = blockIdx.x; tile < table.num_tiles; tile += gridDim.x) {
     const Entry& entry = EntryOf(table, tile);
-    const int64_t first_slot = (tile - entry.first_tile) * threads;
-    if (entry.shift == kUnalike) {
-      // Neighbouring threads take neighbouring elements, which still share memory transactions.
-      ElementwiseSlot<kDtype>(entry, first_slot * kPerSlot + thread, threads);
-      continue;
-    }
-    const int64_t first = (first_slot + thread) * kPerSlot - entry.shift;
-    if (first >= 0 && first + kPerSlot <= entry.num_elements) {
-      WholeSlot<kDtype>(entry, first);
-    } else if (first < entry.num_elements) {
-      ElementwiseSlot<kDtype>(entry, first, 1);
+    const int64_t first = FirstElement<kDtype>(entry, tile - entry.first_tile);
+    if (kRealigns && !entry.is_alike) {
+      UnalikeSlot<kDtype>(entry, first);
+    } else {
+      AlikeSlot<kDtype>(entry, first);
     }
   }
 }

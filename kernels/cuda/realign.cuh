@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Slots of tensors that do not lie on 16-byte boundaries together. Slots are laid out so that the
+// first output is aligned; every other tensor of the segment is read or written here by aligned
+// vectors too, shifted by whole bytes in registers. Memory sees the same traffic as for aligned
+// tensors, but for the ends of each warp's stretch. Private to the kernels.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/arithmetic.cuh"
+#include "kernels/cuda/launch_plan.h"
+
+namespace swiglu::internal {
+
+inline constexpr int kWarpSize = 32;
+
+// Bytes between the 16-byte boundary at or before `pointer` and `pointer` itself.
+__device__ inline uint32_t BytesPastBoundary(const void* pointer) {
+  return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(pointer) % kSlotBytes);
+}
+
+// Returns 16 of the 32 bytes of `low` and, behind it, `high`: those from byte `offset` on.
+// REQUIRES: offset is even and below 16.
+__device__ inline uint4 BytesFrom(uint32_t offset, const uint4& low, const uint4& high) {
+  uint32_t words[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+  // By 8 and by 4 bytes, then by what is left of a word.
+#pragma unroll
+  for (int step = 2; step >= 1; --step) {
+    const bool moves = (offset & (4u * step)) != 0;
+#pragma unroll
+    for (int i = 0; i + step < 8; ++i) words[i] = moves ? words[i + step] : words[i];
+  }
+  const uint32_t bits = offset % 4 * 8;
+  return make_uint4(
+      __funnelshift_r(words[0], words[1], bits), __funnelshift_r(words[1], words[2], bits),
+      __funnelshift_r(words[2], words[3], bits), __funnelshift_r(words[3], words[4], bits));
+}
+
+// Reads the 16 bytes at `from`, however it is aligned. Touches the aligned vectors around them.
+__device__ inline uint4 LoadUnaligned(const void* from) {
+  const uint32_t offset = BytesPastBoundary(from);
+  const auto* boundary = reinterpret_cast<const uint4*>(static_cast<const char*>(from) - offset);
+  const uint4 low = boundary[0];
+  if (offset == 0) return low;
+  return BytesFrom(offset, low, boundary[1]);
+}
+
+// Writes each lane's `vector` to its `to`; the lanes' 16 bytes are neighbours in memory. A lane
+// writes the aligned vector in which its bytes begin, together with the last bytes of the lane
+// before it; the outermost lanes write their share of a vector element by element. REQUIRES: all
+// lanes of the warp take part, with consecutive `to`.
+template <class Element>
+__device__ inline void StoreUnaligned(void* to, const uint4& vector) {
+  const uint32_t offset = BytesPastBoundary(to);
+  if (offset == 0) {
+    *static_cast<uint4*>(to) = vector;
+    return;
+  }
+  constexpr uint32_t kAll = 0xFFFFFFFFu;
+  const uint4 before =
+      make_uint4(__shfl_up_sync(kAll, vector.x, 1), __shfl_up_sync(kAll, vector.y, 1),
+                 __shfl_up_sync(kAll, vector.z, 1), __shfl_up_sync(kAll, vector.w, 1));
+  const int lane = static_cast<int>(threadIdx.x % kWarpSize);
+  if (lane > 0) {
+    *reinterpret_cast<uint4*>(static_cast<char*>(to) - offset) =
+        BytesFrom(kSlotBytes - offset, before, vector);
+  }
+  if (lane > 0 && lane < kWarpSize - 1) return;
+  // The first lane's bytes up to the boundary, and the last lane's behind it.
+  const uint32_t words[4] = {vector.x, vector.y, vector.z, vector.w};
+  constexpr int kElements = kSlotBytes / sizeof(Element);
+#pragma unroll
+  for (int k = 0; k < kElements; ++k) {
+    const bool past_boundary = k * sizeof(Element) >= kSlotBytes - offset;
+    if (past_boundary == (lane > 0)) {
+      static_cast<Element*>(to)[k] =
+          static_cast<Element>(words[k * sizeof(Element) / 4] >> (k * sizeof(Element) % 4 * 8));
+    }
+  }
+}
+
+}  // namespace swiglu::internal
