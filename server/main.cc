@@ -24,9 +24,9 @@
 #include "server/metrics/prometheus_observer.h"
 #include "server/rpc/active_requests.h"
 #include "server/rpc/control_service.h"
-#include "server/rpc/grpc_log.h"
 #include "server/rpc/health.h"
 #include "server/rpc/infer_service.h"
+#include "server/rpc/library_log.h"
 #include "server/rpc/router.h"
 #include "server/rpc/rpc_server.h"
 #include "version/version.h"
@@ -50,7 +50,7 @@ void PrepareLibraries() {
   // message.
   ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
   ::mallopt(M_TOP_PAD, 64 << 20);
-  RouteGrpcLog();
+  RouteLibraryLogs();
 }
 
 // Size classes round slabs up by a quarter at most; admission, not the pool, is what refuses

@@ -152,10 +152,12 @@ inline constexpr Metric kDeviceErrors{
     MetricType::Counter,
     "Errors that a device reported; after a sticky one it is lost.",
     {"device", "kind"}};
-inline constexpr Metric kDeviceMemoryUsed{"swiglu_device_memory_used_bytes",
-                                          MetricType::Gauge,
-                                          "Memory of the device in use, by any process.",
-                                          {"device"}};
+inline constexpr Metric kDeviceMemoryUsed{
+    "swiglu_device_memory_used_bytes",
+    MetricType::Gauge,
+    "Memory in use: of a CUDA device by any process, of the CPU by "
+    "this server's slabs.",
+    {"device"}};
 
 // The process, named as all Prometheus clients name them.
 inline constexpr Metric kProcessCpu{"process_cpu_seconds_total", MetricType::Counter,

@@ -55,6 +55,11 @@ absl::Status Malformed(absl::string_view message_type, absl::string_view where) 
   return Invalid(absl::StrCat("malformed ", message_type, ": ", where));
 }
 
+absl::Status EnvelopeTooLarge(int64_t max_envelope_bytes) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("request has more than ", max_envelope_bytes, " bytes beside its tensors"));
+}
+
 absl::Status UnsupportedParameter(absl::string_view name) {
   return Invalid(absl::StrCat("parameter ", Quote(name), " is not supported"));
 }
@@ -156,9 +161,10 @@ absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes) {
       absl::StrCat("response of ", bytes, " bytes exceeds max_request_bytes ", max_request_bytes));
 }
 
-absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes) {
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "request of ", bytes, " bytes exceeds the memory budget of ", memory_budget_bytes, " bytes"));
+absl::Status ExceedsBudget(int64_t needed_bytes, int64_t memory_budget_bytes) {
+  return absl::ResourceExhaustedError(absl::StrCat("request needs ", needed_bytes,
+                                                   " bytes, message and working copy; the memory ",
+                                                   "budget is ", memory_budget_bytes, " bytes"));
 }
 
 absl::Status QueueFull(int64_t max_queued_requests) {

@@ -30,6 +30,7 @@ absl::Status VersionNotInteger(absl::string_view version);
 
 // The message and its parameters.
 absl::Status Malformed(absl::string_view message_type, absl::string_view where);
+absl::Status EnvelopeTooLarge(int64_t max_envelope_bytes);
 absl::Status UnsupportedParameter(absl::string_view name);
 absl::Status BadTimeout(absl::string_view found);
 
@@ -59,7 +60,8 @@ absl::Status SharedMemoryOff(absl::string_view tensor, absl::string_view region)
 // Limits and life cycle.
 absl::Status RequestTooLarge(int64_t bytes, int64_t max_request_bytes);
 absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes);
-absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes);
+// `needed_bytes`: the message and the working copy of its tensors.
+absl::Status ExceedsBudget(int64_t needed_bytes, int64_t memory_budget_bytes);
 absl::Status QueueFull(int64_t max_queued_requests);
 absl::Status BudgetInUse(int64_t memory_budget_bytes);
 absl::Status Draining();

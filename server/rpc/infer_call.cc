@@ -15,7 +15,7 @@ void InferCall::OnStart() {
   // A caller that announces its size is refused before it has sent the payload.
   int64_t announced_bytes = 0;
   if (absl::SimpleAtoi(call_->Metadata("swiglu-request-bytes"), &announced_bytes)) {
-    absl::Status status = service_->CheckSize(announced_bytes);
+    absl::Status status = service_->CheckAnnouncedSize(announced_bytes);
     if (!status.ok()) return Refuse(std::move(status));
   }
   call_->Read();

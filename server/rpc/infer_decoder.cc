@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The wire format walk and the protocol's rules of the data. Sentences come from errors.h.
+// The protocol's rules of the data. Sentences come from errors.h.
 #include "server/rpc/infer_decoder.h"
 
 #include <algorithm>
@@ -19,67 +19,6 @@ namespace {
 
 using inference::ModelInferRequest;
 using Input = ModelInferRequest::InferInputTensor;
-
-constexpr char kMessageType[] = "ModelInferRequest";
-
-// Protobuf's wire types.
-enum WireType : int {
-  kVarint = 0,
-  kFixed64 = 1,
-  kBytes = 2,
-  kGroup = 3,
-  kEndGroup = 4,
-  kFixed32 = 5
-};
-
-// Groups are gone from proto3, but an unknown field may be one; they nest no deeper than this.
-constexpr int kMaxGroupDepth = 32;
-
-// Moves past the value of one field whose tag has been read. False if it is cut short or not valid.
-bool SkipValue(SliceReader& reader, uint64_t tag, int depth) {
-  uint64_t value = 0;
-  switch (static_cast<int>(tag & 7)) {
-    case kVarint:
-      return reader.ReadVarint(&value);
-    case kFixed64:
-      return reader.Skip(8);
-    case kBytes:
-      return reader.ReadVarint(&value) && value <= reader.remaining() && reader.Skip(value);
-    case kFixed32:
-      return reader.Skip(4);
-    case kGroup:
-      if (depth == kMaxGroupDepth) return false;
-      while (reader.ReadVarint(&value)) {
-        if ((value & 7) == kEndGroup) return (value >> 3) == (tag >> 3);
-        if (!SkipValue(reader, value, depth + 1)) return false;
-      }
-      return false;
-    default:
-      return false;
-  }
-}
-
-absl::Status MalformedField(uint64_t tag, size_t position) {
-  return errors::Malformed(kMessageType, absl::StrCat("field ", tag >> 3, " at byte ", position));
-}
-
-// The envelope as a whole did not parse: finds the field that is to blame.
-absl::Status BlameField(const std::string& envelope, absl::Span<const size_t> field_ends,
-                        absl::Span<const size_t> field_positions) {
-  size_t begin = 0;
-  for (size_t i = 0; i < field_ends.size(); ++i) {
-    const std::string field = envelope.substr(begin, field_ends[i] - begin);
-    ModelInferRequest scratch;
-    if (!scratch.ParseFromString(field)) {
-      return MalformedField(static_cast<unsigned char>(field[0]), field_positions[i]);
-    }
-    begin = field_ends[i];
-  }
-  return errors::Malformed(kMessageType, absl::StrCat("envelope of ", envelope.size(), " bytes"));
-}
-
-// --- Rules
-// ---------------------------------------------------------------------------------------------------------
 
 bool IsInteger(absl::string_view text) {
   if (!text.empty() && (text[0] == '-' || text[0] == '+')) text.remove_prefix(1);
@@ -188,17 +127,22 @@ absl::string_view TypedFieldInUse(const inference::InferTensorContents& contents
   return "";
 }
 
-// Finds the typed data of one input, if it has any.
-absl::Status CheckTyped(const Input& input, bool has_raw, const InferPlan& plan,
-                        InferPlan::Source& source) {
-  const absl::string_view field = TypedFieldInUse(input.contents());
+// Finds the typed data of one input, if it has any: `packed`, or what the envelope has.
+absl::Status CheckTyped(const Input& input, const TensorBytes& packed, bool has_raw,
+                        const InferPlan& plan, InferPlan::Source& source) {
+  absl::string_view field = TypedFieldInUse(input.contents());
+  if (field.empty() && packed.size_bytes > 0) field = "fp32_contents";
   if (field.empty()) return absl::OkStatus();
   if (has_raw) return errors::BothKindsOfData(input.name());
   if (plan.model->dtype != Dtype::kFp32) {
     return errors::TypedNotAccepted(input.name(), plan.model->dtype);
   }
   if (field != "fp32_contents") return errors::WrongTypedField(input.name(), field);
-  source.typed = &input.contents().fp32_contents();
+  if (packed.size_bytes > 0) {
+    source.bytes = &packed;
+  } else {
+    source.values = &input.contents().fp32_contents();
+  }
   return absl::OkStatus();
 }
 
@@ -214,14 +158,16 @@ absl::Status MatchData(const InferMessage& message, InferPlan& plan) {
     const auto position = std::find(model.inputs.begin(), model.inputs.end(), input.name());
     InferPlan::Source& source = plan.sources[position - model.inputs.begin()];
 
-    absl::Status status = CheckTyped(input, !message.raw.empty(), plan, source);
+    absl::Status status = CheckTyped(input, message.typed[i], !message.raw.empty(), plan, source);
     if (!status.ok()) return status;
     int64_t found_bytes = 0;
-    if (source.typed != nullptr) {
-      found_bytes = int64_t{source.typed->size()} * 4;
+    if (source.values != nullptr) {
+      found_bytes = int64_t{source.values->size()} * 4;
+    } else if (source.bytes != nullptr) {
+      found_bytes = static_cast<int64_t>(source.bytes->size_bytes);
     } else if (static_cast<size_t>(i) < message.raw.size()) {
-      source.raw = &message.raw[i];
-      found_bytes = static_cast<int64_t>(source.raw->size_bytes);
+      source.bytes = &message.raw[i];
+      found_bytes = static_cast<int64_t>(source.bytes->size_bytes);
     } else if (plan.num_elements > 0) {
       return errors::NoData(input.name(), plan.shape, model.dtype, plan.tensor_bytes);
     }
@@ -253,41 +199,6 @@ absl::Status MatchOutputs(const ModelInferRequest& request, InferPlan& plan) {
 }
 
 }  // namespace
-
-absl::StatusOr<InferMessage> ParseInferMessage(absl::Span<const grpc::Slice> slices) {
-  InferMessage message;
-  std::string envelope;
-  std::vector<size_t> field_ends, field_positions;
-  SliceReader reader(slices);
-  while (reader.remaining() > 0) {
-    const SliceReader field = reader;
-    uint64_t tag = 0;
-    // Field numbers are 1 to 2^29 - 1.
-    if (!reader.ReadVarint(&tag) || tag < 8 || tag > 0xFFFFFFFF) {
-      return errors::Malformed(kMessageType, absl::StrCat("no field at byte ", field.position()));
-    }
-    constexpr uint64_t kRawTag =
-        (uint64_t{ModelInferRequest::kRawInputContentsFieldNumber} << 3) | kBytes;
-    if (tag == kRawTag) {
-      uint64_t size = 0;
-      if (!reader.ReadVarint(&size) || size > reader.remaining()) {
-        return MalformedField(tag, field.position());
-      }
-      message.raw.push_back({reader, static_cast<size_t>(size)});
-      reader.Skip(size);
-      continue;
-    }
-    if (!SkipValue(reader, tag, 0)) return MalformedField(tag, field.position());
-    SliceReader copier = field;
-    copier.Append(&envelope, reader.position() - field.position());
-    field_ends.push_back(envelope.size());
-    field_positions.push_back(field.position());
-  }
-  if (!message.envelope.ParseFromString(envelope)) {
-    return BlameField(envelope, field_ends, field_positions);
-  }
-  return message;
-}
 
 absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::string& version) {
   const Model* model = FindModel(name);
@@ -331,11 +242,11 @@ absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message) {
 
 void CopyInput(const InferPlan& plan, int k, std::byte* target) {
   const InferPlan::Source& source = plan.sources[k];
-  if (source.raw != nullptr) {
-    SliceReader reader = source.raw->begin;
-    reader.Copy(target, source.raw->size_bytes);
-  } else if (source.typed != nullptr) {
-    std::memcpy(target, source.typed->data(), plan.tensor_bytes);
+  if (source.bytes != nullptr) {
+    SliceReader reader = source.bytes->begin;
+    reader.Copy(target, source.bytes->size_bytes);
+  } else if (source.values != nullptr) {
+    std::memcpy(target, source.values->data(), plan.tensor_bytes);
   }
 }
 

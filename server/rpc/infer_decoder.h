@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From the slices of a ModelInferRequest to a checked description of it: which model, which shape,
+// From a ModelInferRequest taken apart to a checked description of it: which model, which shape,
 // and where each input's bytes lie among the slices. The tensors are not copied here, and not
 // looked at. Pure functions.
 #pragma once
@@ -14,30 +14,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
-#include "grpcpp/support/slice.h"
 #include "proto/inference.pb.h"
 #include "server/batching/model.h"
-#include "server/rpc/slice_reader.h"
+#include "server/rpc/infer_message.h"
 
 namespace swiglu::server {
-
-// One entry of `raw_input_contents`, still in its slices.
-struct RawEntry {
-  SliceReader begin;
-  size_t size_bytes;
-};
-
-// A message taken apart, nothing checked but that it is a protobuf of that type.
-struct InferMessage {
-  // Everything but raw_input_contents.
-  inference::ModelInferRequest envelope;
-  std::vector<RawEntry> raw;
-};
-
-// Takes the message apart. Fields may come in any order. On error: INVALID_ARGUMENT, "malformed
-// ModelInferRequest" and where. The result refers to `slices`.
-absl::StatusOr<InferMessage> ParseInferMessage(absl::Span<const grpc::Slice> slices);
 
 // A request that keeps every rule of the protocol.
 struct InferPlan {
@@ -45,11 +26,11 @@ struct InferPlan {
   std::vector<int64_t> shape;
   int64_t num_elements = 0;
   int64_t tensor_bytes = 0;  // of each input, and of each output
-  // Where input k of the model lies: in `raw`, or else in `typed` (FP32 alone). Neither when there
-  // are no elements.
+  // Where input k of the model lies: in the slices, or else in the envelope (small typed contents
+  // of FP32). Neither when there are no elements.
   struct Source {
-    const RawEntry* raw = nullptr;
-    const google::protobuf::RepeatedField<float>* typed = nullptr;
+    const TensorBytes* bytes = nullptr;
+    const google::protobuf::RepeatedField<float>* values = nullptr;
   };
   std::array<Source, kMaxTensors> sources;
   // The outputs that were asked for, as indices into `model->outputs`, in the order of the answer.

@@ -22,6 +22,23 @@ void AppendFieldHeader(int field_number, size_t size, std::string* out) {
   }
 }
 
+// Everything of the response but the tensors' bytes.
+inference::ModelInferResponse ResponseMetadata(const InferPlan& plan, const std::string& id) {
+  inference::ModelInferResponse metadata;
+  metadata.set_model_name(plan.model->name.data(), plan.model->name.size());
+  metadata.set_model_version("1");
+  metadata.set_id(id);
+  for (const int k : plan.outputs) {
+    auto* output = metadata.add_outputs();
+    const absl::string_view name = plan.model->outputs[k];
+    const absl::string_view datatype = DatatypeName(plan.model->dtype);
+    output->set_name(name.data(), name.size());
+    output->set_datatype(datatype.data(), datatype.size());
+    output->mutable_shape()->Add(plan.shape.begin(), plan.shape.end());
+  }
+  return metadata;
+}
+
 }  // namespace
 
 grpc::Slice SharedSlice(std::shared_ptr<const void> owner, const std::byte* data,
@@ -35,21 +52,8 @@ grpc::Slice SharedSlice(std::shared_ptr<const void> owner, const std::byte* data
 EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
                                    const std::array<std::byte*, kMaxTensors>& outputs,
                                    const std::shared_ptr<const void>& owner) {
-  inference::ModelInferResponse metadata;
-  metadata.set_model_name(plan.model->name.data(), plan.model->name.size());
-  metadata.set_model_version("1");
-  metadata.set_id(id);
-  for (const int k : plan.outputs) {
-    auto* output = metadata.add_outputs();
-    const absl::string_view name = plan.model->outputs[k];
-    const absl::string_view datatype = DatatypeName(plan.model->dtype);
-    output->set_name(name.data(), name.size());
-    output->set_datatype(datatype.data(), datatype.size());
-    output->mutable_shape()->Add(plan.shape.begin(), plan.shape.end());
-  }
-
   EncodedMessage message;
-  std::string framing = metadata.SerializeAsString();
+  std::string framing = ResponseMetadata(plan, id).SerializeAsString();
   const size_t tensor_bytes = static_cast<size_t>(plan.tensor_bytes);
   for (const int k : plan.outputs) {
     AppendFieldHeader(inference::ModelInferResponse::kRawOutputContentsFieldNumber, tensor_bytes,
@@ -65,6 +69,14 @@ EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
 
 int64_t ResponseTensorBytes(const InferPlan& plan) {
   return plan.tensor_bytes * static_cast<int64_t>(plan.outputs.size());
+}
+
+int64_t ResponseBytes(const InferPlan& plan, const std::string& id) {
+  std::string header;
+  AppendFieldHeader(inference::ModelInferResponse::kRawOutputContentsFieldNumber,
+                    static_cast<size_t>(plan.tensor_bytes), &header);
+  return static_cast<int64_t>(ResponseMetadata(plan, id).ByteSizeLong()) +
+         static_cast<int64_t>(header.size() * plan.outputs.size()) + ResponseTensorBytes(plan);
 }
 
 EncodedMessage WrapForStream(EncodedMessage response) {

@@ -47,8 +47,10 @@ EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
                                    const std::array<std::byte*, kMaxTensors>& outputs,
                                    const std::shared_ptr<const void>& owner);
 
-// How many bytes `EncodeInferResponse` gives, but for a bounded number of metadata bytes.
+// How many bytes `EncodeInferResponse` gives: of tensors alone, which costs nothing to know, and in
+// all.
 int64_t ResponseTensorBytes(const InferPlan& plan);
+int64_t ResponseBytes(const InferPlan& plan, const std::string& id);
 
 // A ModelStreamInferResponse around an encoded ModelInferResponse.
 EncodedMessage WrapForStream(EncodedMessage response);

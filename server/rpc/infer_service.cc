@@ -3,6 +3,7 @@
 // The way of one inference through the server. See the header.
 #include "server/rpc/infer_service.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "server/log/log.h"
@@ -81,6 +82,17 @@ absl::Status InferService::CheckSize(int64_t size_bytes) const {
   return errors::RequestTooLarge(size_bytes, options_.max_request_bytes);
 }
 
+absl::Status InferService::CheckAnnouncedSize(int64_t size_bytes) const {
+  absl::Status status = CheckSize(size_bytes);
+  if (!status.ok()) return status;
+  const int64_t budget_bytes = admission_->options().memory_budget_bytes;
+  // The working copy is as large as the message's tensors.
+  const int64_t copy_bytes = std::max<int64_t>(0, size_bytes - int64_t{kMaxEnvelopeBytes});
+  if (size_bytes <= budget_bytes - copy_bytes) return absl::OkStatus();
+  observer_->RequestRejected(Rejection::kTooLarge);
+  return errors::ExceedsBudget(size_bytes + copy_bytes, budget_bytes);
+}
+
 void InferService::ReportUnstarted(absl::Status status, Clock::time_point started) {
   Inference inference;
   inference.context.started = started;
@@ -100,6 +112,9 @@ absl::Status InferService::Prepare(grpc::ByteBuffer message, Inference& inferenc
   // From here on `slices` alone holds the bytes; they are let go when this function returns.
   message.Clear();
   auto parsed = ParseInferMessage(slices);
+  if (absl::IsResourceExhausted(parsed.status())) {
+    observer_->RequestRejected(Rejection::kTooLarge);
+  }
   if (!parsed.ok()) return parsed.status();
   inference.identity = {parsed->envelope.model_name(), parsed->envelope.id()};
   inference.record.model = FindModel(parsed->envelope.model_name());
@@ -114,10 +129,8 @@ absl::Status InferService::AdmitAndCopy(Inference& inference) {
   const int num_inputs = static_cast<int>(plan.model->inputs.size());
   const size_t stride = AlignUp(plan.tensor_bytes);
   const int64_t slab_bytes = static_cast<int64_t>(stride) * num_inputs;
-  if (ResponseTensorBytes(plan) > options_.max_request_bytes) {
-    observer_->RequestRejected(Rejection::kTooLarge);
-    return errors::ResponseTooLarge(ResponseTensorBytes(plan), options_.max_request_bytes);
-  }
+  absl::Status status = CheckResponseSize(inference);
+  if (!status.ok()) return status;
 
   Request& request = *inference.request;
   request.deadline = inference.context.deadline;
@@ -153,6 +166,17 @@ absl::Status InferService::AdmitAndCopy(Inference& inference) {
     request.segment.outputs[k] = request.slab.data.get() + stride * k;
   }
   return absl::OkStatus();
+}
+
+absl::Status InferService::CheckResponseSize(const Inference& inference) const {
+  // What a response has beside its tensors, it repeats of the request's envelope, once per output.
+  constexpr int64_t kMaxMetadataBytes = (kMaxTensors + 1) * int64_t{kMaxEnvelopeBytes};
+  const int64_t limit = options_.max_request_bytes;
+  if (ResponseTensorBytes(inference.plan) <= limit - kMaxMetadataBytes) return absl::OkStatus();
+  const int64_t bytes = ResponseBytes(inference.plan, inference.identity.id);
+  if (bytes <= limit) return absl::OkStatus();
+  observer_->RequestRejected(Rejection::kTooLarge);
+  return errors::ResponseTooLarge(bytes, limit);
 }
 
 void InferService::Submit(std::unique_ptr<Inference> inference) {

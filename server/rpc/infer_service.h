@@ -57,7 +57,7 @@ class InferService {
   void Start(grpc::ByteBuffer message, InferContext context, Done done);
 
   // Whether a request that announces `size_bytes` could be served: OK or RESOURCE_EXHAUSTED.
-  absl::Status CheckSize(int64_t size_bytes) const;
+  absl::Status CheckAnnouncedSize(int64_t size_bytes) const;
 
   // Reports a request that ended without ever reaching `Start`.
   void ReportUnstarted(absl::Status status, Clock::time_point started);
@@ -67,9 +67,11 @@ class InferService {
  private:
   struct Inference;
 
+  absl::Status CheckSize(int64_t size_bytes) const;
   // Everything up to the slab: on OK `inference` is ready to be submitted.
   absl::Status Prepare(grpc::ByteBuffer message, Inference& inference);
   absl::Status AdmitAndCopy(Inference& inference);
+  absl::Status CheckResponseSize(const Inference& inference) const;
   void Submit(std::unique_ptr<Inference> inference);
   // Sends the record and the reply.
   void Finish(Inference& inference, absl::Status status);

@@ -635,16 +635,69 @@ TEST(InferDecoderTest, RefusesAMessageCutAnywhere) {
   }
 }
 
+// --- The bound on what is beside the tensors.
+
+TEST(InferDecoderTest, LeavesPackedTypedContentsInTheirSlices) {
+  const std::vector<float> e(100'000, 1.5f), g(100'000, -2.0f);
+  const std::string bytes = TypedRequest(e, g).SerializeAsString();
+  const std::vector<grpc::Slice> slices = Sliced(bytes, 8192);
+  auto message = ParseInferMessage(slices);
+  ASSERT_TRUE(message.ok()) << message.status();
+  EXPECT_LT(message->envelope.ByteSizeLong(), 100u);
+  ASSERT_EQ(message->typed.size(), 2u);
+  EXPECT_EQ(message->typed[1].size_bytes, 400'000u);
+  const Decoded decoded = Decode(slices);
+  ASSERT_TRUE(decoded.status.ok()) << decoded.status;
+  EXPECT_EQ(std::memcmp(decoded.inputs[0].data(), e.data(), 400'000), 0);
+  EXPECT_EQ(std::memcmp(decoded.inputs[1].data(), g.data(), 400'000), 0);
+}
+
+TEST(InferDecoderTest, TakesTypedContentsInSeveralRuns) {
+  ModelInferRequest request = TypedRequest({1, 2}, {3, 4});
+  const float five = 5;
+  std::string run(reinterpret_cast<const char*>(&five), sizeof(five));
+  // A second contents field of input g, which protobuf merges with the first.
+  std::string input = request.inputs(1).SerializeAsString() + BytesField(5, BytesField(6, run));
+  ModelInferRequest first = request;
+  first.mutable_inputs()->RemoveLast();
+  Decoded decoded = Decode(first.SerializeAsString() + BytesField(5, input));
+  EXPECT_STATUS(decoded.status, kInvalidArgument,
+                "input 'g' has 12 bytes; shape [2] of FP32 needs 8");
+}
+
+TEST(InferDecoderTest, RefusesMoreThan64KiBBesideTheTensors) {
+  const char kSentence[] = "request has more than 65536 bytes beside its tensors";
+  ModelInferRequest request = GoodRequest(kForwardFp16, {2});
+  const size_t rest = request.ByteSizeLong() - 2 * (1 + 1 + 4) + 4;  // without raw; id's own header
+  request.set_id(std::string(65536 - rest, 'x'));
+  EXPECT_TRUE(Decode(request).status.ok()) << Decode(request).status;
+  request.set_id(request.id() + "x");
+  EXPECT_STATUS(Decode(request).status, kResourceExhausted, kSentence);
+
+  std::string inputs, raw_entries, unpacked;
+  for (int i = 0; i < 40'000; ++i) inputs += BytesField(5, "");
+  EXPECT_STATUS(Decode(inputs).status, kResourceExhausted, kSentence);
+  for (int i = 0; i < 40'000; ++i) raw_entries += BytesField(7, "");
+  EXPECT_STATUS(Decode(raw_entries).status, kResourceExhausted, kSentence);
+  for (int i = 0; i < 40'000; ++i) unpacked += Tag(6, 5) + std::string(4, '\0');
+  EXPECT_STATUS(Decode(BytesField(5, BytesField(5, unpacked))).status, kResourceExhausted,
+                kSentence);
+  const std::string int64s(100'000, '\1');
+  EXPECT_STATUS(Decode(BytesField(5, BytesField(5, BytesField(3, int64s)))).status,
+                kResourceExhausted, kSentence);
+}
+
 // The generated parser is the judge of what is a message. It is a little more lenient: it takes
 // overlong lengths modulo 2^32, which ours refuses.
 TEST(InferDecoderTest, SurvivesMutatedBytes) {
   // Bad UTF-8 is worth a line on stderr to protobuf, each time.
   const google::protobuf::LogSilencer silencer;
   std::mt19937 random(7);
-  const std::string good = RequestWithEverything().SerializeAsString();
+  const std::string goods[] = {RequestWithEverything().SerializeAsString(),
+                               TypedRequest({1, 2, 3}, {4, 5, 6}).SerializeAsString()};
   int num_ok = 0;
   for (int round = 0; round < 20000; ++round) {
-    std::string bytes = good;
+    std::string bytes = goods[round % 2];
     const int num_changes = 1 + static_cast<int>(random() % 4);
     for (int i = 0; i < num_changes; ++i) {
       bytes[random() % bytes.size()] = static_cast<char>(random());

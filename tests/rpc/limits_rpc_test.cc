@@ -100,9 +100,10 @@ TEST_F(LimitsRpcTest, RefusesForGoodWhatTheBudgetCanNeverHold) {
   StartServer({.memory_budget_bytes = 6'000});
   const ModelInferRequest request = GoodRequest(kForwardFp16, {2048});
   const std::string need = std::to_string(request.ByteSizeLong() + 8192);
-  ExpectRefused(request, grpc::StatusCode::RESOURCE_EXHAUSTED,
-                "request of " + need + " bytes exceeds the memory budget of 6000 bytes",
-                {Rejection::kTooLarge});
+  ExpectRefused(
+      request, grpc::StatusCode::RESOURCE_EXHAUSTED,
+      "request needs " + need + " bytes, message and working copy; the memory budget is 6000 bytes",
+      {Rejection::kTooLarge});
 }
 
 // Its tensors alone would fit, but never beside the message that brings them.
@@ -110,9 +111,10 @@ TEST_F(LimitsRpcTest, CountsTheMessageTowardsWhatTheBudgetCanNeverHold) {
   StartServer({.memory_budget_bytes = 6'000});
   const ModelInferRequest request = GoodRequest(kForwardFp16, {1024});
   const std::string need = std::to_string(request.ByteSizeLong() + 4096);
-  ExpectRefused(request, grpc::StatusCode::RESOURCE_EXHAUSTED,
-                "request of " + need + " bytes exceeds the memory budget of 6000 bytes",
-                {Rejection::kTooLarge});
+  ExpectRefused(
+      request, grpc::StatusCode::RESOURCE_EXHAUSTED,
+      "request needs " + need + " bytes, message and working copy; the memory budget is 6000 bytes",
+      {Rejection::kTooLarge});
 }
 
 TEST_F(LimitsRpcTest, RefusesAMessageOverTheLimit) {
@@ -122,6 +124,25 @@ TEST_F(LimitsRpcTest, RefusesAMessageOverTheLimit) {
   ExpectRefused(request, grpc::StatusCode::RESOURCE_EXHAUSTED,
                 "request of " + size + " bytes exceeds max_request_bytes 1000",
                 {Rejection::kTooLarge});
+}
+
+// The names of backward's outputs make its response a few bytes larger than its request.
+TEST_F(LimitsRpcTest, RefusesARequestWhoseResponseIsOverTheLimit) {
+  const ModelInferRequest request = GoodRequest(kBackwardBf16, {16});
+  const auto size = static_cast<int64_t>(request.ByteSizeLong());
+  StartServer({}, {.max_request_bytes = size});
+  ExpectRefused(request, grpc::StatusCode::RESOURCE_EXHAUSTED,
+                "response of " + std::to_string(size + 4) + " bytes exceeds max_request_bytes " +
+                    std::to_string(size),
+                {Rejection::kTooLarge});
+}
+
+TEST_F(LimitsRpcTest, RefusesAnEnvelopeOverItsLimit) {
+  StartServer({});
+  ModelInferRequest request = GoodRequest(kForwardFp16, {4});
+  request.set_id(std::string(65536, 'x'));
+  ExpectRefused(request, grpc::StatusCode::RESOURCE_EXHAUSTED,
+                "request has more than 65536 bytes beside its tensors", {Rejection::kTooLarge});
 }
 
 TEST_F(LimitsRpcTest, ServesAMessageOfExactlyTheLimit) {

@@ -3,9 +3,11 @@
 #
 # What a server gets that it cannot serve: messages that are too large or malformed, calls cut short, and bytes that are no
 # gRPC at all. Each has its answer where there can be one, and afterwards the server serves as before.
+import json
 import os
 import random
 import struct
+import tempfile
 import unittest
 
 import plain_grpc
@@ -41,6 +43,13 @@ class TooLargeTest(InputTest):
                              (RESOURCE_EXHAUSTED, "request of 1001 bytes exceeds max_request_bytes 1000"))
         self.assert_serves()
 
+    def test_announced_size_that_the_budget_can_never_hold_is_refused_before_the_message(self):
+        with Server("--memory_budget_bytes=1MiB") as server, Connection(server.address) as connection:
+            call = connection.open(plain_grpc.INFER, [("swiglu-request-bytes", "1000000")])
+            self.assertEqual(call.status(), (RESOURCE_EXHAUSTED, "request needs 1934464 bytes, message and working copy; "
+                                                                 "the memory budget is 1048576 bytes"))
+            self.assertEqual(server.stop(), 0, server.log)
+
     def test_message_of_the_limit_is_served(self):
         base = len(forward_request(100))
         message = forward_request(100) + plain_grpc.field(3, "x" * (1000 - base - 3))
@@ -57,6 +66,17 @@ class MalformedMessageTest(InputTest):
         self.assertEqual(
             self.server.metric("swiglu_requests_total", model="unknown", code="INVALID_ARGUMENT"), 1)
         self.assert_serves()
+
+    def test_names_that_are_not_utf8_are_refused_and_leave_the_log_alone(self):
+        with tempfile.TemporaryDirectory() as folder:
+            address = f"unix:{folder}/socket"
+            with Server("--log_format=json", f"--grpc_address={address}") as server:
+                server.wait_for("serving gRPC on")
+                status, sentence = infer_once(address, plain_grpc.field(3, b"\xff\xfe"))
+                self.assertEqual(status, INVALID_ARGUMENT, sentence)
+                self.assertEqual(server.stop(), 0, server.log)
+                for line in server.log:
+                    self.assertIn("msg", json.loads(line))
 
     def test_message_cut_anywhere_is_refused(self):
         message = forward_request(2)

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// gpr's log hook: what gRPC has to say becomes lines of ours.
-#include "server/rpc/grpc_log.h"
+// gRPC's log hook: what it has to say becomes lines of ours. Protobuf's is shut.
+#include "server/rpc/library_log.h"
 
 #include <grpc/support/log.h>
 
 #include <chrono>
 
+#include "google/protobuf/stubs/logging.h"
 #include "server/log/log.h"
 
 namespace swiglu::server {
 
-void RouteGrpcLog() {
+void RouteLibraryLogs() {
   gpr_set_log_function([](gpr_log_func_args* line) {
     if (line->severity == GPR_LOG_SEVERITY_ERROR) {
       LOG_EVERY(WARNING, std::chrono::seconds(1), "gRPC: {}", line->message);
@@ -19,6 +20,8 @@ void RouteGrpcLog() {
       LOG(DEBUG, "gRPC: {}", line->message);
     }
   });
+  // What protobuf would say of a message, the caller is told.
+  google::protobuf::SetLogHandler(nullptr);
 }
 
 }  // namespace swiglu::server

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The walk over protobuf's wire format. What it copies is bounded before it is copied.
+#include "server/rpc/infer_message.h"
+
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/rpc/errors.h"
+
+namespace swiglu::server {
+namespace {
+
+using inference::InferTensorContents;
+using inference::ModelInferRequest;
+using Input = ModelInferRequest::InferInputTensor;
+
+constexpr char kMessageType[] = "ModelInferRequest";
+
+// Protobuf's wire types.
+enum WireType : int {
+  kVarint = 0,
+  kFixed64 = 1,
+  kBytes = 2,
+  kGroup = 3,
+  kEndGroup = 4,
+  kFixed32 = 5
+};
+
+// Groups are gone from proto3, but an unknown field may be one; they nest no deeper than this.
+constexpr int kMaxGroupDepth = 32;
+
+// Moves past the value of one field whose tag has been read. False if it is cut short or not valid.
+bool SkipValue(SliceReader& reader, uint64_t tag, int depth) {
+  uint64_t value = 0;
+  switch (static_cast<int>(tag & 7)) {
+    case kVarint:
+      return reader.ReadVarint(&value);
+    case kFixed64:
+      return reader.Skip(8);
+    case kBytes:
+      return reader.ReadVarint(&value) && value <= reader.remaining() && reader.Skip(value);
+    case kFixed32:
+      return reader.Skip(4);
+    case kGroup:
+      if (depth == kMaxGroupDepth) return false;
+      while (reader.ReadVarint(&value)) {
+        if ((value & 7) == kEndGroup) return (value >> 3) == (tag >> 3);
+        if (!SkipValue(reader, value, depth + 1)) return false;
+      }
+      return false;
+    default:
+      return false;
+  }
+}
+
+absl::Status MalformedField(uint64_t tag, size_t position) {
+  return errors::Malformed(kMessageType, absl::StrCat("field ", tag >> 3, " at byte ", position));
+}
+
+constexpr uint64_t BytesTag(int field_number) {
+  return static_cast<uint64_t>(field_number) << 3 | kBytes;
+}
+constexpr uint64_t kRawTag = BytesTag(ModelInferRequest::kRawInputContentsFieldNumber);
+constexpr uint64_t kInputTag = BytesTag(ModelInferRequest::kInputsFieldNumber);
+constexpr uint64_t kContentsTag = BytesTag(Input::kContentsFieldNumber);
+constexpr uint64_t kPackedFp32Tag = BytesTag(InferTensorContents::kFp32ContentsFieldNumber);
+
+// One field: where it begins, and its value; `size` is that of the value where it is kBytes.
+struct Field {
+  uint64_t tag = 0;
+  SliceReader begin;
+  SliceReader value;
+  size_t size = 0;
+};
+
+// Reads one field and moves past it. False, with `field.tag` 0 if there is not even a tag, when it
+// is not whole.
+bool ReadField(SliceReader& reader, Field& field) {
+  field.begin = reader;
+  field.tag = 0;
+  uint64_t tag = 0;
+  // Field numbers are 1 to 2^29 - 1.
+  if (!reader.ReadVarint(&tag) || tag < 8 || tag > 0xFFFFFFFF) return false;
+  field.tag = tag;
+  if ((tag & 7) != kBytes) {
+    field.value = reader;
+    return SkipValue(reader, tag, 0);
+  }
+  uint64_t size = 0;
+  if (!reader.ReadVarint(&size) || size > reader.remaining()) return false;
+  field.value = reader;
+  field.size = static_cast<size_t>(size);
+  return reader.Skip(field.size);
+}
+
+// Calls `use(field, end)` for each field of the message that is `field`'s value, `end` standing
+// behind the field. False if they are not whole, or do not end where the message does.
+template <typename Use>
+bool ForEachField(const Field& message, Use use) {
+  SliceReader reader = message.value;
+  const size_t end = reader.position() + message.size;
+  while (reader.position() < end) {
+    Field field{0, reader, reader, 0};
+    if (!ReadField(reader, field) || reader.position() > end) return false;
+    use(field, reader.position());
+  }
+  return true;
+}
+
+// The one packed run of fp32_contents that an input has, if that is all of its fp32_contents.
+TensorBytes FindPackedFp32(const Field& input) {
+  TensorBytes found{input.value, 0};
+  int num_runs = 0;
+  const auto look_at = [&](const Field& field, size_t) {
+    if (field.tag >> 3 != InferTensorContents::kFp32ContentsFieldNumber) return;
+    ++num_runs;
+    if (field.tag == kPackedFp32Tag && field.size % sizeof(float) == 0) {
+      found = {field.value, field.size};
+    }
+  };
+  const bool whole = ForEachField(input, [&](const Field& field, size_t) {
+    if (field.tag == kContentsTag && !ForEachField(field, look_at)) num_runs = 2;
+  });
+  if (!whole || num_runs != 1) found.size_bytes = 0;
+  return found;
+}
+
+// Gathers the envelope, field by field, within its bound.
+class EnvelopeBuilder {
+ public:
+  // False past the bound; nothing was copied then.
+  bool Append(const Field& field, size_t end) {
+    const size_t size = end - field.begin.position();
+    if (!HasRoom(size)) return false;
+    SliceReader copier = field.begin;
+    copier.Append(&bytes_, size);
+    Note(field);
+    return true;
+  }
+
+  // Appends an input without the typed contents at `typed`.
+  bool AppendInput(const Field& field, size_t end, const TensorBytes& typed) {
+    if (typed.size_bytes == 0) return Append(field, end);
+    // Lengths only shrink, so this is room enough.
+    if (!HasRoom(end - field.begin.position() - typed.size_bytes)) return false;
+    std::string input;
+    ForEachField(field, [&](const Field& part, size_t part_end) {
+      if (part.tag != kContentsTag) return AppendTo(part, part_end, input);
+      std::string contents;
+      ForEachField(part, [&](const Field& run, size_t run_end) {
+        if (run.value.position() != typed.begin.position()) AppendTo(run, run_end, contents);
+      });
+      AppendBytes(kContentsTag, contents, input);
+    });
+    AppendBytes(kInputTag, input, bytes_);
+    Note(field);
+    return true;
+  }
+
+  // Parses what was gathered; an error says which field is to blame.
+  absl::Status Parse(ModelInferRequest* request) const {
+    if (request->ParseFromString(bytes_)) return absl::OkStatus();
+    size_t begin = 0;
+    for (size_t i = 0; i < ends_.size(); ++i) {
+      const std::string field = bytes_.substr(begin, ends_[i] - begin);
+      ModelInferRequest scratch;
+      if (!scratch.ParseFromString(field)) {
+        return MalformedField(static_cast<unsigned char>(field[0]), positions_[i]);
+      }
+      begin = ends_[i];
+    }
+    return errors::Malformed(kMessageType, absl::StrCat("envelope of ", bytes_.size(), " bytes"));
+  }
+
+ private:
+  bool HasRoom(size_t size) const { return size <= kMaxEnvelopeBytes - bytes_.size(); }
+
+  static void AppendTo(const Field& field, size_t end, std::string& out) {
+    SliceReader copier = field.begin;
+    copier.Append(&out, end - field.begin.position());
+  }
+
+  static void AppendBytes(uint64_t tag, const std::string& value, std::string& out) {
+    for (uint64_t number : {tag, uint64_t{value.size()}}) {
+      for (; number >= 0x80; number >>= 7) out.push_back(static_cast<char>(number | 0x80));
+      out.push_back(static_cast<char>(number));
+    }
+    out.append(value);
+  }
+
+  void Note(const Field& field) {
+    ends_.push_back(bytes_.size());
+    positions_.push_back(field.begin.position());
+  }
+
+  std::string bytes_;
+  // For each field, where it ends in `bytes_`, and where it began in the message.
+  std::vector<size_t> ends_, positions_;
+};
+
+}  // namespace
+
+absl::StatusOr<InferMessage> ParseInferMessage(absl::Span<const grpc::Slice> slices) {
+  InferMessage message;
+  EnvelopeBuilder envelope;
+  SliceReader reader(slices);
+  while (reader.remaining() > 0) {
+    Field field{0, reader, reader, 0};
+    const size_t begin = reader.position();
+    if (!ReadField(reader, field)) {
+      if (field.tag != 0) return MalformedField(field.tag, begin);
+      return errors::Malformed(kMessageType, absl::StrCat("no field at byte ", begin));
+    }
+    bool fits = true;
+    if (field.tag == kRawTag) {
+      message.raw.push_back({field.value, field.size});
+      // An empty entry costs more than its two bytes.
+      fits = message.raw.size() <= kMaxEnvelopeBytes / sizeof(TensorBytes);
+    } else if (field.tag == kInputTag) {
+      message.typed.push_back(FindPackedFp32(field));
+      fits = envelope.AppendInput(field, reader.position(), message.typed.back());
+    } else {
+      fits = envelope.Append(field, reader.position());
+    }
+    if (!fits) return errors::EnvelopeTooLarge(kMaxEnvelopeBytes);
+  }
+  absl::Status status = envelope.Parse(&message.envelope);
+  if (!status.ok()) return status;
+  return message;
+}
+
+}  // namespace swiglu::server
