@@ -70,10 +70,14 @@ InferRunner::InferRunner(const InferRunnerOptions& options, ConnectionPool* pool
 
 absl::Status InferRunner::Run(const Inference& inference, absl::Duration timeout,
                               const OnChunk& on_chunk) {
-  if (LargestMessageBytes(inference) <= options_.max_message_bytes) {
-    return RunWhole(inference, timeout);
+  const absl::Time deadline = absl::Now() + timeout;
+  const int64_t message_bytes = LargestMessageBytes(inference);
+  if (message_bytes <= options_.max_message_bytes) {
+    absl::Status status = RunWhole(inference, timeout);
+    // A server may take less than we would send. It has not looked at a tensor then.
+    if (!absl::IsResourceExhausted(status) || message_bytes <= options_.chunk_bytes) return status;
   }
-  return RunSplit(inference, timeout, on_chunk);
+  return RunSplit(inference, deadline, on_chunk);
 }
 
 absl::Status InferRunner::RunWhole(const Inference& inference, absl::Duration timeout) {
@@ -84,7 +88,7 @@ absl::Status InferRunner::RunWhole(const Inference& inference, absl::Duration ti
   return DecodeInferResponse(*std::move(response), inference);
 }
 
-absl::Status InferRunner::RunSplit(const Inference& inference, absl::Duration timeout,
+absl::Status InferRunner::RunSplit(const Inference& inference, absl::Time deadline,
                                    const OnChunk& on_chunk) {
   const auto num_tensors =
       static_cast<int64_t>(std::max(inference.inputs.size(), inference.outputs.size()));
@@ -94,7 +98,6 @@ absl::Status InferRunner::RunSplit(const Inference& inference, absl::Duration ti
   const int64_t num_chunks =
       std::max<int64_t>(1, (num_elements + chunk_elements - 1) / chunk_elements);
 
-  const absl::Time deadline = absl::Now() + timeout;
   ChunkQueue queue(num_chunks);
   const auto work = [&] {
     for (int64_t k = queue.Take(); k >= 0; k = queue.Take()) {

@@ -267,8 +267,18 @@ class ServerFailureTest(CommandTest):
         with Server("--memory_budget_bytes=512") as server:
             result = self.swiglu(*self.arguments, server=server.address)
             self.assertEqual((result.returncode, result.stdout), (4, ""))
-            self.assertRegex(result.stderr, r"\Aswiglu: RESOURCE_EXHAUSTED: request of \d+ bytes exceeds the memory budget "
-                                            r"of 512 bytes\n\Z")
+            self.assertRegex(result.stderr, r"\Aswiglu: RESOURCE_EXHAUSTED: request needs \d+ bytes, message and working "
+                                            r"copy; the memory budget is 512 bytes\n\Z")
+
+    def test_request_larger_than_the_server_takes_is_sent_in_parts(self):
+        shape = (20, 1 << 20)  # 40 MiB each
+        e = write_npy(self.folder / "large.npy", FP16.name, shape, bytes(40 << 20))
+        with Server("--max_request_bytes=64MiB") as server:
+            result = self.swiglu("forward", "--e", e, "--g", e, "--out", self.folder / "large_h.npy", server=server.address)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertGreater(server.metric("swiglu_requests_total", model="swiglu_forward_fp16", code="OK"), 1)
+        (self.folder / "large.npy").unlink()
+        (self.folder / "large_h.npy").unlink()
 
 
 class StatusTest(CommandTest):

@@ -37,8 +37,9 @@ struct Options {
   int num_connections = 0;
 
   // The largest message, in bytes, in either direction. An operation that needs a larger one is
-  // split by elements. Default and most: 2^31 - 1, a limit of protobuf. At least 4096. Lower it to
-  // what the server's --max_request_bytes says.
+  // split by elements, and so is one that the server answers with RESOURCE_EXHAUSTED. Default and
+  // most: 2^31 - 1, a limit of protobuf. At least 4096. Lowering it to what the server takes, its
+  // --max_request_bytes or half of its --memory_budget_bytes, saves the attempt.
   int64_t max_message_bytes = (int64_t{1} << 31) - 1;
 
   // Size, in bytes, of the messages that a split operation is sent in; one is under way on each
