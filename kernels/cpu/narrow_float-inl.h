@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The element types FP16, BF16 and FP32 as vectors of float32: widening, rounding to nearest even,
-// narrowing, and products rounded once. Included once per instruction set, as Highway asks.
+// The element types FP16, BF16 and FP32 as vectors of float32: loading, widening, rounding to
+// nearest even, narrowing, storing, and products rounded once. Included once per instruction set,
+// as Highway asks.
 //
 // Highway has conversions of its own, but its release 1.0.3 truncates to BF16 and mishandles FP16
 // infinities and NaNs below AVX2. These are exact on every instruction set: subnormals, signed
@@ -41,9 +42,35 @@ HWY_INLINE hn::Vec<HalfTag<D>> LowHalves(D, hn::Vec<hn::RebindToUnsigned<D>> bit
   return hn::DemoteTo(HalfTag<D>(), hn::BitCast(di, bits));
 }
 
+// Two vectors of float32 that hold consecutive elements, in an order that Load and Store of their
+// type know.
+template <class D>
+struct Pair {
+  hn::Vec<D> first, second;
+};
+
 // Each of the three types below has: Lane, an element in memory; Widen and Narrow, between lanes
-// and float32 (Narrow rounds to nearest even); Round, the narrowed value as float32; and Product,
-// the exact product of two values of the type, rounded to the type.
+// and float32 (Narrow rounds to nearest even); Round, the narrowed value as float32; Load and Store
+// of a pair, which widen and narrow; RoundResult, Round for results; and Product, the exact product
+// of two values of the type, rounded to the type.
+//
+// A result is what float32 arithmetic makes of widened lanes. Its NaNs are quiet, and their
+// payloads are those of lanes or the machine's own: the bits that narrowing drops are zero. Store
+// takes results only.
+
+// Load and Store for any type: the first vector comes first.
+template <class T, class D>
+HWY_INLINE Pair<D> LoadInOrder(D d, const typename T::Lane* lanes) {
+  const hn::Rebind<typename T::Lane, D> dt;
+  return {T::Widen(d, hn::LoadU(dt, lanes)), T::Widen(d, hn::LoadU(dt, lanes + hn::Lanes(d)))};
+}
+template <class T, class D>
+HWY_INLINE void StoreInOrder(D d, const Pair<D>& values, typename T::Lane* lanes) {
+  const hn::Rebind<typename T::Lane, D> dt;
+  hn::StoreU(T::Narrow(d, values.first), dt, lanes);
+  hn::StoreU(T::Narrow(d, values.second), dt, lanes + hn::Lanes(d));
+}
+
 struct Fp16 {
   using Lane = uint16_t;
 
@@ -114,6 +141,19 @@ struct Fp16 {
     return Widen(d, Narrow(d, values));
   }
 
+  template <class D>
+  static HWY_INLINE Pair<D> Load(D d, const Lane* lanes) {
+    return LoadInOrder<Fp16>(d, lanes);
+  }
+  template <class D>
+  static HWY_INLINE void Store(D d, const Pair<D>& results, Lane* lanes) {
+    StoreInOrder<Fp16>(d, results, lanes);
+  }
+  template <class D>
+  static HWY_INLINE hn::Vec<D> RoundResult(D d, hn::Vec<D> result) {
+    return Round(d, result);
+  }
+
   // The product of two FP16 numbers is exact in float32.
   template <class D>
   static HWY_INLINE hn::Vec<D> Product(D d, hn::Vec<D> a, hn::Vec<D> b) {
@@ -137,48 +177,78 @@ struct Bf16 {
 
   template <class D>
   static HWY_INLINE hn::Vec<HalfTag<D>> Narrow(D d, hn::Vec<D> values) {
-    return LowHalves(d, hn::ShiftRight<16>(Rounded(d, values)));
+    return LowHalves(d, hn::ShiftRight<16>(Nearest(d, AsResult(d, values))));
   }
 
   template <class D>
   static HWY_INLINE hn::Vec<D> Round(D d, hn::Vec<D> values) {
-    const hn::RebindToUnsigned<D> du;
-    return hn::BitCast(d, hn::And(Rounded(d, values), hn::Set(du, 0xFFFF0000u)));
+    return RoundResult(d, AsResult(d, values));
   }
 
-  // The product of two BF16 numbers has 16 bits, so it is exact in float32 from 2^-126 up. Below,
-  // float32 would round it once and BF16 again; there it is scaled up before it is rounded.
+#if HWY_TARGET == HWY_SCALAR
+  template <class D>
+  static HWY_INLINE Pair<D> Load(D d, const Lane* lanes) {
+    return LoadInOrder<Bf16>(d, lanes);
+  }
+  template <class D>
+  static HWY_INLINE void Store(D d, const Pair<D>& results, Lane* lanes) {
+    StoreInOrder<Bf16>(d, results, lanes);
+  }
+#else
+  // The first vector has the even elements and the second the odd ones, as the halves of 32-bit
+  // words: no lane has to move.
+  template <class D>
+  static HWY_INLINE Pair<D> Load(D d, const Lane* lanes) {
+    const hn::RebindToUnsigned<D> du;
+    const auto words = hn::BitCast(du, hn::LoadU(hn::Repartition<uint16_t, D>(), lanes));
+    return {hn::BitCast(d, hn::ShiftLeft<16>(words)), hn::BitCast(d, UpperHalves(d, words))};
+  }
+  template <class D>
+  static HWY_INLINE void Store(D d, const Pair<D>& results, Lane* lanes) {
+    const hn::Repartition<uint16_t, D> du16;
+    const auto even = hn::ShiftRight<16>(Nearest(d, results.first));
+    const auto odd = Nearest(d, results.second);
+    hn::StoreU(hn::OddEven(hn::BitCast(du16, odd), hn::BitCast(du16, even)), du16, lanes);
+  }
+#endif
+
+  template <class D>
+  static HWY_INLINE hn::Vec<D> RoundResult(D d, hn::Vec<D> result) {
+    return hn::BitCast(d, UpperHalves(d, Nearest(d, result)));
+  }
+
+  // The product of two BF16 numbers has 16 bits, so float32 holds it exactly down to 2^-149. What
+  // is smaller is less than half of BF16's least positive number, 2^-133, and float32 rounds it to
+  // no more than exactly that half, which BF16 then ties to even: to zero, as it should be.
   template <class D>
   static HWY_INLINE hn::Vec<D> Product(D d, hn::Vec<D> a, hn::Vec<D> b) {
-    const auto product = hn::Mul(a, b);
-    const auto tiny = hn::Lt(hn::Abs(product), hn::Set(d, 0x1p-126f));
-    if (HWY_LIKELY(hn::AllFalse(d, tiny))) return Round(d, product);
-    return Round(d, hn::IfThenElse(tiny, TinyProduct(d, a, b, product), product));
+    return RoundResult(d, hn::Mul(a, b));
   }
 
  private:
-  // The bits of `values` with the upper 16 rounded to nearest even, whatever the lower are.
+  // Clears the lower 16 bits of each lane.
   template <class D>
-  static HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> Rounded(D, hn::Vec<D> values) {
-    const hn::RebindToUnsigned<D> du;
-    const auto bits = hn::BitCast(du, values);
-    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
-    const auto nearest = hn::Add(bits, hn::Add(hn::Set(du, 0x7FFFu), odd));
-    const auto quiet = hn::Or(bits, hn::Set(du, 0x00400000u));
-    return hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(values)), quiet, nearest);
+  static HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> UpperHalves(
+      D, hn::Vec<hn::RebindToUnsigned<D>> bits) {
+    return hn::And(bits, hn::Set(hn::RebindToUnsigned<D>(), 0xFFFF0000u));
   }
 
-  // a * b rounded to a multiple of 2^-133, BF16's least positive number. `product` gives the sign.
-  // REQUIRES: |a * b| < 2^-126.
+  // The bits of `result` with the upper 16 rounded to nearest even, whatever the lower are. A
+  // result's NaN stays one: nothing carries out of its lower bits.
   template <class D>
-  static HWY_NOINLINE hn::Vec<D> TinyProduct(D d, hn::Vec<D> a, hn::Vec<D> b, hn::Vec<D> product) {
-    const auto smaller = hn::Min(hn::Abs(a), hn::Abs(b));
-    const auto larger = hn::Max(hn::Abs(a), hn::Abs(b));
-    const auto scaled = hn::Mul(hn::Mul(smaller, hn::Set(d, 0x1p100f)), larger);
-    // The unit in the last place of 2^-10 is 2^-33, which is 2^-133 scaled.
-    const auto grid = hn::Set(d, 0x1p-10f);
-    const auto rounded = hn::Sub(hn::Add(scaled, grid), grid);
-    return hn::CopySign(hn::Mul(rounded, hn::Set(d, 0x1p-100f)), product);
+  static HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> Nearest(D, hn::Vec<D> result) {
+    const hn::RebindToUnsigned<D> du;
+    const auto bits = hn::BitCast(du, result);
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+    return hn::Add(hn::Add(bits, hn::Set(du, 0x7FFFu)), odd);
+  }
+
+  // `values` with every NaN made one that a result may have.
+  template <class D>
+  static HWY_INLINE hn::Vec<D> AsResult(D d, hn::Vec<D> values) {
+    const hn::RebindToUnsigned<D> du;
+    const auto quiet = hn::Or(hn::BitCast(du, values), hn::Set(du, 0x00400000u));
+    return hn::IfThenElse(hn::IsNaN(values), hn::BitCast(d, UpperHalves(d, quiet)), values);
   }
 };
 
@@ -196,6 +266,18 @@ struct Fp32 {
   template <class D>
   static HWY_INLINE hn::Vec<D> Round(D, hn::Vec<D> values) {
     return values;
+  }
+  template <class D>
+  static HWY_INLINE Pair<D> Load(D d, const Lane* lanes) {
+    return LoadInOrder<Fp32>(d, lanes);
+  }
+  template <class D>
+  static HWY_INLINE void Store(D d, const Pair<D>& results, Lane* lanes) {
+    StoreInOrder<Fp32>(d, results, lanes);
+  }
+  template <class D>
+  static HWY_INLINE hn::Vec<D> RoundResult(D, hn::Vec<D> result) {
+    return result;
   }
   template <class D>
   static HWY_INLINE hn::Vec<D> Product(D, hn::Vec<D> a, hn::Vec<D> b) {

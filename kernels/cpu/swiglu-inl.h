@@ -3,9 +3,13 @@
 // The arithmetic of SwiGLU on vectors of float32; T is Fp16, Bf16 or Fp32 of narrow_float-inl.h.
 // Included once per instruction set, as Highway asks.
 //
-// The formulas are those of "swiglu/segment.h". 16-bit types follow them step by step. FP32 divides
-// by 1 + exp(-e) where they multiply by its reciprocal, since that reciprocal may be subnormal and
-// short of bits where the result is not.
+// The formulas are those of "swiglu/segment.h", with three turns that cost no accuracy where
+// float32 would lose some:
+// - The sigmoid is held twice as large, as the reciprocal of half of 1 + exp(-e), and e half as
+//   large. Half of 1 + exp(-e) is finite up to where the sigmoid turns 0.
+// - de is dg * (se * slope), not (dg * se) * slope: |se * slope| < 1.1, and where the slope is not
+//   near its zero the product is more than 2^-122 or exactly 0, while dg * se may be subnormal.
+// - FP32 reduces e by multiples of ln 2 in two parts. The 16-bit types do well with one.
 #if defined(SWIGLU_KERNELS_CPU_SWIGLU_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SWIGLU_KERNELS_CPU_SWIGLU_INL_H_
 #undef SWIGLU_KERNELS_CPU_SWIGLU_INL_H_
@@ -13,8 +17,7 @@
 #define SWIGLU_KERNELS_CPU_SWIGLU_INL_H_
 #endif
 
-#include <cstdint>
-#include <limits>
+#include <cstddef>
 #include <type_traits>
 
 #include "hwy/highway.h"
@@ -25,103 +28,128 @@ namespace swiglu::internal {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// 1 + exp(-e), within 2 units in the last place; +infinity where that exceeds float32. For a NaN
-// any number at all: every user multiplies or divides by e besides.
-template <class D>
-HWY_INLINE hn::Vec<D> OnePlusExpOfMinus(D d, hn::Vec<D> e) {
+// The greatest float32 e for which 1 + exp(-e) exceeds float32.
+constexpr float kOverflowingGate = -0x1.62e43p6f;  // -88.7228394
+
+// (1 + exp(-e)) / 2, within 2 units in the last place for FP32 and 2^-18 otherwise. For e of
+// kOverflowingGate and less, and for a NaN, anything at all.
+template <class T, class D>
+HWY_INLINE hn::Vec<D> HalfOfOnePlusExpOfMinus(D d, hn::Vec<D> e) {
   const hn::RebindToUnsigned<D> du;
-  // Beyond these bounds the sum is 1, or overflows.
-  const auto x = hn::Min(hn::Max(hn::Neg(e), hn::Set(d, -80.0f)), hn::Set(d, 89.0f));
-  // x = k * ln 2 + r, |r| <= ln 2 / 2. Adding 1.5 * 2^23 rounds to an integer k, which then is
-  // in the low bits. ln 2 comes in two parts, the first so short that k times it is exact.
-  const auto shift = hn::Set(d, 0x1.8p23f);
-  const auto shifted = hn::Add(hn::Mul(x, hn::Set(d, 0x1.715476p0f)), shift);
+  const auto minus_log2_e = hn::Set(d, -0x1.715476p0f);
+  const auto half = hn::Set(d, 0.5f);
+  // Beyond this bound the sum is 1.
+  const auto x = hn::Min(e, hn::Set(d, 80.0f));
+  // exp(-x) = 2^k * exp(-x - k * ln 2), with k the integer nearest to -x * log2(e): adding 1.5 *
+  // 2^23 rounds to an integer, which then is in the low bits. 126 more make it the biased exponent
+  // of 2^(k-1).
+  const auto shift = hn::Set(d, 0x1.8p23f + 126.0f);
+  const auto shifted = hn::MulAdd(x, minus_log2_e, shift);
   const auto k = hn::Sub(shifted, shift);
-  auto r = hn::NegMulAdd(k, hn::Set(d, 0x1.63p-1f), x);
-  r = hn::NegMulAdd(k, hn::Set(d, -0x1.bd0106p-13f), r);
-  // exp(r) = 1 + r + r^2 * q(r); q interpolates at the Chebyshev points, relative error 1e-8.
-  auto q = hn::MulAdd(r, hn::Set(d, 0.00139263761f), hn::Set(d, 0.00836333353f));
-  q = hn::MulAdd(r, q, hn::Set(d, 0.0416665524f));
-  q = hn::MulAdd(r, q, hn::Set(d, 0.166665763f));
-  q = hn::MulAdd(r, q, hn::Set(d, 0.5f));
-  const auto power = hn::Add(hn::Set(d, 1.0f), hn::MulAdd(hn::Mul(r, r), q, r));
-  // Times 2^k as 2^(k-1) * 2, since k may be 128.
-  const auto exponent = hn::Add(hn::BitCast(du, shifted), hn::Set(du, 126u));
-  const auto scale = hn::BitCast(d, hn::ShiftLeft<23>(exponent));
-  const auto scaled = hn::Mul(power, scale);
-  return hn::Add(hn::Set(d, 1.0f), hn::Add(scaled, scaled));
+  const auto scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, shifted)));
+  // The polynomials are minimax. They are cut into parts that do not wait for each other: `start`
+  // is 1/2 and scale times the first two terms, `rest` the other terms over r^2.
+  hn::Vec<D> r, start, rest;
+  if constexpr (std::is_same_v<T, Fp32>) {
+    // r = x + k * ln 2, |r| <= ln 2 / 2, and exp(-r) with a relative error of 2^-28. The first part
+    // of ln 2 is so short that k times it is exact.
+    r = hn::MulAdd(k, hn::Set(d, 0x1.63p-1f), x);
+    r = hn::MulAdd(k, hn::Set(d, -0x1.bd0106p-13f), r);
+    start = hn::NegMulAdd(r, scale, hn::Add(scale, half));
+    rest = hn::MulAdd(r, hn::Set(d, 0.00138163706f), hn::Set(d, -0.0083683664f));
+    rest = hn::MulAdd(r, rest, hn::Set(d, 0.0416683219f));
+    rest = hn::MulAdd(hn::Mul(r, r), rest,
+                      hn::MulAdd(r, hn::Set(d, -0.166665241f), hn::Set(d, 0.49999994f)));
+  } else {
+    // r = -x * log2(e) - k, |r| <= 1 / 2, and 2^r with a relative error of 2^-23.
+    r = hn::MulSub(x, minus_log2_e, k);
+    start = hn::MulAdd(hn::MulAdd(r, hn::Set(d, 0.693147004f), hn::Set(d, 1.0f)), scale, half);
+    rest = hn::MulAdd(r, hn::Set(d, 0.00132658344f), hn::Set(d, 0.00967085361f));
+    rest = hn::MulAdd(hn::Mul(r, r), rest,
+                      hn::MulAdd(r, hn::Set(d, 0.0555072166f), hn::Set(d, 0.240222558f)));
+  }
+  return hn::MulAdd(hn::Mul(hn::Mul(r, r), scale), rest, start);
+}
+
+// 1 / x for x from 2^-1 to 2^127, within 1 unit in the last place and exact where x is 2^-1; for
+// other x anything at all.
+template <class D>
+HWY_INLINE hn::Vec<D> Reciprocal(D d, hn::Vec<D> x) {
+  const auto one = hn::Set(d, 1.0f);
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+  // AVX-512 starts with 14 right bits, also where the reciprocal is subnormal, and one step of
+  // Newton's doubles them. Its division of a whole vector takes as long as all the rest of forward.
+  const auto y = hn::ApproximateReciprocal(x);
+  return hn::MulAdd(hn::NegMulAdd(x, y, one), y, y);
+#else
+  return hn::Div(one, x);
+#endif
 }
 
 // What forward and backward share.
 template <class D>
 struct Silu {
-  hn::Vec<D> denominator;  // 1 + exp(-e)
-  hn::Vec<D> sigmoid;
+  hn::Vec<D> half_e;
+  hn::Vec<D> twice_sigmoid;
   hn::Vec<D> f;  // rounded to T
 };
 
 template <class T, class D>
 HWY_INLINE Silu<D> SiluOf(D d, hn::Vec<D> e) {
-  const auto denominator = OnePlusExpOfMinus(d, e);
-  const auto sigmoid = hn::Div(hn::Set(d, 1.0f), denominator);
-  if constexpr (std::is_same_v<T, Fp32>) {
-    return {denominator, sigmoid, hn::Div(e, denominator)};
-  } else {
-    return {denominator, sigmoid, T::Round(d, hn::Mul(sigmoid, e))};
-  }
+  const auto half_sum = HalfOfOnePlusExpOfMinus<T>(d, e);
+  const auto is_in_range = hn::Gt(e, hn::Set(d, kOverflowingGate));
+  const auto twice_sigmoid = hn::IfThenElseZero(is_in_range, Reciprocal(d, half_sum));
+  const auto half_e = hn::Mul(e, hn::Set(d, 0.5f));
+  return {half_e, twice_sigmoid, T::RoundResult(d, hn::Mul(half_e, twice_sigmoid))};
 }
 
-// (dg / denominator) * slope, in an order in which no intermediate loses bits that the result has.
+// One vector of h, not yet rounded to T.
+template <class T, class D>
+HWY_INLINE hn::Vec<D> ForwardOf(D d, hn::Vec<D> e, hn::Vec<D> g) {
+  return hn::Mul(SiluOf<T>(d, e).f, g);
+}
+
+// One vector of each output of backward, not yet rounded to T.
 template <class D>
-HWY_INLINE hn::Vec<D> QuotientTimes(D d, hn::Vec<D> dg, hn::Vec<D> denominator, hn::Vec<D> slope) {
-  // A large dg cannot make the quotient too small, and a small one cannot make the product too
-  // large: |slope| < 89 unless the denominator is infinite.
-  const auto product_first =
-      hn::And(hn::Lt(hn::Abs(dg), hn::Set(d, 0x1p32f)),
-              hn::Lt(denominator, hn::Set(d, std::numeric_limits<float>::infinity())));
-  const auto one = hn::Set(d, 1.0f);
-  const auto before = hn::IfThenElse(product_first, slope, one);
-  const auto after = hn::IfThenElse(product_first, one, slope);
-  return hn::Mul(hn::Div(hn::Mul(dg, before), denominator), after);
-}
+struct Gradients {
+  hn::Vec<D> h, df, de;
+};
 
-// One vector of h. All loads come before the store, so `h` may be `e` or `g`.
-template <class T>
-HWY_INLINE void ForwardVector(const typename T::Lane* e_lanes, const typename T::Lane* g_lanes,
-                              typename T::Lane* h_lanes) {
-  const hn::ScalableTag<float> d;
-  const hn::Rebind<typename T::Lane, decltype(d)> dt;
-  const auto e = T::Widen(d, hn::LoadU(dt, e_lanes));
-  const auto g = T::Widen(d, hn::LoadU(dt, g_lanes));
-  const auto f = SiluOf<T>(d, e).f;
-  hn::StoreU(T::Narrow(d, T::Product(d, f, g)), dt, h_lanes);
-}
-
-// One vector each of h, df and de. All loads come before the stores.
-template <class T>
-HWY_INLINE void BackwardVector(const typename T::Lane* dw_lanes, const typename T::Lane* e_lanes,
-                               const typename T::Lane* g_lanes, typename T::Lane* h_lanes,
-                               typename T::Lane* df_lanes, typename T::Lane* de_lanes) {
-  const hn::ScalableTag<float> d;
-  const hn::Rebind<typename T::Lane, decltype(d)> dt;
-  const auto dw = T::Widen(d, hn::LoadU(dt, dw_lanes));
-  const auto e = T::Widen(d, hn::LoadU(dt, e_lanes));
-  const auto g = T::Widen(d, hn::LoadU(dt, g_lanes));
-
+template <class T, class D>
+HWY_INLINE Gradients<D> BackwardOf(D d, hn::Vec<D> dw, hn::Vec<D> e, hn::Vec<D> g) {
+  const auto half = hn::Set(d, 0.5f);
   const auto silu = SiluOf<T>(d, e);
   const auto dg = T::Product(d, dw, g);
-  const auto one = hn::Set(d, 1.0f);
-  const auto slope = hn::MulAdd(e, hn::Sub(one, silu.sigmoid), one);
-  hn::Vec<decltype(d)> de;
-  if constexpr (std::is_same_v<T, Fp32>) {
-    de = QuotientTimes(d, dg, silu.denominator, slope);
-  } else {
-    de = hn::Mul(hn::Mul(dg, silu.sigmoid), slope);
-  }
+  const auto rest = hn::NegMulAdd(half, silu.twice_sigmoid, hn::Set(d, 1.0f));
+  const auto half_slope = hn::MulAdd(silu.half_e, rest, half);
+  const auto derivative = hn::Mul(half_slope, silu.twice_sigmoid);
+  return {hn::Mul(silu.f, g), hn::Mul(dw, silu.f), hn::Mul(dg, derivative)};
+}
 
-  hn::StoreU(T::Narrow(d, T::Product(d, silu.f, g)), dt, h_lanes);
-  hn::StoreU(T::Narrow(d, T::Product(d, dw, silu.f)), dt, df_lanes);
-  hn::StoreU(T::Narrow(d, de), dt, de_lanes);
+// Two vectors of h. All loads come before the stores, so `h` may be `e` or `g`.
+template <class T>
+HWY_INLINE void ForwardPair(const typename T::Lane* e_lanes, const typename T::Lane* g_lanes,
+                            typename T::Lane* h_lanes) {
+  const hn::ScalableTag<float> d;
+  const auto e = T::Load(d, e_lanes);
+  const auto g = T::Load(d, g_lanes);
+  T::Store(d, {ForwardOf<T>(d, e.first, g.first), ForwardOf<T>(d, e.second, g.second)}, h_lanes);
+}
+
+// Two vectors each of h, df and de. All loads come before the stores.
+template <class T>
+HWY_INLINE void BackwardPair(const typename T::Lane* dw_lanes, const typename T::Lane* e_lanes,
+                             const typename T::Lane* g_lanes, typename T::Lane* h_lanes,
+                             typename T::Lane* df_lanes, typename T::Lane* de_lanes) {
+  const hn::ScalableTag<float> d;
+  const auto dw = T::Load(d, dw_lanes);
+  const auto e = T::Load(d, e_lanes);
+  const auto g = T::Load(d, g_lanes);
+  const auto first = BackwardOf<T>(d, dw.first, e.first, g.first);
+  const auto second = BackwardOf<T>(d, dw.second, e.second, g.second);
+  T::Store(d, {first.h, second.h}, h_lanes);
+  T::Store(d, {first.df, second.df}, df_lanes);
+  T::Store(d, {first.de, second.de}, de_lanes);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -19,9 +19,10 @@ HWY_BEFORE_NAMESPACE();
 namespace swiglu::internal {
 namespace HWY_NAMESPACE {
 
-constexpr int64_t kMaxLanes = hn::MaxLanes(hn::ScalableTag<float>());
+// Elements of a pair of vectors.
+constexpr int64_t kMaxPair = 2 * hn::MaxLanes(hn::ScalableTag<float>());
 
-int64_t NumLanes() { return static_cast<int64_t>(hn::Lanes(hn::ScalableTag<float>())); }
+int64_t PairSize() { return 2 * static_cast<int64_t>(hn::Lanes(hn::ScalableTag<float>())); }
 
 template <class T>
 void Compute(const ForwardSegment& segment) {
@@ -29,19 +30,19 @@ void Compute(const ForwardSegment& segment) {
   const auto* e = static_cast<const Lane*>(segment.e);
   const auto* g = static_cast<const Lane*>(segment.g);
   auto* h = static_cast<Lane*>(segment.h);
-  const int64_t num_lanes = NumLanes();
+  const int64_t pair = PairSize();
 
   int64_t i = 0;
-  for (; i + num_lanes <= segment.num_elements; i += num_lanes) {
-    ForwardVector<T>(e + i, g + i, h + i);
+  for (; i + pair <= segment.num_elements; i += pair) {
+    ForwardPair<T>(e + i, g + i, h + i);
   }
-  // The rest goes through whole vectors of our own: nothing is touched past the end.
+  // The rest goes through whole pairs of our own: nothing is touched past the end.
   const size_t rest_bytes = static_cast<size_t>(segment.num_elements - i) * sizeof(Lane);
   if (rest_bytes == 0) return;
-  Lane rest_e[kMaxLanes] = {}, rest_g[kMaxLanes] = {};
+  Lane rest_e[kMaxPair] = {}, rest_g[kMaxPair] = {};
   std::memcpy(rest_e, e + i, rest_bytes);
   std::memcpy(rest_g, g + i, rest_bytes);
-  ForwardVector<T>(rest_e, rest_g, rest_e);
+  ForwardPair<T>(rest_e, rest_g, rest_e);
   std::memcpy(h + i, rest_e, rest_bytes);
 }
 
@@ -54,19 +55,19 @@ void Compute(const BackwardSegment& segment) {
   auto* h = static_cast<Lane*>(segment.h);
   auto* df = static_cast<Lane*>(segment.df);
   auto* de = static_cast<Lane*>(segment.de);
-  const int64_t num_lanes = NumLanes();
+  const int64_t pair = PairSize();
 
   int64_t i = 0;
-  for (; i + num_lanes <= segment.num_elements; i += num_lanes) {
-    BackwardVector<T>(dw + i, e + i, g + i, h + i, df + i, de + i);
+  for (; i + pair <= segment.num_elements; i += pair) {
+    BackwardPair<T>(dw + i, e + i, g + i, h + i, df + i, de + i);
   }
   const size_t rest_bytes = static_cast<size_t>(segment.num_elements - i) * sizeof(Lane);
   if (rest_bytes == 0) return;
-  Lane rest_dw[kMaxLanes] = {}, rest_e[kMaxLanes] = {}, rest_g[kMaxLanes] = {};
+  Lane rest_dw[kMaxPair] = {}, rest_e[kMaxPair] = {}, rest_g[kMaxPair] = {};
   std::memcpy(rest_dw, dw + i, rest_bytes);
   std::memcpy(rest_e, e + i, rest_bytes);
   std::memcpy(rest_g, g + i, rest_bytes);
-  BackwardVector<T>(rest_dw, rest_e, rest_g, rest_dw, rest_e, rest_g);
+  BackwardPair<T>(rest_dw, rest_e, rest_g, rest_dw, rest_e, rest_g);
   std::memcpy(h + i, rest_dw, rest_bytes);
   std::memcpy(df + i, rest_e, rest_bytes);
   std::memcpy(de + i, rest_g, rest_bytes);

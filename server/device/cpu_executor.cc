@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Lane threads around the CPU kernels.
+// Lane threads around the CPU kernels and their pool.
 #include "server/device/cpu_executor.h"
 
 #include <chrono>
@@ -11,31 +11,32 @@
 #include "server/device/segment_table.h"
 #include "server/log/log.h"
 #include "swiglu/cpu.h"
+#include "swiglu/cpu_pool.h"
 
 namespace swiglu::server {
 namespace {
 
-swiglu::KernelStatus Compute(swiglu::Dtype dtype,
+swiglu::KernelStatus Compute(swiglu::CpuPool& pool, swiglu::Dtype dtype,
                              std::span<const swiglu::ForwardSegment> segments) {
-  return swiglu::ForwardCpu(dtype, segments);
+  return pool.Forward(dtype, segments);
 }
 
-swiglu::KernelStatus Compute(swiglu::Dtype dtype,
+swiglu::KernelStatus Compute(swiglu::CpuPool& pool, swiglu::Dtype dtype,
                              std::span<const swiglu::BackwardSegment> segments) {
-  return swiglu::BackwardCpu(dtype, segments);
+  return pool.Backward(dtype, segments);
 }
 
 template <typename KernelSegment>
-swiglu::KernelStatus Compute(const Batch& batch) {
+swiglu::KernelStatus Compute(swiglu::CpuPool& pool, const Batch& batch) {
   const SegmentTable<KernelSegment> table(batch.segments);
-  return Compute(KernelDtype(batch.dtype), table.view());
+  return Compute(pool, KernelDtype(batch.dtype), table.view());
 }
 
-Execution Execute(const Batch& batch) {
+Execution Execute(swiglu::CpuPool& pool, const Batch& batch) {
   const auto start = std::chrono::steady_clock::now();
   const swiglu::KernelStatus status = batch.op == Op::kForward
-                                          ? Compute<swiglu::ForwardSegment>(batch)
-                                          : Compute<swiglu::BackwardSegment>(batch);
+                                          ? Compute<swiglu::ForwardSegment>(pool, batch)
+                                          : Compute<swiglu::BackwardSegment>(pool, batch);
   Execution execution;
   execution.path = Path::kCpu;
   execution.compute = std::chrono::steady_clock::now() - start;
@@ -57,7 +58,9 @@ absl::StatusOr<std::unique_ptr<CpuExecutor>> CpuExecutor::Create(CpuExecutorOpti
 }
 
 CpuExecutor::CpuExecutor(CpuExecutorOptions options)
-    : num_lanes_(options.num_lanes), slab_pool_(MakeHostMemory(), options.memory) {
+    : num_lanes_(options.num_lanes),
+      slab_pool_(MakeHostMemory(), options.memory),
+      compute_pool_(std::make_unique<swiglu::CpuPool>(options.num_lanes)) {
   lanes_.reserve(num_lanes_);
   for (int lane = 0; lane < num_lanes_; ++lane) lanes_.emplace_back([this] { ServeLane(); });
 }
@@ -89,7 +92,7 @@ std::string CpuExecutor::description() const {
 
 void CpuExecutor::ServeLane() {
   while (std::optional<Job> job = NextJob()) {
-    const Execution execution = Execute(*job->batch);
+    const Execution execution = Execute(*compute_pool_, *job->batch);
     {
       // The lane counts as free before `done`, which may bring the next batch.
       absl::MutexLock lock(&mutex_);

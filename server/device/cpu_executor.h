@@ -17,18 +17,23 @@
 #include "server/batching/executor.h"
 #include "server/device/slab_pool.h"
 
+namespace swiglu {
+class CpuPool;
+}  // namespace swiglu
+
 namespace swiglu::server {
 
 struct CpuExecutorOptions {
-  // Batches computed at once, one thread each. >= 1. More than there are cores only makes them wait
-  // for each other.
+  // Batches computed at once, one thread each, and threads that share a large batch. >= 1. More
+  // than there are cores only makes them wait for each other.
   int num_lanes = 1;
   // The slab pool's memory.
   CachingSlabPoolOptions memory;
 };
 
-// Runs each batch on the thread of a lane, start to end. Thread-safe; `done` may call `Run`. The
-// destructor finishes what was handed in. It never fails: `healthy()` stays true.
+// Runs each batch on the thread of a lane, start to end. Threads of a pool help with large batches
+// as long as fewer threads than there are lanes compute those. Thread-safe; `done` may call `Run`.
+// The destructor finishes what was handed in. It never fails: `healthy()` stays true.
 class CpuExecutor final : public Executor {
  public:
   // INVALID_ARGUMENT for options out of range.
@@ -58,6 +63,7 @@ class CpuExecutor final : public Executor {
 
   const int num_lanes_;
   CachingSlabPool slab_pool_;
+  const std::unique_ptr<swiglu::CpuPool> compute_pool_;  // of as many threads as lanes
 
   absl::Mutex mutex_;
   absl::CondVar job_added_;
