@@ -112,6 +112,7 @@ cudaError_t Launch(Dtype dtype, std::span<const Segment> segments, const LaunchL
                                         [](const Segment& s) { return s.num_elements > 0; });
   if (num_filled <= 1) return LaunchTable<Entry, 1>(dtype, segments, limits, stream);
   if (num_filled <= 16) return LaunchTable<Entry, 16>(dtype, segments, limits, stream);
+  if (num_filled <= 64) return LaunchTable<Entry, 64>(dtype, segments, limits, stream);
   return LaunchTable<Entry, kMaxSegments>(dtype, segments, limits, stream);
 }
 

@@ -54,7 +54,8 @@ template <class Entry, int kCapacity>
 struct SegmentTable {
   int64_t num_tiles;
   int num_segments;
-  bool is_alike;  // all entries are
+  bool is_alike;            // all entries are
+  float segments_per_tile;  // num_segments / num_tiles: where to look for a tile's segment first
   Entry entries[kCapacity];
 };
 
@@ -146,6 +147,8 @@ Grid PlanLaunch(std::span<const Segment> segments, size_t element_bytes, int max
     const int64_t slots = NumSlots(entry.num_elements, entry.shift, element_bytes);
     table.num_tiles += (slots + threads - 1) / threads;
   }
+  table.segments_per_tile = static_cast<float>(table.num_segments) /
+                            static_cast<float>(std::max<int64_t>(table.num_tiles, 1));
   const int64_t most_blocks = max_blocks == 0 ? INT_MAX : max_blocks;
   return {static_cast<int>(std::min(table.num_tiles, most_blocks)), threads,
           SharedBytesPerBlock(Entry::kNumTensors, num_slots, max_blocks, device)};

@@ -159,11 +159,22 @@ __device__ inline void UnalikeSlot(const Entry& entry, int64_t first) {
   }
 }
 
-// Returns the segment that `tile` belongs to: the last whose first tile is not beyond it.
+// Returns the segment that `tile` belongs to: the last whose first tile is not beyond it. Looks
+// first where it would be if all segments were of one size: each step of a search is a wait for the
+// table.
 template <class Entry, int kCapacity>
 __device__ inline const Entry& EntryOf(const SegmentTable<Entry, kCapacity>& table, int64_t tile) {
   int low = 0;
   int high = table.num_segments;
+  const int guess =
+      min(static_cast<int>(static_cast<float>(tile) * table.segments_per_tile), high - 1);
+  if (table.entries[guess].first_tile > tile) {
+    high = guess;
+  } else if (guess + 1 == high || table.entries[guess + 1].first_tile > tile) {
+    return table.entries[guess];
+  } else {
+    low = guess + 1;
+  }
   while (high - low > 1) {
     const int middle = (low + high) / 2;
     if (table.entries[middle].first_tile <= tile) {
