@@ -48,12 +48,17 @@ def draw_roof(axes, copy_gbs, rows):
     axes.legend(fontsize=7)
 
 
+def shows_the_device(n):
+    """Whether the time at n is the kernel's: in a graph, or long enough for a harness that launches from Python."""
+    return n & (n - 1) == 0 and not 2**20 < n < 2**24
+
+
 def draw_shares(axes, copy_gbs, rows):
     """Bandwidth over that of a copy, by size; inside a CUDA graph where there is such a time."""
     for (op, dtype), color in COLORS.items():
         for name, style in (("lib", "-"), ("triton", ":")):
             points = sorted((row["n"], row.get(f"{name}_graph_us", row[f"{name}_us"])) for row in rows
-                            if (row["op"], row["dtype"], row["offset"]) == (op, dtype, 0) and row["n"] % 8 == 0)
+                            if (row["op"], row["dtype"], row["offset"]) == (op, dtype, 0) and shows_the_device(row["n"]))
             shares = [TENSORS[op] * BYTES[dtype] * n / us / 1e3 / copy_gbs for n, us in points]
             axes.semilogx([n for n, _ in points], shares, style, color=color, linewidth=1)
     axes.set_xlabel("elements of each tensor")
