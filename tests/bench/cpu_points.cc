@@ -24,15 +24,7 @@
 namespace swiglu::bench {
 namespace {
 
-constexpr const char* kDtypeNames[] = {"fp16", "bf16", "fp32"};
-constexpr Dtype kDtypes[] = {Dtype::kFp16, Dtype::kBf16, Dtype::kFp32};
-enum class Op { kForward, kBackward };
-constexpr Op kOps[] = {Op::kForward, Op::kBackward};
 constexpr int kRounds = 9;
-
-const char* Name(Op op) { return op == Op::kForward ? "forward" : "backward"; }
-const char* Name(Dtype dtype) { return kDtypeNames[static_cast<int>(dtype)]; }
-
 // Threads that run a body together, over and over. Between runs they block, so that they take no
 // core from what is measured beside them.
 class Team {
@@ -166,11 +158,6 @@ struct Call {
     op == Op::kForward ? ForwardCpu(dtype, {&forward, 1}) : BackwardCpu(dtype, {&backward, 1});
   }
 };
-
-double BytesMoved(Op op, Dtype dtype, int64_t n) {
-  return (op == Op::kForward ? 3.0 : 6.0) * static_cast<double>(n) *
-         static_cast<double>(ElementBytes(dtype));
-}
 
 // Sizes past the caches, and smaller ones, on all threads, against the triad on as many bytes.
 // Backward moves twice the triad's bytes: its time is held against two triads.

@@ -19,14 +19,6 @@
 namespace swiglu::bench {
 namespace {
 
-constexpr const char* kDtypeNames[] = {"fp16", "bf16", "fp32"};
-constexpr Dtype kDtypes[] = {Dtype::kFp16, Dtype::kBf16, Dtype::kFp32};
-enum class Op { kForward, kBackward };
-constexpr Op kOps[] = {Op::kForward, Op::kBackward};
-
-const char* Name(Op op) { return op == Op::kForward ? "forward" : "backward"; }
-const char* Name(Dtype dtype) { return kDtypeNames[static_cast<int>(dtype)]; }
-
 void Check(cudaError_t error) {
   if (error == cudaSuccess) return;
   std::fprintf(stderr, "kernel_bench: CUDA: %s\n", cudaGetErrorString(error));
@@ -69,11 +61,6 @@ struct Problem {
                              : BackwardCuda(dtype, backward, limits, stream));
   }
 };
-
-double BytesMoved(Op op, Dtype dtype, int64_t n) {
-  return (op == Op::kForward ? 3.0 : 6.0) * static_cast<double>(n) *
-         static_cast<double>(ElementBytes(dtype));
-}
 
 // Where a segment's three tensors begin, in elements past a 256-byte boundary.
 using Offsets = std::array<int64_t, 3>;

@@ -9,7 +9,25 @@
 #include <string>
 #include <vector>
 
+#include "swiglu/segment.h"
+
 namespace swiglu::bench {
+
+enum class Op { kForward, kBackward };
+inline constexpr Op kOps[] = {Op::kForward, Op::kBackward};
+inline constexpr Dtype kDtypes[] = {Dtype::kFp16, Dtype::kBf16, Dtype::kFp32};
+
+inline const char* Name(Op op) { return op == Op::kForward ? "forward" : "backward"; }
+inline const char* Name(Dtype dtype) {
+  constexpr const char* kNames[] = {"fp16", "bf16", "fp32"};
+  return kNames[static_cast<int>(dtype)];
+}
+
+// Bytes that one call reads and writes: of 3 tensors, or of 6.
+inline double BytesMoved(Op op, Dtype dtype, int64_t n) {
+  return (op == Op::kForward ? 3.0 : 6.0) * static_cast<double>(n) *
+         static_cast<double>(ElementBytes(dtype));
+}
 
 // One measured point.
 struct Row {

@@ -13,3 +13,4 @@ cmake -G Ninja -S "$here/consumer" -B "$folder" -DCMAKE_PREFIX_PATH="$installed"
 cmake --build "$folder"
 "$folder/kernels_consumer"
 "$folder/client_consumer"
+if [ -x "$folder/cuda_consumer" ]; then "$folder/cuda_consumer"; fi

@@ -17,7 +17,7 @@ import unittest
 import contract
 import server_process
 from contract import DTYPES, FP16, FP32
-from server_process import Server
+from server_process import Server, ServerTest
 from tensor_files import num_elements, read_npy, read_safetensors, write_npy, write_safetensors
 
 
@@ -27,18 +27,7 @@ def normal(dtype, shape, seed):
     return dtype.raw(source.gauss(0, 2) for _ in range(num_elements(shape)))
 
 
-class CommandTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server()
-
-    @classmethod
-    def tearDownClass(cls):
-        code = cls.server.stop()
-        cls.server.kill()
-        if code != 0:
-            raise AssertionError(f"the server ended with {code}:\n" + "\n".join(cls.server.log))
-
+class CommandTest(ServerTest):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)

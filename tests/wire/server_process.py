@@ -148,3 +148,18 @@ class Server:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+
+class ServerTest(unittest.TestCase):
+    """One server for all tests of a class, which must stop as it should."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server()
+
+    @classmethod
+    def tearDownClass(cls):
+        code = cls.server.stop()
+        cls.server.kill()
+        if code != 0:
+            raise AssertionError(f"the server ended with {code}:\n" + "\n".join(cls.server.log))

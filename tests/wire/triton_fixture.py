@@ -1,30 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # A server and the stock Python client connected to it, for the tests that use that client.
-import unittest
-
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from server_process import Server
+from server_process import ServerTest
 
 # Connect to this machine whatever proxy the environment names.
 CHANNEL = [("grpc.enable_http_proxy", 0)]
 
 
-class TritonTest(unittest.TestCase):
+class TritonTest(ServerTest):
     """One server for a class, one client for a test."""
-
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server()
-
-    @classmethod
-    def tearDownClass(cls):
-        code = cls.server.stop()
-        cls.server.kill()
-        if code != 0:
-            raise AssertionError(f"the server ended with {code}:\n" + "\n".join(cls.server.log))
 
     def setUp(self):
         self.client = triton.InferenceServerClient(self.server.address, channel_args=CHANNEL)
