@@ -33,7 +33,7 @@ if(NOT SWIGLU_ENABLE_CUDA STREQUAL "OFF")
     endif()
     set(CMAKE_CUDA_STANDARD 20)
     set(CMAKE_CUDA_STANDARD_REQUIRED ON)
-    find_package(CUDAToolkit REQUIRED)
+    include(SwigluCudaToolkit)
     set(SWIGLU_CUDA ON)
   elseif(SWIGLU_ENABLE_CUDA STREQUAL "ON")
     message(FATAL_ERROR "SWIGLU_ENABLE_CUDA=ON, but no working CUDA compiler of version ${SWIGLU_CUDA_OLDEST} or newer "

@@ -24,5 +24,6 @@ function(swiglu_install_package)
   write_basic_package_version_file(swigluConfigVersion.cmake COMPATIBILITY SameMinorVersion)
   install(EXPORT swigluTargets NAMESPACE swiglu:: DESTINATION ${package_dir})
   install(FILES ${CMAKE_CURRENT_BINARY_DIR}/swigluConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/swigluConfigVersion.cmake
+    ${PROJECT_SOURCE_DIR}/cmake/SwigluCudaToolkit.cmake
     DESTINATION ${package_dir})
 endfunction()
