@@ -189,7 +189,7 @@ def main():
             row.update(triton_us=round((first + second) / 2, 2), lib_us=round(sum(ours) / 2, 2))
             row["speedup"] = round(row["triton_us"] / row["lib_us"], 3)
             row["lib_of_copy"] = round(bytes_moved / row["lib_us"] / 1e3 / copy_gbs, 3)
-            if n <= 2**20:
+            if n < 2**24:
                 row.update(triton_graph_us=round(graph_us(run_triton, sets), 2), lib_graph_us=round(graph_us(run_lib, sets), 2))
         else:
             row["triton_us"] = round(first, 2)

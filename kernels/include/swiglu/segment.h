@@ -40,8 +40,8 @@ constexpr size_t ElementBytes(Dtype dtype) { return dtype == Dtype::kFp32 ? 4 : 
 // Shape does not matter: a row-major contiguous tensor of any rank is a segment.
 //
 // Every pointer is aligned to its element, no more. `h` may be `e` or `g` themselves (in place);
-// otherwise it overlaps neither. Segments of one call do not overlap in what they write.
-// `num_elements` is not negative; where it is 0 the pointers are not looked at.
+// otherwise it overlaps neither. Inputs may overlap each other. Segments of one call do not overlap
+// in what they write. `num_elements` is not negative; where it is 0 the pointers are not looked at.
 struct ForwardSegment {
   const void* e;         // gate
   const void* g;         // up
