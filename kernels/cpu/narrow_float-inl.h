@@ -58,20 +58,24 @@ struct Pair {
 // payloads are those of lanes or the machine's own: the bits that narrowing drops are zero. Store
 // takes results only.
 
-// Load and Store for any type: the first vector comes first.
-template <class T, class D>
-HWY_INLINE Pair<D> LoadInOrder(D d, const typename T::Lane* lanes) {
-  const hn::Rebind<typename T::Lane, D> dt;
-  return {T::Widen(d, hn::LoadU(dt, lanes)), T::Widen(d, hn::LoadU(dt, lanes + hn::Lanes(d)))};
-}
-template <class T, class D>
-HWY_INLINE void StoreInOrder(D d, const Pair<D>& values, typename T::Lane* lanes) {
-  const hn::Rebind<typename T::Lane, D> dt;
-  hn::StoreU(T::Narrow(d, values.first), dt, lanes);
-  hn::StoreU(T::Narrow(d, values.second), dt, lanes + hn::Lanes(d));
-}
+// Load and Store of a type `T` whose elements lie in memory in the order of a pair: the first
+// vector comes first.
+template <class T, class Lane>
+struct InOrder {
+  template <class D>
+  static HWY_INLINE Pair<D> Load(D d, const Lane* lanes) {
+    const hn::Rebind<Lane, D> dt;
+    return {T::Widen(d, hn::LoadU(dt, lanes)), T::Widen(d, hn::LoadU(dt, lanes + hn::Lanes(d)))};
+  }
+  template <class D>
+  static HWY_INLINE void Store(D d, const Pair<D>& results, Lane* lanes) {
+    const hn::Rebind<Lane, D> dt;
+    hn::StoreU(T::Narrow(d, results.first), dt, lanes);
+    hn::StoreU(T::Narrow(d, results.second), dt, lanes + hn::Lanes(d));
+  }
+};
 
-struct Fp16 {
+struct Fp16 : InOrder<Fp16, uint16_t> {
   using Lane = uint16_t;
 
 #if SWIGLU_HAS_F16C
@@ -142,14 +146,6 @@ struct Fp16 {
   }
 
   template <class D>
-  static HWY_INLINE Pair<D> Load(D d, const Lane* lanes) {
-    return LoadInOrder<Fp16>(d, lanes);
-  }
-  template <class D>
-  static HWY_INLINE void Store(D d, const Pair<D>& results, Lane* lanes) {
-    StoreInOrder<Fp16>(d, results, lanes);
-  }
-  template <class D>
   static HWY_INLINE hn::Vec<D> RoundResult(D d, hn::Vec<D> result) {
     return Round(d, result);
   }
@@ -167,7 +163,7 @@ struct Fp16 {
   }
 };
 
-struct Bf16 {
+struct Bf16 : InOrder<Bf16, uint16_t> {
   using Lane = uint16_t;
 
   template <class D>
@@ -185,18 +181,9 @@ struct Bf16 {
     return RoundResult(d, AsResult(d, values));
   }
 
-#if HWY_TARGET == HWY_SCALAR
-  template <class D>
-  static HWY_INLINE Pair<D> Load(D d, const Lane* lanes) {
-    return LoadInOrder<Bf16>(d, lanes);
-  }
-  template <class D>
-  static HWY_INLINE void Store(D d, const Pair<D>& results, Lane* lanes) {
-    StoreInOrder<Bf16>(d, results, lanes);
-  }
-#else
-  // The first vector has the even elements and the second the odd ones, as the halves of 32-bit
-  // words: no lane has to move.
+#if HWY_TARGET != HWY_SCALAR
+  // In place of the base's: the first vector has the even elements and the second the odd ones, as
+  // the halves of 32-bit words: no lane has to move.
   template <class D>
   static HWY_INLINE Pair<D> Load(D d, const Lane* lanes) {
     const hn::RebindToUnsigned<D> du;
@@ -252,7 +239,7 @@ struct Bf16 {
   }
 };
 
-struct Fp32 {
+struct Fp32 : InOrder<Fp32, float> {
   using Lane = float;
 
   template <class D>
@@ -266,14 +253,6 @@ struct Fp32 {
   template <class D>
   static HWY_INLINE hn::Vec<D> Round(D, hn::Vec<D> values) {
     return values;
-  }
-  template <class D>
-  static HWY_INLINE Pair<D> Load(D d, const Lane* lanes) {
-    return LoadInOrder<Fp32>(d, lanes);
-  }
-  template <class D>
-  static HWY_INLINE void Store(D d, const Pair<D>& results, Lane* lanes) {
-    StoreInOrder<Fp32>(d, results, lanes);
   }
   template <class D>
   static HWY_INLINE hn::Vec<D> RoundResult(D, hn::Vec<D> result) {

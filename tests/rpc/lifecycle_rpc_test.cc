@@ -22,18 +22,9 @@ using inference::ModelInferRequest;
 
 constexpr char kInferMethod[] = "/inference.GRPCInferenceService/ModelInfer";
 
-class LifecycleRpcTest : public testing::Test {
+class LifecycleRpcTest : public HoldingServerTest {
  protected:
-  ~LifecycleRpcTest() override {
-    executor_.Release();
-    // Whatever a test did, the server serves on and nothing is left behind.
-    if (!server_.admission.draining()) {
-      EXPECT_TRUE(Infer(server_, GoodRequest(kForwardFp16, {4})).status.ok());
-    }
-    EXPECT_TRUE(server_.AwaitIdle());
-    EXPECT_TRUE(Eventually([this] { return executor_.counting_pool().num_live() == 0; }));
-    EXPECT_EQ(server_.active().WaitUntilNone(kPatience), 0);
-  }
+  LifecycleRpcTest() : HoldingServerTest(1, OneIoThread()) {}
 
   static ModelInferRequest WithTimeout(ModelInferRequest request, int64_t timeout_us) {
     (*request.mutable_parameters())["timeout"].set_int64_param(timeout_us);
@@ -49,8 +40,6 @@ class LifecycleRpcTest : public testing::Test {
   }
 
   const ModelInferRequest request_ = GoodRequest(kForwardFp16, {4});
-  HoldingExecutor executor_;
-  TestServer server_{&executor_, OneIoThread()};
 };
 
 // --- Deadlines

@@ -1,21 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The whole server graph in one process, behind a real port on the loopback, and what the tests
-// need on both of its sides: an executor that holds its batches, an observer that can be waited
-// for, clients.
+// The whole server graph in one process, behind a real port on the loopback, with its clients; and
+// what holds after every test of it.
 #pragma once
 
-#include <atomic>
-#include <cstdlib>
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <thread>
 #include <utility>
-#include <vector>
 
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "grpcpp/create_channel.h"
@@ -36,164 +30,9 @@
 #include "server/rpc/router.h"
 #include "server/rpc/rpc_server.h"
 #include "tests/rpc/requests.h"
+#include "tests/rpc/test_doubles.h"
 
 namespace swiglu::server {
-
-// The longest that a test waits for anything. It is reached only by a test that fails.
-inline constexpr absl::Duration kPatience = absl::Seconds(20);
-
-// Looks at `condition`, which nobody announces, until it holds. False if it never does.
-inline bool Eventually(const std::function<bool()>& condition) {
-  const absl::Time end = absl::Now() + kPatience;
-  while (!condition()) {
-    if (absl::Now() > end) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
-
-// Plain memory, counted. Thread-safe.
-class CountingSlabPool final : public SlabPool {
- public:
-  absl::StatusOr<Slab> Acquire(size_t size_bytes) override {
-    if (fail_.load()) return absl::ResourceExhaustedError("no memory for the test");
-    const size_t size = (size_bytes + kSlabAlignment - 1) / kSlabAlignment * kSlabAlignment;
-    auto* data = static_cast<std::byte*>(std::aligned_alloc(kSlabAlignment, size));
-    num_live_.fetch_add(1);
-    return Slab{std::shared_ptr<std::byte>(data,
-                                           [this](std::byte* memory) {
-                                             std::free(memory);
-                                             num_live_.fetch_sub(1);
-                                           }),
-                size};
-  }
-
-  // From here on there is no memory, or there is again.
-  void SetFailing(bool fail) { fail_.store(fail); }
-  int num_live() const { return num_live_.load(); }
-
- private:
-  std::atomic<bool> fail_{false};
-  std::atomic<int> num_live_{0};
-};
-
-// Holds every batch until it is told how to end it. The outputs are the inputs: it computes
-// nothing. Thread-safe.
-class HoldingExecutor final : public Executor {
- public:
-  explicit HoldingExecutor(int num_lanes = 1) : num_lanes_(num_lanes) {}
-
-  int num_lanes() const override { return num_lanes_; }
-  int max_segments() const override { return 256; }
-  void Run(const Batch& batch, Done done) override {
-    absl::ReleasableMutexLock lock(&mutex_);
-    batch_sizes_.push_back(batch.segments.size());
-    if (!released_) {
-      held_.push_back(std::move(done));
-      return;
-    }
-    lock.Release();
-    done(Execution());
-  }
-  bool healthy() const override { return healthy_.load(); }
-  SlabPool& slab_pool() override { return slab_pool_; }
-  std::string description() const override { return "holding"; }
-
-  // Waits until so many batches are held. False if they do not come.
-  bool AwaitHeld(size_t count = 1) {
-    const auto held = [this, count]()
-                          ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return held_.size() >= count; };
-    absl::MutexLock lock(&mutex_);
-    return mutex_.AwaitWithTimeout(absl::Condition(&held), kPatience);
-  }
-  // Ends the oldest batch that is held, or the one at `index`. REQUIRES: there is one.
-  void Complete(absl::Status status = absl::OkStatus(), size_t index = 0) {
-    Done done;
-    {
-      absl::MutexLock lock(&mutex_);
-      done = std::move(held_[index]);
-      held_.erase(held_.begin() + index);
-    }
-    Execution execution;
-    execution.status = std::move(status);
-    done(execution);
-  }
-  // Ends what is held, and from here on every batch at once.
-  void Release() {
-    std::vector<Done> held;
-    {
-      absl::MutexLock lock(&mutex_);
-      released_ = true;
-      held = std::move(held_);
-      held_.clear();
-    }
-    for (Done& done : held) done(Execution());
-  }
-  void Fail() { healthy_.store(false); }
-
-  // Segments of every batch so far.
-  std::vector<size_t> batch_sizes() const {
-    absl::MutexLock lock(&mutex_);
-    return batch_sizes_;
-  }
-  CountingSlabPool& counting_pool() { return slab_pool_; }
-
- private:
-  const int num_lanes_;
-  CountingSlabPool slab_pool_;
-  std::atomic<bool> healthy_{true};
-  mutable absl::Mutex mutex_;
-  bool released_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<Done> held_ ABSL_GUARDED_BY(mutex_);
-  std::vector<size_t> batch_sizes_ ABSL_GUARDED_BY(mutex_);
-};
-
-// Writes down what it is told; a test can wait for it. Thread-safe.
-class WaitableObserver final : public Observer {
- public:
-  void RequestFinished(const RequestRecord& record) override { Keep(finished_, record); }
-  void RequestSent(const Model* model, std::chrono::nanoseconds,
-                   std::chrono::nanoseconds) override {
-    Keep(sent_, model);
-  }
-  void RequestRejected(Rejection reason) override { Keep(rejected_, reason); }
-  void BatchFinished(const BatchRecord& record) override { Keep(batches_, record); }
-  void DeviceFailed(int, DeviceError) override {}
-
-  // Waits for that many finished requests, and returns all there are.
-  std::vector<RequestRecord> AwaitFinished(size_t count) { return Await(finished_, count); }
-  std::vector<const Model*> AwaitSent(size_t count) { return Await(sent_, count); }
-  std::vector<Rejection> AwaitRejected(size_t count) { return Await(rejected_, count); }
-  std::vector<BatchRecord> batches() { return Await(batches_, 0); }
-  size_t num_finished() { return Await(finished_, 0).size(); }
-  // The codes of all finished requests, in order.
-  std::vector<absl::StatusCode> AwaitCodes(size_t count) {
-    std::vector<absl::StatusCode> codes;
-    for (const RequestRecord& record : AwaitFinished(count)) codes.push_back(record.code);
-    return codes;
-  }
-
- private:
-  template <typename T>
-  void Keep(std::vector<T>& list, const T& value) {
-    absl::MutexLock lock(&mutex_);
-    list.push_back(value);
-  }
-  template <typename T>
-  std::vector<T> Await(const std::vector<T>& list, size_t count) {
-    const auto enough = [&list, count] { return list.size() >= count; };
-    absl::MutexLock lock(&mutex_);
-    EXPECT_TRUE(mutex_.AwaitWithTimeout(absl::Condition(&enough), kPatience))
-        << list.size() << " of " << count;
-    return list;
-  }
-
-  absl::Mutex mutex_;
-  std::vector<RequestRecord> finished_;
-  std::vector<const Model*> sent_;
-  std::vector<Rejection> rejected_;
-  std::vector<BatchRecord> batches_;
-};
 
 struct TestServerOptions {
   AdmissionOptions admission;
@@ -357,6 +196,26 @@ class BackgroundInfer {
   grpc::ClientContext context_;
   Result<inference::ModelInferResponse> result_;
   std::thread thread_;
+};
+
+// A server over an executor that holds its batches. Whatever a test does, the server serves on and
+// nothing is left behind.
+class HoldingServerTest : public testing::Test {
+ protected:
+  explicit HoldingServerTest(int num_lanes = 1, TestServerOptions options = {})
+      : executor_(num_lanes), server_(&executor_, std::move(options)) {}
+  ~HoldingServerTest() override {
+    executor_.Release();
+    if (!server_.admission.draining()) {
+      EXPECT_TRUE(Infer(server_, GoodRequest(kForwardFp16, {4})).status.ok());
+    }
+    EXPECT_TRUE(server_.AwaitIdle());
+    EXPECT_TRUE(Eventually([this] { return executor_.counting_pool().num_live() == 0; }));
+    EXPECT_EQ(server_.active().WaitUntilNone(kPatience), 0);
+  }
+
+  HoldingExecutor executor_;
+  TestServer server_;
 };
 
 #define EXPECT_CALL_STATUS(actual, expected_code, expected_message)                        \

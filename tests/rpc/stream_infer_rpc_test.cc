@@ -26,22 +26,10 @@ ModelInferRequest RequestWithId(const std::string& id, const std::string& model 
   return request;
 }
 
-class StreamInferRpcTest : public testing::Test {
+class StreamInferRpcTest : public HoldingServerTest {
  protected:
-  ~StreamInferRpcTest() override {
-    executor_.Release();
-    // Whatever a test did, the server serves on and nothing is left behind.
-    if (!server_.admission.draining()) {
-      EXPECT_TRUE(Infer(server_, GoodRequest(kForwardFp16, {4})).status.ok());
-    }
-    EXPECT_TRUE(server_.AwaitIdle());
-    EXPECT_TRUE(Eventually([this] { return executor_.counting_pool().num_live() == 0; }));
-    EXPECT_EQ(server_.active().WaitUntilNone(kPatience), 0);
-  }
-
   // Two lanes, so that a later request can be done before an earlier one.
-  HoldingExecutor executor_{2};
-  TestServer server_{&executor_};
+  StreamInferRpcTest() : HoldingServerTest(2) {}
 };
 
 TEST_F(StreamInferRpcTest, WrapsTheAnswerOfModelInfer) {
