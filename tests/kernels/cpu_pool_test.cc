@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cfenv>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -196,8 +197,27 @@ TEST(CpuPoolTest, TakesEmptyCalls) {
   EXPECT_EQ(pool.Backward(Dtype::kFp32, std::array<BackwardSegment, 3>{}), KernelStatus::kOk);
 }
 
-// The rounding mode belongs to a thread: were any of the work done by another, it would round to
-// nearest there.
+// The rounding mode belongs to a thread: what another thread than the caller computes is rounded to
+// nearest.
+TEST(CpuPoolTest, SharesLargeWork) {
+  CpuPool pool(2);
+  const std::vector<int64_t> sizes = {kLarge};
+  ASSERT_EQ(std::fesetround(FE_UPWARD), 0);
+  const Work upward(Op::kBackward, Dtype::kFp32, sizes);
+  EXPECT_EQ(upward.RunAlone(), KernelStatus::kOk);
+  // A helper that the system wakes late finds nothing left to take; some time one is there.
+  bool is_shared = false;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!is_shared && std::chrono::steady_clock::now() < end) {
+    const Work shared(Op::kBackward, Dtype::kFp32, sizes);
+    EXPECT_EQ(shared.RunOn(pool), KernelStatus::kOk);
+    is_shared = shared.Outputs() != upward.Outputs();
+  }
+  ASSERT_EQ(std::fesetround(FE_TONEAREST), 0);
+  EXPECT_TRUE(is_shared);
+}
+
+// As above: were any of the work done by another thread, it would be rounded to nearest.
 TEST(CpuPoolTest, LeavesSmallWorkToTheCaller) {
   CpuPool pool(kThreads);
   const std::vector<int64_t> sizes = {1000, 20'000, 22'000};
