@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A message taken apart and checked, as the tests of both look at it.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "grpcpp/support/slice.h"
+#include "gtest/gtest.h"
+#include "server/rpc/infer_decoder.h"
+#include "server/rpc/infer_message.h"
+#include "tests/rpc/requests.h"
+
+namespace swiglu::server {
+
+// What became of a message, with the inputs' bytes, so that it outlives the message.
+struct Decoded {
+  absl::Status status;
+  InferPlan plan;  // its sources are gone
+  std::vector<std::string> inputs;
+
+  bool operator==(const Decoded& other) const {
+    return status == other.status && plan.model == other.plan.model &&
+           plan.shape == other.plan.shape && plan.num_elements == other.plan.num_elements &&
+           plan.outputs == other.plan.outputs && plan.timeout == other.plan.timeout &&
+           inputs == other.inputs;
+  }
+};
+
+inline Decoded Decode(const std::vector<grpc::Slice>& slices) {
+  Decoded decoded;
+  auto message = ParseInferMessage(slices);
+  if (!message.ok()) {
+    decoded.status = message.status();
+    return decoded;
+  }
+  auto plan = CheckInferMessage(*message);
+  if (!plan.ok()) {
+    decoded.status = plan.status();
+    return decoded;
+  }
+  decoded.plan = *plan;
+  for (size_t k = 0; k < plan->model->inputs.size(); ++k) {
+    std::string bytes(static_cast<size_t>(plan->tensor_bytes), '\0');
+    CopyInput(*plan, static_cast<int>(k), reinterpret_cast<std::byte*>(bytes.data()));
+    decoded.inputs.push_back(std::move(bytes));
+  }
+  return decoded;
+}
+
+inline Decoded Decode(const std::string& bytes) { return Decode(Sliced(bytes, bytes.size())); }
+inline Decoded Decode(const inference::ModelInferRequest& request) {
+  return Decode(request.SerializeAsString());
+}
+
+#define EXPECT_STATUS(actual, expected_code, expected_message)        \
+  do {                                                                \
+    const absl::Status actual_status = (actual);                      \
+    EXPECT_EQ(actual_status.code(), absl::StatusCode::expected_code); \
+    EXPECT_EQ(actual_status.message(), expected_message);             \
+  } while (false)
+
+}  // namespace swiglu::server
