@@ -77,10 +77,10 @@ namespace {
 constexpr int64_t kMaxRequestBytes = std::numeric_limits<int32_t>::max();  // 2 GiB - 1
 
 int DefaultIoThreads() {
-  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 4);
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 8);
 }
 
-ByteSize DefaultMemoryBudget() { return {std::max<int64_t>(1, MemoryLimitBytes() / 4)}; }
+ByteSize DefaultMemoryBudget() { return {std::max<int64_t>(2, MemoryLimitBytes() / 4)}; }
 
 }  // namespace
 }  // namespace swiglu::server
@@ -98,14 +98,20 @@ ABSL_FLAG(int32_t, lanes_per_device, 0,
           "Batches in flight on each device; 0 for two on a CUDA device and one per core on the "
           "CPU.");
 ABSL_FLAG(int32_t, io_threads, swiglu::server::DefaultIoThreads(),
-          "Threads that move requests and responses; by default one per core, at most 4.");
+          "The most threads that move requests and responses, and compute on the CPU; as many run "
+          "as the load keeps busy. By default one per core, at most 8.");
 ABSL_FLAG(swiglu::server::ByteSize, memory_budget_bytes, swiglu::server::DefaultMemoryBudget(),
-          "Memory that requests can make the server hold; by default a quarter of the machine's "
-          "or container's.");
+          "Memory that requests can make the server hold, half for messages that come in and half "
+          "for tensors in work and answers; by default a quarter of the machine's or container's.");
 ABSL_FLAG(swiglu::server::ByteSize, max_request_bytes, {swiglu::server::kMaxRequestBytes},
           "The largest request or response message.");
 ABSL_FLAG(int64_t, max_queued_requests, 4096,
           "Accepted requests that may wait for a device; further ones are refused.");
+ABSL_FLAG(absl::Duration, max_queue_delay, absl::ZeroDuration(),
+          "How long a request may wait for others to run with; 0 runs it as soon as it can.");
+ABSL_FLAG(absl::Duration, stall_timeout, absl::Seconds(30),
+          "How long a caller may take to send its message or to take its answer, beyond 1 s for "
+          "every 16 MiB; then the call is ended. Also closes connections that move no byte.");
 ABSL_FLAG(absl::Duration, drain_delay, absl::ZeroDuration(),
           "How long to serve on after the first signal while reporting NOT_SERVING.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
@@ -183,14 +189,21 @@ constexpr Rule kRules[] = {
      [] { return InRange(absl::GetFlag(FLAGS_lanes_per_device), 0, 64); }},
     {"io_threads", "a number from 1 to 256",
      [] { return InRange(absl::GetFlag(FLAGS_io_threads), 1, 256); }},
-    {"memory_budget_bytes", "1 or more bytes, as in 1073741824, 512MiB or 2GiB",
-     [] { return absl::GetFlag(FLAGS_memory_budget_bytes).bytes >= 1; }},
+    {"memory_budget_bytes", "2 or more bytes, as in 1073741824, 512MiB or 2GiB",
+     [] { return absl::GetFlag(FLAGS_memory_budget_bytes).bytes >= 2; }},
     {"max_request_bytes", "1 to 2147483647 bytes, as in 1048576 or 64MiB",
      [] {
        return InRange<int64_t>(absl::GetFlag(FLAGS_max_request_bytes).bytes, 1, kMaxRequestBytes);
      }},
     {"max_queued_requests", "a number from 1 to 1000000",
      [] { return InRange<int64_t>(absl::GetFlag(FLAGS_max_queued_requests), 1, 1'000'000); }},
+    {"max_queue_delay", "a time from 0s to 10s, as in 500us or 2ms",
+     [] {
+       return InRange(absl::GetFlag(FLAGS_max_queue_delay), absl::ZeroDuration(),
+                      absl::Seconds(10));
+     }},
+    {"stall_timeout", "a time from 1s to 24h, as in 30s or 5m",
+     [] { return InRange(absl::GetFlag(FLAGS_stall_timeout), absl::Seconds(1), absl::Hours(24)); }},
     {"drain_delay", "a time from 0s to 24h, as in 500ms or 1m30s",
      [] { return IsDrainTime(absl::GetFlag(FLAGS_drain_delay)); }},
     {"drain_timeout", "a time from 0s to 24h, as in 500ms or 1m30s",
@@ -298,6 +311,8 @@ Flags CurrentFlags() {
   flags.memory_budget_bytes = absl::GetFlag(FLAGS_memory_budget_bytes).bytes;
   flags.max_request_bytes = absl::GetFlag(FLAGS_max_request_bytes).bytes;
   flags.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);
+  flags.max_queue_delay = absl::GetFlag(FLAGS_max_queue_delay);
+  flags.stall_timeout = absl::GetFlag(FLAGS_stall_timeout);
   flags.drain_delay = absl::GetFlag(FLAGS_drain_delay);
   flags.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);
   flags.log_level = absl::GetFlag(FLAGS_log_level);

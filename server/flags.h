@@ -34,6 +34,8 @@ struct Flags {
   int64_t memory_budget_bytes = 0;
   int64_t max_request_bytes = 0;
   int64_t max_queued_requests = 0;
+  absl::Duration max_queue_delay = absl::ZeroDuration();
+  absl::Duration stall_timeout = absl::Seconds(30);
   absl::Duration drain_delay;
   absl::Duration drain_timeout;
   std::string log_level;

@@ -53,11 +53,15 @@ void PrepareLibraries() {
   RouteLibraryLogs();
 }
 
-// Size classes round slabs up by a quarter at most; admission, not the pool, is what refuses
-// requests.
+// Half of the budget, to which admission charges slabs with the size that the pool gives them; a
+// little more for what the executor keeps for itself.
 CachingSlabPoolOptions PoolFor(int64_t memory_budget_bytes) {
-  const auto budget = static_cast<size_t>(memory_budget_bytes);
-  return {.capacity_bytes = budget + budget / 4 + (size_t{1} << 20)};
+  return {.capacity_bytes = static_cast<size_t>(memory_budget_bytes / 2) + (size_t{1} << 20)};
+}
+
+// The other half, and what the library needs beside messages.
+int64_t ReceiveQuota(int64_t memory_budget_bytes) {
+  return memory_budget_bytes / 2 + (int64_t{32} << 20);
 }
 
 Gauges MakeGauges(const Admission& admission, const Batcher& batcher, const Health& health,
@@ -144,15 +148,16 @@ int Run(const Flags& flags) {
   Executor& executor = *created->executor;
 
   Admission admission({flags.max_queued_requests, flags.memory_budget_bytes});
-  Batcher batcher(BatchFormerOptions(), &executor, &observers);
+  Batcher batcher({.max_queue_delay = absl::ToChronoNanoseconds(flags.max_queue_delay)}, &executor,
+                  &observers);
   Health health([&executor] { return executor.healthy(); });
-  InferService infer({flags.max_request_bytes}, &admission, &executor.slab_pool(), &batcher,
-                     &observers);
+  InferService infer({flags.max_request_bytes}, &admission, &executor, &batcher, &observers);
   const ControlService control(
       {kVersion, executor.description(), !created->cuda_devices.empty(), executor.num_lanes()},
       &health, &statistics);
   ActiveRequests active;
-  const Router router(&infer, &control, &health, &active, &observers);
+  const Router router(&infer, &control, &health, &active, &observers,
+                      {absl::ToChronoNanoseconds(flags.stall_timeout)});
 
   const MetricsPage page(&prometheus, MakeGauges(admission, batcher, health, *created),
                          {kVersion, kCommit, kCudaVersion});
@@ -163,7 +168,11 @@ int Run(const Flags& flags) {
     if (!listening.ok()) return Fail(listening.status());
     metrics = *std::move(listening);
   }
-  auto rpc = RpcServer::Start({flags.grpc_address, flags.io_threads}, &router);
+  auto rpc = RpcServer::Start({.address = flags.grpc_address,
+                               .io_threads = flags.io_threads,
+                               .receive_quota_bytes = ReceiveQuota(flags.memory_budget_bytes),
+                               .connection_timeout = flags.stall_timeout},
+                              &router);
   if (!rpc.ok()) return Fail(rpc.status());
 
   LOG(INFO, "swiglu-server {} (commit {}) on {}", kVersion, kCommit, executor.description());

@@ -6,9 +6,7 @@
 namespace swiglu::server {
 
 Charge::~Charge() {
-  if (admission_ == nullptr) return;
-  admission_->used_by_kind_[static_cast<int>(kind_)].fetch_sub(bytes_, std::memory_order_relaxed);
-  admission_->used_bytes_.fetch_sub(bytes_, std::memory_order_relaxed);
+  if (admission_ != nullptr) admission_->Take(kind_, -bytes_);
 }
 
 void Charge::MoveTo(MemoryKind kind) {
@@ -16,6 +14,12 @@ void Charge::MoveTo(MemoryKind kind) {
   admission_->used_by_kind_[static_cast<int>(kind_)].fetch_sub(bytes_, std::memory_order_relaxed);
   admission_->used_by_kind_[static_cast<int>(kind)].fetch_add(bytes_, std::memory_order_relaxed);
   kind_ = kind;
+}
+
+bool Charge::Resize(int64_t bytes) {
+  if (!admission_->Take(kind_, bytes - bytes_)) return false;
+  bytes_ = bytes;
+  return true;
 }
 
 void Ticket::LeaveQueue() {
@@ -31,21 +35,32 @@ bool Admission::Raise(std::atomic<int64_t>& counter, int64_t amount, int64_t lim
   return true;
 }
 
-absl::variant<Ticket, Rejection> Admission::Admit(int64_t bytes, int64_t charged_bytes) {
-  if (draining()) return Rejection::kDraining;
-  if (bytes > options_.memory_budget_bytes - charged_bytes) return Rejection::kTooLarge;
-  if (!Raise(queued_, 1, options_.max_queued_requests)) return Rejection::kQueueFull;
-  Ticket ticket(this, Charge());
-  if (!Raise(used_bytes_, bytes, options_.memory_budget_bytes)) return Rejection::kBudget;
-  used_by_kind_[static_cast<int>(MemoryKind::kStaging)].fetch_add(bytes, std::memory_order_relaxed);
-  ticket.charge_ = Charge(this, MemoryKind::kStaging, bytes);
-  return ticket;
+bool Admission::Take(MemoryKind kind, int64_t bytes) {
+  if (bytes > 0) {
+    if (!Raise(HalfOf(kind), bytes, half_budget_bytes())) return false;
+  } else {
+    HalfOf(kind).fetch_add(bytes, std::memory_order_relaxed);
+  }
+  used_by_kind_[static_cast<int>(kind)].fetch_add(bytes, std::memory_order_relaxed);
+  return true;
 }
 
-Charge Admission::ChargeReceived(int64_t bytes) {
-  used_bytes_.fetch_add(bytes, std::memory_order_relaxed);
-  used_by_kind_[static_cast<int>(MemoryKind::kReceive)].fetch_add(bytes, std::memory_order_relaxed);
+absl::variant<Charge, Rejection> Admission::Reserve(int64_t bytes) {
+  if (draining()) return Rejection::kDraining;
+  if (bytes > half_budget_bytes()) return Rejection::kTooLarge;
+  if (queued_requests() >= options_.max_queued_requests) return Rejection::kQueueFull;
+  if (!Take(MemoryKind::kReceive, bytes)) return Rejection::kBudget;
   return Charge(this, MemoryKind::kReceive, bytes);
+}
+
+absl::variant<Ticket, Rejection> Admission::Admit(int64_t bytes) {
+  if (draining()) return Rejection::kDraining;
+  if (bytes > half_budget_bytes()) return Rejection::kTooLarge;
+  if (!Raise(queued_, 1, options_.max_queued_requests)) return Rejection::kQueueFull;
+  Ticket ticket(this, Charge());
+  if (!Take(MemoryKind::kStaging, bytes)) return Rejection::kBudget;
+  ticket.charge_ = Charge(this, MemoryKind::kStaging, bytes);
+  return ticket;
 }
 
 }  // namespace swiglu::server

@@ -31,9 +31,12 @@ class Charge {
   }
   ~Charge();
 
-  // Counts the same bytes under another kind from here on.
+  // Counts the same bytes under another kind of the same half from here on.
   void MoveTo(MemoryKind kind);
+  // Claims `bytes` instead. False, and nothing changes, if that is more and there is no room.
+  bool Resize(int64_t bytes);
   int64_t bytes() const { return bytes_; }
+  bool is_held() const { return admission_ != nullptr; }
 
  private:
   friend class Admission;
@@ -83,7 +86,9 @@ class Ticket {
 struct AdmissionOptions {
   // Accepted requests that are in no batch yet. >= 1.
   int64_t max_queued_requests = 4096;
-  // Received messages, slabs in work and responses being sent, together. >= 1.
+  // All that requests can make the server hold, in bytes: one half for messages that are received,
+  // the other for slabs, in work or being sent. Each half is bounded by itself, because memory that
+  // one has given back stays with its allocator and is of no use to the other. >= 2.
   int64_t memory_budget_bytes = int64_t{1} << 30;
 };
 
@@ -94,19 +99,22 @@ class Admission {
   Admission(const Admission&) = delete;
   Admission& operator=(const Admission&) = delete;
 
-  // A place in the queue and `bytes` of the budget, or why not: kDraining, kQueueFull, kBudget (the
-  // budget is in use) or kTooLarge (it could never fit beside the `charged_bytes` that the same
-  // request has charged already). On a rejection nothing more is held.
-  absl::variant<Ticket, Rejection> Admit(int64_t bytes, int64_t charged_bytes = 0);
+  // Room for a message of `bytes` that is about to be received, or why not: kDraining, kQueueFull
+  // (its request would find no place), kBudget (the half is in use) or kTooLarge (it could never
+  // fit).
+  absl::variant<Charge, Rejection> Reserve(int64_t bytes);
 
-  // Counts a message that gRPC has handed over already: it is there, so this cannot fail.
-  Charge ChargeReceived(int64_t bytes);
+  // A place in the queue and `bytes` of memory for tensors, or why not, as above. On a rejection
+  // nothing more is held.
+  absl::variant<Ticket, Rejection> Admit(int64_t bytes);
 
-  // From here on every `Admit` is refused with kDraining. Idempotent.
+  // From here on everything is refused with kDraining. Idempotent.
   void StartDrain() { draining_.store(true, std::memory_order_relaxed); }
   bool draining() const { return draining_.load(std::memory_order_relaxed); }
 
   const AdmissionOptions& options() const { return options_; }
+  // The most bytes that one message, or one request's slabs, can have.
+  int64_t half_budget_bytes() const { return options_.memory_budget_bytes / 2; }
   int64_t queued_requests() const { return queued_.load(std::memory_order_relaxed); }
   int64_t used_bytes(MemoryKind kind) const {
     return used_by_kind_[static_cast<int>(kind)].load(std::memory_order_relaxed);
@@ -116,13 +124,19 @@ class Admission {
   friend class Charge;
   friend class Ticket;
 
+  std::atomic<int64_t>& HalfOf(MemoryKind kind) {
+    return kind == MemoryKind::kReceive ? received_bytes_ : slab_bytes_;
+  }
+  // Takes `bytes` more of a half, or fewer if negative. False if there is no room.
+  bool Take(MemoryKind kind, int64_t bytes);
   // Raises `counter` by `amount` unless it would pass `limit`.
   static bool Raise(std::atomic<int64_t>& counter, int64_t amount, int64_t limit);
 
   const AdmissionOptions options_;
   std::atomic<bool> draining_{false};
   std::atomic<int64_t> queued_{0};
-  std::atomic<int64_t> used_bytes_{0};  // the sum over kinds
+  std::atomic<int64_t> received_bytes_{0};  // of kReceive
+  std::atomic<int64_t> slab_bytes_{0};      // of the other kinds
   std::atomic<int64_t> used_by_kind_[kNumMemoryKinds] = {};
 };
 

@@ -3,10 +3,17 @@
 // Which queued requests form the next batch. See the header for the rules.
 #include "server/batching/batch_former.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace swiglu::server {
 namespace {
+
+constexpr Priority kPriorities[kNumPriorities] = {Priority::kHigh, Priority::kNormal,
+                                                  Priority::kLow};
+constexpr Extent kExtents[kNumExtents] = {Extent::kWhole, Extent::kChunk};
+
+Extent Other(Extent extent) { return extent == Extent::kWhole ? Extent::kChunk : Extent::kWhole; }
 
 int64_t InputBytes(const Request& request) {
   return request.segment.num_elements * ElementBytes(request.model->dtype) *
@@ -27,30 +34,96 @@ absl::Status Liveness(const Request& request, Clock::time_point now) {
 }  // namespace
 
 void BatchFormer::Add(std::unique_ptr<Request> request) {
-  Queue& queue = queues_[request->model->index];
-  queue.push_back({next_sequence_++, std::move(request)});
+  const int model_index = request->model->index;
+  const int64_t bytes = InputBytes(*request);
+  ++loads_[model_index].num_requests;
+  loads_[model_index].bytes += bytes;
   ++num_queued_;
+  Queue& queue = QueueOf(request->priority, request->extent, model_index);
+  queue.push_back({next_sequence_++, bytes, std::move(request)});
 }
 
 FormedBatch BatchFormer::TakeIfReady(Clock::time_point now, std::vector<DroppedRequest>& dropped) {
-  Queue* oldest = nullptr;
-  for (Queue& queue : queues_) {
-    DropDeadFront(queue, now, dropped);
-    if (queue.empty()) continue;
-    if (oldest == nullptr || queue.front().sequence < oldest->front().sequence) oldest = &queue;
-  }
   FormedBatch batch;
-  if (oldest == nullptr) return batch;
+  Queue* const first = Choose(now, dropped);
+  if (first == nullptr) return batch;
+  const Request& oldest = *first->front().request;
+  const Priority priority = oldest.priority;
+  const int model_index = oldest.model->index;
+  last_extent_ = oldest.extent;
 
   int64_t batch_bytes = 0;
-  while (!oldest->empty() && static_cast<int>(batch.requests.size()) < options_.max_segments) {
-    const int64_t bytes = InputBytes(*oldest->front().request);
-    if (!batch.requests.empty() && bytes > options_.max_batch_bytes - batch_bytes) break;
-    batch_bytes += bytes;
-    batch.requests.push_back(PopFront(*oldest));
-    DropDeadFront(*oldest, now, dropped);
+  Fill(*first, now, batch, batch_bytes, dropped);
+  Fill(QueueOf(priority, Other(last_extent_), model_index), now, batch, batch_bytes, dropped);
+  for (const Priority other : kPriorities) {
+    if (other == priority) continue;
+    for (const Extent extent : kExtents) {
+      Fill(QueueOf(other, extent, model_index), now, batch, batch_bytes, dropped);
+    }
   }
   return batch;
+}
+
+std::optional<Clock::time_point> BatchFormer::ReadyAt() const {
+  std::optional<Clock::time_point> first;
+  for (const auto& level : queues_) {
+    for (const auto& extent : level) {
+      for (const Queue& queue : extent) {
+        if (queue.empty()) continue;
+        const Request& front = *queue.front().request;
+        const Clock::time_point ready = IsFull(front.model->index)
+                                            ? front.accepted_at
+                                            : front.accepted_at + options_.max_queue_delay;
+        first = std::min(first.value_or(ready), ready);
+      }
+    }
+  }
+  return first;
+}
+
+bool BatchFormer::IsFull(int model_index) const {
+  return loads_[model_index].num_requests >= options_.max_segments ||
+         loads_[model_index].bytes >= options_.max_batch_bytes;
+}
+
+BatchFormer::Queue* BatchFormer::OldestReady(Priority priority, Extent extent,
+                                             Clock::time_point now,
+                                             std::vector<DroppedRequest>& dropped) {
+  Queue* oldest = nullptr;
+  for (int model_index = 0; model_index < kNumModels; ++model_index) {
+    Queue& queue = QueueOf(priority, extent, model_index);
+    DropDeadFront(queue, now, dropped);
+    if (queue.empty()) continue;
+    const bool is_ready = options_.max_queue_delay == Clock::duration::zero() ||
+                          queue.front().request->accepted_at + options_.max_queue_delay <= now ||
+                          IsFull(model_index);
+    if (!is_ready) continue;
+    if (oldest == nullptr || queue.front().sequence < oldest->front().sequence) oldest = &queue;
+  }
+  return oldest;
+}
+
+BatchFormer::Queue* BatchFormer::Choose(Clock::time_point now,
+                                        std::vector<DroppedRequest>& dropped) {
+  for (const Priority priority : kPriorities) {
+    for (const Extent extent : {Other(last_extent_), last_extent_}) {
+      Queue* const queue = OldestReady(priority, extent, now, dropped);
+      if (queue != nullptr) return queue;
+    }
+  }
+  return nullptr;
+}
+
+void BatchFormer::Fill(Queue& queue, Clock::time_point now, FormedBatch& batch,
+                       int64_t& batch_bytes, std::vector<DroppedRequest>& dropped) {
+  DropDeadFront(queue, now, dropped);
+  while (!queue.empty() && static_cast<int>(batch.requests.size()) < options_.max_segments) {
+    const int64_t bytes = queue.front().bytes;
+    if (!batch.requests.empty() && bytes > options_.max_batch_bytes - batch_bytes) return;
+    batch_bytes += bytes;
+    batch.requests.push_back(PopFront(queue));
+    DropDeadFront(queue, now, dropped);
+  }
 }
 
 void BatchFormer::DropDeadFront(Queue& queue, Clock::time_point now,
@@ -63,10 +136,13 @@ void BatchFormer::DropDeadFront(Queue& queue, Clock::time_point now,
 }
 
 std::unique_ptr<Request> BatchFormer::PopFront(Queue& queue) {
-  std::unique_ptr<Request> request = std::move(queue.front().request);
+  Entry entry = std::move(queue.front());
   queue.pop_front();
+  ModelLoad& load = loads_[entry.request->model->index];
+  --load.num_requests;
+  load.bytes -= entry.bytes;
   --num_queued_;
-  return request;
+  return std::move(entry.request);
 }
 
 }  // namespace swiglu::server

@@ -4,8 +4,10 @@
 #include "server/batching/batcher.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
+#include "absl/time/time.h"
 #include "server/log/log.h"
 
 namespace swiglu::server {
@@ -13,25 +15,38 @@ namespace {
 
 BatchFormerOptions Limit(BatchFormerOptions options, const Executor& executor) {
   options.max_segments = std::min(options.max_segments, executor.max_segments());
+  options.max_batch_bytes = std::min(options.max_batch_bytes, executor.max_batch_bytes());
   return options;
 }
+
+// The batcher that this thread is pumping, if any.
+thread_local const Batcher* t_pumped = nullptr;
 
 }  // namespace
 
 Batcher::Batcher(BatchFormerOptions options, Executor* executor, Observer* observer)
-    : executor_(executor),
+    : options_(Limit(options, *executor)),
+      executor_(executor),
       observer_(observer),
       num_lanes_(executor->num_lanes()),
-      former_(Limit(options, *executor)) {
+      former_(options_) {
   CHECK(num_lanes_ >= 1);
+  if (options_.max_queue_delay > Clock::duration::zero()) {
+    clock_watcher_ = std::thread([this] { WatchClock(); });
+  }
 }
 
 Batcher::~Batcher() {
-  const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return outstanding_ == 0 && busy_lanes_ == 0 && !pumping_;
-  };
-  absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(&idle));
+  {
+    const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return outstanding_ == 0 && busy_lanes_ == 0 && num_pumping_ == 0;
+    };
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(&idle));
+    stopping_ = true;
+    queue_changed_.Signal();
+  }
+  if (clock_watcher_.joinable()) clock_watcher_.join();
 }
 
 void Batcher::Submit(std::unique_ptr<Request> request) {
@@ -40,6 +55,7 @@ void Batcher::Submit(std::unique_ptr<Request> request) {
     absl::MutexLock lock(&mutex_);
     former_.Add(std::move(request));
     ++outstanding_;
+    if (clock_watcher_.joinable()) queue_changed_.Signal();
     // All lanes are busy: the first to be free will look at the queue.
     if (busy_lanes_ == num_lanes_) return;
   }
@@ -52,27 +68,27 @@ int64_t Batcher::inflight_requests() const {
 }
 
 void Batcher::Pump() {
-  {
-    absl::MutexLock lock(&mutex_);
-    if (pumping_) return;
-    pumping_ = true;
-  }
+  // The outer Pump of this thread looks again.
+  if (t_pumped == this) return;
+  const Batcher* const outer = std::exchange(t_pumped, this);
+  bool is_counted = false;
   while (true) {
     std::vector<DroppedRequest> dropped;
     std::unique_ptr<RunningBatch> running;
     {
       absl::MutexLock lock(&mutex_);
+      if (!is_counted) ++num_pumping_;
+      is_counted = true;
       running = TakeBatch(dropped);
-      // Leaving and seeing that there is nothing to do are one step, so that no Submit falls
-      // between them.
       if (running == nullptr && dropped.empty()) {
-        pumping_ = false;
-        return;
+        --num_pumping_;
+        break;
       }
     }
     FinishDropped(std::move(dropped));
     if (running != nullptr) Start(std::move(running));
   }
+  t_pumped = outer;
 }
 
 std::unique_ptr<Batcher::RunningBatch> Batcher::TakeBatch(std::vector<DroppedRequest>& dropped) {
@@ -110,6 +126,7 @@ void Batcher::Finish(RunningBatch& running, const Execution& execution) {
     absl::MutexLock lock(&mutex_);
     --busy_lanes_;
     inflight_requests_ -= num_requests;
+    if (clock_watcher_.joinable()) queue_changed_.Signal();
   }
   // The lane first: the next batch runs while this one's answers are written.
   Pump();
@@ -127,6 +144,7 @@ void Batcher::Finish(RunningBatch& running, const Execution& execution) {
 }
 
 void Batcher::FinishDropped(std::vector<DroppedRequest> dropped) {
+  if (dropped.empty()) return;
   const Clock::time_point now = Clock::now();
   for (DroppedRequest& drop : dropped) {
     drop.request->ticket.LeaveQueue();
@@ -136,6 +154,26 @@ void Batcher::FinishDropped(std::vector<DroppedRequest> dropped) {
   }
   absl::MutexLock lock(&mutex_);
   outstanding_ -= static_cast<int64_t>(dropped.size());
+}
+
+void Batcher::WatchClock() {
+  while (true) {
+    {
+      absl::MutexLock lock(&mutex_);
+      const std::optional<Clock::time_point> ready_at = former_.ReadyAt();
+      if (stopping_) return;
+      if (!ready_at.has_value() || busy_lanes_ == num_lanes_) {
+        queue_changed_.Wait(&mutex_);
+        continue;
+      }
+      const Clock::duration wait = *ready_at - Clock::now();
+      if (wait > Clock::duration::zero()) {
+        queue_changed_.WaitWithTimeout(&mutex_, absl::FromChrono(wait));
+        continue;
+      }
+    }
+    Pump();
+  }
 }
 
 }  // namespace swiglu::server

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The batcher: wraps the batch former in threads and lanes. It is work-conserving: whenever a lane
-// is free and a request is queued, a batch starts at once, on the thread that made it possible (the
-// one that submitted, or the one that completed the batch before). It has no thread of its own.
+// is free and a batch is ready, it starts at once, on the thread that made it possible (the one
+// that submitted, or the one that completed the batch before). It has no thread of its own, but for
+// one that watches the clock where batches may wait for company.
 #pragma once
 
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -21,7 +23,7 @@ namespace swiglu::server {
 // must outlive it; its destructor waits until every request is done.
 class Batcher {
  public:
-  // `options.max_segments` is lowered to what the executor takes.
+  // The sizes of `options` are lowered to what the executor takes.
   Batcher(BatchFormerOptions options, Executor* executor, Observer* observer);
   ~Batcher();
   Batcher(const Batcher&) = delete;
@@ -42,8 +44,8 @@ class Batcher {
     Clock::time_point taken_at;
   };
 
-  // Starts batches for as long as lanes are free and requests are queued. Only one thread at a time
-  // is inside; another one that comes by leaves the work to it.
+  // Starts batches for as long as lanes are free and batches are ready. A batch that is done before
+  // `Run` returns would begin this anew from within; that is left to the outer one.
   void Pump();
   // The next batch to run, or nullptr when there is none now. Leaves what it dropped in `dropped`.
   std::unique_ptr<RunningBatch> TakeBatch(std::vector<DroppedRequest>& dropped)
@@ -52,7 +54,10 @@ class Batcher {
   // Frees the lane, lets the next batch start, then hands the requests back.
   void Finish(RunningBatch& running, const Execution& execution);
   void FinishDropped(std::vector<DroppedRequest> dropped);
+  // Pumps whenever a batch has waited long enough, until the destructor begins.
+  void WatchClock();
 
+  const BatchFormerOptions options_;
   Executor* const executor_;
   Observer* const observer_;
   const int num_lanes_;
@@ -62,10 +67,14 @@ class Batcher {
   // Batches that the executor holds; at most num_lanes_.
   int busy_lanes_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t inflight_requests_ ABSL_GUARDED_BY(mutex_) = 0;
-  // A thread is inside Pump.
-  bool pumping_ ABSL_GUARDED_BY(mutex_) = false;
+  // Threads inside Pump.
+  int num_pumping_ ABSL_GUARDED_BY(mutex_) = 0;
   // Accepted and not yet handed back; the destructor waits for zero.
   int64_t outstanding_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  absl::CondVar queue_changed_;  // for WatchClock
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread clock_watcher_;  // runs only with a delay
 };
 
 }  // namespace swiglu::server

@@ -18,6 +18,14 @@
 
 namespace swiglu::server {
 
+// Gives the bytes of inputs that lie in pieces, in order, each byte once. One thread at a time.
+class InputReader {
+ public:
+  virtual ~InputReader() = default;
+  // Copies the next `size_bytes` of input k to `target`. REQUIRES: there are that many.
+  virtual void Read(int k, std::byte* target, size_t size_bytes) = 0;
+};
+
 // One request's part of a batch: `num_elements` consecutive elements at each pointer, of the
 // batch's dtype. The pointers follow the order of `Model::inputs` and `Model::outputs`; unused ones
 // are nullptr. Output k either equals input k (in place) or overlaps no input and no other output.
@@ -25,6 +33,8 @@ struct Segment {
   std::array<const std::byte*, kMaxTensors> inputs{};
   std::array<std::byte*, kMaxTensors> outputs{};
   int64_t num_elements = 0;
+  // Where the inputs come from if no pointer is set. Only for an executor that `TakesReaders`.
+  InputReader* reader = nullptr;
 };
 
 // A closed batch: segments of one operation and dtype, of any lengths (0 is legal).
@@ -64,8 +74,15 @@ class Executor {
   // The most segments that one batch may have; at least 1.
   virtual int max_segments() const = 0;
 
-  // Starts `batch` and returns without waiting for it. `done` is called exactly once, from any
-  // thread, possibly before `Run` returns, with no lock held. REQUIRES: `batch` and the memory it
+  // The most input bytes that a batch should have, so that others need not wait long; at least 1.
+  // A larger request comes in several batches.
+  virtual int64_t max_batch_bytes() const = 0;
+
+  // True if it reads inputs out of the pieces in which they were received as fast as out of one.
+  virtual bool TakesReaders() const { return false; }
+
+  // Runs `batch`, or starts it and returns. `done` is called exactly once, from any thread,
+  // possibly before `Run` returns, with no lock held. REQUIRES: `batch` and the memory it
   // points to outlive that call; fewer than `num_lanes()` batches are in flight. A device fault
   // comes back as INTERNAL: "device 0 failed".
   virtual void Run(const Batch& batch, Done done) = 0;

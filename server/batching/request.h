@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <memory>
 
 #include "absl/functional/any_invocable.h"
@@ -13,12 +14,20 @@
 #include "server/batching/admission.h"
 #include "server/batching/executor.h"
 #include "server/batching/model.h"
-#include "server/batching/slab.h"
 
 namespace swiglu::server {
 
 // The one clock of the data path.
 using Clock = std::chrono::steady_clock;
+
+// Who goes first: all that is queued of one level before any of the next.
+enum class Priority : uint8_t { kHigh, kNormal, kLow };
+inline constexpr int kNumPriorities = 3;
+
+// Whether a request is one, or one of several that a large one was cut into. Whole requests and
+// chunks take turns, so that small ones do not wait behind all of a large one.
+enum class Extent : uint8_t { kWhole, kChunk };
+inline constexpr int kNumExtents = 2;
 
 // How an accepted request ended.
 struct Outcome {
@@ -37,11 +46,11 @@ struct Request {
   using Done = absl::AnyInvocable<void(std::unique_ptr<Request> request, const Outcome& outcome)>;
 
   const Model* model = nullptr;
-  // Where the inputs are read and the outputs written; inside `slab`.
+  Priority priority = Priority::kNormal;
+  Extent extent = Extent::kWhole;
+  // Where the inputs are read and the outputs written. The caller keeps that memory.
   Segment segment;
-  // Keeps the memory alive; the caller takes it over with the request when it is done.
-  Slab slab;
-  // Its place in the queue and its share of the memory budget.
+  // Its place in the queue and its share of the memory budget; a chunk has none of its own.
   Ticket ticket;
   Clock::time_point accepted_at;
   // Past this point nobody waits for the answer: it is dropped when it is next looked at.

@@ -28,6 +28,9 @@ class SlabPool {
  public:
   virtual ~SlabPool() = default;
 
+  // The memory that a slab of `size_bytes` (> 0) takes: at least that.
+  virtual size_t SlabBytes(size_t size_bytes) const = 0;
+
   // A slab of at least `size_bytes` (> 0), aligned to `kSlabAlignment`. Does not block on other
   // requests. On error (RESOURCE_EXHAUSTED: the memory could not be had) nothing changes.
   virtual absl::StatusOr<Slab> Acquire(size_t size_bytes) = 0;

@@ -1,50 +1,72 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Lane threads around the CPU kernels and their pool.
+// From a batch to calls of the CPU kernels.
 #include "server/device/cpu_executor.h"
 
+#include <algorithm>
 #include <chrono>
-#include <utility>
+#include <cstddef>
+#include <cstdint>
 
 #include "absl/strings/str_cat.h"
-#include "absl/types/span.h"
 #include "server/device/segment_table.h"
 #include "server/log/log.h"
 #include "swiglu/cpu.h"
-#include "swiglu/cpu_pool.h"
 
 namespace swiglu::server {
 namespace {
 
-swiglu::KernelStatus Compute(swiglu::CpuPool& pool, swiglu::Dtype dtype,
-                             std::span<const swiglu::ForwardSegment> segments) {
-  return pool.Forward(dtype, segments);
+// What one thread computes in a fraction of a millisecond.
+constexpr int64_t kMaxBatchBytes = int64_t{1} << 20;
+
+// Inputs that come in pieces are put together in blocks of this size, each: all of them stay in the
+// first level of the cache.
+constexpr int64_t kBlockBytes = int64_t{8} << 10;
+
+swiglu::KernelStatus Compute(Dtype dtype, const swiglu::ForwardSegment& segment) {
+  return swiglu::ForwardCpu(KernelDtype(dtype), {&segment, 1});
 }
 
-swiglu::KernelStatus Compute(swiglu::CpuPool& pool, swiglu::Dtype dtype,
-                             std::span<const swiglu::BackwardSegment> segments) {
-  return pool.Backward(dtype, segments);
+swiglu::KernelStatus Compute(Dtype dtype, const swiglu::BackwardSegment& segment) {
+  return swiglu::BackwardCpu(KernelDtype(dtype), {&segment, 1});
 }
 
 template <typename KernelSegment>
-swiglu::KernelStatus Compute(swiglu::CpuPool& pool, const Batch& batch) {
-  const SegmentTable<KernelSegment> table(batch.segments);
-  return Compute(pool, KernelDtype(batch.dtype), table.view());
+swiglu::KernelStatus ComputeWhole(Dtype dtype, const Segment& segment) {
+  KernelSegment converted;
+  Convert(segment, converted);
+  return Compute(dtype, converted);
 }
 
-Execution Execute(swiglu::CpuPool& pool, const Batch& batch) {
-  const auto start = std::chrono::steady_clock::now();
-  const swiglu::KernelStatus status = batch.op == Op::kForward
-                                          ? Compute<swiglu::ForwardSegment>(pool, batch)
-                                          : Compute<swiglu::BackwardSegment>(pool, batch);
-  Execution execution;
-  execution.path = Path::kCpu;
-  execution.compute = std::chrono::steady_clock::now() - start;
-  if (status != swiglu::KernelStatus::kOk) {
-    execution.status = absl::InternalError(
-        absl::StrCat("the CPU kernel refused a batch: ", swiglu::ToString(status)));
+// A segment whose inputs come from a reader.
+template <typename KernelSegment>
+swiglu::KernelStatus ComputeInBlocks(const Model& model, const Segment& segment) {
+  alignas(64) std::byte inputs[kMaxTensors][kBlockBytes];
+  const int64_t element_bytes = ElementBytes(model.dtype);
+  Segment block = segment;
+  for (int64_t left = segment.num_elements; left > 0; left -= block.num_elements) {
+    block.num_elements = std::min(left, kBlockBytes / element_bytes);
+    const auto size_bytes = static_cast<size_t>(block.num_elements * element_bytes);
+    for (size_t k = 0; k < model.inputs.size(); ++k) {
+      segment.reader->Read(static_cast<int>(k), inputs[k], size_bytes);
+      block.inputs[k] = inputs[k];
+    }
+    const swiglu::KernelStatus status = ComputeWhole<KernelSegment>(model.dtype, block);
+    if (status != swiglu::KernelStatus::kOk) return status;
+    for (size_t k = 0; k < model.outputs.size(); ++k) block.outputs[k] += size_bytes;
   }
-  return execution;
+  return swiglu::KernelStatus::kOk;
+}
+
+template <typename KernelSegment>
+swiglu::KernelStatus ComputeAll(const Model& model, const Batch& batch) {
+  for (const Segment& segment : batch.segments) {
+    const swiglu::KernelStatus status = segment.reader != nullptr
+                                            ? ComputeInBlocks<KernelSegment>(model, segment)
+                                            : ComputeWhole<KernelSegment>(model.dtype, segment);
+    if (status != swiglu::KernelStatus::kOk) return status;
+  }
+  return swiglu::KernelStatus::kOk;
 }
 
 }  // namespace
@@ -58,59 +80,31 @@ absl::StatusOr<std::unique_ptr<CpuExecutor>> CpuExecutor::Create(CpuExecutorOpti
 }
 
 CpuExecutor::CpuExecutor(CpuExecutorOptions options)
-    : num_lanes_(options.num_lanes),
-      slab_pool_(MakeHostMemory(), options.memory),
-      compute_pool_(std::make_unique<swiglu::CpuPool>(options.num_lanes)) {
-  lanes_.reserve(num_lanes_);
-  for (int lane = 0; lane < num_lanes_; ++lane) lanes_.emplace_back([this] { ServeLane(); });
-}
-
-CpuExecutor::~CpuExecutor() {
-  {
-    absl::MutexLock lock(&mutex_);
-    stopping_ = true;
-    job_added_.SignalAll();
-  }
-  for (std::thread& lane : lanes_) lane.join();
-}
+    : num_lanes_(options.num_lanes), slab_pool_(MakeHostMemory(), options.memory) {}
 
 int CpuExecutor::max_segments() const { return swiglu::kMaxSegments; }
 
+int64_t CpuExecutor::max_batch_bytes() const { return kMaxBatchBytes; }
+
 void CpuExecutor::Run(const Batch& batch, Done done) {
-  CHECK(static_cast<int>(batch.segments.size()) <= max_segments());
-  absl::MutexLock lock(&mutex_);
-  CHECK(num_inflight_ < num_lanes_);
-  ++num_inflight_;
-  jobs_.push_back({&batch, std::move(done)});
-  job_added_.Signal();
+  const auto start = std::chrono::steady_clock::now();
+  const Model& model = GetModel(batch.op, batch.dtype);
+  const swiglu::KernelStatus status = batch.op == Op::kForward
+                                          ? ComputeAll<swiglu::ForwardSegment>(model, batch)
+                                          : ComputeAll<swiglu::BackwardSegment>(model, batch);
+  Execution execution;
+  execution.path = Path::kCpu;
+  execution.compute = std::chrono::steady_clock::now() - start;
+  if (status != swiglu::KernelStatus::kOk) {
+    execution.status = absl::InternalError(
+        absl::StrCat("the CPU kernel refused a batch: ", swiglu::ToString(status)));
+  }
+  done(execution);
 }
 
 std::string CpuExecutor::description() const {
   return absl::StrCat("cpu (", swiglu::CpuTarget(), ", ", num_lanes_,
                       num_lanes_ == 1 ? " lane)" : " lanes)");
-}
-
-void CpuExecutor::ServeLane() {
-  while (std::optional<Job> job = NextJob()) {
-    const Execution execution = Execute(*compute_pool_, *job->batch);
-    {
-      // The lane counts as free before `done`, which may bring the next batch.
-      absl::MutexLock lock(&mutex_);
-      --num_inflight_;
-    }
-    job->done(execution);
-  }
-}
-
-std::optional<CpuExecutor::Job> CpuExecutor::NextJob() {
-  absl::MutexLock lock(&mutex_);
-  while (jobs_.empty()) {
-    if (stopping_) return std::nullopt;
-    job_added_.Wait(&mutex_);
-  }
-  Job job = std::move(jobs_.front());
-  jobs_.pop_front();
-  return job;
 }
 
 }  // namespace swiglu::server

@@ -42,6 +42,9 @@ std::vector<size_t> FirstSlabs(size_t capacity_bytes) {
   return sizes;
 }
 
+// What a device computes in about 0.1 ms, the bus being its limit.
+constexpr int64_t kMaxBatchBytes = int64_t{4} << 20;
+
 // The tensors of a warm-up batch: a slot for each in one slab, inputs first.
 constexpr size_t kWarmUpSlotBytes = 4096;
 constexpr int64_t kWarmUpElements =
@@ -108,6 +111,8 @@ CudaExecutor::~CudaExecutor() {
 }
 
 int CudaExecutor::max_segments() const { return swiglu::kMaxSegments; }
+
+int64_t CudaExecutor::max_batch_bytes() const { return kMaxBatchBytes; }
 
 std::string CudaExecutor::description() const {
   return absl::StrJoin(options_.devices, ", ", [](std::string* out, const DeviceInfo& device) {

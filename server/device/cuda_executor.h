@@ -50,6 +50,7 @@ class CudaExecutor final : public Executor {
 
   int num_lanes() const override { return num_lanes_; }
   int max_segments() const override;
+  int64_t max_batch_bytes() const override;
   void Run(const Batch& batch, Done done) override;
   bool healthy() const override { return failed_ordinal_.load() == kNoDevice; }
   CachingSlabPool& slab_pool() override { return slab_pool_; }

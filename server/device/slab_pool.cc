@@ -25,6 +25,10 @@ CachingSlabPool::~CachingSlabPool() {
   }
 }
 
+size_t CachingSlabPool::SlabBytes(size_t size_bytes) const {
+  return size_bytes > kLargestSlabBytes ? size_bytes : SizeClassBytes(SizeClass(size_bytes));
+}
+
 absl::StatusOr<Slab> CachingSlabPool::Acquire(size_t size_bytes) {
   CHECK(size_bytes > 0);
   if (size_bytes > kLargestSlabBytes ||

@@ -46,6 +46,8 @@ class CachingSlabPool final : public SlabPool {
   CachingSlabPool(const CachingSlabPool&) = delete;
   CachingSlabPool& operator=(const CachingSlabPool&) = delete;
 
+  size_t SlabBytes(size_t size_bytes) const override;
+
   // As the interface says. RESOURCE_EXHAUSTED also where the slab would take the pool over its
   // capacity.
   absl::StatusOr<Slab> Acquire(size_t size_bytes) override;

@@ -4,10 +4,10 @@
 // so that a drain can wait for them.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
@@ -36,20 +36,20 @@ class ActiveRequests {
 
   // Blocks until there is none, at most for `timeout`; returns how many are left.
   int64_t WaitUntilNone(absl::Duration timeout) {
-    const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return count_ == 0; };
+    const auto none = [this] { return count_.load(std::memory_order_acquire) == 0; };
     absl::MutexLock lock(&mutex_);
     mutex_.AwaitWithTimeout(absl::Condition(&none), timeout);
-    return count_;
+    return count_.load(std::memory_order_acquire);
   }
 
  private:
   void Add(int64_t amount) {
-    absl::MutexLock lock(&mutex_);
-    count_ += amount;
+    if (count_.fetch_add(amount, std::memory_order_acq_rel) + amount > 0) return;
+    absl::MutexLock lock(&mutex_);  // wakes who waits
   }
 
   absl::Mutex mutex_;
-  int64_t count_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::atomic<int64_t> count_{0};
 };
 
 }  // namespace swiglu::server

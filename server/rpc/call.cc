@@ -65,19 +65,60 @@ void Call::OnAccepted(bool ok) {
   started_ = Clock::now();
   handler_ = home_->OnAccepted(*this);
   handler_->OnStart();
-}
-
-void Call::OnRead(bool ok) {
-  if (!ok) return handler_->OnNoMessage();
-  // Moved out, so that the handler alone decides when the bytes are let go.
-  grpc::ByteBuffer message;
-  message.Swap(&message_);
-  handler_->OnMessage(std::move(message));
+  DeliverAll();
 }
 
 void Call::OnGone(bool) {
-  handler_->OnGone(context_.IsCancelled());
+  const bool cancelled = context_.IsCancelled();
+  if (cancelled) cancelled_.store(true, std::memory_order_relaxed);
   home_->OnGone(*this);
+  Deliver(Signal::kGone, cancelled ? kTrue : kFalse);
+}
+
+void Call::Deliver(Signal signal, uint8_t what) {
+  {
+    absl::MutexLock lock(&mutex_);
+    signals_[static_cast<int>(signal)] |= what;
+    if (delivering_) return;
+    delivering_ = true;
+  }
+  DeliverAll();
+}
+
+void Call::DeliverAll() {
+  while (true) {
+    Signals signals = {};
+    {
+      absl::MutexLock lock(&mutex_);
+      std::swap(signals, signals_);
+      if (signals == Signals()) {
+        delivering_ = false;
+        return;
+      }
+    }
+    Tell(signals);
+  }
+}
+
+void Call::Tell(const Signals& signals) {
+  if (const uint8_t read = signals[static_cast<int>(Signal::kRead)]; read == kTrue) {
+    // Moved out, so that the handler alone decides when the bytes are let go.
+    grpc::ByteBuffer message;
+    message.Swap(&message_);
+    handler_->OnMessage(std::move(message));
+  } else if (read == kFalse) {
+    handler_->OnNoMessage();
+  }
+  if (const uint8_t written = signals[static_cast<int>(Signal::kWritten)]; written != 0) {
+    handler_->OnWritten(written == kTrue);
+  }
+  const uint8_t events = signals[static_cast<int>(Signal::kServerEvent)];
+  for (int event = 0; event < kNumServerEvents; ++event) {
+    if (events & (1 << event)) handler_->OnServerEvent(static_cast<ServerEvent>(event));
+  }
+  if (const uint8_t gone = signals[static_cast<int>(Signal::kGone)]; gone != 0) {
+    handler_->OnGone(gone == kTrue);
+  }
 }
 
 }  // namespace swiglu::server

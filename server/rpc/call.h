@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One RPC on a completion queue, as a mechanism: it turns gRPC's completions into a handler's
+// One RPC on the completion queue, as a mechanism: it turns gRPC's completions into a handler's
 // callbacks and keeps itself alive while any are due. What a call means is its handler's business
 // (`CallHandler`), chosen by path when its headers are there and nothing has been read yet.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <chrono>
-#include <list>
+#include <cstdint>
 #include <memory>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "server/batching/request.h"
@@ -29,10 +34,23 @@ enum class ServerEvent {
   kHealthChanged,
   // No new work from here on: finish what was accepted, and end.
   kDraining,
+  // Time has passed: look for callers that have stopped halfway.
+  kTick,
+};
+inline constexpr int kNumServerEvents = 3;
+
+// Runs short tasks on the server's I/O threads, between the events of calls. Thread-safe.
+class TaskQueue {
+ public:
+  using Task = absl::AnyInvocable<void()>;
+
+  virtual ~TaskQueue() = default;
+  // Runs `task` once, on whichever thread comes to it; tasks may run at the same time. REQUIRES: a
+  // call is alive until it has run.
+  virtual void Post(Task task) = 0;
 };
 
-// The meaning of one call. Every method runs on the call's own completion-queue thread, never two
-// at once.
+// The meaning of one call. Its methods run on the I/O threads, never two at once.
 class CallHandler {
  public:
   virtual ~CallHandler() = default;
@@ -48,6 +66,7 @@ class CallHandler {
   virtual void OnWritten(bool ok) = 0;
   // The call is over, finished or broken. The last event but for outstanding reads and writes.
   virtual void OnGone(bool cancelled) = 0;
+  // On whichever thread has it to tell.
   virtual void OnServerEvent(ServerEvent event) = 0;
 };
 
@@ -58,7 +77,7 @@ using CallPtr = std::shared_ptr<Call>;
 // `Write…` or `Finish` at a time; `Read` likewise, one at a time.
 class Call : public std::enable_shared_from_this<Call> {
  public:
-  // Where calls come from and go to: one completion queue and its thread.
+  // Where calls come from and go to.
   class Home {
    public:
     virtual ~Home() = default;
@@ -66,6 +85,7 @@ class Call : public std::enable_shared_from_this<Call> {
     virtual std::unique_ptr<CallHandler> OnAccepted(Call& call) = 0;
     // The call is over.
     virtual void OnGone(Call& call) = 0;
+    virtual TaskQueue& tasks() = 0;
   };
 
   explicit Call(Home* home) : home_(home) {}
@@ -82,19 +102,32 @@ class Call : public std::enable_shared_from_this<Call> {
   Clock::time_point Deadline() const;
   // The value of the caller's metadata `key`, or "".
   std::string Metadata(const std::string& key) const;
+  // True once the caller has gone. Keeps the call alive.
+  std::shared_ptr<const std::atomic<bool>> cancelled() { return {shared_from_this(), &cancelled_}; }
 
   void Read();
   void Write(const grpc::ByteBuffer& message);
   void WriteAndFinish(const grpc::ByteBuffer& message);
   // Ends the call with `status`; a retryable one tells the caller when to come back.
   void Finish(const absl::Status& status);
+  // Breaks the call off: what is being read or written fails soon.
+  void Cancel() { context_.TryCancel(); }
 
-  CallHandler& handler() { return *handler_; }
+  // Tells the handler. From any thread.
+  void Deliver(ServerEvent event) { Deliver(Signal::kServerEvent, 1 << static_cast<int>(event)); }
 
-  // Its place in its home's list of live calls.
-  std::list<CallPtr>::iterator place;
+  TaskQueue& tasks() { return home_->tasks(); }
 
  private:
+  // What a handler is told.
+  enum class Signal : uint8_t { kRead, kWritten, kGone, kServerEvent };
+  static constexpr int kNumSignals = 4;
+  // By signal: 0 for none, else bits that say what of it. kRead, kWritten and kGone are true or
+  // false; of server events there may be several.
+  using Signals = std::array<uint8_t, kNumSignals>;
+  static constexpr uint8_t kTrue = 1;
+  static constexpr uint8_t kFalse = 2;
+
   // A tag that calls one of our methods and keeps the call alive until it has.
   template <void (Call::*kMethod)(bool)>
   class CallEvent final : public Event {
@@ -114,12 +147,19 @@ class Call : public std::enable_shared_from_this<Call> {
   };
 
   void OnAccepted(bool ok);
-  void OnRead(bool ok);
-  void OnWritten(bool ok) { handler_->OnWritten(ok); }
+  void OnRead(bool ok) { Deliver(Signal::kRead, ok ? kTrue : kFalse); }
+  void OnWritten(bool ok) { Deliver(Signal::kWritten, ok ? kTrue : kFalse); }
   void OnGone(bool ok);
+
+  // Tells the handler now, or leaves it to the thread that is telling it something else.
+  void Deliver(Signal signal, uint8_t what);
+  // Tells the handler all there is to tell. REQUIRES: `delivering_` is this thread's doing.
+  void DeliverAll();
+  void Tell(const Signals& signals);
 
   Home* const home_;
   Clock::time_point started_;
+  std::atomic<bool> cancelled_{false};
   grpc::GenericServerContext context_;
   grpc::GenericServerAsyncReaderWriter stream_{&context_};
   grpc::ByteBuffer message_;
@@ -128,6 +168,12 @@ class Call : public std::enable_shared_from_this<Call> {
   CallEvent<&Call::OnRead> read_;
   CallEvent<&Call::OnWritten> written_;
   CallEvent<&Call::OnGone> gone_;
+
+  absl::Mutex mutex_;
+  // Waits to be told.
+  Signals signals_ ABSL_GUARDED_BY(mutex_) = {};
+  // A thread is inside the handler, or the handler is not made yet.
+  bool delivering_ ABSL_GUARDED_BY(mutex_) = true;
 };
 
 }  // namespace swiglu::server

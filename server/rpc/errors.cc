@@ -69,6 +69,11 @@ absl::Status BadTimeout(absl::string_view found) {
                               "this one is ", found));
 }
 
+absl::Status BadPriority(absl::string_view found) {
+  return Invalid(
+      absl::StrCat("parameter 'priority' takes an integer, 0 or more; ", "this one is ", found));
+}
+
 absl::Status MissingInput(absl::string_view input) {
   return Invalid(absl::StrCat("input ", Quote(input), " is missing"));
 }
@@ -161,10 +166,10 @@ absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes) {
       absl::StrCat("response of ", bytes, " bytes exceeds max_request_bytes ", max_request_bytes));
 }
 
-absl::Status ExceedsBudget(int64_t needed_bytes, int64_t memory_budget_bytes) {
-  return absl::ResourceExhaustedError(absl::StrCat("request needs ", needed_bytes,
-                                                   " bytes, message and working copy; the memory ",
-                                                   "budget is ", memory_budget_bytes, " bytes"));
+absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes) {
+  return absl::ResourceExhaustedError(absl::StrCat("request needs ", bytes,
+                                                   " bytes at once; half of the memory budget of ",
+                                                   memory_budget_bytes, " bytes is the most"));
 }
 
 absl::Status QueueFull(int64_t max_queued_requests) {
@@ -177,6 +182,18 @@ absl::Status BudgetInUse(int64_t memory_budget_bytes) {
 }
 
 absl::Status Draining() { return absl::UnavailableError("server is draining"); }
+
+absl::Status LateMessage() {
+  return absl::DeadlineExceededError("the message did not come in time");
+}
+
+absl::Status Expired(absl::string_view when) {
+  return absl::DeadlineExceededError(absl::StrCat("deadline passed ", when));
+}
+
+absl::Status Cancelled(absl::string_view when) {
+  return absl::CancelledError(absl::StrCat("cancelled by the caller ", when));
+}
 
 absl::Status UnknownMethod(absl::string_view path) {
   return absl::UnimplementedError(absl::StrCat("unknown method ", Quote(path)));

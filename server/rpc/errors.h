@@ -33,6 +33,7 @@ absl::Status Malformed(absl::string_view message_type, absl::string_view where);
 absl::Status EnvelopeTooLarge(int64_t max_envelope_bytes);
 absl::Status UnsupportedParameter(absl::string_view name);
 absl::Status BadTimeout(absl::string_view found);
+absl::Status BadPriority(absl::string_view found);
 
 // Inputs and outputs of a request.
 absl::Status MissingInput(absl::string_view input);
@@ -60,11 +61,14 @@ absl::Status SharedMemoryOff(absl::string_view tensor, absl::string_view region)
 // Limits and life cycle.
 absl::Status RequestTooLarge(int64_t bytes, int64_t max_request_bytes);
 absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes);
-// `needed_bytes`: the message and the working copy of its tensors.
-absl::Status ExceedsBudget(int64_t needed_bytes, int64_t memory_budget_bytes);
+// `bytes`: of the message, or of the working copy of its tensors.
+absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes);
 absl::Status QueueFull(int64_t max_queued_requests);
 absl::Status BudgetInUse(int64_t memory_budget_bytes);
 absl::Status Draining();
+absl::Status LateMessage();
+absl::Status Expired(absl::string_view when);
+absl::Status Cancelled(absl::string_view when);
 
 // Methods.
 absl::Status UnknownMethod(absl::string_view path);

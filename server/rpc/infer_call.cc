@@ -3,21 +3,35 @@
 // The unary inference call. See the header.
 #include "server/rpc/infer_call.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "server/rpc/errors.h"
 
 namespace swiglu::server {
+namespace {
+
+// What a caller says of the size of its message; none if it says nothing that makes sense.
+std::optional<int64_t> AnnouncedBytes(const Call& call) {
+  int64_t bytes = 0;
+  if (!absl::SimpleAtoi(call.Metadata("swiglu-request-bytes"), &bytes) || bytes < 0) {
+    return std::nullopt;
+  }
+  return bytes;
+}
+
+}  // namespace
 
 void InferCall::OnStart() {
-  if (service_->admission().draining()) return Refuse(errors::Draining());
-  // A caller that announces its size is refused before it has sent the payload.
-  int64_t announced_bytes = 0;
-  if (absl::SimpleAtoi(call_->Metadata("swiglu-request-bytes"), &announced_bytes)) {
-    absl::Status status = service_->CheckAnnouncedSize(announced_bytes);
-    if (!status.ok()) return Refuse(std::move(status));
-  }
+  // A caller is refused before it has sent its payload.
+  const std::optional<int64_t> announced_bytes = AnnouncedBytes(*call_);
+  absl::StatusOr<Charge> reserved = service_->ReserveMessage(announced_bytes);
+  if (!reserved.ok()) return Refuse(reserved.status());
+  reservation_ = *std::move(reserved);
+  size_announced_ = announced_bytes.has_value();
+  message_due_ = stall_limit_.Due(call_->started(),
+                                  announced_bytes.value_or(service_->options().max_request_bytes));
   call_->Read();
 }
 
@@ -25,7 +39,9 @@ void InferCall::OnMessage(grpc::ByteBuffer message) {
   if (state_ != State::kAwaitingMessage) return;
   state_ = State::kStarted;
   token_ = ActiveRequests::Token(active_);
-  service_->Start(std::move(message), {call_->started(), call_->Deadline(), cancelled_},
+  InferContext context{call_->started(), call_->Deadline(),       call_->cancelled(),
+                       &call_->tasks(),  std::move(reservation_), size_announced_};
+  service_->Start(std::move(message), std::move(context),
                   [this, call = call_->shared_from_this()](InferReply reply) { Answer(reply); });
 }
 
@@ -40,36 +56,50 @@ void InferCall::OnWritten(bool ok) {
   if (ok && state_ == State::kStarted) {
     observer_->RequestSent(model_, now - call_->started(), now - answered_);
   }
+  answer_due_.store(Clock::time_point::max(), std::memory_order_relaxed);
   token_ = ActiveRequests::Token();
 }
 
 void InferCall::OnGone(bool cancelled) {
-  if (cancelled) cancelled_->store(true, std::memory_order_relaxed);
   if (state_ == State::kStarted) return;
   // A refusal of ours stands; a message that is missing has its reason here.
   if (cancelled && state_ != State::kRefused) {
-    refusal_ = Clock::now() >= call_->Deadline()
-                   ? absl::DeadlineExceededError("deadline passed before the message")
-                   : absl::CancelledError("cancelled by the caller before its message");
+    refusal_ = Clock::now() >= call_->Deadline() ? errors::Expired("before the message")
+                                                 : errors::Cancelled("before its message");
   }
   state_ = State::kRefused;
+  reservation_ = Charge();
   service_->ReportUnstarted(refusal_, call_->started());
 }
 
 void InferCall::OnServerEvent(ServerEvent event) {
+  if (event == ServerEvent::kTick) CheckStall();
   if (event != ServerEvent::kDraining || state_ != State::kAwaitingMessage) return;
-  Refuse(errors::Draining());
+  Refuse(service_->Reject(Rejection::kDraining));
+}
+
+void InferCall::CheckStall() {
+  const Clock::time_point now = Clock::now();
+  if (state_ == State::kAwaitingMessage && now > message_due_) {
+    Refuse(errors::LateMessage());
+  } else if (now > answer_due_.load(std::memory_order_acquire)) {
+    call_->Cancel();
+  }
 }
 
 void InferCall::Refuse(absl::Status status) {
   state_ = State::kRefused;
   refusal_ = std::move(status);
+  reservation_ = Charge();
   call_->Finish(refusal_);
 }
 
 void InferCall::Answer(const InferReply& reply) {
   model_ = reply.model;
   answered_ = Clock::now();
+  const Clock::time_point due =
+      stall_limit_.Due(answered_, static_cast<int64_t>(reply.message.size_bytes));
+  answer_due_.store(due, std::memory_order_release);
   if (reply.status.ok()) {
     call_->WriteAndFinish(reply.message.ToByteBuffer());
   } else {

@@ -1,23 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The ModelInfer call: headers → size and drain checks → one message → one answer.
+// The ModelInfer call: headers → room for the message → one message → one answer.
 #pragma once
 
 #include <atomic>
 #include <memory>
 
+#include "server/batching/admission.h"
 #include "server/batching/observer.h"
 #include "server/rpc/active_requests.h"
 #include "server/rpc/call.h"
 #include "server/rpc/infer_service.h"
+#include "server/rpc/stall_limit.h"
 
 namespace swiglu::server {
 
 class InferCall final : public CallHandler {
  public:
   // All parts must outlive it; `call` owns it.
-  InferCall(Call* call, InferService* service, ActiveRequests* active, Observer* observer)
-      : call_(call), service_(service), active_(active), observer_(observer) {}
+  InferCall(Call* call, InferService* service, ActiveRequests* active, Observer* observer,
+            StallLimit stall_limit)
+      : call_(call),
+        service_(service),
+        active_(active),
+        observer_(observer),
+        stall_limit_(stall_limit) {}
 
   void OnStart() override;
   void OnMessage(grpc::ByteBuffer message) override;
@@ -38,19 +45,27 @@ class InferCall final : public CallHandler {
   void Refuse(absl::Status status);
   // Any thread.
   void Answer(const InferReply& reply);
+  // Ends what the caller has stopped halfway.
+  void CheckStall();
 
   Call* const call_;
   InferService* const service_;
   ActiveRequests* const active_;
   Observer* const observer_;
+  const StallLimit stall_limit_;
 
-  const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
   State state_ = State::kAwaitingMessage;
   absl::Status refusal_;  // of kRefused and kMissing
+  // What is reserved for the message until it is there.
+  Charge reservation_;
+  bool size_announced_ = false;
+  Clock::time_point message_due_;
   // Set by Answer, read once the answer is written.
   ActiveRequests::Token token_;
   const Model* model_ = nullptr;
   Clock::time_point answered_;
+  // When the answer is to be written; set last by Answer.
+  std::atomic<Clock::time_point> answer_due_{Clock::time_point::max()};
 };
 
 }  // namespace swiglu::server

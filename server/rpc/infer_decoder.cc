@@ -25,23 +25,48 @@ bool IsInteger(absl::string_view text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), absl::ascii_isdigit);
 }
 
+// The value of a parameter that counts something, capped at the largest int64; none if it is of
+// another type.
+std::optional<int64_t> CountParameter(const inference::InferParameter& value) {
+  if (value.parameter_choice_case() == inference::InferParameter::kInt64Param) {
+    return value.int64_param();
+  }
+  if (value.parameter_choice_case() == inference::InferParameter::kUint64Param) {
+    return static_cast<int64_t>(
+        std::min<uint64_t>(value.uint64_param(), std::numeric_limits<int64_t>::max()));
+  }
+  return std::nullopt;
+}
+
+absl::Status CheckTimeout(const inference::InferParameter& value, InferPlan& plan) {
+  const std::optional<int64_t> timeout_us = CountParameter(value);
+  if (!timeout_us.has_value()) return errors::BadTimeout("of another type");
+  if (*timeout_us < 0) return errors::BadTimeout(absl::StrCat(*timeout_us));
+  if (*timeout_us > 0) plan.timeout = std::chrono::microseconds(*timeout_us);
+  return absl::OkStatus();
+}
+
+// 1 goes first, then 2, which is the default, then everything higher.
+absl::Status CheckPriority(const inference::InferParameter& value, InferPlan& plan) {
+  const std::optional<int64_t> priority = CountParameter(value);
+  if (!priority.has_value()) return errors::BadPriority("of another type");
+  if (*priority < 0) return errors::BadPriority(absl::StrCat(*priority));
+  if (*priority == 1) plan.priority = Priority::kHigh;
+  if (*priority > 2) plan.priority = Priority::kLow;
+  return absl::OkStatus();
+}
+
 absl::Status CheckParameters(const ModelInferRequest& request, InferPlan& plan) {
   for (const auto& [name, value] : request.parameters()) {
+    absl::Status status;
     if (absl::StartsWith(name, "sequence_") || name == "classification") {
-      return errors::UnsupportedParameter(name);
+      status = errors::UnsupportedParameter(name);
+    } else if (name == "timeout") {
+      status = CheckTimeout(value, plan);
+    } else if (name == "priority") {
+      status = CheckPriority(value, plan);
     }
-    if (name != "timeout") continue;
-    int64_t timeout_us = 0;
-    if (value.parameter_choice_case() == inference::InferParameter::kInt64Param) {
-      timeout_us = value.int64_param();
-    } else if (value.parameter_choice_case() == inference::InferParameter::kUint64Param) {
-      timeout_us = static_cast<int64_t>(
-          std::min<uint64_t>(value.uint64_param(), std::numeric_limits<int64_t>::max()));
-    } else {
-      return errors::BadTimeout("of another type");
-    }
-    if (timeout_us < 0) return errors::BadTimeout(absl::StrCat(timeout_us));
-    if (timeout_us > 0) plan.timeout = std::chrono::microseconds(timeout_us);
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
@@ -240,13 +265,30 @@ absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message) {
   return plan;
 }
 
-void CopyInput(const InferPlan& plan, int k, std::byte* target) {
-  const InferPlan::Source& source = plan.sources[k];
-  if (source.bytes != nullptr) {
-    SliceReader reader = source.bytes->begin;
-    reader.Copy(target, source.bytes->size_bytes);
-  } else if (source.values != nullptr) {
-    std::memcpy(target, source.values->data(), plan.tensor_bytes);
+PlanReader::PlanReader(const InferPlan& plan) {
+  for (int k = 0; k < kMaxTensors; ++k) {
+    const InferPlan::Source& source = plan.sources[k];
+    if (source.bytes != nullptr) sources_[k].bytes = source.bytes->begin;
+    if (source.values == nullptr) continue;
+    sources_[k].values = reinterpret_cast<const std::byte*>(source.values->data());
+  }
+}
+
+void PlanReader::Read(int k, std::byte* target, size_t size_bytes) {
+  Source& source = sources_[k];
+  if (source.values == nullptr) return source.bytes.Copy(target, size_bytes);
+  std::memcpy(target, source.values, size_bytes);
+  source.values += size_bytes;
+}
+
+void PlanReader::Skip(size_t size_bytes) {
+  for (Source& source : sources_) {
+    if (source.values != nullptr) {
+      source.values += size_bytes;
+    } else {
+      // An input that the model does not have has nothing to skip.
+      source.bytes.Skip(size_bytes);
+    }
   }
 }
 

@@ -15,8 +15,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "proto/inference.pb.h"
+#include "server/batching/executor.h"
 #include "server/batching/model.h"
+#include "server/batching/request.h"
 #include "server/rpc/infer_message.h"
+#include "server/rpc/slice_reader.h"
 
 namespace swiglu::server {
 
@@ -35,8 +38,9 @@ struct InferPlan {
   std::array<Source, kMaxTensors> sources;
   // The outputs that were asked for, as indices into `model->outputs`, in the order of the answer.
   std::vector<int> outputs;
-  // The `timeout` parameter.
+  // The `timeout` and `priority` parameters.
   std::optional<std::chrono::microseconds> timeout;
+  Priority priority = Priority::kNormal;
 };
 
 // The model that a request names, with the version checked. NOT_FOUND or INVALID_ARGUMENT, as the
@@ -46,7 +50,24 @@ absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::st
 // Checks every rule of the data. The plan refers to `message`.
 absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message);
 
-// Copies input `k` of the plan to `target`, which has room for `plan.tensor_bytes`.
-void CopyInput(const InferPlan& plan, int k, std::byte* target);
+// The inputs of a plan, byte after byte, each from its own beginning. Cheap to copy: a copy is a
+// bookmark.
+class PlanReader final : public InputReader {
+ public:
+  PlanReader() = default;
+  // What `plan` refers to must outlive the reader and all of its copies.
+  explicit PlanReader(const InferPlan& plan);
+
+  void Read(int k, std::byte* target, size_t size_bytes) override;
+  // Moves on by `size_bytes` in every input.
+  void Skip(size_t size_bytes);
+
+ private:
+  struct Source {
+    SliceReader bytes;
+    const std::byte* values = nullptr;  // set: these instead
+  };
+  std::array<Source, kMaxTensors> sources_;
+};
 
 }  // namespace swiglu::server

@@ -50,18 +50,19 @@ grpc::Slice SharedSlice(std::shared_ptr<const void> owner, const std::byte* data
 }
 
 EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
-                                   const std::array<std::byte*, kMaxTensors>& outputs,
+                                   absl::Span<const OutputPiece> pieces,
                                    const std::shared_ptr<const void>& owner) {
   EncodedMessage message;
   std::string framing = ResponseMetadata(plan, id).SerializeAsString();
-  const size_t tensor_bytes = static_cast<size_t>(plan.tensor_bytes);
   for (const int k : plan.outputs) {
-    AppendFieldHeader(inference::ModelInferResponse::kRawOutputContentsFieldNumber, tensor_bytes,
-                      &framing);
-    if (tensor_bytes == 0) continue;
+    AppendFieldHeader(inference::ModelInferResponse::kRawOutputContentsFieldNumber,
+                      static_cast<size_t>(plan.tensor_bytes), &framing);
+    if (plan.tensor_bytes == 0) continue;
     message.Append(grpc::Slice(framing));
-    message.Append(SharedSlice(owner, outputs[k], tensor_bytes));
     framing.clear();
+    for (const OutputPiece& piece : pieces) {
+      message.Append(SharedSlice(owner, piece.outputs[k], piece.size_bytes));
+    }
   }
   if (!framing.empty()) message.Append(grpc::Slice(framing));
   return message;

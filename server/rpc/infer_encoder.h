@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/slice.h"
 #include "server/batching/executor.h"
@@ -41,10 +42,16 @@ struct InferIdentity {
 grpc::Slice SharedSlice(std::shared_ptr<const void> owner, const std::byte* data,
                         size_t size_bytes);
 
+// Where `size_bytes` of each output lie.
+struct OutputPiece {
+  std::array<const std::byte*, kMaxTensors> outputs{};
+  size_t size_bytes = 0;
+};
+
 // The ModelInferResponse of a finished request: metadata of each output asked for, then their
-// bytes, output k from `outputs[k]`. Every tensor slice shares `owner`.
+// bytes, those of an output from all `pieces` in order. Every tensor slice shares `owner`.
 EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
-                                   const std::array<std::byte*, kMaxTensors>& outputs,
+                                   absl::Span<const OutputPiece> pieces,
                                    const std::shared_ptr<const void>& owner);
 
 // How many bytes `EncodeInferResponse` gives: of tensors alone, which costs nothing to know, and in

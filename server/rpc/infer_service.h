@@ -1,43 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One inference, from a received message to an encoded answer: decode → check → admit → one copy
-// into a slab → submit → encode. Knows messages and batching, but no call: unary calls and streams
-// both use it.
+// Inferences, from a received message to an encoded answer: decode → check → admit → submit →
+// encode. Knows messages and batching, but no call: unary calls and streams both use it. How one
+// inference runs once it is admitted is in inference.h.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "server/batching/admission.h"
 #include "server/batching/batcher.h"
+#include "server/batching/message_size.h"
 #include "server/batching/observer.h"
-#include "server/batching/request.h"
-#include "server/rpc/infer_encoder.h"
+#include "server/rpc/inference.h"
 
 namespace swiglu::server {
-
-// What the call knows about a request beside its message.
-struct InferContext {
-  // First sign of the request.
-  Clock::time_point started;
-  // The caller's deadline.
-  Clock::time_point deadline = Clock::time_point::max();
-  // Set when the caller has gone. Never null.
-  std::shared_ptr<const std::atomic<bool>> cancelled;
-};
-
-// The answer. Its `message` is encoded only when `status` is OK.
-struct InferReply {
-  absl::Status status;
-  const Model* model = nullptr;  // nullptr if the request named none
-  InferIdentity identity;
-  EncodedMessage message;
-  Clock::time_point started;
-};
 
 struct InferServiceOptions {
   // Largest request message and largest response message, in bytes.
@@ -47,41 +29,43 @@ struct InferServiceOptions {
 // Thread-safe. All parts must outlive it and the requests that it has started.
 class InferService {
  public:
-  using Done = absl::AnyInvocable<void(InferReply)>;
+  using Done = Inference::Done;
 
-  InferService(InferServiceOptions options, Admission* admission, SlabPool* slab_pool,
+  InferService(InferServiceOptions options, Admission* admission, Executor* executor,
                Batcher* batcher, Observer* observer);
+
+  // Room for a message that is about to be read: of the size that its sender announces, or of that
+  // which such messages had of late. UNAVAILABLE when there is none now, RESOURCE_EXHAUSTED when
+  // there can be none; the rejection is counted then.
+  absl::StatusOr<Charge> ReserveMessage(std::optional<int64_t> announced_bytes);
 
   // Starts one inference on `message` (one ModelInferRequest), which is consumed. `done` is called
   // exactly once, perhaps before this returns. The observer has the request's record by then.
   void Start(grpc::ByteBuffer message, InferContext context, Done done);
 
-  // Whether a request that announces `size_bytes` could be served: OK or RESOURCE_EXHAUSTED.
-  absl::Status CheckAnnouncedSize(int64_t size_bytes) const;
+  // Why a request is refused, counted.
+  absl::Status Reject(Rejection reason, int64_t bytes = 0);
 
   // Reports a request that ended without ever reaching `Start`.
   void ReportUnstarted(absl::Status status, Clock::time_point started);
 
-  const Admission& admission() const { return *admission_; }
+  const InferServiceOptions& options() const { return options_; }
 
  private:
-  struct Inference;
-
-  absl::Status CheckSize(int64_t size_bytes) const;
-  // Everything up to the slab: on OK `inference` is ready to be submitted.
+  // Everything up to admission: on OK `inference` can run.
   absl::Status Prepare(grpc::ByteBuffer message, Inference& inference);
-  absl::Status AdmitAndCopy(Inference& inference);
-  absl::Status CheckResponseSize(const Inference& inference) const;
-  void Submit(std::unique_ptr<Inference> inference);
-  // Sends the record and the reply.
-  void Finish(Inference& inference, absl::Status status);
-  absl::Status ToStatus(Rejection reason, int64_t bytes) const;
+  // Makes the charge of a message that is there fit its size.
+  absl::Status ChargeMessage(Inference& inference);
+  absl::Status Parse(grpc::ByteBuffer message, Inference& inference);
+  absl::Status Admit(Inference& inference);
+  absl::Status CheckResponseSize(const Inference& inference);
 
   const InferServiceOptions options_;
   Admission* const admission_;
-  SlabPool* const slab_pool_;
+  Executor* const executor_;
   Batcher* const batcher_;
   Observer* const observer_;
+  MessageSizeEstimate unannounced_;
 };
 
 }  // namespace swiglu::server

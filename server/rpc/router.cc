@@ -26,8 +26,13 @@ std::string InferencePath(absl::string_view method) {
 }  // namespace
 
 Router::Router(InferService* infer, const ControlService* control, const Health* health,
-               ActiveRequests* active, Observer* observer)
-    : infer_(infer), control_(control), health_(health), active_(active), observer_(observer) {
+               ActiveRequests* active, Observer* observer, StallLimit stall_limit)
+    : infer_(infer),
+      control_(control),
+      health_(health),
+      active_(active),
+      observer_(observer),
+      stall_limit_(stall_limit) {
   Add(InferencePath("ServerLive"), &ControlService::ServerLive);
   Add(InferencePath("ServerReady"), &ControlService::ServerReady);
   Add(InferencePath("ModelReady"), &ControlService::ModelReady);
@@ -57,10 +62,10 @@ Router::Router(InferService* infer, const ControlService* control, const Health*
 std::unique_ptr<CallHandler> Router::MakeHandler(Call& call) const {
   const std::string& path = call.path();
   if (path == kInferPath) {
-    return std::make_unique<InferCall>(&call, infer_, active_, observer_);
+    return std::make_unique<InferCall>(&call, infer_, active_, observer_, stall_limit_);
   }
   if (path == kStreamInferPath) {
-    return std::make_unique<StreamInferCall>(&call, infer_, active_, observer_);
+    return std::make_unique<StreamInferCall>(&call, infer_, active_, observer_, stall_limit_);
   }
   if (path == kHealthWatchPath) return std::make_unique<HealthWatchCall>(&call, health_);
   if (const auto it = control_methods_.find(path); it != control_methods_.end()) {

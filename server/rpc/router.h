@@ -15,6 +15,7 @@
 #include "server/rpc/control_service.h"
 #include "server/rpc/health.h"
 #include "server/rpc/infer_service.h"
+#include "server/rpc/stall_limit.h"
 
 namespace swiglu::server {
 
@@ -23,7 +24,7 @@ namespace swiglu::server {
 class Router {
  public:
   Router(InferService* infer, const ControlService* control, const Health* health,
-         ActiveRequests* active, Observer* observer);
+         ActiveRequests* active, Observer* observer, StallLimit stall_limit);
 
   std::unique_ptr<CallHandler> MakeHandler(Call& call) const;
 
@@ -39,6 +40,7 @@ class Router {
   const Health* const health_;
   ActiveRequests* const active_;
   Observer* const observer_;
+  const StallLimit stall_limit_;
   std::unordered_map<std::string, ControlMethod> control_methods_;
   // Methods of the protocol that this server has no use for, with the reason.
   std::unordered_map<std::string, std::string> refused_methods_;

@@ -1,19 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The gRPC server: an address, and I/O threads with one completion queue each. Every call, of
+// The gRPC server: an address, and I/O threads that share one completion queue. Every call, of
 // whatever method, comes in generically, headers first, and goes to the router. Nothing here knows
 // what a call means.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <string>
-#include <vector>
+#include <thread>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/server.h"
 #include "server/rpc/call.h"
+#include "server/rpc/io_threads.h"
+#include "server/rpc/live_calls.h"
 #include "server/rpc/router.h"
 
 namespace swiglu::server {
@@ -21,45 +27,67 @@ namespace swiglu::server {
 struct RpcServerOptions {
   // `HOST:PORT` or `unix:/path`; port 0 takes a free one.
   std::string address;
-  // Completion-queue threads. 1 gives the lowest latency, 4 the most small requests, 8 suit large
-  // payloads. >= 1.
+  // The most threads that poll at once; as many do as the work keeps busy. >= 1.
   int io_threads = 4;
+  // What the library may hold of messages that are being received, in bytes; past it calls are
+  // broken off. The last line of defence: admission refuses before. >= 1.
+  int64_t receive_quota_bytes = int64_t{1} << 30;
+  // How often live calls are told that time has passed. > 0.
+  absl::Duration tick = absl::Seconds(1);
+  // How long a peer may take no byte off its connection before that is closed. > 0.
+  absl::Duration connection_timeout = absl::Seconds(30);
 };
 
 // Serves from `Start` on. Thread-safe.
-class RpcServer {
+class RpcServer final : private Call::Home {
  public:
   // Listens on the address. On error (FAILED_PRECONDITION: the address cannot be had, and why)
   // nothing is left behind. `router` must outlive the server.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(RpcServerOptions options,
                                                           const Router* router);
   // Shuts down at once if `Shutdown` was not called.
-  ~RpcServer();
+  ~RpcServer() override;
   RpcServer(const RpcServer&) = delete;
   RpcServer& operator=(const RpcServer&) = delete;
 
   // Where it listens, with the port that was taken.
   const std::string& address() const { return address_; }
 
-  // Tells every live call. Returns before they have heard it. REQUIRES: `Shutdown` was not called.
-  void Broadcast(ServerEvent event);
+  // Tells every live call.
+  void Broadcast(ServerEvent event) { calls_.Deliver(event); }
 
   // Takes no new call; gives live ones `grace` to end, then cancels them; ends the threads. Blocks
   // until every call is gone, which needs every accepted request to be done. Idempotent.
   void Shutdown(absl::Duration grace);
 
  private:
-  class Worker;
-
   explicit RpcServer(const Router* router);
+
+  // Call::Home.
+  std::unique_ptr<CallHandler> OnAccepted(Call& call) override;
+  void OnGone(Call& call) override { calls_.Remove(&call); }
+  TaskQueue& tasks() override { return *threads_; }
+
+  // Waits for one more call.
+  void PostAccept();
+  void Forget(Call* call);
+  // Tells live calls of every tick, until the shutdown.
+  void TickUntilShutdown(absl::Duration tick);
 
   const Router* const router_;
   std::string address_;
   std::string socket_path_;  // of a unix socket, to be removed at the end
   grpc::AsyncGenericService service_;
   std::unique_ptr<grpc::Server> server_;
-  std::vector<std::unique_ptr<Worker>> workers_;
-  bool shut_down_ = false;
+  std::unique_ptr<IoThreads> threads_;
+  LiveCalls calls_;
+  std::thread ticker_;
+
+  // Calls that exist: waiting for their headers, live, or over but still owned by a request that is
+  // not done.
+  std::atomic<int64_t> num_calls_{0};
+  absl::Mutex mutex_;
+  bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace swiglu::server

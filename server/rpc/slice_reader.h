@@ -18,7 +18,7 @@ namespace swiglu::server {
 class SliceReader {
  public:
   // `slices` must outlive the reader and all of its copies.
-  explicit SliceReader(absl::Span<const grpc::Slice> slices);
+  explicit SliceReader(absl::Span<const grpc::Slice> slices = {});
 
   // Bytes consumed so far, and bytes left.
   size_t position() const { return position_; }

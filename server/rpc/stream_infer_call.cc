@@ -25,7 +25,8 @@ void StreamInferCall::OnMessage(grpc::ByteBuffer message) {
     if (finished_) return;
     ++num_unanswered_;
   }
-  service_->Start(std::move(message), {Clock::now(), call_->Deadline(), cancelled_},
+  InferContext context{Clock::now(), call_->Deadline(), call_->cancelled(), &call_->tasks()};
+  service_->Start(std::move(message), std::move(context),
                   [this, call = call_->shared_from_this(), token = ActiveRequests::Token(active_)](
                       InferReply reply) mutable { OnReply(std::move(reply), std::move(token)); });
   absl::MutexLock lock(&mutex_);
@@ -57,7 +58,7 @@ void StreamInferCall::OnReply(InferReply reply, ActiveRequests::Token token) {
     return;
   }
   answers_.push_back(std::move(answer));
-  if (answers_.size() == 1) call_->Write(answers_.front().message.ToByteBuffer());
+  if (answers_.size() == 1) WriteFront();
 }
 
 void StreamInferCall::OnWritten(bool ok) {
@@ -74,7 +75,7 @@ void StreamInferCall::OnWritten(bool ok) {
   observer_->RequestSent(written.model, now - written.started, now - written.answered);
   answers_.pop_front();
   --num_unanswered_;
-  if (!answers_.empty()) call_->Write(answers_.front().message.ToByteBuffer());
+  if (!answers_.empty()) WriteFront();
   if (!reading_ && !no_more_ && !draining_) {
     reading_ = true;
     call_->Read();
@@ -84,16 +85,24 @@ void StreamInferCall::OnWritten(bool ok) {
 
 void StreamInferCall::OnGone(bool cancelled) {
   if (!cancelled) return;
-  cancelled_->store(true, std::memory_order_relaxed);
   absl::MutexLock lock(&mutex_);
   broken_ = true;
 }
 
 void StreamInferCall::OnServerEvent(ServerEvent event) {
-  if (event != ServerEvent::kDraining) return;
   absl::MutexLock lock(&mutex_);
+  if (event == ServerEvent::kTick && !answers_.empty() && Clock::now() > write_due_) {
+    call_->Cancel();
+  }
+  if (event != ServerEvent::kDraining) return;
   draining_ = true;
   FinishIfIdle();
+}
+
+void StreamInferCall::WriteFront() {
+  const EncodedMessage& message = answers_.front().message;
+  write_due_ = stall_limit_.Due(Clock::now(), static_cast<int64_t>(message.size_bytes));
+  call_->Write(message.ToByteBuffer());
 }
 
 void StreamInferCall::FinishIfIdle() {

@@ -4,7 +4,6 @@
 // the stream stays open.
 #pragma once
 
-#include <atomic>
 #include <deque>
 #include <memory>
 
@@ -14,6 +13,7 @@
 #include "server/rpc/active_requests.h"
 #include "server/rpc/call.h"
 #include "server/rpc/infer_service.h"
+#include "server/rpc/stall_limit.h"
 
 namespace swiglu::server {
 
@@ -23,8 +23,13 @@ class StreamInferCall final : public CallHandler {
   static constexpr int kMaxUnanswered = 128;
 
   // All parts must outlive it; `call` owns it.
-  StreamInferCall(Call* call, InferService* service, ActiveRequests* active, Observer* observer)
-      : call_(call), service_(service), active_(active), observer_(observer) {}
+  StreamInferCall(Call* call, InferService* service, ActiveRequests* active, Observer* observer,
+                  StallLimit stall_limit)
+      : call_(call),
+        service_(service),
+        active_(active),
+        observer_(observer),
+        stall_limit_(stall_limit) {}
 
   void OnStart() override;
   void OnMessage(grpc::ByteBuffer message) override;
@@ -44,6 +49,8 @@ class StreamInferCall final : public CallHandler {
 
   // Any thread.
   void OnReply(InferReply reply, ActiveRequests::Token token);
+  // Begins to write the front answer.
+  void WriteFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Ends the call if nothing is left to do and no more will come.
   void FinishIfIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -51,13 +58,14 @@ class StreamInferCall final : public CallHandler {
   InferService* const service_;
   ActiveRequests* const active_;
   Observer* const observer_;
-  const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
+  const StallLimit stall_limit_;
 
   absl::Mutex mutex_;
   // Read and not yet written.
   int num_unanswered_ ABSL_GUARDED_BY(mutex_) = 0;
   // The front one is being written.
   std::deque<Answer> answers_ ABSL_GUARDED_BY(mutex_);
+  Clock::time_point write_due_ ABSL_GUARDED_BY(mutex_);
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool no_more_ ABSL_GUARDED_BY(mutex_) = false;   // the caller sends nothing more
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;  // the server takes nothing more

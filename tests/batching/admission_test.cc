@@ -15,7 +15,12 @@ bool Admitted(const absl::variant<Ticket, Rejection>& result) {
   return absl::holds_alternative<Ticket>(result);
 }
 
-Rejection Reason(const absl::variant<Ticket, Rejection>& result) {
+bool Reserved(const absl::variant<Charge, Rejection>& result) {
+  return absl::holds_alternative<Charge>(result);
+}
+
+template <typename T>
+Rejection Reason(const absl::variant<T, Rejection>& result) {
   return absl::get<Rejection>(result);
 }
 
@@ -33,7 +38,7 @@ TEST(AdmissionTest, RefusesWhenTheQueueIsFullAndAdmitsAgainWhenOneLeaves) {
 }
 
 TEST(AdmissionTest, ReturnsThePlaceInTheQueueWhenTheBudgetRefuses) {
-  Admission admission({.max_queued_requests = 2, .memory_budget_bytes = 100});
+  Admission admission({.max_queued_requests = 2, .memory_budget_bytes = 200});
   auto first = admission.Admit(60);
   EXPECT_EQ(Reason(admission.Admit(41)), Rejection::kBudget);
   EXPECT_EQ(admission.queued_requests(), 1);
@@ -42,35 +47,67 @@ TEST(AdmissionTest, ReturnsThePlaceInTheQueueWhenTheBudgetRefuses) {
 }
 
 TEST(AdmissionTest, TellsWhatCanNeverFitFromWhatDoesNotFitNow) {
-  Admission admission({.max_queued_requests = 2, .memory_budget_bytes = 100});
+  Admission admission({.max_queued_requests = 2, .memory_budget_bytes = 200});
   EXPECT_EQ(Reason(admission.Admit(101)), Rejection::kTooLarge);
+  EXPECT_EQ(Reason(admission.Reserve(101)), Rejection::kTooLarge);
   EXPECT_TRUE(Admitted(admission.Admit(100)));
+  EXPECT_TRUE(Reserved(admission.Reserve(100)));
 }
 
 TEST(AdmissionTest, RefusesEverythingWhileDraining) {
-  Admission admission({.max_queued_requests = 2, .memory_budget_bytes = 100});
+  Admission admission({.max_queued_requests = 2, .memory_budget_bytes = 200});
   admission.StartDrain();
   EXPECT_EQ(Reason(admission.Admit(0)), Rejection::kDraining);
+  EXPECT_EQ(Reason(admission.Reserve(0)), Rejection::kDraining);
 }
 
-TEST(AdmissionTest, ReceivedMessagesCountAgainstTheBudget) {
-  Admission admission({.max_queued_requests = 2, .memory_budget_bytes = 100});
+TEST(AdmissionTest, MessagesAndSlabsHaveHalfOfTheBudgetEach) {
+  Admission admission({.max_queued_requests = 2, .memory_budget_bytes = 200});
+  const auto received = admission.Reserve(70);
+  EXPECT_EQ(admission.used_bytes(MemoryKind::kReceive), 70);
+  EXPECT_EQ(Reason(admission.Reserve(31)), Rejection::kBudget);
+  EXPECT_TRUE(Reserved(admission.Reserve(30)));
+  const auto admitted = admission.Admit(100);
+  EXPECT_TRUE(Admitted(admitted));
+  EXPECT_EQ(Reason(admission.Admit(1)), Rejection::kBudget);
+  EXPECT_TRUE(Reserved(admission.Reserve(30)));
+}
+
+TEST(AdmissionTest, ReservesNothingForARequestThatWouldFindTheQueueFull) {
+  Admission admission({.max_queued_requests = 1, .memory_budget_bytes = 200});
+  auto admitted = admission.Admit(1);
+  EXPECT_EQ(Reason(admission.Reserve(1)), Rejection::kQueueFull);
+  EXPECT_EQ(admission.used_bytes(MemoryKind::kReceive), 0);
+  absl::get<Ticket>(admitted).LeaveQueue();
+  EXPECT_TRUE(Reserved(admission.Reserve(1)));
+}
+
+TEST(AdmissionTest, AReservationTakesTheSizeThatTheMessageTurnsOutToHave) {
+  Admission admission({.max_queued_requests = 1, .memory_budget_bytes = 200});
   {
-    const Charge received = admission.ChargeReceived(70);
+    auto reserved = admission.Reserve(60);
+    Charge& charge = absl::get<Charge>(reserved);
+    EXPECT_TRUE(charge.Resize(20));
+    EXPECT_EQ(admission.used_bytes(MemoryKind::kReceive), 20);
+    const auto other = admission.Reserve(50);
+    EXPECT_FALSE(charge.Resize(51));
+    EXPECT_EQ(charge.bytes(), 20);
     EXPECT_EQ(admission.used_bytes(MemoryKind::kReceive), 70);
-    EXPECT_EQ(Reason(admission.Admit(31)), Rejection::kBudget);
+    EXPECT_TRUE(charge.Resize(50));
+    EXPECT_EQ(admission.used_bytes(MemoryKind::kReceive), 100);
   }
   EXPECT_EQ(admission.used_bytes(MemoryKind::kReceive), 0);
-  EXPECT_TRUE(Admitted(admission.Admit(31)));
 }
 
 TEST(AdmissionTest, AChargeMovesBetweenKindsAndOutlivesItsTicket) {
-  Admission admission({.max_queued_requests = 2, .memory_budget_bytes = 100});
+  Admission admission({.max_queued_requests = 2, .memory_budget_bytes = 200});
   Charge charge;
+  EXPECT_FALSE(charge.is_held());
   {
     auto admitted = admission.Admit(50);
     charge = absl::get<Ticket>(admitted).TakeCharge();
   }
+  EXPECT_TRUE(charge.is_held());
   EXPECT_EQ(admission.queued_requests(), 0);
   EXPECT_EQ(admission.used_bytes(MemoryKind::kStaging), 50);
   charge.MoveTo(MemoryKind::kResponse);
@@ -81,7 +118,7 @@ TEST(AdmissionTest, AChargeMovesBetweenKindsAndOutlivesItsTicket) {
 }
 
 TEST(AdmissionTest, NeverExceedsItsLimitsUnderContention) {
-  Admission admission({.max_queued_requests = 3, .memory_budget_bytes = 100});
+  Admission admission({.max_queued_requests = 3, .memory_budget_bytes = 200});
   std::atomic<bool> exceeded{false};
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {

@@ -9,6 +9,7 @@
 #include <random>
 #include <thread>
 
+#include "absl/synchronization/blocking_counter.h"
 #include "tests/batching/fakes.h"
 
 namespace swiglu::server {
@@ -114,7 +115,7 @@ TEST(BatcherTest, ACancelledOrLateRequestNeverReachesTheExecutor) {
 }
 
 TEST(BatcherTest, LeavesTheQueueWhenABatchIsFormedButKeepsItsBytes) {
-  Admission admission({.max_queued_requests = 1, .memory_budget_bytes = 100});
+  Admission admission({.max_queued_requests = 1, .memory_budget_bytes = 200});
   FakeExecutor executor(1, 256);
   RecordingObserver observer;
   Tally tally;
@@ -144,6 +145,37 @@ TEST(BatcherTest, ACompletionInsideRunDoesNotRecurse) {
   };
   next();
   EXPECT_EQ(left, 0);
+}
+
+TEST(BatcherTest, WaitsForCompanyAndStartsWithoutAnotherSubmit) {
+  FakeExecutor executor(1, 256);
+  executor.complete_inline = true;
+  RecordingObserver observer;
+  absl::BlockingCounter done(2);
+  constexpr std::chrono::milliseconds kDelay{20};
+  Batcher batcher({.max_queue_delay = kDelay}, &executor, &observer);
+  const auto count = [&done](auto, const Outcome&) { done.DecrementCount(); };
+  const Clock::time_point start = Clock::now();
+  batcher.Submit(MakeRequest(kForward, 1, count));
+  batcher.Submit(MakeRequest(kForward, 2, count));
+  done.Wait();
+  EXPECT_GE(Clock::now() - start, kDelay);
+  EXPECT_EQ(executor.sizes(), (std::vector<size_t>{2}));
+}
+
+TEST(BatcherTest, StartsAFullBatchWithoutWaiting) {
+  FakeExecutor executor(1, 256);
+  RecordingObserver observer;
+  absl::BlockingCounter done(2);
+  Batcher batcher({.max_segments = 1, .max_queue_delay = std::chrono::hours(1)}, &executor,
+                  &observer);
+  const auto count = [&done](auto, const Outcome&) { done.DecrementCount(); };
+  batcher.Submit(MakeRequest(kForward, 1, count));
+  batcher.Submit(MakeRequest(kForward, 2, count));
+  EXPECT_EQ(executor.sizes(), (std::vector<size_t>{1}));
+  executor.Complete(absl::OkStatus());
+  executor.Complete(absl::OkStatus());
+  done.Wait();
 }
 
 TEST(BatcherTest, EveryRequestIsFinishedExactlyOnceUnderLoad) {

@@ -27,6 +27,7 @@ class FakeExecutor final : public Executor {
 
   int num_lanes() const override { return num_lanes_; }
   int max_segments() const override { return max_segments_; }
+  int64_t max_batch_bytes() const override { return int64_t{1} << 30; }
   void Run(const Batch& batch, Done done) override {
     {
       absl::MutexLock lock(&mutex_);

@@ -53,10 +53,12 @@ TEST(FlagsTest, DefaultsAreTheDocumentedOnes) {
   EXPECT_TRUE(flags.devices.empty());
   EXPECT_EQ(flags.lanes_per_device, 0);
   EXPECT_GE(flags.io_threads, 1);
-  EXPECT_LE(flags.io_threads, 4);
+  EXPECT_LE(flags.io_threads, 8);
   EXPECT_EQ(flags.memory_budget_bytes, MemoryLimitBytes() / 4);
   EXPECT_EQ(flags.max_request_bytes, 2147483647);
   EXPECT_EQ(flags.max_queued_requests, 4096);
+  EXPECT_EQ(flags.max_queue_delay, absl::ZeroDuration());
+  EXPECT_EQ(flags.stall_timeout, absl::Seconds(30));
   EXPECT_EQ(flags.drain_delay, absl::ZeroDuration());
   EXPECT_EQ(flags.drain_timeout, absl::Seconds(30));
   EXPECT_EQ(flags.log_level, "info");
@@ -65,11 +67,12 @@ TEST(FlagsTest, DefaultsAreTheDocumentedOnes) {
 }
 
 TEST(FlagsTest, EveryFlagIsRead) {
-  const Flags flags = Good(
-      {"--grpc_address=unix:/run/swiglu.sock", "--metrics_address=[::1]:0", "--device=cuda",
-       "--devices=3,0", "--lanes_per_device=4", "--io_threads=8", "--memory_budget_bytes=2GiB",
-       "--max_request_bytes=64MiB", "--max_queued_requests=7", "--drain_delay=1m30s",
-       "--drain_timeout=500ms", "--log_level=warning", "--log_format=json", "--health=liveness"});
+  const Flags flags =
+      Good({"--grpc_address=unix:/run/swiglu.sock", "--metrics_address=[::1]:0", "--device=cuda",
+            "--devices=3,0", "--lanes_per_device=4", "--io_threads=8", "--memory_budget_bytes=2GiB",
+            "--max_request_bytes=64MiB", "--max_queued_requests=7", "--max_queue_delay=2ms",
+            "--stall_timeout=5s", "--drain_delay=1m30s", "--drain_timeout=500ms",
+            "--log_level=warning", "--log_format=json", "--health=liveness"});
   EXPECT_EQ(flags.grpc_address, "unix:/run/swiglu.sock");
   EXPECT_EQ(flags.metrics_address, "[::1]:0");
   EXPECT_EQ(flags.device, DeviceKind::kCuda);
@@ -79,6 +82,8 @@ TEST(FlagsTest, EveryFlagIsRead) {
   EXPECT_EQ(flags.memory_budget_bytes, int64_t{2} << 30);
   EXPECT_EQ(flags.max_request_bytes, 64 << 20);
   EXPECT_EQ(flags.max_queued_requests, 7);
+  EXPECT_EQ(flags.max_queue_delay, absl::Milliseconds(2));
+  EXPECT_EQ(flags.stall_timeout, absl::Seconds(5));
   EXPECT_EQ(flags.drain_delay, absl::Seconds(90));
   EXPECT_EQ(flags.drain_timeout, absl::Milliseconds(500));
   EXPECT_EQ(flags.log_level, "warning");
@@ -116,12 +121,12 @@ TEST(FlagsTest, HealthTakesAnOptionalService) {
 }
 
 TEST(FlagsTest, EdgesOfEveryRangeAreValid) {
-  Good({"--lanes_per_device=0", "--io_threads=1", "--memory_budget_bytes=1",
-        "--max_request_bytes=1", "--max_queued_requests=1", "--drain_delay=0", "--drain_timeout=0s",
-        "--devices=0"});
+  Good({"--lanes_per_device=0", "--io_threads=1", "--memory_budget_bytes=2",
+        "--max_request_bytes=1", "--max_queued_requests=1", "--max_queue_delay=0",
+        "--stall_timeout=1s", "--drain_delay=0", "--drain_timeout=0s", "--devices=0"});
   Good({"--lanes_per_device=64", "--io_threads=256", "--memory_budget_bytes=9223372036854775807",
-        "--max_request_bytes=2147483647", "--max_queued_requests=1000000", "--drain_delay=24h",
-        "--drain_timeout=24h", "--devices=all"});
+        "--max_request_bytes=2147483647", "--max_queued_requests=1000000", "--max_queue_delay=10s",
+        "--stall_timeout=24h", "--drain_delay=24h", "--drain_timeout=24h", "--devices=all"});
   for (const char* level : {"debug", "info", "warning", "error"}) {
     EXPECT_EQ(Good({"--log_level", level}).log_level, level);
     EXPECT_TRUE(logging::SetLevel(level));
@@ -151,12 +156,14 @@ TEST(FlagsTest, EveryBadValueIsNamedWithWhatIsValid) {
       {"lanes_per_device", {"", "-1", "65", "two", "1.5"}, "a number from 0 to 64"},
       {"io_threads", {"0", "257", "-3", "99999999999", ""}, "a number from 1 to 256"},
       {"memory_budget_bytes",
-       {"0", "-1", "", "1MB", "GiB", "9223372036854775808"},
-       "1 or more bytes, as in 1073741824, 512MiB or 2GiB"},
+       {"0", "1", "-1", "", "1MB", "GiB", "9223372036854775808"},
+       "2 or more bytes, as in 1073741824, 512MiB or 2GiB"},
       {"max_request_bytes",
        {"0", "2GiB", "2147483648", "x"},
        "1 to 2147483647 bytes, as in 1048576 or 64MiB"},
       {"max_queued_requests", {"0", "-1", "1000001", "many"}, "a number from 1 to 1000000"},
+      {"max_queue_delay", {"-1us", "5", "11s"}, "a time from 0s to 10s, as in 500us or 2ms"},
+      {"stall_timeout", {"0", "999ms", "25h"}, "a time from 1s to 24h, as in 30s or 5m"},
       {"drain_delay",
        {"-1s", "5", "", "soon", "inf", "25h"},
        "a time from 0s to 24h, as in 500ms or 1m30s"},
@@ -207,10 +214,10 @@ TEST(FlagsTest, HelpNamesEveryFlagWithItsDefault) {
   EXPECT_EQ(exit.code, 0);
   for (const char* line :
        {"--grpc_address=127.0.0.1:8001\n", "--metrics_address=127.0.0.1:8002\n", "--device=auto\n",
-        "--devices=all\n", "--lanes_per_device=0\n",
-        "--io_threads=", "--memory_budget_bytes=", "--max_request_bytes=2147483647\n",
-        "--max_queued_requests=4096\n", "--drain_delay=0\n", "--drain_timeout=30s\n",
-        "--log_level=info\n", "--log_format=text\n", "--health\n", "--version\n", "--help\n"}) {
+        "--devices=all\n", "--lanes_per_device=0\n", "--io_threads=", "--memory_budget_bytes=",
+        "--max_request_bytes=2147483647\n", "--max_queued_requests=4096\n", "--max_queue_delay=0\n",
+        "--stall_timeout=30s\n", "--drain_delay=0\n", "--drain_timeout=30s\n", "--log_level=info\n",
+        "--log_format=text\n", "--health\n", "--version\n", "--help\n"}) {
     EXPECT_TRUE(absl::StrContains(exit.text, absl::StrCat("  ", line))) << line << " is not in\n"
                                                                         << exit.text;
   }

@@ -27,7 +27,7 @@ struct Decoded {
     return status == other.status && plan.model == other.plan.model &&
            plan.shape == other.plan.shape && plan.num_elements == other.plan.num_elements &&
            plan.outputs == other.plan.outputs && plan.timeout == other.plan.timeout &&
-           inputs == other.inputs;
+           plan.priority == other.plan.priority && inputs == other.inputs;
   }
 };
 
@@ -44,9 +44,10 @@ inline Decoded Decode(const std::vector<grpc::Slice>& slices) {
     return decoded;
   }
   decoded.plan = *plan;
+  PlanReader reader(*plan);
   for (size_t k = 0; k < plan->model->inputs.size(); ++k) {
     std::string bytes(static_cast<size_t>(plan->tensor_bytes), '\0');
-    CopyInput(*plan, static_cast<int>(k), reinterpret_cast<std::byte*>(bytes.data()));
+    reader.Read(static_cast<int>(k), reinterpret_cast<std::byte*>(bytes.data()), bytes.size());
     decoded.inputs.push_back(std::move(bytes));
   }
   return decoded;

@@ -28,18 +28,28 @@ struct Finished {
     const size_t size = static_cast<size_t>(plan.tensor_bytes);
     owner = std::make_shared<std::string>();
     for (int k = 0; k < kMaxTensors; ++k) owner->append(size, static_cast<char>('a' + k));
+    pieces.resize(1);
+    pieces[0].size_bytes = size;
     for (int k = 0; k < kMaxTensors; ++k) {
-      outputs[k] = reinterpret_cast<std::byte*>(owner->data()) + size * k;
+      pieces[0].outputs[k] = reinterpret_cast<std::byte*>(owner->data()) + size * k;
     }
   }
 
+  // The same results in two pieces, the second of `size_bytes`.
+  void Split(size_t size_bytes) {
+    pieces.push_back(pieces[0]);
+    pieces[0].size_bytes -= size_bytes;
+    pieces[1].size_bytes = size_bytes;
+    for (auto& output : pieces[1].outputs) output += pieces[0].size_bytes;
+  }
+
   EncodedMessage Encode(const std::string& id) const {
-    return EncodeInferResponse(plan, id, outputs, owner);
+    return EncodeInferResponse(plan, id, pieces, owner);
   }
 
   InferPlan plan;
   std::shared_ptr<std::string> owner;
-  std::array<std::byte*, kMaxTensors> outputs;
+  std::vector<OutputPiece> pieces;
 };
 
 std::string Bytes(const EncodedMessage& message) {
@@ -95,6 +105,14 @@ TEST_F(InferEncoderTest, KeepsTheOrderAskedFor) {
   EXPECT_EQ(response.raw_output_contents(1), "aa");
 }
 
+TEST_F(InferEncoderTest, JoinsThePiecesOfAnOutput) {
+  Finished whole("swiglu_backward_bf16", {2, 3});
+  whole.plan.outputs = {2, 0};
+  Finished split = whole;
+  split.Split(4);
+  EXPECT_EQ(Bytes(split.Encode("an id")), Bytes(whole.Encode("an id")));
+}
+
 TEST_F(InferEncoderTest, GivesAnEmptyEntryForAnEmptyTensor) {
   Finished finished(kBackwardBf16, {4, 0});
   finished.plan.outputs = {0, 1, 2};
@@ -130,7 +148,7 @@ TEST_F(InferEncoderTest, SendsTensorsFromWhereTheyLie) {
   const EncodedMessage message = finished.Encode("x");
   bool found = false;
   for (const grpc::Slice& slice : message.slices) {
-    found |= slice.begin() == reinterpret_cast<const uint8_t*>(finished.outputs[0]);
+    found |= slice.begin() == reinterpret_cast<const uint8_t*>(finished.pieces[0].outputs[0]);
   }
   EXPECT_TRUE(found);
 }

@@ -75,7 +75,7 @@ TEST_F(LimitsRpcTest, RefusesWhenTheQueueIsFull) {
 }
 
 TEST_F(LimitsRpcTest, RefusesWhileTheBudgetIsInUse) {
-  // Two tensors of 1,024 bytes: a message and its slab fit, but not beside another slab.
+  // Two tensors of 1,024 bytes: one slab fits into its half, and no second one.
   StartServer({.memory_budget_bytes = 6'000});
   const ModelInferRequest request = GoodRequest(kForwardFp16, {512});
   BackgroundInfer executing(*server_, request);
@@ -99,22 +99,19 @@ TEST_F(LimitsRpcTest, RefusesWhileTheBudgetIsInUse) {
 TEST_F(LimitsRpcTest, RefusesForGoodWhatTheBudgetCanNeverHold) {
   StartServer({.memory_budget_bytes = 6'000});
   const ModelInferRequest request = GoodRequest(kForwardFp16, {2048});
-  const std::string need = std::to_string(request.ByteSizeLong() + 8192);
-  ExpectRefused(
-      request, grpc::StatusCode::RESOURCE_EXHAUSTED,
-      "request needs " + need + " bytes, message and working copy; the memory budget is 6000 bytes",
-      {Rejection::kTooLarge});
+  ExpectRefused(request, grpc::StatusCode::RESOURCE_EXHAUSTED,
+                "request needs " + std::to_string(request.ByteSizeLong()) +
+                    " bytes at once; half of the memory budget of 6000 bytes is the most",
+                {Rejection::kTooLarge});
 }
 
-// Its tensors alone would fit, but never beside the message that brings them.
-TEST_F(LimitsRpcTest, CountsTheMessageTowardsWhatTheBudgetCanNeverHold) {
-  StartServer({.memory_budget_bytes = 6'000});
-  const ModelInferRequest request = GoodRequest(kForwardFp16, {1024});
-  const std::string need = std::to_string(request.ByteSizeLong() + 4096);
-  ExpectRefused(
-      request, grpc::StatusCode::RESOURCE_EXHAUSTED,
-      "request needs " + need + " bytes, message and working copy; the memory budget is 6000 bytes",
-      {Rejection::kTooLarge});
+// The message fits, but not its tensors, each rounded up to where the next may begin.
+TEST_F(LimitsRpcTest, RefusesForGoodWhatNeedsTooLargeASlab) {
+  StartServer({.memory_budget_bytes = 2'000});
+  ExpectRefused(GoodRequest(kForwardFp16, {129}), grpc::StatusCode::RESOURCE_EXHAUSTED,
+                "request needs 1024 bytes at once; half of the memory budget of 2000 bytes is the "
+                "most",
+                {Rejection::kTooLarge});
 }
 
 TEST_F(LimitsRpcTest, RefusesAMessageOverTheLimit) {
@@ -162,6 +159,64 @@ TEST_F(LimitsRpcTest, RefusesAnAnnouncedMessageBeforeItsPayload) {
   EXPECT_EQ(server_->observer.AwaitCodes(1),
             std::vector<absl::StatusCode>{absl::StatusCode::kResourceExhausted});
   EXPECT_EQ(server_->observer.AwaitRejected(1), std::vector<Rejection>{Rejection::kTooLarge});
+}
+
+TEST_F(LimitsRpcTest, RefusesAnAnnouncedMessageThatCanNeverFit) {
+  StartServer({.memory_budget_bytes = 6'000});
+  RawCall call(*server_, kInferMethod, {{"swiglu-request-bytes", "3001"}});
+  EXPECT_CALL_STATUS(call.Finish(), grpc::StatusCode::RESOURCE_EXHAUSTED,
+                     "request needs 3001 bytes at once; half of the memory budget of 6000 bytes is "
+                     "the most");
+}
+
+// What is announced is reserved before it comes, and given back when it does not.
+TEST_F(LimitsRpcTest, RefusesBeforeThePayloadWhileTheRoomForMessagesIsReserved) {
+  StartServer({.memory_budget_bytes = 6'000});
+  {
+    RawCall announced(*server_, kInferMethod, {{"swiglu-request-bytes", "2000"}});
+    ASSERT_TRUE(
+        Eventually([this] { return server_->admission.used_bytes(MemoryKind::kReceive) == 2000; }));
+    RawCall too_much(*server_, kInferMethod, {{"swiglu-request-bytes", "1001"}});
+    EXPECT_CALL_STATUS(too_much.Finish(), grpc::StatusCode::UNAVAILABLE,
+                       "memory budget of 6000 bytes is in use");
+    EXPECT_EQ(too_much.trailers().count("grpc-retry-pushback-ms"), 1u);
+    EXPECT_EQ(server_->observer.AwaitRejected(1), std::vector<Rejection>{Rejection::kBudget});
+    RawCall fits(*server_, kInferMethod, {{"swiglu-request-bytes", "1000"}});
+    ASSERT_TRUE(
+        Eventually([this] { return server_->admission.used_bytes(MemoryKind::kReceive) == 3000; }));
+    announced.Cancel();
+    fits.Cancel();
+  }
+  EXPECT_TRUE(server_->AwaitIdle());
+}
+
+// Who announces nothing has as much reserved as such messages took of late.
+TEST_F(LimitsRpcTest, ReservesForAnUnannouncedMessageWhatTheLastOnesTook) {
+  executor_.Release();
+  StartServer({});
+  const ModelInferRequest request = GoodRequest(kForwardFp16, {100'000});
+  EXPECT_TRUE(Infer(*server_, request).status.ok());
+  EXPECT_TRUE(server_->AwaitIdle());
+  RawCall silent(*server_, kInferMethod, {});
+  EXPECT_TRUE(Eventually([&] {
+    return server_->admission.used_bytes(MemoryKind::kReceive) ==
+           static_cast<int64_t>(request.ByteSizeLong());
+  }));
+  silent.Cancel();
+}
+
+// It turns out larger than what was reserved for it.
+TEST_F(LimitsRpcTest, RefusesAMessageThatOutgrowsItsReservation) {
+  StartServer({.memory_budget_bytes = 6'000});
+  RawCall other(*server_, kInferMethod, {{"swiglu-request-bytes", "2000"}});
+  ASSERT_TRUE(
+      Eventually([this] { return server_->admission.used_bytes(MemoryKind::kReceive) == 2000; }));
+  RawCall liar(*server_, kInferMethod, {{"swiglu-request-bytes", "10"}});
+  EXPECT_TRUE(liar.Write(GoodRequest(kForwardFp16, {400}).SerializeAsString()));
+  EXPECT_CALL_STATUS(liar.Finish(), grpc::StatusCode::UNAVAILABLE,
+                     "memory budget of 6000 bytes is in use");
+  EXPECT_EQ(server_->admission.used_bytes(MemoryKind::kReceive), 2000);
+  other.Cancel();
 }
 
 TEST_F(LimitsRpcTest, DoesNotTrustAnAnnouncement) {

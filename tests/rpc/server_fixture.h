@@ -37,9 +37,11 @@ namespace swiglu::server {
 struct TestServerOptions {
   AdmissionOptions admission;
   InferServiceOptions infer;
-  // More than one, so that calls move between queues as they do in the program.
+  // More than one, so that events move between threads as they do in the program.
   int io_threads = 2;
   std::string address = "127.0.0.1:0";
+  StallLimit stall_limit;
+  absl::Duration tick = absl::Seconds(1);
 };
 
 // The graph of the program over an executor, in the same order, with its clients.
@@ -51,11 +53,13 @@ class TestServer {
         admission(options.admission),
         batcher_(BatchFormerOptions(), executor, &observers_),
         health([executor] { return executor->healthy(); }),
-        infer_(options.infer, &admission, &executor->slab_pool(), &batcher_, &observers_),
+        infer_(options.infer, &admission, executor, &batcher_, &observers_),
         control_({"1.2.3", executor->description(), false, executor->num_lanes()}, &health,
                  &statistics),
-        router_(&infer_, &control_, &health, &active_, &observers_) {
-    auto started = RpcServer::Start({options.address, options.io_threads}, &router_);
+        router_(&infer_, &control_, &health, &active_, &observers_, options.stall_limit) {
+    auto started = RpcServer::Start(
+        {.address = options.address, .io_threads = options.io_threads, .tick = options.tick},
+        &router_);
     EXPECT_TRUE(started.ok()) << started.status();
     rpc = *std::move(started);
     channel = NewChannel();

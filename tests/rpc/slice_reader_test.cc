@@ -21,7 +21,7 @@ std::string CopyOut(SliceReader& reader, size_t size) {
 }
 
 TEST(SliceReaderTest, HasNothingOverNoSlices) {
-  SliceReader reader({});
+  SliceReader reader;
   uint64_t value = 0;
   EXPECT_EQ(reader.remaining(), 0u);
   EXPECT_FALSE(reader.ReadVarint(&value));

@@ -41,9 +41,12 @@ inline bool Eventually(const std::function<bool()>& condition) {
 // Plain memory, counted. Thread-safe.
 class CountingSlabPool final : public SlabPool {
  public:
+  size_t SlabBytes(size_t size_bytes) const override {
+    return (size_bytes + kSlabAlignment - 1) / kSlabAlignment * kSlabAlignment;
+  }
   absl::StatusOr<Slab> Acquire(size_t size_bytes) override {
     if (fail_.load()) return absl::ResourceExhaustedError("no memory for the test");
-    const size_t size = (size_bytes + kSlabAlignment - 1) / kSlabAlignment * kSlabAlignment;
+    const size_t size = SlabBytes(size_bytes);
     auto* data = static_cast<std::byte*>(std::aligned_alloc(kSlabAlignment, size));
     num_live_.fetch_add(1);
     return Slab{std::shared_ptr<std::byte>(data,
@@ -67,10 +70,12 @@ class CountingSlabPool final : public SlabPool {
 // nothing. Thread-safe.
 class HoldingExecutor final : public Executor {
  public:
-  explicit HoldingExecutor(int num_lanes = 1) : num_lanes_(num_lanes) {}
+  explicit HoldingExecutor(int num_lanes = 1, int64_t max_batch_bytes = int64_t{1} << 20)
+      : num_lanes_(num_lanes), max_batch_bytes_(max_batch_bytes) {}
 
   int num_lanes() const override { return num_lanes_; }
   int max_segments() const override { return 256; }
+  int64_t max_batch_bytes() const override { return max_batch_bytes_; }
   void Run(const Batch& batch, Done done) override {
     absl::ReleasableMutexLock lock(&mutex_);
     batch_sizes_.push_back(batch.segments.size());
@@ -126,6 +131,7 @@ class HoldingExecutor final : public Executor {
 
  private:
   const int num_lanes_;
+  const int64_t max_batch_bytes_;
   CountingSlabPool slab_pool_;
   std::atomic<bool> healthy_{true};
   mutable absl::Mutex mutex_;

@@ -256,8 +256,8 @@ class ServerFailureTest(CommandTest):
         with Server("--memory_budget_bytes=512") as server:
             result = self.swiglu(*self.arguments, server=server.address)
             self.assertEqual((result.returncode, result.stdout), (4, ""))
-            self.assertRegex(result.stderr, r"\Aswiglu: RESOURCE_EXHAUSTED: request needs \d+ bytes, message and working "
-                                            r"copy; the memory budget is 512 bytes\n\Z")
+            self.assertRegex(result.stderr, r"\Aswiglu: RESOURCE_EXHAUSTED: request needs \d+ bytes at once; half of the "
+                                            r"memory budget of 512 bytes is the most\n\Z")
 
     def test_request_larger_than_the_server_takes_is_sent_in_parts(self):
         shape = (20, 1 << 20)  # 40 MiB each

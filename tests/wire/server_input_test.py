@@ -46,8 +46,8 @@ class TooLargeTest(InputTest):
     def test_announced_size_that_the_budget_can_never_hold_is_refused_before_the_message(self):
         with Server("--memory_budget_bytes=1MiB") as server, Connection(server.address) as connection:
             call = connection.open(plain_grpc.INFER, [("swiglu-request-bytes", "1000000")])
-            self.assertEqual(call.status(), (RESOURCE_EXHAUSTED, "request needs 1934464 bytes, message and working copy; "
-                                                                 "the memory budget is 1048576 bytes"))
+            self.assertEqual(call.status(), (RESOURCE_EXHAUSTED, "request needs 1000000 bytes at once; half of the memory "
+                                                                  "budget of 1048576 bytes is the most"))
             self.assertEqual(server.stop(), 0, server.log)
 
     def test_message_of_the_limit_is_served(self):

@@ -13,8 +13,8 @@ import server_process
 from server_process import Server, probe_health
 
 FLAGS = ("grpc_address", "metrics_address", "device", "devices", "lanes_per_device", "io_threads", "memory_budget_bytes",
-         "max_request_bytes", "max_queued_requests", "drain_delay", "drain_timeout", "log_level", "log_format", "health",
-         "version", "help")
+         "max_request_bytes", "max_queued_requests", "max_queue_delay", "stall_timeout", "drain_delay", "drain_timeout",
+         "log_level", "log_format", "health", "version", "help")
 
 
 def run_server(*flags):
@@ -54,7 +54,7 @@ class CommandLineTest(ProgramTest):
         for flag in ("--grpc_address=8001", "--grpc_address=localhost:70000", "--metrics_address=:x", "--device=tpu",
                      "--devices=0,0", "--lanes_per_device=65", "--io_threads=0", "--memory_budget_bytes=0",
                      "--memory_budget_bytes=9000000000GiB", "--max_request_bytes=2GiB", "--max_queued_requests=many",
-                     "--drain_delay=5", "--drain_timeout=-1s", "--log_level=loud", "--log_format=xml"):
+                     "--max_queue_delay=1h", "--stall_timeout=0s", "--drain_delay=5", "--drain_timeout=-1s", "--log_level=loud", "--log_format=xml"):
             with self.subTest(flag):
                 result = run_server(flag)
                 self.assertEqual((result.returncode, result.stdout), (2, ""))

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How long a caller may take to send a message or to take an answer, before it counts as stalled.
+// gRPC does not tell how far a message has come, so this goes by its size.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+#include "server/batching/request.h"
+
+namespace swiglu::server {
+
+struct StallLimit {
+  // For a message of no size. > 0.
+  Clock::duration base = std::chrono::seconds(30);
+  // What the slowest caller is expected to move in a second.
+  static constexpr int64_t kBytesPerSecond = int64_t{16} << 20;
+
+  // From `start` on, when `bytes` have to be through.
+  Clock::time_point Due(Clock::time_point start, int64_t bytes) const {
+    return start + base + std::chrono::milliseconds(bytes / (kBytesPerSecond / 1000));
+  }
+};
+
+}  // namespace swiglu::server
