@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Creation and destruction of streams and events.
+// Creation and destruction of streams, events and device memory.
 #include "server/device/cuda_handles.h"
 
 #include "server/device/cuda_status.h"
@@ -18,6 +18,11 @@ void CudaEventDeleter::operator()(cudaEvent_t event) const noexcept {
   if (error != cudaSuccess) LOG(WARNING, "cudaEventDestroy: {}", DescribeCudaError(error));
 }
 
+void CudaMemoryDeleter::operator()(std::byte* d_data) const noexcept {
+  const cudaError_t error = cudaFree(d_data);
+  if (error != cudaSuccess) LOG(WARNING, "cudaFree: {}", DescribeCudaError(error));
+}
+
 absl::Status UseCudaDevice(int ordinal) { return CudaStatus(cudaSetDevice(ordinal), ordinal); }
 
 absl::StatusOr<CudaStream> MakeCudaStream(int ordinal) {
@@ -28,13 +33,23 @@ absl::StatusOr<CudaStream> MakeCudaStream(int ordinal) {
   return CudaStream(stream);
 }
 
-absl::StatusOr<CudaEvent> MakeCudaEvent(int ordinal) {
+absl::StatusOr<CudaEvent> MakeCudaEvent(int ordinal, CudaEventKind kind) {
   if (absl::Status status = UseCudaDevice(ordinal); !status.ok()) return status;
   cudaEvent_t event = nullptr;
-  const cudaError_t error =
-      cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync);
+  const unsigned flags = kind == CudaEventKind::kTiming
+                             ? cudaEventDefault
+                             : cudaEventDisableTiming | cudaEventBlockingSync;
+  const cudaError_t error = cudaEventCreateWithFlags(&event, flags);
   if (error != cudaSuccess) return CudaStatus(error, ordinal);
   return CudaEvent(event);
+}
+
+absl::StatusOr<CudaMemory> MakeCudaMemory(int ordinal, size_t size_bytes) {
+  if (absl::Status status = UseCudaDevice(ordinal); !status.ok()) return status;
+  void* d_data = nullptr;
+  const cudaError_t error = cudaMalloc(&d_data, size_bytes);
+  if (error != cudaSuccess) return CudaStatus(error, ordinal);
+  return CudaMemory(static_cast<std::byte*>(d_data));
 }
 
 }  // namespace swiglu::server

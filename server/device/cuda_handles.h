@@ -5,6 +5,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <memory>
 #include <type_traits>
 
@@ -24,13 +25,23 @@ struct CudaEventDeleter {
 };
 using CudaEvent = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, CudaEventDeleter>;
 
+struct CudaMemoryDeleter {
+  void operator()(std::byte* d_data) const noexcept;
+};
+using CudaMemory = std::unique_ptr<std::byte, CudaMemoryDeleter>;
+
 // Makes `ordinal` the calling thread's device. Cheap when it is already.
 absl::Status UseCudaDevice(int ordinal);
 
 // A stream of that device which does not wait for the default stream.
 absl::StatusOr<CudaStream> MakeCudaStream(int ordinal);
 
-// An event of that device without timing, whose waiters sleep.
-absl::StatusOr<CudaEvent> MakeCudaEvent(int ordinal);
+// What an event is for: to be waited for, asleep, or to tell the time between two of its kind.
+enum class CudaEventKind { kWaiting, kTiming };
+
+absl::StatusOr<CudaEvent> MakeCudaEvent(int ordinal, CudaEventKind kind);
+
+// Memory of that device, aligned to 256 bytes. RESOURCE_EXHAUSTED when there is none to be had.
+absl::StatusOr<CudaMemory> MakeCudaMemory(int ordinal, size_t size_bytes);
 
 }  // namespace swiglu::server

@@ -5,16 +5,12 @@
 
 #include <utility>
 
-#include "server/device/segment_table.h"
+#include "server/device/cuda_launch.h"
+#include "server/device/cuda_status.h"
 #include "server/log/log.h"
-#include "swiglu/cuda.h"
 
 namespace swiglu::server {
 namespace {
-
-// A kernel on mapped host memory reaches the bus's full rate with 16 to 64 blocks and loses up to a
-// quarter of it with thousands.
-constexpr swiglu::LaunchLimits kMappedLimits{.max_blocks = 32};
 
 // How long the lane's thread polls before it sleeps. Longer than a small batch takes; waking up
 // costs about as much.
@@ -25,13 +21,19 @@ constexpr std::chrono::microseconds kSpinTime{50};
 absl::StatusOr<std::unique_ptr<CudaLane>> CudaLane::Create(int ordinal) {
   absl::StatusOr<CudaStream> stream = MakeCudaStream(ordinal);
   if (!stream.ok()) return stream.status();
-  absl::StatusOr<CudaEvent> event = MakeCudaEvent(ordinal);
+  absl::StatusOr<CudaEvent> event = MakeCudaEvent(ordinal, CudaEventKind::kWaiting);
   if (!event.ok()) return event.status();
-  return std::unique_ptr<CudaLane>(new CudaLane(ordinal, *std::move(stream), *std::move(event)));
+  absl::StatusOr<CudaStagedPath> staged_path = CudaStagedPath::Create(ordinal);
+  if (!staged_path.ok()) return staged_path.status();
+  return std::unique_ptr<CudaLane>(
+      new CudaLane(ordinal, *std::move(stream), *std::move(event), *std::move(staged_path)));
 }
 
-CudaLane::CudaLane(int ordinal, CudaStream stream, CudaEvent event)
-    : ordinal_(ordinal), stream_(std::move(stream)), event_(std::move(event)) {
+CudaLane::CudaLane(int ordinal, CudaStream stream, CudaEvent event, CudaStagedPath staged_path)
+    : ordinal_(ordinal),
+      stream_(std::move(stream)),
+      event_(std::move(event)),
+      staged_path_(std::move(staged_path)) {
   thread_ = std::thread([this] { ServeCompletions(); });
 }
 
@@ -44,52 +46,42 @@ CudaLane::~CudaLane() {
   thread_.join();
 }
 
-void CudaLane::Run(const Batch& batch, Finished finished) {
-  const Clock::time_point launched_at = Clock::now();
-  const cudaError_t error = Launch(batch);
-  if (error != cudaSuccess) {
-    cudaGetLastError();  // reported here: the next launch on this thread must not find it again
-    finished({error, Clock::now() - launched_at});
-    return;
-  }
+void CudaLane::Run(const Batch& batch, LaunchPlan plan, Finished finished) {
+  Job job{&batch, std::move(plan), std::move(finished), Clock::now()};
+  job.execution.path = job.plan.path;
+  const cudaError_t error = Enqueue(job);
+  if (error != cudaSuccess) return Finish(std::move(job), error);
   absl::MutexLock lock(&mutex_);
   CHECK(job_.finished == nullptr);
-  job_ = {std::move(finished), launched_at};
+  job_ = std::move(job);
   changed_.Signal();
 }
 
-cudaError_t CudaLane::Launch(const Batch& batch) {
-  CHECK(batch.segments.size() <= static_cast<size_t>(swiglu::kMaxSegments));
+cudaError_t CudaLane::Enqueue(Job& job) {
   cudaError_t error = cudaSetDevice(ordinal_);
-  if (error != cudaSuccess) return error;
-  const swiglu::Dtype dtype = KernelDtype(batch.dtype);
-  if (batch.op == Op::kForward) {
-    const SegmentTable<swiglu::ForwardSegment> table(batch.segments);
-    error = swiglu::ForwardCuda(dtype, table.view(), kMappedLimits, stream_.get());
-  } else {
-    const SegmentTable<swiglu::BackwardSegment> table(batch.segments);
-    error = swiglu::BackwardCuda(dtype, table.view(), kMappedLimits, stream_.get());
-  }
-  if (error != cudaSuccess) return error;
-  return cudaEventRecord(event_.get(), stream_.get());
+  if (error == cudaSuccess) error = EnqueueWork(job);
+  if (error == cudaSuccess) error = cudaEventRecord(event_.get(), stream_.get());
+  if (error == cudaSuccess) return cudaSuccess;
+  // Copies in front of what failed may still be on their way to memory that is about to go.
+  cudaStreamSynchronize(stream_.get());
+  cudaGetLastError();  // reported here: the next launch on this thread must not find it again
+  return error;
 }
 
-void CudaLane::ServeCompletions() {
-  while (true) {
-    Job job = NextJob();
-    if (job.finished == nullptr) return;
-    const cudaError_t error = AwaitEvent();
-    job.finished({error, Clock::now() - job.launched_at});
+cudaError_t CudaLane::EnqueueWork(Job& job) {
+  const Model& model = GetModel(job.batch->op, job.batch->dtype);
+  if (job.plan.path == Path::kStaged) {
+    return staged_path_.Enqueue(model, job.plan.chunks[job.num_enqueued++], stream_.get());
   }
+  return LaunchKernel(model, job.batch->segments, job.plan.max_blocks, stream_.get());
 }
 
-CudaLane::Job CudaLane::NextJob() {
-  absl::MutexLock lock(&mutex_);
-  while (job_.finished == nullptr) {
-    if (stopping_) return Job();
-    changed_.Wait(&mutex_);
-  }
-  return std::exchange(job_, Job());
+cudaError_t CudaLane::Await(Job& job) {
+  const cudaError_t error = AwaitEvent();
+  if (error != cudaSuccess) return error;
+  if (job.plan.path == Path::kStaged) return staged_path_.AddTimes(job.execution);
+  job.execution.compute = Clock::now() - job.launched_at;
+  return cudaSuccess;
 }
 
 cudaError_t CudaLane::AwaitEvent() {
@@ -102,6 +94,37 @@ cudaError_t CudaLane::AwaitEvent() {
   cudaGetLastError();  // "not ready" counts as an error of this thread, which may launch the next
                        // batch
   return error;
+}
+
+void CudaLane::Finish(Job job, cudaError_t error) {
+  LaneResult result{std::move(job.execution), std::nullopt};
+  if (error != cudaSuccess) {
+    result.execution.status = CudaStatus(error, ordinal_);
+    result.fault = DeviceFault{ClassifyCudaError(error), DescribeCudaError(error)};
+  }
+  job.finished(result);
+}
+
+void CudaLane::ServeCompletions() {
+  while (true) {
+    Job job = NextJob();
+    if (job.finished == nullptr) return;
+    cudaError_t error = Await(job);
+    while (error == cudaSuccess && job.num_enqueued < job.plan.chunks.size()) {
+      error = Enqueue(job);
+      if (error == cudaSuccess) error = Await(job);
+    }
+    Finish(std::move(job), error);
+  }
+}
+
+CudaLane::Job CudaLane::NextJob() {
+  absl::MutexLock lock(&mutex_);
+  while (job_.finished == nullptr) {
+    if (stopping_) return Job();
+    changed_.Wait(&mutex_);
+  }
+  return std::exchange(job_, Job());
 }
 
 }  // namespace swiglu::server

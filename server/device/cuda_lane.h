@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A lane: one stream of one CUDA device, its event, and the thread that waits for what was launched
-// on it. The CUDA executor owns several and decides which one takes a batch.
+// A lane of a CUDA device: one stream, its event, a device buffer, and the thread that waits for
+// what was launched.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -11,63 +11,71 @@
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "server/batching/executor.h"
 #include "server/device/cuda_handles.h"
+#include "server/device/cuda_staged_path.h"
+#include "server/device/lane.h"
 
 namespace swiglu::server {
 
-// Runs one batch at a time. A thread of its own, rather than one per device, so that a short batch
-// is reported as soon as it is ready, whatever runs on the other lanes and however long their
-// completions take.
-class CudaLane {
+// A thread of its own, rather than one per device, so that a short batch is reported as soon as it
+// is ready, whatever runs on the other lanes and however long their completions take. It also
+// enqueues a batch's chunks after the first, each when the one before is done. A lane allocates all
+// that it needs of CUDA in `Create`.
+class CudaLane final : public Lane {
  public:
-  // How a batch ended, and the time from its launch to the moment when the host saw that.
-  struct Result {
-    cudaError_t error = cudaSuccess;
-    std::chrono::nanoseconds compute{0};
-  };
-  using Finished = absl::AnyInvocable<void(const Result&)>;
-
   static absl::StatusOr<std::unique_ptr<CudaLane>> Create(int ordinal);
 
-  // Waits for the batch in flight, if any. REQUIRES: not called from `finished`.
-  ~CudaLane();
+  // REQUIRES: not called from `finished`.
+  ~CudaLane() override;
 
   CudaLane(const CudaLane&) = delete;
   CudaLane& operator=(const CudaLane&) = delete;
 
-  // Launches `batch` on the calling thread and returns without waiting. The kernel reads and writes
-  // the segments where they lie: device memory, or pinned host memory. `finished` is called exactly
-  // once, when the lane is free for the next `Run`: on the lane's thread, or before returning if
-  // the launch fails. REQUIRES: the lane is free; at most kMaxSegments segments.
-  void Run(const Batch& batch, Finished finished);
+  // Enqueues on the calling thread what needs no waiting, then returns; `finished` is called on the
+  // lane's thread. Where enqueueing fails it waits for what was enqueued already and calls
+  // `finished` itself. A plan that is not staged needs tensors that the device sees where they lie:
+  // in device memory, or in pinned host memory.
+  void Run(const Batch& batch, LaunchPlan plan, Finished finished) override;
 
  private:
   using Clock = std::chrono::steady_clock;
 
   // What is in flight.
   struct Job {
+    const Batch* batch = nullptr;
+    LaunchPlan plan;
     Finished finished;  // nullptr: nothing is
     Clock::time_point launched_at;
+    size_t num_enqueued = 0;  // of the plan's chunks
+    Execution execution = {};
   };
 
-  CudaLane(int ordinal, CudaStream stream, CudaEvent event);
+  CudaLane(int ordinal, CudaStream stream, CudaEvent event, CudaStagedPath staged_path);
 
-  cudaError_t Launch(const Batch& batch);
+  // Enqueues the job's next chunk, or all of it where there are no chunks, and the event behind.
+  // On error nothing of it is running any more.
+  cudaError_t Enqueue(Job& job);
+  cudaError_t EnqueueWork(Job& job);
+  // Waits for what `Enqueue` enqueued and adds up its times.
+  cudaError_t Await(Job& job);
+  // Returns when the event has happened or the device has failed. Spins first, then sleeps.
+  cudaError_t AwaitEvent();
+  // Calls `finished`.
+  void Finish(Job job, cudaError_t error);
+
   // The lane's thread.
   void ServeCompletions();
   // Takes the job in flight, waiting for one; one without `finished` when the destructor has begun
   // and none is left.
   Job NextJob();
-  // Returns when the event has happened or the device has failed. Spins first, then sleeps.
-  cudaError_t AwaitEvent();
 
   const int ordinal_;
   const CudaStream stream_;
-  const CudaEvent event_;  // recorded behind every launch
+  const CudaEvent event_;  // recorded behind all that is enqueued
+  // Used by whoever has the job: the caller of `Run`, then the lane's thread.
+  CudaStagedPath staged_path_;
 
   absl::Mutex mutex_;
   absl::CondVar changed_;

@@ -43,8 +43,8 @@ absl::StatusOr<CreatedExecutor> CreateCuda(const ExecutorOptions& options, Devic
       options.lanes_per_device == 0 ? kDefaultCudaLanes : options.lanes_per_device;
   cuda_options.memory = options.memory;
   cuda_options.observer = options.observer;
-  absl::StatusOr<std::unique_ptr<CudaExecutor>> executor =
-      CudaExecutor::Create(std::move(cuda_options));
+  absl::StatusOr<std::unique_ptr<LaneExecutor>> executor =
+      CreateCudaExecutor(std::move(cuda_options));
   if (!executor.ok()) return executor.status();
   const CachingSlabPool* pool = &(*executor)->slab_pool();
   return CreatedExecutor{*std::move(executor), pool, std::move(choice.cuda_devices),

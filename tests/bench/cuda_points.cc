@@ -9,21 +9,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <vector>
 
 #include "swiglu/cuda.h"
+#include "tests/bench/cuda_host.h"
 
 namespace swiglu::bench {
 namespace {
-
-void Check(cudaError_t error) {
-  if (error == cudaSuccess) return;
-  std::fprintf(stderr, "kernel_bench: CUDA: %s\n", cudaGetErrorString(error));
-  std::exit(1);
-}
 
 enum class Memory { kDevice, kPinned };
 
@@ -346,26 +340,10 @@ void MeasureMapped(const Timer& timer, Report& report) {
   }
 }
 
-std::string DeviceFact() {
-  cudaDeviceProp properties{};
-  Check(cudaGetDeviceProperties(&properties, 0));
-  int driver = 0;
-  Check(cudaDriverGetVersion(&driver));
-  return std::string(properties.name) + ", " + std::to_string(properties.multiProcessorCount) +
-         " multiprocessors, CUDA driver " + std::to_string(driver / 1000) + "." +
-         std::to_string(driver % 1000 / 10);
-}
-
 }  // namespace
 
 bool MeasureCuda(const std::string& filter, Report& report) {
-  int num_devices = 0;
-  const cudaError_t error = cudaGetDeviceCount(&num_devices);
-  if (error != cudaSuccess || num_devices == 0) {
-    std::fprintf(stderr, "kernel_bench: no CUDA device: %s\n", cudaGetErrorString(error));
-    return false;
-  }
-  report.AddFact("gpu", DeviceFact());
+  if (!AddDeviceFact(report)) return false;
   const Timer timer;
   const double copy_gb_s = CopyGbS(timer);
   report.AddFact("copy", std::to_string(copy_gb_s) + " GB/s read and written, 1 GiB on the device");

@@ -46,7 +46,7 @@ bool Report::WriteJson(const std::string& path) const {
   std::ofstream file(path);
   file << json.dump(1) << "\n";
   file.close();
-  if (!file) std::fprintf(stderr, "kernel_bench: cannot write %s\n", path.c_str());
+  if (!file) std::fprintf(stderr, "cannot write %s\n", path.c_str());
   return static_cast<bool>(file);
 }
 

@@ -43,16 +43,16 @@ Execution RunAndWait(Executor& executor, const Batch& batch) {
 }
 
 TEST(CudaExecutorOptionsTest, RefusesNoDevicesAndNoLanes) {
-  EXPECT_EQ(CudaExecutor::Create(Options({})).status(),
+  EXPECT_EQ(CreateCudaExecutor(Options({})).status(),
             absl::InvalidArgumentError("no CUDA device was named"));
   CudaExecutorOptions options = Options({{0, "any"}});
   options.lanes_per_device = 0;
-  EXPECT_EQ(CudaExecutor::Create(options).status(),
+  EXPECT_EQ(CreateCudaExecutor(options).status(),
             absl::InvalidArgumentError("a device needs at least 1 lane, not 0"));
 }
 
 TEST(CudaExecutorOptionsTest, AnOrdinalThatIsNotThereIsAnError) {
-  const absl::Status status = CudaExecutor::Create(Options({{4096, "none"}})).status();
+  const absl::Status status = CreateCudaExecutor(Options({{4096, "none"}})).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
   EXPECT_EQ(status.message().substr(0, 13), "device 4096: ") << status;
 }
@@ -65,10 +65,10 @@ class CudaExecutorTest : public testing::Test {
     devices_ = *devices;
   }
 
-  std::unique_ptr<CudaExecutor> MustCreate(Observer* observer = nullptr) {
+  std::unique_ptr<LaneExecutor> MustCreate(Observer* observer = nullptr) {
     CudaExecutorOptions options = Options(devices_);
     options.observer = observer;
-    absl::StatusOr<std::unique_ptr<CudaExecutor>> executor = CudaExecutor::Create(options);
+    absl::StatusOr<std::unique_ptr<LaneExecutor>> executor = CreateCudaExecutor(options);
     EXPECT_TRUE(executor.ok()) << executor.status();
     return executor.ok() ? *std::move(executor) : nullptr;
   }
@@ -141,6 +141,27 @@ TEST_F(CudaExecutorTest, EqualsTheKernelOnDeviceMemoryBitForBit) {
   }
 }
 
+// The second of two large batches goes through copies; what it gives is as right.
+TEST_F(CudaExecutorTest, StagesALargeBatchBesideALargeOne) {
+  devices_.resize(1);
+  const auto executor = MustCreate();
+  ASSERT_NE(executor, nullptr);
+  const Model& model = GetModel(Op::kForward, Dtype::kBf16);
+  const TestBatch first(executor->slab_pool(), model, {7'000'001});
+  const TestBatch second(executor->slab_pool(), model, {2'500'001}, Placement::kInPlace, 2);
+  Execution outcome;
+  absl::Notification first_done;
+  executor->Run(first.batch(), [&](const Execution& execution) {
+    outcome = execution;
+    first_done.Notify();
+  });
+  EXPECT_EQ(RunAndWait(*executor, second.batch()).path, Path::kStaged);
+  first_done.WaitForNotification();
+  EXPECT_EQ(outcome.path, Path::kMapped);
+  first.ExpectRightOutputs();
+  second.ExpectRightOutputs();
+}
+
 // A batch that takes long is not waited for before a short one on another lane is reported.
 TEST_F(CudaExecutorTest, AShortBatchDoesNotWaitForALongOne) {
   const auto executor = MustCreate();
@@ -179,9 +200,9 @@ class ErrorCounter final : public Observer {
   ErrorCounter errors;
   CudaExecutorOptions options = Options({{0, "device 0"}});
   options.observer = &errors;
-  absl::StatusOr<std::unique_ptr<CudaExecutor>> created = CudaExecutor::Create(options);
+  absl::StatusOr<std::unique_ptr<LaneExecutor>> created = CreateCudaExecutor(options);
   if (!created.ok()) std::_Exit(2);
-  std::unique_ptr<CudaExecutor> executor = *std::move(created);
+  std::unique_ptr<LaneExecutor> executor = *std::move(created);
 
   Segment nowhere;
   nowhere.inputs = {reinterpret_cast<std::byte*>(0x1000), reinterpret_cast<std::byte*>(0x2000)};

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The way of a chunk by copies: to device memory, through the kernel, and back. Part of a CUDA
+// lane.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "absl/status/statusor.h"
+#include "server/device/cuda_handles.h"
+#include "server/device/launch_plan.h"
+
+namespace swiglu::server {
+
+// A device buffer and the events that time what passes through it, one chunk at a time. All CUDA
+// memory is there from the start. Not thread-safe.
+class CudaStagedPath {
+ public:
+  // Room for chunks of kLaneBufferBytes on that device.
+  static absl::StatusOr<CudaStagedPath> Create(int ordinal);
+
+  // Enqueues copies in, kernel and copies out of `chunk` on `stream`, a stream of the current
+  // device; does not synchronize. On error, part of it may have been enqueued. REQUIRES: the chunk
+  // before is done.
+  cudaError_t Enqueue(const Model& model, const Chunk& chunk, cudaStream_t stream);
+
+  // Adds the times of the last chunk's phases to those in `execution`. REQUIRES: it is done.
+  cudaError_t AddTimes(Execution& execution) const;
+
+ private:
+  CudaStagedPath() = default;
+
+  CudaMemory d_buffer_;
+  CudaEvent begun_, copied_in_, computed_, copied_out_;  // in the order in which they happen
+};
+
+}  // namespace swiglu::server

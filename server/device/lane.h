@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The interface between the executor that chooses lanes and a device that has them. The CUDA lane
+// implements it; tests implement lanes of simulated devices.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/functional/any_invocable.h"
+#include "server/batching/executor.h"
+#include "server/batching/observer.h"
+#include "server/device/launch_plan.h"
+
+namespace swiglu::server {
+
+// What a device did wrong.
+struct DeviceFault {
+  DeviceError kind = DeviceError::kOther;
+  std::string description;  // for the log: "cudaErrorIllegalAddress: an illegal memory access"
+};
+
+// How a batch ended on a lane.
+struct LaneResult {
+  Execution execution;
+  std::optional<DeviceFault> fault;  // set exactly where execution.status is an error
+};
+
+// Runs one batch at a time on one device. The destructor waits for the batch in flight, if any.
+class Lane {
+ public:
+  using Finished = absl::AnyInvocable<void(const LaneResult&)>;
+
+  virtual ~Lane() = default;
+
+  // Starts `batch` the way that `plan`, which was made for it, says. `finished` is called exactly
+  // once, when the lane is free for the next `Run` and nothing touches the batch's memory any more:
+  // from any thread, possibly before `Run` returns. REQUIRES: the lane is free; `batch` and the
+  // memory that it points to outlive that call; at most kMaxSegments segments.
+  virtual void Run(const Batch& batch, LaunchPlan plan, Finished finished) = 0;
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Claims, releases and faults.
+#include "server/device/lane_executor.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "server/log/log.h"
+#include "swiglu/segment.h"
+
+namespace swiglu::server {
+namespace {
+
+// What a device computes in some 0.2 ms, the bus being its limit; large enough to be worth copies.
+constexpr int64_t kMaxBatchBytes = int64_t{8} << 20;
+
+}  // namespace
+
+LaneExecutor::LaneExecutor(std::vector<LaneDevice> devices,
+                           std::unique_ptr<CachingSlabPool> slab_pool, Observer* observer)
+    : slab_pool_(std::move(slab_pool)), observer_(observer), devices_(std::move(devices)) {
+  CHECK(!devices_.empty());
+  absl::MutexLock lock(&mutex_);
+  for (const LaneDevice& device : devices_) {
+    CHECK(!device.lanes.empty());
+    std::deque<Lane*>& free_lanes = free_lanes_.emplace_back();
+    for (const std::unique_ptr<Lane>& lane : device.lanes) free_lanes.push_back(lane.get());
+    loads_.push_back({.num_free_lanes = static_cast<int>(device.lanes.size())});
+    num_lanes_ += static_cast<int>(device.lanes.size());
+  }
+}
+
+LaneExecutor::~LaneExecutor() {
+  const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return num_held_ == 0; };
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(&idle));
+}
+
+int LaneExecutor::max_segments() const { return swiglu::kMaxSegments; }
+
+int64_t LaneExecutor::max_batch_bytes() const { return kMaxBatchBytes; }
+
+std::string LaneExecutor::description() const {
+  return absl::StrJoin(devices_, ", ", [](std::string* out, const LaneDevice& device) {
+    out->append(device.description);
+  });
+}
+
+void LaneExecutor::Run(const Batch& batch, Done done) {
+  if (const int failed = failed_ordinal_.load(); failed != kNoDevice) {
+    Execution execution;
+    execution.status = absl::InternalError(absl::StrCat("device ", failed, " failed"));
+    execution.path = Path::kMapped;
+    done(execution);
+    return;
+  }
+  const Claim claim = ClaimLane(BatchBytes(batch));
+  claim.lane->Run(batch, PlanLaunch(batch, {.other_bytes = claim.other_bytes}),
+                  [this, claim, done = std::move(done)](const LaneResult& result) mutable {
+                    if (result.fault) ReportFault(devices_[claim.device].ordinal, *result.fault);
+                    // The lane counts as free before `done`, which may bring the next batch.
+                    ReleaseLane(claim);
+                    done(result.execution);
+                    done = nullptr;
+                    absl::MutexLock lock(&mutex_);
+                    --num_held_;
+                  });
+}
+
+LaneExecutor::Claim LaneExecutor::ClaimLane(int64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  const int device = ChooseDevice(loads_);
+  CHECK(device >= 0);
+  Lane* lane = free_lanes_[device].front();
+  free_lanes_[device].pop_front();
+  --loads_[device].num_free_lanes;
+  const int64_t other_bytes =
+      std::exchange(loads_[device].outstanding_bytes, loads_[device].outstanding_bytes + bytes);
+  ++num_held_;
+  return {device, lane, bytes, other_bytes};
+}
+
+void LaneExecutor::ReleaseLane(const Claim& claim) {
+  absl::MutexLock lock(&mutex_);
+  // Behind the others: this one's thread is about to call `done`.
+  free_lanes_[claim.device].push_back(claim.lane);
+  ++loads_[claim.device].num_free_lanes;
+  loads_[claim.device].outstanding_bytes -= claim.bytes;
+}
+
+void LaneExecutor::ReportFault(int ordinal, const DeviceFault& fault) {
+  if (fault.kind == DeviceError::kSticky) {
+    // Batches that were in flight beside the one that broke the device say the same once more.
+    int none = kNoDevice;
+    if (!failed_ordinal_.compare_exchange_strong(none, ordinal)) return;
+    LOG(ERROR, "device {} failed for good: {}", ordinal, fault.description);
+  } else {
+    LOG_EVERY(ERROR, std::chrono::seconds(1), "device {}: {}", ordinal, fault.description);
+  }
+  if (observer_ != nullptr) observer_->DeviceFailed(ordinal, fault.kind);
+}
+
+}  // namespace swiglu::server

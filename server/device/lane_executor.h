@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The executor over the lanes of any number of devices: chooses the lane and the way for each
+// batch, and keeps account of what is in flight and of what has failed. Knows no CUDA.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "server/batching/executor.h"
+#include "server/batching/observer.h"
+#include "server/device/lane.h"
+#include "server/device/lane_choice.h"
+#include "server/device/slab_pool.h"
+
+namespace swiglu::server {
+
+// A device that is ready for batches.
+struct LaneDevice {
+  int ordinal = 0;
+  std::string description;                   // "cuda:0 NVIDIA H100 80GB HBM3"
+  std::vector<std::unique_ptr<Lane>> lanes;  // free, at least one
+};
+
+// Spreads batches over its devices: each goes to the one with the fewest bytes outstanding, on the
+// lane there that has been free the longest. Thread-safe; `done` may call `Run`. Once a device has
+// failed for good, `healthy()` is false and every batch, also one for another device, completes
+// with INTERNAL: the process has to end.
+class LaneExecutor final : public Executor {
+ public:
+  // REQUIRES: at least one device. `observer` is told of device errors; it may be nullptr, and must
+  // outlive the executor.
+  LaneExecutor(std::vector<LaneDevice> devices, std::unique_ptr<CachingSlabPool> slab_pool,
+               Observer* observer);
+
+  // Waits until every `done` has returned. REQUIRES: not called from a `done`.
+  ~LaneExecutor() override;
+
+  int num_lanes() const override { return num_lanes_; }
+  int max_segments() const override;
+  int64_t max_batch_bytes() const override;
+  void Run(const Batch& batch, Done done) override;
+  bool healthy() const override { return failed_ordinal_.load() == kNoDevice; }
+  CachingSlabPool& slab_pool() override { return *slab_pool_; }
+  std::string description() const override;
+
+ private:
+  static constexpr int kNoDevice = -1;
+
+  // Where a batch runs.
+  struct Claim {
+    int device;  // position in devices_
+    Lane* lane;
+    int64_t bytes;
+    int64_t other_bytes;  // of the batches that were in flight on the device already
+  };
+
+  Claim ClaimLane(int64_t bytes);
+  void ReleaseLane(const Claim& claim);
+  // Logs, counts, and remembers the first device that failed for good.
+  void ReportFault(int ordinal, const DeviceFault& fault);
+
+  const std::unique_ptr<CachingSlabPool> slab_pool_;
+  Observer* const observer_;
+  int num_lanes_ = 0;  // of all devices; constant after construction
+  std::atomic<int> failed_ordinal_{kNoDevice};
+
+  absl::Mutex mutex_;
+  std::vector<DeviceLoad> loads_ ABSL_GUARDED_BY(mutex_);  // by position in devices_
+  std::vector<std::deque<Lane*>> free_lanes_
+      ABSL_GUARDED_BY(mutex_);                // likewise; the longest free first
+  int num_held_ ABSL_GUARDED_BY(mutex_) = 0;  // batches whose `done` has not returned
+
+  // Behind what the lanes' threads use: they end first.
+  const std::vector<LaneDevice> devices_;
+};
+
+}  // namespace swiglu::server

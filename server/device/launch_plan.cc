@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Thresholds, and the cutting of batches into chunks.
+#include "server/device/launch_plan.h"
+
+#include <algorithm>
+
+#include "server/log/log.h"
+
+namespace swiglu::server {
+namespace {
+
+// A kernel on mapped host memory reaches the bus's full rate with 16 to 64 blocks and loses up to a
+// quarter of it with thousands.
+constexpr int kMappedBlocks = 32;
+
+// From here on, read and written, a batch is faster through copies, as long as another one this
+// large is in flight beside it: the copies out of one then overlap the copies in of the other.
+constexpr int64_t kLargeBytes = int64_t{12} << 20;
+
+// Tensors smaller than this, on average, do not keep the copy engines busy.
+constexpr int64_t kSmallestCopyBytes = int64_t{1} << 20;
+
+size_t NumTensors(const Model& model) { return model.inputs.size() + model.outputs.size(); }
+
+int64_t NumCopies(const Batch& batch) {
+  const int64_t num_filled =
+      std::count_if(batch.segments.begin(), batch.segments.end(),
+                    [](const Segment& segment) { return segment.num_elements > 0; });
+  return num_filled * static_cast<int64_t>(NumTensors(GetModel(batch.op, batch.dtype)));
+}
+
+bool IsFasterStaged(const Batch& batch, const LaunchSituation& situation) {
+  const int64_t bytes = BatchBytes(batch);
+  if (bytes == 0) return false;
+  if (situation.resident_work == ResidentWork::kRunning) return true;
+  return std::min(bytes, situation.other_bytes) >= kLargeBytes &&
+         bytes / NumCopies(batch) >= kSmallestCopyBytes;
+}
+
+constexpr size_t RoundDown(size_t bytes) { return bytes / kSlabAlignment * kSlabAlignment; }
+constexpr size_t RoundUp(size_t bytes) { return RoundDown(bytes + kSlabAlignment - 1); }
+
+// `num_elements` of `segment` from element `first` on.
+Segment Part(const Segment& segment, const Model& model, int64_t first, int64_t num_elements) {
+  Segment part = segment;
+  const int64_t skipped_bytes = first * ElementBytes(model.dtype);
+  for (size_t k = 0; k < model.inputs.size(); ++k) part.inputs[k] += skipped_bytes;
+  for (size_t k = 0; k < model.outputs.size(); ++k) part.outputs[k] += skipped_bytes;
+  part.num_elements = num_elements;
+  return part;
+}
+
+// Fills the buffer to its end before the next chunk begins, so that only the last one is smaller.
+std::vector<Chunk> CutIntoChunks(const Batch& batch, size_t buffer_bytes) {
+  const Model& model = GetModel(batch.op, batch.dtype);
+  const size_t num_inputs = model.inputs.size();
+  const size_t element_bytes = ElementBytes(batch.dtype);
+  CHECK(buffer_bytes >= num_inputs * kSlabAlignment);
+  std::vector<Chunk> chunks;
+  size_t used_bytes = buffer_bytes;  // of the last chunk's buffer; there is no chunk yet
+  for (const Segment& segment : batch.segments) {
+    int64_t num_elements = 0;  // of the part
+    for (int64_t first = 0; first < segment.num_elements; first += num_elements) {
+      if (RoundDown((buffer_bytes - used_bytes) / num_inputs) == 0) {
+        chunks.emplace_back();
+        used_bytes = 0;
+      }
+      const size_t tensor_room = RoundDown((buffer_bytes - used_bytes) / num_inputs);
+      num_elements = std::min<int64_t>(segment.num_elements - first, tensor_room / element_bytes);
+      const size_t stride = RoundUp(num_elements * element_bytes);
+      chunks.back().push_back({Part(segment, model, first, num_elements), used_bytes, stride});
+      used_bytes += num_inputs * stride;
+    }
+  }
+  return chunks;
+}
+
+}  // namespace
+
+LaunchPlan PlanLaunch(const Batch& batch, const LaunchSituation& situation) {
+  if (situation.memory == MemoryPlace::kDevice) return {.path = Path::kRegion};
+  if (IsFasterStaged(batch, situation)) return PlanStaged(batch, situation.buffer_bytes);
+  return PlanMapped(kMappedBlocks);
+}
+
+LaunchPlan PlanMapped(int max_blocks) { return {.path = Path::kMapped, .max_blocks = max_blocks}; }
+
+LaunchPlan PlanStaged(const Batch& batch, size_t buffer_bytes) {
+  LaunchPlan plan{.path = Path::kStaged, .chunks = CutIntoChunks(batch, buffer_bytes)};
+  CHECK(!plan.chunks.empty());
+  return plan;
+}
+
+Segment InBuffer(const StagedPart& part, const Model& model, std::byte* buffer) {
+  Segment segment;
+  segment.num_elements = part.host.num_elements;
+  for (size_t k = 0; k < model.inputs.size(); ++k) {
+    segment.inputs[k] = buffer + part.place(k);
+  }
+  for (size_t k = 0; k < model.outputs.size(); ++k) {
+    segment.outputs[k] = buffer + part.place(k);
+  }
+  return segment;
+}
+
+int64_t BatchBytes(const Batch& batch) {
+  int64_t num_elements = 0;
+  for (const Segment& segment : batch.segments) num_elements += segment.num_elements;
+  return num_elements * ElementBytes(batch.dtype) *
+         static_cast<int64_t>(NumTensors(GetModel(batch.op, batch.dtype)));
+}
+
+}  // namespace swiglu::server

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which way a batch takes to a GPU's arithmetic and back: decided here, carried out by a lane. Pure
+// functions on plain values; knows no CUDA. docs/adr/0006 says why.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "server/batching/executor.h"
+#include "swiglu/segment.h"
+
+namespace swiglu::server {
+
+// The device buffer of a lane: a batch of 16 MiB of inputs, which is as large as the batch former
+// makes them, in as many segments as a launch takes.
+inline constexpr size_t kLaneBufferBytes =
+    (size_t{16} << 20) + size_t{swiglu::kMaxSegments} * kMaxTensors * kSlabAlignment;
+
+// Where the tensors of a batch lie.
+enum class MemoryPlace : uint8_t { kPinnedHost, kDevice };
+
+// Whether kernels on tensors that lie in the device's own memory are running there. They are slowed
+// down several times by kernels on host memory, and hardly by copies.
+enum class ResidentWork : uint8_t { kNone, kRunning };
+
+// What a plan depends on beside the batch.
+struct LaunchSituation {
+  MemoryPlace memory = MemoryPlace::kPinnedHost;
+  ResidentWork resident_work = ResidentWork::kNone;
+  // Read and written by the other batches in flight on the device.
+  int64_t other_bytes = 0;
+  // The lane's device buffer. At least kSlabAlignment for each input.
+  size_t buffer_bytes = kLaneBufferBytes;
+};
+
+// A segment, or a part of one, with a place in a lane's device buffer.
+struct StagedPart {
+  Segment host;
+  size_t offset = 0;
+  size_t stride = 0;
+
+  // Where in the buffer input k lies, in bytes; output k takes its place.
+  size_t place(size_t k) const { return offset + k * stride; }
+};
+
+// What a lane copies in, computes and copies out at once; at most kMaxSegments parts.
+using Chunk = std::vector<StagedPart>;
+
+struct LaunchPlan {
+  // kMapped and kRegion: one launch on the tensors where they lie. kStaged: chunk after chunk, by
+  // way of the lane's device buffer.
+  Path path = Path::kMapped;
+  // Most blocks of a launch; 0: as many as the work wants.
+  int max_blocks = 0;
+  // All elements of the batch in their order; empty unless the path is kStaged.
+  std::vector<Chunk> chunks = {};
+};
+
+// The way for `batch`. A batch without elements is never staged.
+LaunchPlan PlanLaunch(const Batch& batch, const LaunchSituation& situation);
+
+// One launch on pinned host memory with `max_blocks` blocks at most.
+LaunchPlan PlanMapped(int max_blocks);
+
+// By way of a device buffer of `buffer_bytes`, which are as LaunchSituation says. REQUIRES: the
+// batch has elements.
+LaunchPlan PlanStaged(const Batch& batch, size_t buffer_bytes);
+
+// The part as a kernel finds it in the device buffer that begins at `buffer`.
+Segment InBuffer(const StagedPart& part, const Model& model, std::byte* buffer);
+
+// Bytes that a batch reads and writes.
+int64_t BatchBytes(const Batch& batch);
+
+}  // namespace swiglu::server

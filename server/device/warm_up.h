@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The first batches of a lane, before any request: they load every kernel and show that the device
+// computes.
+#pragma once
+
+#include "absl/status/status.h"
+#include "server/batching/slab.h"
+#include "server/device/lane.h"
+
+namespace swiglu::server {
+
+// Runs every model on `lane`, a lane of device `ordinal`, in place and staged, in batches of one,
+// of several and of the most segments, over zeros in a slab of `pool`. Waits for the results: an
+// error of the lane or of the pool, or INTERNAL where the outputs are not zeros.
+absl::Status WarmUp(Lane& lane, int ordinal, SlabPool& pool);
+
+}  // namespace swiglu::server

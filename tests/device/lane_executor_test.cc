@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The executor over simulated devices: which lane takes a batch, what an error does to later ones,
+// and what the destructor waits for.
+#include "server/device/lane_executor.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "server/device/memory_source.h"
+#include "tests/device/fake_lane.h"
+
+namespace swiglu::server {
+namespace {
+
+constexpr int64_t kMiB = int64_t{1} << 20;
+
+// Writes down the reports of device errors.
+class FaultRecorder final : public Observer {
+ public:
+  void RequestFinished(const RequestRecord&) override {}
+  void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
+  void RequestRejected(Rejection) override {}
+  void BatchFinished(const BatchRecord&) override {}
+  void DeviceFailed(int device, DeviceError kind) override { faults.emplace_back(device, kind); }
+
+  std::vector<std::pair<int, DeviceError>> faults;
+};
+using Faults = decltype(FaultRecorder::faults);
+
+class LaneExecutorTest : public testing::Test {
+ protected:
+  void MakeDevices(const std::vector<int>& num_lanes) {
+    executor_ = std::make_unique<LaneExecutor>(
+        devices_.Make(num_lanes),
+        std::make_unique<CachingSlabPool>(MakeHostMemory(),
+                                          CachingSlabPoolOptions{.capacity_bytes = 1 << 20}),
+        &recorder_);
+  }
+
+  // Runs a forward FP16 batch of one segment and returns its number: outcomes_[number] fills up
+  // with what its `done` is told.
+  size_t Run(int64_t num_elements) {
+    Batch& batch = batches_.emplace_back();
+    batch.segments.emplace_back().num_elements = num_elements;
+    const size_t number = outcomes_.size();
+    outcomes_.emplace_back();
+    executor_->Run(batch, [this, number](const Execution& execution) {
+      outcomes_[number].push_back(execution);
+    });
+    return number;
+  }
+
+  // What the only call of that batch's `done` said.
+  absl::Status StatusOf(size_t number) {
+    EXPECT_EQ(outcomes_[number].size(), 1u) << "batch " << number;
+    return outcomes_[number].empty() ? absl::UnknownError("not done") : outcomes_[number][0].status;
+  }
+
+  int DeviceOf(size_t job) { return devices_.job(job).device; }
+  int LaneOf(size_t job) { return devices_.job(job).lane; }
+
+  FakeDevices devices_;
+  FaultRecorder recorder_;
+  std::deque<Batch> batches_;
+  std::deque<std::vector<Execution>> outcomes_;
+  std::unique_ptr<LaneExecutor> executor_;
+};
+
+TEST_F(LaneExecutorTest, HasTheLanesOfAllDevicesAndNamesThem) {
+  MakeDevices({1, 2, 3});
+  EXPECT_EQ(executor_->num_lanes(), 6);
+  EXPECT_EQ(executor_->description(), "fake:10, fake:11, fake:12");
+  EXPECT_TRUE(executor_->healthy());
+}
+
+TEST_F(LaneExecutorTest, TakesTheDeviceWithTheFewestBytesOfTwo) {
+  MakeDevices({3, 3});
+  for (const int64_t size : {100, 30, 40, 40}) Run(size);
+  EXPECT_EQ(DeviceOf(0), 0);  // both idle: the first
+  EXPECT_EQ(DeviceOf(1), 1);  // 100 and 0
+  EXPECT_EQ(DeviceOf(2), 1);  // 100 and 30
+  EXPECT_EQ(DeviceOf(3), 1);  // 100 and 70
+  devices_.End(0);            // 0 and 110
+  Run(10);
+  EXPECT_EQ(DeviceOf(4), 0);
+  for (const size_t job : {1, 2, 3, 4}) devices_.End(job);
+}
+
+TEST_F(LaneExecutorTest, TakesTheDeviceWithTheFewestBytesOfThree) {
+  MakeDevices({2, 2, 2});
+  for (const int64_t size : {50, 20, 30, 5}) Run(size);
+  EXPECT_EQ(DeviceOf(0), 0);
+  EXPECT_EQ(DeviceOf(1), 1);
+  EXPECT_EQ(DeviceOf(2), 2);
+  EXPECT_EQ(DeviceOf(3), 1);  // 50, 20 and 30
+  Run(5);
+  EXPECT_EQ(DeviceOf(4), 2);  // 50, 25 without a free lane, and 30
+  Run(5);
+  EXPECT_EQ(DeviceOf(5), 0);  // the only one with a free lane
+  devices_.End(3);
+  devices_.End(0);
+  Run(5);
+  EXPECT_EQ(DeviceOf(6), 0);  // 5, 20 and 35
+  for (const size_t job : {1, 2, 4, 5, 6}) devices_.End(job);
+}
+
+TEST_F(LaneExecutorTest, CountsTheBytesOfABatchThatFailed) {
+  MakeDevices({2, 2});
+  Run(100);
+  Run(50);
+  devices_.End(0, FaultyResult(DeviceError::kOther, absl::InternalError("device 10: odd")));
+  Run(1);
+  EXPECT_EQ(DeviceOf(2), 0);
+  devices_.End(1);
+  devices_.End(2);
+}
+
+TEST_F(LaneExecutorTest, UsesTheLanesOfADeviceInTurn) {
+  MakeDevices({3});
+  for (size_t job = 0; job < 4; ++job) {
+    Run(1);
+    EXPECT_EQ(LaneOf(job), static_cast<int>(job % 3));
+    devices_.End(job);
+  }
+}
+
+TEST_F(LaneExecutorTest, TakesTheLaneThatHasBeenFreeTheLongest) {
+  MakeDevices({3});
+  for (int i = 0; i < 3; ++i) Run(1);
+  for (const size_t job : {2, 0, 1}) devices_.End(job);  // out of order
+  for (int i = 0; i < 3; ++i) Run(1);
+  EXPECT_EQ(LaneOf(3), 2);
+  EXPECT_EQ(LaneOf(4), 0);
+  EXPECT_EQ(LaneOf(5), 1);
+  for (const size_t job : {3, 4, 5}) devices_.End(job);
+}
+
+TEST_F(LaneExecutorTest, TellsEachDoneWhatItsLaneSaidAndOnlyOnce) {
+  MakeDevices({1, 1, 1});
+  const size_t first = Run(1), second = Run(2), third = Run(3);
+  LaneResult result;
+  result.execution.path = Path::kStaged;
+  result.execution.copy_in = std::chrono::nanoseconds(7);
+  devices_.End(2, result);
+  devices_.End(0);
+  devices_.End(1, FaultyResult(DeviceError::kOther, absl::InternalError("device 11: odd")));
+  EXPECT_EQ(StatusOf(first), absl::OkStatus());
+  EXPECT_EQ(StatusOf(second), absl::InternalError("device 11: odd"));
+  EXPECT_EQ(StatusOf(third), absl::OkStatus());
+  EXPECT_EQ(outcomes_[third][0].path, Path::kStaged);
+  EXPECT_EQ(outcomes_[third][0].copy_in.count(), 7);
+}
+
+TEST_F(LaneExecutorTest, PlansByWhatElseIsInFlightOnTheDevice) {
+  MakeDevices({2, 2});
+  Run(4 * kMiB);  // alone on device 0
+  Run(4 * kMiB);  // alone on device 1
+  Run(4 * kMiB);  // beside the first
+  EXPECT_EQ(devices_.job(0).plan.path, Path::kMapped);
+  EXPECT_EQ(devices_.job(1).plan.path, Path::kMapped);
+  EXPECT_EQ(devices_.job(2).plan.path, Path::kStaged);
+  for (const size_t job : {0, 1, 2}) devices_.End(job);
+}
+
+TEST_F(LaneExecutorTest, AStickyErrorFailsEveryLaterBatchOnAllDevices) {
+  MakeDevices({2, 1, 1});
+  const size_t broken = Run(1), beside = Run(1);
+  devices_.End(1, FaultyResult(DeviceError::kSticky, absl::InternalError("device 11 failed")));
+  EXPECT_FALSE(executor_->healthy());
+  EXPECT_EQ(StatusOf(beside), absl::InternalError("device 11 failed"));
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(StatusOf(Run(1)), absl::InternalError("device 11 failed"));
+  }
+  EXPECT_EQ(devices_.num_jobs(), 2u);  // no lane was given any of them
+  devices_.End(0);                     // what was in flight elsewhere still ends as it ends
+  EXPECT_EQ(StatusOf(broken), absl::OkStatus());
+}
+
+TEST_F(LaneExecutorTest, ReportsADeviceThatFailedForGoodOnce) {
+  MakeDevices({2, 1});
+  for (int i = 0; i < 3; ++i) Run(1);
+  devices_.End(0, FaultyResult(DeviceError::kSticky, absl::InternalError("device 10 failed")));
+  devices_.End(2, FaultyResult(DeviceError::kSticky, absl::InternalError("device 10 failed")));
+  devices_.End(1, FaultyResult(DeviceError::kSticky, absl::InternalError("device 11 failed")));
+  EXPECT_EQ(recorder_.faults, (Faults{{10, DeviceError::kSticky}}));
+  EXPECT_EQ(StatusOf(Run(1)), absl::InternalError("device 10 failed"));
+}
+
+TEST_F(LaneExecutorTest, RunningOutOfMemoryIsNotForGood) {
+  MakeDevices({1});
+  const absl::Status exhausted = absl::ResourceExhaustedError("device 10 is out of memory");
+  for (size_t job = 0; job < 2; ++job) {
+    const size_t batch = Run(1);
+    devices_.End(job, FaultyResult(DeviceError::kOutOfMemory, exhausted));
+    EXPECT_EQ(StatusOf(batch), exhausted);
+  }
+  EXPECT_TRUE(executor_->healthy());
+  EXPECT_EQ(recorder_.faults,
+            (Faults{{10, DeviceError::kOutOfMemory}, {10, DeviceError::kOutOfMemory}}));
+  const size_t last = Run(1);
+  devices_.End(2);
+  EXPECT_EQ(StatusOf(last), absl::OkStatus());
+}
+
+TEST_F(LaneExecutorTest, ALaunchThatFailsAtOnceFreesItsLane) {
+  MakeDevices({1});
+  devices_.EndAtOnce(FaultyResult(DeviceError::kOther, absl::InternalError("device 10: refused")));
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(StatusOf(Run(1)), absl::InternalError("device 10: refused"));
+  }
+  EXPECT_EQ(recorder_.faults.size(), 3u);
+}
+
+TEST_F(LaneExecutorTest, TheLaneIsFreeBeforeDoneIsCalled) {
+  MakeDevices({1});
+  const Batch batch;
+  size_t num_done = 0;
+  executor_->Run(batch, [&](const Execution&) {
+    ++num_done;
+    executor_->Run(batch, [&](const Execution&) { ++num_done; });
+  });
+  devices_.End(0);
+  ASSERT_EQ(devices_.num_jobs(), 2u);
+  devices_.End(1);
+  EXPECT_EQ(num_done, 2u);
+}
+
+TEST_F(LaneExecutorTest, TheDestructorWaitsForLanesAndForDones) {
+  MakeDevices({1, 1});
+  const Batch batch;
+  absl::Notification in_done, may_return, destroying;
+  std::atomic<int> num_done{0};
+  executor_->Run(batch, [&](const Execution&) {
+    in_done.Notify();
+    may_return.WaitForNotification();
+    ++num_done;
+  });
+  executor_->Run(batch, [&](const Execution&) { ++num_done; });
+  std::thread first_lane([&] { devices_.End(0); });
+  in_done.WaitForNotification();
+  std::thread destroyer([&] {
+    destroying.Notify();
+    executor_.reset();
+    EXPECT_EQ(num_done, 2);
+  });
+  destroying.WaitForNotification();
+  may_return.Notify();
+  first_lane.join();
+  devices_.End(1);
+  destroyer.join();
+}
+
+}  // namespace
+}  // namespace swiglu::server

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which way a batch takes, and how it is cut into chunks.
+#include "server/device/launch_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <vector>
+
+#include "server/device/slab_pool.h"
+#include "swiglu/cpu.h"
+#include "tests/device/test_batch.h"
+
+namespace swiglu::server {
+namespace {
+
+constexpr int64_t kMiB = int64_t{1} << 20;
+
+// A batch of that many elements a segment, which nobody runs.
+Batch MakeBatch(Op op, Dtype dtype, const std::vector<int64_t>& sizes) {
+  Batch batch{op, dtype, {}};
+  for (int64_t size : sizes) batch.segments.emplace_back().num_elements = size;
+  return batch;
+}
+
+// A forward batch in FP16, 6 bytes an element.
+Batch Forward(const std::vector<int64_t>& sizes) {
+  return MakeBatch(Op::kForward, Dtype::kFp16, sizes);
+}
+
+TEST(BatchBytesTest, CountsInputsAndOutputs) {
+  EXPECT_EQ(BatchBytes(Forward({10, 0, 5})), 15 * 3 * 2);
+  EXPECT_EQ(BatchBytes(MakeBatch(Op::kBackward, Dtype::kFp32, {10})), 10 * 6 * 4);
+  EXPECT_EQ(BatchBytes(Forward({})), 0);
+}
+
+Path PathOf(const Batch& batch, int64_t other_bytes,
+            ResidentWork resident_work = ResidentWork::kNone) {
+  return PlanLaunch(batch, {.resident_work = resident_work, .other_bytes = other_bytes}).path;
+}
+
+TEST(LaunchPlanTest, TakesFewBlocksOnHostMemory) {
+  const LaunchPlan plan = PlanLaunch(Forward({1000}), {});
+  EXPECT_EQ(plan.path, Path::kMapped);
+  EXPECT_EQ(plan.max_blocks, 32);
+  EXPECT_TRUE(plan.chunks.empty());
+}
+
+TEST(LaunchPlanTest, StagesLargeBatchesBesideLargeOnesOnly) {
+  const Batch large = Forward({2 * kMiB}), smaller = Forward({2 * kMiB - 1});
+  EXPECT_EQ(PathOf(large, 12 * kMiB), Path::kStaged);
+  EXPECT_EQ(PathOf(large, 12 * kMiB - 1), Path::kMapped);
+  EXPECT_EQ(PathOf(large, 0), Path::kMapped);
+  EXPECT_EQ(PathOf(smaller, 12 * kMiB), Path::kMapped);
+}
+
+TEST(LaunchPlanTest, CountsBytesWhateverTheModel) {
+  EXPECT_EQ(PathOf(MakeBatch(Op::kBackward, Dtype::kFp32, {kMiB / 2}), 100 * kMiB), Path::kStaged);
+  EXPECT_EQ(PathOf(MakeBatch(Op::kBackward, Dtype::kFp16, {kMiB / 2}), 100 * kMiB), Path::kMapped);
+}
+
+TEST(LaunchPlanTest, StagesNoBatchOfManySmallTensors) {
+  EXPECT_EQ(PathOf(Forward(std::vector<int64_t>(8, kMiB / 2)), 100 * kMiB), Path::kStaged);
+  EXPECT_EQ(PathOf(Forward(std::vector<int64_t>(8, kMiB / 2 - 1)), 100 * kMiB), Path::kMapped);
+  // Empty segments have no tensors to copy.
+  EXPECT_EQ(PathOf(Forward({2 * kMiB, 0, 0, 0, 0}), 100 * kMiB), Path::kStaged);
+}
+
+TEST(LaunchPlanTest, StagesAllButNothingBesideResidentWork) {
+  EXPECT_EQ(PathOf(Forward({1}), 0, ResidentWork::kRunning), Path::kStaged);
+  EXPECT_EQ(PathOf(Forward(std::vector<int64_t>(256, 7)), 0, ResidentWork::kRunning),
+            Path::kStaged);
+  EXPECT_EQ(PathOf(Forward({}), 0, ResidentWork::kRunning), Path::kMapped);
+  EXPECT_EQ(PathOf(Forward({0, 0}), 0, ResidentWork::kRunning), Path::kMapped);
+}
+
+TEST(LaunchPlanTest, LeavesDeviceMemoryWhereItIs) {
+  const LaunchPlan plan = PlanLaunch(Forward({8 * kMiB}), {.memory = MemoryPlace::kDevice,
+                                                           .resident_work = ResidentWork::kRunning,
+                                                           .other_bytes = 100 * kMiB});
+  EXPECT_EQ(plan.path, Path::kRegion);
+  EXPECT_EQ(plan.max_blocks, 0);
+  EXPECT_TRUE(plan.chunks.empty());
+}
+
+TEST(LaunchPlanTest, TakesTheLargestBatchOfTheFormerAsOneChunk) {
+  // 16 MiB of inputs, in one segment and in the most, none of them a multiple of the alignment.
+  EXPECT_EQ(PlanStaged(Forward({4 * kMiB}), kLaneBufferBytes).chunks.size(), 1u);
+  const std::vector<int64_t> sizes(swiglu::kMaxSegments, 16 * kMiB / 3 / 2 / 256);
+  const Batch backward = MakeBatch(Op::kBackward, Dtype::kBf16, sizes);
+  EXPECT_EQ(PlanStaged(backward, kLaneBufferBytes).chunks.size(), 1u);
+}
+
+// Numbers of elements of the parts, chunk by chunk.
+std::vector<std::vector<int64_t>> PartSizes(const LaunchPlan& plan) {
+  std::vector<std::vector<int64_t>> sizes;
+  for (const Chunk& chunk : plan.chunks) {
+    sizes.emplace_back();
+    for (const StagedPart& part : chunk) sizes.back().push_back(part.host.num_elements);
+  }
+  return sizes;
+}
+
+TEST(LaunchPlanTest, FillsEachChunkBeforeTheNext) {
+  using Sizes = std::vector<std::vector<int64_t>>;
+  // Forward in FP16: 256 bytes hold 128 elements, and each part takes two such places and more.
+  EXPECT_EQ(PartSizes(PlanStaged(Forward({300}), 512)), (Sizes{{128}, {128}, {44}}));
+  EXPECT_EQ(PartSizes(PlanStaged(Forward({100, 0, 300, 5}), 1024)),
+            (Sizes{{100, 128}, {172}, {5}}));
+  EXPECT_EQ(PartSizes(PlanStaged(Forward({128, 128}), 1024)), (Sizes{{128, 128}}));
+}
+
+TEST(LaunchPlanTest, GivesEachPartItsOwnPlaceInTheBuffer) {
+  const LaunchPlan plan = PlanStaged(Forward({100, 129}), 4096);
+  ASSERT_EQ(plan.chunks.size(), 1u);
+  const Chunk& chunk = plan.chunks[0];
+  ASSERT_EQ(chunk.size(), 2u);
+  EXPECT_EQ(chunk[0].place(0), 0u);
+  EXPECT_EQ(chunk[0].place(1), 256u);
+  EXPECT_EQ(chunk[1].place(0), 512u);
+  EXPECT_EQ(chunk[1].place(1), 1024u);
+}
+
+// ---- What a staged lane does, with the host's memory as its device buffer ----
+
+void Compute(const Model& model, const std::vector<Segment>& segments) {
+  for (const Segment& s : segments) {
+    const auto dtype = static_cast<swiglu::Dtype>(model.dtype);
+    const swiglu::ForwardSegment forward{s.inputs[0], s.inputs[1], s.outputs[0], s.num_elements};
+    const swiglu::BackwardSegment backward{s.inputs[0],  s.inputs[1],  s.inputs[2],   s.outputs[0],
+                                           s.outputs[1], s.outputs[2], s.num_elements};
+    EXPECT_EQ(model.op == Op::kForward ? swiglu::ForwardCpu(dtype, {&forward, 1})
+                                       : swiglu::BackwardCpu(dtype, {&backward, 1}),
+              swiglu::KernelStatus::kOk);
+  }
+}
+
+void RunChunk(const Model& model, const Chunk& chunk, std::vector<std::byte>& buffer) {
+  std::vector<Segment> segments;
+  for (const StagedPart& part : chunk) {
+    const size_t bytes = part.host.num_elements * ElementBytes(model.dtype);
+    for (size_t k = 0; k < model.inputs.size(); ++k) {
+      ASSERT_LE(part.place(k) + bytes, buffer.size());
+      std::memcpy(&buffer[part.place(k)], part.host.inputs[k], bytes);
+    }
+    segments.push_back(InBuffer(part, model, buffer.data()));
+  }
+  Compute(model, segments);
+  for (const StagedPart& part : chunk) {
+    const size_t bytes = part.host.num_elements * ElementBytes(model.dtype);
+    for (size_t k = 0; k < model.outputs.size(); ++k) {
+      std::memcpy(part.host.outputs[k], &buffer[part.place(k)], bytes);
+    }
+  }
+}
+
+TEST(LaunchPlanTest, ItsChunksTogetherComputeTheBatch) {
+  CachingSlabPool pool(MakeHostMemory(), {.capacity_bytes = 64 * kMiB});
+  for (const Model& model : Models()) {
+    for (const Placement placement : {Placement::kOutOfPlace, Placement::kInPlace}) {
+      for (const size_t buffer_bytes : {size_t{768}, size_t{3000}, size_t{1} << 20}) {
+        const TestBatch test(pool, model, {1, 0, 7, 4096, 1333, 2}, placement);
+        std::vector<std::byte> buffer(buffer_bytes);
+        for (const Chunk& chunk : PlanStaged(test.batch(), buffer_bytes).chunks) {
+          RunChunk(model, chunk, buffer);
+        }
+        test.ExpectRightOutputs();
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace swiglu::server
