@@ -10,8 +10,8 @@ usage() {
 usage: deploy/setup.sh GROUP...
   build   compilers, CMake and the libraries that the programs and their tests are built on
   cuda    what deploy/fetch_cuda.sh needs
-  tests   what the tests run besides their own programs
-  long    what ./check --long adds: clang with its sanitizers, clang-tidy
+  tests   what the tests run besides their own programs, and clang with its sanitizers for the fuzzer
+  long    what ./check --long adds: clang-tidy, and the names in a sanitizer's report
 TEXT
 }
 
@@ -23,8 +23,8 @@ build_packages=(
   libbenchmark-dev libgmock-dev libgtest-dev
 )
 cuda_packages=(ca-certificates python3 python3-venv)
-test_packages=(ca-certificates clang-format-14 git python3 python3-venv shellcheck)
-long_packages=(clang-14 clang-tidy-14 libclang-rt-14-dev)
+test_packages=(ca-certificates clang-14 clang-format-14 git libclang-rt-14-dev python3 python3-venv shellcheck)
+long_packages=(clang-tidy-14 llvm-14)
 
 wanted=()
 for group in "$@"; do

@@ -32,22 +32,23 @@ enum WireType : int {
 constexpr int kMaxGroupDepth = 32;
 
 // Moves past the value of one field whose tag has been read. False if it is cut short or not valid.
-bool SkipValue(SliceReader& reader, uint64_t tag, int depth) {
+bool SkipValue(SliceReader& reader, uint32_t tag, int depth) {
   uint64_t value = 0;
+  uint32_t inner = 0;  // a tag, or a length
   switch (static_cast<int>(tag & 7)) {
     case kVarint:
       return reader.ReadVarint(&value);
     case kFixed64:
       return reader.Skip(8);
     case kBytes:
-      return reader.ReadVarint(&value) && value <= reader.remaining() && reader.Skip(value);
+      return reader.ReadVarint(&inner) && reader.Skip(inner);
     case kFixed32:
       return reader.Skip(4);
     case kGroup:
       if (depth == kMaxGroupDepth) return false;
-      while (reader.ReadVarint(&value)) {
-        if ((value & 7) == kEndGroup) return (value >> 3) == (tag >> 3);
-        if (!SkipValue(reader, value, depth + 1)) return false;
+      while (reader.ReadVarint(&inner)) {
+        if ((inner & 7) == kEndGroup) return (inner >> 3) == (tag >> 3);
+        if (!SkipValue(reader, inner, depth + 1)) return false;
       }
       return false;
     default:
@@ -55,21 +56,21 @@ bool SkipValue(SliceReader& reader, uint64_t tag, int depth) {
   }
 }
 
-absl::Status MalformedField(uint64_t tag, size_t position) {
+absl::Status MalformedField(uint32_t tag, size_t position) {
   return errors::Malformed(kMessageType, absl::StrCat("field ", tag >> 3, " at byte ", position));
 }
 
-constexpr uint64_t BytesTag(int field_number) {
-  return static_cast<uint64_t>(field_number) << 3 | kBytes;
+constexpr uint32_t BytesTag(int field_number) {
+  return static_cast<uint32_t>(field_number) << 3 | kBytes;
 }
-constexpr uint64_t kRawTag = BytesTag(ModelInferRequest::kRawInputContentsFieldNumber);
-constexpr uint64_t kInputTag = BytesTag(ModelInferRequest::kInputsFieldNumber);
-constexpr uint64_t kContentsTag = BytesTag(Input::kContentsFieldNumber);
-constexpr uint64_t kPackedFp32Tag = BytesTag(InferTensorContents::kFp32ContentsFieldNumber);
+constexpr uint32_t kRawTag = BytesTag(ModelInferRequest::kRawInputContentsFieldNumber);
+constexpr uint32_t kInputTag = BytesTag(ModelInferRequest::kInputsFieldNumber);
+constexpr uint32_t kContentsTag = BytesTag(Input::kContentsFieldNumber);
+constexpr uint32_t kPackedFp32Tag = BytesTag(InferTensorContents::kFp32ContentsFieldNumber);
 
 // One field: where it begins, and its value; `size` is that of the value where it is kBytes.
 struct Field {
-  uint64_t tag = 0;
+  uint32_t tag = 0;
   SliceReader begin;
   SliceReader value;
   size_t size = 0;
@@ -80,18 +81,18 @@ struct Field {
 bool ReadField(SliceReader& reader, Field& field) {
   field.begin = reader;
   field.tag = 0;
-  uint64_t tag = 0;
-  // Field numbers are 1 to 2^29 - 1.
-  if (!reader.ReadVarint(&tag) || tag < 8 || tag > 0xFFFFFFFF) return false;
+  uint32_t tag = 0;
+  // Field numbers begin at 1.
+  if (!reader.ReadVarint(&tag) || tag < 8) return false;
   field.tag = tag;
   if ((tag & 7) != kBytes) {
     field.value = reader;
     return SkipValue(reader, tag, 0);
   }
-  uint64_t size = 0;
-  if (!reader.ReadVarint(&size) || size > reader.remaining()) return false;
+  uint32_t size = 0;
+  if (!reader.ReadVarint(&size)) return false;
   field.value = reader;
-  field.size = static_cast<size_t>(size);
+  field.size = size;
   return reader.Skip(field.size);
 }
 
@@ -163,13 +164,12 @@ class EnvelopeBuilder {
   absl::Status Parse(ModelInferRequest* request) const {
     if (request->ParseFromString(bytes_)) return absl::OkStatus();
     size_t begin = 0;
-    for (size_t i = 0; i < ends_.size(); ++i) {
-      const std::string field = bytes_.substr(begin, ends_[i] - begin);
+    for (const Part& part : parts_) {
       ModelInferRequest scratch;
-      if (!scratch.ParseFromString(field)) {
-        return MalformedField(static_cast<unsigned char>(field[0]), positions_[i]);
+      if (!scratch.ParseFromString(bytes_.substr(begin, part.end - begin))) {
+        return MalformedField(part.tag, part.position);
       }
-      begin = ends_[i];
+      begin = part.end;
     }
     return errors::Malformed(kMessageType, absl::StrCat("envelope of ", bytes_.size(), " bytes"));
   }
@@ -182,22 +182,27 @@ class EnvelopeBuilder {
     copier.Append(&out, end - field.begin.position());
   }
 
-  static void AppendBytes(uint64_t tag, const std::string& value, std::string& out) {
-    for (uint64_t number : {tag, uint64_t{value.size()}}) {
+  static void AppendBytes(uint32_t tag, const std::string& value, std::string& out) {
+    for (size_t number : {size_t{tag}, value.size()}) {
       for (; number >= 0x80; number >>= 7) out.push_back(static_cast<char>(number | 0x80));
       out.push_back(static_cast<char>(number));
     }
     out.append(value);
   }
 
+  // One field of `bytes_`: its tag, where it began in the message, and where it ends in `bytes_`.
+  struct Part {
+    uint32_t tag;
+    size_t position;
+    size_t end;
+  };
+
   void Note(const Field& field) {
-    ends_.push_back(bytes_.size());
-    positions_.push_back(field.begin.position());
+    parts_.push_back({field.tag, field.begin.position(), bytes_.size()});
   }
 
   std::string bytes_;
-  // For each field, where it ends in `bytes_`, and where it began in the message.
-  std::vector<size_t> ends_, positions_;
+  std::vector<Part> parts_;
 };
 
 }  // namespace

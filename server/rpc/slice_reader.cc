@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 namespace swiglu::server {
 
@@ -12,15 +13,17 @@ SliceReader::SliceReader(absl::Span<const grpc::Slice> slices) : slices_(slices)
   for (const grpc::Slice& slice : slices_) remaining_ += slice.size();
 }
 
-bool SliceReader::ReadVarint(uint64_t* value) {
-  uint64_t result = 0;
-  for (int shift = 0; shift < 70; shift += 7) {
+template <typename T>
+bool SliceReader::ReadVarintAs(T* value) {
+  constexpr int kBits = std::numeric_limits<T>::digits;
+  T result = 0;
+  for (int shift = 0; shift < kBits; shift += 7) {
     if (remaining_ == 0) return false;
     std::byte byte;
     Copy(&byte, 1);
-    const uint64_t bits = std::to_integer<uint64_t>(byte);
-    // The tenth byte has room for one bit.
-    if (shift == 63 && bits > 1) return false;
+    const T bits = std::to_integer<T>(byte);
+    // The last byte has room for a few bits only, and none to say that more bytes follow.
+    if (kBits - shift < 7 && bits >> (kBits - shift) != 0) return false;
     result |= (bits & 0x7F) << shift;
     if ((bits & 0x80) == 0) {
       *value = result;
@@ -29,6 +32,9 @@ bool SliceReader::ReadVarint(uint64_t* value) {
   }
   return false;
 }
+
+template bool SliceReader::ReadVarintAs(uint64_t*);
+template bool SliceReader::ReadVarintAs(uint32_t*);
 
 bool SliceReader::Skip(size_t size) {
   if (size > remaining_) return false;

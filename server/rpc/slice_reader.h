@@ -24,9 +24,11 @@ class SliceReader {
   size_t position() const { return position_; }
   size_t remaining() const { return remaining_; }
 
-  // Reads one base-128 varint of at most ten bytes. False, with the position unspecified, if there
-  // is none.
-  bool ReadVarint(uint64_t* value);
+  // Reads one base-128 varint of no more bits than `value` has, and no more bytes than those need:
+  // ten of 64 bits; five of 32 bits, which protobuf's tags and lengths are. False, with the
+  // position unspecified, if there is none.
+  bool ReadVarint(uint64_t* value) { return ReadVarintAs(value); }
+  bool ReadVarint(uint32_t* value) { return ReadVarintAs(value); }
 
   // Moves on by `size` bytes. False, and nothing moves, if fewer are left.
   bool Skip(size_t size);
@@ -38,6 +40,9 @@ class SliceReader {
   void Append(std::string* target, size_t size);
 
  private:
+  template <typename T>
+  bool ReadVarintAs(T* value);
+
   // Calls `use(pointer, count)` for each stretch of the next `size` bytes and moves past them.
   template <typename Use>
   void ForEachStretch(size_t size, Use use);

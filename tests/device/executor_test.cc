@@ -116,20 +116,24 @@ TEST_P(ExecutorTest, IsHealthyAndDescribesItself) {
 // must be free by then.
 TEST_P(ExecutorTest, TakesTheNextBatchFromADone) {
   constexpr int kRoundsPerLane = 100;
-  const TestBatch test(executor_->slab_pool(), GetModel(Op::kForward, Dtype::kFp16), {500});
   const int num_lanes = executor_->num_lanes();
+  const Model& model = GetModel(Op::kForward, Dtype::kFp16);
+  std::deque<TestBatch> tests;  // one a lane: no two may write the same memory
+  for (int lane = 0; lane < num_lanes; ++lane) {
+    tests.emplace_back(executor_->slab_pool(), model, std::vector<int64_t>{500});
+  }
   std::atomic<int> num_done{0};
   absl::BlockingCounter chains(num_lanes);
-  std::function<void(int)> run = [&](int num_left) {
-    executor_->Run(test.batch(), [&, num_left](const Execution& execution) {
+  std::function<void(int, int)> run = [&](int lane, int num_left) {
+    executor_->Run(tests[lane].batch(), [&, lane, num_left](const Execution& execution) {
       EXPECT_TRUE(execution.status.ok());
       ++num_done;
       // Nothing here is touched once the chain has ended.
       if (num_left == 1) return static_cast<void>(chains.DecrementCount());
-      run(num_left - 1);
+      run(lane, num_left - 1);
     });
   };
-  for (int lane = 0; lane < num_lanes; ++lane) run(kRoundsPerLane);
+  for (int lane = 0; lane < num_lanes; ++lane) run(lane, kRoundsPerLane);
   chains.Wait();
   EXPECT_EQ(num_done, kRoundsPerLane * num_lanes);
 }

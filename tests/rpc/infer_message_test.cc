@@ -125,9 +125,13 @@ TEST(InferMessageTest, SaysWhereAMessageIsMalformed) {
       {name + Tag(7, 2) + Varint(~uint64_t{0}), "field 7 at byte 21"},
       {name + Tag(2, 2) + Varint(~uint64_t{0}), "field 2 at byte 21"},
       {name + Tag(2, 2) + Varint(uint64_t{1} << 63), "field 2 at byte 21"},
+      // Lengths and tags of six bytes, of fields that the generated parser never sees.
+      {name + Tag(7, 2) + std::string("\x81\x80\x80\x80\x80\x00r", 7), "field 7 at byte 21"},
+      {name + std::string("\xba\x80\x80\x80\x80\x00\x01r", 8), "no field at byte 21"},
       {name + BytesField(5, std::string(1, '\x0a')), "field 5 at byte 21"},  // inside an input
       {name + BytesField(3, "\xff\xfe"), "field 3 at byte 21"},              // not UTF-8
       {BytesField(7, "raw") + name + BytesField(3, "\xff\xfe"), "field 3 at byte 26"},
+      {name + Tag(200, 3) + Tag(0, 0) + Varint(1) + Tag(200, 4), "field 200 at byte 21"},
   };
   for (const auto& [bytes, where] : cases) {
     EXPECT_STATUS(Decode(bytes).status, kInvalidArgument, "malformed ModelInferRequest: " + where);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -68,6 +69,34 @@ TEST(SliceReaderTest, RefusesVarintsThatAreCutShortTooLongOrTooLarge) {
       uint64_t value = 0;
       EXPECT_FALSE(reader.ReadVarint(&value)) << bytes.size() << " bytes";
     }
+  }
+}
+
+TEST(SliceReaderTest, TakesVarintsOf32BitsInUpToFiveBytes) {
+  const std::pair<std::string, uint32_t> cases[] = {
+      {std::string("\x85\x80\x80\x80\x00", 5), 5},
+      {"\xff\xff\xff\xff\x0f", std::numeric_limits<uint32_t>::max()}};
+  for (const auto& [bytes, expected] : cases) {
+    const std::vector<grpc::Slice> slices = Sliced(bytes, 2);
+    SliceReader reader(slices);
+    uint32_t value = 0;
+    ASSERT_TRUE(reader.ReadVarint(&value));
+    EXPECT_EQ(value, expected);
+    EXPECT_EQ(reader.remaining(), 0u);
+  }
+}
+
+TEST(SliceReaderTest, RefusesVarintsOf32BitsThatAreCutShortTooLongOrTooLarge) {
+  const std::string bad[] = {
+      "\x80\x80\x80\x80",                         // cut short at four
+      "\xff\xff\xff\xff\x10",                     // a 33rd bit
+      std::string("\x85\x80\x80\x80\x80\x00", 6)  // six bytes
+  };
+  for (const std::string& bytes : bad) {
+    const std::vector<grpc::Slice> slices = Sliced(bytes, bytes.size());
+    SliceReader reader(slices);
+    uint32_t value = 0;
+    EXPECT_FALSE(reader.ReadVarint(&value)) << bytes.size() << " bytes";
   }
 }
 
