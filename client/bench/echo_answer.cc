@@ -20,8 +20,8 @@ namespace {
 using google::protobuf::internal::WireFormatLite;
 using inference::ModelInferResponse;
 
-// What a request may have beside its tensors.
-constexpr size_t kMaxEnvelopeBytes = size_t{64} << 10;
+// What a request of rank 1 may have beside its tensors.
+constexpr size_t kMaxEnvelopeBytes = size_t{4} << 10;
 
 // The framing and the bytes of at most three outputs.
 constexpr size_t kMaxSlices = 6;

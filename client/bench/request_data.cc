@@ -11,7 +11,9 @@
 namespace swiglu::bench {
 namespace {
 
-constexpr size_t kBlockBytes = size_t{1} << 20;
+// A prime number of words, so that tensors of round sizes do not begin with the same ones.
+constexpr size_t kBlockWords = 131'071;
+constexpr size_t kBlockBytes = kBlockWords * sizeof(uint64_t);
 
 // What of 64 random bits is kept and what is set: signs and mantissas, and an exponent of -1.
 struct Pattern {
@@ -34,7 +36,7 @@ Pattern PatternOf(client::Dtype dtype) {
 std::vector<uint64_t> RandomBlock(client::Dtype dtype) {
   std::mt19937_64 random;
   const Pattern pattern = PatternOf(dtype);
-  std::vector<uint64_t> block(kBlockBytes / sizeof(uint64_t));
+  std::vector<uint64_t> block(kBlockWords);
   for (uint64_t& word : block) word = (random() & pattern.kept) | pattern.set;
   return block;
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// proc(5), and as much of HTTP as one page needs.
+// The CPU clock of a process, proc(5), and as much of HTTP as one page needs.
 #include "client/bench/server_usage.h"
 
 #include <netdb.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -17,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "absl/time/time.h"
 
 namespace swiglu::bench {
 namespace {
@@ -90,20 +92,18 @@ absl::StatusOr<std::string> Exchange(const std::string& address, const std::stri
 }  // namespace
 
 absl::StatusOr<ServerUsage> ReadProcessUsage(pid_t pid) {
-  const std::string folder = absl::StrCat("/proc/", pid);
-  const std::string stat = ReadFile(folder + "/stat");
-  // The program's name, in parentheses, may hold anything; fields 14 and 15 are its ticks of CPU.
-  const size_t name_end = stat.rfind(')');
-  if (name_end == std::string::npos) return absl::NotFoundError(absl::StrCat("no process ", pid));
-  const std::vector<std::string> fields = absl::StrSplit(stat.substr(name_end + 2), ' ');
-  double user = 0, system = 0, resident_kb = 0, high_water_kb = 0;
-  const std::string status = ReadFile(folder + "/status");
-  if (fields.size() < 13 || !absl::SimpleAtod(fields[11], &user) ||
-      !absl::SimpleAtod(fields[12], &system) || !FindNumber(status, "VmRSS:", &resident_kb) ||
+  clockid_t clock = 0;
+  timespec cpu_time = {};
+  if (::clock_getcpuclockid(pid, &clock) != 0 || ::clock_gettime(clock, &cpu_time) != 0) {
+    return absl::NotFoundError(absl::StrCat("no process ", pid));
+  }
+  double resident_kb = 0, high_water_kb = 0;
+  const std::string status = ReadFile(absl::StrCat("/proc/", pid, "/status"));
+  if (!FindNumber(status, "VmRSS:", &resident_kb) ||
       !FindNumber(status, "VmHWM:", &high_water_kb)) {
     return absl::NotFoundError(absl::StrCat("process ", pid, " has ended"));
   }
-  return ServerUsage{(user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK)),
+  return ServerUsage{absl::ToDoubleSeconds(absl::DurationFromTimespec(cpu_time)),
                      static_cast<int64_t>(resident_kb) * 1024,
                      static_cast<int64_t>(high_water_kb) * 1024};
 }
