@@ -273,7 +273,10 @@ absl::Status Complete(Given& given) {
     }
   }
   load.num_in_flight = given.command.pace.rate > 0 ? given.max_outstanding : given.in_flight;
-  load.num_connections = std::min(load.num_connections, load.num_in_flight);
+  // The library splits a large request over its connections.
+  if (given.command.client == ClientKind::kRaw) {
+    load.num_connections = std::min(load.num_connections, load.num_in_flight);
+  }
   // The server, if it is here, wants the other half.
   const int half = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);
   load.num_threads = std::min(given.threads > 0 ? given.threads : half, load.num_connections);

@@ -86,8 +86,9 @@ class EchoServer::Impl {
         delete this;
       } else if (step_ == Step::kHeaders) {
         step_ = Step::kMessage;
-        stream_.Read(&message_, this);
         new Call(server_, queue_);
+        // From here on another thread of the queue may have this call.
+        stream_.Read(&message_, this);
       } else {
         step_ = Step::kAnswer;
         Answer();

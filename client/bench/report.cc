@@ -118,7 +118,7 @@ std::string FormatText(const Report& report) {
   absl::StrAppendFormat(&text, "%s of %s, %s client, %s, connections %d\n", load.model->name,
                         FormatByteMix(load.request_bytes), Name(report.command.client),
                         FormatLoop(report.command), load.num_connections);
-  absl::StrAppendFormat(&text, "requests  %d in %.3f s: %.1f/s\n", total.latency.count(), seconds,
+  absl::StrAppendFormat(&text, "requests  %d in %.3f s: %.2f/s\n", total.latency.count(), seconds,
                         Ratio(static_cast<double>(total.latency.count()), seconds));
   absl::StrAppendFormat(&text, "moved     %.3f GB/s in, %.3f GB/s out\n",
                         Ratio(Gb(total.bytes_in), seconds), Ratio(Gb(total.bytes_out), seconds));

@@ -52,6 +52,8 @@ TEST(CommandLineTest, HasNoMoreConnectionsOrThreadsThanRequestsInFlight) {
   const CommandLine command = Parse({"--in_flight=2", "--threads=16"}).value();
   EXPECT_EQ(command.load.num_connections, 2);
   EXPECT_EQ(command.load.num_threads, 2);
+  // But the library may send a request over several.
+  EXPECT_EQ(Parse({"--in_flight=2", "--client=library"})->load.num_connections, 8);
 }
 
 TEST(CommandLineTest, OpenLoopIsBoundByItsOwnLimit) {
