@@ -41,6 +41,13 @@ TEST(LatencyHistogramTest, IsExactForSmallValues) {
   EXPECT_EQ(latency.Percentile(1), nanoseconds(200));
 }
 
+TEST(LatencyHistogramTest, RoundsRanksUp) {
+  LatencyHistogram latency;
+  for (int ns = 1; ns <= 3; ++ns) latency.Record(nanoseconds(ns));
+  EXPECT_EQ(latency.Percentile(0.5), nanoseconds(2));
+  EXPECT_EQ(latency.Percentile(0.99), nanoseconds(3));
+}
+
 TEST(LatencyHistogramTest, IsWithinHalfAPercentAtEveryMagnitude) {
   for (int64_t ns = 1; ns < int64_t{1} << 43; ns = ns * 5 / 4 + 1) {
     LatencyHistogram latency;
