@@ -3,7 +3,10 @@
 // From a status to an exit code and a line.
 #include "client/cli/exit_code.h"
 
+#include <stdio.h>
+
 #include "absl/status/statusor.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 
@@ -18,6 +21,14 @@ bool MayBeUnreachable(const absl::Status& status) {
 
 std::string Describe(const absl::Status& status) {
   return absl::StrCat(absl::StatusCodeToString(status.code()), ": ", status.message());
+}
+
+// One line, whatever a server or a file name put into the text.
+std::string OneLine(std::string text) {
+  for (char& c : text) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = ' ';
+  }
+  return text;
 }
 
 }  // namespace
@@ -44,6 +55,16 @@ Outcome CheckReady(client::Client& client) {
   }
   if (!*ready) return {ExitCode::kUnreachable, "the server is not ready"};
   return {};
+}
+
+int Finish(absl::string_view program, Outcome outcome) {
+  if (fflush(stdout) != 0 && outcome.code == ExitCode::kDone) {
+    outcome = {ExitCode::kBadInput, "cannot write to stdout"};
+  }
+  if (!outcome.error.empty()) {
+    fputs(absl::StrCat(program, ": ", OneLine(outcome.error), "\n").c_str(), stderr);
+  }
+  return static_cast<int>(outcome.code);
 }
 
 }  // namespace swiglu::cli

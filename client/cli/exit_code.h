@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How a command ends: the exit codes that scripts rely on, each with one line about an error.
+// How a program ends: the exit codes that scripts rely on, each with one line about an error.
 #pragma once
 
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "swiglu/client.h"
 
 namespace swiglu::cli {
@@ -18,7 +19,7 @@ enum class ExitCode {
   kRefused = 4,      // the server refused or failed the call
 };
 
-// A command's end. `error` is one line for stderr, empty if there is nothing to say.
+// A program's end. `error` is one line for stderr, empty if there is nothing to say.
 struct Outcome {
   ExitCode code = ExitCode::kDone;
   std::string error;
@@ -33,5 +34,9 @@ Outcome CallFailed(const absl::Status& status, client::Client& client);
 
 // OK if the server is there and ready; the end of the command if not.
 Outcome CheckReady(client::Client& client);
+
+// Ends a program's work: flushes stdout, which may fail, prints the error on stderr as one line
+// that begins with the program's name, and gives the exit code.
+int Finish(absl::string_view program, Outcome outcome);
 
 }  // namespace swiglu::cli

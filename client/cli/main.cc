@@ -5,7 +5,6 @@
 
 #include <string>
 
-#include "absl/strings/ascii.h"
 #include "client/cli/command_line.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/infer_command.h"
@@ -33,24 +32,12 @@ Outcome Run(const CommandLine& command_line) {
   return {ExitCode::kUsage, "unknown command"};
 }
 
-// One line, whatever a server or a file name put into the text.
-std::string OneLine(std::string text) {
-  for (char& c : text) {
-    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = ' ';
-  }
-  return text;
-}
-
 int Main(int argc, char** argv) {
   absl::StatusOr<CommandLine> command_line = ParseCommandLine(argc, argv);
-  Outcome outcome = command_line.ok()
-                        ? Run(*command_line)
-                        : Outcome{ExitCode::kUsage, std::string(command_line.status().message())};
-  if (fflush(stdout) != 0 && outcome.code == ExitCode::kDone) {
-    outcome = {ExitCode::kBadInput, "cannot write to stdout"};
+  if (!command_line.ok()) {
+    return Finish("swiglu", {ExitCode::kUsage, std::string(command_line.status().message())});
   }
-  if (!outcome.error.empty()) fprintf(stderr, "swiglu: %s\n", OneLine(outcome.error).c_str());
-  return static_cast<int>(outcome.code);
+  return Finish("swiglu", Run(*command_line));
 }
 
 }  // namespace

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs a build, moves the folder elsewhere, and checks that it stands on its own there: every library beside glibc's
-# comes out of it, no path of the build is left in it, nothing asks for a glibc newer than this machine's, and both programs
-# run with an empty environment.
+# comes out of it, no path of the build is left in it, nothing asks for a glibc newer than this machine's, and the
+# programs run with an empty environment.
 #
 #   check_folder.sh BUILD FOLDER       FOLDER/moved is left for the test that builds against it
 set -euo pipefail
@@ -20,7 +20,7 @@ moved=$folder/moved
 failed=0
 fail() { echo "FAILED: $*"; failed=1; }
 
-programs=("$moved/bin/swiglu-server" "$moved/bin/swiglu")
+programs=("$moved/bin/swiglu-server" "$moved/bin/swiglu" "$moved/bin/swiglu-bench")
 for program in "${programs[@]}"; do
   [ -x "$program" ] || fail "$program is not there"
 done
@@ -47,6 +47,7 @@ done
 
 env -i "$moved/bin/swiglu-server" --version
 env -i "$moved/bin/swiglu" --version
+env -i "$moved/bin/swiglu-bench" --version
 
 # The server answers its own health check, and the client gets an answer. A socket's path has to be short.
 log=$folder/server.log
@@ -64,6 +65,7 @@ until env -i "$moved/bin/swiglu-server" --health --grpc_address="unix:$socket" 2
   sleep 0.05
 done
 env -i "$moved/bin/swiglu" status --server="unix:$socket" || fail "swiglu status exits with $?"
+env -i "$moved/bin/swiglu-bench" --server="unix:$socket" --requests=10 --warm_up=0 || fail "swiglu-bench exits with $?"
 kill -TERM "$pid"
 wait "$pid" || fail "the server exits with $?"
 

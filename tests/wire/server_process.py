@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Starts and stops the two programs for the tests of this folder: a server on free ports whose log lines can be waited for,
+# Starts and stops the programs for the tests of this folder: a server on free ports whose log lines can be waited for,
 # and runs of a program to its end. Every wait ends with a line, with the process or at a deadline; nothing sleeps.
 import http.client
 import re
@@ -16,17 +16,20 @@ DEADLINE_S = 60
 # The paths of the programs, filled by main().
 SERVER = ""
 CLIENT = ""
+BENCH = ""
 
 
 def main():
-    """Takes --server=PATH and --client=PATH from the command line and runs the tests of the calling module."""
-    global SERVER, CLIENT
+    """Takes --server, --client and --bench=PATH from the command line and runs the tests of the calling module."""
+    global SERVER, CLIENT, BENCH
     rest = []
     for argument in sys.argv:
         if argument.startswith("--server="):
             SERVER = argument.partition("=")[2]
         elif argument.startswith("--client="):
             CLIENT = argument.partition("=")[2]
+        elif argument.startswith("--bench="):
+            BENCH = argument.partition("=")[2]
         else:
             rest.append(argument)
     unittest.main(argv=rest)

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sizes as the command line writes them: `64KiB`, and mixes such as `64KiB*9,4MiB*1`.
+#pragma once
+
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace swiglu::bench {
+
+// A size that requests have, and how often beside the other sizes of its mix.
+struct WeightedSize {
+  int64_t bytes = 0;
+  int64_t weight = 1;
+};
+
+// Reads a plain number of bytes or one with KiB, MiB, GiB or TiB. INVALID_ARGUMENT if it is neither
+// or beyond 2^63 - 1.
+absl::StatusOr<int64_t> ParseBytes(absl::string_view text);
+
+// `64KiB` rather than 65536, where that is exact.
+std::string FormatBytes(int64_t bytes);
+
+// Reads `SIZE[*WEIGHT][,SIZE[*WEIGHT]]...`; a weight is 1 or more, and 1 if left out.
+// INVALID_ARGUMENT naming the part that is wrong.
+absl::StatusOr<std::vector<WeightedSize>> ParseByteMix(absl::string_view text);
+
+// The inverse, without weights that are 1.
+std::string FormatByteMix(const std::vector<WeightedSize>& mix);
+
+// Draws sizes of a mix at random, the same ones for the same seed. Not thread-safe.
+class SizePicker {
+ public:
+  SizePicker(const std::vector<WeightedSize>& mix, uint32_t seed);
+
+  // The index of a size in the mix.
+  size_t Pick();
+
+ private:
+  std::minstd_rand random_;
+  std::discrete_distribution<size_t> sizes_;
+};
+
+}  // namespace swiglu::bench

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The command line of `swiglu-bench`, read strictly: what is not known is an error.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "client/bench/echo_server.h"
+#include "client/bench/load.h"
+#include "client/bench/model.h"
+#include "client/bench/pace.h"
+
+namespace swiglu::bench {
+
+enum class Action { kLoad, kServeEcho, kHelp, kVersion };
+
+enum class ClientKind { kRaw, kLibrary };
+
+// What the user asks for, complete: every default is resolved.
+struct CommandLine {
+  Action action = Action::kLoad;
+
+  // kLoad.
+  ClientKind client = ClientKind::kRaw;
+  LoadOptions load;
+  PaceOptions pace;
+  absl::Duration wait_ready;  // how long the server may take to become ready
+  std::string metrics;        // HOST:PORT of its Prometheus page, or empty
+  pid_t server_pid = 0;       // its process on this machine, or 0
+  bool json = false;
+
+  // kServeEcho.
+  EchoOptions echo;
+  const Model* echo_model = nullptr;
+  std::vector<int64_t> echo_bytes;
+};
+
+// Reads the arguments. INVALID_ARGUMENT, with one line, if they do not go together.
+absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv);
+
+// What --help prints.
+std::string HelpText();
+
+// `raw` or `library`, `poisson` or `constant`, as the command line has them.
+const char* Name(ClientKind client);
+const char* Name(Arrivals arrivals);
+
+}  // namespace swiglu::bench

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The framing is encoded once, the tensors' bytes are parts of the copy.
+#include "client/bench/echo_answer.h"
+
+#include <array>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "google/protobuf/wire_format_lite.h"
+#include "grpcpp/support/proto_buffer_reader.h"
+#include "proto/inference.pb.h"
+
+namespace swiglu::bench {
+namespace {
+
+using google::protobuf::internal::WireFormatLite;
+using inference::ModelInferResponse;
+
+// What a request of rank 1 may have beside its tensors.
+constexpr size_t kMaxEnvelopeBytes = size_t{4} << 10;
+
+// The framing and the bytes of at most three outputs.
+constexpr size_t kMaxSlices = 6;
+
+std::string Envelope(const Model& model, int64_t num_elements) {
+  ModelInferResponse response;
+  response.set_model_name(model.name.data(), model.name.size());
+  response.set_model_version("1");
+  const absl::string_view datatype = client::DatatypeName(model.dtype);
+  for (const absl::string_view name : model.outputs) {
+    auto* output = response.add_outputs();
+    output->set_name(name.data(), name.size());
+    output->set_datatype(datatype.data(), datatype.size());
+    output->add_shape(num_elements);
+  }
+  return response.SerializeAsString();
+}
+
+// What frames `tensor_bytes` bytes of an output.
+std::string Frame(size_t tensor_bytes) {
+  std::string frame;
+  google::protobuf::io::StringOutputStream stream(&frame);
+  google::protobuf::io::CodedOutputStream coded(&stream);
+  coded.WriteTag(WireFormatLite::MakeTag(ModelInferResponse::kRawOutputContentsFieldNumber,
+                                         WireFormatLite::WIRETYPE_LENGTH_DELIMITED));
+  coded.WriteVarint64(tensor_bytes);
+  coded.Trim();
+  return frame;
+}
+
+void Copy(grpc::ByteBuffer* message, uint8_t* to) {
+  grpc::ProtoBufferReader reader(message);
+  const void* bytes = nullptr;
+  int size = 0;
+  while (reader.Next(&bytes, &size)) {
+    std::memcpy(to, bytes, static_cast<size_t>(size));
+    to += size;
+  }
+}
+
+}  // namespace
+
+EchoAnswers::EchoAnswers(const Model& model, const std::vector<int64_t>& request_bytes) {
+  for (const int64_t bytes : request_bytes) {
+    const int64_t num_elements = NumElements(model, bytes);
+    Form form;
+    form.input_bytes = static_cast<size_t>(InputBytes(model, num_elements));
+    form.tensor_bytes = static_cast<size_t>(TensorBytes(model, num_elements));
+    form.pool = BufferPool::Create(form.input_bytes + kMaxEnvelopeBytes);
+    std::string framing = Envelope(model, num_elements);
+    for (size_t k = 0; k < model.outputs.size(); ++k) {
+      framing += Frame(form.tensor_bytes);
+      form.framing.emplace_back(framing);
+      framing.clear();
+    }
+    forms_.push_back(std::move(form));
+  }
+}
+
+const EchoAnswers::Form* EchoAnswers::FindForm(size_t message_bytes) const {
+  const Form* best = nullptr;
+  for (const Form& form : forms_) {
+    const bool fits =
+        form.input_bytes <= message_bytes && message_bytes - form.input_bytes <= kMaxEnvelopeBytes;
+    if (fits && (best == nullptr || form.input_bytes > best->input_bytes)) best = &form;
+  }
+  return best;
+}
+
+bool EchoAnswers::Answer(grpc::ByteBuffer* request, grpc::ByteBuffer* answer) const {
+  const Form* form = FindForm(request->Length());
+  if (form == nullptr) return false;
+  const grpc::Slice copy = form->pool->Take();
+  Copy(request, const_cast<uint8_t*>(copy.begin()));
+  request->Clear();
+  std::array<grpc::Slice, kMaxSlices> slices;
+  size_t num_slices = 0;
+  size_t offset = 0;
+  for (const grpc::Slice& framing : form->framing) {
+    slices[num_slices++] = framing;
+    slices[num_slices++] = copy.sub(offset, offset + form->tensor_bytes);
+    offset += form->tensor_bytes;
+  }
+  grpc::ByteBuffer(slices.data(), num_slices).Swap(answer);
+  return true;
+}
+
+}  // namespace swiglu::bench

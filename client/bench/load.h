@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A load: what is sent, what sends it, and what came of it. The two clients that send it are in
+// raw_load and library_load.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "client/bench/byte_mix.h"
+#include "client/bench/latency_histogram.h"
+#include "client/bench/model.h"
+#include "client/bench/pace.h"
+#include "client/bench/request_data.h"
+
+namespace swiglu::bench {
+
+struct LoadOptions {
+  std::string server;  // HOST:PORT or unix:/path
+  const Model* model = nullptr;
+  // Sizes of requests, in bytes of their inputs, each enough for an element.
+  std::vector<WeightedSize> request_bytes;
+  // Connections, 1 or more.
+  int num_connections = 8;
+  // Requests under way at once, 1 or more: always that many in a closed loop, at most that many in
+  // an open one.
+  int num_in_flight = 16;
+  // Threads of the raw client that take answers. 1 or more.
+  int num_threads = 1;
+  // Whether the raw client tells the server a request's size ahead, as the library does.
+  bool announce_size = true;
+  // Time for a request. 0: 30 s and 1 s more for every 100 MB.
+  absl::Duration timeout = absl::ZeroDuration();
+};
+
+// The time that `options` give a request of that size.
+absl::Duration RequestTimeout(const LoadOptions& options, int64_t request_bytes);
+
+// The tensors of every size of `options`, in their order.
+std::vector<RequestData> MakeRequestData(const LoadOptions& options);
+
+// What came of the requests of one size.
+struct SizeTally {
+  LatencyHistogram latency;  // of those that succeeded
+  int64_t bytes_in = 0;      // of the tensors of those
+  int64_t bytes_out = 0;
+};
+
+// What came of requests. One for each thread, merged at the end. Not thread-safe.
+class Tally {
+ public:
+  explicit Tally(size_t num_sizes) : sizes_(num_sizes) {}
+
+  // Notes the end at `done` of a request for `data`, which is the size of that index.
+  void Record(size_t size, const RequestData& data, const Turn& turn, Clock::time_point done,
+              const absl::Status& status);
+
+  void Merge(const Tally& other);
+
+  // By size, in the order of the mix.
+  const std::vector<SizeTally>& sizes() const { return sizes_; }
+  // All sizes together.
+  SizeTally Total() const;
+  // By code; only those that occurred.
+  const std::map<absl::StatusCode, int64_t>& num_errors() const { return num_errors_; }
+  int64_t NumFailed() const;
+  // One error of those that occurred, or OK.
+  const absl::Status& example() const { return example_; }
+  // When the last request ended that was noted.
+  Clock::time_point last_done() const { return last_done_; }
+
+ private:
+  std::vector<SizeTally> sizes_;
+  std::map<absl::StatusCode, int64_t> num_errors_;
+  absl::Status example_;
+  Clock::time_point last_done_;
+};
+
+// A client that is connected and ready to send. Used by one thread.
+class Load {
+ public:
+  virtual ~Load() = default;
+
+  // Starts to send at the pace of `pace`, on threads of its own. Does not block. REQUIRES: called
+  // once; `pace` lives until Finish returns.
+  virtual void Start(Pace* pace) = 0;
+
+  // Blocks until the pace and every request have ended. REQUIRES: Start, once.
+  virtual Tally Finish() = 0;
+};
+
+// The time over which what `tally` counted is spread: the window of `pace`, or what it took.
+Clock::duration MeasuredTime(const Pace& pace, const Tally& tally);
+
+}  // namespace swiglu::bench

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Ready → connect → load, with the server's use read at both ends of the window → print.
+#include "client/bench/load_command.h"
+
+#include <stdio.h>
+#include <sys/resource.h>
+
+#include <thread>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "client/bench/library_load.h"
+#include "client/bench/raw_load.h"
+#include "client/bench/report.h"
+#include "client/bench/server_usage.h"
+#include "swiglu/client.h"
+
+namespace swiglu::bench {
+namespace {
+
+using cli::ExitCode;
+using cli::Outcome;
+
+constexpr absl::Duration kReadyPollInterval = absl::Milliseconds(50);
+
+double ClientCpuSeconds() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+// Asks until the server is ready or `patience` is over.
+Outcome WaitReady(client::Client& client, absl::Duration patience) {
+  const absl::Time deadline = absl::Now() + patience;
+  Outcome outcome = cli::CheckReady(client);
+  while (outcome.code == ExitCode::kUnreachable && absl::Now() < deadline) {
+    absl::SleepFor(kReadyPollInterval);
+    outcome = cli::CheckReady(client);
+  }
+  return outcome;
+}
+
+bool HasServerUsage(const CommandLine& command) {
+  return command.server_pid > 0 || !command.metrics.empty();
+}
+
+absl::StatusOr<ServerUsage> ReadServerUsage(const CommandLine& command) {
+  if (command.server_pid > 0) return ReadProcessUsage(command.server_pid);
+  return ReadPageUsage(command.metrics);
+}
+
+// What processes have used, ours and the server's.
+struct Usage {
+  double client_cpu_seconds = 0;
+  ServerUsage server;  // empty unless the command line says where to read it
+};
+
+absl::StatusOr<Usage> ReadUsage(const CommandLine& command) {
+  Usage usage{ClientCpuSeconds(), {}};
+  if (!HasServerUsage(command)) return usage;
+  absl::StatusOr<ServerUsage> server = ReadServerUsage(command);
+  if (!server.ok()) return server.status();
+  usage.server = *server;
+  return usage;
+}
+
+absl::StatusOr<std::unique_ptr<Load>> Connect(const CommandLine& command,
+                                              const std::vector<RequestData>* data) {
+  return command.client == ClientKind::kRaw ? ConnectRawLoad(command.load, data)
+                                            : CreateLibraryLoad(command.load, data);
+}
+
+// Runs the load to its end. An error is one of reading what the server has used.
+absl::StatusOr<Report> Measure(const CommandLine& command, Load& load) {
+  Pace pace(command.pace, Clock::now());
+  load.Start(&pace);
+  std::this_thread::sleep_until(pace.begin());
+  const absl::StatusOr<Usage> before = ReadUsage(command);
+  const bool ends_by_time = pace.end() != Clock::time_point::max();
+  if (ends_by_time) std::this_thread::sleep_until(pace.end());
+  absl::StatusOr<Usage> after = ReadUsage(command);
+  Tally tally = load.Finish();
+  if (!ends_by_time) after = ReadUsage(command);
+  if (!before.ok()) return before.status();
+  if (!after.ok()) return after.status();
+
+  const Clock::duration elapsed = MeasuredTime(pace, tally);
+  Report report{command,
+                std::move(tally),
+                elapsed,
+                pace.NumNotSent(),
+                after->client_cpu_seconds - before->client_cpu_seconds,
+                absl::nullopt};
+  if (HasServerUsage(command)) {
+    report.server = after->server;
+    report.server->cpu_seconds -= before->server.cpu_seconds;
+  }
+  return report;
+}
+
+}  // namespace
+
+Outcome RunLoad(const CommandLine& command) {
+  absl::StatusOr<std::unique_ptr<client::Client>> client =
+      client::Client::Create(command.load.server, {.num_connections = 1});
+  if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
+  const Outcome readiness = WaitReady(**client, command.wait_ready);
+  if (readiness.code != ExitCode::kDone) return readiness;
+
+  const std::vector<RequestData> data = MakeRequestData(command.load);
+  absl::StatusOr<std::unique_ptr<Load>> load = Connect(command, &data);
+  if (!load.ok()) return cli::CallFailed(load.status(), **client);
+  const absl::StatusOr<Report> report = Measure(command, **load);
+  if (!report.ok()) return cli::BadInput(report.status());
+
+  command.json ? puts(FormatJson(*report).c_str()) : fputs(FormatText(*report).c_str(), stdout);
+  const bool has_success = report->tally.Total().latency.count() > 0;
+  if (report->tally.NumFailed() == 0 || has_success) return {};
+  return cli::CallFailed(report->tally.example(), **client);
+}
+
+}  // namespace swiglu::bench

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The program `swiglu-bench`: a load on a server, or the echo that a server is measured against.
+#include <grpc/grpc.h>
+#include <stdio.h>
+
+#include "client/bench/command_line.h"
+#include "client/bench/echo_command.h"
+#include "client/bench/load_command.h"
+#include "client/cli/exit_code.h"
+#include "swiglu/client.h"
+#include "version/version.h"
+
+namespace swiglu::bench {
+namespace {
+
+cli::Outcome Run(const CommandLine& command) {
+  switch (command.action) {
+    case Action::kLoad:
+      return RunLoad(command);
+    case Action::kServeEcho:
+      return ServeEcho(command);
+    case Action::kHelp:
+      fputs(HelpText().c_str(), stdout);
+      return {};
+    case Action::kVersion:
+      printf("swiglu-bench %s (%s)\n", kVersion, kCommit);
+      return {};
+  }
+  return {cli::ExitCode::kUsage, "unknown action"};
+}
+
+int Main(int argc, char** argv) {
+  const absl::StatusOr<CommandLine> command = ParseCommandLine(argc, argv);
+  if (!command.ok()) {
+    return cli::Finish("swiglu-bench",
+                       {cli::ExitCode::kUsage, std::string(command.status().message())});
+  }
+  // Keeps the library up to the end: when its last user goes it waits for pollers that sleep.
+  grpc_init();
+  return cli::Finish("swiglu-bench", Run(*command));
+}
+
+}  // namespace
+}  // namespace swiglu::bench
+
+int main(int argc, char** argv) {
+  swiglu::client::TuneProcess();
+  return swiglu::bench::Main(argc, argv);
+}

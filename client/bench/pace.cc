@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// In an open loop the thread that holds the lock waits for the next arrival; whoever comes after it
+// waits for the lock.
+#include "client/bench/pace.h"
+
+#include <thread>
+
+namespace swiglu::bench {
+namespace {
+
+using std::chrono::duration_cast;
+using std::chrono::nanoseconds;
+
+// A sleep may end that late; the rest of a wait is spent looking at the clock.
+constexpr auto kSleepSlack = std::chrono::microseconds(60);
+
+// An arrival that close before the end is sent even if its time is noticed only after the end.
+constexpr auto kEndGrace = std::chrono::milliseconds(10);
+
+// Any fixed number: runs are to be alike.
+constexpr uint32_t kSeed = 20'240'601;
+
+void WaitUntil(Clock::time_point time) {
+  if (time - Clock::now() > kSleepSlack) std::this_thread::sleep_until(time - kSleepSlack);
+  while (Clock::now() < time) {
+  }
+}
+
+}  // namespace
+
+ArrivalSchedule::ArrivalSchedule(double rate, Arrivals arrivals, uint32_t seed)
+    : rate_(rate), arrivals_(arrivals), random_(seed), gaps_(rate) {}
+
+nanoseconds ArrivalSchedule::Next() {
+  ++num_given_;
+  // A constant pace is computed from its start, so that rounding does not add up.
+  seconds_ = arrivals_ == Arrivals::kConstant ? static_cast<double>(num_given_) / rate_
+                                              : seconds_ + gaps_(random_);
+  return duration_cast<nanoseconds>(std::chrono::duration<double>(seconds_));
+}
+
+Pace::Pace(const PaceOptions& options, Clock::time_point start)
+    : options_(options),
+      start_(start),
+      begin_(start + options.warm_up),
+      end_(options.num_requests > 0 ? Clock::time_point::max() : begin_ + options.duration),
+      schedule_(options.rate > 0 ? options.rate : 1, options.arrivals, kSeed),
+      due_(start + schedule_.Next()) {}
+
+absl::optional<Turn> Pace::Next() { return is_closed_loop() ? NextClosed() : NextOpen(); }
+
+absl::optional<Turn> Pace::NextClosed() {
+  const Clock::time_point now = Clock::now();
+  if (now >= end_) return absl::nullopt;
+  if (now < begin_) return Turn{now, false};
+  if (!TakeTicket()) return absl::nullopt;
+  return Turn{now, true};
+}
+
+absl::optional<Turn> Pace::NextOpen() {
+  absl::MutexLock lock(&mu_);
+  if (due_ >= end_) return absl::nullopt;
+  WaitUntil(due_);
+  if (end_ != Clock::time_point::max() && Clock::now() > end_ + kEndGrace) return absl::nullopt;
+  const Turn turn{due_, due_ >= begin_};
+  if (turn.is_measured && !TakeTicket()) return absl::nullopt;
+  due_ = start_ + schedule_.Next();
+  return turn;
+}
+
+bool Pace::TakeTicket() {
+  if (options_.num_requests == 0) return true;
+  return num_measured_.fetch_add(1, std::memory_order_relaxed) < options_.num_requests;
+}
+
+bool Pace::Counts(const Turn& turn, Clock::time_point done) const {
+  if (is_closed_loop() && options_.num_requests == 0) return done >= begin_ && done < end_;
+  return turn.is_measured;
+}
+
+int64_t Pace::NumNotSent() {
+  absl::MutexLock lock(&mu_);
+  if (is_closed_loop() || options_.num_requests > 0) return 0;
+  int64_t num_not_sent = 0;
+  while (due_ < end_) {
+    if (due_ >= begin_) ++num_not_sent;
+    due_ = start_ + schedule_.Next();
+  }
+  return num_not_sent;
+}
+
+}  // namespace swiglu::bench

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// When requests start and which of them count: the clock of a load, apart from how it is sent.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <random>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/optional.h"
+
+namespace swiglu::bench {
+
+using Clock = std::chrono::steady_clock;
+
+enum class Arrivals { kPoisson, kConstant };
+
+// The times of an open loop's requests, from its start: the same ones for the same seed. Not
+// thread-safe.
+class ArrivalSchedule {
+ public:
+  // REQUIRES: `rate`, in requests per second, is above 0.
+  ArrivalSchedule(double rate, Arrivals arrivals, uint32_t seed);
+
+  // The next request's time; never before the one before it.
+  std::chrono::nanoseconds Next();
+
+ private:
+  const double rate_;
+  const Arrivals arrivals_;
+  std::mt19937_64 random_;
+  std::exponential_distribution<double> gaps_;
+  int64_t num_given_ = 0;
+  double seconds_ = 0;
+};
+
+struct PaceOptions {
+  // Requests of this first time do not count. 0 or more.
+  Clock::duration warm_up = std::chrono::seconds(1);
+  // Then requests count for this time. Not used where num_requests is above 0.
+  Clock::duration duration = std::chrono::seconds(5);
+  // Ends after that many that count. 0: by time.
+  int64_t num_requests = 0;
+  // Requests per second of an open loop. 0: a closed loop, in which a request starts when another
+  // has ended.
+  double rate = 0;
+  Arrivals arrivals = Arrivals::kPoisson;
+};
+
+// A request's turn.
+struct Turn {
+  // When it should start. In an open loop latency counts from here, however late it starts.
+  Clock::time_point intended;
+  // Whether it comes after the warm-up, and is one of the number asked for.
+  bool is_measured = false;
+};
+
+// Gives out turns to any number of threads. Thread-safe.
+class Pace {
+ public:
+  // The load begins at `start`.
+  Pace(const PaceOptions& options, Clock::time_point start);
+
+  // The next turn, in an open loop when its time has come: blocks till then. None when the load is
+  // over.
+  absl::optional<Turn> Next();
+
+  // Whether a request of that turn that ended at `done` counts. In a closed loop by time those do
+  // that end inside the window; else those that should have started there.
+  bool Counts(const Turn& turn, Clock::time_point done) const;
+
+  // Requests of an open loop whose time came before the end and that nobody took. Ends the load:
+  // call it once, at the end.
+  int64_t NumNotSent();
+
+  bool is_closed_loop() const { return options_.rate == 0; }
+
+  // The window in which requests count. The end is `max()` where it is a number that ends the load.
+  Clock::time_point begin() const { return begin_; }
+  Clock::time_point end() const { return end_; }
+
+ private:
+  absl::optional<Turn> NextClosed();
+  absl::optional<Turn> NextOpen();
+  bool TakeTicket();
+
+  const PaceOptions options_;
+  const Clock::time_point start_;
+  const Clock::time_point begin_;
+  const Clock::time_point end_;
+  std::atomic<int64_t> num_measured_{0};
+
+  absl::Mutex mu_;
+  ArrivalSchedule schedule_ ABSL_GUARDED_BY(mu_);
+  Clock::time_point due_ ABSL_GUARDED_BY(mu_);  // the next arrival of an open loop
+};
+
+}  // namespace swiglu::bench

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Slots, each of which has one request under way at a time: in a closed loop the end of one starts
+// the next, in an open one a thread of its own takes a free slot for every turn.
+#include "client/bench/raw_load.h"
+
+#include <chrono>
+#include <deque>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/optional.h"
+#include "client/connection_pool.h"
+#include "grpcpp/client_context.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/generic/generic_stub.h"
+#include "grpcpp/security/credentials.h"
+
+namespace swiglu::bench {
+namespace {
+
+constexpr char kModelInfer[] = "/inference.GRPCInferenceService/ModelInfer";
+constexpr char kRequestBytesKey[] = "swiglu-request-bytes";
+
+constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
+
+// No honest answer has more beside its tensors.
+constexpr size_t kMaxAnswerOverhead = size_t{64} << 10;
+
+// gRPC may give slices back after the load has ended, so this counter never goes.
+client::Loan& ProcessLoan() {
+  static auto& loan = *new client::Loan();
+  return loan;
+}
+
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+  grpc::ChannelArguments args;
+  args.SetMaxSendMessageSize(-1);
+  args.SetMaxReceiveMessageSize(-1);
+  args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  args.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  args.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
+  const bool is_unix = absl::StartsWith(address, "unix:");
+  return grpc::CreateCustomChannel(is_unix ? address : absl::StrCat("dns:///", address),
+                                   grpc::InsecureChannelCredentials(), args);
+}
+
+absl::Status ToStatus(const grpc::Status& status) {
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+// A request of one size, ready to send.
+struct EncodedRequest {
+  grpc::ByteBuffer message;
+  std::string size_text;
+  absl::Duration timeout;
+};
+
+// One thread that takes answers, with its queue and what it counts.
+struct Worker {
+  explicit Worker(size_t num_sizes) : tally(num_sizes) {}
+
+  // Framing and counters of its own, over tensors that all workers share.
+  std::vector<EncodedRequest> requests;
+  grpc::CompletionQueue queue;
+  Tally tally;
+  std::thread thread;
+};
+
+// Room for one request at a time, on one connection and one worker.
+struct Slot {
+  Slot(Worker* its_worker, grpc::GenericStub* its_stub, SizePicker its_sizes)
+      : worker(its_worker), stub(its_stub), sizes(std::move(its_sizes)) {}
+
+  Worker* const worker;
+  grpc::GenericStub* const stub;
+  SizePicker sizes;
+
+  // Of the request under way.
+  Turn turn;
+  size_t size = 0;
+  absl::optional<grpc::ClientContext> context;
+  std::unique_ptr<grpc::GenericClientAsyncResponseReader> call;
+  grpc::ByteBuffer answer;
+  grpc::Status status;
+};
+
+class RawLoad final : public Load {
+ public:
+  RawLoad(const LoadOptions& options, const std::vector<RequestData>* data)
+      : options_(options), data_(*data) {}
+
+  absl::Status Connect() {
+    for (int i = 0; i < options_.num_connections; ++i) {
+      channels_.push_back(MakeChannel(options_.server));
+      stubs_.push_back(std::make_unique<grpc::GenericStub>(channels_.back()));
+      channels_.back()->GetState(/*try_to_connect=*/true);
+    }
+    const auto deadline = absl::ToChronoTime(absl::Now() + kConnectTimeout);
+    for (const auto& channel : channels_) {
+      if (!channel->WaitForConnected(deadline)) {
+        return absl::UnavailableError(absl::StrCat("no connection to ", options_.server));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  void Start(Pace* pace) override {
+    pace_ = pace;
+    for (int i = 0; i < options_.num_threads; ++i) workers_.push_back(MakeWorker());
+    for (int i = 0; i < options_.num_in_flight; ++i) {
+      const int connection = i % options_.num_connections;
+      slots_.emplace_back(workers_[connection % options_.num_threads].get(),
+                          stubs_[connection].get(),
+                          SizePicker(options_.request_bytes, static_cast<uint32_t>(i)));
+      free_slots_.push_back(&slots_.back());
+    }
+    for (auto& worker : workers_) {
+      worker->thread = std::thread([this, w = worker.get()] { TakeAnswers(*w); });
+    }
+    starter_ = std::thread([this] { StartRequests(); });
+  }
+
+  Tally Finish() override {
+    starter_.join();
+    {
+      absl::MutexLock lock(&mu_);
+      mu_.Await(absl::Condition(this, &RawLoad::AllAreFree));
+    }
+    Tally tally(data_.size());
+    for (auto& worker : workers_) {
+      worker->queue.Shutdown();
+      worker->thread.join();
+      tally.Merge(worker->tally);
+    }
+    return tally;
+  }
+
+ private:
+  std::unique_ptr<Worker> MakeWorker() const {
+    auto worker = std::make_unique<Worker>(data_.size());
+    for (const RequestData& data : data_) {
+      const client::OutgoingMessage message =
+          client::EncodeInferRequest(data.ToInference(), &ProcessLoan());
+      worker->requests.push_back({{message.slices.data(), message.slices.size()},
+                                  absl::StrCat(message.size_bytes),
+                                  RequestTimeout(options_, message.size_bytes)});
+    }
+    return worker;
+  }
+
+  // Gives every free slot its turn, as long as there are turns; in a closed loop each slot once, as
+  // they go on by themselves.
+  void StartRequests() {
+    for (int i = 0; !pace_->is_closed_loop() || i < options_.num_in_flight; ++i) {
+      Slot* const slot = TakeFreeSlot();
+      const absl::optional<Turn> turn = pace_->Next();
+      if (!turn) return GiveBack(slot);
+      Send(*slot, *turn);
+    }
+  }
+
+  void Send(Slot& slot, const Turn& turn) {
+    slot.turn = turn;
+    slot.size = slot.sizes.Pick();
+    const EncodedRequest& request = slot.worker->requests[slot.size];
+    slot.context.emplace();
+    slot.context->set_deadline(absl::ToChronoTime(absl::Now() + request.timeout));
+    if (options_.announce_size) slot.context->AddMetadata(kRequestBytesKey, request.size_text);
+    slot.call = slot.stub->PrepareUnaryCall(&*slot.context, kModelInfer, request.message,
+                                            &slot.worker->queue);
+    slot.call->StartCall();
+    slot.call->Finish(&slot.answer, &slot.status, &slot);
+  }
+
+  void TakeAnswers(Worker& worker) {
+    void* tag = nullptr;
+    bool ok = false;
+    while (worker.queue.Next(&tag, &ok)) {
+      Slot& slot = *static_cast<Slot*>(tag);
+      Count(slot);
+      Clear(slot);
+      absl::optional<Turn> turn;
+      if (pace_->is_closed_loop()) turn = pace_->Next();
+      turn ? Send(slot, *turn) : GiveBack(&slot);
+    }
+  }
+
+  void Count(const Slot& slot) {
+    const Clock::time_point done = Clock::now();
+    if (!pace_->Counts(slot.turn, done)) return;
+    const RequestData& data = data_[slot.size];
+    slot.worker->tally.Record(slot.size, data, slot.turn, done, CheckAnswer(slot, data));
+  }
+
+  static absl::Status CheckAnswer(const Slot& slot, const RequestData& data) {
+    if (!slot.status.ok()) return ToStatus(slot.status);
+    const auto expected = static_cast<size_t>(data.output_bytes());
+    const size_t size = slot.answer.Length();
+    if (size >= expected && size <= expected + kMaxAnswerOverhead) return absl::OkStatus();
+    return absl::InternalError(
+        absl::StrCat("the answer has ", size, " bytes; its tensors need ", expected));
+  }
+
+  static void Clear(Slot& slot) {
+    slot.call.reset();
+    slot.context.reset();
+    slot.answer.Clear();
+    slot.status = grpc::Status();
+  }
+
+  Slot* TakeFreeSlot() {
+    absl::MutexLock lock(&mu_);
+    mu_.Await(absl::Condition(this, &RawLoad::OneIsFree));
+    Slot* slot = free_slots_.front();
+    free_slots_.pop_front();
+    return slot;
+  }
+
+  void GiveBack(Slot* slot) {
+    absl::MutexLock lock(&mu_);
+    free_slots_.push_back(slot);
+  }
+
+  bool OneIsFree() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !free_slots_.empty(); }
+  bool AllAreFree() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return free_slots_.size() == slots_.size();
+  }
+
+  const LoadOptions options_;
+  const std::vector<RequestData>& data_;
+  Pace* pace_ = nullptr;
+  std::vector<std::shared_ptr<grpc::Channel>> channels_;
+  std::vector<std::unique_ptr<grpc::GenericStub>> stubs_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::deque<Slot> slots_;
+  std::thread starter_;
+
+  absl::Mutex mu_;
+  std::deque<Slot*> free_slots_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Load>> ConnectRawLoad(const LoadOptions& options,
+                                                     const std::vector<RequestData>* data) {
+  auto load = std::make_unique<RawLoad>(options, data);
+  const absl::Status status = load->Connect();
+  if (!status.ok()) return status;
+  return load;
+}
+
+}  // namespace swiglu::bench

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Rates, percentiles and ratios from what was counted.
+#include "client/bench/report.h"
+
+#include <chrono>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "nlohmann/json.hpp"
+#include "version/version.h"
+
+namespace swiglu::bench {
+namespace {
+
+using nlohmann::ordered_json;
+
+double Seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
+
+double Gb(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
+
+double Ratio(double amount, double of) { return of > 0 ? amount / of : 0; }
+
+double Ms(std::chrono::nanoseconds time) { return Seconds(time) * 1e3; }
+
+std::vector<std::pair<const char*, double>> LatenciesMs(const LatencyHistogram& latency) {
+  return {{"p50", Ms(latency.Percentile(0.5))},  {"p90", Ms(latency.Percentile(0.9))},
+          {"p99", Ms(latency.Percentile(0.99))}, {"p99.9", Ms(latency.Percentile(0.999))},
+          {"mean", Ms(latency.Mean())},          {"max", Ms(latency.max())}};
+}
+
+std::string FormatLatency(const LatencyHistogram& latency) {
+  std::string text;
+  for (const auto& [name, ms] : LatenciesMs(latency)) {
+    absl::StrAppendFormat(&text, "%s%s %.3f", text.empty() ? "" : "  ", name, ms);
+  }
+  return text + " ms";
+}
+
+std::string FormatErrors(const Tally& tally) {
+  if (tally.NumFailed() == 0) return "none";
+  std::string text;
+  for (const auto& [code, count] : tally.num_errors()) {
+    absl::StrAppend(&text, absl::StatusCodeToString(code), " ", count, "  ");
+  }
+  return absl::StrCat(text, "as in '", tally.example().message(), "'");
+}
+
+std::string FormatLoop(const CommandLine& command) {
+  if (command.pace.rate == 0) {
+    return absl::StrCat("closed loop, ", command.load.num_in_flight, " in flight");
+  }
+  return absl::StrCat("open loop, ", command.pace.rate, "/s ", Name(command.pace.arrivals),
+                      ", at most ", command.load.num_in_flight, " in flight");
+}
+
+double CpuSecondsPerGb(const Report& report, const SizeTally& total) {
+  return Ratio(report.server->cpu_seconds, Gb(total.bytes_in + total.bytes_out));
+}
+
+ordered_json Configuration(const CommandLine& command) {
+  ordered_json json;
+  json["server"] = command.load.server;
+  json["model"] = std::string(command.load.model->name);
+  json["request_bytes"] = FormatByteMix(command.load.request_bytes);
+  json["client"] = Name(command.client);
+  json["connections"] = command.load.num_connections;
+  json["in_flight"] = command.load.num_in_flight;
+  json["threads"] = command.load.num_threads;
+  json["rate"] = command.pace.rate;
+  json["arrivals"] = Name(command.pace.arrivals);
+  json["warm_up_seconds"] = Seconds(command.pace.warm_up);
+  json["duration_seconds"] = Seconds(command.pace.duration);
+  json["requests"] = command.pace.num_requests;
+  json["timeout_seconds"] = absl::ToDoubleSeconds(command.load.timeout);
+  json["announce_size"] = command.load.announce_size;
+  json["version"] = absl::StrCat(kVersion, " (", kCommit, ")");
+  return json;
+}
+
+ordered_json LatencyMs(const LatencyHistogram& latency) {
+  ordered_json json;
+  for (const auto& [name, ms] : LatenciesMs(latency)) json[name] = ms;
+  return json;
+}
+
+ordered_json Sizes(const Report& report) {
+  ordered_json sizes = ordered_json::array();
+  for (size_t k = 0; k < report.tally.sizes().size(); ++k) {
+    const SizeTally& size = report.tally.sizes()[k];
+    sizes.push_back({{"request_bytes", report.command.load.request_bytes[k].bytes},
+                     {"requests", size.latency.count()},
+                     {"latency_ms", LatencyMs(size.latency)}});
+  }
+  return sizes;
+}
+
+ordered_json Server(const Report& report, const SizeTally& total) {
+  ordered_json json;
+  json["cpu_seconds"] = report.server->cpu_seconds;
+  json["cpu_seconds_per_gb"] = CpuSecondsPerGb(report, total);
+  json["resident_bytes"] = report.server->resident_bytes;
+  if (report.server->resident_high_water_bytes > 0) {
+    json["resident_high_water_bytes"] = report.server->resident_high_water_bytes;
+  }
+  return json;
+}
+
+}  // namespace
+
+std::string FormatText(const Report& report) {
+  const LoadOptions& load = report.command.load;
+  const SizeTally total = report.tally.Total();
+  const double seconds = Seconds(report.elapsed);
+  std::string text;
+  absl::StrAppendFormat(&text, "%s of %s, %s client, %s, connections %d\n", load.model->name,
+                        FormatByteMix(load.request_bytes), Name(report.command.client),
+                        FormatLoop(report.command), load.num_connections);
+  absl::StrAppendFormat(&text, "requests  %d in %.3f s: %.2f/s\n", total.latency.count(), seconds,
+                        Ratio(static_cast<double>(total.latency.count()), seconds));
+  absl::StrAppendFormat(&text, "moved     %.3f GB/s in, %.3f GB/s out\n",
+                        Ratio(Gb(total.bytes_in), seconds), Ratio(Gb(total.bytes_out), seconds));
+  absl::StrAppendFormat(&text, "latency   %s\n", FormatLatency(total.latency));
+  for (size_t k = 0; load.request_bytes.size() > 1 && k < load.request_bytes.size(); ++k) {
+    absl::StrAppendFormat(&text, "  %-7s %s\n", FormatBytes(load.request_bytes[k].bytes),
+                          FormatLatency(report.tally.sizes()[k].latency));
+  }
+  absl::StrAppendFormat(&text, "errors    %s\n", FormatErrors(report.tally));
+  if (report.command.pace.rate > 0) {
+    absl::StrAppendFormat(&text, "not sent  %d\n", report.num_not_sent);
+  }
+  absl::StrAppendFormat(&text, "client    %.2f cores\n", Ratio(report.client_cpu_seconds, seconds));
+  if (report.server) {
+    absl::StrAppendFormat(
+        &text, "server    %.2f cores, %.3f CPU seconds per GB, %.0f MB resident\n",
+        Ratio(report.server->cpu_seconds, seconds), CpuSecondsPerGb(report, total),
+        static_cast<double>(report.server->resident_bytes) / 1e6);
+  }
+  return text;
+}
+
+std::string FormatJson(const Report& report) {
+  const SizeTally total = report.tally.Total();
+  const double seconds = Seconds(report.elapsed);
+  ordered_json json;
+  json["configuration"] = Configuration(report.command);
+  json["elapsed_seconds"] = seconds;
+  json["requests"] = total.latency.count();
+  json["requests_per_s"] = Ratio(static_cast<double>(total.latency.count()), seconds);
+  json["gb_per_s_in"] = Ratio(Gb(total.bytes_in), seconds);
+  json["gb_per_s_out"] = Ratio(Gb(total.bytes_out), seconds);
+  json["latency_ms"] = LatencyMs(total.latency);
+  json["sizes"] = Sizes(report);
+  json["errors"] = ordered_json::object();
+  for (const auto& [code, count] : report.tally.num_errors()) {
+    json["errors"][absl::StatusCodeToString(code)] = count;
+  }
+  json["error_example"] = std::string(report.tally.example().message());
+  json["not_sent"] = report.num_not_sent;
+  json["client_cpu_seconds"] = report.client_cpu_seconds;
+  if (report.server) json["server"] = Server(report, total);
+  return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+}  // namespace swiglu::bench

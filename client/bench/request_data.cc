@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Random bits with the exponent set, one block of them repeated.
+#include "client/bench/request_data.h"
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+#include <vector>
+
+namespace swiglu::bench {
+namespace {
+
+// A prime number of words, so that tensors of round sizes do not begin with the same ones.
+constexpr size_t kBlockWords = 131'071;
+constexpr size_t kBlockBytes = kBlockWords * sizeof(uint64_t);
+
+// What of 64 random bits is kept and what is set: signs and mantissas, and an exponent of -1.
+struct Pattern {
+  uint64_t kept;
+  uint64_t set;
+};
+
+Pattern PatternOf(client::Dtype dtype) {
+  switch (dtype) {
+    case client::Dtype::kFp16:
+      return {0x83ff83ff83ff83ff, 0x3800380038003800};
+    case client::Dtype::kBf16:
+      return {0x807f807f807f807f, 0x3f003f003f003f00};
+    case client::Dtype::kFp32:
+      return {0x807fffff807fffff, 0x3f0000003f000000};
+  }
+  return {};
+}
+
+std::vector<uint64_t> RandomBlock(client::Dtype dtype) {
+  std::mt19937_64 random;
+  const Pattern pattern = PatternOf(dtype);
+  std::vector<uint64_t> block(kBlockWords);
+  for (uint64_t& word : block) word = (random() & pattern.kept) | pattern.set;
+  return block;
+}
+
+}  // namespace
+
+RequestData::RequestData(const Model* model, int64_t num_elements)
+    : model_(model),
+      num_elements_(num_elements),
+      bytes_(std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(input_bytes()))) {
+  const std::vector<uint64_t> block = RandomBlock(model->dtype);
+  const auto size = static_cast<size_t>(input_bytes());
+  for (size_t done = 0; done < size; done += kBlockBytes) {
+    std::memcpy(bytes_.get() + done, block.data(), std::min(kBlockBytes, size - done));
+  }
+}
+
+absl::Span<const std::byte> RequestData::input(size_t k) const {
+  const auto size = static_cast<size_t>(TensorBytes(*model_, num_elements_));
+  return {bytes_.get() + k * size, size};
+}
+
+client::Inference RequestData::ToInference() const {
+  client::Inference inference{.model = model_->name,
+                              .dtype = model_->dtype,
+                              .shape = {num_elements_},
+                              .inputs = {},
+                              .outputs = {}};
+  for (size_t k = 0; k < model_->inputs.size(); ++k) {
+    inference.inputs.push_back({model_->inputs[k], input(k)});
+  }
+  return inference;
+}
+
+}  // namespace swiglu::bench

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the command line of swiglu-bench takes, and the sentences about what it does not.
+#include "client/bench/command_line.h"
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace swiglu::bench {
+namespace {
+
+using ::testing::HasSubstr;
+
+absl::StatusOr<CommandLine> Parse(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "swiglu-bench");
+  return ParseCommandLine(static_cast<int>(arguments.size()), arguments.data());
+}
+
+TEST(CommandLineTest, HasDefaults) {
+  const CommandLine command = Parse({}).value();
+  EXPECT_EQ(command.action, Action::kLoad);
+  EXPECT_EQ(command.client, ClientKind::kRaw);
+  EXPECT_EQ(command.load.server, "127.0.0.1:8001");
+  EXPECT_EQ(command.load.model->name, "swiglu_forward_fp16");
+  EXPECT_EQ(FormatByteMix(command.load.request_bytes), "64KiB");
+  EXPECT_EQ(command.load.num_connections, 8);
+  EXPECT_EQ(command.load.num_in_flight, 16);
+  EXPECT_GE(command.load.num_threads, 1);
+  EXPECT_TRUE(command.load.announce_size);
+  EXPECT_EQ(command.pace.rate, 0);
+  EXPECT_EQ(command.pace.duration, std::chrono::seconds(5));
+  EXPECT_EQ(command.pace.warm_up, std::chrono::seconds(1));
+  EXPECT_FALSE(command.json);
+}
+
+TEST(CommandLineTest, TakesValuesInBothForms) {
+  const CommandLine command =
+      Parse({"--server", "unix:/tmp/s", "--rate=2.5", "--arrivals=constant", "--json",
+             "--announce_size=false", "--request_bytes=1KiB*3,2KiB", "--duration=250ms"})
+          .value();
+  EXPECT_EQ(command.load.server, "unix:/tmp/s");
+  EXPECT_EQ(command.pace.rate, 2.5);
+  EXPECT_EQ(command.pace.arrivals, Arrivals::kConstant);
+  EXPECT_TRUE(command.json);
+  EXPECT_FALSE(command.load.announce_size);
+  EXPECT_EQ(command.load.request_bytes.size(), 2u);
+  EXPECT_EQ(command.pace.duration, std::chrono::milliseconds(250));
+}
+
+TEST(CommandLineTest, HasNoMoreConnectionsOrThreadsThanRequestsInFlight) {
+  const CommandLine command = Parse({"--in_flight=2", "--threads=16"}).value();
+  EXPECT_EQ(command.load.num_connections, 2);
+  EXPECT_EQ(command.load.num_threads, 2);
+  // But the library may send a request over several.
+  EXPECT_EQ(Parse({"--in_flight=2", "--client=library"})->load.num_connections, 8);
+}
+
+TEST(CommandLineTest, OpenLoopIsBoundByItsOwnLimit) {
+  const CommandLine command = Parse({"--rate=10", "--in_flight=2", "--max_outstanding=99"}).value();
+  EXPECT_EQ(command.load.num_in_flight, 99);
+}
+
+TEST(CommandLineTest, ServesTheEcho) {
+  const CommandLine command =
+      Parse({"--serve_echo=127.0.0.1:0", "--echo_threads=2", "--echo_queues=shared",
+             "--echo_model=swiglu_backward_bf16", "--echo_bytes=1KiB,4MiB"})
+          .value();
+  EXPECT_EQ(command.action, Action::kServeEcho);
+  EXPECT_EQ(command.echo.address, "127.0.0.1:0");
+  EXPECT_EQ(command.echo.num_threads, 2);
+  EXPECT_EQ(command.echo.queues, EchoQueues::kShared);
+  EXPECT_EQ(command.echo_model->name, "swiglu_backward_bf16");
+  EXPECT_THAT(command.echo_bytes, ::testing::ElementsAre(1024, 4194304));
+}
+
+TEST(CommandLineTest, HelpAndVersionEndTheWalk) {
+  EXPECT_EQ(Parse({"--help", "--bogus"})->action, Action::kHelp);
+  EXPECT_EQ(Parse({"--version"})->action, Action::kVersion);
+  EXPECT_THAT(HelpText(), HasSubstr("  --request_bytes=64KiB\n"));
+}
+
+TEST(CommandLineTest, SaysWhatIsWrong) {
+  const std::vector<std::pair<std::vector<const char*>, std::string>> cases = {
+      {{"load"}, "unexpected argument 'load'"},
+      {{"--bogus"}, "unknown flag '--bogus'"},
+      {{"--rate"}, "--rate needs a value"},
+      {{"--server=nowhere"}, "--server takes HOST:PORT or unix:/path, not 'nowhere'"},
+      {{"--model=gelu"}, "--model takes one of the server's six models, not 'gelu'"},
+      {{"--client=fast"}, "--client takes raw or library, not 'fast'"},
+      {{"--request_bytes=64KiB*0"},
+       "--request_bytes takes SIZE[*WEIGHT][,SIZE[*WEIGHT]]..., not '64KiB*0'"},
+      {{"--connections=0"}, "--connections takes 1 to 65536, not '0'"},
+      {{"--rate=-1"}, "--rate takes 0 to 1000000, not '-1'"},
+      {{"--duration=0"}, "--duration takes a time above 0, such as 5s or 500ms, not '0'"},
+      {{"--json=perhaps"}, "--json takes true or false, not 'perhaps'"},
+      {{"--metrics=unix:/x"}, "--metrics takes HOST:PORT, not 'unix:/x'"},
+      {{"--echo_bytes=1KiB*2"}, "--echo_bytes takes SIZE[,SIZE]..., not '1KiB*2'"},
+      {{"--request_bytes=3"}, "a request of 3 bytes has no element of 'swiglu_forward_fp16'"},
+      {{"--serve_echo=h:1", "--echo_bytes=3"},
+       "a request of 3 bytes has no element of 'swiglu_forward_fp16'"},
+      {{"--request_bytes=2GiB"},
+       "a request of 2GiB does not fit into a message: it takes --client=library"}};
+  for (const auto& [arguments, sentence] : cases) {
+    const absl::Status status = Parse(arguments).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << sentence;
+    EXPECT_EQ(status.message(), absl::StrCat(sentence, "; see swiglu-bench --help"));
+  }
+  EXPECT_TRUE(Parse({"--request_bytes=2GiB", "--client=library"}).ok());
+}
+
+}  // namespace
+}  // namespace swiglu::bench

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The data that a load sends, and the sums of what came of it.
+#include "client/bench/load.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "gtest/gtest.h"
+
+namespace swiglu::bench {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+const Model& Forward() { return *FindModel("swiglu_forward_fp16"); }
+
+TEST(ModelTest, HasTheSixOfTheServerAndRoundsElementsDown) {
+  EXPECT_EQ(AllModels().size(), 6u);
+  EXPECT_EQ(FindModel("swiglu_forward_fp64"), nullptr);
+  EXPECT_EQ(NumElements(Forward(), 65536), 16384);
+  EXPECT_EQ(NumElements(*FindModel("swiglu_backward_fp32"), 65536), 5461);
+  EXPECT_EQ(InputBytes(*FindModel("swiglu_backward_fp32"), 5461), 65532);
+  EXPECT_EQ(OutputBytes(Forward(), 16384), 32768);
+}
+
+TEST(RequestDataTest, HasFiniteDistinctTensors) {
+  const Model& model = *FindModel("swiglu_forward_fp32");
+  constexpr size_t kNum = size_t{1} << 20;
+  const RequestData data(&model, kNum);
+  std::vector<float> values(kNum);
+  std::memcpy(values.data(), data.input(0).data(), kNum * sizeof(float));
+  for (const float value : values) {
+    EXPECT_GE(std::abs(value), 0.5f);
+    EXPECT_LT(std::abs(value), 1.0f);
+  }
+  EXPECT_NE(std::memcmp(data.input(0).data(), data.input(1).data(), 4096), 0);
+}
+
+TEST(RequestTimeoutTest, GrowsWithTheRequestUnlessItIsGiven) {
+  LoadOptions options;
+  EXPECT_EQ(RequestTimeout(options, 100'000'000), absl::Seconds(31));
+  options.timeout = absl::Seconds(7);
+  EXPECT_EQ(RequestTimeout(options, 100'000'000), absl::Seconds(7));
+}
+
+TEST(TallyTest, CountsLatencyFromTheIntendedTime) {
+  const RequestData data(&Forward(), 16);
+  const Clock::time_point start = Clock::now();
+  Tally tally(1);
+  tally.Record(0, data, {start, true}, start + seconds(3), absl::OkStatus());
+  EXPECT_EQ(tally.Total().latency.max(), seconds(3));
+  EXPECT_EQ(tally.Total().bytes_in, 64);
+  EXPECT_EQ(tally.Total().bytes_out, 32);
+  EXPECT_EQ(tally.last_done(), start + seconds(3));
+}
+
+TEST(TallyTest, CountsErrorsByCodeAndWithoutLatency) {
+  const RequestData data(&Forward(), 16);
+  const Clock::time_point now = Clock::now();
+  Tally tally(1), other(1);
+  tally.Record(0, data, {now, true}, now, absl::UnavailableError("queue is full"));
+  other.Record(0, data, {now, true}, now, absl::UnavailableError("queue is full"));
+  other.Record(0, data, {now, true}, now, absl::NotFoundError("unknown model"));
+  tally.Merge(other);
+  EXPECT_EQ(tally.NumFailed(), 3);
+  EXPECT_EQ(tally.num_errors().at(absl::StatusCode::kUnavailable), 2);
+  EXPECT_EQ(tally.num_errors().at(absl::StatusCode::kNotFound), 1);
+  EXPECT_EQ(tally.example(), absl::UnavailableError("queue is full"));
+  EXPECT_EQ(tally.Total().latency.count(), 0);
+}
+
+TEST(TallyTest, MergesEachSize) {
+  const RequestData data(&Forward(), 16);
+  const Clock::time_point now = Clock::now();
+  Tally tally(2), other(2);
+  tally.Record(0, data, {now, true}, now + milliseconds(1), absl::OkStatus());
+  other.Record(1, data, {now, true}, now + milliseconds(2), absl::OkStatus());
+  tally.Merge(other);
+  EXPECT_EQ(tally.sizes()[0].latency.max(), milliseconds(1));
+  EXPECT_EQ(tally.sizes()[1].latency.max(), milliseconds(2));
+  EXPECT_EQ(tally.Total().latency.count(), 2);
+  EXPECT_EQ(tally.last_done(), now + milliseconds(2));
+}
+
+TEST(MeasuredTimeTest, IsTheWindowOrWhatItTook) {
+  const RequestData data(&Forward(), 16);
+  const Clock::time_point start = Clock::now();
+  Tally tally(1);
+  tally.Record(0, data, {start, true}, start + seconds(4), absl::OkStatus());
+  const Pace longer({.warm_up = seconds(1), .duration = seconds(5)}, start);
+  EXPECT_EQ(MeasuredTime(longer, tally), seconds(5));
+  const Pace shorter({.warm_up = seconds(1), .duration = seconds(2)}, start);
+  EXPECT_EQ(MeasuredTime(shorter, tally), seconds(3));
+  const Pace by_number({.warm_up = seconds(1), .num_requests = 1}, start);
+  EXPECT_EQ(MeasuredTime(by_number, tally), seconds(3));
+}
+
+}  // namespace
+}  // namespace swiglu::bench

@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# swiglu-bench as a program: its loads on the bare echo and on the server, what it prints, and how it ends.
+import json
+import signal
+import socket
+import subprocess
+import tempfile
+import unittest
+
+import server_process
+from server_process import DEADLINE_S, Server
+
+MODELS = [f"swiglu_{op}_{dtype}" for op in ("forward", "backward") for dtype in ("fp16", "bf16", "fp32")]
+NO_SERVER = "127.0.0.1:1"
+
+
+def bench(*flags):
+    """Runs swiglu-bench to its end."""
+    return server_process.run(server_process.BENCH, *flags)
+
+
+def free_address():
+    """Returns an address of the loopback that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+class Echo:
+    """A running bare echo. As a context manager it ends with the block."""
+
+    def __init__(self, *flags, address="127.0.0.1:0"):
+        self.process = subprocess.Popen([server_process.BENCH, f"--serve_echo={address}", *flags],
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        self.address = self.process.stdout.readline().rpartition(" ")[2].strip()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class BenchTest(unittest.TestCase):
+    def load(self, address, *flags):
+        """Runs a load that must succeed without an error and returns its JSON."""
+        result = bench(f"--server={address}", "--json", *flags)
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        parsed = json.loads(result.stdout)
+        self.assertEqual((parsed["errors"], parsed["error_example"]), ({}, ""))
+        return parsed
+
+
+class EchoTest(BenchTest):
+    def test_both_clients_in_both_loops_get_every_answer(self):
+        with Echo("--echo_threads=2") as echo:
+            for client in ("raw", "library"):
+                for loop in (("--in_flight=8",), ("--rate=2000",)):
+                    with self.subTest(client=client, loop=loop):
+                        result = self.load(echo.address, f"--client={client}", *loop, "--requests=300", "--warm_up=0")
+                        self.assertEqual(result["requests"], 300)
+                        self.assertEqual(result["not_sent"], 0)
+
+    def test_result_has_the_configuration_and_every_number(self):
+        with Echo() as echo:
+            result = self.load(echo.address, "--requests=200", "--warm_up=0", "--in_flight=4",
+                               f"--server_pid={echo.process.pid}")
+        configuration = result["configuration"]
+        self.assertEqual(configuration["server"], echo.address)
+        self.assertEqual(configuration["model"], "swiglu_forward_fp16")
+        self.assertEqual(configuration["request_bytes"], "64KiB")
+        self.assertEqual((configuration["in_flight"], configuration["connections"]), (4, 4))
+        elapsed = result["elapsed_seconds"]
+        self.assertAlmostEqual(result["requests_per_s"], 200 / elapsed)
+        self.assertAlmostEqual(result["gb_per_s_in"], 200 * 65536 / 1e9 / elapsed)
+        self.assertAlmostEqual(result["gb_per_s_out"], 200 * 32768 / 1e9 / elapsed)
+        latency = result["latency_ms"]
+        self.assertEqual(list(latency), ["p50", "p90", "p99", "p99.9", "mean", "max"])
+        self.assertTrue(0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["p99.9"] <= latency["max"])
+        self.assertLessEqual(latency["max"], elapsed * 1e3)
+        self.assertGreater(result["client_cpu_seconds"], 0)
+        server = result["server"]
+        self.assertAlmostEqual(server["cpu_seconds_per_gb"], server["cpu_seconds"] / (200 * 98304 / 1e9))
+        self.assertGreaterEqual(server["resident_high_water_bytes"], server["resident_bytes"])
+
+    def test_load_ends_with_its_duration(self):
+        with Echo() as echo:
+            result = self.load(echo.address, "--duration=200ms", "--warm_up=50ms")
+        self.assertEqual(result["elapsed_seconds"], 0.2)
+        self.assertGreater(result["requests"], 0)
+
+    def test_mix_is_told_apart_by_size(self):
+        with Echo("--echo_bytes=1KiB,64KiB") as echo:
+            result = self.load(echo.address, "--request_bytes=1KiB*3,64KiB", "--requests=400", "--warm_up=0")
+        small, large = result["sizes"]
+        self.assertEqual((small["request_bytes"], large["request_bytes"]), (1024, 65536))
+        self.assertEqual(small["requests"] + large["requests"], 400)
+        self.assertGreater(small["requests"], large["requests"])
+        self.assertGreater(large["requests"], 0)
+
+    def test_answers_of_every_model_have_the_form_of_the_real_ones(self):
+        for model in MODELS:
+            with self.subTest(model), Echo(f"--echo_model={model}", "--echo_queues=shared") as echo:
+                self.load(echo.address, f"--model={model}", "--client=library", "--requests=20", "--warm_up=0")
+
+    def test_open_loop_tells_what_it_could_not_send(self):
+        with Echo("--echo_threads=1") as echo:
+            result = self.load(echo.address, "--rate=1000000", "--arrivals=constant", "--max_outstanding=1",
+                               "--duration=100ms", "--warm_up=0")
+        self.assertGreater(result["not_sent"], 0)
+        self.assertEqual(result["requests"] + result["not_sent"], 99_999)
+
+    def test_sigterm_ends_it_with_zero(self):
+        with Echo() as echo:
+            self.load(echo.address, "--requests=10", "--warm_up=0")
+            echo.process.send_signal(signal.SIGTERM)
+            self.assertEqual(echo.process.wait(DEADLINE_S), 0)
+
+    def test_unix_socket(self):
+        with tempfile.TemporaryDirectory() as folder, Echo(address=f"unix:{folder}/s") as echo:
+            self.load(echo.address, "--requests=10", "--warm_up=0")
+
+    def test_address_in_use_is_one(self):
+        with Echo() as echo:
+            result = bench(f"--serve_echo={echo.address}")
+            self.assertEqual((result.returncode, result.stderr),
+                             (1, f"swiglu-bench: cannot listen on {echo.address}\n"))
+
+
+class ServerTest(BenchTest):
+    def test_every_model_by_both_clients(self):
+        with Server() as server:
+            for model in MODELS:
+                for client in ("raw", "library"):
+                    with self.subTest(model=model, client=client):
+                        result = self.load(server.address, f"--model={model}", f"--client={client}", "--requests=20",
+                                           "--warm_up=0")
+                        self.assertEqual(result["requests"], 20)
+
+    def test_use_of_the_machine_comes_from_the_metrics_page(self):
+        with Server() as server:
+            result = self.load(server.address, f"--metrics=127.0.0.1:{server.metrics_port}", "--requests=200",
+                               "--warm_up=0")
+            self.assertEqual(server.metric("swiglu_requests_total", model="swiglu_forward_fp16", code="OK"), 200)
+        self.assertGreater(result["server"]["cpu_seconds"], 0)
+        self.assertGreater(result["server"]["resident_bytes"], 1 << 20)
+
+    def test_size_is_announced_unless_it_is_not_to_be(self):
+        # A refusal before the message leaves the size of what was received at zero.
+        for announced, received in (("true", 0), ("false", None)):
+            with self.subTest(announced), Server("--max_request_bytes=1KiB") as server:
+                bench(f"--server={server.address}", f"--announce_size={announced}", "--requests=1", "--warm_up=0")
+                total = server.metric("swiglu_request_bytes_total", direction="in")
+                self.assertEqual(total == 0, received == 0)
+
+    def test_text_has_a_line_for_each_number(self):
+        with Server() as server:
+            result = bench(f"--server={server.address}", "--requests=10", "--warm_up=0", "--rate=1000",
+                           f"--metrics=127.0.0.1:{server.metrics_port}")
+        self.assertEqual(result.returncode, 0)
+        names = [line.split()[0] for line in result.stdout.splitlines()[1:]]
+        self.assertEqual(names, ["requests", "moved", "latency", "errors", "not", "client", "server"])
+
+
+class EndTest(BenchTest):
+    def assert_ends(self, result, code, pattern):
+        """The program ended with `code` and one line on stderr."""
+        self.assertEqual(result.returncode, code, result.stderr)
+        self.assertRegex(result.stderr, rf"\Aswiglu-bench: {pattern}\n\Z")
+
+    def test_help_and_version_are_zero(self):
+        self.assertRegex(bench("--version").stdout, r"\Aswiglu-bench \d+\.\d+\.\d+ \(.*\)\n\Z")
+        result = bench("--help")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertIn("  --serve_echo\n", result.stdout)
+
+    def test_bad_input_is_one(self):
+        with Echo() as echo:
+            self.assert_ends(bench(f"--server={echo.address}", f"--metrics={NO_SERVER}", "--requests=1", "--warm_up=0"),
+                             1, f"no metrics page at {NO_SERVER}: no connection")
+
+    def test_usage_is_two(self):
+        self.assert_ends(bench("--bogus"), 2, "unknown flag '--bogus'; see swiglu-bench --help")
+
+    def test_no_server_is_three(self):
+        self.assert_ends(bench(f"--server={NO_SERVER}"), 3, f"UNAVAILABLE: no connection to {NO_SERVER}: .*")
+
+    def test_only_failures_are_four_and_counted_by_code(self):
+        with Server("--max_request_bytes=1KiB") as server:
+            result = bench(f"--server={server.address}", "--requests=5", "--warm_up=0", "--json")
+        self.assert_ends(result, 4, "RESOURCE_EXHAUSTED: request of .* bytes exceeds max_request_bytes 1024")
+        self.assertEqual(json.loads(result.stdout)["errors"], {"RESOURCE_EXHAUSTED": 5})
+
+    def test_some_failures_are_zero_and_counted_by_code(self):
+        with Echo("--echo_bytes=1KiB") as echo:
+            result = bench(f"--server={echo.address}", "--request_bytes=1KiB,64KiB", "--requests=100", "--warm_up=0",
+                           "--json")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        parsed = json.loads(result.stdout)
+        self.assertGreater(parsed["requests"], 0)
+        self.assertEqual(parsed["requests"] + parsed["errors"]["INVALID_ARGUMENT"], 100)
+
+    def test_wait_ready_waits_for_a_server_that_comes_later(self):
+        address = free_address()
+        with subprocess.Popen([server_process.BENCH, f"--server={address}", f"--wait_ready={DEADLINE_S}s",
+                               "--requests=1", "--warm_up=0"], stdout=subprocess.PIPE, text=True) as waiting:
+            with Echo(address=address):
+                self.assertEqual(waiting.wait(DEADLINE_S), 0)
+
+
+if __name__ == "__main__":
+    server_process.main()
