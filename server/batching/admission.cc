@@ -36,12 +36,10 @@ bool Admission::Raise(std::atomic<int64_t>& counter, int64_t amount, int64_t lim
 }
 
 bool Admission::Take(MemoryKind kind, int64_t bytes) {
-  if (bytes > 0) {
-    if (!Raise(HalfOf(kind), bytes, half_budget_bytes())) return false;
-  } else {
-    HalfOf(kind).fetch_add(bytes, std::memory_order_relaxed);
-  }
+  if (bytes > 0 && !Raise(HalfOf(kind), bytes, half_budget_bytes())) return false;
   used_by_kind_[static_cast<int>(kind)].fetch_add(bytes, std::memory_order_relaxed);
+  // Last, so that a kind's figure never shows more than its half allows.
+  if (bytes < 0) HalfOf(kind).fetch_add(bytes, std::memory_order_relaxed);
   return true;
 }
 

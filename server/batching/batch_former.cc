@@ -39,6 +39,7 @@ void BatchFormer::Add(std::unique_ptr<Request> request) {
   ++loads_[model_index].num_requests;
   loads_[model_index].bytes += bytes;
   ++num_queued_;
+  ++num_queued_of_[static_cast<int>(request->priority)][static_cast<int>(request->extent)];
   Queue& queue = QueueOf(request->priority, request->extent, model_index);
   queue.push_back({next_sequence_++, bytes, std::move(request)});
 }
@@ -54,6 +55,7 @@ FormedBatch BatchFormer::TakeIfReady(Clock::time_point now, std::vector<DroppedR
 
   int64_t batch_bytes = 0;
   Fill(*first, now, batch, batch_bytes, dropped);
+  if (loads_[model_index].num_requests == 0) return batch;
   Fill(QueueOf(priority, Other(last_extent_), model_index), now, batch, batch_bytes, dropped);
   for (const Priority other : kPriorities) {
     if (other == priority) continue;
@@ -90,8 +92,10 @@ BatchFormer::Queue* BatchFormer::OldestReady(Priority priority, Extent extent,
                                              Clock::time_point now,
                                              std::vector<DroppedRequest>& dropped) {
   Queue* oldest = nullptr;
+  if (num_queued_of_[static_cast<int>(priority)][static_cast<int>(extent)] == 0) return oldest;
   for (int model_index = 0; model_index < kNumModels; ++model_index) {
     Queue& queue = QueueOf(priority, extent, model_index);
+    if (queue.empty()) continue;
     DropDeadFront(queue, now, dropped);
     if (queue.empty()) continue;
     const bool is_ready = options_.max_queue_delay == Clock::duration::zero() ||
@@ -142,6 +146,8 @@ std::unique_ptr<Request> BatchFormer::PopFront(Queue& queue) {
   --load.num_requests;
   load.bytes -= entry.bytes;
   --num_queued_;
+  const Request& request = *entry.request;
+  --num_queued_of_[static_cast<int>(request.priority)][static_cast<int>(request.extent)];
   return std::move(entry.request);
 }
 

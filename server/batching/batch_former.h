@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "server/batching/request.h"
 
 namespace swiglu::server {
@@ -27,7 +28,8 @@ struct BatchFormerOptions {
 
 // What the former hands out: requests of one operation and dtype that run together.
 struct FormedBatch {
-  std::vector<std::unique_ptr<Request>> requests;
+  using Requests = absl::InlinedVector<std::unique_ptr<Request>, 1>;
+  Requests requests;
 };
 
 // A request that was not put into a batch because nobody waits for it any longer.
@@ -92,7 +94,9 @@ class BatchFormer {
   // By priority, extent and Model::index.
   std::array<std::array<std::array<Queue, kNumModels>, kNumExtents>, kNumPriorities> queues_;
   std::array<ModelLoad, kNumModels> loads_;  // by Model::index
-  Extent last_extent_ = Extent::kChunk;      // of what began the last batch
+  // How many are queued, by priority and extent.
+  std::array<std::array<int, kNumExtents>, kNumPriorities> num_queued_of_{};
+  Extent last_extent_ = Extent::kChunk;  // of what began the last batch
   int64_t next_sequence_ = 0;
   int64_t num_queued_ = 0;
 };

@@ -51,15 +51,7 @@ Batcher::~Batcher() {
 
 void Batcher::Submit(std::unique_ptr<Request> request) {
   CHECK(request->model != nullptr && request->cancelled != nullptr && request->done != nullptr);
-  {
-    absl::MutexLock lock(&mutex_);
-    former_.Add(std::move(request));
-    ++outstanding_;
-    if (clock_watcher_.joinable()) queue_changed_.Signal();
-    // All lanes are busy: the first to be free will look at the queue.
-    if (busy_lanes_ == num_lanes_) return;
-  }
-  Pump();
+  Pump(std::move(request));
 }
 
 int64_t Batcher::inflight_requests() const {
@@ -67,9 +59,9 @@ int64_t Batcher::inflight_requests() const {
   return inflight_requests_;
 }
 
-void Batcher::Pump() {
-  // The outer Pump of this thread looks again.
-  if (t_pumped == this) return;
+void Batcher::Pump(std::unique_ptr<Request> request) {
+  const bool is_inner = t_pumped == this;
+  if (is_inner && request == nullptr) return;
   const Batcher* const outer = std::exchange(t_pumped, this);
   bool is_counted = false;
   while (true) {
@@ -77,6 +69,12 @@ void Batcher::Pump() {
     std::unique_ptr<RunningBatch> running;
     {
       absl::MutexLock lock(&mutex_);
+      if (request != nullptr) {
+        former_.Add(std::move(request));
+        ++outstanding_;
+        if (clock_watcher_.joinable()) queue_changed_.Signal();
+      }
+      if (is_inner) break;
       if (!is_counted) ++num_pumping_;
       is_counted = true;
       running = TakeBatch(dropped);

@@ -40,13 +40,14 @@ class Batcher {
   // A batch on its way through the executor, with the requests that it serves.
   struct RunningBatch {
     Batch batch;
-    std::vector<std::unique_ptr<Request>> requests;
+    FormedBatch::Requests requests;
     Clock::time_point taken_at;
   };
 
-  // Starts batches for as long as lanes are free and batches are ready. A batch that is done before
-  // `Run` returns would begin this anew from within; that is left to the outer one.
-  void Pump();
+  // Starts batches for as long as lanes are free and batches are ready, after queueing `request`,
+  // if any. A batch that is done before `Run` returns would begin this anew from within; that is
+  // left to the outer one.
+  void Pump(std::unique_ptr<Request> request = nullptr);
   // The next batch to run, or nullptr when there is none now. Leaves what it dropped in `dropped`.
   std::unique_ptr<RunningBatch> TakeBatch(std::vector<DroppedRequest>& dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -31,11 +31,11 @@ Clock::time_point Call::Deadline() const {
   return Clock::now() + std::chrono::duration_cast<Clock::duration>(deadline - now);
 }
 
-std::string Call::Metadata(const std::string& key) const {
+absl::string_view Call::Metadata(absl::string_view key) const {
   const auto& metadata = context_.client_metadata();
-  const auto found = metadata.find(key);
+  const auto found = metadata.find(grpc::string_ref(key.data(), key.size()));
   if (found == metadata.end()) return "";
-  return std::string(found->second.data(), found->second.size());
+  return {found->second.data(), found->second.size()};
 }
 
 void Call::Read() { stream_.Read(&message_, read_.Arm(shared_from_this())); }
@@ -72,54 +72,43 @@ void Call::OnGone(bool) {
   const bool cancelled = context_.IsCancelled();
   if (cancelled) cancelled_.store(true, std::memory_order_relaxed);
   home_->OnGone(*this);
-  Deliver(Signal::kGone, cancelled ? kTrue : kFalse);
+  Deliver(cancelled ? kEnded | kCancelled : kEnded);
 }
 
-void Call::Deliver(Signal signal, uint8_t what) {
-  {
-    absl::MutexLock lock(&mutex_);
-    signals_[static_cast<int>(signal)] |= what;
-    if (delivering_) return;
-    delivering_ = true;
-  }
-  DeliverAll();
+void Call::Deliver(Signals signals) {
+  const Signals before = signals_.fetch_or(signals | kDelivering, std::memory_order_acq_rel);
+  if ((before & kDelivering) == 0) DeliverAll();
 }
 
 void Call::DeliverAll() {
   while (true) {
-    Signals signals = {};
-    {
-      absl::MutexLock lock(&mutex_);
-      std::swap(signals, signals_);
-      if (signals == Signals()) {
-        delivering_ = false;
-        return;
-      }
+    const Signals signals = signals_.exchange(kDelivering, std::memory_order_acq_rel);
+    if (signals != kDelivering) {
+      Tell(signals);
+      continue;
     }
-    Tell(signals);
+    // Ends only if nothing has come in between.
+    Signals nothing = kDelivering;
+    if (signals_.compare_exchange_strong(nothing, 0, std::memory_order_acq_rel)) return;
   }
 }
 
-void Call::Tell(const Signals& signals) {
-  if (const uint8_t read = signals[static_cast<int>(Signal::kRead)]; read == kTrue) {
+void Call::Tell(Signals signals) {
+  if (signals & kRead) {
     // Moved out, so that the handler alone decides when the bytes are let go.
     grpc::ByteBuffer message;
     message.Swap(&message_);
     const LongWork work(tasks(), message.Length() >= kLongMessageBytes);
     handler_->OnMessage(std::move(message));
-  } else if (read == kFalse) {
-    handler_->OnNoMessage();
   }
-  if (const uint8_t written = signals[static_cast<int>(Signal::kWritten)]; written != 0) {
-    handler_->OnWritten(written == kTrue);
-  }
-  const uint8_t events = signals[static_cast<int>(Signal::kServerEvent)];
+  if (signals & kNotRead) handler_->OnNoMessage();
+  if (signals & (kWritten | kNotWritten)) handler_->OnWritten((signals & kWritten) != 0);
   for (int event = 0; event < kNumServerEvents; ++event) {
-    if (events & (1 << event)) handler_->OnServerEvent(static_cast<ServerEvent>(event));
+    if (signals & (Signals{1} << (kFirstServerEvent + event))) {
+      handler_->OnServerEvent(static_cast<ServerEvent>(event));
+    }
   }
-  if (const uint8_t gone = signals[static_cast<int>(Signal::kGone)]; gone != 0) {
-    handler_->OnGone(gone == kTrue);
-  }
+  if (signals & kEnded) handler_->OnGone((signals & kCancelled) != 0);
 }
 
 }  // namespace swiglu::server

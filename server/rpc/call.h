@@ -5,17 +5,15 @@
 // (`CallHandler`), chosen by path when its headers are there and nothing has been read yet.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
+#include "absl/strings/string_view.h"
 #include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "server/batching/request.h"
@@ -110,10 +108,12 @@ class Call : public std::enable_shared_from_this<Call> {
     virtual std::unique_ptr<CallHandler> OnAccepted(Call& call) = 0;
     // The call is over.
     virtual void OnGone(Call& call) = 0;
+    // Nothing of the call uses its home any more.
+    virtual void OnDestroyed() = 0;
     virtual TaskQueue& tasks() = 0;
   };
 
-  explicit Call(Home* home) : home_(home) {}
+  explicit Call(Home* home) : presence_{home}, home_(home) {}
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
@@ -125,8 +125,8 @@ class Call : public std::enable_shared_from_this<Call> {
   Clock::time_point started() const { return started_; }
   // The caller's deadline on our clock; `max()` if it has none.
   Clock::time_point Deadline() const;
-  // The value of the caller's metadata `key`, or "".
-  std::string Metadata(const std::string& key) const;
+  // The value of the caller's metadata `key`, or "". It lives as long as the call.
+  absl::string_view Metadata(absl::string_view key) const;
   // True once the caller has gone. Keeps the call alive.
   std::shared_ptr<const std::atomic<bool>> cancelled() { return {shared_from_this(), &cancelled_}; }
 
@@ -139,19 +139,36 @@ class Call : public std::enable_shared_from_this<Call> {
   void Cancel() { context_.TryCancel(); }
 
   // Tells the handler. From any thread.
-  void Deliver(ServerEvent event) { Deliver(Signal::kServerEvent, 1 << static_cast<int>(event)); }
+  void Deliver(ServerEvent event) {
+    Deliver(Signals{1} << (kFirstServerEvent + static_cast<int>(event)));
+  }
 
   TaskQueue& tasks() { return home_->tasks(); }
+  // Once the call has come in.
+  CallHandler& handler() { return *handler_; }
+
+  // Its neighbours among its home's live calls, guarded by that.
+  Call* previous = nullptr;
+  Call* next = nullptr;
 
  private:
-  // What a handler is told.
-  enum class Signal : uint8_t { kRead, kWritten, kGone, kServerEvent };
-  static constexpr int kNumSignals = 4;
-  // By signal: 0 for none, else bits that say what of it. kRead, kWritten and kGone are true or
-  // false; of server events there may be several.
-  using Signals = std::array<uint8_t, kNumSignals>;
-  static constexpr uint8_t kTrue = 1;
-  static constexpr uint8_t kFalse = 2;
+  // Tells the home of the call's end, as the last member to go.
+  struct Presence {
+    ~Presence() { home->OnDestroyed(); }
+    Home* const home;
+  };
+
+  // What a handler is told, as bits that are set until it has been.
+  using Signals = uint32_t;
+  static constexpr Signals kRead = 1 << 0;
+  static constexpr Signals kNotRead = 1 << 1;
+  static constexpr Signals kWritten = 1 << 2;
+  static constexpr Signals kNotWritten = 1 << 3;
+  static constexpr Signals kEnded = 1 << 4;
+  static constexpr Signals kCancelled = 1 << 5;
+  static constexpr int kFirstServerEvent = 6;  // and one more for each
+  // A thread is inside the handler, or the handler is not made yet.
+  static constexpr Signals kDelivering = 1u << 31;
 
   // A tag that calls one of our methods and keeps the call alive until it has.
   template <void (Call::*kMethod)(bool)>
@@ -172,16 +189,17 @@ class Call : public std::enable_shared_from_this<Call> {
   };
 
   void OnAccepted(bool ok);
-  void OnRead(bool ok) { Deliver(Signal::kRead, ok ? kTrue : kFalse); }
-  void OnWritten(bool ok) { Deliver(Signal::kWritten, ok ? kTrue : kFalse); }
+  void OnRead(bool ok) { Deliver(ok ? kRead : kNotRead); }
+  void OnWritten(bool ok) { Deliver(ok ? kWritten : kNotWritten); }
   void OnGone(bool ok);
 
   // Tells the handler now, or leaves it to the thread that is telling it something else.
-  void Deliver(Signal signal, uint8_t what);
-  // Tells the handler all there is to tell. REQUIRES: `delivering_` is this thread's doing.
+  void Deliver(Signals signals);
+  // Tells the handler all there is to tell. REQUIRES: `kDelivering` is this thread's doing.
   void DeliverAll();
-  void Tell(const Signals& signals);
+  void Tell(Signals signals);
 
+  const Presence presence_;  // the first member
   Home* const home_;
   Clock::time_point started_;
   std::atomic<bool> cancelled_{false};
@@ -194,11 +212,7 @@ class Call : public std::enable_shared_from_this<Call> {
   CallEvent<&Call::OnWritten> written_;
   CallEvent<&Call::OnGone> gone_;
 
-  absl::Mutex mutex_;
-  // Waits to be told.
-  Signals signals_ ABSL_GUARDED_BY(mutex_) = {};
-  // A thread is inside the handler, or the handler is not made yet.
-  bool delivering_ ABSL_GUARDED_BY(mutex_) = true;
+  std::atomic<Signals> signals_{kDelivering};
 };
 
 }  // namespace swiglu::server

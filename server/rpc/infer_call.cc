@@ -42,7 +42,9 @@ void InferCall::OnMessage(grpc::ByteBuffer message) {
   InferContext context{call_->started(), call_->Deadline(),       call_->cancelled(),
                        &call_->tasks(),  std::move(reservation_), size_announced_};
   service_->Start(std::move(message), std::move(context),
-                  [this, call = call_->shared_from_this()](InferReply reply) { Answer(std::move(reply)); });
+                  [call = call_->shared_from_this()](InferReply reply) {
+                    static_cast<InferCall&>(call->handler()).Answer(std::move(reply));
+                  });
 }
 
 void InferCall::OnNoMessage() {

@@ -270,25 +270,23 @@ PlanReader::PlanReader(const InferPlan& plan) {
     const InferPlan::Source& source = plan.sources[k];
     if (source.bytes != nullptr) sources_[k].bytes = source.bytes->begin;
     if (source.values == nullptr) continue;
-    sources_[k].values = reinterpret_cast<const std::byte*>(source.values->data());
+    sources_[k].values = std::make_shared<const std::string>(
+        reinterpret_cast<const char*>(source.values->data()), plan.tensor_bytes);
   }
 }
 
 void PlanReader::Read(int k, std::byte* target, size_t size_bytes) {
   Source& source = sources_[k];
   if (source.values == nullptr) return source.bytes.Copy(target, size_bytes);
-  std::memcpy(target, source.values, size_bytes);
-  source.values += size_bytes;
+  std::memcpy(target, source.values->data() + source.num_read, size_bytes);
+  source.num_read += size_bytes;
 }
 
 void PlanReader::Skip(size_t size_bytes) {
   for (Source& source : sources_) {
-    if (source.values != nullptr) {
-      source.values += size_bytes;
-    } else {
-      // An input that the model does not have has nothing to skip.
-      source.bytes.Skip(size_bytes);
-    }
+    source.num_read += size_bytes;
+    // An input that is not in slices, or that the model does not have, has nothing to skip.
+    source.bytes.Skip(size_bytes);
   }
 }
 

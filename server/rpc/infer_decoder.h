@@ -8,10 +8,12 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "proto/inference.pb.h"
@@ -37,7 +39,7 @@ struct InferPlan {
   };
   std::array<Source, kMaxTensors> sources;
   // The outputs that were asked for, as indices into `model->outputs`, in the order of the answer.
-  std::vector<int> outputs;
+  absl::InlinedVector<int, kMaxTensors> outputs;
   // The `timeout` and `priority` parameters.
   std::optional<std::chrono::microseconds> timeout;
   Priority priority = Priority::kNormal;
@@ -50,12 +52,12 @@ absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::st
 // Checks every rule of the data. The plan refers to `message`.
 absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message);
 
-// The inputs of a plan, byte after byte, each from its own beginning. Cheap to copy: a copy is a
-// bookmark.
+// The inputs of a plan, byte after byte, each from its own beginning; keeps what the plan refers to
+// but the slices. Cheap to copy: a copy is a bookmark.
 class PlanReader final : public InputReader {
  public:
   PlanReader() = default;
-  // What `plan` refers to must outlive the reader and all of its copies.
+  // The message's slices must outlive the reader and all of its copies.
   explicit PlanReader(const InferPlan& plan);
 
   void Read(int k, std::byte* target, size_t size_bytes) override;
@@ -65,7 +67,9 @@ class PlanReader final : public InputReader {
  private:
   struct Source {
     SliceReader bytes;
-    const std::byte* values = nullptr;  // set: these instead
+    // Set: these instead, from `num_read` on. At most an envelope's bytes.
+    std::shared_ptr<const std::string> values;
+    size_t num_read = 0;
   };
   std::array<Source, kMaxTensors> sources_;
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Hand-made protobuf framing around slices; everything small goes through the generated messages.
+// Hand-made protobuf framing around slices. The metadata too: it goes with every response.
 #include "server/rpc/infer_encoder.h"
 
 #include <utility>
@@ -10,31 +10,46 @@
 namespace swiglu::server {
 namespace {
 
+// What the metadata of one output and an id of moderate length fit into.
+constexpr size_t kUsualMetadataBytes = 160;
+
+void AppendVarint(uint64_t value, std::string* out) {
+  for (; value >= 0x80; value >>= 7) out->push_back(static_cast<char>(value | 0x80));
+  out->push_back(static_cast<char>(value));
+}
+
 // Appends the tag and the length of a length-delimited field.
 void AppendFieldHeader(int field_number, size_t size, std::string* out) {
-  uint64_t values[] = {(static_cast<uint64_t>(field_number) << 3) | 2, size};
-  for (uint64_t value : values) {
-    while (value >= 0x80) {
-      out->push_back(static_cast<char>(value | 0x80));
-      value >>= 7;
-    }
-    out->push_back(static_cast<char>(value));
-  }
+  AppendVarint(static_cast<uint64_t>(field_number) << 3 | 2, out);
+  AppendVarint(size, out);
+}
+
+void AppendBytes(int field_number, absl::string_view bytes, std::string* out) {
+  AppendFieldHeader(field_number, bytes.size(), out);
+  out->append(bytes.data(), bytes.size());
+}
+
+// As protobuf encodes: nothing for an empty string.
+void AppendString(int field_number, absl::string_view text, std::string* out) {
+  if (!text.empty()) AppendBytes(field_number, text, out);
 }
 
 // Everything of the response but the tensors' bytes.
-inference::ModelInferResponse ResponseMetadata(const InferPlan& plan, const std::string& id) {
-  inference::ModelInferResponse metadata;
-  metadata.set_model_name(plan.model->name.data(), plan.model->name.size());
-  metadata.set_model_version("1");
-  metadata.set_id(id);
+std::string EncodeMetadata(const InferPlan& plan, absl::string_view id) {
+  using inference::ModelInferResponse;
+  using Output = ModelInferResponse::InferOutputTensor;
+  std::string metadata, shape, output;
+  metadata.reserve(kUsualMetadataBytes);
+  for (const int64_t dim : plan.shape) AppendVarint(static_cast<uint64_t>(dim), &shape);
+  AppendString(ModelInferResponse::kModelNameFieldNumber, plan.model->name, &metadata);
+  AppendString(ModelInferResponse::kModelVersionFieldNumber, "1", &metadata);
+  AppendString(ModelInferResponse::kIdFieldNumber, id, &metadata);
   for (const int k : plan.outputs) {
-    auto* output = metadata.add_outputs();
-    const absl::string_view name = plan.model->outputs[k];
-    const absl::string_view datatype = DatatypeName(plan.model->dtype);
-    output->set_name(name.data(), name.size());
-    output->set_datatype(datatype.data(), datatype.size());
-    output->mutable_shape()->Add(plan.shape.begin(), plan.shape.end());
+    output.clear();
+    AppendString(Output::kNameFieldNumber, plan.model->outputs[k], &output);
+    AppendString(Output::kDatatypeFieldNumber, DatatypeName(plan.model->dtype), &output);
+    AppendString(Output::kShapeFieldNumber, shape, &output);
+    AppendBytes(ModelInferResponse::kOutputsFieldNumber, output, &metadata);
   }
   return metadata;
 }
@@ -53,7 +68,7 @@ EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
                                    absl::Span<const OutputPiece> pieces,
                                    const std::shared_ptr<const void>& owner) {
   EncodedMessage message;
-  std::string framing = ResponseMetadata(plan, id).SerializeAsString();
+  std::string framing = EncodeMetadata(plan, id);
   for (const int k : plan.outputs) {
     AppendFieldHeader(inference::ModelInferResponse::kRawOutputContentsFieldNumber,
                       static_cast<size_t>(plan.tensor_bytes), &framing);
@@ -76,7 +91,7 @@ int64_t ResponseBytes(const InferPlan& plan, const std::string& id) {
   std::string header;
   AppendFieldHeader(inference::ModelInferResponse::kRawOutputContentsFieldNumber,
                     static_cast<size_t>(plan.tensor_bytes), &header);
-  return static_cast<int64_t>(ResponseMetadata(plan, id).ByteSizeLong()) +
+  return static_cast<int64_t>(EncodeMetadata(plan, id).size()) +
          static_cast<int64_t>(header.size() * plan.outputs.size()) + ResponseTensorBytes(plan);
 }
 

@@ -8,8 +8,8 @@
 #include <cstddef>
 #include <memory>
 #include <string>
-#include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "grpcpp/support/byte_buffer.h"
@@ -21,7 +21,8 @@ namespace swiglu::server {
 
 // A message as a list of slices, with their total size.
 struct EncodedMessage {
-  std::vector<grpc::Slice> slices;
+  // As many as a forward response of one piece has, inline.
+  absl::InlinedVector<grpc::Slice, 2> slices;
   size_t size_bytes = 0;
 
   void Append(grpc::Slice slice) {

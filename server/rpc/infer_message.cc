@@ -3,11 +3,14 @@
 // The walk over protobuf's wire format. What it copies is bounded before it is copied.
 #include "server/rpc/infer_message.h"
 
+#include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/rpc/errors.h"
+#include "server/rpc/plain_envelope.h"
 
 namespace swiglu::server {
 namespace {
@@ -205,10 +208,36 @@ class EnvelopeBuilder {
   std::vector<Part> parts_;
 };
 
+// The longest envelope that counts as short.
+constexpr size_t kMaxPlainBytes = 2048;
+
+// Parses a message in which a short envelope lies in the first slice, before one raw entry or none
+// for each input. False, with `message` in any state, if it is not such a one or not valid.
+bool ParsePlainMessage(absl::Span<const grpc::Slice> slices, InferMessage& message) {
+  message.Clear();
+  if (slices.empty()) return false;
+  const grpc::Slice& first = slices.front();
+  const size_t searched_bytes = std::min(first.size(), kMaxPlainBytes);
+  const std::optional<PlainEnvelope> plain = FindPlainEnvelope({first.begin(), searched_bytes});
+  if (!plain.has_value()) return false;
+  SliceReader reader(slices);
+  reader.Skip(plain->size_bytes);
+  while (reader.remaining() > 0) {
+    Field field{0, reader, reader, 0};
+    if (!ReadField(reader, field) || field.tag != kRawTag) return false;
+    if (message.raw.size() == static_cast<size_t>(plain->num_inputs)) return false;
+    message.raw.push_back({field.value, field.size});
+  }
+  message.typed.assign(plain->num_inputs, TensorBytes{SliceReader(), 0});
+  return message.envelope.ParseFromArray(first.begin(), static_cast<int>(plain->size_bytes));
+}
+
 }  // namespace
 
-absl::StatusOr<InferMessage> ParseInferMessage(absl::Span<const grpc::Slice> slices) {
-  InferMessage message;
+absl::Status ParseInferMessage(absl::Span<const grpc::Slice> slices, InferMessage& message) {
+  if (ParsePlainMessage(slices, message)) return absl::OkStatus();
+  message.Clear();
+  message.is_plain = false;
   EnvelopeBuilder envelope;
   SliceReader reader(slices);
   while (reader.remaining() > 0) {
@@ -231,9 +260,17 @@ absl::StatusOr<InferMessage> ParseInferMessage(absl::Span<const grpc::Slice> sli
     }
     if (!fits) return errors::EnvelopeTooLarge(kMaxEnvelopeBytes);
   }
-  absl::Status status = envelope.Parse(&message.envelope);
-  if (!status.ok()) return status;
-  return message;
+  return envelope.Parse(&message.envelope);
+}
+
+void InferMessage::Clear() {
+  if (!is_plain) {
+    *this = InferMessage();
+    return;
+  }
+  envelope.Clear();
+  raw.clear();
+  typed.clear();
 }
 
 }  // namespace swiglu::server

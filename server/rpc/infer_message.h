@@ -34,11 +34,16 @@ struct InferMessage {
   // By input: its fp32_contents where they are one packed run, as every client sends them, which is
   // the same bytes as raw ones; else of size 0, and what there is is in the envelope.
   std::vector<TensorBytes> typed;
+  // The envelope was short and laid out as usual.
+  bool is_plain = true;
+
+  // Empties it, and keeps its memory for the next one, unless that may be much.
+  void Clear();
 };
 
 // Takes the message apart. Fields may come in any order. On error: INVALID_ARGUMENT, "malformed
-// ModelInferRequest" and where; RESOURCE_EXHAUSTED past kMaxEnvelopeBytes. The result refers to
-// `slices`.
-absl::StatusOr<InferMessage> ParseInferMessage(absl::Span<const grpc::Slice> slices);
+// ModelInferRequest" and where; RESOURCE_EXHAUSTED past kMaxEnvelopeBytes. `message`, which is
+// cleared first, then refers to `slices`, and is of no use on error.
+absl::Status ParseInferMessage(absl::Span<const grpc::Slice> slices, InferMessage& message);
 
 }  // namespace swiglu::server

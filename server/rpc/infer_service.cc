@@ -9,6 +9,7 @@
 #include "server/log/log.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/infer_decoder.h"
+#include "server/rpc/infer_message.h"
 
 namespace swiglu::server {
 
@@ -99,15 +100,18 @@ absl::Status InferService::Parse(grpc::ByteBuffer message, Inference& inference)
   }
   // From here on `slices` alone holds the bytes.
   message.Clear();
-  auto parsed = ParseInferMessage(inference.slices);
-  if (!parsed.ok()) return parsed.status();
-  inference.message = *std::move(parsed);
-  const inference::ModelInferRequest& envelope = inference.message.envelope;
-  inference.identity = {envelope.model_name(), envelope.id()};
+  // Kept from message to message for its memory; nothing of it is used after this function.
+  thread_local InferMessage parsed;
+  absl::Status status = ParseInferMessage(inference.slices, parsed);
+  if (!status.ok()) return status;
+  const inference::ModelInferRequest& envelope = parsed.envelope;
+  inference.identity.id = envelope.id();
   inference.record.model = FindModel(envelope.model_name());
-  auto plan = CheckInferMessage(inference.message);
+  if (inference.record.model == nullptr) inference.identity.model_name = envelope.model_name();
+  auto plan = CheckInferMessage(parsed);
   if (!plan.ok()) return plan.status();
   inference.plan = *std::move(plan);
+  inference.inputs = PlanReader(inference.plan);
   return absl::OkStatus();
 }
 

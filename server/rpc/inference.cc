@@ -14,7 +14,7 @@ namespace {
 
 // Keeps slabs and their share of the budget until the last slice over them is gone.
 struct HeldSlabs {
-  std::vector<Slab> slabs;
+  absl::InlinedVector<Slab, 1> slabs;
   Charge charge;
 };
 
@@ -90,18 +90,8 @@ int64_t Inference::SlabBytes() const {
 
 void Inference::Run() {
   chunks_.resize(chunks.num_chunks);
-  if (chunks.num_chunks > 1) {
-    {
-      absl::MutexLock lock(&mutex_);
-      next_input_ = PlanReader(plan);
-    }
-    return StartChunks();
-  }
-  {
-    absl::MutexLock lock(&mutex_);
-    num_started_ = 1;
-  }
-  chunks_[0].reader = PlanReader(plan);
+  if (chunks.num_chunks > 1) return StartChunks();
+  chunks_[0].reader = std::move(inputs);
   RunChunk(0);
 }
 
@@ -116,8 +106,8 @@ void Inference::StartChunks() {
         return;
       }
       index = num_started_++;
-      chunks_[index].reader = next_input_;
-      next_input_.Skip(static_cast<size_t>(num_elements(index) * element_bytes));
+      chunks_[index].reader = inputs;
+      inputs.Skip(static_cast<size_t>(num_elements(index) * element_bytes));
     }
     context.tasks->Post([self = shared_from_this(), index] { self->RunChunk(index); });
   }
@@ -130,8 +120,7 @@ void Inference::RunChunk(int64_t index) {
   request->accepted_at = Clock::now();
   if (index == 0) {
     request->ticket = std::move(ticket);
-    absl::MutexLock lock(&mutex_);
-    record.receive = request->accepted_at - context.started;
+    receive_ = request->accepted_at - context.started;
   }
   request->done = [self = shared_from_this()](std::unique_ptr<Request> finished,
                                               const Outcome& outcome) {
@@ -170,29 +159,33 @@ absl::Status Inference::FillRequest(int64_t index, Request& request) {
     chunk.reader.Read(static_cast<int>(k), slots + slot_bytes * k, size_bytes);
     request.segment.inputs[k] = slots + slot_bytes * k;
   }
-  bool is_last = false;
-  {
-    absl::MutexLock lock(&mutex_);
-    is_last = ++num_read_ == chunks.num_chunks;
-  }
-  if (is_last) DropMessage();
+  if (num_read_.fetch_add(1, std::memory_order_acq_rel) + 1 == chunks.num_chunks) DropMessage();
   return absl::OkStatus();
 }
 
 void Inference::FinishChunk(Request& request, const Outcome& outcome) {
+  if (chunks.num_chunks == 1) {
+    AddOutcome(request, outcome);
+    return Finish(outcome.status);
+  }
   {
     absl::MutexLock lock(&mutex_);
-    record.queue = std::max(record.queue, outcome.queue);
-    record.copy_in += outcome.execution.copy_in;
-    record.compute += outcome.execution.compute;
-    record.copy_out += outcome.execution.copy_out;
-    // Comes back with the chunk that it left with.
-    if (request.ticket.charge().is_held()) ticket = std::move(request.ticket);
+    AddOutcome(request, outcome);
   }
   EndChunk(outcome.status);
 }
 
+void Inference::AddOutcome(Request& request, const Outcome& outcome) {
+  record.queue = std::max(record.queue, outcome.queue);
+  record.copy_in += outcome.execution.copy_in;
+  record.compute += outcome.execution.compute;
+  record.copy_out += outcome.execution.copy_out;
+  // Comes back with the chunk that it left with.
+  if (request.ticket.charge().is_held()) ticket = std::move(request.ticket);
+}
+
 void Inference::EndChunk(absl::Status status) {
+  if (chunks.num_chunks == 1) return Finish(std::move(status));
   bool is_last = false;
   {
     absl::MutexLock lock(&mutex_);
@@ -221,6 +214,7 @@ void Inference::Finish(absl::Status status) {
     chunks_.clear();
     ticket = Ticket();
   }
+  if (receive_.count() > 0) record.receive = receive_;
   Rejection reason;
   if (ToRejection(status, &reason)) observer_->RequestRejected(reason);
   record.code = status.code();
@@ -229,6 +223,9 @@ void Inference::Finish(absl::Status status) {
   reply.status = std::move(status);
   reply.model = record.model;
   reply.identity = std::move(identity);
+  if (record.model != nullptr && !reply.status.ok()) {
+    reply.identity.model_name = std::string(record.model->name);
+  }
   reply.started = context.started;
   std::exchange(done_, nullptr)(std::move(reply));
 }
@@ -242,7 +239,7 @@ EncodedMessage Inference::EncodeResponse() {
   auto held = std::make_shared<HeldSlabs>();
   held->charge = ticket.TakeCharge();
   held->charge.MoveTo(MemoryKind::kResponse);
-  std::vector<OutputPiece> pieces;
+  absl::InlinedVector<OutputPiece, 1> pieces;
   for (Chunk& chunk : chunks_) {
     held->slabs.push_back(std::move(chunk.slab));
     pieces.push_back(chunk.outputs);

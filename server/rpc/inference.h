@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
@@ -23,7 +24,6 @@
 #include "server/rpc/call.h"
 #include "server/rpc/infer_decoder.h"
 #include "server/rpc/infer_encoder.h"
-#include "server/rpc/infer_message.h"
 
 namespace swiglu::server {
 
@@ -72,7 +72,7 @@ class Inference : public std::enable_shared_from_this<Inference> {
   Inference(Executor* executor, Batcher* batcher, Observer* observer, InferContext context,
             Done done);
 
-  // Runs it. REQUIRES: `slices`, `message`, `plan` and `ticket` are set.
+  // Runs it. REQUIRES: what follows is set.
   void Run();
 
   // Ends it: sends the record and the reply. REQUIRES: nothing is under way.
@@ -83,10 +83,10 @@ class Inference : public std::enable_shared_from_this<Inference> {
 
   // Set step by step until it runs; constant from then on, but for what says otherwise.
   InferContext context;
-  InferIdentity identity;
+  InferIdentity identity;           // the name only of an unknown model
   std::vector<grpc::Slice> slices;  // gone once they are read
-  InferMessage message;             // likewise
-  InferPlan plan;
+  InferPlan plan;                   // its sources are gone
+  PlanReader inputs;                // of the next chunk to start; guarded by mutex_ while it runs
   ChunkPlan chunks;
   Clock::time_point deadline = Clock::time_point::max();
   Ticket ticket;
@@ -111,6 +111,8 @@ class Inference : public std::enable_shared_from_this<Inference> {
   void RunChunk(int64_t index);
   absl::Status FillRequest(int64_t index, Request& request);
   void FinishChunk(Request& request, const Outcome& outcome);
+  // Adds to the record what came of a chunk.
+  void AddOutcome(Request& request, const Outcome& outcome);
   // A chunk has ended.
   void EndChunk(absl::Status status);
   // The received bytes are not needed any more.
@@ -122,13 +124,14 @@ class Inference : public std::enable_shared_from_this<Inference> {
   Observer* const observer_;
   Done done_;
 
-  std::vector<Chunk> chunks_;  // each touched by who works on it
+  absl::InlinedVector<Chunk, 1> chunks_;  // each touched by who works on it
+  std::chrono::nanoseconds receive_{0};   // set by the first chunk
+  std::atomic<int64_t> num_read_{0};      // chunks whose inputs are out of the message
 
+  // Of several chunks; a single one is alone with its state.
   absl::Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
-  PlanReader next_input_ ABSL_GUARDED_BY(mutex_);  // of the next chunk
   int64_t num_started_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t num_read_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t num_ended_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

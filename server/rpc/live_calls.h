@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The calls that are going on, so that all of them can be told something; and how many exist at
-// all, so that a shutdown can wait for the last one.
+// The calls that are going on, so that all of them can be told something.
 #pragma once
 
 #include <array>
-#include <atomic>
-#include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <unordered_map>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -21,20 +16,21 @@ namespace swiglu::server {
 // Thread-safe. In parts with a lock each, since every call of every thread passes here twice.
 class LiveCalls {
  public:
-  void Add(const CallPtr& call) {
-    Shard& shard = ShardOf(call.get());
-    absl::MutexLock lock(&shard.mutex);
-    shard.calls.emplace(call.get(), call);
-  }
-
-  void Remove(Call* call) {
-    CallPtr removed;  // let go without the lock
+  // REQUIRES: `call` is owned by somebody until it is removed.
+  void Add(Call& call) {
     Shard& shard = ShardOf(call);
     absl::MutexLock lock(&shard.mutex);
-    const auto found = shard.calls.find(call);
-    if (found == shard.calls.end()) return;
-    removed = std::move(found->second);
-    shard.calls.erase(found);
+    call.next = shard.first;
+    if (shard.first != nullptr) shard.first->previous = &call;
+    shard.first = &call;
+  }
+
+  void Remove(Call& call) {
+    Shard& shard = ShardOf(call);
+    absl::MutexLock lock(&shard.mutex);
+    if (call.next != nullptr) call.next->previous = call.previous;
+    (call.previous != nullptr ? call.previous->next : shard.first) = call.next;
+    call.next = call.previous = nullptr;
   }
 
   // Tells every call, on this thread.
@@ -43,7 +39,9 @@ class LiveCalls {
       std::vector<CallPtr> calls;
       {
         absl::MutexLock lock(&shard.mutex);
-        for (const auto& [unused, call] : shard.calls) calls.push_back(call);
+        for (Call* call = shard.first; call != nullptr; call = call->next) {
+          calls.push_back(call->shared_from_this());
+        }
       }
       for (const CallPtr& call : calls) call->Deliver(event);
     }
@@ -52,10 +50,12 @@ class LiveCalls {
  private:
   struct alignas(64) Shard {
     absl::Mutex mutex;
-    std::unordered_map<Call*, CallPtr> calls ABSL_GUARDED_BY(mutex);
+    Call* first ABSL_GUARDED_BY(mutex) = nullptr;
   };
 
-  Shard& ShardOf(Call* call) { return shards_[std::hash<Call*>()(call) / 64 % shards_.size()]; }
+  Shard& ShardOf(Call& call) {
+    return shards_[reinterpret_cast<uintptr_t>(&call) / sizeof(Call) % shards_.size()];
+  }
 
   std::array<Shard, 16> shards_;
 };

@@ -111,18 +111,17 @@ void RpcServer::Shutdown(absl::Duration grace) {
 
 std::unique_ptr<CallHandler> RpcServer::OnAccepted(Call& call) {
   PostAccept();
-  calls_.Add(call.shared_from_this());
+  calls_.Add(call);
   return router_->MakeHandler(call);
 }
 
 void RpcServer::PostAccept() {
   num_calls_.fetch_add(1, std::memory_order_relaxed);
-  const CallPtr call(new Call(this), [this](Call* ended) { Forget(ended); });
-  call->Accept(&service_, threads_->queue());
+  Home* const home = this;
+  std::make_shared<Call>(home)->Accept(&service_, threads_->queue());
 }
 
-void RpcServer::Forget(Call* call) {
-  delete call;
+void RpcServer::OnDestroyed() {
   int64_t seen = num_calls_.load(std::memory_order_relaxed);
   while (seen > 1) {
     if (num_calls_.compare_exchange_weak(seen, seen - 1, std::memory_order_release)) return;

@@ -65,12 +65,12 @@ class RpcServer final : private Call::Home {
 
   // Call::Home.
   std::unique_ptr<CallHandler> OnAccepted(Call& call) override;
-  void OnGone(Call& call) override { calls_.Remove(&call); }
+  void OnGone(Call& call) override { calls_.Remove(call); }
+  void OnDestroyed() override;
   TaskQueue& tasks() override { return *threads_; }
 
   // Waits for one more call.
   void PostAccept();
-  void Forget(Call* call);
   // Tells live calls of every tick, until the shutdown.
   void TickUntilShutdown(absl::Duration tick);
 

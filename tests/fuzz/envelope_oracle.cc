@@ -140,12 +140,13 @@ std::string Disagreement(const FuzzInput& input) {
   const google::protobuf::LogSilencer silencer;
   ModelInferRequest expected;
   const bool valid = expected.ParseFromString(input.message);
-  const absl::StatusOr<InferMessage> message = ParseInferMessage(input.slices);
-  if (!message.ok()) return CompareRefusal(message.status(), input, valid, expected);
+  InferMessage message;
+  const absl::Status status = ParseInferMessage(input.slices, message);
+  if (!status.ok()) return CompareRefusal(status, input, valid, expected);
   if (!valid) return "takes what the generated parser refuses";
-  if (message->raw.size() > kMaxRawEntries) return "takes more raw entries than the bound";
-  std::string difference = CompareMessage(*message, expected);
-  return difference.empty() ? CompareTensors(*message, expected) : difference;
+  if (message.raw.size() > kMaxRawEntries) return "takes more raw entries than the bound";
+  std::string difference = CompareMessage(message, expected);
+  return difference.empty() ? CompareTensors(message, expected) : difference;
 }
 
 }  // namespace swiglu::server

@@ -33,12 +33,10 @@ struct Decoded {
 
 inline Decoded Decode(const std::vector<grpc::Slice>& slices) {
   Decoded decoded;
-  auto message = ParseInferMessage(slices);
-  if (!message.ok()) {
-    decoded.status = message.status();
-    return decoded;
-  }
-  auto plan = CheckInferMessage(*message);
+  InferMessage message;
+  decoded.status = ParseInferMessage(slices, message);
+  if (!decoded.status.ok()) return decoded;
+  auto plan = CheckInferMessage(message);
   if (!plan.ok()) {
     decoded.status = plan.status();
     return decoded;

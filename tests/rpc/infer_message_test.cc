@@ -199,11 +199,12 @@ TEST(InferMessageTest, LeavesPackedTypedContentsInTheirSlices) {
   const std::vector<float> e(100'000, 1.5f), g(100'000, -2.0f);
   const std::string bytes = TypedRequest(e, g).SerializeAsString();
   const std::vector<grpc::Slice> slices = Sliced(bytes, 8192);
-  auto message = ParseInferMessage(slices);
-  ASSERT_TRUE(message.ok()) << message.status();
-  EXPECT_LT(message->envelope.ByteSizeLong(), 100u);
-  ASSERT_EQ(message->typed.size(), 2u);
-  EXPECT_EQ(message->typed[1].size_bytes, 400'000u);
+  InferMessage message;
+  const absl::Status status = ParseInferMessage(slices, message);
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_LT(message.envelope.ByteSizeLong(), 100u);
+  ASSERT_EQ(message.typed.size(), 2u);
+  EXPECT_EQ(message.typed[1].size_bytes, 400'000u);
   const Decoded decoded = Decode(slices);
   ASSERT_TRUE(decoded.status.ok()) << decoded.status;
   EXPECT_EQ(std::memcmp(decoded.inputs[0].data(), e.data(), 400'000), 0);
@@ -263,7 +264,8 @@ TEST(InferMessageTest, SurvivesMutatedBytes) {
     const std::vector<grpc::Slice> slices = Sliced(bytes, 1 + random() % bytes.size());
     const Decoded decoded = Decode(slices);
     num_ok += decoded.status.ok();
-    if (ParseInferMessage(slices).ok()) {
+    InferMessage message;
+    if (ParseInferMessage(slices, message).ok()) {
       EXPECT_TRUE(ModelInferRequest().ParseFromString(bytes));
     }
     EXPECT_TRUE(Decode(bytes) == decoded);

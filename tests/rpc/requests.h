@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "google/protobuf/message_lite.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/slice.h"
@@ -77,7 +78,7 @@ inline std::vector<grpc::Slice> Sliced(absl::string_view bytes, size_t slice_byt
   return slices;
 }
 
-inline std::string Concatenate(const std::vector<grpc::Slice>& slices) {
+inline std::string Concatenate(absl::Span<const grpc::Slice> slices) {
   std::string bytes;
   for (const grpc::Slice& slice : slices) bytes.append(slice.begin(), slice.end());
   return bytes;
