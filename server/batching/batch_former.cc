@@ -15,11 +15,6 @@ constexpr Extent kExtents[kNumExtents] = {Extent::kWhole, Extent::kChunk};
 
 Extent Other(Extent extent) { return extent == Extent::kWhole ? Extent::kChunk : Extent::kWhole; }
 
-int64_t InputBytes(const Request& request) {
-  return request.segment.num_elements * ElementBytes(request.model->dtype) *
-         static_cast<int64_t>(request.model->inputs.size());
-}
-
 // OK while somebody waits for the answer.
 absl::Status Liveness(const Request& request, Clock::time_point now) {
   if (request.deadline <= now) {

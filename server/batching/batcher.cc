@@ -19,6 +19,9 @@ BatchFormerOptions Limit(BatchFormerOptions options, const Executor& executor) {
   return options;
 }
 
+// Requests that one task hands back: few, so that several threads share a batch's answers.
+constexpr size_t kReturnedTogether = 8;
+
 // The batcher that this thread is pumping, if any.
 thread_local const Batcher* t_pumped = nullptr;
 
@@ -132,13 +135,39 @@ void Batcher::Finish(RunningBatch& running, const Execution& execution) {
   BatchRecord record{running.batch.op, running.batch.dtype, num_requests, 0, execution};
   for (const Segment& segment : running.batch.segments) record.num_elements += segment.num_elements;
   observer_->BatchFinished(record);
-  for (auto& request : running.requests) {
-    const Outcome outcome{execution.status, running.taken_at - request->accepted_at, execution};
+  HandBack(running, execution);
+}
+
+void Batcher::HandBack(RunningBatch& running, const Execution& execution) {
+  size_t next = 0;
+  while (next < running.requests.size()) {
+    auto returned = std::make_unique<Returned>();
+    returned->taken_at = running.taken_at;
+    returned->execution = execution;
+    TaskQueue* const tasks = running.requests[next]->tasks;
+    int64_t bytes = 0;
+    while (next < running.requests.size() && running.requests[next]->tasks == tasks &&
+           returned->requests.size() < kReturnedTogether && LengthOf(bytes) == WorkLength::kShort) {
+      bytes += InputBytes(*running.requests[next]);
+      returned->requests.push_back(std::move(running.requests[next++]));
+    }
+    if (tasks == nullptr || tasks->IsCurrent()) {
+      CallDone(*returned);
+    } else {
+      tasks->Post(LengthOf(bytes), [this, returned = std::move(returned)] { CallDone(*returned); });
+    }
+  }
+}
+
+void Batcher::CallDone(Returned& returned) {
+  for (auto& request : returned.requests) {
+    const Outcome outcome{returned.execution.status, returned.taken_at - request->accepted_at,
+                          returned.execution};
     Request::Done done = std::move(request->done);
     done(std::move(request), outcome);
   }
   absl::MutexLock lock(&mutex_);
-  outstanding_ -= num_requests;
+  outstanding_ -= static_cast<int64_t>(returned.requests.size());
 }
 
 void Batcher::FinishDropped(std::vector<DroppedRequest> dropped) {

@@ -54,6 +54,15 @@ class Batcher {
   void Start(std::unique_ptr<RunningBatch> running);
   // Frees the lane, lets the next batch start, then hands the requests back.
   void Finish(RunningBatch& running, const Execution& execution);
+  // Requests that are handed back together.
+  struct Returned {
+    FormedBatch::Requests requests;
+    Clock::time_point taken_at;
+    Execution execution;
+  };
+  // Calls every `done`, some at a time, on the threads where they are wanted.
+  void HandBack(RunningBatch& running, const Execution& execution);
+  void CallDone(Returned& returned);
   void FinishDropped(std::vector<DroppedRequest> dropped);
   // Pumps whenever a batch has waited long enough, until the destructor begins.
   void WatchClock();

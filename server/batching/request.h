@@ -14,6 +14,7 @@
 #include "server/batching/admission.h"
 #include "server/batching/executor.h"
 #include "server/batching/model.h"
+#include "server/batching/task_queue.h"
 
 namespace swiglu::server {
 
@@ -55,9 +56,17 @@ struct Request {
   Clock::time_point accepted_at;
   // Past this point nobody waits for the answer: it is dropped when it is next looked at.
   Clock::time_point deadline = Clock::time_point::max();
+  // On whose threads `done` is to be called; nullptr: on any.
+  TaskQueue* tasks = nullptr;
   // Set by the caller, from any thread, when the answer is no longer wanted. Never null.
   std::shared_ptr<const std::atomic<bool>> cancelled;
   Done done;
 };
+
+// Bytes of the request's inputs.
+inline int64_t InputBytes(const Request& request) {
+  return request.segment.num_elements * ElementBytes(request.model->dtype) *
+         static_cast<int64_t>(request.model->inputs.size());
+}
 
 }  // namespace swiglu::server

@@ -51,6 +51,7 @@ void CudaLane::Run(const Batch& batch, LaunchPlan plan, Finished finished) {
   job.execution.path = job.plan.path;
   const cudaError_t error = Enqueue(job);
   if (error != cudaSuccess) return Finish(std::move(job), error);
+  if (IsDoneWithin(job.plan.caller_wait)) return Finish(std::move(job), Await(job));
   absl::MutexLock lock(&mutex_);
   CHECK(job_.finished == nullptr);
   job_ = std::move(job);
@@ -85,15 +86,25 @@ cudaError_t CudaLane::Await(Job& job) {
 }
 
 cudaError_t CudaLane::AwaitEvent() {
-  const Clock::time_point spin_until = Clock::now() + kSpinTime;
+  cudaError_t error = PollEvent(kSpinTime);
+  if (error == cudaErrorNotReady) error = cudaEventSynchronize(event_.get());
+  cudaGetLastError();
+  return error;
+}
+
+cudaError_t CudaLane::PollEvent(std::chrono::microseconds spin_time) {
+  const Clock::time_point spin_until = Clock::now() + spin_time;
   cudaError_t error = cudaEventQuery(event_.get());
   while (error == cudaErrorNotReady && Clock::now() < spin_until) {
     error = cudaEventQuery(event_.get());
   }
-  if (error == cudaErrorNotReady) error = cudaEventSynchronize(event_.get());
   cudaGetLastError();  // "not ready" counts as an error of this thread, which may launch the next
                        // batch
   return error;
+}
+
+bool CudaLane::IsDoneWithin(std::chrono::microseconds time) {
+  return time.count() > 0 && PollEvent(time) != cudaErrorNotReady;
 }
 
 void CudaLane::Finish(Job job, cudaError_t error) {

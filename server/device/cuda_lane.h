@@ -33,10 +33,11 @@ class CudaLane final : public Lane {
   CudaLane(const CudaLane&) = delete;
   CudaLane& operator=(const CudaLane&) = delete;
 
-  // Enqueues on the calling thread what needs no waiting, then returns; `finished` is called on the
-  // lane's thread. Where enqueueing fails it waits for what was enqueued already and calls
-  // `finished` itself. A plan that is not staged needs tensors that the device sees where they lie:
-  // in device memory, or in pinned host memory.
+  // Enqueues on the calling thread what needs no waiting, waits for as long as the plan says, and
+  // calls `finished` if it is done by then; else that is left to the lane's thread. Where
+  // enqueueing fails it waits for what was enqueued already and calls `finished` itself. A plan
+  // that is not staged needs tensors that the device sees where they lie: in device memory, or in
+  // pinned host memory.
   void Run(const Batch& batch, LaunchPlan plan, Finished finished) override;
 
  private:
@@ -62,6 +63,10 @@ class CudaLane final : public Lane {
   cudaError_t Await(Job& job);
   // Returns when the event has happened or the device has failed. Spins first, then sleeps.
   cudaError_t AwaitEvent();
+  // Spins until the event has happened or the device has failed; cudaErrorNotReady after that time.
+  cudaError_t PollEvent(std::chrono::microseconds spin_time);
+  // Whether waiting so long was enough; false at once for no time.
+  bool IsDoneWithin(std::chrono::microseconds time);
   // Calls `finished`.
   void Finish(Job job, cudaError_t error);
 

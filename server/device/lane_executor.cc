@@ -57,16 +57,17 @@ void LaneExecutor::Run(const Batch& batch, Done done) {
     return;
   }
   const Claim claim = ClaimLane(BatchBytes(batch));
-  claim.lane->Run(batch, PlanLaunch(batch, {.other_bytes = claim.other_bytes}),
-                  [this, claim, done = std::move(done)](const LaneResult& result) mutable {
-                    if (result.fault) ReportFault(devices_[claim.device].ordinal, *result.fault);
-                    // The lane counts as free before `done`, which may bring the next batch.
-                    ReleaseLane(claim);
-                    done(result.execution);
-                    done = nullptr;
-                    absl::MutexLock lock(&mutex_);
-                    --num_held_;
-                  });
+  claim.lane->Run(
+      batch, PlanLaunch(batch, {.other_bytes = claim.other_bytes, .num_others = claim.num_others}),
+      [this, claim, done = std::move(done)](const LaneResult& result) mutable {
+        if (result.fault) ReportFault(devices_[claim.device].ordinal, *result.fault);
+        // The lane counts as free before `done`, which may bring the next batch.
+        ReleaseLane(claim);
+        done(result.execution);
+        done = nullptr;
+        absl::MutexLock lock(&mutex_);
+        --num_held_;
+      });
 }
 
 LaneExecutor::Claim LaneExecutor::ClaimLane(int64_t bytes) {
@@ -78,12 +79,14 @@ LaneExecutor::Claim LaneExecutor::ClaimLane(int64_t bytes) {
   --loads_[device].num_free_lanes;
   const int64_t other_bytes =
       std::exchange(loads_[device].outstanding_bytes, loads_[device].outstanding_bytes + bytes);
+  const int num_others = num_inflight_++;
   ++num_held_;
-  return {device, lane, bytes, other_bytes};
+  return {device, lane, bytes, other_bytes, num_others};
 }
 
 void LaneExecutor::ReleaseLane(const Claim& claim) {
   absl::MutexLock lock(&mutex_);
+  --num_inflight_;
   // Behind the others: this one's thread is about to call `done`.
   free_lanes_[claim.device].push_back(claim.lane);
   ++loads_[claim.device].num_free_lanes;

@@ -21,6 +21,11 @@ constexpr int64_t kLargeBytes = int64_t{12} << 20;
 // Tensors smaller than this, on average, do not keep the copy engines busy.
 constexpr int64_t kSmallestCopyBytes = int64_t{1} << 20;
 
+// A batch of up to this much, read and written, is done before another thread has woken up. With
+// nothing else in flight its caller has nothing better to do than to wait for it.
+constexpr int64_t kSoonDoneBytes = int64_t{256} << 10;
+constexpr std::chrono::microseconds kCallerWait{40};
+
 size_t NumTensors(const Model& model) { return model.inputs.size() + model.outputs.size(); }
 
 int64_t NumCopies(const Batch& batch) {
@@ -81,7 +86,11 @@ std::vector<Chunk> CutIntoChunks(const Batch& batch, size_t buffer_bytes) {
 LaunchPlan PlanLaunch(const Batch& batch, const LaunchSituation& situation) {
   if (situation.memory == MemoryPlace::kDevice) return {.path = Path::kRegion};
   if (IsFasterStaged(batch, situation)) return PlanStaged(batch, situation.buffer_bytes);
-  return PlanMapped(kMappedBlocks);
+  LaunchPlan plan = PlanMapped(kMappedBlocks);
+  if (situation.num_others == 0 && BatchBytes(batch) <= kSoonDoneBytes) {
+    plan.caller_wait = kCallerWait;
+  }
+  return plan;
 }
 
 LaunchPlan PlanMapped(int max_blocks) { return {.path = Path::kMapped, .max_blocks = max_blocks}; }

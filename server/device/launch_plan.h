@@ -4,6 +4,7 @@
 // functions on plain values; knows no CUDA. docs/adr/0006 says why.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -29,8 +30,9 @@ enum class ResidentWork : uint8_t { kNone, kRunning };
 struct LaunchSituation {
   MemoryPlace memory = MemoryPlace::kPinnedHost;
   ResidentWork resident_work = ResidentWork::kNone;
-  // Read and written by the other batches in flight on the device.
+  // Read and written by the other batches in flight on the device, and how many there are on all.
   int64_t other_bytes = 0;
+  int num_others = 0;
   // The lane's device buffer. At least kSlabAlignment for each input.
   size_t buffer_bytes = kLaneBufferBytes;
 };
@@ -56,6 +58,8 @@ struct LaunchPlan {
   int max_blocks = 0;
   // All elements of the batch in their order; empty unless the path is kStaged.
   std::vector<Chunk> chunks = {};
+  // How long the caller waits for the batch itself, before it leaves that to the lane's thread.
+  std::chrono::microseconds caller_wait{0};
 };
 
 // The way for `batch`. A batch without elements is never staged.

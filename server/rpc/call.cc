@@ -98,7 +98,7 @@ void Call::Tell(Signals signals) {
     // Moved out, so that the handler alone decides when the bytes are let go.
     grpc::ByteBuffer message;
     message.Swap(&message_);
-    const LongWork work(tasks(), message.Length() >= kLongMessageBytes);
+    const LongWork work(tasks(), LengthOf(static_cast<int64_t>(message.Length())));
     handler_->OnMessage(std::move(message));
   }
   if (signals & kNotRead) handler_->OnNoMessage();

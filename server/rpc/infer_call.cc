@@ -43,7 +43,7 @@ void InferCall::OnMessage(grpc::ByteBuffer message) {
                        &call_->tasks(),  std::move(reservation_), size_announced_};
   service_->Start(std::move(message), std::move(context),
                   [call = call_->shared_from_this()](InferReply reply) {
-                    static_cast<InferCall&>(call->handler()).Answer(std::move(reply));
+                    static_cast<InferCall&>(call->handler()).Answer(reply);
                   });
 }
 
@@ -96,20 +96,13 @@ void InferCall::Refuse(absl::Status status) {
   call_->Finish(refusal_);
 }
 
-void InferCall::Answer(InferReply reply) {
+void InferCall::Answer(const InferReply& reply) {
   model_ = reply.model;
   answered_ = Clock::now();
-  const size_t size_bytes = reply.message.size_bytes;
-  answer_due_.store(stall_limit_.Due(answered_, static_cast<int64_t>(size_bytes)),
-                    std::memory_order_release);
+  const auto size_bytes = static_cast<int64_t>(reply.message.size_bytes);
+  answer_due_.store(stall_limit_.Due(answered_, size_bytes), std::memory_order_release);
   if (!reply.status.ok()) return call_->Finish(reply.status);
-  if (size_bytes < kLongMessageBytes || call_->tasks().IsCurrent()) {
-    return call_->WriteAndFinish(reply.message.ToByteBuffer());
-  }
-  // gRPC sends on the thread that asks for it, and a lane's thread has batches to wait for.
-  call_->tasks().Post([call = call_->shared_from_this(), message = std::move(reply.message)] {
-    call->WriteAndFinish(message.ToByteBuffer());
-  });
+  call_->WriteAndFinish(reply.message.ToByteBuffer());
 }
 
 }  // namespace swiglu::server

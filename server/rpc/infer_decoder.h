@@ -13,7 +13,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "proto/inference.pb.h"
@@ -39,7 +38,7 @@ struct InferPlan {
   };
   std::array<Source, kMaxTensors> sources;
   // The outputs that were asked for, as indices into `model->outputs`, in the order of the answer.
-  absl::InlinedVector<int, kMaxTensors> outputs;
+  std::vector<int> outputs;
   // The `timeout` and `priority` parameters.
   std::optional<std::chrono::microseconds> timeout;
   Priority priority = Priority::kNormal;

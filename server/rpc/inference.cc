@@ -109,7 +109,8 @@ void Inference::StartChunks() {
       chunks_[index].reader = inputs;
       inputs.Skip(static_cast<size_t>(num_elements(index) * element_bytes));
     }
-    context.tasks->Post([self = shared_from_this(), index] { self->RunChunk(index); });
+    context.tasks->Post(WorkLength::kLong,
+                        [self = shared_from_this(), index] { self->RunChunk(index); });
   }
 }
 
@@ -135,6 +136,7 @@ absl::Status Inference::FillRequest(int64_t index, Request& request) {
   request.extent = chunks.num_chunks > 1 ? Extent::kChunk : Extent::kWhole;
   request.deadline = deadline;
   request.cancelled = context.cancelled;
+  request.tasks = context.tasks;
   request.segment.num_elements = num_elements(index);
   const size_t slot_bytes = SlotBytes(index);
   if (slot_bytes == 0) return absl::OkStatus();

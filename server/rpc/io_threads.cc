@@ -11,6 +11,7 @@
 
 #include "grpcpp/alarm.h"
 #include "server/log/log.h"
+#include "server/rpc/call.h"
 
 namespace swiglu::server {
 namespace {
@@ -20,16 +21,18 @@ namespace {
 constexpr std::chrono::milliseconds kLookInterval{4};
 
 struct PostedTask final : Event {
-  PostedTask(TaskQueue* queue, TaskQueue::Task what) : tasks(queue), task(std::move(what)) {}
+  PostedTask(TaskQueue* queue, WorkLength its_length, TaskQueue::Task what)
+      : tasks(queue), length(its_length), task(std::move(what)) {}
   void Happen(bool) override {
     {
-      const LongWork work(*tasks, true);
+      const LongWork work(*tasks, length);
       task();
       task = nullptr;
     }
     delete this;
   }
   TaskQueue* const tasks;
+  const WorkLength length;
   TaskQueue::Task task;
   grpc::Alarm alarm;
 };
@@ -42,7 +45,7 @@ thread_local std::chrono::steady_clock::time_point t_long_since;
 
 IoThreads::IoThreads(std::unique_ptr<grpc::ServerCompletionQueue> queue, int num_threads)
     : queue_(std::move(queue)),
-      max_pollers_(std::max(1, num_threads / 2)),
+      max_pollers_(std::max(1, num_threads * 3 / 4)),
       looked_at_(Clock::now()) {
   absl::MutexLock lock(&mutex_);
   for (int i = 0; i < num_threads; ++i) {
@@ -55,8 +58,8 @@ IoThreads::IoThreads(std::unique_ptr<grpc::ServerCompletionQueue> queue, int num
 
 IoThreads::~IoThreads() { CHECK(threads_.empty()); }
 
-void IoThreads::Post(Task task) {
-  auto* posted = new PostedTask(this, std::move(task));
+void IoThreads::Post(WorkLength length, Task task) {
+  auto* posted = new PostedTask(this, length, std::move(task));
   // A time that has passed for sure: one that has just come waits for the next look at the timers.
   posted->alarm.Set(queue_.get(), gpr_inf_past(GPR_CLOCK_MONOTONIC), static_cast<Event*>(posted));
 }
@@ -142,7 +145,8 @@ PollerLoad IoThreads::Totals() {
   for (const clockid_t clock : cpu_clocks_) {
     timespec time{};
     clock_gettime(clock, &time);
-    totals.busy_threads += static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+    totals.busy_threads +=
+        static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
   }
   totals.long_threads = 1e-9 * static_cast<double>(long_work_ns_.load(std::memory_order_relaxed));
   return totals;

@@ -17,7 +17,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "grpcpp/completion_queue.h"
-#include "server/rpc/call.h"
+#include "server/batching/task_queue.h"
 #include "server/rpc/poller_count.h"
 
 namespace swiglu::server {
@@ -25,14 +25,14 @@ namespace swiglu::server {
 // Thread-safe.
 class IoThreads final : public TaskQueue {
  public:
-  // `num_threads` (>= 1) threads over `queue`, running from here on. At most half of them poll
-  // while there is no long work, which is what suits small messages.
+  // `num_threads` (>= 1) threads over `queue`, running from here on. Three quarters of them poll at
+  // most; the rest is for long work.
   IoThreads(std::unique_ptr<grpc::ServerCompletionQueue> queue, int num_threads);
   // REQUIRES: `Shutdown` was called.
   ~IoThreads() override;
 
   grpc::ServerCompletionQueue* queue() { return queue_.get(); }
-  void Post(Task task) override;
+  void Post(WorkLength length, Task task) override;
   bool IsCurrent() const override;
   void BeginLongWork() override;
   void EndLongWork() override;
