@@ -105,6 +105,7 @@ void Call::Tell(const Signals& signals) {
     // Moved out, so that the handler alone decides when the bytes are let go.
     grpc::ByteBuffer message;
     message.Swap(&message_);
+    const LongWork work(tasks(), message.Length() >= kLongMessageBytes);
     handler_->OnMessage(std::move(message));
   } else if (read == kFalse) {
     handler_->OnNoMessage();

@@ -39,15 +39,40 @@ enum class ServerEvent {
 };
 inline constexpr int kNumServerEvents = 3;
 
-// Runs short tasks on the server's I/O threads, between the events of calls. Thread-safe.
+// The server's I/O threads as a place for work beside polling. Thread-safe.
 class TaskQueue {
  public:
   using Task = absl::AnyInvocable<void()>;
 
   virtual ~TaskQueue() = default;
-  // Runs `task` once, on whichever thread comes to it; tasks may run at the same time. REQUIRES: a
-  // call is alive until it has run.
+  // Runs `task`, which may take long, once, on whichever I/O thread comes to it; tasks may run at
+  // the same time. REQUIRES: a call is alive until it has run.
   virtual void Post(Task task) = 0;
+  // Whether the calling thread is one of them.
+  virtual bool IsCurrent() const = 0;
+  // On an I/O thread, between these two: it works for long, and another one polls in its place.
+  virtual void BeginLongWork() = 0;
+  virtual void EndLongWork() = 0;
+};
+
+// Messages of this size and more are long work: to copy, to compute on or to send.
+inline constexpr size_t kLongMessageBytes = size_t{512} << 10;
+
+// Long work for as long as it lives, if `is_long` and on an I/O thread.
+class LongWork {
+ public:
+  LongWork(TaskQueue& tasks, bool is_long)
+      : tasks_(is_long && tasks.IsCurrent() ? &tasks : nullptr) {
+    if (tasks_ != nullptr) tasks_->BeginLongWork();
+  }
+  ~LongWork() {
+    if (tasks_ != nullptr) tasks_->EndLongWork();
+  }
+  LongWork(const LongWork&) = delete;
+  LongWork& operator=(const LongWork&) = delete;
+
+ private:
+  TaskQueue* const tasks_;
 };
 
 // The meaning of one call. Its methods run on the I/O threads, never two at once.

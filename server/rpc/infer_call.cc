@@ -42,7 +42,7 @@ void InferCall::OnMessage(grpc::ByteBuffer message) {
   InferContext context{call_->started(), call_->Deadline(),       call_->cancelled(),
                        &call_->tasks(),  std::move(reservation_), size_announced_};
   service_->Start(std::move(message), std::move(context),
-                  [this, call = call_->shared_from_this()](InferReply reply) { Answer(reply); });
+                  [this, call = call_->shared_from_this()](InferReply reply) { Answer(std::move(reply)); });
 }
 
 void InferCall::OnNoMessage() {
@@ -94,17 +94,20 @@ void InferCall::Refuse(absl::Status status) {
   call_->Finish(refusal_);
 }
 
-void InferCall::Answer(const InferReply& reply) {
+void InferCall::Answer(InferReply reply) {
   model_ = reply.model;
   answered_ = Clock::now();
-  const Clock::time_point due =
-      stall_limit_.Due(answered_, static_cast<int64_t>(reply.message.size_bytes));
-  answer_due_.store(due, std::memory_order_release);
-  if (reply.status.ok()) {
-    call_->WriteAndFinish(reply.message.ToByteBuffer());
-  } else {
-    call_->Finish(reply.status);
+  const size_t size_bytes = reply.message.size_bytes;
+  answer_due_.store(stall_limit_.Due(answered_, static_cast<int64_t>(size_bytes)),
+                    std::memory_order_release);
+  if (!reply.status.ok()) return call_->Finish(reply.status);
+  if (size_bytes < kLongMessageBytes || call_->tasks().IsCurrent()) {
+    return call_->WriteAndFinish(reply.message.ToByteBuffer());
   }
+  // gRPC sends on the thread that asks for it, and a lane's thread has batches to wait for.
+  call_->tasks().Post([call = call_->shared_from_this(), message = std::move(reply.message)] {
+    call->WriteAndFinish(message.ToByteBuffer());
+  });
 }
 
 }  // namespace swiglu::server

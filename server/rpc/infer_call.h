@@ -44,7 +44,7 @@ class InferCall final : public CallHandler {
   // Ends the call before its message came.
   void Refuse(absl::Status status);
   // Any thread.
-  void Answer(const InferReply& reply);
+  void Answer(InferReply reply);
   // Ends what the caller has stopped halfway.
   void CheckStall();
 

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The polling loop and the look at its load.
+// The polling loop, the turns and the look at the load.
 #include "server/rpc/io_threads.h"
 
+#include <pthread.h>
 #include <time.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "grpcpp/alarm.h"
 #include "server/log/log.h"
-#include "server/rpc/poller_count.h"
 
 namespace swiglu::server {
 namespace {
@@ -19,22 +20,33 @@ namespace {
 constexpr std::chrono::milliseconds kLookInterval{4};
 
 struct PostedTask final : Event {
-  explicit PostedTask(TaskQueue::Task what) : task(std::move(what)) {}
+  PostedTask(TaskQueue* queue, TaskQueue::Task what) : tasks(queue), task(std::move(what)) {}
   void Happen(bool) override {
-    task();
+    {
+      const LongWork work(*tasks, true);
+      task();
+      task = nullptr;
+    }
     delete this;
   }
+  TaskQueue* const tasks;
   TaskQueue::Task task;
   grpc::Alarm alarm;
 };
 
+// Of the calling thread: whose it is, and since when it does long work.
+thread_local const IoThreads* t_owner = nullptr;
+thread_local std::chrono::steady_clock::time_point t_long_since;
+
 }  // namespace
 
-IoThreads::IoThreads(std::unique_ptr<grpc::ServerCompletionQueue> queue, int max_pollers)
-    : queue_(std::move(queue)), max_pollers_(max_pollers), looked_at_(Clock::now()) {
+IoThreads::IoThreads(std::unique_ptr<grpc::ServerCompletionQueue> queue, int num_threads)
+    : queue_(std::move(queue)),
+      max_pollers_(std::max(1, num_threads / 2)),
+      looked_at_(Clock::now()) {
   absl::MutexLock lock(&mutex_);
-  for (int i = 0; i < max_pollers_; ++i) {
-    threads_.emplace_back([this, i] { Run(i); });
+  for (int i = 0; i < num_threads; ++i) {
+    threads_.emplace_back([this] { Run(); });
     clockid_t clock = 0;
     CHECK(pthread_getcpuclockid(threads_.back().native_handle(), &clock) == 0);
     cpu_clocks_.push_back(clock);
@@ -44,8 +56,23 @@ IoThreads::IoThreads(std::unique_ptr<grpc::ServerCompletionQueue> queue, int max
 IoThreads::~IoThreads() { CHECK(threads_.empty()); }
 
 void IoThreads::Post(Task task) {
-  auto* posted = new PostedTask(std::move(task));
-  posted->alarm.Set(queue_.get(), gpr_now(GPR_CLOCK_MONOTONIC), static_cast<Event*>(posted));
+  auto* posted = new PostedTask(this, std::move(task));
+  // A time that has passed for sure: one that has just come waits for the next look at the timers.
+  posted->alarm.Set(queue_.get(), gpr_inf_past(GPR_CLOCK_MONOTONIC), static_cast<Event*>(posted));
+}
+
+bool IoThreads::IsCurrent() const { return t_owner == this; }
+
+void IoThreads::BeginLongWork() {
+  t_long_since = Clock::now();
+  YieldTurn();
+}
+
+void IoThreads::EndLongWork() {
+  const std::chrono::nanoseconds took = Clock::now() - t_long_since;
+  long_work_ns_.fetch_add(took.count(), std::memory_order_relaxed);
+  // Whether it polls on is decided when it is about to.
+  num_pollers_.fetch_add(1, std::memory_order_relaxed);
 }
 
 void IoThreads::Shutdown() {
@@ -53,31 +80,43 @@ void IoThreads::Shutdown() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
-    changed_.SignalAll();
+    turn_yielded_.SignalAll();
   }
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
 }
 
-void IoThreads::Run(int index) {
+void IoThreads::Run() {
+  t_owner = this;
   void* tag = nullptr;
   bool ok = false;
-  while (AwaitTurn(index)) {
-    if (!queue_->Next(&tag, &ok)) return;
-    static_cast<Event*>(tag)->Happen(ok);
-    Adjust();
+  while (AwaitTurn()) {
+    do {
+      if (!queue_->Next(&tag, &ok)) return YieldTurn();
+      static_cast<Event*>(tag)->Happen(ok);
+      Adjust();
+    } while (num_pollers_.load(std::memory_order_relaxed) <=
+             target_pollers_.load(std::memory_order_relaxed));
+    YieldTurn();
   }
 }
 
-bool IoThreads::AwaitTurn(int index) {
-  if (index < num_pollers_.load(std::memory_order_relaxed)) return true;
+bool IoThreads::AwaitTurn() {
   absl::MutexLock lock(&mutex_);
-  while (index >= num_pollers_.load(std::memory_order_relaxed)) {
-    // The polling threads see to it that the queue ends empty.
+  while (num_pollers_.load(std::memory_order_relaxed) >=
+         target_pollers_.load(std::memory_order_relaxed)) {
+    // The pollers see to it that the queue ends empty.
     if (stopping_) return false;
-    changed_.Wait(&mutex_);
+    turn_yielded_.Wait(&mutex_);
   }
+  num_pollers_.fetch_add(1, std::memory_order_relaxed);
   return true;
+}
+
+void IoThreads::YieldTurn() {
+  absl::MutexLock lock(&mutex_);
+  num_pollers_.fetch_sub(1, std::memory_order_relaxed);
+  turn_yielded_.Signal();
 }
 
 void IoThreads::Adjust() {
@@ -85,24 +124,28 @@ void IoThreads::Adjust() {
   if (now.time_since_epoch().count() < next_look_.load(std::memory_order_relaxed)) return;
   if (!mutex_.TryLock()) return;
   next_look_.store((now + kLookInterval).time_since_epoch().count(), std::memory_order_relaxed);
-  const std::chrono::nanoseconds busy_time = BusyTime();
-  const std::chrono::duration<double> busy = busy_time - std::exchange(busy_time_, busy_time);
+  const PollerLoad totals = Totals();
   const std::chrono::duration<double> passed = now - std::exchange(looked_at_, now);
-  const int before = num_pollers_.load(std::memory_order_relaxed);
-  const int after = ChoosePollerCount({before, busy / passed}, max_pollers_);
-  num_pollers_.store(after, std::memory_order_relaxed);
-  if (after > before) changed_.SignalAll();
+  const PollerLoad load{totals.num_pollers,
+                        (totals.busy_threads - totals_.busy_threads) / passed.count(),
+                        (totals.long_threads - totals_.long_threads) / passed.count()};
+  totals_ = totals;
+  const int target = ChoosePollerCount(load, max_pollers_);
+  if (target > target_pollers_.exchange(target, std::memory_order_relaxed)) {
+    turn_yielded_.Signal();
+  }
   mutex_.Unlock();
 }
 
-std::chrono::nanoseconds IoThreads::BusyTime() {
-  std::chrono::nanoseconds sum{0};
+PollerLoad IoThreads::Totals() {
+  PollerLoad totals{target_pollers_.load(std::memory_order_relaxed)};
   for (const clockid_t clock : cpu_clocks_) {
     timespec time{};
     clock_gettime(clock, &time);
-    sum += std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+    totals.busy_threads += static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
   }
-  return sum;
+  totals.long_threads = 1e-9 * static_cast<double>(long_work_ns_.load(std::memory_order_relaxed));
+  return totals;
 }
 
 }  // namespace swiglu::server

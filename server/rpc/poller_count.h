@@ -2,20 +2,22 @@
 //
 // How many I/O threads poll at once. A pure function.
 //
-// A thread that finds nothing to do is not free: every event then wakes another one than the last,
-// and hands its completion from thread to thread. One poller answers a lone request soonest; many
-// small requests, and large payloads, want several. So the number follows the work.
+// A thread that finds nothing to do is not free: every event then wakes another one than the last.
+// One poller answers a lone request soonest, and many small requests want several. So the number
+// follows the work. Long work does not count here: whoever does it does not poll meanwhile.
 #pragma once
 
 #include <algorithm>
 
 namespace swiglu::server {
 
-// The pollers' share of the time since the last look that they spent working.
+// The I/O threads since the last look.
 struct PollerLoad {
   int num_pollers = 1;
-  // Threads' worth of processor time that all of them took; 0 to num_pollers.
+  // Threads' worth of processor time that all of them took, long work included.
   double busy_threads = 0;
+  // Threads' worth of time that went into long work.
+  double long_threads = 0;
 };
 
 // The number of pollers from here on, 1 to `max_pollers`: one more while those that there are
@@ -24,8 +26,10 @@ inline int ChoosePollerCount(const PollerLoad& load, int max_pollers) {
   constexpr double kCrowded = 0.8;
   constexpr double kRoomy = 0.6;
   const int now = std::clamp(load.num_pollers, 1, max_pollers);
-  if (load.busy_threads > kCrowded * now) return std::min(now + 1, max_pollers);
-  if (load.busy_threads < kRoomy * (now - 1)) return now - 1;
+  // Long work counts by the clock, so it may come to more than the processor time of all.
+  const double busy = std::max(0.0, load.busy_threads - load.long_threads);
+  if (busy > kCrowded * now) return std::min(now + 1, max_pollers);
+  if (busy < kRoomy * (now - 1)) return now - 1;
   return now;
 }
 
