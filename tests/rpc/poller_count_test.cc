@@ -24,6 +24,20 @@ TEST(PollerCountTest, TakesOneAwayWhenTheOthersHavePausesEnough) {
 
 TEST(PollerCountTest, KeepsOneThatIsIdle) { EXPECT_EQ(ChoosePollerCount({1, 0}, 8), 1); }
 
+TEST(PollerCountTest, DoesNotCountLongWork) {
+  EXPECT_EQ(ChoosePollerCount({1, 1.5, 1}, 8), 1);
+  EXPECT_EQ(ChoosePollerCount({2, 1.5, 1}, 8), 1);
+  EXPECT_EQ(ChoosePollerCount({1, 1.9, 1}, 8), 2);
+}
+
+// Times of two clocks, taken one after the other, may disagree. Without a poller nothing would ever
+// change that again.
+TEST(PollerCountTest, KeepsOneWhateverWasMeasured) {
+  EXPECT_EQ(ChoosePollerCount({1, 0.5, 2}, 8), 1);
+  EXPECT_EQ(ChoosePollerCount({1, -3, 0}, 8), 1);
+  EXPECT_EQ(ChoosePollerCount({0, 0, 0}, 8), 1);
+}
+
 TEST(PollerCountTest, StaysWithinItsLimit) {
   EXPECT_EQ(ChoosePollerCount({8, 8}, 8), 8);
   EXPECT_EQ(ChoosePollerCount({1, 1}, 1), 1);
