@@ -18,28 +18,29 @@ SLACK_BYTES = 100_000_000
 
 class OverloadTest(unittest.TestCase):
     def overload(self, announce_size):
-        """Offers a fresh server ten times its budget; returns the codes of what it refused, with their numbers."""
+        """Offers a fresh server ten times its budget; returns what became of that."""
         with Server(f"--memory_budget_bytes={BUDGET_BYTES}") as server:
             result = server_process.run(
                 server_process.BENCH, f"--server={server.address}", f"--server_pid={server.pid}", "--json",
-                f"--announce_size={announce_size}", "--request_bytes=32MiB", "--connections=80", "--in_flight=80",
+                f"--announce_size={announce_size}", "--request_bytes=32MiB", "--connections=40", "--in_flight=40",
                 "--warm_up=0", "--duration=5s")
             load = json.loads(result.stdout)
             high_water = load["server"]["resident_high_water_bytes"]
             print(f"announce_size={announce_size}: {load['requests']} served, refused {load['errors']}; "
                   f"resident at most {high_water / 2**20:.0f} MiB of a budget of {BUDGET_BYTES >> 20}", flush=True)
-            self.assertGreater(load["requests"], 0)
             self.assertEqual(infer_once(server.address, forward_request()), (plain_grpc.OK, ""))
             self.assertEqual(server.stop(), 0, server.log)
         self.assertLessEqual(high_water, BUDGET_BYTES + SLACK_BYTES)
-        return load["errors"]
+        return load
 
     def test_callers_that_announce_are_refused_before_they_send(self):
-        self.assertEqual(list(self.overload("true")), ["UNAVAILABLE"])
+        load = self.overload("true")
+        self.assertGreater(load["requests"], 0)
+        self.assertEqual(list(load["errors"]), ["UNAVAILABLE"])
 
     # What has begun to come when the memory ends is broken off by the library, in its own words.
     def test_callers_that_announce_nothing_do_not_break_the_bound(self):
-        self.assertLessEqual(set(self.overload("false")), {"UNAVAILABLE", "RESOURCE_EXHAUSTED"})
+        self.assertLessEqual(set(self.overload("false")["errors"]), {"UNAVAILABLE", "RESOURCE_EXHAUSTED"})
 
 
 if __name__ == "__main__":
