@@ -24,6 +24,7 @@ class OverloadTest(unittest.TestCase):
                 server_process.BENCH, f"--server={server.address}", f"--server_pid={server.pid}", "--json",
                 f"--announce_size={announce_size}", "--request_bytes=32MiB", "--connections=40", "--in_flight=40",
                 "--warm_up=0", "--duration=5s")
+            self.assertTrue(result.stdout, f"{result.returncode}: {result.stderr}\n{server.log}")
             load = json.loads(result.stdout)
             high_water = load["server"]["resident_high_water_bytes"]
             print(f"announce_size={announce_size}: {load['requests']} served, refused {load['errors']}; "
