@@ -11,7 +11,7 @@ usage: deploy/setup.sh GROUP...
   build   compilers, CMake and the libraries that the programs and their tests are built on
   cuda    what deploy/fetch_cuda.sh needs
   tests   what the tests run besides their own programs, and clang with its sanitizers for the fuzzer
-  long    what ./check --long adds: clang-tidy, and the names in a sanitizer's report
+  long    what ./check --long adds: clang-tidy, what perf_analyzer needs, and the names in a sanitizer's report
 TEXT
 }
 
@@ -24,7 +24,7 @@ build_packages=(
 )
 cuda_packages=(ca-certificates python3 python3-venv)
 test_packages=(ca-certificates clang-14 clang-format-14 git libclang-rt-14-dev python3 python3-venv shellcheck)
-long_packages=(clang-tidy-14 llvm-14)
+long_packages=(clang-tidy-14 libb64-0d llvm-14)
 
 wanted=()
 for group in "$@"; do

@@ -50,6 +50,9 @@ void PrepareLibraries() {
   // message.
   ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
   ::mallopt(M_TOP_PAD, 64 << 20);
+  // What one arena keeps is of no use to another: with one for each thread, the process would hold
+  // several times the messages that the budget allows at once.
+  ::mallopt(M_ARENA_MAX, 1);
   RouteLibraryLogs();
 }
 

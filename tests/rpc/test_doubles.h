@@ -21,6 +21,7 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "server/batching/executor.h"
+#include "server/batching/model.h"
 #include "server/batching/observer.h"
 
 namespace swiglu::server {
@@ -66,25 +67,30 @@ class CountingSlabPool final : public SlabPool {
   std::atomic<int> num_live_{0};
 };
 
+// How an executor wants its inputs.
+enum class InputForm { kWhole, kInPieces };
+
 // Holds every batch until it is told how to end it. The outputs are the inputs: it computes
 // nothing. Thread-safe.
 class HoldingExecutor final : public Executor {
  public:
-  explicit HoldingExecutor(int num_lanes = 1, int64_t max_batch_bytes = int64_t{1} << 20)
-      : num_lanes_(num_lanes), max_batch_bytes_(max_batch_bytes) {}
+  explicit HoldingExecutor(int num_lanes = 1, int64_t max_batch_bytes = int64_t{1} << 20,
+                           InputForm input_form = InputForm::kWhole)
+      : num_lanes_(num_lanes), max_batch_bytes_(max_batch_bytes), input_form_(input_form) {}
 
   int num_lanes() const override { return num_lanes_; }
   int max_segments() const override { return 256; }
   int64_t max_batch_bytes() const override { return max_batch_bytes_; }
+  bool TakesReaders() const override { return input_form_ == InputForm::kInPieces; }
   void Run(const Batch& batch, Done done) override {
     absl::ReleasableMutexLock lock(&mutex_);
     batch_sizes_.push_back(batch.segments.size());
     if (!released_) {
-      held_.push_back(std::move(done));
+      held_.push_back({&batch, std::move(done)});
       return;
     }
     lock.Release();
-    done(Execution());
+    End({&batch, std::move(done)}, absl::OkStatus());
   }
   bool healthy() const override { return healthy_.load(); }
   SlabPool& slab_pool() override { return slab_pool_; }
@@ -99,26 +105,24 @@ class HoldingExecutor final : public Executor {
   }
   // Ends the oldest batch that is held, or the one at `index`. REQUIRES: there is one.
   void Complete(absl::Status status = absl::OkStatus(), size_t index = 0) {
-    Done done;
+    HeldBatch held;
     {
       absl::MutexLock lock(&mutex_);
-      done = std::move(held_[index]);
+      held = std::move(held_[index]);
       held_.erase(held_.begin() + index);
     }
-    Execution execution;
-    execution.status = std::move(status);
-    done(execution);
+    End(std::move(held), std::move(status));
   }
   // Ends what is held, and from here on every batch at once.
   void Release() {
-    std::vector<Done> held;
+    std::vector<HeldBatch> all_held;
     {
       absl::MutexLock lock(&mutex_);
       released_ = true;
-      held = std::move(held_);
+      all_held = std::move(held_);
       held_.clear();
     }
-    for (Done& done : held) done(Execution());
+    for (HeldBatch& held : all_held) End(std::move(held), absl::OkStatus());
   }
   void Fail() { healthy_.store(false); }
 
@@ -130,13 +134,34 @@ class HoldingExecutor final : public Executor {
   CountingSlabPool& counting_pool() { return slab_pool_; }
 
  private:
+  struct HeldBatch {
+    const Batch* batch = nullptr;
+    Done done;
+  };
+
+  // Pieces are read only now, so that they have to be there until the end.
+  static void End(HeldBatch held, absl::Status status) {
+    const Model& model = GetModel(held.batch->op, held.batch->dtype);
+    for (const Segment& segment : held.batch->segments) {
+      if (!status.ok() || segment.reader == nullptr) continue;
+      for (size_t k = 0; k < model.outputs.size(); ++k) {
+        segment.reader->Read(static_cast<int>(k), segment.outputs[k],
+                             static_cast<size_t>(segment.num_elements * ElementBytes(model.dtype)));
+      }
+    }
+    Execution execution;
+    execution.status = std::move(status);
+    held.done(execution);
+  }
+
   const int num_lanes_;
   const int64_t max_batch_bytes_;
+  const InputForm input_form_;
   CountingSlabPool slab_pool_;
   std::atomic<bool> healthy_{true};
   mutable absl::Mutex mutex_;
   bool released_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<Done> held_ ABSL_GUARDED_BY(mutex_);
+  std::vector<HeldBatch> held_ ABSL_GUARDED_BY(mutex_);
   std::vector<size_t> batch_sizes_ ABSL_GUARDED_BY(mutex_);
 };
 

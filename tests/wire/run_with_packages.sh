@@ -2,12 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Runs a Python test that needs packages from the Python package registry, pinned by version and hash, out of an environment
-# of its own: `run_with_packages.sh PYTHON ENVIRONMENT TEST [ARGUMENT]...`. Exits with 77, and says why, where the packages
+# of its own: `run_with_packages.sh PYTHON ENVIRONMENT REQUIREMENTS TEST [ARGUMENT]...`. Exits with 77, and says why, where the packages
 # cannot be had; a registry that has them in other versions or with other hashes is a failure.
 set -euo pipefail
-python=$1 environment=$2 test=$3
-shift 3
-requirements=$(dirname "$0")/requirements.txt
+python=$1 environment=$2 requirements=$3 test=$4
+shift 4
 
 skip() {
   echo "skipped: $1"

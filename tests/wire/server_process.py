@@ -88,6 +88,11 @@ class Server:
         """The port of the metrics page. Waits until it is open."""
         return int(self.wait_for(r"metrics on http://127\.0\.0\.1:(\d+)/metrics$").group(1))
 
+    @property
+    def pid(self):
+        """The number of its process."""
+        return self._process.pid
+
     def wait_for(self, pattern):
         """Waits for a log line that matches `pattern` and returns the match."""
         def found():

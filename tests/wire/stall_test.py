@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# Callers that stop in the middle: of their message, or of taking their answer. Each holds its own share for the server's
+# --stall_timeout and no longer, and others are served meanwhile.
+import time
+import unittest
+
+import plain_grpc
+import server_process
+from plain_grpc import Connection, forward_request, infer_once
+from server_process import Server
+
+CANCELLED, DEADLINE_EXCEEDED = 1, 4
+LATE = (DEADLINE_EXCEEDED, "the message did not come in time")
+
+
+class StallTest(unittest.TestCase):
+    def setUp(self):
+        # Who announces nothing has the time for the largest message: little, too.
+        self.server = Server("--stall_timeout=1s", "--max_request_bytes=100000")
+        self.addCleanup(self.server.kill)
+
+    def used_bytes(self, kind):
+        """What the server holds of that kind."""
+        return self.server.metric("swiglu_memory_used_bytes", kind=kind)
+
+    def wait_until_free(self, kind):
+        """Returns once the server holds nothing of that kind, which may be a moment after the caller has heard."""
+        end = time.monotonic() + server_process.DEADLINE_S
+        while self.used_bytes(kind) > 0:
+            self.assertLess(time.monotonic(), end, f"{kind} is still in use")
+
+    def assert_serves(self):
+        """The server answers a good request."""
+        self.assertEqual(infer_once(self.server.address, forward_request()), (plain_grpc.OK, ""))
+
+    def assert_stops(self):
+        """The server ends as one should that holds nothing any more."""
+        self.assertEqual(self.server.stop(), 0, self.server.log)
+
+    def test_announced_message_that_stops_in_the_middle_frees_its_share(self):
+        with Connection(self.server.address) as connection:
+            call = connection.open(plain_grpc.INFER, [("swiglu-request-bytes", "90000")])
+            call.send(forward_request()[:30], last=False, announced=90_000)
+            self.assert_serves()
+            self.assertEqual(self.used_bytes("receive"), 90_000)
+            self.assertEqual(call.status(), LATE)
+            self.wait_until_free("receive")
+        self.assert_serves()
+        self.assert_stops()
+
+    def test_message_that_stops_in_the_middle_ends_its_call(self):
+        with Connection(self.server.address) as connection:
+            call = connection.open(plain_grpc.INFER)
+            call.send(forward_request()[:30], last=False, announced=90_000)
+            self.assertEqual(call.status(), LATE)
+            self.wait_until_free("receive")
+            self.assertEqual(self.server.metric("swiglu_rejected_total", reason="deadline"), 1)
+        self.assert_stops()
+
+    def test_answer_that_is_not_taken_is_given_up(self):
+        with Connection(self.server.address, window_bytes=0) as connection:
+            call = connection.open(plain_grpc.INFER)
+            call.send(forward_request())
+            call.wait_for_headers()
+            self.assertGreater(self.used_bytes("response"), 0)
+            self.assertEqual(call.status()[0], CANCELLED)
+            self.wait_until_free("response")
+        self.assert_serves()
+        self.assert_stops()
+
+    def test_answer_of_a_stream_that_is_not_taken_ends_the_stream(self):
+        with Connection(self.server.address, window_bytes=0) as connection:
+            call = connection.open(plain_grpc.STREAM_INFER)
+            call.send(forward_request(), last=False)
+            call.wait_for_headers()
+            self.assertEqual(call.status()[0], CANCELLED)
+            self.wait_until_free("response")
+        self.assert_serves()
+        self.assert_stops()
+
+
+if __name__ == "__main__":
+    server_process.main()
