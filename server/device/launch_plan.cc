@@ -39,6 +39,8 @@ bool IsFasterStaged(const Batch& batch, const LaunchSituation& situation) {
   const int64_t bytes = BatchBytes(batch);
   if (bytes == 0) return false;
   if (situation.resident_work == ResidentWork::kRunning) return true;
+  // Backward writes as much as it reads: mapped, it fills both directions by itself.
+  if (batch.op == Op::kBackward) return false;
   return std::min(bytes, situation.other_bytes) >= kLargeBytes &&
          bytes / NumCopies(batch) >= kSmallestCopyBytes;
 }

@@ -123,10 +123,12 @@ void IoThreads::YieldTurn() {
 }
 
 void IoThreads::Adjust() {
-  const Clock::time_point now = Clock::now();
-  if (now.time_since_epoch().count() < next_look_.load(std::memory_order_relaxed)) return;
+  if (Clock::now().time_since_epoch().count() < next_look_.load(std::memory_order_relaxed)) return;
   if (!mutex_.TryLock()) return;
+  // Read under the lock, so that it is after the last look.
+  const Clock::time_point now = Clock::now();
   next_look_.store((now + kLookInterval).time_since_epoch().count(), std::memory_order_relaxed);
+  if (now - looked_at_ < kLookInterval) return mutex_.Unlock();
   const PollerLoad totals = Totals();
   const std::chrono::duration<double> passed = now - std::exchange(looked_at_, now);
   const PollerLoad load{totals.num_pollers,

@@ -55,9 +55,27 @@ TEST(LaunchPlanTest, StagesLargeBatchesBesideLargeOnesOnly) {
   EXPECT_EQ(PathOf(smaller, 12 * kMiB), Path::kMapped);
 }
 
-TEST(LaunchPlanTest, CountsBytesWhateverTheModel) {
-  EXPECT_EQ(PathOf(MakeBatch(Op::kBackward, Dtype::kFp32, {kMiB / 2}), 100 * kMiB), Path::kStaged);
-  EXPECT_EQ(PathOf(MakeBatch(Op::kBackward, Dtype::kFp16, {kMiB / 2}), 100 * kMiB), Path::kMapped);
+TEST(LaunchPlanTest, CountsBytesWhateverTheDtype) {
+  EXPECT_EQ(PathOf(MakeBatch(Op::kForward, Dtype::kFp32, {kMiB}), 100 * kMiB), Path::kStaged);
+  EXPECT_EQ(PathOf(MakeBatch(Op::kForward, Dtype::kFp16, {kMiB}), 100 * kMiB), Path::kMapped);
+}
+
+TEST(LaunchPlanTest, StagesBackwardBesideResidentWorkOnly) {
+  const Batch backward = MakeBatch(Op::kBackward, Dtype::kFp32, {4 * kMiB});
+  EXPECT_EQ(PathOf(backward, 100 * kMiB), Path::kMapped);
+  EXPECT_EQ(PathOf(backward, 100 * kMiB, ResidentWork::kRunning), Path::kStaged);
+}
+
+TEST(LaunchPlanTest, ItsCallerWaitsForALoneSmallBatch) {
+  const auto waits = [](const Batch& batch, int num_others) {
+    return PlanLaunch(batch, {.num_others = num_others}).caller_wait.count() > 0;
+  };
+  // 256 KiB read and written.
+  const int64_t most = (256 << 10) / 6;
+  EXPECT_TRUE(waits(Forward({1}), 0));
+  EXPECT_TRUE(waits(Forward({most}), 0));
+  EXPECT_FALSE(waits(Forward({most + 1}), 0));
+  EXPECT_FALSE(waits(Forward({1}), 1));
 }
 
 TEST(LaunchPlanTest, StagesNoBatchOfManySmallTensors) {

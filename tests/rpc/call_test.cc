@@ -148,6 +148,7 @@ class CallTest : public testing::Test, private Call::Home {
     return scribe;
   }
   void OnGone(Call&) override {}
+  void OnDestroyed() override {}
   TaskQueue& tasks() override { return *threads_; }
 
   grpc::AsyncGenericService service_;
