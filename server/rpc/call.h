@@ -111,7 +111,9 @@ class Call : public std::enable_shared_from_this<Call> {
   // Once the call has come in.
   CallHandler& handler() { return *handler_; }
 
-  // Its neighbours among its home's live calls, guarded by that.
+  // Whether it is among its home's live calls, and its neighbours there; guarded by those.
+  enum class Place : uint8_t { kNew, kListed, kRemoved };
+  Place place = Place::kNew;
   Call* previous = nullptr;
   Call* next = nullptr;
 

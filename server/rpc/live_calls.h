@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -16,21 +17,26 @@ namespace swiglu::server {
 // Thread-safe. In parts with a lock each, since every call of every thread passes here twice.
 class LiveCalls {
  public:
-  // REQUIRES: `call` is owned by somebody until it is removed.
-  void Add(Call& call) {
+  // False, and nothing happens, if the call was removed already: the thread that has its end may be
+  // ahead of the one that has its beginning. REQUIRES: `call` is owned by somebody until it is
+  // removed.
+  bool Add(Call& call) {
     Shard& shard = ShardOf(call);
     absl::MutexLock lock(&shard.mutex);
+    if (call.place == Call::Place::kRemoved) return false;
+    call.place = Call::Place::kListed;
     call.next = shard.first;
     if (shard.first != nullptr) shard.first->previous = &call;
     shard.first = &call;
+    return true;
   }
 
   void Remove(Call& call) {
     Shard& shard = ShardOf(call);
     absl::MutexLock lock(&shard.mutex);
+    if (std::exchange(call.place, Call::Place::kRemoved) != Call::Place::kListed) return;
     if (call.next != nullptr) call.next->previous = call.previous;
     (call.previous != nullptr ? call.previous->next : shard.first) = call.next;
-    call.next = call.previous = nullptr;
   }
 
   // Tells every call, on this thread.
