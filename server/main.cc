@@ -159,8 +159,9 @@ int Run(const Flags& flags) {
       {kVersion, executor.description(), !created->cuda_devices.empty(), executor.num_lanes()},
       &health, &statistics);
   ActiveRequests active;
-  const Router router(&infer, &control, &health, &active, &observers,
-                      {absl::ToChronoNanoseconds(flags.stall_timeout)});
+  const Router router(
+      {&infer, &active, &observers, {absl::ToChronoNanoseconds(flags.stall_timeout)}}, &control,
+      &health);
 
   const MetricsPage page(&prometheus, MakeGauges(admission, batcher, health, *created),
                          {kVersion, kCommit, kCudaVersion});

@@ -141,25 +141,25 @@ void Batcher::Finish(RunningBatch& running, const Execution& execution) {
 void Batcher::HandBack(RunningBatch& running, const Execution& execution) {
   size_t next = 0;
   while (next < running.requests.size()) {
-    auto returned = std::make_unique<Returned>();
-    returned->taken_at = running.taken_at;
-    returned->execution = execution;
+    Returned returned{{}, running.taken_at, execution};
     TaskQueue* const tasks = running.requests[next]->tasks;
     int64_t bytes = 0;
     while (next < running.requests.size() && running.requests[next]->tasks == tasks &&
-           returned->requests.size() < kReturnedTogether && LengthOf(bytes) == WorkLength::kShort) {
+           returned.requests.size() < kReturnedTogether && LengthOf(bytes) == WorkLength::kShort) {
       bytes += InputBytes(*running.requests[next]);
-      returned->requests.push_back(std::move(running.requests[next++]));
+      returned.requests.push_back(std::move(running.requests[next++]));
     }
     if (tasks == nullptr || tasks->IsCurrent()) {
-      CallDone(*returned);
+      CallDone(std::move(returned));
     } else {
-      tasks->Post(LengthOf(bytes), [this, returned = std::move(returned)] { CallDone(*returned); });
+      tasks->Post(LengthOf(bytes), [this, returned = std::move(returned)]() mutable {
+        CallDone(std::move(returned));
+      });
     }
   }
 }
 
-void Batcher::CallDone(Returned& returned) {
+void Batcher::CallDone(Returned returned) {
   for (auto& request : returned.requests) {
     const Outcome outcome{returned.execution.status, returned.taken_at - request->accepted_at,
                           returned.execution};

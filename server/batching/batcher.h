@@ -62,7 +62,7 @@ class Batcher {
   };
   // Calls every `done`, some at a time, on the threads where they are wanted.
   void HandBack(RunningBatch& running, const Execution& execution);
-  void CallDone(Returned& returned);
+  void CallDone(Returned returned);
   void FinishDropped(std::vector<DroppedRequest> dropped);
   // Pumps whenever a batch has waited long enough, until the destructor begins.
   void WatchClock();

@@ -14,8 +14,8 @@
 
 namespace swiglu::server {
 
-// The device buffer of a lane: a batch of 16 MiB of inputs, which is as large as the batch former
-// makes them, in as many segments as a launch takes.
+// The device buffer of a lane: room for 16 MiB of inputs, twice what an executor asks batches to
+// have, in as many segments as a launch takes.
 inline constexpr size_t kLaneBufferBytes =
     (size_t{16} << 20) + size_t{swiglu::kMaxSegments} * kMaxTensors * kSlabAlignment;
 

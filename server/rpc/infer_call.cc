@@ -26,25 +26,25 @@ std::optional<int64_t> AnnouncedBytes(const Call& call) {
 void InferCall::OnStart() {
   // A caller is refused before it has sent its payload.
   const std::optional<int64_t> announced_bytes = AnnouncedBytes(*call_);
-  absl::StatusOr<Charge> reserved = service_->ReserveMessage(announced_bytes);
+  absl::StatusOr<Charge> reserved = parts_.service->ReserveMessage(announced_bytes);
   if (!reserved.ok()) return Refuse(reserved.status());
   reservation_ = *std::move(reserved);
   size_announced_ = announced_bytes.has_value();
-  message_due_ = stall_limit_.Due(call_->started(),
-                                  announced_bytes.value_or(service_->options().max_request_bytes));
+  message_due_ = parts_.stall_limit.Due(
+      call_->started(), announced_bytes.value_or(parts_.service->options().max_request_bytes));
   call_->Read();
 }
 
 void InferCall::OnMessage(grpc::ByteBuffer message) {
   if (state_ != State::kAwaitingMessage) return;
   state_ = State::kStarted;
-  token_ = ActiveRequests::Token(active_);
+  token_ = ActiveRequests::Token(parts_.active);
   InferContext context{call_->started(), call_->Deadline(),       call_->cancelled(),
                        &call_->tasks(),  std::move(reservation_), size_announced_};
-  service_->Start(std::move(message), std::move(context),
-                  [call = call_->shared_from_this()](InferReply reply) {
-                    static_cast<InferCall&>(call->handler()).Answer(reply);
-                  });
+  parts_.service->Start(std::move(message), std::move(context),
+                        [call = call_->shared_from_this()](InferReply reply) {
+                          static_cast<InferCall&>(call->handler()).Answer(reply);
+                        });
 }
 
 void InferCall::OnNoMessage() {
@@ -56,7 +56,7 @@ void InferCall::OnNoMessage() {
 void InferCall::OnWritten(bool ok) {
   const Clock::time_point now = Clock::now();
   if (ok && state_ == State::kStarted) {
-    observer_->RequestSent(model_, now - call_->started(), now - answered_);
+    parts_.observer->RequestSent(model_, now - call_->started(), now - answered_);
   }
   answer_due_.store(Clock::time_point::max(), std::memory_order_relaxed);
   token_ = ActiveRequests::Token();
@@ -71,13 +71,13 @@ void InferCall::OnGone(bool cancelled) {
   }
   state_ = State::kRefused;
   reservation_ = Charge();
-  service_->ReportUnstarted(refusal_, call_->started());
+  parts_.service->ReportUnstarted(refusal_, call_->started());
 }
 
 void InferCall::OnServerEvent(ServerEvent event) {
   if (event == ServerEvent::kTick) CheckStall();
   if (event != ServerEvent::kDraining || state_ != State::kAwaitingMessage) return;
-  Refuse(service_->Reject(Rejection::kDraining));
+  Refuse(parts_.service->Reject(Rejection::kDraining));
 }
 
 void InferCall::CheckStall() {
@@ -100,7 +100,7 @@ void InferCall::Answer(const InferReply& reply) {
   model_ = reply.model;
   answered_ = Clock::now();
   const auto size_bytes = static_cast<int64_t>(reply.message.size_bytes);
-  answer_due_.store(stall_limit_.Due(answered_, size_bytes), std::memory_order_release);
+  answer_due_.store(parts_.stall_limit.Due(answered_, size_bytes), std::memory_order_release);
   if (!reply.status.ok()) return call_->Finish(reply.status);
   call_->WriteAndFinish(reply.message.ToByteBuffer());
 }

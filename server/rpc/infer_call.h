@@ -7,24 +7,16 @@
 #include <memory>
 
 #include "server/batching/admission.h"
-#include "server/batching/observer.h"
 #include "server/rpc/active_requests.h"
 #include "server/rpc/call.h"
-#include "server/rpc/infer_service.h"
-#include "server/rpc/stall_limit.h"
+#include "server/rpc/infer_parts.h"
 
 namespace swiglu::server {
 
 class InferCall final : public CallHandler {
  public:
-  // All parts must outlive it; `call` owns it.
-  InferCall(Call* call, InferService* service, ActiveRequests* active, Observer* observer,
-            StallLimit stall_limit)
-      : call_(call),
-        service_(service),
-        active_(active),
-        observer_(observer),
-        stall_limit_(stall_limit) {}
+  // `call` owns it.
+  InferCall(Call* call, const InferParts& parts) : call_(call), parts_(parts) {}
 
   void OnStart() override;
   void OnMessage(grpc::ByteBuffer message) override;
@@ -49,10 +41,7 @@ class InferCall final : public CallHandler {
   void CheckStall();
 
   Call* const call_;
-  InferService* const service_;
-  ActiveRequests* const active_;
-  Observer* const observer_;
-  const StallLimit stall_limit_;
+  const InferParts parts_;
 
   State state_ = State::kAwaitingMessage;
   absl::Status refusal_;  // of kRefused and kMissing

@@ -25,14 +25,8 @@ std::string InferencePath(absl::string_view method) {
 
 }  // namespace
 
-Router::Router(InferService* infer, const ControlService* control, const Health* health,
-               ActiveRequests* active, Observer* observer, StallLimit stall_limit)
-    : infer_(infer),
-      control_(control),
-      health_(health),
-      active_(active),
-      observer_(observer),
-      stall_limit_(stall_limit) {
+Router::Router(InferParts infer, const ControlService* control, const Health* health)
+    : infer_(infer), control_(control), health_(health) {
   Add(InferencePath("ServerLive"), &ControlService::ServerLive);
   Add(InferencePath("ServerReady"), &ControlService::ServerReady);
   Add(InferencePath("ModelReady"), &ControlService::ModelReady);
@@ -62,10 +56,10 @@ Router::Router(InferService* infer, const ControlService* control, const Health*
 std::unique_ptr<CallHandler> Router::MakeHandler(Call& call) const {
   const std::string& path = call.path();
   if (path == kInferPath) {
-    return std::make_unique<InferCall>(&call, infer_, active_, observer_, stall_limit_);
+    return std::make_unique<InferCall>(&call, infer_);
   }
   if (path == kStreamInferPath) {
-    return std::make_unique<StreamInferCall>(&call, infer_, active_, observer_, stall_limit_);
+    return std::make_unique<StreamInferCall>(&call, infer_);
   }
   if (path == kHealthWatchPath) return std::make_unique<HealthWatchCall>(&call, health_);
   if (const auto it = control_methods_.find(path); it != control_methods_.end()) {

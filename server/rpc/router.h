@@ -8,14 +8,11 @@
 #include <string>
 #include <unordered_map>
 
-#include "server/batching/observer.h"
-#include "server/rpc/active_requests.h"
 #include "server/rpc/call.h"
 #include "server/rpc/control_call.h"
 #include "server/rpc/control_service.h"
 #include "server/rpc/health.h"
-#include "server/rpc/infer_service.h"
-#include "server/rpc/stall_limit.h"
+#include "server/rpc/infer_parts.h"
 
 namespace swiglu::server {
 
@@ -23,8 +20,7 @@ namespace swiglu::server {
 // makes.
 class Router {
  public:
-  Router(InferService* infer, const ControlService* control, const Health* health,
-         ActiveRequests* active, Observer* observer, StallLimit stall_limit);
+  Router(InferParts infer, const ControlService* control, const Health* health);
 
   std::unique_ptr<CallHandler> MakeHandler(Call& call) const;
 
@@ -35,12 +31,9 @@ class Router {
   template <typename Request, typename Response>
   void Add(const std::string& path, ServiceMethod<Request, Response> method);
 
-  InferService* const infer_;
+  const InferParts infer_;
   const ControlService* const control_;
   const Health* const health_;
-  ActiveRequests* const active_;
-  Observer* const observer_;
-  const StallLimit stall_limit_;
   std::unordered_map<std::string, ControlMethod> control_methods_;
   // Methods of the protocol that this server has no use for, with the reason.
   std::unordered_map<std::string, std::string> refused_methods_;

@@ -26,9 +26,10 @@ void StreamInferCall::OnMessage(grpc::ByteBuffer message) {
     ++num_unanswered_;
   }
   InferContext context{Clock::now(), call_->Deadline(), call_->cancelled(), &call_->tasks()};
-  service_->Start(std::move(message), std::move(context),
-                  [this, call = call_->shared_from_this(), token = ActiveRequests::Token(active_)](
-                      InferReply reply) mutable { OnReply(std::move(reply), std::move(token)); });
+  parts_.service->Start(
+      std::move(message), std::move(context),
+      [this, call = call_->shared_from_this(), token = ActiveRequests::Token(parts_.active)](
+          InferReply reply) mutable { OnReply(std::move(reply), std::move(token)); });
   absl::MutexLock lock(&mutex_);
   if (num_unanswered_ < kMaxUnanswered && !draining_ && !broken_) {
     reading_ = true;
@@ -72,7 +73,7 @@ void StreamInferCall::OnWritten(bool ok) {
   }
   const Answer& written = answers_.front();
   const Clock::time_point now = Clock::now();
-  observer_->RequestSent(written.model, now - written.started, now - written.answered);
+  parts_.observer->RequestSent(written.model, now - written.started, now - written.answered);
   answers_.pop_front();
   --num_unanswered_;
   if (!answers_.empty()) WriteFront();
@@ -101,7 +102,7 @@ void StreamInferCall::OnServerEvent(ServerEvent event) {
 
 void StreamInferCall::WriteFront() {
   const EncodedMessage& message = answers_.front().message;
-  write_due_ = stall_limit_.Due(Clock::now(), static_cast<int64_t>(message.size_bytes));
+  write_due_ = parts_.stall_limit.Due(Clock::now(), static_cast<int64_t>(message.size_bytes));
   call_->Write(message.ToByteBuffer());
 }
 

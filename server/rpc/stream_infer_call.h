@@ -9,11 +9,9 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "server/batching/observer.h"
 #include "server/rpc/active_requests.h"
 #include "server/rpc/call.h"
-#include "server/rpc/infer_service.h"
-#include "server/rpc/stall_limit.h"
+#include "server/rpc/infer_parts.h"
 
 namespace swiglu::server {
 
@@ -22,14 +20,8 @@ class StreamInferCall final : public CallHandler {
   // The most requests of one stream that are unanswered at once; reading stops until one is.
   static constexpr int kMaxUnanswered = 128;
 
-  // All parts must outlive it; `call` owns it.
-  StreamInferCall(Call* call, InferService* service, ActiveRequests* active, Observer* observer,
-                  StallLimit stall_limit)
-      : call_(call),
-        service_(service),
-        active_(active),
-        observer_(observer),
-        stall_limit_(stall_limit) {}
+  // `call` owns it.
+  StreamInferCall(Call* call, const InferParts& parts) : call_(call), parts_(parts) {}
 
   void OnStart() override;
   void OnMessage(grpc::ByteBuffer message) override;
@@ -55,10 +47,7 @@ class StreamInferCall final : public CallHandler {
   void FinishIfIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Call* const call_;
-  InferService* const service_;
-  ActiveRequests* const active_;
-  Observer* const observer_;
-  const StallLimit stall_limit_;
+  const InferParts parts_;
 
   absl::Mutex mutex_;
   // Read and not yet written.

@@ -56,7 +56,7 @@ class TestServer {
         infer_(options.infer, &admission, executor, &batcher_, &observers_),
         control_({"1.2.3", executor->description(), false, executor->num_lanes()}, &health,
                  &statistics),
-        router_(&infer_, &control_, &health, &active_, &observers_, options.stall_limit) {
+        router_({&infer_, &active_, &observers_, options.stall_limit}, &control_, &health) {
     auto started = RpcServer::Start(
         {.address = options.address, .io_threads = options.io_threads, .tick = options.tick},
         &router_);
