@@ -89,8 +89,8 @@ absl::Status ControlService::ServerMetadata(const inference::ServerMetadataReque
                                             inference::ServerMetadataResponse* response) const {
   response->set_name("swiglu-server");
   response->set_version(options_.version);
-  for (const char* extension :
-       {"binary_tensor_data", "model_configuration", "parameters", "statistics"}) {
+  for (const char* extension : {"binary_tensor_data", "model_configuration", "parameters",
+                                "schedule_policy", "statistics"}) {
     response->add_extensions(extension);
   }
   return absl::OkStatus();

@@ -94,7 +94,8 @@ TEST_F(ControlRpcTest, DescribesItself) {
   ExpectAnswer(
       Call(&GRPCInferenceService::Stub::ServerMetadata, inference::ServerMetadataRequest()),
       "name: 'swiglu-server' version: '1.2.3' extensions: 'binary_tensor_data' "
-      "extensions: 'model_configuration' extensions: 'parameters' extensions: 'statistics'");
+      "extensions: 'model_configuration' extensions: 'parameters' extensions: 'schedule_policy' "
+      "extensions: 'statistics'");
 }
 
 TEST_F(ControlRpcTest, DescribesModels) {

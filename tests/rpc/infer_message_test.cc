@@ -274,5 +274,36 @@ TEST(InferMessageTest, SurvivesMutatedBytes) {
   EXPECT_GT(num_ok, 100);
 }
 
+// Whether the message takes the short way, cut into slices of that size.
+bool IsPlain(const std::string& bytes, size_t slice_bytes) {
+  const std::vector<grpc::Slice> slices = Sliced(bytes, slice_bytes);
+  InferMessage message;
+  EXPECT_TRUE(ParseInferMessage(slices, message).ok());
+  return message.is_plain;
+}
+
+TEST(InferMessageTest, TakesTheShortWayWithWhatClientsSend) {
+  const ModelInferRequest usual = GoodRequest(kForwardFp16, {100});
+  const std::string bytes = usual.SerializeAsString();
+  EXPECT_TRUE(IsPlain(bytes, bytes.size()));
+  // The tensors may begin anywhere, the envelope not.
+  const size_t envelope_bytes = bytes.size() - 2 * (2 + 200) - 2;
+  EXPECT_TRUE(IsPlain(bytes, envelope_bytes + 10));
+  EXPECT_FALSE(IsPlain(bytes, 10));
+
+  ModelInferRequest with_parameters = usual;
+  (*with_parameters.mutable_parameters())["priority"].set_int64_param(1);
+  with_parameters.add_outputs()->set_name("h");
+  const std::string more = with_parameters.SerializeAsString();
+  EXPECT_TRUE(IsPlain(more, more.size()));
+
+  const std::string typed = TypedRequest({1, 2}, {3, 4}).SerializeAsString();
+  EXPECT_FALSE(IsPlain(typed, typed.size()));
+  ModelInferRequest long_id = usual;
+  long_id.set_id(std::string(4000, 'x'));
+  const std::string longer = long_id.SerializeAsString();
+  EXPECT_FALSE(IsPlain(longer, longer.size()));
+}
+
 }  // namespace
 }  // namespace swiglu::server

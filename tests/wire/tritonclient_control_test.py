@@ -45,7 +45,7 @@ class ServerTest(TritonTest):
         metadata = self.client.get_server_metadata()
         self.assertEqual(metadata.name, "swiglu-server")
         self.assertRegex(metadata.version, r"^\d+\.\d+\.\d+$")
-        self.assertLessEqual({"binary_tensor_data", "model_configuration", "parameters", "statistics"},
+        self.assertLessEqual({"binary_tensor_data", "model_configuration", "parameters", "schedule_policy", "statistics"},
                              set(metadata.extensions))
         self.assertFalse({"system_shared_memory", "cuda_shared_memory"} & set(metadata.extensions))
 
