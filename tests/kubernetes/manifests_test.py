@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Renders every overlay of deploy/kubernetes and holds it against the schemas and the policies; then makes every mistake of
+# mistakes.yaml in it, each of which has to be reported in the words that stand there.
+import argparse
+import copy
+import sys
+import unittest
+
+import yaml
+
+import cluster_policies
+import facts
+import kubectl
+import pod_policies
+import schema_check
+from workloads import name_of, workloads
+
+FOLDER = facts.ROOT / "deploy/kubernetes"
+OVERLAYS = ("cpu", "gpu", "kserve", "production")
+MISTAKES = yaml.safe_load((facts.ROOT / "tests/kubernetes/mistakes.yaml").read_text())
+SHORT_PATHS = {"pod": ["spec", "template", "spec"], "container": ["spec", "template", "spec", "containers", 0]}
+
+options = argparse.Namespace(server="", cache="")  # the command line's
+rendered = {}
+
+
+def arguments_are_taken(workload):
+    """The server itself takes the arguments; the one policy that runs it."""
+    fault = facts.flag_fault(options.server, workload.container.get("args", []))
+    if fault is not None:
+        yield fault
+
+
+POD_POLICIES = (*pod_policies.POLICIES, arguments_are_taken)
+
+
+def report(objects):
+    """Returns what is wrong with the objects: (check, sentence) pairs. A wrong shape is all that is said of it."""
+    found = [("schema", sentence) for sentence in schema_check.faults(objects)]
+    if found:
+        return found
+    for policy in POD_POLICIES:
+        found += [(policy.__name__, f"{workload.name}: {sentence}") for workload in workloads(objects)
+                  for sentence in policy(workload)]
+    for policy in cluster_policies.POLICIES:
+        found += [(policy.__name__, sentence) for sentence in policy(objects)]
+    return found
+
+
+def place(container, step):
+    """Returns the key or index that a step of a path means: in a list a number, or a value that is in it."""
+    if isinstance(container, dict) or isinstance(step, int):
+        return step
+    return int(step) if step.isdigit() else container.index(step)
+
+
+def make(mistake, objects):
+    """Returns a copy of the objects with the mistake made in it."""
+    objects = copy.deepcopy(objects)
+    [target] = [each for each in objects if name_of(each) == mistake["object"]]
+    if "at" not in mistake:
+        objects.remove(target)
+        return objects
+    first, *rest = mistake["at"].split()
+    *path, last = SHORT_PATHS.get(first, [first]) + rest
+    for step in path:
+        target = target[place(target, step)]
+    if "add" in mistake:
+        target[last].append(mistake["add"])
+    elif "value" in mistake:
+        target[place(target, last)] = mistake["value"]
+    else:
+        del target[place(target, last)]
+    return objects
+
+
+class ManifestsTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.reports = [(mistake, report(make(mistake, rendered[mistake["overlay"]]))) for mistake in MISTAKES]
+
+    def test_every_folder_is_checked_or_part_of_one_that_is(self):
+        parts = {"base", "monitoring", "autoscaling"}
+        self.assertEqual({path.parent.name for path in FOLDER.glob("*/kustomization.yaml")}, {*OVERLAYS, *parts})
+
+    def test_overlays_are_right(self):
+        for overlay in OVERLAYS:
+            with self.subTest(overlay):
+                self.assertEqual(report(rendered[overlay]), [])
+
+    def test_every_yaml_file_says_what_it_is_for(self):
+        for path in sorted(FOLDER.rglob("*.yaml")):
+            with self.subTest(path.name):
+                lines = path.read_text().splitlines()
+                self.assertEqual(lines[:2], ["# SPDX-License-Identifier: Apache-2.0", "#"])
+                self.assertRegex(lines[2], "^# .{20}")
+
+    def test_mistakes_are_reported(self):
+        for mistake, found in self.reports:
+            with self.subTest(mistake["mistake"]):
+                self.assertEqual([sentence for _, sentence in found], mistake["reported"])
+
+    def test_no_check_without_a_mistake_that_it_alone_finds(self):
+        finders = [{check for check, _ in found} for _, found in self.reports]
+        alone = {check for found in finders if len(found) == 1 for check in found}
+        policies = {policy.__name__ for policy in (*POD_POLICIES, *cluster_policies.POLICIES)}
+        self.assertEqual({"schema", *policies} - alone, set())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--server", required=True, help="the program swiglu-server")
+    parser.add_argument("--cache", required=True, help="a folder for a kubectl that had to be fetched")
+    _, rest = parser.parse_known_args(namespace=options)
+    try:
+        program = kubectl.find(options.cache)
+    except kubectl.Unavailable as reason:
+        print(f"skipped: {reason}")
+        sys.exit(77)
+    for folder in OVERLAYS:
+        rendered[folder] = list(yaml.safe_load_all(kubectl.render(program, FOLDER / folder)))
+    unittest.main(argv=[sys.argv[0], *rest])
