@@ -32,30 +32,33 @@ def series(now, before):
     found = []
     for replica in (0, 1):
         labels = f'job="swiglu-server",namespace="swiglu",pod="swiglu-predictor-{replica}"'
-        found += [(f"swiglu_queue_limit_requests{{{labels}}}", LIMIT, LIMIT), (f"swiglu_memory_budget_bytes{{{labels}}}", BUDGET, BUDGET)]
-        found.append((f"swiglu_queued_requests{{{labels}}}", before["queued"][replica], now["queued"][replica]))
+        found += [(f"swiglu_queue_limit_requests{{{labels}}}", LIMIT, LIMIT),
+                  (f"swiglu_memory_budget_bytes{{{labels}}}", BUDGET, BUDGET),
+                  (f"swiglu_queued_requests{{{labels}}}", before["queued"][replica], now["queued"][replica])]
         found += [(f'swiglu_memory_used_bytes{{{labels},kind="{kind}"}}', before[kind][replica], now[kind][replica])
                   for kind in NOTHING if kind != "queued"]
     return [{"series": name, "values": f"{first}+0x{HOUR - 1} {then}+0x8"} for name, first, then in found]
 
 
-def answers(expression, input_series, expected):
-    """Returns what promtool has against the query's answer being the number `expected`, or no answer for None; "" for nothing."""
-    test = {"interval": "15s", "input_series": input_series, "promql_expr_test": [
-        {"expr": expression, "eval_time": "62m", "exp_samples": [] if expected is None else [{"labels": "{}", "value": expected}]}]}
+def disagreement(expression, input_series, expected):
+    """Returns "" where the query's answer is the number `expected`, or none for None; else what promtool says."""
+    samples = [] if expected is None else [{"labels": "{}", "value": expected}]
+    test = {"interval": "15s", "input_series": input_series,
+            "promql_expr_test": [{"expr": expression, "eval_time": "62m", "exp_samples": samples}]}
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "test.yaml"
         path.write_text(yaml.safe_dump({"evaluation_interval": "15s", "tests": [test]}))
-        result = subprocess.run([options.promtool, "test", "rules", str(path)], capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run([options.promtool, "test", "rules", str(path)], capture_output=True, text=True, timeout=60,
+                                check=False)
     return "" if result.returncode == 0 else result.stdout + result.stderr
 
 
 class AutoscalingTest(unittest.TestCase):
     def expect(self, name, expected, now, before=NOTHING):
-        self.assertEqual(answers(query[name], series(now, before), expected), "")
+        self.assertEqual(disagreement(query[name], series(now, before), expected), "")
 
     def test_the_engine_is_asked(self):
-        self.assertIn("got", answers(query["queue"], series({}, {}), 1))
+        self.assertIn("got", disagreement(query["queue"], series({}, {}), 1))
 
     def test_nothing_is_zero(self):
         for name in query:
@@ -65,7 +68,7 @@ class AutoscalingTest(unittest.TestCase):
     def test_lost_scrapes_have_no_answer(self):
         for name, expression in query.items():
             with self.subTest(name):
-                self.assertEqual(answers(expression, [], None), "")
+                self.assertEqual(disagreement(expression, [], None), "")
 
     def test_an_hour_ago_does_not_count(self):
         full = {"queued": (LIMIT, LIMIT), "receive": (500, 500), "staging": (500, 500)}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# What has to hold between objects: selectors find pods, names of ports and targets exist, budgets let nodes drain, queries ask for
-# metrics that there are. Each policy takes all objects and yields a sentence for every fault.
+# What has to hold between objects: selectors find pods, names of ports and targets exist, budgets let nodes drain, queries ask
+# for metrics that there are. Each policy takes all objects and yields a sentence for every fault.
 import promql_parser
 
 import facts
@@ -145,7 +145,7 @@ def queries_ask_for_what_there_is(objects):
             if selector.name not in known:
                 yield f"{name} asks for {selector.name}, which the server has not"
             if not over_range:
-                yield f"{name} asks for a single sample of {selector.name}, want a time, as in avg_over_time({selector.name}[1m])"
+                yield f"{name} asks for one sample of {selector.name}, want a time, as in avg_over_time({selector.name}[1m])"
             for matcher in selector.matchers.matchers:
                 values = set(matcher.value.split("|"))
                 if matcher.name == "kind" and not values <= facts.label_values("kMemoryKinds"):

@@ -14,7 +14,7 @@ import facts
 import kubectl
 import pod_policies
 import schema_check
-from workloads import name_of, workloads
+from workloads import byte_size, name_of, of_kind, seconds, workloads
 
 FOLDER = facts.ROOT / "deploy/kubernetes"
 OVERLAYS = ("cpu", "gpu", "kserve", "production")
@@ -75,6 +75,20 @@ def make(mistake, objects):
     return objects
 
 
+def cells_of(workload):
+    """Returns what the page's table of resources has to say about a workload, by row."""
+    told = workload.flags.get("memory_budget_bytes")
+    limit = workload.limit("memory")
+    largest = (limit * pod_policies.DEFAULT_SHARE if told is None else byte_size(told)) / 2
+    return {
+        "cores, `--io_threads`": f"{workload.limit('cpu'):g}" if workload.limit("cpu") == int(workload.flags["io_threads"]) else "?",
+        "memory limit": f"{limit / 2**30:g} GiB",
+        "memory budget of requests": "a quarter of the limit" if told is None else f"{byte_size(told) / 2**30:g} GiB",
+        "largest message (half of the budget)": "2 GiB - 1" if largest == 2**31 else f"{largest / 2**30:g} GiB",
+        "GPUs": f"{workload.limit('nvidia.com/gpu') or 0:g}",
+    }
+
+
 class ManifestsTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -95,6 +109,23 @@ class ManifestsTest(unittest.TestCase):
                 lines = path.read_text().splitlines()
                 self.assertEqual(lines[:2], ["# SPDX-License-Identifier: Apache-2.0", "#"])
                 self.assertRegex(lines[2], "^# .{20}")
+
+    def test_page_has_the_numbers(self):
+        page = " ".join((facts.ROOT / "docs/operations/kubernetes.md").read_text().split())
+        [scaler] = of_kind(rendered["production"], "ScaledObject")
+        cells = [cells_of(workloads(rendered[overlay])[0]) for overlay in ("cpu", "gpu", "kserve")]
+        for row in cells[0]:
+            self.assertIn(f"| {row} | {' | '.join(each[row] for each in cells)} |", page)
+        for overlay in OVERLAYS:
+            [workload] = workloads(rendered[overlay])
+            grace = workload.pod["terminationGracePeriodSeconds"]
+            self.assertIn(f"`--drain_delay` ({seconds(workload.flags['drain_delay']):g} s)", page)
+            self.assertIn(f"`--drain_timeout` ({seconds(workload.flags['drain_timeout']):g} s)", page)
+            self.assertIn(f"`terminationGracePeriodSeconds` ({grace} s)", page)
+        for trigger in scaler["spec"]["triggers"]:
+            self.assertRegex(page, rf"\| `{trigger['name']}` \| [^|]* \| {trigger['metadata']['threshold']} \|")
+        for version in schema_check.VERSIONS:
+            self.assertRegex(page, rf"schemas of Kubernetes [0-9. and]*{version}")
 
     def test_mistakes_are_reported(self):
         for mistake, found in self.reports:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# The pods that a set of Kubernetes objects leads to: a Deployment's template, or what KServe makes of an InferenceService and its
-# ServingRuntime. The policies look at these, so each of them is written once.
+# The pods that a set of Kubernetes objects leads to: a Deployment's template, or what KServe makes of an InferenceService and
+# its ServingRuntime. The policies look at these, so each of them is written once.
 import dataclasses
 import re
 

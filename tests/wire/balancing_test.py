@@ -50,7 +50,8 @@ class BalancingTest(unittest.TestCase):
         before = [self.served(replica) for replica in self.replicas]
         for _ in range(CALLS):
             self.call()
-        self.assertEqual([self.served(replica) - count for replica, count in zip(self.replicas, before)], [CALLS / 2, CALLS / 2])
+        served = [self.served(replica) - count for replica, count in zip(self.replicas, before)]
+        self.assertEqual(served, [CALLS / 2, CALLS / 2])
 
     def test_clients_turn_away_while_a_draining_replica_still_serves(self):
         self.start("--drain_delay=1h")
