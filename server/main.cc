@@ -15,6 +15,7 @@
 #include "server/batching/batcher.h"
 #include "server/batching/statistics.h"
 #include "server/device/device_factory.h"
+#include "server/device/gpu_monitor.h"
 #include "server/flags.h"
 #include "server/health_probe.h"
 #include "server/lifecycle.h"
@@ -67,10 +68,27 @@ int64_t ReceiveQuota(int64_t memory_budget_bytes) {
   return memory_budget_bytes / 2 + (int64_t{32} << 20);
 }
 
-Gauges MakeGauges(const Admission& admission, const Batcher& batcher, const Health& health,
-                  const CreatedExecutor& created) {
+// What the page shows of the devices and of their memory.
+void AddDeviceGauges(const CreatedExecutor& created, const GpuMonitor& gpus, Gauges& gauges) {
+  const CachingSlabPool* pool = created.slab_pool;
+  gauges.slab_pool.memory = created.cuda_devices.empty() ? "host" : "pinned";
+  gauges.slab_pool.bytes = {[pool] { return pool->used_bytes(); },
+                            [pool] { return pool->cached_bytes(); }};
+  for (const DeviceInfo& device : created.cuda_devices) {
+    const int ordinal = device.ordinal;
+    gauges.devices.push_back({ordinal, [&gpus, ordinal] { return gpus.memory_used_bytes(ordinal); },
+                              [&gpus, ordinal] { return gpus.figures(ordinal); }});
+  }
+  if (created.cuda_devices.empty()) {
+    gauges.devices.push_back(
+        {kCpuDevice, [pool] { return pool->used_bytes() + pool->cached_bytes(); }});
+  }
+}
+
+Gauges MakeGauges(const Admission& admission, const Batcher& batcher, const Health& health) {
   Gauges gauges;
   gauges.queued_requests = [&] { return admission.queued_requests(); };
+  gauges.queue_limit_requests = [&] { return admission.options().max_queued_requests; };
   gauges.inflight_requests = [&] { return batcher.inflight_requests(); };
   gauges.memory_budget_bytes = [&] { return admission.options().memory_budget_bytes; };
   for (const MemoryKind kind :
@@ -80,15 +98,8 @@ Gauges MakeGauges(const Admission& admission, const Batcher& batcher, const Heal
     };
   }
   gauges.ready = [&] { return health.ready() ? 1 : 0; };
-  for (const DeviceInfo& device : created.cuda_devices) {
-    gauges.devices.push_back(
-        {device.ordinal, [ordinal = device.ordinal] { return CudaMemoryUsedBytes(ordinal); }});
-  }
-  if (created.cuda_devices.empty()) {
-    const CachingSlabPool* pool = created.slab_pool;
-    gauges.devices.push_back(
-        {kCpuDevice, [pool] { return pool->used_bytes() + pool->cached_bytes(); }});
-  }
+  gauges.live = [&] { return health.live() ? 1 : 0; };
+  gauges.draining = [&] { return admission.draining() ? 1 : 0; };
   return gauges;
 }
 
@@ -163,8 +174,10 @@ int Run(const Flags& flags) {
       {&infer, &active, &observers, {absl::ToChronoNanoseconds(flags.stall_timeout)}}, &control,
       &health);
 
-  const MetricsPage page(&prometheus, MakeGauges(admission, batcher, health, *created),
-                         {kVersion, kCommit, kCudaVersion});
+  const GpuMonitor gpus(created->cuda_devices);
+  Gauges gauges = MakeGauges(admission, batcher, health);
+  AddDeviceGauges(*created, gpus, gauges);
+  const MetricsPage page(&prometheus, std::move(gauges), {kVersion, kCommit, kCudaVersion});
   std::unique_ptr<MetricsServer> metrics;
   if (!flags.metrics_address.empty()) {
     auto listening =

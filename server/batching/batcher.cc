@@ -57,11 +57,6 @@ void Batcher::Submit(std::unique_ptr<Request> request) {
   Pump(std::move(request));
 }
 
-int64_t Batcher::inflight_requests() const {
-  absl::MutexLock lock(&mutex_);
-  return inflight_requests_;
-}
-
 void Batcher::Pump(std::unique_ptr<Request> request) {
   const bool is_inner = t_pumped == this;
   if (is_inner && request == nullptr) return;
@@ -102,7 +97,8 @@ std::unique_ptr<Batcher::RunningBatch> Batcher::TakeBatch(std::vector<DroppedReq
   running->taken_at = now;
   running->requests = std::move(formed.requests);
   ++busy_lanes_;
-  inflight_requests_ += static_cast<int64_t>(running->requests.size());
+  inflight_requests_.fetch_add(static_cast<int64_t>(running->requests.size()),
+                               std::memory_order_relaxed);
   return running;
 }
 
@@ -126,7 +122,7 @@ void Batcher::Finish(RunningBatch& running, const Execution& execution) {
   {
     absl::MutexLock lock(&mutex_);
     --busy_lanes_;
-    inflight_requests_ -= num_requests;
+    inflight_requests_.fetch_sub(num_requests, std::memory_order_relaxed);
     if (clock_watcher_.joinable()) queue_changed_.Signal();
   }
   // The lane first: the next batch runs while this one's answers are written.

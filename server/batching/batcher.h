@@ -6,6 +6,8 @@
 // one that watches the clock where batches may wait for company.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -33,8 +35,9 @@ class Batcher {
   // block. REQUIRES: every field of `request` is set; its ticket holds a place in the queue.
   void Submit(std::unique_ptr<Request> request);
 
-  // Requests that are in a batch which is not done.
-  int64_t inflight_requests() const;
+  // Requests that are in a batch which is not done. Takes no lock, so that whoever looks stalls
+  // nobody.
+  int64_t inflight_requests() const { return inflight_requests_.load(std::memory_order_relaxed); }
 
  private:
   // A batch on its way through the executor, with the requests that it serves.
@@ -76,11 +79,12 @@ class Batcher {
   BatchFormer former_ ABSL_GUARDED_BY(mutex_);
   // Batches that the executor holds; at most num_lanes_.
   int busy_lanes_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t inflight_requests_ ABSL_GUARDED_BY(mutex_) = 0;
   // Threads inside Pump.
   int num_pumping_ ABSL_GUARDED_BY(mutex_) = 0;
   // Accepted and not yet handed back; the destructor waits for zero.
   int64_t outstanding_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  std::atomic<int64_t> inflight_requests_{0};
 
   absl::CondVar queue_changed_;  // for WatchClock
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

@@ -69,6 +69,8 @@ class Observer {
                            std::chrono::nanoseconds send) = 0;
   // Beside RequestFinished, for a request that was refused or dropped.
   virtual void RequestRejected(Rejection reason) = 0;
+  // Just before a call of a request, or of a stream, ends with the advice to try again later.
+  virtual void RetryAdvised() {}
   virtual void BatchFinished(const BatchRecord& record) = 0;
   virtual void DeviceFailed(int device, DeviceError kind) = 0;
 };
@@ -88,6 +90,9 @@ class ObserverList final : public Observer {
   }
   void RequestRejected(Rejection reason) override {
     for (Observer* o : observers_) o->RequestRejected(reason);
+  }
+  void RetryAdvised() override {
+    for (Observer* o : observers_) o->RetryAdvised();
   }
   void BatchFinished(const BatchRecord& record) override {
     for (Observer* o : observers_) o->BatchFinished(record);

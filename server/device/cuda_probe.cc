@@ -20,6 +20,14 @@ std::string VersionText(int version) {
   return absl::StrCat(version / 1000, ".", version % 1000 / 10);
 }
 
+// "" if it cannot be had: only figures of the device are missing then.
+std::string PciBusId(int ordinal) {
+  char text[32] = {};
+  if (cudaDeviceGetPCIBusId(text, sizeof(text), ordinal) == cudaSuccess) return text;
+  cudaGetLastError();
+  return "";
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<DeviceInfo>> FindCudaDevices() {
@@ -40,7 +48,7 @@ absl::StatusOr<std::vector<DeviceInfo>> FindCudaDevices() {
       return absl::FailedPreconditionError(
           absl::StrCat("CUDA device ", ordinal, " does not answer: ", DescribeCudaError(status)));
     }
-    devices.push_back({ordinal, properties.name});
+    devices.push_back({ordinal, properties.name, PciBusId(ordinal)});
   }
   return devices;
 }

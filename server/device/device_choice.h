@@ -19,6 +19,7 @@ enum class DeviceKind { kAuto, kCpu, kCuda };
 struct DeviceInfo {
   int ordinal = 0;
   std::string name;
+  std::string pci_bus_id = {};  // "0000:1b:00.0"
 };
 
 // What to run on.

@@ -3,18 +3,18 @@
 // Puts the counted series and the sampled ones together and prints them.
 #include "server/metrics/metrics_page.h"
 
-#include <initializer_list>
 #include <iterator>
+#include <optional>
 #include <utility>
 
 #include "prometheus/metric_family.h"
 #include "prometheus/text_serializer.h"
+#include "server/metrics/family.h"
+#include "server/metrics/gpu_families.h"
 #include "server/metrics/process_metrics.h"
 
 namespace swiglu::server {
 namespace {
-
-using metrics::Metric;
 
 // Samples `Gauges` and the process when it is collected.
 class GaugeCollector final : public prometheus::Collectable {
@@ -25,6 +25,13 @@ class GaugeCollector final : public prometheus::Collectable {
   std::vector<prometheus::MetricFamily> Collect() const override;
 
  private:
+  using Families = std::vector<prometheus::MetricFamily>;
+
+  void CollectServer(Families& families) const;
+  void CollectMemory(Families& families) const;
+  void CollectDevices(Families& families) const;
+  void CollectProcess(Families& families) const;
+
   const Gauges gauges_;
   const BuildInfo build_;
   const ProcessMetrics process_;
@@ -32,60 +39,69 @@ class GaugeCollector final : public prometheus::Collectable {
 
 double Read(const Gauges::Sample& sample) { return sample ? sample() : 0; }
 
-prometheus::MetricFamily Family(const Metric& metric) {
-  prometheus::MetricFamily family;
-  family.name = metric.name;
-  family.help = metric.help;
-  family.type = metric.type;
-  return family;
-}
-
-void Add(prometheus::MetricFamily& family, const Metric& metric,
-         std::initializer_list<std::string> label_values, double value) {
-  prometheus::ClientMetric& series = family.metric.emplace_back();
-  size_t i = 0;
-  for (const std::string& label_value : label_values) {
-    series.label.push_back({metric.labels[i++], label_value});
-  }
-  // The serializer reads the one that the family's type names.
-  series.gauge.value = value;
-  series.counter.value = value;
-}
-
-// A family of one series without labels.
-prometheus::MetricFamily Single(const Metric& metric, double value) {
-  prometheus::MetricFamily family = Family(metric);
-  Add(family, metric, {}, value);
-  return family;
+void Append(std::vector<prometheus::MetricFamily> more,
+            std::vector<prometheus::MetricFamily>& families) {
+  std::move(more.begin(), more.end(), std::back_inserter(families));
 }
 
 std::vector<prometheus::MetricFamily> GaugeCollector::Collect() const {
   std::vector<prometheus::MetricFamily> families;
-  families.push_back(Single(metrics::kQueuedRequests, Read(gauges_.queued_requests)));
-  families.push_back(Single(metrics::kInflightRequests, Read(gauges_.inflight_requests)));
-  families.push_back(Single(metrics::kMemoryBudget, Read(gauges_.memory_budget_bytes)));
-  families.push_back(Family(metrics::kMemoryUsed));
-  for (size_t i = 0; i < metrics::kMemoryKinds.size(); ++i) {
-    Add(families.back(), metrics::kMemoryUsed, {metrics::kMemoryKinds[i]},
-        Read(gauges_.memory_used_bytes[i]));
-  }
-  families.push_back(Single(metrics::kReady, Read(gauges_.ready)));
-  families.push_back(Family(metrics::kBuildInfo));
-  Add(families.back(), metrics::kBuildInfo, {build_.version, build_.commit, build_.cuda}, 1);
-  if (!gauges_.devices.empty()) families.push_back(Family(metrics::kDeviceMemoryUsed));
-  for (const Gauges::Device& device : gauges_.devices) {
-    Add(families.back(), metrics::kDeviceMemoryUsed, {DeviceLabel(device.device)},
-        Read(device.memory_used_bytes));
-  }
-
-  const ProcessMetrics::Values process = process_.Read();
-  families.push_back(Single(metrics::kProcessCpu, process.cpu_seconds));
-  families.push_back(Single(metrics::kProcessResident, process.resident_bytes));
-  families.push_back(Single(metrics::kProcessVirtual, process.virtual_bytes));
-  families.push_back(Single(metrics::kProcessOpenFds, process.open_fds));
-  families.push_back(Single(metrics::kProcessMaxFds, process.max_fds));
-  families.push_back(Single(metrics::kProcessStartTime, process.start_time_seconds));
+  CollectServer(families);
+  CollectMemory(families);
+  CollectDevices(families);
+  CollectProcess(families);
   return families;
+}
+
+void GaugeCollector::CollectServer(Families& families) const {
+  families.push_back(MakeSingle(metrics::kQueuedRequests, Read(gauges_.queued_requests)));
+  families.push_back(MakeSingle(metrics::kQueueLimit, Read(gauges_.queue_limit_requests)));
+  families.push_back(MakeSingle(metrics::kInflightRequests, Read(gauges_.inflight_requests)));
+  families.push_back(MakeSingle(metrics::kReady, Read(gauges_.ready)));
+  families.push_back(MakeSingle(metrics::kLive, Read(gauges_.live)));
+  families.push_back(MakeSingle(metrics::kDraining, Read(gauges_.draining)));
+  families.push_back(MakeFamily(metrics::kBuildInfo));
+  AddSeries(families.back(), metrics::kBuildInfo, {build_.version, build_.commit, build_.cuda}, 1);
+}
+
+void GaugeCollector::CollectMemory(Families& families) const {
+  families.push_back(MakeSingle(metrics::kMemoryBudget, Read(gauges_.memory_budget_bytes)));
+  families.push_back(MakeFamily(metrics::kMemoryUsed));
+  for (size_t i = 0; i < metrics::kMemoryKinds.size(); ++i) {
+    AddSeries(families.back(), metrics::kMemoryUsed, {metrics::kMemoryKinds[i]},
+              Read(gauges_.memory_used_bytes[i]));
+  }
+  families.push_back(MakeFamily(metrics::kSlabPool));
+  for (size_t i = 0; i < metrics::kSlabStates.size(); ++i) {
+    AddSeries(families.back(), metrics::kSlabPool,
+              {gauges_.slab_pool.memory, metrics::kSlabStates[i]},
+              Read(gauges_.slab_pool.bytes[i]));
+  }
+}
+
+void GaugeCollector::CollectDevices(Families& families) const {
+  if (gauges_.devices.empty()) return;
+  std::vector<LabelledGpu> gpus;
+  families.push_back(MakeFamily(metrics::kDeviceMemoryUsed));
+  for (const Gauges::Device& device : gauges_.devices) {
+    const std::string label = DeviceLabel(device.device);
+    AddSeries(families.back(), metrics::kDeviceMemoryUsed, {label}, Read(device.memory_used_bytes));
+    if (!device.gpu) continue;
+    if (std::optional<GpuFigures> figures = device.gpu()) {
+      gpus.push_back({label, *std::move(figures)});
+    }
+  }
+  Append(MakeGpuFamilies(gpus), families);
+}
+
+void GaugeCollector::CollectProcess(Families& families) const {
+  const ProcessMetrics::Values process = process_.Read();
+  families.push_back(MakeSingle(metrics::kProcessCpu, process.cpu_seconds));
+  families.push_back(MakeSingle(metrics::kProcessResident, process.resident_bytes));
+  families.push_back(MakeSingle(metrics::kProcessVirtual, process.virtual_bytes));
+  families.push_back(MakeSingle(metrics::kProcessOpenFds, process.open_fds));
+  families.push_back(MakeSingle(metrics::kProcessMaxFds, process.max_fds));
+  families.push_back(MakeSingle(metrics::kProcessStartTime, process.start_time_seconds));
 }
 
 }  // namespace
@@ -98,8 +114,7 @@ MetricsPage::MetricsPage(PrometheusObserver* observer, Gauges gauges, BuildInfo 
 
 std::string MetricsPage::Render() const {
   std::vector<prometheus::MetricFamily> families = observer_->Collect();
-  std::vector<prometheus::MetricFamily> sampled = gauges_->Collect();
-  std::move(sampled.begin(), sampled.end(), std::back_inserter(families));
+  Append(gauges_->Collect(), families);
   return prometheus::TextSerializer().Serialize(families);
 }
 

@@ -7,10 +7,12 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "prometheus/collectable.h"
+#include "server/batching/gpu_figures.h"
 #include "server/metrics/names.h"
 #include "server/metrics/prometheus_observer.h"
 
@@ -24,17 +26,29 @@ struct Gauges {
   struct Device {
     int device = kCpuDevice;  // a CUDA ordinal or kCpuDevice
     Sample memory_used_bytes;
+    // A GPU's figures, if there are any; empty for the CPU.
+    std::function<std::optional<GpuFigures>()> gpu = {};
+  };
+
+  struct SlabPool {
+    std::string memory;  // the label `pool`: "host" or "pinned"
+    // Used, free.
+    std::array<Sample, metrics::kSlabStates.size()> bytes;
   };
 
   Sample queued_requests;
+  Sample queue_limit_requests;
   Sample inflight_requests;
   Sample memory_budget_bytes;
   // By MemoryKind: receive, staging, response; then region.
   std::array<Sample, metrics::kMemoryKinds.size()> memory_used_bytes;
+  SlabPool slab_pool;
   // Every device in use; the CPU too, where it does the work.
   std::vector<Device> devices;
   // 1 or 0.
   Sample ready;
+  Sample live;
+  Sample draining;
 };
 
 // The labels of swiglu_build_info.

@@ -65,6 +65,13 @@ inline constexpr std::array<const char*, 7> kReasons = {
 inline constexpr std::array<const char*, 3> kDeviceErrorKinds = {"sticky", "out_of_memory",
                                                                  "other"};
 
+// Values of `reason` of throttled clocks, and of ECC errors' `kind`.
+inline constexpr std::array<const char*, 3> kThrottleReasons = {"thermal", "power", "hardware"};
+inline constexpr std::array<const char*, 2> kEccErrorKinds = {"corrected", "uncorrected"};
+
+// Values of a slab pool's `state`.
+inline constexpr std::array<const char*, 2> kSlabStates = {"used", "free"};
+
 // Values of used memory's `kind`: MemoryKind's, and registered regions, which no budget covers.
 inline constexpr std::array<const char*, 4> kMemoryKinds = {"receive", "staging", "response",
                                                             "region"};
@@ -110,6 +117,9 @@ inline constexpr Metric kRejected{"swiglu_rejected_total",
                                   MetricType::Counter,
                                   "Requests that were refused or dropped, by reason.",
                                   {"reason"}};
+inline constexpr Metric kRetryPushbacks{
+    "swiglu_retry_pushbacks_total", MetricType::Counter,
+    "Inference calls that ended with the advice when to try again (grpc-retry-pushback-ms)."};
 
 // Batches.
 inline constexpr Metric kBatchRequests{"swiglu_batch_requests",
@@ -133,14 +143,27 @@ inline constexpr Metric kQueuedRequests{"swiglu_queued_requests", MetricType::Ga
                                         "Accepted requests that are in no batch yet."};
 inline constexpr Metric kInflightRequests{"swiglu_inflight_requests", MetricType::Gauge,
                                           "Requests in batches that the device has not completed."};
+inline constexpr Metric kQueueLimit{"swiglu_queue_limit_requests", MetricType::Gauge,
+                                    "The most accepted requests that may be in no batch yet."};
 inline constexpr Metric kMemoryBudget{"swiglu_memory_budget_bytes", MetricType::Gauge,
                                       "Memory that requests can make the server hold."};
 inline constexpr Metric kMemoryUsed{"swiglu_memory_used_bytes",
                                     MetricType::Gauge,
-                                    "Memory that requests make the server hold, by what it holds.",
+                                    "Memory that the budget is charged for, by what it holds or is "
+                                    "reserved for.",
                                     {"kind"}};
+inline constexpr Metric kSlabPool{
+    "swiglu_slab_pool_bytes",
+    MetricType::Gauge,
+    "Memory of the slab pool: of slabs in use, and of those kept for the next requests.",
+    {"pool", "state"}};
 inline constexpr Metric kReady{"swiglu_ready", MetricType::Gauge,
                                "1 while the server is ready for requests, else 0."};
+inline constexpr Metric kLive{"swiglu_live", MetricType::Gauge,
+                              "0 once a device has failed for good, else 1."};
+inline constexpr Metric kDraining{"swiglu_draining", MetricType::Gauge,
+                                  "1 once new requests are refused because the server ends, else "
+                                  "0."};
 inline constexpr Metric kBuildInfo{"swiglu_build_info",
                                    MetricType::Gauge,
                                    "Always 1; the labels say which build this is.",
@@ -152,12 +175,67 @@ inline constexpr Metric kDeviceErrors{
     MetricType::Counter,
     "Errors that a device reported; after a sticky one it is lost.",
     {"device", "kind"}};
+inline constexpr Metric kDevicePoisoned{"swiglu_device_poisoned",
+                                        MetricType::Gauge,
+                                        "1 once the device has reported a sticky error, after "
+                                        "which it is lost to this process, else 0.",
+                                        {"device"}};
 inline constexpr Metric kDeviceMemoryUsed{
     "swiglu_device_memory_used_bytes",
     MetricType::Gauge,
     "Memory in use: of a CUDA device by any process, of the CPU by "
     "this server's slabs.",
     {"device"}};
+
+// GPUs, as the driver sees them. What it does not say has no series.
+inline constexpr Metric kGpuUtilization{
+    "swiglu_gpu_utilization_ratio",
+    MetricType::Gauge,
+    "Share of the last moments in which at least one kernel ran, 0 to 1.",
+    {"device"}};
+inline constexpr Metric kGpuMemoryUsed{"swiglu_gpu_memory_used_bytes",
+                                       MetricType::Gauge,
+                                       "Memory of the GPU in use by any process or the driver.",
+                                       {"device"}};
+inline constexpr Metric kGpuMemoryTotal{
+    "swiglu_gpu_memory_total_bytes", MetricType::Gauge, "Memory of the GPU.", {"device"}};
+inline constexpr Metric kGpuPower{
+    "swiglu_gpu_power_watts", MetricType::Gauge, "Power that the GPU draws.", {"device"}};
+inline constexpr Metric kGpuPowerLimit{
+    "swiglu_gpu_power_limit_watts", MetricType::Gauge, "Power that the GPU may draw.", {"device"}};
+inline constexpr Metric kGpuEnergy{"swiglu_gpu_energy_joules_total",
+                                   MetricType::Counter,
+                                   "Energy that the GPU has taken since its driver was loaded.",
+                                   {"device"}};
+inline constexpr Metric kGpuTemperature{
+    "swiglu_gpu_temperature_celsius", MetricType::Gauge, "Temperature of the GPU.", {"device"}};
+inline constexpr Metric kGpuClockThrottled{
+    "swiglu_gpu_clock_throttled",
+    MetricType::Gauge,
+    "1 while the GPU runs slower for that reason, else 0: too hot, at its power limit, or slowed "
+    "down by its board.",
+    {"device", "reason"}};
+inline constexpr Metric kGpuEccErrors{"swiglu_gpu_ecc_errors_total",
+                                      MetricType::Counter,
+                                      "Memory errors of the GPU since its driver was loaded.",
+                                      {"device", "kind"}};
+
+// The same under the names of Triton Inference Server, which perf_analyzer reads.
+inline constexpr Metric kNvUtilization{
+    "nv_gpu_utilization", MetricType::Gauge, "GPU utilization rate, 0 to 1.", {"gpu_uuid"}};
+inline constexpr Metric kNvMemoryTotal{
+    "nv_gpu_memory_total_bytes", MetricType::Gauge, "GPU total memory, in bytes.", {"gpu_uuid"}};
+inline constexpr Metric kNvMemoryUsed{
+    "nv_gpu_memory_used_bytes", MetricType::Gauge, "GPU used memory, in bytes.", {"gpu_uuid"}};
+inline constexpr Metric kNvPower{
+    "nv_gpu_power_usage", MetricType::Gauge, "GPU power usage, in watts.", {"gpu_uuid"}};
+inline constexpr Metric kNvPowerLimit{
+    "nv_gpu_power_limit", MetricType::Gauge, "GPU power limit, in watts.", {"gpu_uuid"}};
+// It only grows, but a counter would have to end in _total.
+inline constexpr Metric kNvEnergy{"nv_energy_consumption",
+                                  MetricType::Gauge,
+                                  "GPU energy consumption, in joules, since its driver was loaded.",
+                                  {"gpu_uuid"}};
 
 // The process, named as all Prometheus clients name them.
 inline constexpr Metric kProcessCpu{"process_cpu_seconds_total", MetricType::Counter,

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/strings/string_view.h"
+#include "server/metrics/family.h"
 
 namespace swiglu::server {
 namespace {
@@ -76,6 +77,10 @@ PrometheusObserver::PrometheusObserver() {
     rejected_[i] = AddCounter(rejected, metrics::kRejected, {metrics::kReasons[i]});
   }
   device_errors_ = &CounterFamily(metrics::kDeviceErrors, registry_);
+  device_poisoned_ = &prometheus::BuildGauge()
+                          .Name(metrics::kDevicePoisoned.name)
+                          .Help(metrics::kDevicePoisoned.help)
+                          .Register(registry_);
 }
 
 void PrometheusObserver::MakeModelSeries() {
@@ -123,6 +128,15 @@ void PrometheusObserver::AddDevice(int device) {
   for (const char* kind : metrics::kDeviceErrorKinds) {
     AddCounter(*device_errors_, metrics::kDeviceErrors, {DeviceLabel(device), kind});
   }
+  device_poisoned_->Add(MakeLabels(metrics::kDevicePoisoned, {DeviceLabel(device)}));
+}
+
+std::vector<prometheus::MetricFamily> PrometheusObserver::Collect() const {
+  std::vector<prometheus::MetricFamily> families = registry_.Collect();
+  families.push_back(
+      MakeSingle(metrics::kRetryPushbacks,
+                 static_cast<double>(num_retry_pushbacks_.load(std::memory_order_relaxed))));
+  return families;
 }
 
 void PrometheusObserver::RequestFinished(const RequestRecord& record) {
@@ -152,6 +166,10 @@ void PrometheusObserver::RequestRejected(Rejection reason) {
   rejected_[Index(reason)]->Increment();
 }
 
+void PrometheusObserver::RetryAdvised() {
+  num_retry_pushbacks_.fetch_add(1, std::memory_order_relaxed);
+}
+
 void PrometheusObserver::BatchFinished(const BatchRecord& record) {
   batches_[Index(record.op)][Index(record.dtype)][Index(record.execution.path)]->Increment();
   batch_requests_->Observe(static_cast<double>(record.num_requests));
@@ -162,6 +180,8 @@ void PrometheusObserver::DeviceFailed(int device, DeviceError kind) {
   AddCounter(*device_errors_, metrics::kDeviceErrors,
              {DeviceLabel(device), metrics::kDeviceErrorKinds[Index(kind)]})
       ->Increment();
+  if (kind != DeviceError::kSticky) return;
+  device_poisoned_->Add(MakeLabels(metrics::kDevicePoisoned, {DeviceLabel(device)})).Set(1);
 }
 
 }  // namespace swiglu::server

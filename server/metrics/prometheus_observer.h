@@ -5,10 +5,14 @@
 #pragma once
 
 #include <array>
+#include <atomic>
+#include <cstdint>
+#include <string>
 #include <vector>
 
 #include "prometheus/counter.h"
 #include "prometheus/family.h"
+#include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/metric_family.h"
 #include "prometheus/registry.h"
@@ -30,17 +34,18 @@ class PrometheusObserver final : public Observer {
   PrometheusObserver(const PrometheusObserver&) = delete;
   PrometheusObserver& operator=(const PrometheusObserver&) = delete;
 
-  // Makes the error series of a device (an ordinal or kCpuDevice). Does nothing the second time.
-  // Before it, a device has no series until it fails.
+  // Makes the series of a device (an ordinal or kCpuDevice). Does nothing the second time. Before
+  // it, a device has none until it fails.
   void AddDevice(int device);
 
   // Every series with its value now. Not for the data path.
-  std::vector<prometheus::MetricFamily> Collect() const { return registry_.Collect(); }
+  std::vector<prometheus::MetricFamily> Collect() const;
 
   void RequestFinished(const RequestRecord& record) override;
   void RequestSent(const Model* model, std::chrono::nanoseconds total,
                    std::chrono::nanoseconds send) override;
   void RequestRejected(Rejection reason) override;
+  void RetryAdvised() override;
   void BatchFinished(const BatchRecord& record) override;
   void DeviceFailed(int device, DeviceError kind) override;
 
@@ -71,6 +76,8 @@ class PrometheusObserver final : public Observer {
   Histogram batch_requests_ = nullptr;
   Histogram batch_elements_ = nullptr;
   prometheus::Family<prometheus::Counter>* device_errors_ = nullptr;
+  prometheus::Family<prometheus::Gauge>* device_poisoned_ = nullptr;
+  std::atomic<int64_t> num_retry_pushbacks_{0};
 };
 
 }  // namespace swiglu::server

@@ -93,6 +93,7 @@ void InferCall::Refuse(absl::Status status) {
   state_ = State::kRefused;
   refusal_ = std::move(status);
   reservation_ = Charge();
+  if (errors::IsRetryable(refusal_)) parts_.observer->RetryAdvised();
   call_->Finish(refusal_);
 }
 
@@ -101,6 +102,7 @@ void InferCall::Answer(const InferReply& reply) {
   answered_ = Clock::now();
   const auto size_bytes = static_cast<int64_t>(reply.message.size_bytes);
   answer_due_.store(parts_.stall_limit.Due(answered_, size_bytes), std::memory_order_release);
+  if (errors::IsRetryable(reply.status)) parts_.observer->RetryAdvised();
   if (!reply.status.ok()) return call_->Finish(reply.status);
   call_->WriteAndFinish(reply.message.ToByteBuffer());
 }

@@ -109,6 +109,7 @@ void StreamInferCall::WriteFront() {
 void StreamInferCall::FinishIfIdle() {
   if (finished_ || broken_ || num_unanswered_ > 0 || !(no_more_ || draining_)) return;
   finished_ = true;
+  if (!no_more_) parts_.observer->RetryAdvised();
   call_->Finish(no_more_ ? absl::OkStatus() : errors::Draining());
 }
 

@@ -8,12 +8,15 @@
 #include <time.h>
 
 #include <fstream>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "gtest/gtest.h"
+#include "tests/metrics/example_gpu.h"
 #include "tests/metrics/parsed_page.h"
 
 namespace swiglu::server {
@@ -32,9 +35,7 @@ std::vector<std::string> GoldenLines() {
 
 TEST(MetricsPageTest, ShowsExactlyTheGoldenMetrics) {
   PrometheusObserver observer;
-  Gauges gauges;
-  gauges.devices.push_back({0, nullptr});
-  const MetricsPage page(&observer, gauges, kBuild);
+  const MetricsPage page(&observer, GaugesOfOneGpu(), kBuild);
   const std::vector<std::string> outline = ParsePage(page.Render()).outline;
   EXPECT_EQ(outline, GoldenLines())
       << "The page has changed. Users build dashboards on these names; if it is meant, note it in "
@@ -45,9 +46,7 @@ TEST(MetricsPageTest, ShowsExactlyTheGoldenMetrics) {
 
 TEST(MetricsPageTest, EverySeriesIsZeroAtTheStart) {
   PrometheusObserver observer;
-  Gauges gauges;
-  gauges.devices.push_back({0, nullptr});
-  const MetricsPage page(&observer, gauges, kBuild);
+  const MetricsPage page(&observer, GaugesOfOneGpu([] { return std::nullopt; }), kBuild);
   for (const auto& [series, value] : ParsePage(page.Render()).values) {
     if (absl::StartsWith(series, "process_") || absl::StartsWith(series, "swiglu_build_info")) {
       continue;
@@ -61,6 +60,7 @@ TEST(MetricsPageTest, GaugesAreSampledEachTime) {
   double base = 0;
   Gauges gauges;
   gauges.queued_requests = [&] { return base + 1; };
+  gauges.queue_limit_requests = [&] { return base + 10; };
   gauges.inflight_requests = [&] { return base + 2; };
   gauges.memory_budget_bytes = [&] { return base + 3; };
   for (size_t i = 0; i < gauges.memory_used_bytes.size(); ++i) {
@@ -68,7 +68,10 @@ TEST(MetricsPageTest, GaugesAreSampledEachTime) {
   }
   gauges.devices.push_back({kCpuDevice, [&] { return base + 8; }});
   gauges.devices.push_back({3, [&] { return base + 9; }});
+  gauges.slab_pool = {"host", {[&] { return base + 11; }, [&] { return base + 12; }}};
   gauges.ready = [] { return 1; };
+  gauges.live = [] { return 1; };
+  gauges.draining = [] { return 1; };
   const MetricsPage page(&observer, gauges, kBuild);
   for (const double now : {100.0, 8589934592.0}) {
     base = now;
@@ -82,8 +85,106 @@ TEST(MetricsPageTest, GaugesAreSampledEachTime) {
     EXPECT_EQ(parsed.values["swiglu_memory_used_bytes{kind=\"region\"}"], base + 7);
     EXPECT_EQ(parsed.values["swiglu_device_memory_used_bytes{device=\"cpu\"}"], base + 8);
     EXPECT_EQ(parsed.values["swiglu_device_memory_used_bytes{device=\"3\"}"], base + 9);
+    EXPECT_EQ(parsed.values["swiglu_queue_limit_requests"], base + 10);
+    EXPECT_EQ(parsed.values["swiglu_slab_pool_bytes{pool=\"host\",state=\"used\"}"], base + 11);
+    EXPECT_EQ(parsed.values["swiglu_slab_pool_bytes{pool=\"host\",state=\"free\"}"], base + 12);
     EXPECT_EQ(parsed.values["swiglu_ready"], 1);
+    EXPECT_EQ(parsed.values["swiglu_live"], 1);
+    EXPECT_EQ(parsed.values["swiglu_draining"], 1);
   }
+}
+
+TEST(MetricsPageTest, GpuFiguresAreOnItUnderBothNames) {
+  PrometheusObserver observer;
+  const MetricsPage page(&observer, GaugesOfOneGpu(), kBuild);
+  std::map<std::string, double> of_gpus;
+  for (const auto& [series, value] : ParsePage(page.Render()).values) {
+    if (absl::StrContains(series, "gpu")) of_gpus[series] = value;
+  }
+  EXPECT_EQ(
+      of_gpus,
+      (std::map<std::string, double>{
+          {"nv_energy_consumption{gpu_uuid=\"GPU-01234567-89ab-cdef-0123-456789abcdef\"}", 98765},
+          {"nv_gpu_memory_total_bytes{gpu_uuid=\"GPU-01234567-89ab-cdef-0123-456789abcdef\"}",
+           8e10},
+          {"nv_gpu_memory_used_bytes{gpu_uuid=\"GPU-01234567-89ab-cdef-0123-456789abcdef\"}", 1e9},
+          {"nv_gpu_power_limit{gpu_uuid=\"GPU-01234567-89ab-cdef-0123-456789abcdef\"}", 700},
+          {"nv_gpu_power_usage{gpu_uuid=\"GPU-01234567-89ab-cdef-0123-456789abcdef\"}", 123.5},
+          {"nv_gpu_utilization{gpu_uuid=\"GPU-01234567-89ab-cdef-0123-456789abcdef\"}", 0.5},
+          {"swiglu_gpu_clock_throttled{device=\"0\",reason=\"hardware\"}", 0},
+          {"swiglu_gpu_clock_throttled{device=\"0\",reason=\"power\"}", 1},
+          {"swiglu_gpu_clock_throttled{device=\"0\",reason=\"thermal\"}", 0},
+          {"swiglu_gpu_ecc_errors_total{device=\"0\",kind=\"corrected\"}", 3},
+          {"swiglu_gpu_ecc_errors_total{device=\"0\",kind=\"uncorrected\"}", 2},
+          {"swiglu_gpu_energy_joules_total{device=\"0\"}", 98765},
+          {"swiglu_gpu_memory_total_bytes{device=\"0\"}", 8e10},
+          {"swiglu_gpu_memory_used_bytes{device=\"0\"}", 1e9},
+          {"swiglu_gpu_power_limit_watts{device=\"0\"}", 700},
+          {"swiglu_gpu_power_watts{device=\"0\"}", 123.5},
+          {"swiglu_gpu_temperature_celsius{device=\"0\"}", 41},
+          {"swiglu_gpu_utilization_ratio{device=\"0\"}", 0.5},
+      }));
+}
+
+TEST(MetricsPageTest, EachReasonOfThrottlingIsItsOwn) {
+  GpuFigures figures;
+  figures.throttling = ClockThrottling();
+  const auto reasons = [&figures] {
+    PrometheusObserver observer;
+    const MetricsPage page(&observer, GaugesOfOneGpu([&] { return figures; }), kBuild);
+    std::string set;
+    for (const auto& [series, value] : ParsePage(page.Render()).values) {
+      if (absl::StartsWith(series, "swiglu_gpu_") && value == 1) set += series;
+    }
+    return set;
+  };
+  EXPECT_EQ(reasons(), "");
+  figures.throttling = ClockThrottling{.thermal = true};
+  EXPECT_EQ(reasons(), "swiglu_gpu_clock_throttled{device=\"0\",reason=\"thermal\"}");
+  figures.throttling = ClockThrottling{.power = true};
+  EXPECT_EQ(reasons(), "swiglu_gpu_clock_throttled{device=\"0\",reason=\"power\"}");
+  figures.throttling = ClockThrottling{.hardware = true};
+  EXPECT_EQ(reasons(), "swiglu_gpu_clock_throttled{device=\"0\",reason=\"hardware\"}");
+}
+
+// The metrics on a page of these devices that begin with "swiglu_gpu_" or "nv_".
+std::vector<std::string> GpuOutline(const Gauges& gauges) {
+  PrometheusObserver observer;
+  const MetricsPage page(&observer, gauges, kBuild);
+  std::vector<std::string> of_gpus;
+  for (const std::string& line : ParsePage(page.Render()).outline) {
+    if (absl::StartsWith(line, "swiglu_gpu_") || absl::StartsWith(line, "nv_")) {
+      of_gpus.push_back(line);
+    }
+  }
+  return of_gpus;
+}
+
+TEST(MetricsPageTest, FiguresThatAreNotThereHaveNoSeries) {
+  const std::vector<std::string> none;
+  EXPECT_EQ(GpuOutline(GaugesOfOneGpu([] { return std::nullopt; })), none);
+  EXPECT_EQ(GpuOutline(GaugesOfOneGpu(nullptr)), none);
+  EXPECT_EQ(GpuOutline(GaugesOfOneGpu([] { return GpuFigures(); })), none);
+
+  GpuFigures nameless;
+  nameless.power_watts = 5;
+  EXPECT_EQ(GpuOutline(GaugesOfOneGpu([&] { return nameless; })),
+            std::vector<std::string>{"swiglu_gpu_power_watts{device} gauge 1"});
+}
+
+TEST(MetricsPageTest, EachGpuHasItsOwnSeries) {
+  Gauges gauges = GaugesOfOneGpu();
+  GpuFigures other;
+  other.uuid = "GPU-2";
+  other.power_watts = 80;
+  gauges.devices.push_back({1, nullptr, [&] { return other; }});
+  PrometheusObserver observer;
+  const MetricsPage page(&observer, gauges, kBuild);
+  ParsedPage parsed = ParsePage(page.Render());
+  EXPECT_EQ(parsed.values["swiglu_gpu_power_watts{device=\"0\"}"], 123.5);
+  EXPECT_EQ(parsed.values["swiglu_gpu_power_watts{device=\"1\"}"], 80);
+  EXPECT_EQ(parsed.values["nv_gpu_power_usage{gpu_uuid=\"GPU-2\"}"], 80);
+  EXPECT_EQ(parsed.values.count("swiglu_gpu_temperature_celsius{device=\"1\"}"), 0u);
 }
 
 TEST(MetricsPageTest, BuildInfoNamesTheBuild) {

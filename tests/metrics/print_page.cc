@@ -5,16 +5,16 @@
 #include <iostream>
 
 #include "server/metrics/metrics_page.h"
+#include "tests/metrics/example_gpu.h"
 
 namespace swiglu::server {
 namespace {
 
 void PrintPage() {
   PrometheusObserver observer;
-  Gauges gauges;
+  Gauges gauges = GaugesOfOneGpu();
   gauges.queued_requests = [] { return 3; };
   gauges.memory_budget_bytes = [] { return 68719476736.0; };
-  gauges.devices.push_back({0, [] { return 1e9; }});
   for (const Model& model : Models()) {
     RequestRecord record;
     record.model = &model;
@@ -24,6 +24,7 @@ void PrintPage() {
     observer.RequestSent(&model, std::chrono::milliseconds(3), std::chrono::microseconds(7));
   }
   observer.BatchFinished({});
+  observer.RetryAdvised();
   observer.DeviceFailed(0, DeviceError::kOther);
   const MetricsPage page(&observer, gauges, {"1.2.3", "quote\" and \\ backslash", "none"});
   std::cout << page.Render();

@@ -198,8 +198,30 @@ TEST_F(PrometheusObserverTest, DeviceErrorsAreCountedByDeviceAndKind) {
                          {"swiglu_device_errors_total{device=\"0\",kind=\"sticky\"}", 1},
                          {"swiglu_device_errors_total{device=\"0\",kind=\"out_of_memory\"}", 2},
                          {"swiglu_device_errors_total{device=\"5\",kind=\"other\"}", 1},
+                         {"swiglu_device_poisoned{device=\"0\"}", 1},
                      }));
   EXPECT_EQ(Value("swiglu_device_errors_total{device=\"cpu\",kind=\"other\"}"), 0);
+}
+
+TEST_F(PrometheusObserverTest, OnlyAStickyErrorPoisonsADevice) {
+  observer_.AddDevice(0);
+  observer_.AddDevice(1);
+  observer_.DeviceFailed(0, DeviceError::kOutOfMemory);
+  observer_.DeviceFailed(0, DeviceError::kOther);
+  EXPECT_EQ(Value("swiglu_device_poisoned{device=\"0\"}"), 0);
+  EXPECT_EQ(Value("swiglu_device_poisoned{device=\"1\"}"), 0);
+  observer_.DeviceFailed(1, DeviceError::kSticky);
+  EXPECT_EQ(Value("swiglu_device_poisoned{device=\"0\"}"), 0);
+  EXPECT_EQ(Value("swiglu_device_poisoned{device=\"1\"}"), 1);
+  observer_.AddDevice(1);  // too late to be forgiven
+  EXPECT_EQ(Value("swiglu_device_poisoned{device=\"1\"}"), 1);
+}
+
+TEST_F(PrometheusObserverTest, AdviceToRetryIsCounted) {
+  EXPECT_EQ(Value("swiglu_retry_pushbacks_total"), 0);
+  observer_.RetryAdvised();
+  observer_.RetryAdvised();
+  EXPECT_EQ(Moved(), (std::map<std::string, double>{{"swiglu_retry_pushbacks_total", 2}}));
 }
 
 TEST_F(PrometheusObserverTest, ReportsFromManyThreadsAllCount) {

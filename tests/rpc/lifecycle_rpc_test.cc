@@ -221,6 +221,7 @@ TEST_F(LifecycleRpcTest, DrainsByFinishingWhatItAcceptedAndRefusingTheRest) {
   const auto refused = Infer(server_, request_);
   EXPECT_CALL_STATUS(refused.status, grpc::StatusCode::UNAVAILABLE, "server is draining");
   EXPECT_EQ(refused.trailers.count("grpc-retry-pushback-ms"), 1u);
+  EXPECT_EQ(server_.observer.num_retries_advised(), 1);
   EXPECT_EQ(server_.observer.AwaitRejected(1), std::vector<Rejection>{Rejection::kDraining});
   EXPECT_EQ(server_.active().WaitUntilNone(absl::ZeroDuration()), 2);
 

@@ -51,6 +51,7 @@ class LimitsRpcTest : public testing::Test {
     for (auto it = begin; it != end; ++it) pushbacks.push_back(it->second);
     EXPECT_EQ(pushbacks, code == grpc::StatusCode::UNAVAILABLE ? std::vector<std::string>{"100"}
                                                                : std::vector<std::string>{});
+    EXPECT_EQ(server_->observer.num_retries_advised(), static_cast<int>(pushbacks.size()));
   }
 
   HoldingExecutor executor_;

@@ -237,6 +237,7 @@ TEST_F(StreamInferRpcTest, EndsAnIdleStreamWhenDraining) {
   stream.Receive();
   server_.StartDrain();
   EXPECT_CALL_STATUS(stream.Finish(), grpc::StatusCode::UNAVAILABLE, "server is draining");
+  EXPECT_EQ(server_.observer.num_retries_advised(), 1);
 }
 
 TEST_F(StreamInferRpcTest, RefusesAMessageThatComesWhileItDrains) {
@@ -250,6 +251,8 @@ TEST_F(StreamInferRpcTest, RefusesAMessageThatComesWhileItDrains) {
   EXPECT_EQ(refused.error_message(), "server is draining");
   EXPECT_EQ(refused.infer_response().id(), "late");
   EXPECT_EQ(server_.observer.AwaitRejected(1), std::vector<Rejection>{Rejection::kDraining});
+  // An answer in a stream has no place for the advice.
+  EXPECT_EQ(server_.observer.num_retries_advised(), 0);
   server_.StartDrain();
   executor_.Complete();
   EXPECT_EQ(stream.Receive().infer_response().id(), "accepted");

@@ -174,6 +174,7 @@ class WaitableObserver final : public Observer {
     Keep(sent_, model);
   }
   void RequestRejected(Rejection reason) override { Keep(rejected_, reason); }
+  void RetryAdvised() override { num_retries_advised_.fetch_add(1); }
   void BatchFinished(const BatchRecord& record) override { Keep(batches_, record); }
   void DeviceFailed(int, DeviceError) override {}
 
@@ -183,6 +184,7 @@ class WaitableObserver final : public Observer {
   std::vector<Rejection> AwaitRejected(size_t count) { return Await(rejected_, count); }
   std::vector<BatchRecord> batches() { return Await(batches_, 0); }
   size_t num_finished() { return Await(finished_, 0).size(); }
+  int num_retries_advised() const { return num_retries_advised_.load(); }
   // The codes of all finished requests, in order.
   std::vector<absl::StatusCode> AwaitCodes(size_t count) {
     std::vector<absl::StatusCode> codes;
@@ -210,6 +212,7 @@ class WaitableObserver final : public Observer {
   std::vector<const Model*> sent_;
   std::vector<Rejection> rejected_;
   std::vector<BatchRecord> batches_;
+  std::atomic<int> num_retries_advised_{0};
 };
 
 }  // namespace swiglu::server

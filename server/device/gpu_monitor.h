@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Keeps an eye on the CUDA devices for the metrics page: asks the drivers on a thread of its own,
+// so that neither a reader of the page nor a request ever waits for one.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "server/batching/gpu_figures.h"
+#include "server/device/device_choice.h"
+#include "server/device/nvml.h"
+
+namespace swiglu::server {
+
+struct GpuMonitorOptions {
+  // From the end of one sample to the next. > 0.
+  std::chrono::milliseconds interval{1000};
+  // What to open for NVML: a name for the loader, or a path.
+  std::string nvml_library = kNvmlLibrary;
+};
+
+// Samples every device at once and then again and again until its destruction. Without devices it
+// does nothing. Thread-safe.
+class GpuMonitor {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // A driver that hangs answers nothing new: figures older than this are worth less than none.
+  static constexpr std::chrono::seconds kMaxAge{10};
+
+  // Opens NVML and takes the first sample, so that nothing is missing afterwards. Logs in one line
+  // what cannot be had, and goes on without it.
+  explicit GpuMonitor(std::vector<DeviceInfo> devices, GpuMonitorOptions options = {});
+
+  // Waits for the sample that is being taken.
+  ~GpuMonitor();
+  GpuMonitor(const GpuMonitor&) = delete;
+  GpuMonitor& operator=(const GpuMonitor&) = delete;
+
+  // The last figures of the device with that CUDA ordinal; nullopt for one that NVML does not know
+  // or has not spoken of for `kMaxAge`. Does not wait for a driver.
+  std::optional<GpuFigures> figures(int ordinal, Clock::time_point now = Clock::now()) const;
+
+  // Memory of that device which is in use, by this process or any other, as CUDA sees it; 0 where
+  // it cannot be read. Does not wait for a driver.
+  int64_t memory_used_bytes(int ordinal) const;
+
+ private:
+  struct Watched {
+    DeviceInfo info;
+    Nvml::Gpu gpu = nullptr;  // nullptr: NVML does not know it
+  };
+  struct Sample {
+    GpuFigures figures;
+    int64_t memory_used_bytes = 0;
+  };
+
+  // Opens NVML and finds the devices there.
+  void OpenNvml(const std::string& library);
+  // Asks the drivers, with no lock held.
+  std::vector<Sample> TakeSamples() const;
+  void Publish(std::vector<Sample> samples);
+  // The thread.
+  void Watch();
+  // The position in watched_; -1 for a device that is not watched.
+  int PositionOf(int ordinal) const;
+
+  const GpuMonitorOptions options_;
+  std::unique_ptr<Nvml> nvml_;    // nullptr: there is none
+  std::vector<Watched> watched_;  // constant after construction
+  std::thread thread_;            // none without devices
+
+  // Held for copies alone.
+  mutable absl::Mutex mutex_;
+  std::vector<Sample> samples_ ABSL_GUARDED_BY(mutex_);  // by position in watched_
+  Clock::time_point sampled_at_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Families of series whose values are looked up when the page is read, made from the metrics that
+// names.h describes.
+#pragma once
+
+#include <initializer_list>
+#include <string>
+
+#include "prometheus/metric_family.h"
+#include "server/metrics/names.h"
+
+namespace swiglu::server {
+
+// The family of `metric`, without series.
+prometheus::MetricFamily MakeFamily(const metrics::Metric& metric);
+
+// Adds the series with those values of the metric's labels, in their order. REQUIRES: `family` is
+// `metric`'s, a gauge or a counter.
+void AddSeries(prometheus::MetricFamily& family, const metrics::Metric& metric,
+               std::initializer_list<std::string> label_values, double value);
+
+// The family of a metric without labels.
+prometheus::MetricFamily MakeSingle(const metrics::Metric& metric, double value);
+
+}  // namespace swiglu::server
