@@ -68,7 +68,7 @@ absl::StatusOr<std::unique_ptr<LaneExecutor>> CreateCudaExecutor(CudaExecutorOpt
         absl::StrCat("a device needs at least 1 lane, not ", options.lanes_per_device));
   }
   auto slab_pool = std::make_unique<CachingSlabPool>(
-      MakePinnedMemory(options.devices.front().ordinal), options.memory);
+      MakePinnedMemory(options.devices.front().ordinal, options.observer), options.memory);
   std::vector<LaneDevice> devices;
   for (const DeviceInfo& info : options.devices) {
     absl::StatusOr<LaneDevice> device = SetUpDevice(info, options.lanes_per_device, *slab_pool);

@@ -8,7 +8,6 @@
 #include <chrono>
 
 #include "absl/strings/str_cat.h"
-#include "server/device/cuda_handles.h"
 #include "server/device/cuda_status.h"
 #include "server/log/log.h"
 
@@ -17,16 +16,22 @@ namespace {
 
 class PinnedMemory final : public MemorySource {
  public:
-  explicit PinnedMemory(int ordinal) : ordinal_(ordinal) {}
+  PinnedMemory(int ordinal, Observer* observer) : ordinal_(ordinal), observer_(observer) {}
 
   absl::StatusOr<std::byte*> Allocate(size_t size_bytes) override {
-    if (absl::Status status = UseCudaDevice(ordinal_); !status.ok()) return status;
     void* data = nullptr;
-    const cudaError_t error =
-        cudaHostAlloc(&data, size_bytes, cudaHostAllocPortable | cudaHostAllocMapped);
+    cudaError_t error = cudaSetDevice(ordinal_);
+    if (error == cudaSuccess) {
+      error = cudaHostAlloc(&data, size_bytes, cudaHostAllocPortable | cudaHostAllocMapped);
+    }
     if (error == cudaSuccess) return static_cast<std::byte*>(data);
     cudaGetLastError();  // handled here: the next launch on this thread must not find it
-    if (ClassifyCudaError(error) != DeviceError::kOutOfMemory) return CudaStatus(error, ordinal_);
+    const DeviceError kind = ClassifyCudaError(error);
+    // A sticky one comes from a batch, which reports it, too.
+    if (observer_ != nullptr && kind != DeviceError::kSticky) {
+      observer_->DeviceFailed(ordinal_, kind);
+    }
+    if (kind != DeviceError::kOutOfMemory) return CudaStatus(error, ordinal_);
     return absl::ResourceExhaustedError(
         absl::StrCat("the host has no ", size_bytes, " bytes of memory left to pin"));
   }
@@ -41,12 +46,13 @@ class PinnedMemory final : public MemorySource {
 
  private:
   const int ordinal_;
+  Observer* const observer_;
 };
 
 }  // namespace
 
-std::unique_ptr<MemorySource> MakePinnedMemory(int ordinal) {
-  return std::make_unique<PinnedMemory>(ordinal);
+std::unique_ptr<MemorySource> MakePinnedMemory(int ordinal, Observer* observer) {
+  return std::make_unique<PinnedMemory>(ordinal, observer);
 }
 
 }  // namespace swiglu::server

@@ -12,6 +12,7 @@
 namespace swiglu::server {
 namespace {
 
+using Scale = AtomicHistogram::Scale;
 using metrics::Direction;
 using metrics::Metric;
 using metrics::Phase;
@@ -23,10 +24,6 @@ static_assert(metrics::kDeviceErrorKinds.size() == kNumDeviceErrors);
 template <typename Enum>
 constexpr size_t Index(Enum value) {
   return static_cast<size_t>(value);
-}
-
-double Seconds(std::chrono::nanoseconds duration) {
-  return std::chrono::duration<double>(duration).count();
 }
 
 // The metric's label names with `values`.
@@ -42,27 +39,19 @@ prometheus::Family<prometheus::Counter>& CounterFamily(const Metric& metric,
   return prometheus::BuildCounter().Name(metric.name).Help(metric.help).Register(registry);
 }
 
-prometheus::Family<prometheus::Histogram>& HistogramFamily(const Metric& metric,
-                                                           prometheus::Registry& registry) {
-  return prometheus::BuildHistogram().Name(metric.name).Help(metric.help).Register(registry);
-}
-
 prometheus::Counter* AddCounter(prometheus::Family<prometheus::Counter>& family,
                                 const Metric& metric, std::initializer_list<std::string> values) {
   return &family.Add(MakeLabels(metric, values));
-}
-
-prometheus::Histogram* AddHistogram(prometheus::Family<prometheus::Histogram>& family,
-                                    const Metric& metric,
-                                    std::initializer_list<std::string> values) {
-  return &family.Add(MakeLabels(metric, values), prometheus::Histogram::BucketBoundaries(
-                                                     metric.buckets.begin(), metric.buckets.end()));
 }
 
 }  // namespace
 
 std::string DeviceLabel(int device) {
   return device == kCpuDevice ? metrics::kCpuDeviceLabel : std::to_string(device);
+}
+
+HistogramFamily& PrometheusObserver::AddHistograms(const Metric& metric) {
+  return histograms_.emplace_back(metric);
 }
 
 PrometheusObserver::PrometheusObserver() {
@@ -85,8 +74,8 @@ PrometheusObserver::PrometheusObserver() {
 
 void PrometheusObserver::MakeModelSeries() {
   auto& requests = CounterFamily(metrics::kRequests, registry_);
-  auto& durations = HistogramFamily(metrics::kRequestDuration, registry_);
-  auto& phases = HistogramFamily(metrics::kPhaseDuration, registry_);
+  HistogramFamily& durations = AddHistograms(metrics::kRequestDuration);
+  HistogramFamily& phases = AddHistograms(metrics::kPhaseDuration);
   auto& elements = CounterFamily(metrics::kElements, registry_);
   for (size_t m = 0; m < models_.size(); ++m) {
     const bool known = m < kNumModels;
@@ -95,10 +84,10 @@ void PrometheusObserver::MakeModelSeries() {
     for (size_t c = 0; c < metrics::kCodes.size(); ++c) {
       series.requests[c] = AddCounter(requests, metrics::kRequests, {name, metrics::kCodes[c]});
     }
-    series.duration = AddHistogram(durations, metrics::kRequestDuration, {name});
+    series.duration = durations.Add(Scale::kNanosecondsPerSecond, {name});
     if (!known) continue;
     for (size_t p = 0; p < metrics::kPhases.size(); ++p) {
-      series.phases[p] = AddHistogram(phases, metrics::kPhaseDuration, {name, metrics::kPhases[p]});
+      series.phases[p] = phases.Add(Scale::kNanosecondsPerSecond, {name, metrics::kPhases[p]});
     }
     series.elements = AddCounter(elements, metrics::kElements, {name});
   }
@@ -114,10 +103,8 @@ void PrometheusObserver::MakeBatchSeries() {
                       metrics::kPaths[path]});
     }
   }
-  batch_requests_ = AddHistogram(HistogramFamily(metrics::kBatchRequests, registry_),
-                                 metrics::kBatchRequests, {});
-  batch_elements_ = AddHistogram(HistogramFamily(metrics::kBatchElements, registry_),
-                                 metrics::kBatchElements, {});
+  batch_requests_ = AddHistograms(metrics::kBatchRequests).Add(Scale::kOne, {});
+  batch_elements_ = AddHistograms(metrics::kBatchElements).Add(Scale::kOne, {});
 }
 
 PrometheusObserver::ModelSeries& PrometheusObserver::SeriesOf(const Model* model) {
@@ -133,6 +120,7 @@ void PrometheusObserver::AddDevice(int device) {
 
 std::vector<prometheus::MetricFamily> PrometheusObserver::Collect() const {
   std::vector<prometheus::MetricFamily> families = registry_.Collect();
+  for (const HistogramFamily& family : histograms_) families.push_back(family.Collect());
   families.push_back(
       MakeSingle(metrics::kRetryPushbacks,
                  static_cast<double>(num_retry_pushbacks_.load(std::memory_order_relaxed))));
@@ -148,18 +136,18 @@ void PrometheusObserver::RequestFinished(const RequestRecord& record) {
   request_bytes_[Index(Direction::kOut)]->Increment(static_cast<double>(record.bytes_out));
   if (record.code != absl::StatusCode::kOk || record.model == nullptr) return;
   series.elements->Increment(static_cast<double>(record.num_elements));
-  series.phases[Index(Phase::kReceive)]->Observe(Seconds(record.receive));
-  series.phases[Index(Phase::kQueue)]->Observe(Seconds(record.queue));
-  series.phases[Index(Phase::kCopyIn)]->Observe(Seconds(record.copy_in));
-  series.phases[Index(Phase::kCompute)]->Observe(Seconds(record.compute));
-  series.phases[Index(Phase::kCopyOut)]->Observe(Seconds(record.copy_out));
+  series.phases[Index(Phase::kReceive)]->Observe(record.receive.count());
+  series.phases[Index(Phase::kQueue)]->Observe(record.queue.count());
+  series.phases[Index(Phase::kCopyIn)]->Observe(record.copy_in.count());
+  series.phases[Index(Phase::kCompute)]->Observe(record.compute.count());
+  series.phases[Index(Phase::kCopyOut)]->Observe(record.copy_out.count());
 }
 
 void PrometheusObserver::RequestSent(const Model* model, std::chrono::nanoseconds total,
                                      std::chrono::nanoseconds send) {
   ModelSeries& series = SeriesOf(model);
-  series.duration->Observe(Seconds(total));
-  if (model != nullptr) series.phases[Index(Phase::kSend)]->Observe(Seconds(send));
+  series.duration->Observe(total.count());
+  if (model != nullptr) series.phases[Index(Phase::kSend)]->Observe(send.count());
 }
 
 void PrometheusObserver::RequestRejected(Rejection reason) {
@@ -172,8 +160,8 @@ void PrometheusObserver::RetryAdvised() {
 
 void PrometheusObserver::BatchFinished(const BatchRecord& record) {
   batches_[Index(record.op)][Index(record.dtype)][Index(record.execution.path)]->Increment();
-  batch_requests_->Observe(static_cast<double>(record.num_requests));
-  batch_elements_->Observe(static_cast<double>(record.num_elements));
+  batch_requests_->Observe(record.num_requests);
+  batch_elements_->Observe(record.num_elements);
 }
 
 void PrometheusObserver::DeviceFailed(int device, DeviceError kind) {

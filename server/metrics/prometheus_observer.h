@@ -7,16 +7,17 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <vector>
 
 #include "prometheus/counter.h"
 #include "prometheus/family.h"
 #include "prometheus/gauge.h"
-#include "prometheus/histogram.h"
 #include "prometheus/metric_family.h"
 #include "prometheus/registry.h"
 #include "server/batching/observer.h"
+#include "server/metrics/histogram.h"
 #include "server/metrics/names.h"
 
 namespace swiglu::server {
@@ -51,7 +52,8 @@ class PrometheusObserver final : public Observer {
 
  private:
   using Counter = prometheus::Counter*;
-  using Histogram = prometheus::Histogram*;
+
+  using Histogram = AtomicHistogram*;
 
   // One model's series, or those of all unknown ones, which get past no phase and have no elements.
   struct ModelSeries {
@@ -62,12 +64,14 @@ class PrometheusObserver final : public Observer {
     Counter elements = nullptr;  // nullptr for unknown models
   };
 
+  HistogramFamily& AddHistograms(const metrics::Metric& metric);
   void MakeModelSeries();
   void MakeBatchSeries();
   ModelSeries& SeriesOf(const Model* model);
 
-  // Owns every series; the pointers below point into it.
+  // These own every series; the pointers below point into them.
   prometheus::Registry registry_;
+  std::deque<HistogramFamily> histograms_;
   std::array<ModelSeries, kNumModels + 1> models_;                  // by Model::index; unknown last
   std::array<Counter, metrics::kDirections.size()> request_bytes_;  // by Direction
   std::array<Counter, kNumRejections> rejected_;                    // by Rejection

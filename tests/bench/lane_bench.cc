@@ -100,7 +100,8 @@ Work MakeWork(server::SlabPool& pool, server::Op op, size_t input_bytes, int num
 class Bench {
  public:
   explicit Bench(Report& report)
-      : report_(report), pool_(server::MakePinnedMemory(0), {.capacity_bytes = size_t{1} << 30}) {
+      : report_(report),
+        pool_(server::MakePinnedMemory(0, nullptr), {.capacity_bytes = size_t{1} << 30}) {
     for (std::unique_ptr<server::CudaLane>& lane : lanes_) {
       lane = OrExit(server::CudaLane::Create(0));
       if (absl::Status status = server::WarmUp(*lane, 0, pool_); !status.ok()) {

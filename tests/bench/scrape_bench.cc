@@ -5,13 +5,15 @@
 // time, in turns.
 //
 //   scrape_bench [THREADS] [SECONDS]      2 threads and 2 seconds a turn, unless given
+#include <time.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "server/metrics/metrics_page.h"
@@ -27,6 +29,13 @@ constexpr int kNumTurns = 3;
 
 double Since(BenchClock::time_point start) {
   return std::chrono::duration<double, std::micro>(BenchClock::now() - start).count();
+}
+
+// Of the calling thread, in microseconds.
+double ProcessorTime() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) * 1e6 + static_cast<double>(time.tv_nsec) * 1e-3;
 }
 
 void Print(const char* what, Times times) {
@@ -81,15 +90,19 @@ class Load {
   std::vector<std::thread> threads_;
 };
 
-Times ReadFor(const MetricsPage& page, std::chrono::seconds duration) {
+void ReadFor(const char* what, const MetricsPage& page, std::chrono::seconds duration) {
   Times times;
+  Times processor_times;
   const BenchClock::time_point end = BenchClock::now() + duration;
   while (BenchClock::now() < end) {
     const BenchClock::time_point start = BenchClock::now();
+    const double processor_start = ProcessorTime();
     page.Render();
+    processor_times.push_back(ProcessorTime() - processor_start);
     times.push_back(Since(start));
   }
-  return times;
+  Print(what, std::move(times));
+  Print("  of it on a core", std::move(processor_times));
 }
 
 void Run(int num_threads, std::chrono::seconds duration) {
@@ -98,12 +111,12 @@ void Run(int num_threads, std::chrono::seconds duration) {
   std::printf("page of %zu bytes; %d threads report; %ld s a turn\n", page.Render().size(),
               num_threads, static_cast<long>(duration.count()));
   for (int turn = 0; turn < kNumTurns; ++turn) {
-    Print("a reading, alone", ReadFor(page, duration));
+    ReadFor("a reading, alone", page, duration);
     Load alone(observer, num_threads);
     std::this_thread::sleep_for(duration);
     Print("a report, nobody reads", alone.Stop());
     Load beside(observer, num_threads);
-    Print("a reading, under load", ReadFor(page, duration));
+    ReadFor("a reading, under load", page, duration);
     Print("a report, readings all the time", beside.Stop());
   }
 }

@@ -18,6 +18,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "server/device/cuda_probe.h"
+#include "server/device/pinned_memory.h"
 #include "swiglu/cuda.h"
 #include "tests/device/test_batch.h"
 
@@ -42,6 +43,18 @@ Execution RunAndWait(Executor& executor, const Batch& batch) {
   return outcome;
 }
 
+// Writes down the reports of device errors. For one thread.
+class ErrorRecorder final : public Observer {
+ public:
+  void RequestFinished(const RequestRecord&) override {}
+  void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
+  void RequestRejected(Rejection) override {}
+  void BatchFinished(const BatchRecord&) override {}
+  void DeviceFailed(int device, DeviceError kind) override { errors.emplace_back(device, kind); }
+  std::vector<std::pair<int, DeviceError>> errors;
+};
+using Errors = decltype(ErrorRecorder::errors);
+
 TEST(CudaExecutorOptionsTest, RefusesNoDevicesAndNoLanes) {
   EXPECT_EQ(CreateCudaExecutor(Options({})).status(),
             absl::InvalidArgumentError("no CUDA device was named"));
@@ -55,6 +68,13 @@ TEST(CudaExecutorOptionsTest, AnOrdinalThatIsNotThereIsAnError) {
   const absl::Status status = CreateCudaExecutor(Options({{4096, "none"}})).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
   EXPECT_EQ(status.message().substr(0, 13), "device 4096: ") << status;
+}
+
+TEST(PinnedMemoryTest, ReportsWhatCudaSays) {
+  ErrorRecorder recorder;
+  const auto memory = MakePinnedMemory(4096, &recorder);
+  EXPECT_EQ(memory->Allocate(4096).status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(recorder.errors, (Errors{{4096, DeviceError::kOther}}));
 }
 
 class CudaExecutorTest : public testing::Test {
@@ -181,25 +201,21 @@ TEST_F(CudaExecutorTest, AShortBatchDoesNotWaitForALongOne) {
   both_done.WaitForNotification();
 }
 
-// Counts the reports of device errors.
-class ErrorCounter final : public Observer {
- public:
-  void RequestFinished(const RequestRecord&) override {}
-  void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
-  void RequestRejected(Rejection) override {}
-  void BatchFinished(const BatchRecord&) override {}
-  void DeviceFailed(int device, DeviceError kind) override {
-    if (device == 0 && kind == DeviceError::kSticky) ++num_sticky;
-  }
-  std::atomic<int> num_sticky{0};
-};
+TEST_F(CudaExecutorTest, ReportsMemoryThatCannotBePinned) {
+  ErrorRecorder recorder;
+  const auto memory = MakePinnedMemory(devices_.front().ordinal, &recorder);
+  EXPECT_EQ(
+      memory->Allocate(size_t{1} << 50).status(),
+      absl::ResourceExhaustedError("the host has no 1125899906842624 bytes of memory left to pin"));
+  EXPECT_EQ(recorder.errors, (Errors{{devices_.front().ordinal, DeviceError::kOutOfMemory}}));
+}
 
 // Breaks device 0 for this process and leaves it: exit code 0 if everything is as it should be,
 // else the step.
 [[noreturn]] void BreakTheDeviceAndExit() {
-  ErrorCounter errors;
+  ErrorRecorder recorder;
   CudaExecutorOptions options = Options({{0, "device 0"}});
-  options.observer = &errors;
+  options.observer = &recorder;
   absl::StatusOr<std::unique_ptr<LaneExecutor>> created = CreateCudaExecutor(options);
   if (!created.ok()) std::_Exit(2);
   std::unique_ptr<LaneExecutor> executor = *std::move(created);
@@ -215,7 +231,7 @@ class ErrorCounter final : public Observer {
     if (execution.status != absl::InternalError("device 0 failed")) std::_Exit(3);
     if (executor->healthy()) std::_Exit(4);
   }
-  if (errors.num_sticky != 1) std::_Exit(5);
+  if (recorder.errors != Errors{{0, DeviceError::kSticky}}) std::_Exit(5);
   executor.reset();
   std::_Exit(0);
 }

@@ -43,7 +43,7 @@ class CudaLaneTest : public testing::Test {
     ASSERT_TRUE(lane.ok()) << lane.status();
     lane_ = *std::move(lane);
     pool_ = std::make_unique<CachingSlabPool>(
-        MakePinnedMemory(devices->front().ordinal),
+        MakePinnedMemory(devices->front().ordinal, nullptr),
         CachingSlabPoolOptions{.capacity_bytes = size_t{512} << 20, .poison = uint8_t{0xFF}});
   }
 

@@ -12,6 +12,9 @@
 
 #include "gtest/gtest.h"
 #include "tests/device/fake_nvml_library.h"
+#ifdef SWIGLU_CUDA
+#include "server/device/cuda_probe.h"
+#endif
 
 namespace swiglu::server {
 namespace {
@@ -106,6 +109,28 @@ TEST_F(GpuMonitorTest, ManyReadersAndTheSamplerDoNotMeet) {
   fake_.AwaitSamples(3);
   for (std::thread& reader : readers) reader.join();
 }
+
+#ifdef SWIGLU_CUDA
+TEST(GpuMonitorOnDeviceTest, EveryDeviceSaysWhatItIsAndHolds) {
+  const auto devices = FindCudaDevices();
+  if (!devices.ok()) GTEST_SKIP() << devices.status().message();
+  const GpuMonitor monitor(*devices);
+  for (const DeviceInfo& device : *devices) {
+    EXPECT_GT(monitor.memory_used_bytes(device.ordinal), 0);
+    const std::optional<GpuFigures> figures = monitor.figures(device.ordinal);
+    ASSERT_TRUE(figures.has_value()) << device.pci_bus_id;
+    EXPECT_EQ(figures->uuid.substr(0, 4), "GPU-");
+    EXPECT_GT(figures->memory_used_bytes.value(), 0);
+    EXPECT_GT(figures->memory_total_bytes.value(), figures->memory_used_bytes.value());
+    EXPECT_LE(figures->utilization_ratio.value_or(0), 1);
+    EXPECT_GT(figures->power_watts.value(), 10);
+    EXPECT_GE(figures->power_limit_watts.value(), 50);
+    EXPECT_GT(figures->temperature_celsius.value(), 10);
+    EXPECT_LT(figures->temperature_celsius.value(), 110);
+    EXPECT_TRUE(figures->throttling.has_value());
+  }
+}
+#endif
 
 }  // namespace
 }  // namespace swiglu::server

@@ -85,7 +85,8 @@ class MetricsDocTest : public testing::Test {
 
 TEST_F(MetricsDocTest, DescribesEveryMetricWithItsLabelsAndType) {
   Names in_doc;
-  ForEachMatch(doc_, R"(\n\| `(\w+)(?:\{([\w,]*)\})?` \| (\w+) \| [^|]+ \| [^|]+\|)",
+  ForEachMatch(doc_,
+               R"(\n\| `(\w+)(?:\{([\w,]*)\})?` \| (counter|gauge|histogram) \| [^|]+ \| [^|]+\|)",
                [&in_doc](const std::smatch& match) {
                  EXPECT_TRUE(in_doc
                                  .insert(absl::StrCat(match[1].str(), "{", SortedLabels(match[2]),
