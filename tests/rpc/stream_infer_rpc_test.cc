@@ -48,6 +48,7 @@ TEST_F(StreamInferRpcTest, WrapsTheAnswerOfModelInfer) {
   EXPECT_EQ(response.raw_output_contents(2), "\3\3\3\3\3\3");
   stream.HalfClose();
   EXPECT_TRUE(stream.Finish().ok());
+  EXPECT_EQ(server_.observer.num_retries_advised(), 0);
 }
 
 TEST_F(StreamInferRpcTest, AnswersInTheOrderOfCompletion) {
