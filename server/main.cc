@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -174,7 +175,8 @@ int Run(const Flags& flags) {
       {&infer, &active, &observers, {absl::ToChronoNanoseconds(flags.stall_timeout)}}, &control,
       &health);
 
-  const GpuMonitor gpus(created->cuda_devices);
+  const GpuMonitor gpus(flags.metrics_address.empty() ? std::vector<DeviceInfo>()
+                                                      : created->cuda_devices);
   Gauges gauges = MakeGauges(admission, batcher, health);
   AddDeviceGauges(*created, gpus, gauges);
   const MetricsPage page(&prometheus, std::move(gauges), {kVersion, kCommit, kCudaVersion});

@@ -6,6 +6,8 @@
 
 #include <dlfcn.h>
 
+#include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "absl/status/status.h"

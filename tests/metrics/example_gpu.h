@@ -3,6 +3,10 @@
 // A GPU that says everything, so that a page with it has every metric there is.
 #pragma once
 
+#include <functional>
+#include <optional>
+#include <utility>
+
 #include "server/metrics/metrics_page.h"
 
 namespace swiglu::server {
