@@ -7,9 +7,6 @@ import promql_parser
 import facts
 from workloads import name_of, of_kind, workloads
 
-# Agreed upon and not in server/metrics/names.h yet.
-COMING_METRICS = {"swiglu_queue_limit_requests"}
-
 
 def _selects(selector, labels):
     return bool(selector) and selector.items() <= labels.items()
@@ -132,7 +129,7 @@ def _selectors(expression, inside_range=False):
 
 def queries_ask_for_what_there_is(objects):
     """Queries parse, and name the server's metrics and their values; ratios of a recent time, not of all time."""
-    known = facts.metric_names() | COMING_METRICS
+    known = facts.metric_names()
     for name, query in queries(objects):
         try:
             selectors = list(_selectors(promql_parser.parse(query)))
