@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The log over spdlog: one sink on stderr, and a formatter that writes either of the two formats.
+// The log over spdlog: one sink on stderr, and lines in either of the two formats.
 #include "server/log/log.h"
 
 #include <spdlog/formatter.h>
@@ -32,13 +32,6 @@ constexpr LevelName kLevels[] = {
     {spdlog::level::err, "error", 'E'},
 };
 
-const LevelName& NameOf(spdlog::level::level_enum level) {
-  for (const LevelName& name : kLevels) {
-    if (name.spdlog_level == level) return name;
-  }
-  return kLevels[static_cast<int>(Level::kError)];
-}
-
 std::atomic<Level> minimum_level{Level::kInfo};
 std::atomic<Format> current_format{Format::kText};
 
@@ -60,36 +53,43 @@ size_t Utf8Length(std::string_view text) {
   return length;
 }
 
+using Buffer = fmt::memory_buffer;
+
+void Append(std::string_view text, Buffer& out) {
+  out.append(text.data(), text.data() + text.size());
+}
+
 // `text` on one line and valid UTF-8; inside a JSON string when `format` says so.
-void AppendEscaped(std::string_view text, Format format, spdlog::memory_buf_t& out) {
-  const auto append = [&out](std::string_view piece) {
-    out.append(piece.data(), piece.data() + piece.size());
-  };
+void AppendEscaped(std::string_view text, Format format, Buffer& out) {
   while (!text.empty()) {
     const size_t length = Utf8Length(text);
     const unsigned char first = static_cast<unsigned char>(text[0]);
     if (length == 0) {
-      append("\xEF\xBF\xBD");  // U+FFFD
+      Append("\xEF\xBF\xBD", out);  // U+FFFD
     } else if (first == '\n') {
-      append("\\n");
+      Append("\\n", out);
     } else if (first == '\t') {
-      append("\\t");
+      Append("\\t", out);
     } else if (first == '\r') {
-      append("\\r");
+      Append("\\r", out);
     } else if (first < 0x20 || first == 0x7F) {
       fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<unsigned>(first));
+    } else if (first == 0xC2 && static_cast<unsigned char>(text[1]) < 0xA0) {
+      // The other control characters: U+0080 to U+009F.
+      fmt::format_to(std::back_inserter(out), "\\u00{:02x}",
+                     static_cast<unsigned>(static_cast<unsigned char>(text[1])));
     } else if (format == Format::kJson && (first == '"' || first == '\\')) {
-      append("\\");
-      append(text.substr(0, 1));
+      Append("\\", out);
+      Append(text.substr(0, 1), out);
     } else {
-      append(text.substr(0, length));
+      Append(text.substr(0, length), out);
     }
     text.remove_prefix(length == 0 ? 1 : length);
   }
 }
 
 // `2026-01-31T12:00:00.000Z`
-void AppendTime(spdlog::log_clock::time_point time, spdlog::memory_buf_t& out) {
+void AppendTime(std::chrono::system_clock::time_point time, Buffer& out) {
   const auto since_epoch =
       std::chrono::floor<std::chrono::milliseconds>(time.time_since_epoch()).count();
   const std::time_t seconds = static_cast<std::time_t>(since_epoch / 1000);
@@ -100,25 +100,47 @@ void AppendTime(spdlog::log_clock::time_point time, spdlog::memory_buf_t& out) {
                  utc.tm_sec, since_epoch % 1000);
 }
 
+void AppendValue(const Field& field, Format format, Buffer& out) {
+  if (const auto* number = std::get_if<int64_t>(&field.value)) {
+    fmt::format_to(std::back_inserter(out), "{}", *number);
+    return;
+  }
+  if (format == Format::kJson) out.push_back('"');
+  AppendEscaped(std::get<std::string_view>(field.value), format, out);
+  if (format == Format::kJson) out.push_back('"');
+}
+
+void AppendText(const LevelName& level, std::string_view message, std::span<const Field> fields,
+                Buffer& out) {
+  AppendTime(std::chrono::system_clock::now(), out);
+  fmt::format_to(std::back_inserter(out), " {} ", level.letter);
+  AppendEscaped(message, Format::kText, out);
+  for (const Field& field : fields) {
+    fmt::format_to(std::back_inserter(out), " {}=", field.key);
+    AppendValue(field, Format::kText, out);
+  }
+}
+
+void AppendJson(const LevelName& level, std::string_view message, std::span<const Field> fields,
+                Buffer& out) {
+  Append("{\"ts\":\"", out);
+  AppendTime(std::chrono::system_clock::now(), out);
+  fmt::format_to(std::back_inserter(out), "\",\"level\":\"{}\",\"msg\":\"", level.text);
+  AppendEscaped(message, Format::kJson, out);
+  out.push_back('"');
+  for (const Field& field : fields) {
+    fmt::format_to(std::back_inserter(out), ",\"{}\":", field.key);
+    AppendValue(field, Format::kJson, out);
+  }
+  out.push_back('}');
+}
+
+// Lines come to spdlog as they are to be written.
 class LineFormatter final : public spdlog::formatter {
  public:
-  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
-    const LevelName& level = NameOf(message.level);
-    const Format format = current_format.load(std::memory_order_relaxed);
-    const std::string_view text(message.payload.data(), message.payload.size());
-    const auto back = std::back_inserter(out);
-    if (format == Format::kJson) {
-      fmt::format_to(back, "{{\"ts\":\"");
-      AppendTime(message.time, out);
-      fmt::format_to(back, "\",\"level\":\"{}\",\"msg\":\"", level.text);
-      AppendEscaped(text, format, out);
-      fmt::format_to(back, "\"}}\n");
-    } else {
-      AppendTime(message.time, out);
-      fmt::format_to(back, " {} ", level.letter);
-      AppendEscaped(text, format, out);
-      out.push_back('\n');
-    }
+  void format(const spdlog::details::log_msg& line, spdlog::memory_buf_t& out) override {
+    out.append(line.payload.begin(), line.payload.end());
+    out.push_back('\n');
   }
   std::unique_ptr<spdlog::formatter> clone() const override {
     return std::make_unique<LineFormatter>();
@@ -137,6 +159,17 @@ spdlog::logger& Logger() {
   return logger;
 }
 
+void WriteLine(Level level, std::string_view message, std::span<const Field> fields) {
+  const LevelName& name = kLevels[static_cast<int>(level)];
+  Buffer line;
+  if (current_format.load(std::memory_order_relaxed) == Format::kJson) {
+    AppendJson(name, message, fields, line);
+  } else {
+    AppendText(name, message, fields, line);
+  }
+  Logger().log(name.spdlog_level, spdlog::string_view_t(line.data(), line.size()));
+}
+
 }  // namespace
 
 bool SetLevel(std::string_view text) {
@@ -149,6 +182,17 @@ bool SetLevel(std::string_view text) {
   return false;
 }
 
+void ToggleDebug(std::string_view usual) {
+  if (!Enabled(Level::kDebug)) {
+    SetLevel("debug");
+    LOG(INFO, "log level: debug");
+    return;
+  }
+  const std::string_view level = usual == "debug" ? "info" : usual;
+  LOG(INFO, "log level: {}", level);  // while it still shows
+  CHECK(SetLevel(level));
+}
+
 bool SetFormat(std::string_view text) {
   if (text != "text" && text != "json") return false;
   current_format.store(text == "json" ? Format::kJson : Format::kText, std::memory_order_relaxed);
@@ -156,6 +200,13 @@ bool SetFormat(std::string_view text) {
 }
 
 bool Enabled(Level level) { return level >= minimum_level.load(std::memory_order_relaxed); }
+
+void LogWithFields(Level level, std::string_view message, std::span<const Field> fields) noexcept
+    try {
+  if (Enabled(level)) WriteLine(level, message, fields);
+} catch (...) {
+  // A line that cannot be written (no memory) is lost; nothing else depends on it.
+}
 
 int64_t RateLimiter::Admit(TimePoint now, std::chrono::nanoseconds interval) {
   const int64_t now_ns = std::chrono::nanoseconds(now.time_since_epoch()).count();
@@ -173,20 +224,19 @@ namespace internal {
 
 void Write(Level level, int64_t num_suppressed, fmt::string_view format,
            fmt::format_args arguments) noexcept try {
-  fmt::memory_buffer line;
+  Buffer message;
   try {
-    fmt::vformat_to(std::back_inserter(line), format, arguments);
+    fmt::vformat_to(std::back_inserter(message), format, arguments);
   } catch (const std::exception&) {
-    line.clear();
-    line.append(format.data(), format.data() + format.size());
+    message.clear();
+    message.append(format.data(), format.data() + format.size());
   }
   if (num_suppressed > 0) {
-    fmt::format_to(std::back_inserter(line), " ({} like this suppressed)", num_suppressed);
+    fmt::format_to(std::back_inserter(message), " ({} like this suppressed)", num_suppressed);
   }
-  Logger().log(kLevels[static_cast<int>(level)].spdlog_level,
-               spdlog::string_view_t(line.data(), line.size()));
+  WriteLine(level, {message.data(), message.size()}, {});
 } catch (...) {
-  // A line that cannot be written (no memory) is lost; nothing else depends on it.
+  // As above.
 }
 
 void CheckFailed(const char* file, int line, const char* condition) noexcept {

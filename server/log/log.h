@@ -16,8 +16,10 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <type_traits>
+#include <variant>
 
 #if defined(LOG) || defined(LOG_EVERY) || defined(CHECK)
 #error "server/log/log.h: another header defines LOG, LOG_EVERY or CHECK"
@@ -31,6 +33,10 @@ enum class Level : uint8_t { kDebug, kInfo, kWarning, kError };
 // or error. Returns false, and changes nothing, for any other text. Thread-safe.
 bool SetLevel(std::string_view text);
 
+// Switches to `debug`, and from there to `usual`; to `info` where that is `debug`. Logs which. One
+// thread at a time. REQUIRES: `usual` is a level's name.
+void ToggleDebug(std::string_view usual);
+
 // How lines look from here on; `text` at start: `2026-01-31T12:00:00.000Z I message`, or `json`:
 // one object with ts, level and msg. A message is always one line: control characters in it are
 // escaped. Returns false, and changes nothing, for any other text. Thread-safe.
@@ -38,6 +44,16 @@ bool SetFormat(std::string_view text);
 
 // Whether a line of that level would be written. Thread-safe.
 bool Enabled(Level level);
+
+// Something beside the message: ` key=value` behind it in text, a member of its own in JSON. Values
+// are escaped as messages are.
+struct Field {
+  std::string_view key;
+  std::variant<std::string_view, int64_t> value;
+};
+
+// Writes a line with fields, if its level is enabled. Thread-safe. Never throws.
+void LogWithFields(Level level, std::string_view message, std::span<const Field> fields) noexcept;
 
 // Lets one event per interval through, and counts the others. Thread-safe, never blocks.
 class RateLimiter {
@@ -49,6 +65,10 @@ class RateLimiter {
   // How many events were held back since the last one that was let through (0 or more) when an
   // event at `now` may pass; -1 when it is to be dropped.
   int64_t Admit(TimePoint now, std::chrono::nanoseconds interval);
+
+  // How many were held back since then, for who says so without a further event. They count as
+  // told.
+  int64_t TakeSuppressed() { return num_suppressed_.exchange(0, std::memory_order_relaxed); }
 
  private:
   static constexpr int64_t kNever = INT64_MIN;

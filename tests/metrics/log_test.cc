@@ -115,6 +115,45 @@ TEST_F(LogTest, EveryInvalidUtf8FormIsReplaced) {
   }
 }
 
+TEST_F(LogTest, FieldsStandBehindTheMessage) {
+  const Field fields[] = {{"code", "NOT_FOUND"}, {"left_out", int64_t{7}}, {"id", "a\"b\n"}};
+  const auto log = [&] { LogWithFields(Level::kWarning, "not \"served\"", fields); };
+  EXPECT_EQ(WithoutTime(Logged(log)), "W not \"served\" code=NOT_FOUND left_out=7 id=a\"b\\n\n");
+  SetFormat("json");
+  nlohmann::json object = nlohmann::json::parse(Logged(log));
+  EXPECT_EQ(object["msg"], "not \"served\"");
+  EXPECT_EQ(object["code"], "NOT_FOUND");
+  EXPECT_EQ(object["left_out"], 7);
+  EXPECT_EQ(object["id"], "a\"b\n");
+  SetLevel("error");
+  EXPECT_EQ(Logged(log), "");
+}
+
+TEST_F(LogTest, EveryControlCharacterIsEscaped) {
+  const char* const bytes = "\x01\x1f\x7f\xc2\x80\xc2\x9f";
+  EXPECT_EQ(WithoutTime(Logged([&] { LOG(INFO, "{}", bytes); })),
+            "I \\u0001\\u001f\\u007f\\u0080\\u009f\n");
+  EXPECT_EQ(WithoutTime(Logged([] { LOG(INFO, "\xc2\xa0\xc3\xa9"); })), "I \xc2\xa0\xc3\xa9\n");
+}
+
+TEST_F(LogTest, ToggleSwitchesToDebugAndBack) {
+  for (const char* level : {"info", "warning", "error"}) {
+    SetLevel(level);
+    EXPECT_EQ(WithoutTime(Logged([&] { ToggleDebug(level); })), "I log level: debug\n");
+    EXPECT_TRUE(Enabled(Level::kDebug));
+    EXPECT_EQ(WithoutTime(Logged([&] { ToggleDebug(level); })),
+              std::string("I log level: ") + level + "\n");
+    EXPECT_FALSE(Enabled(Level::kDebug));
+    EXPECT_EQ(Enabled(Level::kWarning), std::string(level) != "error");
+  }
+}
+
+TEST_F(LogTest, ToggleFromDebugGoesToInfo) {
+  SetLevel("debug");
+  EXPECT_EQ(WithoutTime(Logged([] { ToggleDebug("debug"); })), "I log level: info\n");
+  EXPECT_EQ(WithoutTime(Logged([] { ToggleDebug("debug"); })), "I log level: debug\n");
+}
+
 TEST_F(LogTest, MacrosAreSingleStatements) {
   const bool yes = true;
   EXPECT_EQ(WithoutTime(Logged([&] {
@@ -150,6 +189,15 @@ TEST(RateLimiterTest, AdmitsAgainOnceTheIntervalIsOver) {
   EXPECT_EQ(limiter.Admit(start + seconds(2), seconds(2)), 2);
   EXPECT_EQ(limiter.Admit(start + seconds(3), seconds(2)), -1);
   EXPECT_EQ(limiter.Admit(start + seconds(9), seconds(2)), 1);
+}
+
+TEST(RateLimiterTest, WhatWasHeldBackIsToldOnce) {
+  const RateLimiter::TimePoint start{seconds(1000)};
+  RateLimiter limiter;
+  for (int i = 0; i < 4; ++i) limiter.Admit(start, seconds(2));
+  EXPECT_EQ(limiter.TakeSuppressed(), 3);
+  EXPECT_EQ(limiter.TakeSuppressed(), 0);
+  EXPECT_EQ(limiter.Admit(start + seconds(2), seconds(2)), 0);
 }
 
 TEST(RateLimiterTest, OfManyThreadsOneIsAdmitted) {
