@@ -84,7 +84,8 @@ class Executor {
   // Runs `batch`, or starts it and returns. `done` is called exactly once, from any thread,
   // possibly before `Run` returns, with no lock held. REQUIRES: `batch` and the memory it
   // points to outlive that call; fewer than `num_lanes()` batches are in flight. A device fault
-  // comes back as INTERNAL: "device 0 failed".
+  // comes back as INTERNAL: "device 0 failed"; once a device has failed for good, batches that
+  // were not running come back as UNAVAILABLE.
   virtual void Run(const Batch& batch, Done done) = 0;
 
   // False once a device has failed for good; never true again.

@@ -71,10 +71,17 @@ cudaError_t CudaLane::Enqueue(Job& job) {
 
 cudaError_t CudaLane::EnqueueWork(Job& job) {
   const Model& model = GetModel(job.batch->op, job.batch->dtype);
-  if (job.plan.path == Path::kStaged) {
-    return staged_path_.Enqueue(model, job.plan.chunks[job.num_enqueued++], stream_.get());
+  if (job.plan.path != Path::kStaged) {
+    const cudaError_t error =
+        LaunchKernel(model, job.batch->segments, job.plan.max_blocks, stream_.get());
+    if (error == cudaSuccess) job.outputs = Outputs::kUnspecified;
+    return error;
   }
-  return LaunchKernel(model, job.batch->segments, job.plan.max_blocks, stream_.get());
+  const Chunk& chunk = job.plan.chunks[job.num_enqueued++];
+  const cudaError_t error = staged_path_.EnqueueCompute(model, chunk, stream_.get());
+  if (error != cudaSuccess) return error;
+  job.outputs = Outputs::kUnspecified;
+  return staged_path_.EnqueueCopyOut(model, chunk, stream_.get());
 }
 
 cudaError_t CudaLane::Await(Job& job) {
@@ -111,7 +118,7 @@ void CudaLane::Finish(Job job, cudaError_t error) {
   LaneResult result{std::move(job.execution), std::nullopt};
   if (error != cudaSuccess) {
     result.execution.status = CudaStatus(error, ordinal_);
-    result.fault = DeviceFault{ClassifyCudaError(error), DescribeCudaError(error)};
+    result.fault = DeviceFault{ClassifyCudaError(error), DescribeCudaError(error), job.outputs};
   }
   job.finished(result);
 }

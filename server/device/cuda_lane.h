@@ -50,6 +50,7 @@ class CudaLane final : public Lane {
     Finished finished;  // nullptr: nothing is
     Clock::time_point launched_at;
     size_t num_enqueued = 0;  // of the plan's chunks
+    Outputs outputs = Outputs::kUntouched;
     Execution execution = {};
   };
 

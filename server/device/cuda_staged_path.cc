@@ -73,14 +73,20 @@ absl::StatusOr<CudaStagedPath> CudaStagedPath::Create(int ordinal) {
   return path;
 }
 
-cudaError_t CudaStagedPath::Enqueue(const Model& model, const Chunk& chunk, cudaStream_t stream) {
+cudaError_t CudaStagedPath::EnqueueCompute(const Model& model, const Chunk& chunk,
+                                           cudaStream_t stream) {
   std::byte* const d_buffer = d_buffer_.get();
   cudaError_t error = cudaEventRecord(begun_.get(), stream);
   if (error == cudaSuccess) error = CopyIn(model, chunk, d_buffer, stream);
   if (error == cudaSuccess) error = cudaEventRecord(copied_in_.get(), stream);
   if (error == cudaSuccess) error = Compute(model, chunk, d_buffer, stream);
   if (error == cudaSuccess) error = cudaEventRecord(computed_.get(), stream);
-  if (error == cudaSuccess) error = CopyOut(model, chunk, d_buffer, stream);
+  return error;
+}
+
+cudaError_t CudaStagedPath::EnqueueCopyOut(const Model& model, const Chunk& chunk,
+                                           cudaStream_t stream) {
+  cudaError_t error = CopyOut(model, chunk, d_buffer_.get(), stream);
   if (error == cudaSuccess) error = cudaEventRecord(copied_out_.get(), stream);
   return error;
 }

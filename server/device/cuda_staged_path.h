@@ -19,10 +19,13 @@ class CudaStagedPath {
   // Room for chunks of kLaneBufferBytes on that device.
   static absl::StatusOr<CudaStagedPath> Create(int ordinal);
 
-  // Enqueues copies in, kernel and copies out of `chunk` on `stream`, a stream of the current
-  // device; does not synchronize. On error, part of it may have been enqueued. REQUIRES: the chunk
-  // before is done.
-  cudaError_t Enqueue(const Model& model, const Chunk& chunk, cudaStream_t stream);
+  // Enqueues copies in and kernel of `chunk` on `stream`, a stream of the current device; does not
+  // synchronize, and touches no output of the batch. On error, part of it may have been enqueued.
+  // REQUIRES: the chunk before is done.
+  cudaError_t EnqueueCompute(const Model& model, const Chunk& chunk, cudaStream_t stream);
+
+  // Likewise the copies out. REQUIRES: the chunk is the one of the last EnqueueCompute.
+  cudaError_t EnqueueCopyOut(const Model& model, const Chunk& chunk, cudaStream_t stream);
 
   // Adds the times of the last chunk's phases to those in `execution`. REQUIRES: it is done.
   cudaError_t AddTimes(Execution& execution) const;

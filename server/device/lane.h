@@ -4,6 +4,7 @@
 // implements it; tests implement lanes of simulated devices.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -14,10 +15,14 @@
 
 namespace swiglu::server {
 
+// Whether a batch that failed may have written some of its outputs.
+enum class Outputs : uint8_t { kUntouched, kUnspecified };
+
 // What a device did wrong.
 struct DeviceFault {
   DeviceError kind = DeviceError::kOther;
   std::string description;  // for the log: "cudaErrorIllegalAddress: an illegal memory access"
+  Outputs outputs = Outputs::kUnspecified;
 };
 
 // How a batch ended on a lane.

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/device/batch_split.h"
 #include "server/log/log.h"
 #include "swiglu/segment.h"
 
@@ -51,7 +52,8 @@ std::string LaneExecutor::description() const {
 void LaneExecutor::Run(const Batch& batch, Done done) {
   if (const int failed = failed_ordinal_.load(); failed != kNoDevice) {
     Execution execution;
-    execution.status = absl::InternalError(absl::StrCat("device ", failed, " failed"));
+    execution.status =
+        absl::UnavailableError(absl::StrCat("device ", failed, " failed before the request ran"));
     execution.path = Path::kMapped;
     done(execution);
     return;
@@ -59,15 +61,25 @@ void LaneExecutor::Run(const Batch& batch, Done done) {
   const Claim claim = ClaimLane(BatchBytes(batch));
   claim.lane->Run(
       batch, PlanLaunch(batch, {.other_bytes = claim.other_bytes, .num_others = claim.num_others}),
-      [this, claim, done = std::move(done)](const LaneResult& result) mutable {
-        if (result.fault) ReportFault(devices_[claim.device].ordinal, *result.fault);
-        // The lane counts as free before `done`, which may bring the next batch.
-        ReleaseLane(claim);
-        done(result.execution);
-        done = nullptr;
-        absl::MutexLock lock(&mutex_);
-        --num_held_;
+      [this, claim, &batch, done = std::move(done)](const LaneResult& result) mutable {
+        if (!IsWorthRetrying(result)) return Finish(claim, result, std::move(done));
+        RunInHalves(
+            *claim.lane, batch, result,
+            [this, claim](const DeviceFault& fault) { ReportFault(claim, fault); },
+            [this, claim, done = std::move(done)](const LaneResult& last) mutable {
+              Finish(claim, last, std::move(done));
+            });
       });
+}
+
+void LaneExecutor::Finish(const Claim& claim, const LaneResult& result, Done done) {
+  if (result.fault) ReportFault(claim, *result.fault);
+  // The lane counts as free before `done`, which may bring the next batch.
+  ReleaseLane(claim);
+  done(result.execution);
+  done = nullptr;
+  absl::MutexLock lock(&mutex_);
+  --num_held_;
 }
 
 LaneExecutor::Claim LaneExecutor::ClaimLane(int64_t bytes) {
@@ -93,7 +105,8 @@ void LaneExecutor::ReleaseLane(const Claim& claim) {
   loads_[claim.device].outstanding_bytes -= claim.bytes;
 }
 
-void LaneExecutor::ReportFault(int ordinal, const DeviceFault& fault) {
+void LaneExecutor::ReportFault(const Claim& claim, const DeviceFault& fault) {
+  const int ordinal = devices_[claim.device].ordinal;
   if (fault.kind == DeviceError::kSticky) {
     // Batches that were in flight beside the one that broke the device say the same once more.
     int none = kNoDevice;

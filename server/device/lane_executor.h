@@ -29,9 +29,10 @@ struct LaneDevice {
 };
 
 // Spreads batches over its devices: each goes to the one with the fewest bytes outstanding, on the
-// lane there that has been free the longest. Thread-safe; `done` may call `Run`. Once a device has
-// failed for good, `healthy()` is false and every batch, also one for another device, completes
-// with INTERNAL: the process has to end.
+// lane there that has been free the longest. A batch that the device's memory does not do for is
+// tried again in smaller parts. Thread-safe; `done` may call `Run`. Once a device has
+// failed for good, `healthy()` is false and every later batch, also one for another device,
+// completes with UNAVAILABLE and on none: the process has to end.
 class LaneExecutor final : public Executor {
  public:
   // REQUIRES: at least one device. `observer` is told of device errors; it may be nullptr, and must
@@ -64,8 +65,10 @@ class LaneExecutor final : public Executor {
 
   Claim ClaimLane(int64_t bytes);
   void ReleaseLane(const Claim& claim);
+  // Hands the batch back.
+  void Finish(const Claim& claim, const LaneResult& result, Done done);
   // Logs, counts, and remembers the first device that failed for good.
-  void ReportFault(int ordinal, const DeviceFault& fault);
+  void ReportFault(const Claim& claim, const DeviceFault& fault);
 
   const std::unique_ptr<CachingSlabPool> slab_pool_;
   Observer* const observer_;

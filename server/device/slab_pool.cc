@@ -46,6 +46,9 @@ absl::StatusOr<Slab> CachingSlabPool::Acquire(size_t size_bytes) {
     if (absl::Status status = MakeRoom(size_class, size_bytes); !status.ok()) return status;
   }
   absl::StatusOr<std::byte*> data = source_->Allocate(SizeClassBytes(size_class));
+  if (absl::IsResourceExhausted(data.status()) && FreeCached()) {
+    data = source_->Allocate(SizeClassBytes(size_class));
+  }
   if (!data.ok()) {
     Forget(size_class);
     return data.status();
@@ -104,24 +107,41 @@ absl::Status CachingSlabPool::MakeRoom(int size_class, size_t size_bytes) {
 void CachingSlabPool::Evict(size_t wanted_bytes) {
   for (int size_class = kNumSizeClasses - 1; size_class >= 0; --size_class) {
     while (true) {
-      std::byte* data = nullptr;
       {
         absl::MutexLock lock(&mutex_);
         // What is in use cannot be freed: without enough room beside it the cache is better kept.
         if (wanted_bytes > options_.capacity_bytes - used_bytes_) return;
         if (wanted_bytes <= options_.capacity_bytes - (used_bytes_ + cached_bytes_)) return;
-        FreeList& list = free_lists_[size_class];
-        if (list.slabs.empty()) break;
-        data = list.slabs.back();
-        list.slabs.pop_back();
-        --list.num_slabs;
       }
-      // Still counted as cached, so that nobody takes its room before it is free.
-      source_->Free(data, SizeClassBytes(size_class));
-      absl::MutexLock lock(&mutex_);
-      cached_bytes_ -= SizeClassBytes(size_class);
+      if (!FreeOne(size_class)) break;
     }
   }
+}
+
+bool CachingSlabPool::FreeOne(int size_class) {
+  std::byte* data = nullptr;
+  {
+    absl::MutexLock lock(&mutex_);
+    FreeList& list = free_lists_[size_class];
+    if (list.slabs.empty()) return false;
+    data = list.slabs.back();
+    list.slabs.pop_back();
+    --list.num_slabs;
+  }
+  // Still counted as cached, so that nobody takes its room before it is free.
+  source_->Free(data, SizeClassBytes(size_class));
+  absl::MutexLock lock(&mutex_);
+  cached_bytes_ -= SizeClassBytes(size_class);
+  return true;
+}
+
+bool CachingSlabPool::FreeCached() {
+  absl::MutexLock growth(&growth_mutex_);
+  bool freed = false;
+  for (int size_class = 0; size_class < kNumSizeClasses; ++size_class) {
+    while (FreeOne(size_class)) freed = true;
+  }
+  return freed;
 }
 
 void CachingSlabPool::Forget(int size_class) {

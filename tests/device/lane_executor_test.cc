@@ -177,7 +177,7 @@ TEST_F(LaneExecutorTest, AStickyErrorFailsEveryLaterBatchOnAllDevices) {
   EXPECT_FALSE(executor_->healthy());
   EXPECT_EQ(StatusOf(beside), absl::InternalError("device 11 failed"));
   for (int i = 0; i < 4; ++i) {
-    EXPECT_EQ(StatusOf(Run(1)), absl::InternalError("device 11 failed"));
+    EXPECT_EQ(StatusOf(Run(1)), absl::UnavailableError("device 11 failed before the request ran"));
   }
   EXPECT_EQ(devices_.num_jobs(), 2u);  // no lane was given any of them
   devices_.End(0);                     // what was in flight elsewhere still ends as it ends
@@ -191,7 +191,7 @@ TEST_F(LaneExecutorTest, ReportsADeviceThatFailedForGoodOnce) {
   devices_.End(2, FaultyResult(DeviceError::kSticky, absl::InternalError("device 10 failed")));
   devices_.End(1, FaultyResult(DeviceError::kSticky, absl::InternalError("device 11 failed")));
   EXPECT_EQ(recorder_.faults, (Faults{{10, DeviceError::kSticky}}));
-  EXPECT_EQ(StatusOf(Run(1)), absl::InternalError("device 10 failed"));
+  EXPECT_EQ(StatusOf(Run(1)), absl::UnavailableError("device 10 failed before the request ran"));
 }
 
 TEST_F(LaneExecutorTest, RunningOutOfMemoryIsNotForGood) {
@@ -207,6 +207,27 @@ TEST_F(LaneExecutorTest, RunningOutOfMemoryIsNotForGood) {
             (Faults{{10, DeviceError::kOutOfMemory}, {10, DeviceError::kOutOfMemory}}));
   const size_t last = Run(1);
   devices_.End(2);
+  EXPECT_EQ(StatusOf(last), absl::OkStatus());
+}
+
+TEST_F(LaneExecutorTest, TriesSmallerPartsOnTheSameLaneWhenMemoryRunsOut) {
+  MakeDevices({1});
+  LaneResult exhausted =
+      FaultyResult(DeviceError::kOutOfMemory, absl::ResourceExhaustedError("device 10 is full"));
+  exhausted.fault->outputs = Outputs::kUntouched;
+  const size_t batch = Run(1024);
+  devices_.End(0, exhausted);
+  ASSERT_EQ(devices_.num_jobs(), 2u);
+  EXPECT_TRUE(outcomes_[batch].empty());
+  EXPECT_EQ(devices_.job(1).batch->segments[0].num_elements, 512);
+  devices_.End(1);
+  ASSERT_EQ(devices_.num_jobs(), 3u);
+  devices_.End(2);
+  EXPECT_EQ(StatusOf(batch), absl::OkStatus());
+  EXPECT_EQ(recorder_.faults, (Faults{{10, DeviceError::kOutOfMemory}}));
+  // The lane is free again.
+  const size_t last = Run(1);
+  devices_.End(3);
   EXPECT_EQ(StatusOf(last), absl::OkStatus());
 }
 

@@ -70,6 +70,17 @@ class SlabPoolTest : public testing::Test {
   std::unique_ptr<CachingSlabPool> pool_;
 };
 
+TEST_F(SlabPoolTest, GivesUpItsCacheWhereTheSourceHasNoMore) {
+  MakePool({.capacity_bytes = size_t{64} << 20});
+  for (const size_t size_bytes : {4 * kKiB, 64 * kKiB}) MustAcquire(size_bytes);
+  ASSERT_GT(pool_->cached_bytes(), 0u);
+  // Refuses until all that was cached is free.
+  source_->on_allocate = [this](size_t) { source_->refuse = source_->live_bytes > 0; };
+  const Slab slab = MustAcquire(1024 * kKiB);
+  EXPECT_EQ(source_->num_frees, 2);
+  EXPECT_EQ(pool_->cached_bytes(), 0u);
+}
+
 TEST_F(SlabPoolTest, HandsOutAlignedSlabsOfAtLeastWhatWasAskedFor) {
   MakePool({.capacity_bytes = size_t{64} << 20});
   for (size_t size_bytes : {size_t{1}, size_t{256}, 4 * kKiB + 1, 33 * kKiB, size_t{1} << 20}) {

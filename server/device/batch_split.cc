@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Halves of batches, and the runs of them. See the header.
+#include "server/device/batch_split.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <utility>
+
+#include "server/batching/slab.h"
+#include "server/device/launch_plan.h"
+
+namespace swiglu::server {
+namespace {
+
+// The elements [begin, begin + num_elements) of a segment.
+Segment Cut(const Segment& segment, const Model& model, int64_t begin, int64_t num_elements) {
+  Segment part = segment;
+  const int64_t offset = begin * ElementBytes(model.dtype);
+  for (size_t k = 0; k < model.inputs.size(); ++k) part.inputs[k] += offset;
+  for (size_t k = 0; k < model.outputs.size(); ++k) part.outputs[k] += offset;
+  part.num_elements = num_elements;
+  return part;
+}
+
+int64_t NumElements(const Batch& batch) {
+  int64_t sum = 0;
+  for (const Segment& segment : batch.segments) sum += segment.num_elements;
+  return sum;
+}
+
+// A batch on its way through a lane in parts. Owned by the part that runs.
+class PartialRuns : public std::enable_shared_from_this<PartialRuns> {
+ public:
+  PartialRuns(Lane& lane, std::function<void(const DeviceFault&)> on_retry, Lane::Finished finished)
+      : lane_(lane), on_retry_(std::move(on_retry)), finished_(std::move(finished)) {}
+
+  // Puts the halves of `batch` in front of what is still to run, and runs on; ends with `result`,
+  // which it came to, if there are none.
+  void RunHalvesOf(const Batch& batch, int num_halvings, const LaneResult& result) {
+    auto halves = num_halvings < kMaxHalvings ? Halve(batch) : std::nullopt;
+    if (!halves) return finished_(result);
+    on_retry_(*result.fault);
+    parts_.push_front({std::move(halves->second), num_halvings + 1});
+    parts_.push_front({std::move(halves->first), num_halvings + 1});
+    RunNext();
+  }
+
+ private:
+  struct Part {
+    Batch batch;
+    int num_halvings;
+  };
+
+  void RunNext() {
+    running_ = std::move(parts_.front());
+    parts_.pop_front();
+    // Alone and without the lane's buffer, as little as can be asked of the device.
+    lane_.Run(running_.batch, PlanLaunch(running_.batch, {}),
+              [self = shared_from_this()](const LaneResult& result) { self->OnFinished(result); });
+  }
+
+  void OnFinished(const LaneResult& result) {
+    if (IsWorthRetrying(result)) {
+      const Part part = std::move(running_);
+      return RunHalvesOf(part.batch, part.num_halvings, result);
+    }
+    if (result.fault) return finished_(result);
+    sum_.execution.path = result.execution.path;
+    sum_.execution.copy_in += result.execution.copy_in;
+    sum_.execution.compute += result.execution.compute;
+    sum_.execution.copy_out += result.execution.copy_out;
+    if (parts_.empty()) return finished_(sum_);
+    RunNext();
+  }
+
+  Lane& lane_;
+  const std::function<void(const DeviceFault&)> on_retry_;
+  Lane::Finished finished_;
+  std::deque<Part> parts_;  // still to run, in order
+  Part running_{};
+  LaneResult sum_;
+};
+
+}  // namespace
+
+std::optional<std::pair<Batch, Batch>> Halve(const Batch& batch) {
+  const Model& model = GetModel(batch.op, batch.dtype);
+  const int64_t alignment = static_cast<int64_t>(kSlabAlignment) / ElementBytes(model.dtype);
+  int64_t wanted = NumElements(batch) / 2;
+  std::pair<Batch, Batch> halves{{batch.op, batch.dtype, {}}, {batch.op, batch.dtype, {}}};
+  auto& [first, second] = halves;
+  for (const Segment& segment : batch.segments) {
+    // A short segment is not cut; it goes where it is wanted, and the first one to the first half.
+    int64_t num_first = std::min(segment.num_elements, wanted) / alignment * alignment;
+    if (segment.num_elements <= wanted || (first.segments.empty() && num_first == 0)) {
+      num_first = segment.num_elements;
+    }
+    wanted = num_first < segment.num_elements ? 0 : std::max<int64_t>(wanted - num_first, 0);
+    if (num_first > 0) first.segments.push_back(Cut(segment, model, 0, num_first));
+    if (num_first < segment.num_elements) {
+      second.segments.push_back(Cut(segment, model, num_first, segment.num_elements - num_first));
+    }
+  }
+  if (first.segments.empty() || second.segments.empty()) return std::nullopt;
+  return halves;
+}
+
+bool IsWorthRetrying(const LaneResult& result) {
+  return result.fault && result.fault->kind == DeviceError::kOutOfMemory &&
+         result.fault->outputs == Outputs::kUntouched;
+}
+
+void RunInHalves(Lane& lane, const Batch& batch, const LaneResult& result,
+                 std::function<void(const DeviceFault&)> on_retry, Lane::Finished finished) {
+  std::make_shared<PartialRuns>(lane, std::move(on_retry), std::move(finished))
+      ->RunHalvesOf(batch, 0, result);
+}
+
+}  // namespace swiglu::server
