@@ -116,7 +116,8 @@ ABSL_FLAG(absl::Duration, drain_delay, absl::ZeroDuration(),
           "How long to serve on after the first signal while reporting NOT_SERVING.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
           "After that, how long accepted requests may take to finish.");
-ABSL_FLAG(std::string, log_level, "info", "The least severe lines to log.");
+ABSL_FLAG(std::string, log_level, "info",
+          "The least severe lines to log. SIGHUP switches to debug, and the next one back.");
 ABSL_FLAG(std::string, log_format, "text", "How lines are logged on stderr.");
 ABSL_FLAG(swiglu::server::HealthQuery, health, {},
           "Ask the server at --grpc_address whether this service is healthy, wait 2 s at most, and "

@@ -1,33 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// When the process ends: signals and device faults, told to one waiting thread. Part of the
-// program, not of a library.
+// When the process ends: signals and device faults, told to one waiting thread, and made sure of by
+// another. Part of the program, not of a library.
 #pragma once
 
+#include <functional>
 #include <thread>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "server/batching/observer.h"
 
 namespace swiglu::server {
 
+// The exit codes beside 0 and the command line's own 2.
+inline constexpr int kExitFailure = 1;
+inline constexpr int kExitDeviceFault = 70;
+
 // Why the wait ended.
 enum class StopReason { kSignal, kDeviceFault, kTimeout };
 
-// Takes SIGTERM and SIGINT, and sticky device errors, and hands them to `Wait`. Make it before any
-// other thread, so that all threads have the signals blocked. One per process.
+// Takes SIGTERM, SIGINT and SIGHUP, and sticky device errors. The first SIGTERM or SIGINT and the
+// first error end a `Wait`. On the next SIGTERM or SIGINT a thread of its own ends the process at
+// once, with kExitFailure; and after an error that everybody else has not ended it for within
+// kFaultGrace, with kExitDeviceFault, whatever they are waiting for. Make it before any other
+// thread, so that all threads have the signals blocked. One per process.
 class StopSource final : public Observer {
  public:
-  StopSource();
+  // The longest that a process lives on after a sticky device error.
+  static constexpr absl::Duration kFaultGrace = absl::Seconds(4);
+
+  // `on_hangup` is called at every SIGHUP, on the thread of its own; it must not block. A process
+  // that was started with SIGHUP ignored, as by nohup, goes on ignoring it.
+  explicit StopSource(std::function<void()> on_hangup);
   ~StopSource() override;
   StopSource(const StopSource&) = delete;
   StopSource& operator=(const StopSource&) = delete;
 
-  // Blocks until a signal or a fault comes, or for `timeout`. One thread at a time.
+  // Blocks until a signal or an error comes that no wait has ended for, or for `timeout`; an error
+  // ends every wait from then on. One thread at a time.
   StopReason Wait(absl::Duration timeout);
 
-  // From here on another signal ends the process at once, with status 1.
-  void ExitOnNextSignal();
+  // Whether a sticky error has come. Thread-safe.
+  bool device_failed() const;
 
   // Only a sticky error stops the process; everything else is none of our business.
   void DeviceFailed(int device, DeviceError kind) override;
@@ -37,9 +53,20 @@ class StopSource final : public Observer {
   void BatchFinished(const BatchRecord&) override {}
 
  private:
-  int signals_ = -1;  // a signalfd
-  int faults_ = -1;   // an eventfd
-  int closing_ = -1;  // an eventfd: the destructor runs
+  // The thread of its own.
+  void Watch();
+  void TakeSignal();
+
+  const std::function<void()> on_hangup_;
+  int signals_ = -1;          // a signalfd
+  int faults_ = -1;           // an eventfd
+  int closing_ = -1;          // an eventfd: the destructor runs
+  int num_stop_signals_ = 0;  // touched by the watcher alone
+
+  mutable absl::Mutex mutex_;
+  bool stop_asked_ ABSL_GUARDED_BY(mutex_) = false;  // and not yet told
+  bool device_failed_ ABSL_GUARDED_BY(mutex_) = false;
+
   std::thread watcher_;
 };
 

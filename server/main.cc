@@ -4,6 +4,7 @@
 // depend on each other; then a wait, a drain and an exit code. It decides nothing else.
 #include <malloc.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "server/batching/admission.h"
 #include "server/batching/batcher.h"
 #include "server/batching/statistics.h"
@@ -29,6 +31,7 @@
 #include "server/rpc/health.h"
 #include "server/rpc/infer_service.h"
 #include "server/rpc/library_log.h"
+#include "server/rpc/request_log.h"
 #include "server/rpc/router.h"
 #include "server/rpc/rpc_server.h"
 #include "version/version.h"
@@ -36,13 +39,12 @@
 namespace swiglu::server {
 namespace {
 
-// Exit codes beside 0 and the command line's own 2.
-constexpr int kExitFailure = 1;
-constexpr int kExitDeviceFault = 70;
-
 // How long a fault's last answers may take to leave, and how long calls that carry no inference may
 // take to end.
 constexpr absl::Duration kLastWords = absl::Seconds(1);
+
+// How often the log says how many lines about requests it has left out.
+constexpr absl::Duration kFlushInterval = absl::Seconds(1);
 
 // Settings of libraries that have to come before their first use.
 void PrepareLibraries() {
@@ -109,50 +111,63 @@ int Fail(const absl::Status& status) {
   return kExitFailure;
 }
 
+// What the end of the server works with.
+struct ServingParts {
+  StopSource& stop;
+  Health& health;
+  Admission& admission;
+  ActiveRequests& active;
+  RequestLog& log;
+  RpcServer& rpc;
+};
+
 // A device is lost: says so, lets what is already failing be answered, and ends without touching
-// the device again.
-[[noreturn]] void ExitAfterFault(Admission& admission, ActiveRequests& active, RpcServer& rpc) {
-  rpc.Broadcast(ServerEvent::kHealthChanged);
-  admission.StartDrain();
-  active.WaitUntilNone(kLastWords);
+// the device again: no destructor runs, and so nothing of the device's memory is freed.
+[[noreturn]] void ExitAfterFault(const ServingParts& parts) {
+  parts.rpc.Broadcast(ServerEvent::kHealthChanged);
+  parts.admission.StartDrain();
+  parts.rpc.Broadcast(ServerEvent::kDraining);
+  parts.active.WaitUntilNone(kLastWords);
+  parts.rpc.Shutdown(kLastWords);
+  parts.log.Flush();
   LOG(ERROR, "exiting with code {} after a device fault", kExitDeviceFault);
   std::_Exit(kExitDeviceFault);
 }
 
+// As `StopSource::Wait`; flushes the log of requests meanwhile.
+StopReason Await(const ServingParts& parts, absl::Duration timeout) {
+  const absl::Time end = absl::Now() + timeout;
+  while (true) {
+    const StopReason reason = parts.stop.Wait(std::min(end - absl::Now(), kFlushInterval));
+    parts.log.Flush();
+    if (reason != StopReason::kTimeout || absl::Now() >= end) return reason;
+  }
+}
+
 // Serves until a signal comes, then drains. Returns the exit code.
-int ServeUntilStopped(const Flags& flags, StopSource& stop, Health& health, Admission& admission,
-                      ActiveRequests& active, RpcServer& rpc) {
-  if (stop.Wait(absl::InfiniteDuration()) == StopReason::kDeviceFault) {
-    ExitAfterFault(admission, active, rpc);
-  }
-  health.StopServing();
-  rpc.Broadcast(ServerEvent::kHealthChanged);
+int ServeUntilStopped(const Flags& flags, const ServingParts& parts) {
+  if (Await(parts, absl::InfiniteDuration()) == StopReason::kDeviceFault) ExitAfterFault(parts);
+  parts.health.StopServing();
+  parts.rpc.Broadcast(ServerEvent::kHealthChanged);
   LOG(INFO, "not ready any more; serving on for {}", absl::FormatDuration(flags.drain_delay));
-  switch (stop.Wait(flags.drain_delay)) {
-    case StopReason::kTimeout:
-      break;
-    case StopReason::kSignal:
-      LOG(WARNING, "second signal: exiting at once");
-      std::_Exit(kExitFailure);
-    case StopReason::kDeviceFault:
-      ExitAfterFault(admission, active, rpc);
-  }
-  stop.ExitOnNextSignal();
-  admission.StartDrain();
-  rpc.Broadcast(ServerEvent::kDraining);
-  const int64_t num_left = active.WaitUntilNone(flags.drain_timeout);
+  if (Await(parts, flags.drain_delay) == StopReason::kDeviceFault) ExitAfterFault(parts);
+  parts.admission.StartDrain();
+  parts.rpc.Broadcast(ServerEvent::kDraining);
+  const int64_t num_left = parts.active.WaitUntilNone(flags.drain_timeout);
+  if (parts.stop.device_failed()) ExitAfterFault(parts);
+  parts.log.Flush();
   if (num_left > 0) {
     LOG(ERROR, "drain timeout of {} passed: {} requests cut off",
         absl::FormatDuration(flags.drain_timeout), num_left);
     std::_Exit(kExitFailure);
   }
-  rpc.Shutdown(kLastWords);
+  parts.rpc.Shutdown(kLastWords);
   LOG(INFO, "drained; exiting");
   return 0;
 }
 
 int Run(const Flags& flags) {
-  StopSource stop;
+  StopSource stop([&flags] { logging::ToggleDebug(flags.log_level); });
   PrometheusObserver prometheus;
   Statistics statistics;
   ObserverList observers({&prometheus, &statistics, &stop});
@@ -171,9 +186,10 @@ int Run(const Flags& flags) {
       {kVersion, executor.description(), !created->cuda_devices.empty(), executor.num_lanes()},
       &health, &statistics);
   ActiveRequests active;
+  RequestLog request_log;
   const Router router(
-      {&infer, &active, &observers, {absl::ToChronoNanoseconds(flags.stall_timeout)}}, &control,
-      &health);
+      {&infer, &active, &observers, &request_log, {absl::ToChronoNanoseconds(flags.stall_timeout)}},
+      &control, &health);
 
   const GpuMonitor gpus(flags.metrics_address.empty() ? std::vector<DeviceInfo>()
                                                       : created->cuda_devices);
@@ -201,7 +217,7 @@ int Run(const Flags& flags) {
     LOG(INFO, "metrics on http://{}:{}/metrics", host, metrics->port());
   }
   LOG(INFO, "serving gRPC on {}", (*rpc)->address());
-  return ServeUntilStopped(flags, stop, health, admission, active, **rpc);
+  return ServeUntilStopped(flags, {stop, health, admission, active, request_log, **rpc});
 }
 
 int Main(int argc, char** argv) {

@@ -72,6 +72,7 @@ void InferCall::OnGone(bool cancelled) {
   state_ = State::kRefused;
   reservation_ = Charge();
   parts_.service->ReportUnstarted(refusal_, call_->started());
+  Log(refusal_, "", Clock::now());
 }
 
 void InferCall::OnServerEvent(ServerEvent event) {
@@ -89,6 +90,12 @@ void InferCall::CheckStall() {
   }
 }
 
+void InferCall::Log(const absl::Status& status, absl::string_view id, Clock::time_point ended) {
+  if (!RequestLog::Wants(status)) return;
+  parts_.log->Write(status,
+                    {id, call_->Metadata(kRequestIdMetadata), model_, call_->started(), ended});
+}
+
 void InferCall::Refuse(absl::Status status) {
   state_ = State::kRefused;
   refusal_ = std::move(status);
@@ -100,6 +107,7 @@ void InferCall::Refuse(absl::Status status) {
 void InferCall::Answer(const InferReply& reply) {
   model_ = reply.model;
   answered_ = Clock::now();
+  Log(reply.status, reply.identity.id, answered_);
   const auto size_bytes = static_cast<int64_t>(reply.message.size_bytes);
   answer_due_.store(parts_.stall_limit.Due(answered_, size_bytes), std::memory_order_release);
   if (errors::IsRetryable(reply.status)) parts_.observer->RetryAdvised();

@@ -39,6 +39,8 @@ class InferCall final : public CallHandler {
   void Answer(const InferReply& reply);
   // Ends what the caller has stopped halfway.
   void CheckStall();
+  // The line in the log of a request that ends with `status`.
+  void Log(const absl::Status& status, absl::string_view id, Clock::time_point ended);
 
   Call* const call_;
   const InferParts parts_;

@@ -6,6 +6,7 @@
 #include "server/batching/observer.h"
 #include "server/rpc/active_requests.h"
 #include "server/rpc/infer_service.h"
+#include "server/rpc/request_log.h"
 #include "server/rpc/stall_limit.h"
 
 namespace swiglu::server {
@@ -15,6 +16,7 @@ struct InferParts {
   InferService* service = nullptr;
   ActiveRequests* active = nullptr;
   Observer* observer = nullptr;
+  RequestLog* log = nullptr;
   StallLimit stall_limit;
 };
 

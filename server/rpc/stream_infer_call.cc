@@ -12,6 +12,7 @@
 namespace swiglu::server {
 
 void StreamInferCall::OnStart() {
+  metadata_id_ = call_->Metadata(kRequestIdMetadata);
   absl::MutexLock lock(&mutex_);
   reading_ = true;
   call_->Read();
@@ -52,6 +53,10 @@ void StreamInferCall::OnReply(InferReply reply, ActiveRequests::Token token) {
   answer.model = reply.model;
   answer.started = reply.started;
   answer.answered = Clock::now();
+  if (RequestLog::Wants(reply.status)) {
+    parts_.log->Write(reply.status, {reply.identity.id, metadata_id_, reply.model, reply.started,
+                                     answer.answered});
+  }
 
   absl::MutexLock lock(&mutex_);
   if (broken_) {

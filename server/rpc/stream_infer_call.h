@@ -48,6 +48,7 @@ class StreamInferCall final : public CallHandler {
 
   Call* const call_;
   const InferParts parts_;
+  absl::string_view metadata_id_;  // of the whole stream; set by OnStart
 
   absl::Mutex mutex_;
   // Read and not yet written.

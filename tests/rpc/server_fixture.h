@@ -27,6 +27,7 @@
 #include "server/rpc/control_service.h"
 #include "server/rpc/health.h"
 #include "server/rpc/infer_service.h"
+#include "server/rpc/request_log.h"
 #include "server/rpc/router.h"
 #include "server/rpc/rpc_server.h"
 #include "tests/rpc/requests.h"
@@ -56,7 +57,8 @@ class TestServer {
         infer_(options.infer, &admission, executor, &batcher_, &observers_),
         control_({"1.2.3", executor->description(), false, executor->num_lanes()}, &health,
                  &statistics),
-        router_({&infer_, &active_, &observers_, options.stall_limit}, &control_, &health) {
+        router_({&infer_, &active_, &observers_, &request_log_, options.stall_limit}, &control_,
+                &health) {
     auto started = RpcServer::Start(
         {.address = options.address, .io_threads = options.io_threads, .tick = options.tick},
         &router_);
@@ -116,6 +118,7 @@ class TestServer {
   InferService infer_;
   ControlService control_;
   ActiveRequests active_;
+  RequestLog request_log_;
   Router router_;
 
  public:

@@ -235,6 +235,14 @@ def infer_once(address, message, metadata=()):
         return call.status()
 
 
+def call_once(address, method, message=b""):
+    """Calls a unary method on a connection of its own; returns the bytes of its answer, or None on an error."""
+    with Connection(address) as connection:
+        call = connection.open(method)
+        call.send(message)
+        return call.message()
+
+
 def served_health(message):
     """The status in a HealthCheckResponse: 1 is SERVING, 2 NOT_SERVING."""
     match = re.fullmatch(rb"\x08(.)", message, re.DOTALL)

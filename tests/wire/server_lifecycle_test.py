@@ -53,6 +53,38 @@ class HealthTest(unittest.TestCase):
         self.assertRegex(result.stderr, rf"\Aswiglu-server: {address}: [^\n]+\n\Z")
 
 
+class ControlTest(unittest.TestCase):
+    YES, NO = b"\x08\x01", b""
+
+    def ask(self, server, method, message=b""):
+        return plain_grpc.call_once(server.address, f"/inference.GRPCInferenceService/{method}", message)
+
+    def test_ready_follows_readiness_and_live_liveness(self):
+        model = plain_grpc.field(1, "swiglu_forward_fp16")
+        with Server("--drain_delay=1h") as server:
+            self.assertEqual(self.ask(server, "ServerReady"), self.YES)
+            self.assertEqual(self.ask(server, "ModelReady", model), self.YES)
+            self.assertEqual(self.ask(server, "ServerLive"), self.YES)
+            server.signal(signal.SIGTERM)
+            server.wait_for("not ready any more")
+            self.assertEqual(self.ask(server, "ServerReady"), self.NO)
+            self.assertEqual(self.ask(server, "ModelReady", model), self.NO)
+            self.assertEqual(self.ask(server, "ServerLive"), self.YES)
+
+    def test_metadata_names_the_server_and_the_version_of_the_build(self):
+        version = server_process.run(server_process.SERVER, "--version").stdout.split()[1]
+        with Server() as server:
+            metadata = self.ask(server, "ServerMetadata")
+        self.assertTrue(metadata.startswith(plain_grpc.field(1, "swiglu-server") + plain_grpc.field(2, version)), metadata)
+
+    def test_model_is_version_1_of_platform_swiglu(self):
+        with Server() as server:
+            metadata = self.ask(server, "ModelMetadata", plain_grpc.field(1, "swiglu_backward_bf16"))
+        expected = b"".join(plain_grpc.field(number, text) for number, text in
+                            ((1, "swiglu_backward_bf16"), (2, "1"), (3, "swiglu")))
+        self.assertTrue(metadata.startswith(expected), metadata)
+
+
 class SignalTest(unittest.TestCase):
     def test_either_signal_drains_and_exits_with_zero(self):
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -102,6 +134,13 @@ class DrainTest(unittest.TestCase):
             self.assertEqual(probe_health(server.address, "liveness").returncode, 0)
             self.assertEqual(infer_once(server.address, forward_request()), (plain_grpc.OK, ""))
             self.assertEqual(server.metric("swiglu_ready"), 0)
+
+    def test_drain_begins_when_the_delay_is_over(self):
+        with Server("--drain_delay=50ms") as server:
+            self.assertEqual(infer_once(server.address, forward_request()), (plain_grpc.OK, ""))
+            self.assertEqual(server.stop(), 0)
+            self.assertRegex(server.log[-2], r" I not ready any more; serving on for 50ms$")
+            self.assertRegex(server.log[-1], r" I drained; exiting$")
 
     def test_watch_sees_the_change_and_then_the_drain(self):
         with Server() as server:

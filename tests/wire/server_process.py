@@ -17,11 +17,15 @@ DEADLINE_S = 60
 SERVER = ""
 CLIENT = ""
 BENCH = ""
+# Of the tests: the server over devices that fail, and over CUDA devices that can be broken.
+FAULT_SERVER = ""
+CUDA_FAULT_SERVER = ""
 
 
 def main():
-    """Takes --server, --client and --bench=PATH from the command line and runs the tests of the calling module."""
-    global SERVER, CLIENT, BENCH
+    """Takes --server, --client, --bench, --fault_server and --cuda_fault_server=PATH from the command line and runs the tests
+    of the calling module."""
+    global SERVER, CLIENT, BENCH, FAULT_SERVER, CUDA_FAULT_SERVER
     rest = []
     for argument in sys.argv:
         if argument.startswith("--server="):
@@ -30,6 +34,10 @@ def main():
             CLIENT = argument.partition("=")[2]
         elif argument.startswith("--bench="):
             BENCH = argument.partition("=")[2]
+        elif argument.startswith("--fault_server="):
+            FAULT_SERVER = argument.partition("=")[2]
+        elif argument.startswith("--cuda_fault_server="):
+            CUDA_FAULT_SERVER = argument.partition("=")[2]
         else:
             rest.append(argument)
     unittest.main(argv=rest)
@@ -55,10 +63,11 @@ def probe_health(address, service=None):
 class Server:
     """A running server. As a context manager it ends with the block, whatever the block did."""
 
-    def __init__(self, *flags):
-        """Starts the server on free ports of this machine and on the CPU, unless `flags` say otherwise."""
+    def __init__(self, *flags, program=None, stdin=subprocess.DEVNULL):
+        """Starts the server on free ports of this machine and on the CPU, unless `flags` say otherwise. `program` is run instead
+        of the server, if it is given."""
         defaults = ("--grpc_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0", "--device=cpu")
-        self._process = subprocess.Popen([SERVER, *defaults, *flags], stdin=subprocess.DEVNULL,
+        self._process = subprocess.Popen([program or SERVER, *defaults, *flags], stdin=stdin,
                                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         self._changed = threading.Condition()
         self._lines = []
@@ -81,7 +90,7 @@ class Server:
     @property
     def address(self):
         """Where it serves gRPC, as a client takes it. Waits until it does."""
-        return self.wait_for(r"serving gRPC on (\S+)$").group(1)
+        return self.wait_for(r'serving gRPC on ([^\s"]+)').group(1)
 
     @property
     def metrics_port(self):
@@ -114,6 +123,11 @@ class Server:
         self._reader.join(DEADLINE_S)
         return code
 
+    def command(self, line):
+        """Writes a line to the process's stdin, which must be a pipe."""
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
     def stop(self):
         """Sends SIGTERM and returns the exit code."""
         self.signal(signal.SIGTERM)
@@ -128,6 +142,8 @@ class Server:
         self._process.kill()
         self.exit_code()
         self._process.stderr.close()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def get(self, path="/metrics", method="GET"):
         """Asks the metrics port for a page; returns the response, read, and its text."""

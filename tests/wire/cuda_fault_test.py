@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# A GPU that faults under the server: a kernel traps, or writes where nothing is, and the process says so, answers what it
+# can, fails its health and is gone within five seconds, for whoever restarts it. Needs a GPU; the same on devices that only
+# pretend is device_fault_test.py.
+import time
+import unittest
+
+import plain_grpc
+import server_process
+from device_fault_test import FAILED, NEVER_RAN, NOT_SERVING, FaultServer, begin, watch
+from plain_grpc import Connection, forward_request, infer_once, served_health
+from server_process import probe_health
+
+# As in cuda_fault_server.cc.
+TRAP, ILLEGAL_ADDRESS, TRAP_FIRST = 5001, 5002, 5003
+# The longest that the server may take from the fault to its end.
+LIMIT_S = 5
+
+
+class CudaFaultTest(unittest.TestCase):
+    def start(self):
+        """Starts a server that serves; skips the test where there is no device."""
+        server = FaultServer("--device=cuda", program=server_process.CUDA_FAULT_SERVER)
+        self.addCleanup(server.kill)
+        line = server.wait_for(r"serving gRPC on|CUDA was asked for: (.+)")
+        if line.group(1):
+            server_process.skip(self, line.group(1))
+        self.assertEqual(infer_once(server.address, forward_request()), (plain_grpc.OK, ""))
+        return server
+
+    def assert_ends(self, server, since, error):
+        """The process ends within the limit, with code 70 and a log that names the error."""
+        self.assertEqual(server.exit_code(), 70)
+        seconds = time.monotonic() - since
+        failed, = (line for line in server.log if "failed for good" in line)
+        print(f"{failed.partition(' E ')[2]}; exit 70 after {seconds:.3f} s", flush=True)
+        self.assertIn(error, failed)
+        self.assertLess(seconds, LIMIT_S)
+
+    def break_in_flight(self, num_elements, error):
+        server = self.start()
+        with Connection(server.address) as connection:
+            watches = [watch(connection, service) for service in ("", "liveness")]
+            running = begin(connection, num_elements)
+            server.wait_for_metric(1, "swiglu_inflight_requests")
+            # One lane on each device; those that are not broken serve on until the fault is known.
+            queued = [begin(connection, 4) for _ in range(8)]
+            self.assertEqual(running.status(), FAILED)
+            since = time.monotonic()
+            statuses = [call.status() for call in queued]
+            self.assertLessEqual(set(statuses), {(plain_grpc.OK, ""), NEVER_RAN})
+            if "device 1 " not in server.wait_for("I device cuda: (.*)").group(1):
+                self.assertEqual(set(statuses), {NEVER_RAN})
+            for call in watches:
+                self.assertEqual(served_health(call.message()), NOT_SERVING)
+            self.assertEqual(probe_health(server.address, "liveness").returncode, 1)
+        self.assert_ends(server, since, error)
+
+    def test_trap_while_a_request_runs(self):
+        self.break_in_flight(TRAP, "cudaErrorLaunchFailure")
+
+    def test_illegal_address_while_a_request_runs(self):
+        self.break_in_flight(ILLEGAL_ADDRESS, "cudaErrorIllegalAddress")
+
+    def test_device_that_is_broken_before_the_launch(self):
+        server = self.start()
+        self.assertEqual(infer_once(server.address, forward_request(TRAP_FIRST)), FAILED)
+        self.assert_ends(server, time.monotonic(), "cudaErrorLaunchFailure")
+
+    def test_new_process_finds_the_device_whole(self):
+        server = self.start()
+        self.assertEqual(infer_once(server.address, forward_request(TRAP_FIRST)), FAILED)
+        self.assertEqual(server.exit_code(), 70)
+        self.assertEqual(self.start().stop(), 0)
+
+
+if __name__ == "__main__":
+    server_process.main()

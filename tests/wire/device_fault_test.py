@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# The server's end when a device fails for good, and its going on when a device is short of memory: the program itself over
+# devices that fail when they are told to (fault_server.cc). What a real device says and does is in cuda_fault_test.py.
+import signal
+import subprocess
+import unittest
+
+import plain_grpc
+import server_process
+from plain_grpc import Connection, forward_request, infer_once, served_health
+from server_process import Server, probe_health
+
+NOT_SERVING = 2
+INTERNAL = 13
+# From that number of elements on the devices hold a batch.
+HELD = 1000
+FAILED = (INTERNAL, "device 0 failed")
+NEVER_RAN = (plain_grpc.UNAVAILABLE, "device 0 failed before the request ran")
+
+
+class FaultServer(Server):
+    """A server over devices that fail."""
+
+    def __init__(self, *flags, program=None):
+        super().__init__("--lanes_per_device=1", *flags, program=program or server_process.FAULT_SERVER, stdin=subprocess.PIPE)
+
+    def wait_for_metric(self, value, name, **labels):
+        """Reads the metrics page until that series has that value."""
+        while self.metric(name, **labels) != value:
+            if not self.is_running():
+                raise AssertionError("the server has ended:\n" + "\n".join(self.log))
+
+
+def begin(connection, num_elements):
+    """Begins a request."""
+    call = connection.open(plain_grpc.INFER)
+    call.send(forward_request(num_elements))
+    return call
+
+
+def watch(connection, service):
+    """Watches the health of a service; returns the call after its first message."""
+    call = connection.open(plain_grpc.WATCH)
+    call.send(plain_grpc.field(1, service))
+    call.message()
+    return call
+
+
+class StickyFaultTest(unittest.TestCase):
+    def test_running_is_internal_queued_is_unavailable_and_the_exit_code_is_70(self):
+        with FaultServer() as server, Connection(server.address) as connection:
+            running = begin(connection, HELD)
+            server.wait_for("device 0 holds a batch")
+            queued = [begin(connection, 4) for _ in range(3)]
+            server.wait_for_metric(3, "swiglu_queued_requests")
+            server.command("sticky 0")
+            self.assertEqual(running.status(), FAILED)
+            for call in queued:
+                self.assertEqual(call.status(), NEVER_RAN)
+                self.assertGreater(int(dict(call.headers)["grpc-retry-pushback-ms"]), 0)
+            self.assertEqual(server.exit_code(), 70)
+            self.assertEqual(len([line for line in server.log if "failed for good" in line]), 1, server.log)
+            self.assertRegex(server.log[-1], r" E exiting with code 70 after a device fault$")
+
+    def test_health_fails_at_once_liveness_too(self):
+        with FaultServer("--devices=0,1") as server, Connection(server.address) as connection:
+            watches = [watch(connection, service) for service in ("", "inference.GRPCInferenceService", "liveness")]
+            begin(connection, HELD)
+            server.wait_for("device 0 holds a batch")
+            # The other device's batch never ends: the server has to end all the same.
+            begin(connection, HELD)
+            server.wait_for("device 1 holds a batch")
+            server.command("sticky 0")
+            for call in watches:
+                self.assertEqual(served_health(call.message()), NOT_SERVING)
+            self.assertEqual(probe_health(server.address, "liveness").returncode, 1)
+            self.assertEqual(server.exit_code(), 70)
+
+    def test_other_devices_do_not_keep_the_process(self):
+        with FaultServer("--devices=0,1") as server, Connection(server.address) as connection:
+            broken = begin(connection, HELD)
+            server.wait_for("device 0 holds a batch")
+            sound = begin(connection, HELD)
+            server.wait_for("device 1 holds a batch")
+            server.command("sticky 0")
+            self.assertEqual(broken.status(), FAILED)
+            # What ran on the other device ends as it ends.
+            server.command("release 1")
+            self.assertEqual(sound.status(), (plain_grpc.OK, ""))
+            self.assertEqual(server.exit_code(), 70)
+
+    def test_call_without_its_message_is_unavailable(self):
+        with FaultServer() as server, Connection(server.address) as connection:
+            silent = connection.open(plain_grpc.INFER)
+            running = begin(connection, HELD)
+            server.wait_for("device 0 holds a batch")
+            server.command("sticky 0")
+            self.assertEqual(running.status(), FAILED)
+            self.assertEqual(silent.status(), (plain_grpc.UNAVAILABLE, "server is draining"))
+            self.assertEqual(server.exit_code(), 70)
+
+    def test_fault_in_the_drain_delay_is_70(self):
+        with FaultServer("--drain_delay=1h") as server, Connection(server.address) as connection:
+            begin(connection, HELD)
+            server.wait_for("device 0 holds a batch")
+            server.signal(signal.SIGTERM)
+            server.wait_for("serving on for 1h$")
+            server.command("sticky 0")
+            self.assertEqual(server.exit_code(), 70)
+
+    def test_fault_in_the_drain_is_70(self):
+        with FaultServer("--drain_timeout=1h") as server, Connection(server.address) as connection:
+            begin(connection, HELD)
+            server.wait_for("device 0 holds a batch")
+            server.signal(signal.SIGTERM)
+            server.wait_for("serving on for 0$")
+            server.command("sticky 0")
+            self.assertEqual(server.exit_code(), 70)
+
+    def test_fault_in_a_drain_that_a_caller_holds_up_is_70(self):
+        with FaultServer("--drain_timeout=1h") as server, Connection(server.address, window_bytes=0) as connection:
+            unread = begin(connection, 4)
+            unread.wait_for_headers()
+            with Connection(server.address) as other:
+                begin(other, HELD)
+                server.wait_for("device 0 holds a batch")
+                server.signal(signal.SIGTERM)
+                server.wait_for("serving on for 0$")
+                server.command("sticky 0")
+                self.assertEqual(server.exit_code(), 70)
+            self.assertRegex(server.log[-1], r" E exiting with code 70: 4s after a device fault$")
+
+
+class OutOfMemoryTest(unittest.TestCase):
+    def test_smaller_parts_do(self):
+        with FaultServer() as server:
+            server.command("memory 300")
+            server.wait_for("obeyed: memory 300")
+            self.assertEqual(infer_once(server.address, forward_request(800)), (plain_grpc.OK, ""))
+            # Whole and in halves it did not fit; in quarters it did.
+            self.assertEqual(self.num_errors(server, "out_of_memory"), 3)
+            self.assertEqual(server.stop(), 0)
+
+    def test_too_little_for_any_part_is_resource_exhausted_and_not_for_good(self):
+        with FaultServer() as server:
+            server.command("memory 50")
+            server.wait_for("obeyed: memory 50")
+            self.assertEqual(infer_once(server.address, forward_request(800)),
+                             (plain_grpc.RESOURCE_EXHAUSTED, "device 0 is out of memory"))
+            # Whole, the first half, the first quarter, the first eighth.
+            self.assertEqual(self.num_errors(server, "out_of_memory"), 4)
+            self.assertEqual(self.num_errors(server, "sticky"), 0)
+            self.assertEqual(infer_once(server.address, forward_request(50)), (plain_grpc.OK, ""))
+            for service in ("", "liveness"):
+                self.assertEqual(probe_health(server.address, service).returncode, 0)
+            self.assertEqual(server.stop(), 0)
+
+    def num_errors(self, server, kind):
+        return server.metric("swiglu_device_errors_total", device="0", kind=kind)
+
+
+if __name__ == "__main__":
+    server_process.main()

@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# What the server's log says of requests that it did not serve: one line at most for each, few in a storm and none lost from
+# the count, found again by the caller's id, and nothing in it that a caller could use or should not see there.
+import json
+import os
+import re
+import signal
+import time
+import unittest
+
+import plain_grpc
+import server_process
+from plain_grpc import Connection, field, forward_request, infer_once, infer_request
+from server_process import Server
+
+NOT_FOUND = 5
+# The model of a request that is refused.
+NOPE = "nope"
+
+
+def refused_request(request_id=""):
+    """A request for a model that is not there."""
+    return infer_request(NOPE, "FP32", [1], {"e": bytes(4)}, request_id)
+
+
+def fields(line):
+    """The fields of a line of text about a request."""
+    return dict(re.findall(r" (\w+)=(\S+)", line))
+
+
+def request_lines(server):
+    """The lines about requests so far."""
+    return [line for line in server.log if "request" in line]
+
+
+class RequestLineTest(unittest.TestCase):
+    def test_refused_request_has_one_line_with_both_ids(self):
+        with Server() as server:
+            status = infer_once(server.address, refused_request("my-id"), [("x-request-id", "from-the-proxy")])
+            self.assertEqual(status, (NOT_FOUND, "unknown model 'nope'"))
+            server.stop()
+            line, = request_lines(server)
+        self.assertRegex(line, r" W request not served: unknown model 'nope' code=NOT_FOUND id=my-id "
+                               r"x_request_id=from-the-proxy us=\d+$")
+
+    def test_served_request_has_none(self):
+        with Server() as server:
+            self.assertEqual(infer_once(server.address, forward_request()), (plain_grpc.OK, ""))
+            server.stop()
+            self.assertEqual(request_lines(server), [])
+
+    def test_request_refused_before_its_message_has_one(self):
+        with Server("--max_request_bytes=100") as server:
+            with Connection(server.address) as connection:
+                call = connection.open(plain_grpc.INFER, [("swiglu-request-bytes", "101"), ("x-request-id", "early")])
+                self.assertEqual(call.status()[0], plain_grpc.RESOURCE_EXHAUSTED)
+            server.wait_for("x_request_id=early")
+            server.stop()
+            line, = request_lines(server)
+        self.assertRegex(line, r" W request not served: request of 101 bytes exceeds max_request_bytes 100 "
+                               r"code=RESOURCE_EXHAUSTED x_request_id=early us=\d+$")
+
+    def test_message_of_a_stream_has_its_own_id_and_the_streams(self):
+        with Server() as server, Connection(server.address) as connection:
+            call = connection.open(plain_grpc.STREAM_INFER, [("x-request-id", "the-stream")])
+            call.send(refused_request("the-message"))
+            self.assertIsNotNone(call.message())
+            self.assertEqual(call.status(), (plain_grpc.OK, ""))
+            server.stop()
+            line, = request_lines(server)
+        found = fields(line)
+        self.assertEqual((found["id"], found["x_request_id"]), ("the-message", "the-stream"))
+
+    def test_caller_that_went_away_is_information(self):
+        with Server() as server, Connection(server.address) as connection:
+            connection.open(plain_grpc.INFER).reset()
+            server.wait_for(r" I request not served: cancelled by the caller before its message code=CANCELLED us=\d+$")
+
+
+class StormTest(unittest.TestCase):
+    def test_storm_is_few_lines_that_count_all_the_rest(self):
+        rounds, in_flight = 10, 200
+        with Server() as server:
+            begin = time.monotonic()
+            with Connection(server.address) as connection:
+                for _ in range(rounds):
+                    calls = [connection.open(plain_grpc.INFER) for _ in range(in_flight)]
+                    for call in calls:
+                        call.send(refused_request())
+                    for call in calls:
+                        self.assertEqual(call.status()[0], NOT_FOUND)
+            seconds = time.monotonic() - begin
+            self.assertEqual(server.stop(), 0)
+            lines = request_lines(server)
+        about_one = [line for line in lines if "request not served" in line]
+        left_out = sum(int(fields(line).get("left_out", 0)) for line in lines)
+        print(f"{rounds * in_flight} refusals in {seconds:.1f} s: {len(lines)} lines", flush=True)
+        self.assertEqual(len(about_one) + left_out, rounds * in_flight)
+        # One in 100 ms, and one more a second that says how many were left out.
+        self.assertLessEqual(len(lines), 3 + 11 * seconds)
+
+    def test_rest_of_a_storm_is_counted_though_nothing_more_comes(self):
+        with Server() as server:
+            with Connection(server.address) as connection:
+                calls = [connection.open(plain_grpc.INFER) for _ in range(50)]
+                for call in calls:
+                    call.send(refused_request())
+                for call in calls:
+                    call.status()
+            server.wait_for(r" W lines about requests left out code=NOT_FOUND left_out=\d+$")
+
+
+class InjectionTest(unittest.TestCase):
+    EVIL = ('x","level":"info","msg":"all is well"}\n{"a":"', "a\r\n2026-01-31T12:00:00.000Z I all is well", "a code=OK", "\x1b[2J",
+            "\x00\x7f", "é\u2028\u0085", "y" * 100)
+
+    def test_no_id_breaks_or_forges_a_line(self):
+        for log_format in ("text", "json"):
+            for evil in self.EVIL:
+                with self.subTest(log_format=log_format, id=evil), Server(f"--log_format={log_format}") as server:
+                    infer_once(server.address, refused_request(evil))
+                    server.stop()
+                    line, = request_lines(server)
+                    shown = json.loads(line) if log_format == "json" else fields(line)
+                    self.assertEqual(shown["code"], "NOT_FOUND")
+                    self.assertRegex(shown["id"], r"\A[!-~]{1,67}\Z")
+                    self.assertNotRegex(shown["id"], r'["\\]')
+                    self.assertTrue(line.isprintable(), line)
+
+    def test_no_name_breaks_or_forges_a_line(self):
+        for evil in self.EVIL:
+            with self.subTest(model=evil), Server("--log_format=json") as server:
+                infer_once(server.address, infer_request(evil, "FP32", [1], {"e": bytes(4)}))
+                server.stop()
+                line, = request_lines(server)
+                self.assertEqual(json.loads(line)["code"], "NOT_FOUND")
+                self.assertNotRegex(line, r"[\x00-\x1f\x7f-\x9f]")
+
+
+class SecretsTest(unittest.TestCase):
+    def test_neither_tensors_nor_metadata_nor_files_are_in_the_log(self):
+        secrets = ("TENSOR", "BEARER", "COOKIE", "shm_key", os.getcwd())
+        metadata = [("authorization", "Bearer BEARER"), ("cookie", "COOKIE")]
+        tensor = b"TENSOR_!"
+        with Server("--log_level=debug") as server:
+            good = infer_request("swiglu_forward_fp32", "FP32", [2], {"e": tensor, "g": tensor})
+            self.assertEqual(infer_once(server.address, good, metadata), (plain_grpc.OK, ""))
+            for shape in ([1], [3], [1 << 40]):
+                bad = infer_request("swiglu_forward_fp32", "FP32", shape, {"e": tensor, "g": tensor})
+                self.assertEqual(infer_once(server.address, bad, metadata)[0], plain_grpc.INVALID_ARGUMENT)
+            self.assertEqual(infer_once(server.address, b"\x3a\x7f" + tensor, metadata)[0], plain_grpc.INVALID_ARGUMENT)
+            with Connection(server.address) as connection:
+                call = connection.open("/inference.GRPCInferenceService/SystemSharedMemoryRegister", metadata)
+                call.send(field(1, "region") + field(2, "/shm_key"))
+                self.assertEqual(call.status()[0], 12)
+            server.stop()
+            self.assertTrue(request_lines(server))
+            log = "\n".join(server.log)
+        for secret in secrets:
+            self.assertNotIn(secret, log)
+
+
+class LevelTest(unittest.TestCase):
+    def served_lines(self, server):
+        """Makes a request that is served; returns the lines that this added."""
+        address = server.address
+        before = len(server.log)
+        self.assertEqual(infer_once(address, forward_request()), (plain_grpc.OK, ""))
+        return server.log[before:]
+
+    def test_hangup_switches_to_debug_and_back(self):
+        with Server() as server:
+            self.assertEqual(self.served_lines(server), [])
+            server.signal(signal.SIGHUP)
+            server.wait_for(" I log level: debug$")
+            self.served_lines(server)
+            server.wait_for(r" D request served code=OK model=swiglu_forward_fp32 us=\d+$")
+            server.signal(signal.SIGHUP)
+            server.wait_for(" I log level: info$")
+            num_lines = len(server.log)
+            self.served_lines(server)
+            self.assertEqual(server.stop(), 0)
+            self.assertRegex(server.log[num_lines], " I received SIGTERM$")
+
+    def test_hangup_goes_back_to_the_level_of_the_flag(self):
+        with Server("--log_level=error") as server, Server() as reference:
+            reference.wait_for("serving gRPC on")
+            server.signal(signal.SIGHUP)
+            server.wait_for(" I log level: debug$")
+            server.signal(signal.SIGHUP)
+            server.wait_for(" I log level: error$")
+            num_lines = len(server.log)
+            self.assertEqual(server.stop(), 0)
+            self.assertEqual(server.log[num_lines:], [])
+
+    def test_hangup_in_a_drain_does_not_end_it(self):
+        with Server("--drain_delay=1h") as server:
+            server.wait_for("serving gRPC on")
+            server.signal(signal.SIGTERM)
+            server.wait_for("serving on for 1h$")
+            server.signal(signal.SIGHUP)
+            server.wait_for(" I log level: debug$")
+            self.assertEqual(infer_once(server.address, forward_request()), (plain_grpc.OK, ""))
+
+    def test_process_that_was_told_to_ignore_hangups_ignores_them(self):
+        previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited, as from nohup
+        try:
+            server = Server()
+        finally:
+            signal.signal(signal.SIGHUP, previous)
+        with server:
+            server.wait_for("serving gRPC on")
+            server.signal(signal.SIGHUP)
+            self.assertEqual(server.stop(), 0)
+            self.assertFalse([line for line in server.log if "log level" in line])
+
+
+if __name__ == "__main__":
+    server_process.main()
