@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Drivers, versions, devices and their memory.
+// Drivers, versions and devices.
 #include "server/device/cuda_probe.h"
 
 #include "absl/strings/str_cat.h"
 #include "server/device/cuda_handles.h"
 #include "server/device/cuda_status.h"
-#include "server/device/device_factory.h"
 
 namespace swiglu::server {
 namespace {
@@ -67,16 +66,5 @@ absl::Status ProbeStatus(cudaError_t error, int driver_version, int runtime_vers
 }
 
 std::string CudaDriverVersion() { return VersionText(DriverVersion()); }
-
-int64_t CudaMemoryUsedBytes(int ordinal) {
-  size_t free_bytes = 0;
-  size_t total_bytes = 0;
-  if (cudaSetDevice(ordinal) != cudaSuccess ||
-      cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess) {
-    cudaGetLastError();
-    return 0;
-  }
-  return static_cast<int64_t>(total_bytes - free_bytes);
-}
 
 }  // namespace swiglu::server

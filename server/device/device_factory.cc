@@ -82,8 +82,4 @@ absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options) {
   return CreateCpu(options, absl::StrCat("cpu: ", created.status().message()));
 }
 
-#ifndef SWIGLU_CUDA
-int64_t CudaMemoryUsedBytes(int) { return 0; }
-#endif
-
 }  // namespace swiglu::server

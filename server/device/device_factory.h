@@ -49,8 +49,4 @@ struct CreatedExecutor {
 // or option), INTERNAL (the device fails). `kAuto` takes the CPU instead of a device that fails.
 absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options);
 
-// Memory of that CUDA device which is in use, by this process or any other; 0 where that cannot be
-// read. Asks the driver: some microseconds.
-int64_t CudaMemoryUsedBytes(int ordinal);
-
 }  // namespace swiglu::server

@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "server/device/device_factory.h"
+#include "server/device/gpu_memory.h"
 #include "server/log/log.h"
 
 namespace swiglu::server {

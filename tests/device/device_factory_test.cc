@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/strings/match.h"
+#include "server/device/gpu_memory.h"
 #ifdef SWIGLU_CUDA
 #include "server/device/cuda_probe.h"
 #endif

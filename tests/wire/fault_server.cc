@@ -160,8 +160,4 @@ absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options) {
   return created;
 }
 
-#ifndef SWIGLU_CUDA
-int64_t CudaMemoryUsedBytes(int) { return 0; }
-#endif
-
 }  // namespace swiglu::server
