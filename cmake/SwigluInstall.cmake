@@ -7,12 +7,12 @@ add_link_options(-Wl,--disable-new-dtags)
 # What belongs to glibc and comes with the machine.
 set(glibc_libraries "^(ld-linux-x86-64|libanl|libc|libdl|libm|libmvec|libnsl|libpthread|libresolv|librt|libutil)[.]so")
 
-# Installs the programs named, with the libraries they load.
-function(swiglu_install_programs)
+# Installs the programs named, with the libraries they load, as a component, so that one can be had without the others.
+function(swiglu_install_programs component)
   install(TARGETS ${ARGN}
     RUNTIME_DEPENDENCIES PRE_EXCLUDE_REGEXES "${glibc_libraries}"
-    RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR}
-    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+    RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT ${component}
+    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT ${component})
 endfunction()
 
 # Installs the CMake package "swiglu", whose targets are what EXPORT swigluTargets has gathered.

@@ -3,10 +3,16 @@
 #
 # Configures a preset of CMakePresets.json and builds targets of it, with CUDA as deploy/find_cuda.sh decides; what ./demo,
 # ./check and the Dockerfile have in common. Quiet: one line a step, the compiler's words only when the build fails.
+# Compiles through ccache where it is installed; $CCACHE_DIR says where its objects lie, build/ccache unless told. An object is
+# found again by its content and the compiler's, wherever the tree lies, so that one build can serve another's.
 set -euo pipefail
 
 if [ $# -lt 1 ] || [ "$1" = --help ] || [ "$1" = -h ]; then
-  echo "usage: deploy/build.sh PRESET [TARGET...]      builds into build/PRESET; without targets, everything"
+  cat <<'TEXT'
+usage: deploy/build.sh PRESET [TARGET...]      builds into build/PRESET; without targets, everything
+  JOBS=N                 compiles N files at a time; as many as there are cores unless told
+  SWIGLU_COMMIT=COMMIT   what --version reports; asks git unless told
+TEXT
   [ $# -ge 1 ] && exit 0 || exit 2
 fi
 preset=$1
@@ -27,6 +33,13 @@ case "$preset" in
     fi
     ;;
 esac
+if [ -n "${SWIGLU_COMMIT:-}" ]; then arguments+=" -DSWIGLU_COMMIT=$SWIGLU_COMMIT"; fi
+if command -v ccache >/dev/null; then
+  arguments+=" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache"
+  # Headers that the build itself writes are new, and the language of the machine changes only messages.
+  export CCACHE_DIR=${CCACHE_DIR:-$PWD/build/ccache} CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1 CCACHE_COMPILERCHECK=content \
+    CCACHE_SLOPPINESS=include_file_mtime,include_file_ctime,locale
+fi
 if [ ! -f "$folder/build.ninja" ] || [ "$arguments" != "$(cat "$folder/configured_with" 2>/dev/null)" ]; then
   echo "configure: $folder"
   # shellcheck disable=SC2086  # the arguments are words
@@ -41,11 +54,12 @@ fi
 started=$SECONDS
 log=$folder/build.log
 echo "build: $folder ${*:-everything}"
+jobs=(${JOBS:+--parallel "$JOBS"})
 show=(awk '/^\[[0-9]+\/[0-9]+\]/ { split(substr($1, 2), at, "/"); if (at[1] % 25 == 0) { print; fflush() } }')
 if [ -t 1 ]; then
-  status() { cmake --build "$folder" --target "${@:-all}"; }
+  status() { cmake --build "$folder" "${jobs[@]}" --target "${@:-all}"; }
 else
-  status() { cmake --build "$folder" --target "${@:-all}" 2>&1 | tee "$log" | "${show[@]}"; }
+  status() { cmake --build "$folder" "${jobs[@]}" --target "${@:-all}" 2>&1 | tee "$log" | "${show[@]}"; }
 fi
 if ! status "$@"; then
   if [ ! -t 1 ]; then

@@ -11,12 +11,13 @@ usage: deploy/setup.sh GROUP...
   build   compilers, CMake and the libraries that the programs and their tests are built on
   cuda    what deploy/fetch_cuda.sh needs
   tests   what the tests run besides their own programs, and clang with its sanitizers for the fuzzer
+  image   the engine that the tests of the container image build and run it with
   long    what ./check --long adds: clang-tidy, what perf_analyzer needs, and the names in a sanitizer's report
 TEXT
 }
 
 build_packages=(
-  ca-certificates cmake g++ git ninja-build pkg-config python3
+  ca-certificates ccache cmake g++ git ninja-build pkg-config python3
   libabsl-dev libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   libcurl4-openssl-dev prometheus-cpp-dev zlib1g-dev
   libhwy-dev libspdlog-dev nlohmann-json3-dev
@@ -24,6 +25,7 @@ build_packages=(
 )
 cuda_packages=(ca-certificates python3 python3-venv)
 test_packages=(ca-certificates clang-14 clang-format-14 git libclang-rt-14-dev python3 python3-venv shellcheck)
+image_packages=(buildah crun debootstrap iproute2 iptables netavark podman util-linux)
 long_packages=(clang-tidy-14 libb64-0d llvm-14)
 
 wanted=()
@@ -32,6 +34,7 @@ for group in "$@"; do
     build) wanted+=("${build_packages[@]}") ;;
     cuda) wanted+=("${cuda_packages[@]}") ;;
     tests) wanted+=("${test_packages[@]}") ;;
+    image) wanted+=("${image_packages[@]}") ;;
     long) wanted+=("${long_packages[@]}") ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;

@@ -152,10 +152,11 @@ inline constexpr Level kERROR = Level::kError;
   } while (false)
 
 // Ends the process with the place and the expression when `condition` is false, in every build. For
-// programmer errors.
-#define CHECK(condition)                                                        \
-  do {                                                                          \
-    if (!(condition)) [[unlikely]] {                                            \
-      ::swiglu::logging::internal::CheckFailed(__FILE__, __LINE__, #condition); \
-    }                                                                           \
+// programmer errors. The place is the file without its folder, so that a program does not depend on
+// where it was built.
+#define CHECK(condition)                                                             \
+  do {                                                                               \
+    if (!(condition)) [[unlikely]] {                                                 \
+      ::swiglu::logging::internal::CheckFailed(__FILE_NAME__, __LINE__, #condition); \
+    }                                                                                \
   } while (false)

@@ -219,8 +219,7 @@ TEST(RateLimiterTest, OfManyThreadsOneIsAdmitted) {
 TEST(CheckDeathTest, FailureNamesPlaceAndExpression) {
   CHECK(1 + 1 == 2);
   const int answer = 41;
-  EXPECT_DEATH(CHECK(answer == 42),
-               "E .*tests/metrics/log_test.cc:[0-9]+: check failed: answer == 42");
+  EXPECT_DEATH(CHECK(answer == 42), "E log_test.cc:[0-9]+: check failed: answer == 42");
 }
 
 TEST(CheckDeathTest, IsHeardAtEveryLevel) {
