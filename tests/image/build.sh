@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Builds the Dockerfile on a Debian base of its own, then builds its last stages once more with another number of compilers,
-# and expects the same digest: build.sh ENGINE_FOLDER SOURCE OBJECTS [cold]. Compiles through the folder OBJECTS of
-# ccache, which deploy/build.sh ci has filled; "cold" compiles the second time without it. Exit code 77, with the reason,
-# where no engine runs.
+# Builds the Dockerfile on a Debian base of its own, then compiles and gathers once more with one compiler at a time, and
+# expects the same digest: build.sh ENGINE_FOLDER SOURCE [cold]. Takes compiled objects from where deploy/build.sh ci
+# has put them; "cold" compiles everything the second time. Exit code 77, with the reason, where no engine runs.
 set -euo pipefail
-folder=$1 source=$2 objects=$3 second=${4:-}
+folder=$1 source=$2 second=${3:-}
+objects=${CCACHE_DIR:-$source/build/ccache}
 here=$(cd "$(dirname "$0")" && pwd)
 started=$SECONDS
 say() { echo "$1: $((SECONDS - started)) s"; started=$SECONDS; }

@@ -4,7 +4,7 @@
 # A container engine without a daemon, for the tests of the image: buildah, podman and crun on a store of its own, in
 # private mount and network namespaces, so that nothing of it stays on the machine.
 #
-#   engine.sh prepare FOLDER              makes the store in FOLDER with an image of Debian 12 in it; exit code 77 where it cannot
+#   engine.sh prepare FOLDER              makes the store in FOLDER, with an image of Debian 12; exit code 77 where it cannot
 #   engine.sh build FOLDER COMMAND...     runs COMMAND with the engine at hand and the machine's network
 #   engine.sh run FOLDER COMMAND...       runs COMMAND with the engine at hand and a network of its own
 set -euo pipefail
@@ -44,22 +44,20 @@ runroot = "$folder/run"
 TEXT
 }
 
-# Debian 12 as its own images are: the smallest variant, and dpkg that does not wait for the disk. Of this machine it has the
-# mirror and the authorities that it trusts, so that packages can be fetched from inside.
+# Debian 12 as its own images are: the smallest variant, and dpkg that neither waits for the disk nor keeps what it unpacked.
+# Of this machine it has the mirror and the authorities that it trusts, so that packages can be fetched from inside.
 make_base() {
-  local mirror rootfs=$folder/rootfs
+  local mirror
   mirror=$(sed -n 's|^URIs: *\(http[^ ]*/debian\)/* *$|\1|p; s|^deb  *\(http[^ ]*/debian\)/*  *bookworm .*|\1|p' \
     /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1 || true)
-  rm -rf "$rootfs"
-  debootstrap --variant=minbase --include=ca-certificates bookworm "$rootfs" "${mirror:-http://deb.debian.org/debian}" \
-    >"$folder/debootstrap.log" 2>&1 || skip "debootstrap failed: $(tail -n 1 "$folder/debootstrap.log")"
-  echo force-unsafe-io >"$rootfs/etc/dpkg/dpkg.cfg.d/unsafe-io"
-  echo 'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb"; };' >"$rootfs/etc/apt/apt.conf.d/clean"
-  cp /etc/ssl/certs/ca-certificates.crt "$rootfs/etc/ssl/certs/ca-certificates.crt"
-  tar -C "$rootfs" -c . |
-    with_engine podman import --quiet --change ENV=PIP_CERT=/etc/ssl/certs/ca-certificates.crt - "$base" \
-      >"$folder/import.log" 2>&1 || skip "podman import failed: $(tail -n 1 "$folder/import.log")"
-  rm -rf "$rootfs"
+  mmdebstrap --quiet --variant=minbase --include=ca-certificates --dpkgopt=force-unsafe-io \
+    --customize-hook='echo "DPkg::Post-Invoke { \"rm -f /var/cache/apt/archives/*.deb\"; };" >"$1/etc/apt/apt.conf.d/clean"' \
+    --customize-hook="copy-in /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs" \
+    bookworm "$folder/base.tar" "${mirror:-http://deb.debian.org/debian}" >"$folder/base.log" 2>&1 ||
+    skip "mmdebstrap failed: $(tail -n 1 "$folder/base.log")"
+  with_engine podman import --quiet --change ENV=PIP_CERT=/etc/ssl/certs/ca-certificates.crt "$folder/base.tar" "$base" \
+    >"$folder/import.log" 2>&1 || skip "podman import failed: $(tail -n 1 "$folder/import.log")"
+  rm "$folder/base.tar"
 }
 
 # Runs a command where podman finds a control group tree of the one kind that it takes.
@@ -82,7 +80,7 @@ mkdir -p "$folder/tmp" "$folder/run"
 
 case "$what" in
   prepare)
-    for tool in buildah podman crun debootstrap; do
+    for tool in buildah podman crun mmdebstrap; do
       command -v "$tool" >/dev/null || skip "no $tool; deploy/setup.sh image installs it"
     done
     [ "$(id -u)" = 0 ] || skip "the engine needs root"
