@@ -62,8 +62,8 @@ make_base() {
 
 # Runs a command where podman finds a control group tree of the one kind that it takes.
 with_engine() {
-  CONTAINERS_CONF=$folder/containers.conf CONTAINERS_STORAGE_CONF=$folder/storage.conf BUILDAH_ISOLATION=chroot \
-    TMPDIR=$folder/tmp unshare "${namespaces[@]}" --propagation private sh -c '
+  CONTAINERS_CONF=$folder/containers.conf CONTAINERS_STORAGE_CONF=$folder/storage.conf TMPDIR=$folder/tmp \
+    BUILDAH_ISOLATION=chroot DISABLE_HC_SYSTEMD=true unshare "${namespaces[@]}" --propagation private sh -c '
       set -e
       umount -R /sys/fs/cgroup
       mount -t cgroup2 none /sys/fs/cgroup
