@@ -98,8 +98,7 @@ absl::Status InferService::Parse(grpc::ByteBuffer message, Inference& inference)
   if (!message.Dump(&inference.slices).ok()) {
     return absl::InternalError("cannot read the received message");
   }
-  // From here on `slices` alone holds the bytes.
-  message.Clear();
+  inference.message.Swap(&message);
   // Kept from message to message for its memory; nothing of it is used after this function.
   thread_local InferMessage parsed;
   absl::Status status = ParseInferMessage(inference.slices, parsed);

@@ -234,6 +234,7 @@ void Inference::Finish(absl::Status status) {
 
 void Inference::DropMessage() {
   slices.clear();
+  message.Clear();
   context.message = Charge();
 }
 

@@ -15,6 +15,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/slice.h"
 #include "server/batching/admission.h"
 #include "server/batching/batcher.h"
@@ -83,10 +84,13 @@ class Inference : public std::enable_shared_from_this<Inference> {
 
   // Set step by step until it runs; constant from then on, but for what says otherwise.
   InferContext context;
-  InferIdentity identity;           // the name only of an unknown model
-  std::vector<grpc::Slice> slices;  // gone once they are read
-  InferPlan plan;                   // its sources are gone
-  PlanReader inputs;                // of the next chunk to start; guarded by mutex_ while it runs
+  InferIdentity identity;  // the name only of an unknown model
+  // Gone once it is read. The buffer's references to the slices go last, because gRPC 1.51 may have
+  // to tell its memory quota of freed memory, and prepares that for buffers, not for slices.
+  grpc::ByteBuffer message;
+  std::vector<grpc::Slice> slices;
+  InferPlan plan;     // its sources are gone
+  PlanReader inputs;  // of the next chunk to start; guarded by mutex_ while it runs
   ChunkPlan chunks;
   Clock::time_point deadline = Clock::time_point::max();
   Ticket ticket;
