@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# Prints the dashboard as the JSON that Grafana reads, and is the one place where it is changed:
+#
+#   pip install --require-hashes -r tests/monitoring/requirements.txt
+#   python3 deploy/grafana/dashboard.py >deploy/grafana/dashboards/swiglu.json
+#
+# tests/monitoring runs every query against a real Prometheus that scrapes a real server.
+from collections.abc import Sequence
+
+from grafana_foundation_sdk.builders import dashboard as dashboards
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard as models
+
+from panels import DATASOURCE, FULL, HALF, JOBS, REPLICAS, Query, figure, graph, heat_map, stacked
+
+# gRPC's codes of the server's making; deploy/prometheus/rules/objectives.yml counts the same against the objective.
+SERVER_CODES = 'code=~"UNKNOWN|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|DATA_LOSS"'
+
+# Alerts of this service; some have no job, because nothing answers for one.
+FIRING = 'ALERTS{alertname=~"Swiglu.+",alertstate="firing"}'
+
+PHASES = {
+    "receive": "From a request's first byte to its last.",
+    "queue": "From the last byte to the start of its batch.",
+    "copy_in": "Tensors on their way to the device; nothing on the CPU and where the device reads host memory.",
+    "compute": "The kernel, or the CPU's arithmetic.",
+    "copy_out": "Results on their way back from the device.",
+    "send": "From the result to the last byte handed to gRPC.",
+}
+
+
+def rate(metric: str, matchers: str = "") -> str:
+    """The rate of a counter's series of the chosen replicas."""
+    return f"rate({metric}{{{REPLICAS}{',' + matchers if matchers else ''}}}[$__rate_interval])"
+
+
+def value(metric: str, matchers: str = "") -> str:
+    """A gauge of the chosen replicas."""
+    return f"{metric}{{{REPLICAS}{',' + matchers if matchers else ''}}}"
+
+
+def quantile(share: float, metric: str, by: str = "") -> str:
+    """A quantile of a histogram, over all the chosen replicas or by a label."""
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({share}, sum by ({labels}) ({rate(metric + '_bucket')}))"
+
+
+def total(expression: str, by: str = "") -> str:
+    """A sum over all the series, or one for each value of a label."""
+    return f"sum by ({by}) ({expression})" if by else f"sum({expression})"
+
+
+def mean(metric: str, by: str = "") -> str:
+    """The mean of a histogram's observations."""
+    return f"{total(rate(metric + '_sum'), by)} / {total(rate(metric + '_count'), by)}"
+
+
+def overview() -> Sequence[Builder[models.Panel]]:
+    failed = f"{total(rate('swiglu_requests_total', SERVER_CODES))} / {total(rate('swiglu_requests_total'))}"
+    firing = f"sum({FIRING}) or vector(0)"
+    burn = "job:swiglu_request_{}:ratio_rate{}{{" + JOBS + "}} / on () group_left () (1 - swiglu:{}_objective:ratio)"
+    return [
+        figure("Replicas ready", "short", "Servers that take requests.", Query(total(value("swiglu_ready")), "ready")),
+        figure("Requests served and refused", "reqps", "Finished requests per second, whatever their end.",
+               Query(total(rate("swiglu_requests_total")), "requests")),
+        figure("Requests failed", "percentunit", "Share of requests that ended with a code of the server's making.",
+               Query(failed, "failed"), warn_from=0.001, red_from=0.01),
+        figure("Request time, p99", "s", "99 of 100 requests took at most this long, first byte to last byte.",
+               Query(quantile(0.99, "swiglu_request_duration_seconds"), "p99")),
+        figure("Memory budget used", "percentunit", "The fullest half of --memory_budget_bytes of any replica.",
+               Query(f"max({value('instance:swiglu_memory_budget_used:ratio')})", "used"), warn_from=0.7, red_from=0.9),
+        figure("Alerts firing", "short", "Alerts of this service, out of deploy/prometheus/rules/alerts.yml.",
+               Query(firing, "firing"), red_from=1),
+        graph("Error budget burn", "short",
+              "How many times faster than allowed the objectives' error budgets are being spent, over 5 minutes and one hour; "
+              "1 spends them exactly.",
+              [Query(burn.format(kind, window, objective), f"{objective}, {window}")
+               for kind, objective in (("errors", "availability"), ("slow", "latency")) for window in ("5m", "1h")],
+              span=HALF),
+        graph("Queue used", "percentunit", "Accepted requests in no batch yet, as a share of --max_queued_requests.",
+              [Query(value("instance:swiglu_queue_used:ratio"), "{{instance}}")], span=HALF, top=1),
+    ]
+
+
+def latency() -> Sequence[Builder[models.Panel]]:
+    total, phase = "swiglu_request_duration_seconds", "swiglu_phase_duration_seconds"
+    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
+    panels: list[Builder[models.Panel]] = [
+        graph("Request time", "s", "Quantiles of the time from a request's first byte to the last byte of its answer.",
+              [Query(quantile(share, total), name) for name, share in shares.items()]),
+        heat_map("Request time, heat map", "s", "How many requests took how long.", value(total + "_bucket")),
+        graph("Request time by model, p99", "s", "The slowest of each model's requests; `unknown` are refused ones.",
+              [Query(quantile(0.99, total, "model"), "{{model}}")]),
+        graph("Phases, p50", "s", "The median of each phase of served requests.",
+              [Query(quantile(0.5, phase, "phase"), "{{phase}}")]),
+        graph("Phases, p99", "s", "The 99th percentile of each phase of served requests.",
+              [Query(quantile(0.99, phase, "phase"), "{{phase}}")]),
+        stacked("Where the time goes", "s", "The mean of each phase; together, the mean time of a served request.",
+                [Query(mean(phase, "phase"), "{{phase}}")]),
+    ]
+    for name, meaning in PHASES.items():
+        panels.append(heat_map(f"Phase {name}", "s", meaning, value(phase + "_bucket", f'phase="{name}"'), height=6))
+    return panels
+
+
+def throughput() -> Sequence[Builder[models.Panel]]:
+    held = value("swiglu_memory_used_bytes", 'kind!="region"')
+    return [
+        graph("Requests by model", "reqps", "Finished requests per second; `unknown` named no model of this server.",
+              [Query(total(rate("swiglu_requests_total"), "model"), "{{model}}")]),
+        graph("Elements by model", "short", "Elements per second of served requests, each tensor shape counted once.",
+              [Query(total(rate("swiglu_elements_total"), "model"), "{{model}}")]),
+        graph("Message bytes", "Bps", "Bytes per second of request messages (in) and response messages (out).",
+              [Query(total(rate("swiglu_request_bytes_total"), "direction"), "{{direction}}")]),
+        stacked("Memory held, against the budget", "bytes", "What requests make the servers hold, and all that they may: "
+                "half of it for what is received, half for the rest.",
+                [Query(total(held, "kind"), "{{kind}}"),
+                 Query(total(value("swiglu_memory_budget_bytes")), "budget")], line="budget"),
+        graph("Registered regions", "bytes", "Shared memory that clients have registered; it is outside the budget.",
+              [Query(total(value("swiglu_memory_used_bytes", 'kind="region"')), "regions")]),
+        graph("Requests queued and in flight", "short",
+              "Accepted and in no batch (queued), in batches on the device (in flight), and --max_queued_requests (limit).",
+              [Query(total(value("swiglu_queued_requests")), "queued"),
+               Query(total(value("swiglu_inflight_requests")), "in flight"),
+               Query(total(value("swiglu_queue_limit_requests")), "limit")]),
+    ]
+
+
+def batching() -> Sequence[Builder[models.Panel]]:
+    return [
+        graph("Batches by path", "ops", "Batches per second, by the way that their bytes took to the arithmetic.",
+              [Query(total(rate("swiglu_batches_total"), "path"), "{{path}}")]),
+        graph("Batches by operation", "ops", "Batches per second, by operation and dtype.",
+              [Query(total(rate("swiglu_batches_total"), "op, dtype"), "{{op}} {{dtype}}")]),
+        graph("Requests in a batch, mean", "short", "Grows with the load: requests that wait for a lane go together.",
+              [Query(mean("swiglu_batch_requests"), "requests")]),
+        heat_map("Requests in a batch", "short", "How many batches had how many requests.",
+                 value("swiglu_batch_requests_bucket"), span=HALF),
+        heat_map("Elements in a batch", "short", "How many batches had how many elements.",
+                 value("swiglu_batch_elements_bucket"), span=HALF),
+    ]
+
+
+def errors() -> Sequence[Builder[models.Panel]]:
+    failed = total(rate("swiglu_requests_total", SERVER_CODES), "model")
+    return [
+        graph("Requests failed, by code", "reqps", "Requests per second that did not end with OK.",
+              [Query(total(rate("swiglu_requests_total", 'code!="OK"'), "code"), "{{code}}")]),
+        graph("Requests failed, share by model", "percentunit",
+              "Of each model's requests, those that ended with a code of the server's making.",
+              [Query(f"{failed} / {total(rate('swiglu_requests_total'), 'model')}", "{{model}}")], top=1),
+        graph("Refusals by reason", "reqps", "Requests per second that were refused or dropped.",
+              [Query(total(rate("swiglu_rejected_total"), "reason"), "{{reason}}")]),
+        graph("Retry pushbacks", "reqps", "Refusals per second that told the caller when to come again.",
+              [Query(total(rate("swiglu_retry_pushbacks_total")), "pushbacks")], span=FULL),
+    ]
+
+
+def device() -> Sequence[Builder[models.Panel]]:
+    labels = "{{instance}} {{device}}"
+    return [
+        graph("Device memory", "bytes", "In use on a CUDA device by any process, on the CPU by this server's slabs.",
+              [Query(value("swiglu_device_memory_used_bytes"), labels)]),
+        stacked("Slab pools", "bytes", "Memory that the servers keep for tensors: used by requests, and free for the next.",
+                [Query(total(value("swiglu_slab_pool_bytes"), "pool, state"), "{{pool}} {{state}}")]),
+        graph("Device errors", "short",
+              "Errors that devices reported, in each interval; after a sticky one a device is lost.",
+              [Query(f"sum by (device, kind) (increase(swiglu_device_errors_total{{{REPLICAS}}}[$__rate_interval]))",
+                     "{{device}} {{kind}}")]),
+        graph("Poisoned devices", "short", "1 from a sticky error until the server has ended.",
+              [Query(value("swiglu_device_poisoned"), labels)], span=FULL, top=1),
+    ]
+
+
+def gpu() -> Sequence[Builder[models.Panel]]:
+    labels = "{{instance}} {{device}}"
+    return [
+        graph("GPU busy", "percentunit", "Share of time in which any kernel ran; says nothing about how well it ran.",
+              [Query(value("swiglu_gpu_utilization_ratio"), labels)], top=1),
+        graph("GPU memory", "bytes", "In use by any process, and all there is.",
+              [Query(value("swiglu_gpu_memory_used_bytes"), f"{labels} used"),
+               Query(value("swiglu_gpu_memory_total_bytes"), f"{labels} total")]),
+        graph("GPU power", "watt", "Drawn, its mean by the energy counter, and the limit.",
+              [Query(value("swiglu_gpu_power_watts"), f"{labels} now"),
+               Query(rate("swiglu_gpu_energy_joules_total"), f"{labels} mean"),
+               Query(value("swiglu_gpu_power_limit_watts"), f"{labels} limit")]),
+        graph("GPU temperature", "celsius", "Of the chip.", [Query(value("swiglu_gpu_temperature_celsius"), labels)]),
+        graph("GPU clocks held down", "short", "1 while the driver lowers the clocks, by reason.",
+              [Query(value("swiglu_gpu_clock_throttled"), labels + " {{reason}}")], top=1),
+        graph("GPU memory errors", "short", "ECC errors in each interval; a corrected one did no harm.",
+              [Query(f"increase(swiglu_gpu_ecc_errors_total{{{REPLICAS}}}[$__rate_interval])", labels + " {{kind}}")]),
+    ]
+
+
+def replicas() -> Sequence[Builder[models.Panel]]:
+    by = "{{instance}}"
+    return [
+        graph("Requests by replica", "reqps", "Finished requests per second.",
+              [Query(total(rate("swiglu_requests_total"), "instance"), by)]),
+        graph("Request time by replica, p99", "s",
+              "A replica far above the others has a slow device or a slow neighbour.",
+              [Query(quantile(0.99, "swiglu_request_duration_seconds", "instance"), by)]),
+        graph("Memory budget used by replica", "percentunit", "Of the half for messages that come in, and of the half for tensors.",
+              [Query(value("instance:swiglu_memory_budget_used:ratio"), "{{instance}} {{half}}")], top=1),
+        graph("Processor cores used", "short", "User and system time, per second.",
+              [Query(rate("process_cpu_seconds_total"), by)]),
+        graph("Process memory", "bytes", "Resident bytes: the program, its slabs and what gRPC holds.",
+              [Query(value("process_resident_memory_bytes"), by)]),
+        graph("File descriptors used", "percentunit", "Open ones as a share of the limit; each connection takes one.",
+              [Query(f"{value('process_open_fds')} / {value('process_max_fds')}", by)], top=1),
+        graph("Health", "short", "Ready for requests, alive (no device poisoned), and draining before the end.",
+              [Query(value("swiglu_ready"), f"{by} ready"), Query(value("swiglu_live"), f"{by} live"),
+               Query(value("swiglu_draining"), f"{by} draining")], top=1),
+        graph("Time since start", "s", "Falls to zero where a server was started again.",
+              [Query(f"time() - {value('process_start_time_seconds')}", by)]),
+        graph("Builds", "short", "How many replicas run which build.",
+              [Query(f"count by (version, commit, cuda) ({value('swiglu_build_info')})",
+                     "{{version}} {{commit}} CUDA {{cuda}}")]),
+    ]
+
+
+ROWS = {
+    "Overview": overview,
+    "Latency by phase": latency,
+    "Throughput against budget": throughput,
+    "Batching": batching,
+    "Errors": errors,
+    "Device": device,
+    "GPU": gpu,
+    "Replicas": replicas,
+}
+
+
+def label_variable(name: str, query: str) -> dashboards.QueryVariable:
+    """A choice among the values of a label, all of them at first."""
+    return (dashboards.QueryVariable(name).label(name.capitalize()).datasource(DATASOURCE).query(query)
+            .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.ALPHABETICAL_ASC)
+            .multi(True).include_all(True).all_value(".+")
+            .current(models.VariableOption(selected=True, text="All", value="$__all")))
+
+
+def dashboard() -> models.Dashboard:
+    """The whole of it."""
+    alerts = (dashboards.AnnotationQuery().name("Alerts").datasource(DATASOURCE).enable(True).icon_color("red")
+              .expr(FIRING))
+    board = (dashboards.Dashboard("SwiGLU server").uid("swiglu").tags(["swiglu"]).readonly().refresh("30s")
+             .description("The gRPC inference server swiglu-server: load, latency, budgets, devices and failures.")
+             .time("now-1h", "now").timezone("browser").tooltip(models.DashboardCursorSync.CROSSHAIR)
+             .annotation(alerts)
+             .with_variable(dashboards.DatasourceVariable("datasource").label("Data source").type("prometheus"))
+             .with_variable(label_variable("job", "label_values(swiglu_build_info, job)"))
+             .with_variable(label_variable("instance", 'label_values(swiglu_build_info{job=~"$job"}, instance)')))
+    for title, panels in ROWS.items():
+        board.with_row(dashboards.Row(title))
+        for panel in panels():
+            board.with_panel(panel)
+    return numbered(board.build())
+
+
+def numbered(board: models.Dashboard) -> models.Dashboard:
+    """Gives every panel an id, by which links find it."""
+    for number, panel in enumerate(board.panels or [], start=1):
+        panel.id_val = number
+    return board
+
+
+if __name__ == "__main__":
+    print(JSONEncoder(sort_keys=True, indent=2).encode(dashboard()))
