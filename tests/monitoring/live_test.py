@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# A real Prometheus scrapes a real server under a mixed load. Every panel of the dashboard, every recording rule and every
+# series that an alert reads must then have something to show, and so must the console page. Panels that need a GPU get a page
+# with an example of one, printed by the code that makes the server's page, since there may be no GPU here.
+#
+#   live_test.py --server=PROGRAM --bench=PROGRAM --gpu_page=PROGRAM --prometheus=FOLDER --pictures=FOLDER
+#     [--load=DURATION]
+#
+# --load is the time for each of seven kinds of load; the picture in docs/ was made with --load=6s.
+import argparse
+import html.parser
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import dashboard_file
+import mixed_load
+import prometheus_programs
+import promql
+import rule_files
+import server_process
+from example_page import ExamplePage
+from prometheus_process import Prometheus
+from server_process import Server
+
+# The one list of what a server without a GPU has no series for.
+ROW_THAT_NEEDS_A_GPU = "GPU"
+METRICS_THAT_NEED_A_GPU = "swiglu_gpu_"
+
+PROMETHEUS = ""
+GPU_PAGE = ""
+PICTURES = pathlib.Path()
+LOAD = "1s"
+
+CHROMIUM = shutil.which("chromium")
+
+
+class ConsolePage(html.parser.HTMLParser):
+    """What of the console page matters: graphs by title with their number of points, and rows of tables by title."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.points, self.rows = {}, {}
+        self._title, self._in_title = "", False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "h2":
+            self._title, self._in_title = "", True
+        elif tag == "polyline":
+            self.points[self._title] = len(dict(attrs)["points"].split())
+        elif tag == "tr":
+            self.rows[self._title] = self.rows.get(self._title, 0) + 1
+
+    def handle_endtag(self, tag):
+        self._in_title = self._in_title and tag != "h2"
+
+    def handle_data(self, data):
+        if self._in_title:
+            self._title += data
+
+
+class LiveTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.start = time.time()
+        cls.folder = cls.enterClassContext(tempfile.TemporaryDirectory())
+        cls.server = cls.enterClassContext(Server(*mixed_load.SERVER_FLAGS))
+        gpu = cls.enterClassContext(ExamplePage(server_process.run(GPU_PAGE).stdout))
+        cls.instance = f"127.0.0.1:{cls.server.metrics_port}"
+        cls.gpu_instance = gpu.address
+        cls.prometheus = cls.enterClassContext(Prometheus(PROMETHEUS, cls.folder, [cls.instance, gpu.address]))
+        gpu.wait_for_scrapes(3)
+        for model in ("swiglu_backward_bf16", "swiglu_forward_fp16"):
+            cls.enterClassContext(mixed_load.SteadyLoad(cls.server, model))
+        mixed_load.overload(cls.server, LOAD)
+        mixed_load.serve_every_model(cls.server, LOAD)
+        mixed_load.make_mistakes(cls.server)
+        # Both targets are scraped and the rules evaluated once more, with what came last.
+        gpu.wait_for_scrapes(3)
+        cls.end = time.time()
+
+    def count(self, expression):
+        """How many series the expression has shown since the start."""
+        return self.prometheus.count_series(expression, self.start, self.end)
+
+    def test_every_panel_shows_something(self):
+        empty = []
+        for panel in dashboard_file.panels(dashboard_file.read()):
+            needs_gpu = panel.row == ROW_THAT_NEEDS_A_GPU
+            instance = self.gpu_instance if needs_gpu else self.instance
+            counts = [self.count(dashboard_file.filled(expression, "swiglu", instance, "3s"))
+                      for expression in panel.expressions]
+            print(f"{panel.row} / {panel.title}: {' + '.join(map(str, counts))} series"
+                  f"{' of the example page' if needs_gpu else ''}", flush=True)
+            if not counts or 0 in counts:
+                empty.append(panel.title)
+        self.assertEqual(empty, [])
+
+    def test_panels_of_the_gpu_row_show_nothing_without_one(self):
+        for panel in dashboard_file.panels(dashboard_file.read()):
+            if panel.row == ROW_THAT_NEEDS_A_GPU:
+                for expression in panel.expressions:
+                    self.assertEqual(self.count(dashboard_file.filled(expression, "swiglu", self.instance, "3s")), 0,
+                                     f"{panel.title}: move it to another row")
+
+    def test_variables_have_values(self):
+        for name in ("job", "instance"):
+            self.assertTrue(self.prometheus.ask(f"label/{name}/values", **{"match[]": "swiglu_build_info"}))
+
+    def test_every_recording_rule_has_a_result(self):
+        self.assertEqual([record for record in rule_files.records() if self.count(record) == 0], [])
+
+    def test_every_series_that_an_alert_reads_is_there(self):
+        missing = []
+        for rule in rule_files.alerts():
+            for selector in promql.selectors(rule["expr"]):
+                instance = self.gpu_instance if selector.name.startswith(METRICS_THAT_NEED_A_GPU) else self.instance
+                if not any(series.get("instance", instance) == instance for series in self.series(selector.text)):
+                    missing.append(f"{rule['alert']}: {selector.text}")
+        self.assertEqual(missing, [])
+
+    def test_console_page_shows_every_figure_and_can_be_drawn(self):
+        mixed_load.make_mistakes(self.server)
+        path = f"/consoles/swiglu.html?unit=s&rate=10s&instance={self.instance}"
+        self.draw(f"http://{self.prometheus.address}{path}")
+        status, text = self.prometheus.get(path)
+        self.assertEqual(status, 200, text)
+        page = ConsolePage(text)
+        print(f"console: points {page.points}, rows {page.rows}")
+        self.assertEqual(len(page.points), text.count('class="now"'), "a graph without data")
+        self.assertGreaterEqual(min(page.points.values()), 3)
+        self.assertGreaterEqual(min(page.rows.values()), 1)
+        self.assertNotIn("no data", text)
+        self.assertNotIn("<section><h2>GPUs", text)
+
+    def test_console_page_shows_a_gpu(self):
+        status, text = self.prometheus.get(f"/consoles/swiglu.html?instance={self.gpu_instance}")
+        self.assertEqual(status, 200, text)
+        self.assertEqual(ConsolePage(text).rows["GPUs"], 2)
+
+    def test_console_page_of_nothing_says_so(self):
+        status, text = self.prometheus.get("/consoles/swiglu.html?instance=nowhere")
+        self.assertEqual(status, 200, text)
+        self.assertGreater(text.count("no data"), 8)
+
+    def draw(self, url):
+        """Leaves a picture of the page, where there is a browser that makes one."""
+        if CHROMIUM is None:
+            print("skipped: no chromium for a picture of the console page", flush=True)
+            return
+        picture = PICTURES / "console.png"
+        picture.unlink(missing_ok=True)
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        result = subprocess.run(
+            [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-proxy-server", "--hide-scrollbars",
+             f"--user-data-dir={self.folder}/chromium", "--window-size=1200,900", f"--screenshot={picture}", url],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env={**os.environ, "HOME": self.folder})
+        self.assertTrue(picture.is_file(), result.stderr)
+        self.assertEqual(picture.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
+        self.assertLess(picture.stat().st_size, 200_000)
+        print(f"picture: {picture}, {picture.stat().st_size} bytes")
+
+    def series(self, selector):
+        """The labels of every series that it selects."""
+        return self.prometheus.ask("series", **{"match[]": selector}, start=self.start, end=self.end)
+
+
+def main():
+    """Takes what is its own from the command line and leaves the rest to server_process."""
+    global PROMETHEUS, GPU_PAGE, PICTURES, LOAD
+    parser = argparse.ArgumentParser()
+    for flag in ("prometheus", "gpu_page", "pictures"):
+        parser.add_argument(f"--{flag}", required=True)
+    parser.add_argument("--load", default=LOAD)
+    own, sys.argv[1:] = parser.parse_known_args()
+    PROMETHEUS, _ = prometheus_programs.fetch(own.prometheus)
+    GPU_PAGE, PICTURES, LOAD = own.gpu_page, pathlib.Path(own.pictures), own.load
+    server_process.main()
+
+
+if __name__ == "__main__":
+    main()
