@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Fails on a code block of a Markdown page that says where it comes from (a comment "<!-- from PATH -->" on the line before)
-# and is no longer there word for word, on a block of C++ or Python that does not say it, and on a link to a missing file.
+# and is no longer there word for word, on a block of C++ or Python that does not say it, on a link to a missing file, and on an
+# index (a page with a folder of its name beside it) that leaves out a page of its folder.
 import pathlib
 import re
 import sys
@@ -25,9 +26,13 @@ def faults(root, page):
                 found.append(f"{page}:{number}: a block of {block['language']} that does not say which file it is from")
         elif not (root / source).is_file() or block["text"] not in (root / source).read_text():
             found.append(f"{page}:{number}: the block is not in {source}")
-    for link in LINK.findall(BLOCK.sub("", text)):
+    links = LINK.findall(BLOCK.sub("", text))
+    for link in links:
         if not (root / page.parent / link).exists():
             found.append(f"{page}: link to {link}, which is not there")
+    for listed in sorted((root / page).with_suffix("").glob("*.md")):
+        if str(listed.relative_to((root / page).parent)) not in links:
+            found.append(f"{page}: no link to {listed.name} of its folder")
     return found
 
 

@@ -129,6 +129,13 @@ class CheckReadmeTest(TreeTest):
         self.assertEqual(len(self.faults("```python\nprint()\n```\n")), 1)
         self.assertEqual(len(self.faults("[b](b.cc)\n")), 1)
 
+    def test_refuses_an_index_that_leaves_out_a_page_of_its_folder(self):
+        self.write("docs/guide/a.md", "text\n")
+        self.write("docs/guide.md", "[a](guide/a.md)\n")
+        self.assertEqual(self.faults("text\n"), [])
+        self.write("docs/guide/b.md", "text\n")
+        self.assertEqual(self.faults("text\n"), ["docs/guide.md: no link to b.md of its folder"])
+
 
 if __name__ == "__main__":
     unittest.main()
