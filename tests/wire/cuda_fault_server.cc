@@ -81,8 +81,8 @@ absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options) {
   }
   auto executor = std::make_unique<LaneExecutor>(
       std::move(devices),
-      std::make_unique<CachingSlabPool>(MakePinnedMemory(choice->cuda_devices[0].ordinal),
-                                        options.memory),
+      std::make_unique<CachingSlabPool>(
+          MakePinnedMemory(choice->cuda_devices[0].ordinal, options.observer), options.memory),
       options.observer);
   const CachingSlabPool* pool = &executor->slab_pool();
   return CreatedExecutor{std::move(executor), pool, std::move(choice->cuda_devices),
