@@ -18,7 +18,8 @@ grpc::Status ToGrpc(const absl::Status& status) {
 
 }  // namespace
 
-void Call::Accept(grpc::AsyncGenericService* service, grpc::ServerCompletionQueue* queue) {
+void Call::Accept(grpc::AsyncGenericService* service) {
+  grpc::ServerCompletionQueue* const queue = queue_->queue();
   context_.AsyncNotifyWhenDone(gone_.Arm(shared_from_this()));
   service->RequestCall(&context_, &stream_, queue, queue, accepted_.Arm(shared_from_this()));
 }

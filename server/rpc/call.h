@@ -17,15 +17,9 @@
 #include "grpcpp/support/byte_buffer.h"
 #include "server/batching/request.h"
 #include "server/batching/task_queue.h"
+#include "server/rpc/io_queue.h"
 
 namespace swiglu::server {
-
-// Something that a completion queue reports.
-class Event {
- public:
-  virtual ~Event() = default;
-  virtual void Happen(bool ok) = 0;
-};
 
 // What the server tells all of its calls.
 enum class ServerEvent {
@@ -72,17 +66,17 @@ class Call : public std::enable_shared_from_this<Call> {
     virtual std::unique_ptr<CallHandler> OnAccepted(Call& call) = 0;
     // The call is over.
     virtual void OnGone(Call& call) = 0;
-    // Nothing of the call uses its home any more.
-    virtual void OnDestroyed() = 0;
-    virtual TaskQueue& tasks() = 0;
+    // Nothing of a call on `queue` uses its home any more.
+    virtual void OnDestroyed(IoQueue* queue) = 0;
   };
 
-  explicit Call(Home* home) : presence_{home}, home_(home) {}
+  // A call whose events come from `queue`.
+  Call(Home* home, IoQueue* queue) : presence_{home, queue}, home_(home), queue_(queue) {}
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
-  // Waits for the next call on `queue`.
-  void Accept(grpc::AsyncGenericService* service, grpc::ServerCompletionQueue* queue);
+  // Waits for the next call of `service`.
+  void Accept(grpc::AsyncGenericService* service);
 
   const std::string& path() const { return context_.method(); }
   // When the headers came.
@@ -107,7 +101,7 @@ class Call : public std::enable_shared_from_this<Call> {
     Deliver(Signals{1} << (kFirstServerEvent + static_cast<int>(event)));
   }
 
-  TaskQueue& tasks() { return home_->tasks(); }
+  TaskQueue& tasks() { return *queue_; }
   // Once the call has come in.
   CallHandler& handler() { return *handler_; }
 
@@ -120,8 +114,9 @@ class Call : public std::enable_shared_from_this<Call> {
  private:
   // Tells the home of the call's end, as the last member to go.
   struct Presence {
-    ~Presence() { home->OnDestroyed(); }
+    ~Presence() { home->OnDestroyed(queue); }
     Home* const home;
+    IoQueue* const queue;
   };
 
   // What a handler is told, as bits that are set until it has been.
@@ -167,6 +162,7 @@ class Call : public std::enable_shared_from_this<Call> {
 
   const Presence presence_;  // the first member
   Home* const home_;
+  IoQueue* const queue_;
   Clock::time_point started_;
   std::atomic<bool> cancelled_{false};
   grpc::GenericServerContext context_;

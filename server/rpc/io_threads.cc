@@ -9,9 +9,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "grpcpp/alarm.h"
 #include "server/log/log.h"
-#include "server/rpc/call.h"
 
 namespace swiglu::server {
 namespace {
@@ -20,33 +18,25 @@ namespace {
 // something.
 constexpr std::chrono::milliseconds kLookInterval{4};
 
-struct PostedTask final : Event {
-  PostedTask(TaskQueue* queue, WorkLength its_length, TaskQueue::Task what)
-      : tasks(queue), length(its_length), task(std::move(what)) {}
-  void Happen(bool) override {
-    {
-      const LongWork work(*tasks, length);
-      task();
-      task = nullptr;
-    }
-    delete this;
-  }
-  TaskQueue* const tasks;
-  const WorkLength length;
-  TaskQueue::Task task;
-  grpc::Alarm alarm;
-};
+// Small requests gain nothing from more; threads beyond are for long work.
+constexpr int kMostQueues = 4;
 
-// Of the calling thread: whose it is, and since when it does long work.
+// Of the calling thread: whose it is, which queue it polls, and since when it does long work.
 thread_local const IoThreads* t_owner = nullptr;
+thread_local IoQueue* t_queue = nullptr;
 thread_local std::chrono::steady_clock::time_point t_long_since;
 
 }  // namespace
 
-IoThreads::IoThreads(std::unique_ptr<grpc::ServerCompletionQueue> queue, int num_threads)
-    : queue_(std::move(queue)),
-      max_pollers_(std::max(1, num_threads * 3 / 4)),
-      looked_at_(Clock::now()) {
+int IoThreads::NumQueues(int num_threads) {
+  return std::clamp(num_threads * 3 / 4, 1, kMostQueues);
+}
+
+IoThreads::IoThreads(Queues queues, int num_threads) : looked_at_(Clock::now()) {
+  CHECK(!queues.empty());
+  for (auto& queue : queues) {
+    queues_.push_back(std::make_unique<IoQueue>(this, queues_.size(), std::move(queue)));
+  }
   absl::MutexLock lock(&mutex_);
   for (int i = 0; i < num_threads; ++i) {
     threads_.emplace_back([this] { Run(); });
@@ -58,68 +48,95 @@ IoThreads::IoThreads(std::unique_ptr<grpc::ServerCompletionQueue> queue, int num
 
 IoThreads::~IoThreads() { CHECK(threads_.empty()); }
 
-void IoThreads::Post(WorkLength length, Task task) {
-  auto* posted = new PostedTask(this, length, std::move(task));
-  // A time that has passed for sure: one that has just come waits for the next look at the timers.
-  posted->alarm.Set(queue_.get(), gpr_inf_past(GPR_CLOCK_MONOTONIC), static_cast<Event*>(posted));
+IoQueue& IoThreads::Bind() {
+  while (true) {
+    const size_t turn = num_bound_.fetch_add(1, std::memory_order_relaxed);
+    IoQueue& queue = *queues_[turn % num_taking_.load()];
+    queue.Bind();
+    // Asked after it was counted: whoever polls the queue looks in the other order before leaving.
+    if (TakesCalls(queue)) return queue;
+    queue.Unbind();
+  }
 }
 
-bool IoThreads::IsCurrent() const { return t_owner == this; }
+void IoThreads::Shutdown() {
+  for (const auto& queue : queues_) queue->queue()->Shutdown();
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+    turn_free_.SignalAll();
+  }
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+bool IoThreads::IsOwnThread() const { return t_owner == this; }
+
+bool IoThreads::IsPolling(const IoQueue& queue) const { return t_queue == &queue; }
+
+bool IoThreads::TakesCalls(const IoQueue& queue) const {
+  return queue.index() < num_taking_.load();
+}
+
+void IoThreads::Run() {
+  t_owner = this;
+  while ((t_queue = AwaitTurn()) != nullptr) {
+    Poll(*t_queue);
+    YieldTurn(*t_queue);
+  }
+}
+
+void IoThreads::Poll(IoQueue& queue) {
+  void* tag = nullptr;
+  bool ok = false;
+  do {
+    if (!queue.queue()->Next(&tag, &ok)) {
+      absl::MutexLock lock(&mutex_);
+      queue.is_ended_ = true;
+      return;
+    }
+    static_cast<Event*>(tag)->Happen(ok);
+    Adjust();
+  } while (queue.num_pollers_.load(std::memory_order_relaxed) == 1 && IsInUse(queue));
+}
+
+IoQueue* IoThreads::AwaitTurn() {
+  absl::MutexLock lock(&mutex_);
+  while (true) {
+    if (IoQueue* const queue = FindTurn()) {
+      queue->num_pollers_.fetch_add(1, std::memory_order_relaxed);
+      return queue;
+    }
+    // Those that still poll see to what is left.
+    if (stopping_) return nullptr;
+    turn_free_.Wait(&mutex_);
+  }
+}
+
+IoQueue* IoThreads::FindTurn() {
+  for (const auto& queue : queues_) {
+    if (queue->num_pollers_.load(std::memory_order_relaxed) > 0) continue;
+    if (stopping_ ? !queue->is_ended_ : IsInUse(*queue)) return queue.get();
+  }
+  return nullptr;
+}
+
+void IoThreads::YieldTurn(IoQueue& queue) {
+  absl::MutexLock lock(&mutex_);
+  queue.num_pollers_.fetch_sub(1, std::memory_order_relaxed);
+  turn_free_.Signal();
+}
 
 void IoThreads::BeginLongWork() {
   t_long_since = Clock::now();
-  YieldTurn();
+  YieldTurn(*t_queue);
 }
 
 void IoThreads::EndLongWork() {
   const std::chrono::nanoseconds took = Clock::now() - t_long_since;
   long_work_ns_.fetch_add(took.count(), std::memory_order_relaxed);
   // Whether it polls on is decided when it is about to.
-  num_pollers_.fetch_add(1, std::memory_order_relaxed);
-}
-
-void IoThreads::Shutdown() {
-  queue_->Shutdown();
-  {
-    absl::MutexLock lock(&mutex_);
-    stopping_ = true;
-    turn_yielded_.SignalAll();
-  }
-  for (std::thread& thread : threads_) thread.join();
-  threads_.clear();
-}
-
-void IoThreads::Run() {
-  t_owner = this;
-  void* tag = nullptr;
-  bool ok = false;
-  while (AwaitTurn()) {
-    do {
-      if (!queue_->Next(&tag, &ok)) return YieldTurn();
-      static_cast<Event*>(tag)->Happen(ok);
-      Adjust();
-    } while (num_pollers_.load(std::memory_order_relaxed) <=
-             target_pollers_.load(std::memory_order_relaxed));
-    YieldTurn();
-  }
-}
-
-bool IoThreads::AwaitTurn() {
-  absl::MutexLock lock(&mutex_);
-  while (num_pollers_.load(std::memory_order_relaxed) >=
-         target_pollers_.load(std::memory_order_relaxed)) {
-    // The pollers see to it that the queue ends empty.
-    if (stopping_) return false;
-    turn_yielded_.Wait(&mutex_);
-  }
-  num_pollers_.fetch_add(1, std::memory_order_relaxed);
-  return true;
-}
-
-void IoThreads::YieldTurn() {
-  absl::MutexLock lock(&mutex_);
-  num_pollers_.fetch_sub(1, std::memory_order_relaxed);
-  turn_yielded_.Signal();
+  t_queue->num_pollers_.fetch_add(1, std::memory_order_relaxed);
 }
 
 void IoThreads::Adjust() {
@@ -135,15 +152,14 @@ void IoThreads::Adjust() {
                         (totals.busy_threads - totals_.busy_threads) / passed.count(),
                         (totals.long_threads - totals_.long_threads) / passed.count()};
   totals_ = totals;
-  const int target = ChoosePollerCount(load, max_pollers_);
-  if (target > target_pollers_.exchange(target, std::memory_order_relaxed)) {
-    turn_yielded_.Signal();
-  }
+  const int target = ChoosePollerCount(load, static_cast<int>(queues_.size()));
+  num_taking_.store(static_cast<size_t>(target));
+  if (target > load.num_pollers) turn_free_.Signal();
   mutex_.Unlock();
 }
 
 PollerLoad IoThreads::Totals() {
-  PollerLoad totals{target_pollers_.load(std::memory_order_relaxed)};
+  PollerLoad totals{static_cast<int>(num_taking_.load())};
   for (const clockid_t clock : cpu_clocks_) {
     timespec time{};
     clock_gettime(clock, &time);

@@ -67,11 +67,12 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions opt
                              ToMilliseconds(options.connection_timeout));
   builder.SetResourceQuota(grpc::ResourceQuota("swiglu-server")
                                .Resize(static_cast<size_t>(options.receive_quota_bytes)));
-  auto queue = builder.AddCompletionQueue();
+  IoThreads::Queues queues(IoThreads::NumQueues(options.io_threads));
+  for (auto& queue : queues) queue = builder.AddCompletionQueue();
 
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr) {
-    queue->Shutdown();
+    for (auto& queue : queues) queue->Shutdown();
     return absl::FailedPreconditionError(
         absl::StrCat("cannot listen on ", options.address, ": address not available"));
   }
@@ -80,7 +81,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions opt
       server->socket_path_.empty()
           ? absl::StrCat(options.address.substr(0, options.address.rfind(':')), ":", port)
           : options.address;
-  server->threads_ = std::make_unique<IoThreads>(std::move(queue), options.io_threads);
+  server->threads_ = std::make_unique<IoThreads>(std::move(queues), options.io_threads);
   for (int i = 0; i < kPostedAccepts; ++i) server->PostAccept();
   server->ticker_ = std::thread(
       [server = server.get(), tick = options.tick] { server->TickUntilShutdown(tick); });
@@ -118,10 +119,11 @@ std::unique_ptr<CallHandler> RpcServer::OnAccepted(Call& call) {
 void RpcServer::PostAccept() {
   num_calls_.fetch_add(1, std::memory_order_relaxed);
   Home* const home = this;
-  std::make_shared<Call>(home)->Accept(&service_, threads_->queue());
+  std::make_shared<Call>(home, &threads_->Bind())->Accept(&service_);
 }
 
-void RpcServer::OnDestroyed() {
+void RpcServer::OnDestroyed(IoQueue* queue) {
+  queue->Unbind();
   int64_t seen = num_calls_.load(std::memory_order_relaxed);
   while (seen > 1) {
     if (num_calls_.compare_exchange_weak(seen, seen - 1, std::memory_order_release)) return;

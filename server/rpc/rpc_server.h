@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The gRPC server: an address, and I/O threads that share one completion queue. Every call, of
-// whatever method, comes in generically, headers first, and goes to the router. Nothing here knows
-// what a call means.
+// The gRPC server: an address, and I/O threads over completion queues. Every call, of whatever
+// method, comes in generically, headers first, and goes to the router. Nothing here knows what a
+// call means.
 #pragma once
 
 #include <atomic>
@@ -66,8 +66,7 @@ class RpcServer final : private Call::Home {
   // Call::Home.
   std::unique_ptr<CallHandler> OnAccepted(Call& call) override;
   void OnGone(Call& call) override { calls_.Remove(call); }
-  void OnDestroyed() override;
-  TaskQueue& tasks() override { return *threads_; }
+  void OnDestroyed(IoQueue* queue) override;
 
   // Waits for one more call.
   void PostAccept();

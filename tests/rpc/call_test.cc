@@ -96,11 +96,12 @@ class CallTest : public testing::Test, private Call::Home {
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
     builder.RegisterAsyncGenericService(&service_);
-    auto queue = builder.AddCompletionQueue();
+    IoThreads::Queues queues;
+    queues.push_back(builder.AddCompletionQueue());
     server_ = builder.BuildAndStart();
-    threads_ = std::make_unique<IoThreads>(std::move(queue), 2);
-    call_ = CallPtr(new Call(this));
-    call_->Accept(&service_, threads_->queue());
+    threads_ = std::make_unique<IoThreads>(std::move(queues), 2);
+    call_ = CallPtr(new Call(this, &threads_->Bind()));
+    call_->Accept(&service_);
 
     const auto channel = grpc::CreateChannel("127.0.0.1:" + std::to_string(port),
                                              grpc::InsecureChannelCredentials());
@@ -148,8 +149,7 @@ class CallTest : public testing::Test, private Call::Home {
     return scribe;
   }
   void OnGone(Call&) override {}
-  void OnDestroyed() override {}
-  TaskQueue& tasks() override { return *threads_; }
+  void OnDestroyed(IoQueue* queue) override { queue->Unbind(); }
 
   grpc::AsyncGenericService service_;
   std::unique_ptr<grpc::Server> server_;

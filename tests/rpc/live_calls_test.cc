@@ -5,7 +5,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <memory>
 #include <vector>
 
@@ -16,8 +15,7 @@ class NoHome final : public Call::Home {
  public:
   std::unique_ptr<CallHandler> OnAccepted(Call&) override { return nullptr; }
   void OnGone(Call&) override {}
-  void OnDestroyed() override { ++num_destroyed; }
-  TaskQueue& tasks() override { std::abort(); }
+  void OnDestroyed(IoQueue*) override { ++num_destroyed; }
 
   int num_destroyed = 0;
 };
@@ -28,7 +26,7 @@ TEST(LiveCallsTest, HoldsNoCallThatWasRemovedInAnyOrder) {
   {
     std::vector<CallPtr> calls;
     for (int i = 0; i < 40; ++i) {
-      calls.push_back(std::make_shared<Call>(&home));
+      calls.push_back(std::make_shared<Call>(&home, nullptr));
       EXPECT_TRUE(live.Add(*calls.back()));
     }
     live.Deliver(ServerEvent::kTick);
@@ -43,7 +41,7 @@ TEST(LiveCallsTest, HoldsNoCallThatWasRemovedInAnyOrder) {
 TEST(LiveCallsTest, TakesNoCallThatHasEndedAlready) {
   NoHome home;
   LiveCalls live;
-  const auto call = std::make_shared<Call>(&home);
+  const auto call = std::make_shared<Call>(&home, nullptr);
   live.Remove(*call);
   EXPECT_FALSE(live.Add(*call));
 }

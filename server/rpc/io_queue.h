@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One completion queue with the calls that are bound to it, as a place for tasks. It has no thread
+// of its own: IoThreads polls it.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "grpcpp/alarm.h"
+#include "grpcpp/completion_queue.h"
+#include "server/batching/task_queue.h"
+
+namespace swiglu::server {
+
+// Something that a completion queue reports.
+class Event {
+ public:
+  virtual ~Event() = default;
+  virtual void Happen(bool ok) = 0;
+};
+
+// Thread-safe.
+class IoQueue final : public TaskQueue, private Event {
+ public:
+  // Whose threads poll it.
+  class Owner {
+   public:
+    virtual ~Owner() = default;
+    // Of the calling thread: whether it is one of the owner's, and whether it polls `queue`.
+    virtual bool IsOwnThread() const = 0;
+    virtual bool IsPolling(const IoQueue& queue) const = 0;
+    // Whether calls are still bound to `queue`.
+    virtual bool TakesCalls(const IoQueue& queue) const = 0;
+    // As TaskQueue's.
+    virtual void BeginLongWork() = 0;
+    virtual void EndLongWork() = 0;
+  };
+
+  // The `index`th of the owner's queues.
+  IoQueue(Owner* owner, size_t index, std::unique_ptr<grpc::ServerCompletionQueue> queue)
+      : owner_(owner), index_(index), queue_(std::move(queue)) {}
+
+  grpc::ServerCompletionQueue* queue() { return queue_.get(); }
+  size_t index() const { return index_; }
+
+  // A call begins to wait for its headers here, and later nothing uses it any more.
+  void Bind() { num_calls_.fetch_add(1); }
+  void Unbind();
+  int64_t num_calls() const { return num_calls_.load(); }
+
+  // A short task runs with the others that have come meanwhile, one after the other.
+  void Post(WorkLength length, Task task) override;
+  bool IsCurrent() const override { return owner_->IsOwnThread(); }
+  void BeginLongWork() override { owner_->BeginLongWork(); }
+  void EndLongWork() override { owner_->EndLongWork(); }
+
+ private:
+  friend class IoThreads;
+
+  void PostShort(Task task);
+  // Runs the short tasks.
+  void Happen(bool ok) override;
+
+  Owner* const owner_;
+  const size_t index_;
+  const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
+  std::atomic<int64_t> num_calls_{0};
+
+  absl::Mutex mutex_;
+  std::vector<Task> short_tasks_ ABSL_GUARDED_BY(mutex_);  // none, or `alarm_` is set
+  grpc::Alarm alarm_;
+
+  // The owner's. Threads that have its turn: more than one only until they see it.
+  std::atomic<int> num_pollers_{0};
+  bool is_ended_ = false;  // nothing more comes; guarded by the owner's lock
+};
+
+}  // namespace swiglu::server
