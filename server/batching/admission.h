@@ -74,6 +74,7 @@ class Ticket {
   // Takes the charge out, to be held for as long as the memory is.
   Charge TakeCharge() { return std::move(charge_); }
   Charge& charge() { return charge_; }
+  const Charge& charge() const { return charge_; }
 
  private:
   friend class Admission;
@@ -115,6 +116,11 @@ class Admission {
   const AdmissionOptions& options() const { return options_; }
   // The most bytes that one message, or one request's slabs, can have.
   int64_t half_budget_bytes() const { return options_.memory_budget_bytes / 2; }
+  // Whether nothing is held beside these two: no other request is read, in work or answered.
+  bool HoldsOnly(const Charge& message, const Ticket& ticket) const {
+    return received_bytes_.load(std::memory_order_relaxed) == message.bytes() &&
+           slab_bytes_.load(std::memory_order_relaxed) == ticket.charge().bytes();
+  }
   int64_t queued_requests() const { return queued_.load(std::memory_order_relaxed); }
   int64_t used_bytes(MemoryKind kind) const {
     return used_by_kind_[static_cast<int>(kind)].load(std::memory_order_relaxed);

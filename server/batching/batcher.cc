@@ -111,6 +111,7 @@ void Batcher::Start(std::unique_ptr<RunningBatch> running) {
     request->ticket.LeaveQueue();
     running->batch.segments.push_back(request->segment);
   }
+  running->batch.is_alone = running->requests.size() == 1 && running->requests.front()->is_alone;
   const Batch& batch = running->batch;
   executor_->Run(batch, [this, running = std::move(running)](const Execution& execution) {
     Finish(*running, execution);

@@ -42,6 +42,8 @@ struct Batch {
   Op op = Op::kForward;
   Dtype dtype = Dtype::kFp16;
   std::vector<Segment> segments;
+  // Its request is the only one there is: the thread that brings the batch may well wait for it.
+  bool is_alone = false;
 };
 
 // The way that a batch's bytes took to the arithmetic; the metric label `path`.

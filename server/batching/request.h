@@ -56,6 +56,8 @@ struct Request {
   Clock::time_point accepted_at;
   // Past this point nobody waits for the answer: it is dropped when it is next looked at.
   Clock::time_point deadline = Clock::time_point::max();
+  // No other request was there when it was admitted: its thread may well wait for it.
+  bool is_alone = false;
   // On whose threads `done` is to be called; nullptr: on any.
   TaskQueue* tasks = nullptr;
   // Set by the caller, from any thread, when the answer is no longer wanted. Never null.

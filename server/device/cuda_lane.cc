@@ -16,6 +16,9 @@ namespace {
 // costs about as much.
 constexpr std::chrono::microseconds kSpinTime{50};
 
+// Whether the calling thread is a lane's.
+thread_local bool t_serves_lane = false;
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaLane>> CudaLane::Create(int ordinal) {
@@ -34,7 +37,7 @@ CudaLane::CudaLane(int ordinal, CudaStream stream, CudaEvent event, CudaStagedPa
       stream_(std::move(stream)),
       event_(std::move(event)),
       staged_path_(std::move(staged_path)) {
-  thread_ = std::thread([this] { ServeCompletions(); });
+  thread_ = std::thread([this] { ServeJobs(); });
 }
 
 CudaLane::~CudaLane() {
@@ -47,18 +50,23 @@ CudaLane::~CudaLane() {
 }
 
 void CudaLane::Run(const Batch& batch, LaunchPlan plan, Finished finished) {
-  Job job{&batch, std::move(plan), std::move(finished), Clock::now()};
+  Job job{&batch, std::move(plan), std::move(finished)};
   job.execution.path = job.plan.path;
-  const cudaError_t error = Enqueue(job);
-  if (error != cudaSuccess) return Finish(std::move(job), error);
-  if (IsDoneWithin(job.plan.caller_wait)) return Finish(std::move(job), Await(job));
+  if (t_serves_lane || job.plan.caller_wait > std::chrono::microseconds::zero()) {
+    const cudaError_t error = Enqueue(job);
+    if (error != cudaSuccess) return Finish(std::move(job), error);
+    if (IsDoneWithin(job.plan.caller_wait)) return Finish(std::move(job), Await(job));
+  }
   absl::MutexLock lock(&mutex_);
   CHECK(job_.finished == nullptr);
   job_ = std::move(job);
+  has_job_.store(true, std::memory_order_release);
   changed_.Signal();
 }
 
 cudaError_t CudaLane::Enqueue(Job& job) {
+  if (!job.is_begun) job.launched_at = Clock::now();
+  job.is_begun = true;
   cudaError_t error = cudaSetDevice(ordinal_);
   if (error == cudaSuccess) error = EnqueueWork(job);
   if (error == cudaSuccess) error = cudaEventRecord(event_.get(), stream_.get());
@@ -123,11 +131,13 @@ void CudaLane::Finish(Job job, cudaError_t error) {
   job.finished(result);
 }
 
-void CudaLane::ServeCompletions() {
+void CudaLane::ServeJobs() {
+  t_serves_lane = true;
   while (true) {
     Job job = NextJob();
     if (job.finished == nullptr) return;
-    cudaError_t error = Await(job);
+    cudaError_t error = job.is_begun ? cudaSuccess : Enqueue(job);
+    if (error == cudaSuccess) error = Await(job);
     while (error == cudaSuccess && job.num_enqueued < job.plan.chunks.size()) {
       error = Enqueue(job);
       if (error == cudaSuccess) error = Await(job);
@@ -137,11 +147,15 @@ void CudaLane::ServeCompletions() {
 }
 
 CudaLane::Job CudaLane::NextJob() {
+  const Clock::time_point spin_until = Clock::now() + kSpinTime;
+  while (!has_job_.load(std::memory_order_acquire) && Clock::now() < spin_until) {
+  }
   absl::MutexLock lock(&mutex_);
   while (job_.finished == nullptr) {
     if (stopping_) return Job();
     changed_.Wait(&mutex_);
   }
+  has_job_.store(false, std::memory_order_relaxed);
   return std::exchange(job_, Job());
 }
 

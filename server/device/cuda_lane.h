@@ -6,6 +6,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <thread>
@@ -33,11 +34,10 @@ class CudaLane final : public Lane {
   CudaLane(const CudaLane&) = delete;
   CudaLane& operator=(const CudaLane&) = delete;
 
-  // Enqueues on the calling thread what needs no waiting, waits for as long as the plan says, and
-  // calls `finished` if it is done by then; else that is left to the lane's thread. Where
-  // enqueueing fails it waits for what was enqueued already and calls `finished` itself. A plan
-  // that is not staged needs tensors that the device sees where they lie: in device memory, or in
-  // pinned host memory.
+  // Leaves the work to the lane's thread: launches take turns in the driver, and callers have
+  // better to do. Only where the plan says so does the caller launch, wait, and call `finished` if
+  // the batch is done by then. A plan that is not staged needs tensors that the device sees where
+  // they lie: in device memory, or in pinned host memory.
   void Run(const Batch& batch, LaunchPlan plan, Finished finished) override;
 
  private:
@@ -48,7 +48,8 @@ class CudaLane final : public Lane {
     const Batch* batch = nullptr;
     LaunchPlan plan;
     Finished finished;  // nullptr: nothing is
-    Clock::time_point launched_at;
+    bool is_begun = false;
+    Clock::time_point launched_at = {};
     size_t num_enqueued = 0;  // of the plan's chunks
     Outputs outputs = Outputs::kUntouched;
     Execution execution = {};
@@ -72,7 +73,7 @@ class CudaLane final : public Lane {
   void Finish(Job job, cudaError_t error);
 
   // The lane's thread.
-  void ServeCompletions();
+  void ServeJobs();
   // Takes the job in flight, waiting for one; one without `finished` when the destructor has begun
   // and none is left.
   Job NextJob();
@@ -86,6 +87,7 @@ class CudaLane final : public Lane {
   absl::Mutex mutex_;
   absl::CondVar changed_;
   Job job_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<bool> has_job_{false};  // for who looks without the lock
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread thread_;

@@ -59,17 +59,16 @@ void LaneExecutor::Run(const Batch& batch, Done done) {
     return;
   }
   const Claim claim = ClaimLane(BatchBytes(batch));
-  claim.lane->Run(
-      batch, PlanLaunch(batch, {.other_bytes = claim.other_bytes, .num_others = claim.num_others}),
-      [this, claim, &batch, done = std::move(done)](const LaneResult& result) mutable {
-        if (!IsWorthRetrying(result)) return Finish(claim, result, std::move(done));
-        RunInHalves(
-            *claim.lane, batch, result,
-            [this, claim](const DeviceFault& fault) { ReportFault(claim, fault); },
-            [this, claim, done = std::move(done)](const LaneResult& last) mutable {
-              Finish(claim, last, std::move(done));
-            });
-      });
+  claim.lane->Run(batch, PlanLaunch(batch, {.other_bytes = claim.other_bytes}),
+                  [this, claim, &batch, done = std::move(done)](const LaneResult& result) mutable {
+                    if (!IsWorthRetrying(result)) return Finish(claim, result, std::move(done));
+                    RunInHalves(
+                        *claim.lane, batch, result,
+                        [this, claim](const DeviceFault& fault) { ReportFault(claim, fault); },
+                        [this, claim, done = std::move(done)](const LaneResult& last) mutable {
+                          Finish(claim, last, std::move(done));
+                        });
+                  });
 }
 
 void LaneExecutor::Finish(const Claim& claim, const LaneResult& result, Done done) {
@@ -91,14 +90,12 @@ LaneExecutor::Claim LaneExecutor::ClaimLane(int64_t bytes) {
   --loads_[device].num_free_lanes;
   const int64_t other_bytes =
       std::exchange(loads_[device].outstanding_bytes, loads_[device].outstanding_bytes + bytes);
-  const int num_others = num_inflight_++;
   ++num_held_;
-  return {device, lane, bytes, other_bytes, num_others};
+  return {device, lane, bytes, other_bytes};
 }
 
 void LaneExecutor::ReleaseLane(const Claim& claim) {
   absl::MutexLock lock(&mutex_);
-  --num_inflight_;
   // Behind the others: this one's thread is about to call `done`.
   free_lanes_[claim.device].push_back(claim.lane);
   ++loads_[claim.device].num_free_lanes;

@@ -60,7 +60,6 @@ class LaneExecutor final : public Executor {
     Lane* lane;
     int64_t bytes;
     int64_t other_bytes;  // of the batches that were in flight on the device already
-    int num_others;       // in flight already, on all devices
   };
 
   Claim ClaimLane(int64_t bytes);
@@ -78,9 +77,8 @@ class LaneExecutor final : public Executor {
   absl::Mutex mutex_;
   std::vector<DeviceLoad> loads_ ABSL_GUARDED_BY(mutex_);  // by position in devices_
   std::vector<std::deque<Lane*>> free_lanes_
-      ABSL_GUARDED_BY(mutex_);                    // likewise; the longest free first
-  int num_inflight_ ABSL_GUARDED_BY(mutex_) = 0;  // batches that have a lane
-  int num_held_ ABSL_GUARDED_BY(mutex_) = 0;      // batches whose `done` has not returned
+      ABSL_GUARDED_BY(mutex_);                // likewise; the longest free first
+  int num_held_ ABSL_GUARDED_BY(mutex_) = 0;  // batches whose `done` has not returned
 
   // Behind what the lanes' threads use: they end first.
   const std::vector<LaneDevice> devices_;

@@ -89,7 +89,7 @@ LaunchPlan PlanLaunch(const Batch& batch, const LaunchSituation& situation) {
   if (situation.memory == MemoryPlace::kDevice) return {.path = Path::kRegion};
   if (IsFasterStaged(batch, situation)) return PlanStaged(batch, situation.buffer_bytes);
   LaunchPlan plan = PlanMapped(kMappedBlocks);
-  if (situation.num_others == 0 && BatchBytes(batch) <= kSoonDoneBytes) {
+  if (batch.is_alone && BatchBytes(batch) <= kSoonDoneBytes) {
     plan.caller_wait = kCallerWait;
   }
   return plan;

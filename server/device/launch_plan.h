@@ -30,9 +30,8 @@ enum class ResidentWork : uint8_t { kNone, kRunning };
 struct LaunchSituation {
   MemoryPlace memory = MemoryPlace::kPinnedHost;
   ResidentWork resident_work = ResidentWork::kNone;
-  // Read and written by the other batches in flight on the device, and how many there are on all.
+  // Read and written by the other batches in flight on the device.
   int64_t other_bytes = 0;
-  int num_others = 0;
   // The lane's device buffer. At least kSlabAlignment for each input.
   size_t buffer_bytes = kLaneBufferBytes;
 };

@@ -135,6 +135,7 @@ absl::Status InferService::Admit(Inference& inference) {
   auto admitted = admission_->Admit(slab_bytes);
   if (auto* reason = absl::get_if<Rejection>(&admitted)) return Reject(*reason, slab_bytes);
   inference.ticket = std::move(absl::get<Ticket>(admitted));
+  inference.is_alone = admission_->HoldsOnly(inference.context.message, inference.ticket);
   return absl::OkStatus();
 }
 

@@ -136,6 +136,7 @@ absl::Status Inference::FillRequest(int64_t index, Request& request) {
   request.extent = chunks.num_chunks > 1 ? Extent::kChunk : Extent::kWhole;
   request.deadline = deadline;
   request.cancelled = context.cancelled;
+  request.is_alone = is_alone;
   request.tasks = context.tasks;
   request.segment.num_elements = num_elements(index);
   const size_t slot_bytes = SlotBytes(index);

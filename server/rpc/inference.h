@@ -94,7 +94,8 @@ class Inference : public std::enable_shared_from_this<Inference> {
   ChunkPlan chunks;
   Clock::time_point deadline = Clock::time_point::max();
   Ticket ticket;
-  RequestRecord record;  // guarded by mutex_ while it runs
+  bool is_alone = false;  // as Request says
+  RequestRecord record;   // guarded by mutex_ while it runs
 
  private:
   struct Chunk {

@@ -67,15 +67,16 @@ TEST(LaunchPlanTest, StagesBackwardBesideResidentWorkOnly) {
 }
 
 TEST(LaunchPlanTest, ItsCallerWaitsForALoneSmallBatch) {
-  const auto waits = [](const Batch& batch, int num_others) {
-    return PlanLaunch(batch, {.num_others = num_others}).caller_wait.count() > 0;
+  const auto waits = [](Batch batch, bool is_alone) {
+    batch.is_alone = is_alone;
+    return PlanLaunch(batch, {}).caller_wait.count() > 0;
   };
   // 256 KiB read and written.
   const int64_t most = (256 << 10) / 6;
-  EXPECT_TRUE(waits(Forward({1}), 0));
-  EXPECT_TRUE(waits(Forward({most}), 0));
-  EXPECT_FALSE(waits(Forward({most + 1}), 0));
-  EXPECT_FALSE(waits(Forward({1}), 1));
+  EXPECT_TRUE(waits(Forward({1}), true));
+  EXPECT_TRUE(waits(Forward({most}), true));
+  EXPECT_FALSE(waits(Forward({most + 1}), true));
+  EXPECT_FALSE(waits(Forward({1}), false));
 }
 
 TEST(LaunchPlanTest, StagesNoBatchOfManySmallTensors) {
