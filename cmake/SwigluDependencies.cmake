@@ -7,3 +7,14 @@ find_package(prometheus-cpp CONFIG REQUIRED)
 find_package(hwy CONFIG REQUIRED)
 find_package(spdlog CONFIG REQUIRED)
 find_package(nlohmann_json CONFIG REQUIRED)
+
+# What the server and the benchmark allocate with: messages come from one thread and go on another, which glibc pays for with
+# locks or with memory (ADR 5). Sanitizers bring an allocator of their own.
+option(SWIGLU_TCMALLOC "Allocate with tcmalloc" ON)
+add_library(swiglu_allocator INTERFACE)
+if(SWIGLU_TCMALLOC)
+  find_library(SWIGLU_TCMALLOC_LIBRARY tcmalloc_minimal REQUIRED)
+  # Nothing names a symbol of it.
+  target_link_options(swiglu_allocator
+    INTERFACE "LINKER:--push-state,--no-as-needed" ${SWIGLU_TCMALLOC_LIBRARY} "LINKER:--pop-state")
+endif()

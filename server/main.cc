@@ -2,7 +2,6 @@
 //
 // The program swiglu-server: from flags to the graph of parts, built in the order in which they
 // depend on each other; then a wait, a drain and an exit code. It decides nothing else.
-#include <malloc.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -50,13 +49,6 @@ constexpr absl::Duration kFlushInterval = absl::Seconds(1);
 void PrepareLibraries() {
   // Debian's absl checks every lock for deadlocks and aborts on false ones; gRPC takes many.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-  // gRPC reads into blocks of 64 KiB; glibc would hand their pages back to the kernel after every
-  // message.
-  ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
-  ::mallopt(M_TOP_PAD, 64 << 20);
-  // What one arena keeps is of no use to another: with one for each thread, the process would hold
-  // several times the messages that the budget allows at once.
-  ::mallopt(M_ARENA_MAX, 1);
   RouteLibraryLogs();
 }
 

@@ -17,6 +17,7 @@ OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE = 0, 3, 8, 14
 DATA, HEADERS, RST_STREAM, SETTINGS, PING = 0, 1, 3, 4, 6
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 INITIAL_WINDOW_SIZE = 4
+MAX_FRAME_BYTES = 16384  # that every peer takes
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 STATIC_TABLE_SIZE = 61
 
@@ -53,7 +54,10 @@ class Call:
         """Sends a message; `announced` replaces its length in front of it."""
         length = len(message) if announced is None else announced
         payload = b"\0" + struct.pack(">I", length) + message
-        self._connection.send(frame(DATA, END_STREAM if last else 0, self._stream, payload))
+        parts = [payload[at : at + MAX_FRAME_BYTES] for at in range(0, len(payload), MAX_FRAME_BYTES)]
+        for part in parts[:-1]:
+            self._connection.send(frame(DATA, 0, self._stream, part))
+        self._connection.send(frame(DATA, END_STREAM if last else 0, self._stream, parts[-1]))
 
     def reset(self):
         """Cancels the call."""
