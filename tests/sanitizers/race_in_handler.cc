@@ -18,6 +18,7 @@ namespace {
 // have come, so that nothing else can have put one after the other.
 class RacingSlabPool final : public SlabPool {
  public:
+  size_t SlabBytes(size_t size_bytes) const override { return memory_.SlabBytes(size_bytes); }
   absl::StatusOr<Slab> Acquire(size_t size_bytes) override {
     // Relaxed, or this would itself be an order.
     num_arrived_.fetch_add(1, std::memory_order_relaxed);
@@ -39,6 +40,7 @@ class RacingExecutor final : public Executor {
  public:
   int num_lanes() const override { return 1; }
   int max_segments() const override { return 256; }
+  int64_t max_batch_bytes() const override { return int64_t{1} << 30; }
   void Run(const Batch&, Done done) override { done(Execution()); }
   bool healthy() const override { return true; }
   SlabPool& slab_pool() override { return slab_pool_; }
