@@ -7,6 +7,7 @@ import copy
 import importlib.metadata
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import unittest
@@ -87,9 +88,18 @@ class ComposeTest(unittest.TestCase):
         (gpus,) = self.services["server-gpu"]["deploy"]["resources"]["reservations"]["devices"]
         self.assertEqual(gpus, {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]})
 
+    def test_every_stop_leaves_time_for_the_drain(self):
+        usage = subprocess.run([SERVER, "--help"], check=True, stdout=subprocess.PIPE, text=True).stdout
+        drain = int(re.search(r"--drain_timeout=(\d+)s\n", usage)[1])
+        told = re.findall(r"^docker stop --time (\d+) swiglu$", (ROOT / "README.md").read_text(), re.MULTILINE)
+        told += [re.fullmatch(r"(\d+)s", self.services[name]["stop_grace_period"])[1] for name in ("server-gpu", "server-cpu")]
+        self.assertEqual([int(seconds) > drain for seconds in told], [True] * 3)
+
     def test_every_service_is_confined(self):
         for name, service in self.services.items():
             self.assertTrue(service["read_only"], name)
+            # The server and Prometheus write to nothing but their volumes.
+            self.assertEqual(service.get("tmpfs", []), ["/tmp"] if name == "grafana" else [], name)
             self.assertEqual(service["cap_drop"], ["ALL"], name)
             self.assertEqual(service["security_opt"], ["no-new-privileges:true"], name)
             for port in service["ports"]:
