@@ -72,7 +72,7 @@ def overview() -> Sequence[Builder[models.Panel]]:
                Query(quantile(0.99, "swiglu_request_duration_seconds"), "p99")),
         figure("Memory budget used", "percentunit", "The fullest half of --memory_budget_bytes of any replica.",
                Query(f"max({value('instance:swiglu_memory_budget_used:ratio')})", "used"), warn_from=0.7, red_from=0.9),
-        figure("Alerts firing", "short", "Alerts of this service, out of deploy/prometheus/rules/alerts.yml.",
+        figure("Alerts firing", "short", "Alerts of this service, out of deploy/prometheus/rules.",
                Query(firing, "firing"), red_from=1),
         graph("Error budget burn", "short",
               "How many times faster than allowed the objectives' error budgets are being spent, over 5 minutes and one hour; "

@@ -52,6 +52,11 @@ class DashboardTest(unittest.TestCase):
                 for selector in promql.selectors(dashboard_file.filled(expression)):
                     yield panel, selector
 
+    def test_paths_that_it_names_are_there(self):
+        paths = set(re.findall(r"\b(?:deploy|docs)/[\w/.-]*\w", dashboard_file.PATH.read_text()))
+        self.assertTrue(paths)
+        self.assertEqual([path for path in paths if not (dashboard_file.ROOT / path).exists()], [])
+
     def test_nobody_edits_it_in_place(self):
         self.assertIs(self.dashboard["editable"], False)
 
