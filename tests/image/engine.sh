@@ -45,7 +45,7 @@ TEXT
 }
 
 # Debian 12 as its own images are: the smallest variant, and dpkg that neither waits for the disk nor keeps what it unpacked.
-# Of this machine it has the mirror and the authorities that it trusts, so that packages can be fetched from inside.
+# Of this machine it has the mirror, where it names one, and the authorities that it trusts, so that packages can be fetched from inside.
 make_base() {
   local mirror
   mirror=$(sed -n 's|^URIs: *\(http[^ ]*/debian\)/* *$|\1|p; s|^deb  *\(http[^ ]*/debian\)/*  *bookworm .*|\1|p' \
@@ -53,7 +53,7 @@ make_base() {
   mmdebstrap --quiet --variant=minbase --include=ca-certificates --dpkgopt=force-unsafe-io \
     --customize-hook='echo "DPkg::Post-Invoke { \"rm -f /var/cache/apt/archives/*.deb\"; };" >"$1/etc/apt/apt.conf.d/clean"' \
     --customize-hook="copy-in /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs" \
-    bookworm "$folder/base.tar" "${mirror:-http://deb.debian.org/debian}" >"$folder/base.log" 2>&1 ||
+    bookworm "$folder/base.tar" ${mirror:+"$mirror"} >"$folder/base.log" 2>&1 ||
     skip "mmdebstrap failed: $(tail -n 1 "$folder/base.log")"
   with_engine podman import --quiet --change ENV=PIP_CERT=/etc/ssl/certs/ca-certificates.crt "$folder/base.tar" "$base" \
     >"$folder/import.log" 2>&1 || skip "podman import failed: $(tail -n 1 "$folder/import.log")"
