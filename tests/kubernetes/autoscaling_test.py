@@ -77,10 +77,8 @@ class AutoscalingTest(unittest.TestCase):
                 self.expect(name, 0, {}, full)
 
     def test_queue_is_the_share_of_all_places(self):
-        for name in ("queue", "kserve"):
-            with self.subTest(name):
-                self.expect(name, 1, {"queued": (LIMIT, LIMIT)})
-                self.expect(name, 0.25, {"queued": (LIMIT // 2, 0)})
+        self.expect("queue", 1, {"queued": (LIMIT, LIMIT)})
+        self.expect("queue", 0.25, {"queued": (LIMIT // 2, 0)})
 
     def test_messages_are_the_share_of_their_half_of_the_budget(self):
         self.expect("messages", 1, {"receive": (BUDGET // 2, BUDGET // 2)})
@@ -89,6 +87,12 @@ class AutoscalingTest(unittest.TestCase):
     def test_tensors_are_the_share_of_theirs(self):
         self.expect("tensors", 1, {"staging": (BUDGET // 2, BUDGET // 4), "response": (0, BUDGET // 4)})
         self.expect("tensors", 0.25, {"response": (BUDGET // 4, 0), "receive": (500, 500), "region": (9000, 9000)})
+
+    def test_kserves_are_percents_summed_over_the_replicas(self):
+        self.expect("kserve 0", 200, {"queued": (LIMIT, LIMIT)})
+        self.expect("kserve 0", 50, {"queued": (LIMIT // 2, 0)})
+        self.expect("kserve 1", 150, {"receive": (BUDGET // 2, BUDGET // 4), "staging": (500, 500), "region": (9000, 9000)})
+        self.expect("kserve 2", 150, {"staging": (BUDGET // 4, BUDGET // 4), "response": (BUDGET // 4, 0), "receive": (500, 500)})
 
 
 if __name__ == "__main__":
@@ -107,5 +111,6 @@ if __name__ == "__main__":
         sys.exit(77)
     [scaler] = of_kind(yaml.safe_load_all(kubectl.render(program, FOLDER / "production")), "ScaledObject")
     query.update((trigger["name"], trigger["metadata"]["query"]) for trigger in scaler["spec"]["triggers"])
-    [(_, query["kserve"])] = cluster_policies.queries(list(yaml.safe_load_all(kubectl.render(program, FOLDER / "kserve"))))
+    kserve = cluster_policies.queries(list(yaml.safe_load_all(kubectl.render(program, FOLDER / "kserve"))))
+    query.update((f"kserve {number}", text) for number, (_, text) in enumerate(kserve))
     unittest.main(argv=[sys.argv[0], *rest])

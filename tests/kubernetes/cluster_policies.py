@@ -17,7 +17,7 @@ def selectors_find_pods(objects):
     pods = workloads(objects)
     selectors = [(name_of(each), each["spec"]["selector"]) for each in of_kind(objects, "Service")]
     selectors += [(name_of(each), each["spec"]["selector"].get("matchLabels", {}))
-                  for kind in ("PodDisruptionBudget", "Deployment") for each in of_kind(objects, kind)]
+                  for kind in ("PodDisruptionBudget", "Deployment", "PodMonitor") for each in of_kind(objects, kind)]
     selectors += [(name_of(each), each["spec"]["podSelector"].get("matchLabels", {}))
                   for each in of_kind(objects, "NetworkPolicy")]
     for each in of_kind(objects, "Deployment"):
@@ -29,11 +29,13 @@ def selectors_find_pods(objects):
 
 
 def ports_exist(objects):
-    """Services and network policies name ports of the container, a ServiceMonitor one of its Service."""
+    """Services, network policies and a PodMonitor name ports of the container, a ServiceMonitor one of its Service."""
     pods = workloads(objects)
     wanted = [(name_of(each), port["targetPort"]) for each in of_kind(objects, "Service") for port in each["spec"]["ports"]]
     wanted += [(name_of(each), port["port"]) for each in of_kind(objects, "NetworkPolicy")
                for rule in each["spec"].get("ingress", []) for port in rule.get("ports", [])]
+    wanted += [(name_of(each), endpoint["port"]) for each in of_kind(objects, "PodMonitor")
+               for endpoint in each["spec"]["podMetricsEndpoints"]]
     for name, port in wanted:
         if not any(pod.port(port) for pod in pods):
             yield f"{name} names port {port}, which no container has"
@@ -149,6 +151,33 @@ def queries_ask_for_what_there_is(objects):
                     yield f"{name} asks for kind {matcher.value}, which {selector.name} has not"
 
 
+def queries_keep_to_a_namespace(objects):
+    """Where an autoscaler's namespace is known, its queries ask for nothing of another."""
+    for each in of_kind(objects, "ScaledObject"):
+        namespace = each["metadata"].get("namespace")
+        for trigger in each["spec"]["triggers"] if namespace else []:
+            matches = trigger["metadata"]["query"].count(f'namespace=~"{namespace}"')
+            asked = trigger["metadata"]["query"].count("{")
+            if matches != asked:
+                yield f"{name_of(each)} asks for series of every namespace in {asked - matches} of {asked} places of {trigger['name']}"
+
+
+def kserve_is_given_whole_numbers(objects):
+    """KServe cuts a target off to a whole number, and no replica is enough for nothing."""
+    for each in of_kind(objects, "InferenceService"):
+        for metric in each["spec"]["predictor"].get("autoScaling", {}).get("metrics", []):
+            value = metric["external"]["target"]["value"]
+            if not value.isdigit() or int(value) < 1:
+                yield f"{name_of(each)} scales at {value}, want a whole number of 1 or more"
+
+
+def kserve_is_scraped(objects):
+    """The series that an InferenceService is scaled by are read from its pods."""
+    for each in of_kind(objects, "InferenceService"):
+        if each["spec"]["predictor"].get("autoScaling") and not of_kind(objects, "PodMonitor"):
+            yield f"{name_of(each)} is scaled by series that no PodMonitor reads"
+
+
 def kserve_finds_the_runtime(objects):
     """An InferenceService's runtime is there, supports its format and protocol, and names its port so that KServe sees gRPC."""
     runtimes = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "ServingRuntime")}
@@ -174,4 +203,5 @@ def kserve_finds_the_runtime(objects):
 
 
 POLICIES = (selectors_find_pods, ports_exist, service_is_headless, survives_disruptions, network_is_closed,
-            autoscaler_has_target, queries_ask_for_what_there_is, kserve_finds_the_runtime)
+            autoscaler_has_target, queries_ask_for_what_there_is, queries_keep_to_a_namespace,
+            kserve_is_given_whole_numbers, kserve_is_scraped, kserve_finds_the_runtime)
