@@ -90,5 +90,7 @@ apt() {
 started=$SECONDS
 echo "setup: installing ${#missing[@]} packages and what they depend on: ${missing[*]}"
 apt update
+# It succeeds without a mirror, too; what apt-get install then says does not tell why.
+grep '^W: Failed' "$log" >&2 || true
 apt install --no-install-recommends "${missing[@]}"
 echo "setup: installed in $((SECONDS - started)) s"

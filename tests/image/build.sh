@@ -3,7 +3,8 @@
 #
 # Builds the Dockerfile on a Debian base of its own, then compiles and gathers once more with one compiler at a time, and
 # expects the same digest: build.sh ENGINE_FOLDER SOURCE [cold]. Takes compiled objects from where deploy/build.sh ci
-# has put them; "cold" compiles everything the second time. Exit code 77, with the reason, where no engine runs.
+# has put them; "cold" compiles everything the second time. Exit code 77, with the reason, where no engine runs or what the
+# build fetches cannot be had.
 set -euo pipefail
 folder=$1 source=$2 second=${3:-}
 objects=${CCACHE_DIR:-$source/build/ccache}
@@ -25,6 +26,7 @@ build() {
   "$here/engine.sh" build "$folder" buildah bud --pull-never --layers --format docker --timestamp 1700000000 \
     "${mounts[@]}" "$@" "$source" >"$folder/build.log" 2>&1 && return
   tail -n 60 "$folder/build.log"
+  "$here/fetch_failure.sh" "$folder/build.log" && exit 77
   exit 1
 }
 inspect() { "$here/engine.sh" build "$folder" podman image inspect --format "$2" "$1"; }
