@@ -36,6 +36,15 @@ METRICS_THAT_NEED_A_GPU = "swiglu_gpu_"
 # Those of kube-state-metrics, which there are in a cluster alone.
 METRICS_OF_KUBERNETES = "kube_pod_container_status_"
 
+# The queries, by panel and legend, that may answer with zero throughout: of what does not happen to this server, or is over
+# between two scrapes.
+MAY_BE_ZERO = {
+    "Alerts firing: firing", "Queue used: {{instance}}", "Requests queued and in flight: queued", "Requests queued and in flight: in flight",
+    "Registered regions: regions", "Device errors: {{device}} {{kind}}",
+    "Poisoned devices: {{instance}} {{device}}", "Health: {{instance}} draining",
+    "GPU power: {{instance}} {{device}} mean", "GPU memory errors: {{instance}} {{device}} {{kind}}",
+}
+
 PROMETHEUS = ""
 GPU_PAGE = ""
 PICTURES = pathlib.Path()
@@ -93,8 +102,12 @@ class LiveTest(unittest.TestCase):
         """How many series the expression has shown since the start."""
         return self.prometheus.count_series(expression, self.start, self.end)
 
+    def count_above_zero(self, expression):
+        """How many of them were above zero at some time. Every series is there from the first scrape, whatever its labels."""
+        return self.count(f"({expression}) > 0")
+
     def test_every_panel_shows_something(self):
-        empty = []
+        empty, zero = [], []
         for panel in dashboard_file.panels(dashboard_file.read()):
             needs_gpu = panel.row == ROW_THAT_NEEDS_A_GPU
             instance = self.gpu_instance if needs_gpu else self.instance
@@ -104,7 +117,10 @@ class LiveTest(unittest.TestCase):
                   f"{' of the example page' if needs_gpu else ''}", flush=True)
             if not counts or 0 in counts:
                 empty.append(panel.title)
+            zero += [f"{panel.title}: {target['legendFormat']}" for target in panel.definition["targets"]
+                     if not self.count_above_zero(dashboard_file.filled(target["expr"], "swiglu", instance, "3s"))]
         self.assertEqual(empty, [])
+        self.assertEqual([query for query in zero if query not in MAY_BE_ZERO], [])
 
     def test_panels_of_the_gpu_row_show_nothing_without_one(self):
         for panel in dashboard_file.panels(dashboard_file.read()):
