@@ -32,7 +32,8 @@ int IoThreads::NumQueues(int num_threads) {
   return std::clamp(num_threads * 3 / 4, 1, kMostQueues);
 }
 
-IoThreads::IoThreads(Queues queues, int num_threads) : looked_at_(Clock::now()) {
+IoThreads::IoThreads(Queues queues, int num_threads, Policy policy)
+    : policy_(std::move(policy)), looked_at_(Clock::now()) {
   CHECK(!queues.empty());
   for (auto& queue : queues) {
     queues_.push_back(std::make_unique<IoQueue>(this, queues_.size(), std::move(queue)));
@@ -152,7 +153,7 @@ void IoThreads::Adjust() {
                         (totals.busy_threads - totals_.busy_threads) / passed.count(),
                         (totals.long_threads - totals_.long_threads) / passed.count()};
   totals_ = totals;
-  const int target = ChoosePollerCount(load, static_cast<int>(queues_.size()));
+  const int target = policy_(load, static_cast<int>(queues_.size()));
   num_taking_.store(static_cast<size_t>(target));
   if (target > load.num_pollers) turn_free_.Signal();
   mutex_.Unlock();

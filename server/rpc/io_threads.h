@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -29,12 +30,15 @@ class IoThreads final : public IoQueue::Owner {
  public:
   using Queues = std::vector<std::unique_ptr<grpc::ServerCompletionQueue>>;
 
+  // How many queues take calls from here on, 1 to `max_pollers`.
+  using Policy = std::function<int(const PollerLoad& load, int max_pollers)>;
+
   // How many queues are worth having for `num_threads` (>= 1) threads.
   static int NumQueues(int num_threads);
 
   // `num_threads` (>= 1) threads over `queues`, of which there is at least one, running from here
   // on.
-  IoThreads(Queues queues, int num_threads);
+  IoThreads(Queues queues, int num_threads, Policy policy = ChoosePollerCount);
   // REQUIRES: `Shutdown` was called.
   ~IoThreads() override;
 
@@ -72,6 +76,7 @@ class IoThreads final : public IoQueue::Owner {
   // What all threads together have done until now, and how many queues take calls.
   PollerLoad Totals() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  const Policy policy_;
   std::vector<std::unique_ptr<IoQueue>> queues_;
   // So many of them, from the first on, take calls.
   std::atomic<size_t> num_taking_{1};

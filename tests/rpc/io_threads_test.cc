@@ -4,14 +4,14 @@
 #include "server/rpc/io_threads.h"
 
 #include <atomic>
-#include <chrono>
 #include <cstddef>
-#include <functional>
+#include <cstdint>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "gmock/gmock.h"
 #include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
@@ -21,6 +21,9 @@
 namespace swiglu::server {
 namespace {
 
+using testing::Each;
+using testing::UnorderedElementsAre;
+
 class IoThreadsTest : public testing::Test {
  protected:
   void Start(int num_queues, int num_threads) {
@@ -29,45 +32,45 @@ class IoThreadsTest : public testing::Test {
     IoThreads::Queues queues;
     for (int i = 0; i < num_queues; ++i) queues.push_back(builder.AddCompletionQueue());
     server_ = builder.BuildAndStart();
-    threads_ = std::make_unique<IoThreads>(std::move(queues), num_threads);
+    threads_ =
+        std::make_unique<IoThreads>(std::move(queues), num_threads, [this](const PollerLoad&, int) {
+          ++num_looks_;
+          return num_taking_.load();
+        });
   }
   ~IoThreadsTest() override {
     server_->Shutdown();
     threads_->Shutdown();
   }
 
-  // Whether a call could now be bound to a queue of that index.
-  bool Takes(size_t index) {
-    for (int i = 0; i < 8; ++i) {
-      IoQueue& queue = threads_->Bind();
-      queue.Unbind();
-      if (queue.index() == index) return true;
-    }
-    return false;
-  }
   // Runs something short on `queue` and waits for it.
   static void Touch(IoQueue& queue) {
     absl::Notification done;
     queue.Post(WorkLength::kShort, [&] { done.Notify(); });
     EXPECT_TRUE(done.WaitForNotificationWithTimeout(kPatience));
   }
-  // Keeps the thread of `queue` busy until a call would be bound to queue 1.
-  void BusyUntilQueueOneTakesCalls(IoQueue& queue) {
-    std::atomic<bool> enough{false};
-    absl::Notification ended;
-    std::function<void()> spin = [&] {
-      const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(200);
-      while (std::chrono::steady_clock::now() < until) {
-      }
-      if (enough) return ended.Notify();
-      queue.Post(WorkLength::kShort, spin);
-    };
-    queue.Post(WorkLength::kShort, spin);
-    EXPECT_TRUE(Eventually([&] { return Takes(1); }));
-    enough = true;
-    EXPECT_TRUE(ended.WaitForNotificationWithTimeout(kPatience));
+  // Lets `number` queues take calls, and waits until the threads have looked.
+  void LetTakeCalls(int number, IoQueue& queue) {
+    num_taking_ = number;
+    const int64_t looks = num_looks_;
+    EXPECT_TRUE(Eventually([&] {
+      Touch(queue);
+      return num_looks_ > looks + 1;
+    }));
+  }
+  // Which queues the next calls are bound to, in their order.
+  std::vector<size_t> NextQueues(int num_calls) {
+    std::vector<size_t> indices;
+    for (int i = 0; i < num_calls; ++i) {
+      IoQueue& queue = threads_->Bind();
+      indices.push_back(queue.index());
+      queue.Unbind();
+    }
+    return indices;
   }
 
+  std::atomic<int> num_taking_{1};
+  std::atomic<int64_t> num_looks_{0};
   grpc::AsyncGenericService service_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<IoThreads> threads_;
@@ -108,34 +111,30 @@ TEST_F(IoThreadsTest, PollsOnWhileOneOfItsThreadsDoesLongWork) {
   queue.Unbind();
 }
 
-TEST_F(IoThreadsTest, GivesCallsToOneQueueUntilItsThreadIsBusy) {
-  Start(2, 3);
-  EXPECT_TRUE(Takes(0));
-  EXPECT_FALSE(Takes(1));
+TEST_F(IoThreadsTest, BindsCallsInTurnToTheQueuesThatTakeThem) {
+  Start(3, 4);
   IoQueue& first = threads_->Bind();
-  BusyUntilQueueOneTakesCalls(first);
+  EXPECT_THAT(NextQueues(6), Each(0));
+  LetTakeCalls(2, first);
+  EXPECT_THAT(NextQueues(6), UnorderedElementsAre(0, 1, 0, 1, 0, 1));
+  LetTakeCalls(1, first);
+  EXPECT_THAT(NextQueues(6), Each(0));
   first.Unbind();
 }
 
 TEST_F(IoThreadsTest, ServesAQueueThatTakesNoCallsAnyMore) {
   Start(2, 3);
   IoQueue& first = threads_->Bind();
-  BusyUntilQueueOneTakesCalls(first);
-  IoQueue* second = nullptr;
-  ASSERT_TRUE(Eventually([&] {
-    IoQueue& queue = threads_->Bind();
-    if (queue.index() == 1) second = &queue;
-    if (second == nullptr) queue.Unbind();
-    return second != nullptr;
-  }));
-  // Hardly any load, but looks at it.
-  ASSERT_TRUE(Eventually([&] {
-    Touch(first);
-    return !Takes(1);
-  }));
+  LetTakeCalls(2, first);
+  IoQueue* second = &threads_->Bind();
+  if (second->index() == 0) std::exchange(second, &threads_->Bind())->Unbind();
+  ASSERT_EQ(second->index(), 1u);
+  LetTakeCalls(1, first);
   Touch(*second);
+  // Its thread leaves it with its last call, and comes back when it takes calls again.
   second->Unbind();
-  Touch(first);
+  LetTakeCalls(2, first);
+  Touch(*second);
   first.Unbind();
 }
 
