@@ -9,7 +9,7 @@ find_package(spdlog CONFIG REQUIRED)
 find_package(nlohmann_json CONFIG REQUIRED)
 
 # What the server and the benchmark allocate with: messages come from one thread and go on another, which glibc pays for with
-# locks or with memory (ADR 5). Sanitizers bring an allocator of their own.
+# locks or with memory (ADR 5). Off is for sanitizers, which bring an allocator of their own.
 option(SWIGLU_TCMALLOC "Allocate with tcmalloc" ON)
 add_library(swiglu_allocator INTERFACE)
 if(SWIGLU_TCMALLOC)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Launch on the caller's thread, completion on the lane's.
+// Launch and completion, on the lane's thread unless the plan says otherwise.
 #include "server/device/cuda_lane.h"
 
 #include <utility>

@@ -30,7 +30,6 @@ struct LongTask final : Event {
 
 void IoQueue::Unbind() {
   if (num_calls_.fetch_sub(1) > 1) return;
-  if (owner_->TakesCalls(*this) || owner_->IsPolling(*this)) return;
   // Its thread waits for events that do not come any more.
   PostShort([] {});
 }

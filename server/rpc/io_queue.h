@@ -33,11 +33,8 @@ class IoQueue final : public TaskQueue, private Event {
   class Owner {
    public:
     virtual ~Owner() = default;
-    // Of the calling thread: whether it is one of the owner's, and whether it polls `queue`.
+    // Whether the calling thread is one of the owner's.
     virtual bool IsOwnThread() const = 0;
-    virtual bool IsPolling(const IoQueue& queue) const = 0;
-    // Whether calls are still bound to `queue`.
-    virtual bool TakesCalls(const IoQueue& queue) const = 0;
     // As TaskQueue's.
     virtual void BeginLongWork() = 0;
     virtual void EndLongWork() = 0;
@@ -50,8 +47,9 @@ class IoQueue final : public TaskQueue, private Event {
   grpc::ServerCompletionQueue* queue() { return queue_.get(); }
   size_t index() const { return index_; }
 
-  // A call begins to wait for its headers here, and later nothing uses it any more.
-  void Bind() { num_calls_.fetch_add(1); }
+  // A call begins to wait for its headers here: whether it is the only one.
+  bool Bind() { return num_calls_.fetch_add(1) == 0; }
+  // Nothing uses a call any more.
   void Unbind();
   int64_t num_calls() const { return num_calls_.load(); }
 
@@ -77,7 +75,7 @@ class IoQueue final : public TaskQueue, private Event {
   std::vector<Task> short_tasks_ ABSL_GUARDED_BY(mutex_);  // none, or `alarm_` is set
   grpc::Alarm alarm_;
 
-  // The owner's. Threads that have its turn: more than one only until they see it.
+  // The owner's: threads that poll it.
   std::atomic<int> num_pollers_{0};
   bool is_ended_ = false;  // nothing more comes; guarded by the owner's lock
 };

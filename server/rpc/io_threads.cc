@@ -50,14 +50,13 @@ IoThreads::IoThreads(Queues queues, int num_threads, Policy policy)
 IoThreads::~IoThreads() { CHECK(threads_.empty()); }
 
 IoQueue& IoThreads::Bind() {
-  while (true) {
-    const size_t turn = num_bound_.fetch_add(1, std::memory_order_relaxed);
-    IoQueue& queue = *queues_[turn % num_taking_.load()];
-    queue.Bind();
-    // Asked after it was counted: whoever polls the queue looks in the other order before leaving.
-    if (TakesCalls(queue)) return queue;
-    queue.Unbind();
+  const size_t turn = num_bound_.fetch_add(1, std::memory_order_relaxed);
+  IoQueue& queue = *queues_[turn % target_pollers_.load(std::memory_order_relaxed)];
+  if (queue.Bind()) {
+    absl::MutexLock lock(&mutex_);
+    turn_free_.Signal();
   }
+  return queue;
 }
 
 void IoThreads::Shutdown() {
@@ -72,12 +71,6 @@ void IoThreads::Shutdown() {
 }
 
 bool IoThreads::IsOwnThread() const { return t_owner == this; }
-
-bool IoThreads::IsPolling(const IoQueue& queue) const { return t_queue == &queue; }
-
-bool IoThreads::TakesCalls(const IoQueue& queue) const {
-  return queue.index() < num_taking_.load();
-}
 
 void IoThreads::Run() {
   t_owner = this;
@@ -98,14 +91,21 @@ void IoThreads::Poll(IoQueue& queue) {
     }
     static_cast<Event*>(tag)->Happen(ok);
     Adjust();
-  } while (queue.num_pollers_.load(std::memory_order_relaxed) == 1 && IsInUse(queue));
+  } while (KeepsTurn(queue));
+}
+
+bool IoThreads::KeepsTurn(const IoQueue& queue) const {
+  if (queue.num_calls() == 0) return false;
+  return queue.num_pollers_.load(std::memory_order_relaxed) == 1 ||
+         num_pollers_.load(std::memory_order_relaxed) <=
+             target_pollers_.load(std::memory_order_relaxed);
 }
 
 IoQueue* IoThreads::AwaitTurn() {
   absl::MutexLock lock(&mutex_);
   while (true) {
     if (IoQueue* const queue = FindTurn()) {
-      queue->num_pollers_.fetch_add(1, std::memory_order_relaxed);
+      num_pollers_.fetch_add(1, std::memory_order_relaxed);
       return queue;
     }
     // Those that still poll see to what is left.
@@ -115,9 +115,25 @@ IoQueue* IoThreads::AwaitTurn() {
 }
 
 IoQueue* IoThreads::FindTurn() {
+  if (IoQueue* const queue = ClaimLonelyQueue()) return queue;
+  if (stopping_ || num_pollers_.load(std::memory_order_relaxed) >=
+                       target_pollers_.load(std::memory_order_relaxed)) {
+    return nullptr;
+  }
+  const auto busiest = std::max_element(
+      queues_.begin(), queues_.end(),
+      [](const auto& a, const auto& b) { return a->num_calls() < b->num_calls(); });
+  if ((*busiest)->num_calls() == 0) return nullptr;
+  (*busiest)->num_pollers_.fetch_add(1, std::memory_order_relaxed);
+  return busiest->get();
+}
+
+IoQueue* IoThreads::ClaimLonelyQueue() {
   for (const auto& queue : queues_) {
-    if (queue->num_pollers_.load(std::memory_order_relaxed) > 0) continue;
-    if (stopping_ ? !queue->is_ended_ : IsInUse(*queue)) return queue.get();
+    const bool needs_thread = stopping_ ? !queue->is_ended_ : queue->num_calls() > 0;
+    // A thread that comes back from long work may take it, too.
+    int none = 0;
+    if (needs_thread && queue->num_pollers_.compare_exchange_strong(none, 1)) return queue.get();
   }
   return nullptr;
 }
@@ -125,6 +141,7 @@ IoQueue* IoThreads::FindTurn() {
 void IoThreads::YieldTurn(IoQueue& queue) {
   absl::MutexLock lock(&mutex_);
   queue.num_pollers_.fetch_sub(1, std::memory_order_relaxed);
+  num_pollers_.fetch_sub(1, std::memory_order_relaxed);
   turn_free_.Signal();
 }
 
@@ -138,6 +155,7 @@ void IoThreads::EndLongWork() {
   long_work_ns_.fetch_add(took.count(), std::memory_order_relaxed);
   // Whether it polls on is decided when it is about to.
   t_queue->num_pollers_.fetch_add(1, std::memory_order_relaxed);
+  num_pollers_.fetch_add(1, std::memory_order_relaxed);
 }
 
 void IoThreads::Adjust() {
@@ -154,13 +172,13 @@ void IoThreads::Adjust() {
                         (totals.long_threads - totals_.long_threads) / passed.count()};
   totals_ = totals;
   const int target = policy_(load, static_cast<int>(queues_.size()));
-  num_taking_.store(static_cast<size_t>(target));
+  target_pollers_.store(target, std::memory_order_relaxed);
   if (target > load.num_pollers) turn_free_.Signal();
   mutex_.Unlock();
 }
 
 PollerLoad IoThreads::Totals() {
-  PollerLoad totals{static_cast<int>(num_taking_.load())};
+  PollerLoad totals{target_pollers_.load(std::memory_order_relaxed)};
   for (const clockid_t clock : cpu_clocks_) {
     timespec time{};
     clock_gettime(clock, &time);

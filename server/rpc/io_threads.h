@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The threads that poll the completion queues and pass each event to its tag; nothing else. A call
-// stays on one queue. Only as many queues take calls as the work keeps busy (poller_count.h). A
-// queue has one thread that polls it; the other threads sleep until one of those takes up long
-// work.
+// stays on one queue. As many threads poll as the work keeps busy (poller_count.h), and as many
+// queues are given calls: each queue with calls has a thread, and threads beyond that help with the
+// queue that has most. The others sleep until one of those takes up long work.
 #pragma once
 
 #include <sys/types.h>
@@ -30,7 +30,7 @@ class IoThreads final : public IoQueue::Owner {
  public:
   using Queues = std::vector<std::unique_ptr<grpc::ServerCompletionQueue>>;
 
-  // How many queues take calls from here on, 1 to `max_pollers`.
+  // How many threads poll from here on, 1 to `max_pollers`.
   using Policy = std::function<int(const PollerLoad& load, int max_pollers)>;
 
   // How many queues are worth having for `num_threads` (>= 1) threads.
@@ -42,14 +42,12 @@ class IoThreads final : public IoQueue::Owner {
   // REQUIRES: `Shutdown` was called.
   ~IoThreads() override;
 
-  // The queue for one more call, which ends with `IoQueue::Unbind`. The queues that take calls have
-  // them in turn.
+  // The queue for one more call, which ends with `IoQueue::Unbind`. As many queues as threads poll
+  // have them in turn.
   IoQueue& Bind();
 
   // IoQueue::Owner.
   bool IsOwnThread() const override;
-  bool IsPolling(const IoQueue& queue) const override;
-  bool TakesCalls(const IoQueue& queue) const override;
   void BeginLongWork() override;
   void EndLongWork() override;
 
@@ -67,19 +65,22 @@ class IoThreads final : public IoQueue::Owner {
   // Waits for a queue that needs a thread. nullptr when all is over.
   IoQueue* AwaitTurn();
   IoQueue* FindTurn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A queue that needs a thread and has none.
+  IoQueue* ClaimLonelyQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Leaves `queue` to another thread.
   void YieldTurn(IoQueue& queue);
-  // Whether it has calls, or may be given some.
-  bool IsInUse(const IoQueue& queue) const { return TakesCalls(queue) || queue.num_calls() > 0; }
+  // Whether the calling thread, which polls `queue`, is to go on.
+  bool KeepsTurn(const IoQueue& queue) const;
   // Looks at the load every now and then, on whichever thread comes by first.
   void Adjust();
-  // What all threads together have done until now, and how many queues take calls.
+  // What all threads together have done until now, and how many are to poll.
   PollerLoad Totals() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Policy policy_;
   std::vector<std::unique_ptr<IoQueue>> queues_;
-  // So many of them, from the first on, take calls.
-  std::atomic<size_t> num_taking_{1};
+  // So many threads are to poll, and so many queues, from the first on, are given calls.
+  std::atomic<int> target_pollers_{1};
+  std::atomic<int> num_pollers_{0};   // threads that have a turn
   std::atomic<size_t> num_bound_{0};  // calls until now
   std::atomic<int64_t> long_work_ns_{0};
   std::atomic<Clock::rep> next_look_{0};  // since the clock's epoch

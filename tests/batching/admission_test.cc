@@ -54,6 +54,22 @@ TEST(AdmissionTest, TellsWhatCanNeverFitFromWhatDoesNotFitNow) {
   EXPECT_TRUE(Reserved(admission.Reserve(100)));
 }
 
+TEST(AdmissionTest, TellsWhetherAnyRequestIsThereBesideOne) {
+  Admission admission({.max_queued_requests = 4, .memory_budget_bytes = 1000});
+  Charge message = absl::get<Charge>(admission.Reserve(10));
+  Ticket ticket = absl::get<Ticket>(admission.Admit(20));
+  EXPECT_TRUE(admission.HoldsOnly(message, ticket));
+  {
+    const Charge other_message = absl::get<Charge>(admission.Reserve(1));
+    EXPECT_FALSE(admission.HoldsOnly(message, ticket));
+  }
+  {
+    const Ticket other_ticket = absl::get<Ticket>(admission.Admit(1));
+    EXPECT_FALSE(admission.HoldsOnly(message, ticket));
+  }
+  EXPECT_TRUE(admission.HoldsOnly(message, ticket));
+}
+
 TEST(AdmissionTest, RefusesEverythingWhileDraining) {
   Admission admission({.max_queued_requests = 2, .memory_budget_bytes = 200});
   admission.StartDrain();

@@ -73,6 +73,23 @@ TEST(BatcherTest, WhatArrivesWhileTheLaneIsBusyFormsTheNextBatch) {
   EXPECT_EQ(observer.batches[1].num_elements, 2 + 3 + 4 + 5);
 }
 
+TEST(BatcherTest, ABatchIsAloneIfItsOnlyRequestIs) {
+  FakeExecutor executor(1, 256);
+  RecordingObserver observer;
+  Tally tally;
+  Batcher batcher({}, &executor, &observer);
+  for (int i = 0; i < 3; ++i) {
+    auto request = MakeRequest(kForward, 1, tally.Count());
+    request->is_alone = i != 1;
+    batcher.Submit(std::move(request));
+  }
+  executor.Complete(absl::OkStatus());  // the other two are the next batch
+  executor.Complete(absl::OkStatus());
+  batcher.Submit(MakeRequest(kForward, 1, tally.Count()));
+  executor.Complete(absl::OkStatus());
+  EXPECT_EQ(executor.alone(), (std::vector<bool>{true, false, false}));
+}
+
 TEST(BatcherTest, RespectsTheExecutorsSegmentLimit) {
   FakeExecutor executor(1, 2);
   RecordingObserver observer;

@@ -33,6 +33,7 @@ class FakeExecutor final : public Executor {
       absl::MutexLock lock(&mutex_);
       sizes_.push_back(batch.segments.size());
       ops_.push_back(batch.op);
+      alone_.push_back(batch.is_alone);
     }
     if (complete_inline) return done(Execution());
     absl::MutexLock lock(&mutex_);
@@ -68,6 +69,11 @@ class FakeExecutor final : public Executor {
     absl::MutexLock lock(&mutex_);
     return ops_;
   }
+  // Likewise whether their requests were said to be alone.
+  std::vector<bool> alone() const {
+    absl::MutexLock lock(&mutex_);
+    return alone_;
+  }
 
  private:
   const int num_lanes_;
@@ -76,6 +82,7 @@ class FakeExecutor final : public Executor {
   std::vector<Done> held_;
   std::vector<size_t> sizes_;
   std::vector<Op> ops_;
+  std::vector<bool> alone_;
 };
 
 class RecordingObserver final : public Observer {

@@ -35,7 +35,7 @@ class IoThreadsTest : public testing::Test {
     threads_ =
         std::make_unique<IoThreads>(std::move(queues), num_threads, [this](const PollerLoad&, int) {
           ++num_looks_;
-          return num_taking_.load();
+          return num_pollers_.load();
         });
   }
   ~IoThreadsTest() override {
@@ -49,9 +49,9 @@ class IoThreadsTest : public testing::Test {
     queue.Post(WorkLength::kShort, [&] { done.Notify(); });
     EXPECT_TRUE(done.WaitForNotificationWithTimeout(kPatience));
   }
-  // Lets `number` queues take calls, and waits until the threads have looked.
-  void LetTakeCalls(int number, IoQueue& queue) {
-    num_taking_ = number;
+  // Lets `number` threads poll, and waits until the threads have looked.
+  void LetPoll(int number, IoQueue& queue) {
+    num_pollers_ = number;
     const int64_t looks = num_looks_;
     EXPECT_TRUE(Eventually([&] {
       Touch(queue);
@@ -69,7 +69,7 @@ class IoThreadsTest : public testing::Test {
     return indices;
   }
 
-  std::atomic<int> num_taking_{1};
+  std::atomic<int> num_pollers_{1};
   std::atomic<int64_t> num_looks_{0};
   grpc::AsyncGenericService service_;
   std::unique_ptr<grpc::Server> server_;
@@ -111,30 +111,49 @@ TEST_F(IoThreadsTest, PollsOnWhileOneOfItsThreadsDoesLongWork) {
   queue.Unbind();
 }
 
-TEST_F(IoThreadsTest, BindsCallsInTurnToTheQueuesThatTakeThem) {
+TEST_F(IoThreadsTest, BindsCallsInTurnToAsManyQueuesAsThreadsPoll) {
   Start(3, 4);
   IoQueue& first = threads_->Bind();
   EXPECT_THAT(NextQueues(6), Each(0));
-  LetTakeCalls(2, first);
+  LetPoll(2, first);
   EXPECT_THAT(NextQueues(6), UnorderedElementsAre(0, 1, 0, 1, 0, 1));
-  LetTakeCalls(1, first);
+  LetPoll(1, first);
   EXPECT_THAT(NextQueues(6), Each(0));
   first.Unbind();
 }
 
-TEST_F(IoThreadsTest, ServesAQueueThatTakesNoCallsAnyMore) {
+TEST_F(IoThreadsTest, ServesAQueueThatIsGivenNoCallsAnyMore) {
   Start(2, 3);
   IoQueue& first = threads_->Bind();
-  LetTakeCalls(2, first);
+  LetPoll(2, first);
   IoQueue* second = &threads_->Bind();
   if (second->index() == 0) std::exchange(second, &threads_->Bind())->Unbind();
   ASSERT_EQ(second->index(), 1u);
-  LetTakeCalls(1, first);
+  LetPoll(1, first);
   Touch(*second);
-  // Its thread leaves it with its last call, and comes back when it takes calls again.
+  // Its thread leaves it with its last call, and one comes back with the next.
   second->Unbind();
-  LetTakeCalls(2, first);
-  Touch(*second);
+  LetPoll(2, first);
+  IoQueue* again = &threads_->Bind();
+  if (again != second) std::exchange(again, &threads_->Bind())->Unbind();
+  ASSERT_EQ(again, second);
+  Touch(*again);
+  again->Unbind();
+  first.Unbind();
+}
+
+TEST_F(IoThreadsTest, ThreadsBeyondTheQueuesWithCallsHelpWithTheBusiest) {
+  Start(2, 3);
+  IoQueue& first = threads_->Bind();
+  LetPoll(2, first);
+  // Short work, during which its thread polls nothing: only another one can run what comes next.
+  absl::Notification helped, done;
+  first.Post(WorkLength::kShort, [&] {
+    EXPECT_TRUE(helped.WaitForNotificationWithTimeout(kPatience));
+    done.Notify();
+  });
+  first.Post(WorkLength::kLong, [&] { helped.Notify(); });
+  EXPECT_TRUE(done.WaitForNotificationWithTimeout(kPatience));
   first.Unbind();
 }
 

@@ -50,7 +50,7 @@ class RacingExecutor final : public Executor {
   RacingSlabPool slab_pool_;
 };
 
-// The connections are so many that both I/O threads have some.
+// Requests of 1 MiB are long work: while one thread has one, another has the next.
 TEST(SeededRaceTest, IsMadeInAHandler) {
   RacingExecutor executor;
   TestServer server(&executor);
@@ -60,7 +60,7 @@ TEST(SeededRaceTest, IsMadeInAHandler) {
       auto stub = inference::GRPCInferenceService::NewStub(server.NewChannel());
       inference::ModelInferResponse response;
       PatientContext context;
-      EXPECT_TRUE(stub->ModelInfer(&context, GoodRequest(kForwardFp16, {4}), &response).ok());
+      EXPECT_TRUE(stub->ModelInfer(&context, GoodRequest(kForwardFp16, {256 << 10}), &response).ok());
     });
   }
   for (std::thread& caller : callers) caller.join();
