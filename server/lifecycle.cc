@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Signals by signalfd, faults by eventfd, one thread that polls both.
+// Signals by signalfd, faults by eventfd, a thread that polls both and logs only when it ends the
+// process; another for SIGHUP, which logs.
 #include "server/lifecycle.h"
 
 #include <poll.h>
@@ -12,7 +13,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <initializer_list>
 #include <limits>
+#include <system_error>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -39,47 +42,73 @@ bool IsIgnored(int signal_number) {
   return action.sa_handler == SIG_IGN;
 }
 
-// What the process takes through a signalfd.
-sigset_t TakenSignals() {
+sigset_t SetOf(std::initializer_list<int> signals) {
   sigset_t set;
   ::sigemptyset(&set);
-  ::sigaddset(&set, SIGTERM);
-  ::sigaddset(&set, SIGINT);
-  // A blocked signal is taken even where it is ignored.
-  if (!IsIgnored(SIGHUP)) ::sigaddset(&set, SIGHUP);
+  for (const int signal_number : signals) ::sigaddset(&set, signal_number);
   return set;
+}
+
+// A signalfd that takes these from every thread that is made from here on.
+int Take(const sigset_t& signals) {
+  CHECK(::pthread_sigmask(SIG_BLOCK, &signals, nullptr) == 0);
+  const int taken = ::signalfd(-1, &signals, SFD_CLOEXEC);
+  CHECK(taken >= 0);
+  return taken;
 }
 
 }  // namespace
 
+void ExitAfter(absl::FunctionRef<void()> last_words, int code) {
+  try {
+    std::thread([code] {
+      absl::SleepFor(kLastWordsLimit);
+      std::_Exit(code);
+    }).detach();
+  } catch (const std::system_error&) {
+    std::_Exit(code);  // no thread to be had: better without a word than never
+  }
+  last_words();
+  std::_Exit(code);
+}
+
 StopSource::StopSource(std::function<void()> on_hangup) : on_hangup_(std::move(on_hangup)) {
-  const sigset_t set = TakenSignals();
-  CHECK(::pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0);
   // A peer that goes away in the middle of a write is an error of that write, not of the process.
   ::signal(SIGPIPE, SIG_IGN);
-  signals_ = ::signalfd(-1, &set, SFD_CLOEXEC);
+  stop_signals_ = Take(SetOf({SIGTERM, SIGINT}));
+  // A blocked signal is taken even where it is ignored.
+  hangups_ = Take(IsIgnored(SIGHUP) ? SetOf({}) : SetOf({SIGHUP}));
   faults_ = ::eventfd(0, EFD_CLOEXEC);
   closing_ = ::eventfd(0, EFD_CLOEXEC);
-  CHECK(signals_ >= 0 && faults_ >= 0 && closing_ >= 0);
+  CHECK(faults_ >= 0 && closing_ >= 0);
   watcher_ = std::thread([this] { Watch(); });
+  hangup_watcher_ = std::thread([this] { WatchHangups(); });
 }
 
 StopSource::~StopSource() {
   Raise(closing_);
   watcher_.join();
-  ::close(signals_);
+  hangup_watcher_.join();
+  ::close(stop_signals_);
+  ::close(hangups_);
   ::close(faults_);
   ::close(closing_);
 }
 
 StopReason StopSource::Wait(absl::Duration timeout) {
   const auto has_reason = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return stop_asked_ || device_failed_;
+    return stop_signal_ != 0 || device_failed_;
   };
-  absl::MutexLock lock(&mutex_);
-  mutex_.AwaitWithTimeout(absl::Condition(&has_reason), timeout);
-  if (device_failed_) return StopReason::kDeviceFault;
-  return std::exchange(stop_asked_, false) ? StopReason::kSignal : StopReason::kTimeout;
+  int stop_signal = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    mutex_.AwaitWithTimeout(absl::Condition(&has_reason), timeout);
+    if (device_failed_) return StopReason::kDeviceFault;
+    stop_signal = std::exchange(stop_signal_, 0);
+  }
+  if (stop_signal == 0) return StopReason::kTimeout;
+  LOG(INFO, "received {}", stop_signal == SIGTERM ? "SIGTERM" : "SIGINT");
+  return StopReason::kSignal;
 }
 
 bool StopSource::device_failed() const {
@@ -98,34 +127,44 @@ void StopSource::DeviceFailed(int, DeviceError kind) {
 
 void StopSource::Watch() {
   absl::Time end = absl::InfiniteFuture();
-  pollfd fds[] = {{closing_, POLLIN, 0}, {signals_, POLLIN, 0}, {faults_, POLLIN, 0}};
+  pollfd fds[] = {{closing_, POLLIN, 0}, {stop_signals_, POLLIN, 0}, {faults_, POLLIN, 0}};
   while (true) {
     if (::poll(fds, 3, ToMilliseconds(end - absl::Now())) < 0) continue;  // EINTR
     if ((fds[0].revents & POLLIN) != 0) return;
-    if ((fds[1].revents & POLLIN) != 0) TakeSignal();
+    if ((fds[1].revents & POLLIN) != 0) TakeStopSignal();
     if ((fds[2].revents & POLLIN) != 0) {
       end = absl::Now() + kFaultGrace;
       fds[2].fd = -1;  // heard
     }
     if (absl::Now() >= end) {
-      LOG(ERROR, "exiting with code {}: {} after a device fault", kExitDeviceFault,
-          absl::FormatDuration(kFaultGrace));
-      std::_Exit(kExitDeviceFault);
+      ExitAfter(
+          [] {
+            LOG(ERROR, "exiting with code {}: {} after a device fault", kExitDeviceFault,
+                absl::FormatDuration(kFaultGrace));
+          },
+          kExitDeviceFault);
     }
   }
 }
 
-void StopSource::TakeSignal() {
+void StopSource::TakeStopSignal() {
   signalfd_siginfo info;
-  if (::read(signals_, &info, sizeof(info)) != sizeof(info)) return;
-  if (info.ssi_signo == SIGHUP) return on_hangup_();
+  if (::read(stop_signals_, &info, sizeof(info)) != sizeof(info)) return;
   if (++num_stop_signals_ > 1) {
-    LOG(WARNING, "second signal: exiting at once");
-    std::_Exit(kExitFailure);
+    ExitAfter([] { LOG(WARNING, "second signal: exiting at once"); }, kExitFailure);
   }
-  LOG(INFO, "received {}", info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
   absl::MutexLock lock(&mutex_);
-  stop_asked_ = true;
+  stop_signal_ = static_cast<int>(info.ssi_signo);
+}
+
+void StopSource::WatchHangups() {
+  pollfd fds[] = {{closing_, POLLIN, 0}, {hangups_, POLLIN, 0}};
+  while (true) {
+    if (::poll(fds, 2, -1) < 0) continue;  // EINTR
+    if ((fds[0].revents & POLLIN) != 0) return;
+    signalfd_siginfo info;
+    if (::read(hangups_, &info, sizeof(info)) == sizeof(info)) on_hangup_();
+  }
 }
 
 }  // namespace swiglu::server

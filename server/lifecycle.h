@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "server/batching/observer.h"
@@ -21,25 +22,34 @@ inline constexpr int kExitDeviceFault = 70;
 // Why the wait ended.
 enum class StopReason { kSignal, kDeviceFault, kTimeout };
 
+// The longest that ExitAfter waits for last words.
+inline constexpr absl::Duration kLastWordsLimit = absl::Milliseconds(500);
+
+// Ends the process with `code`, without any destructor, once `last_words` has returned. They may
+// log: where nobody takes the log any more, so that writing it blocks, the process ends after
+// kLastWordsLimit all the same.
+[[noreturn]] void ExitAfter(absl::FunctionRef<void()> last_words, int code);
+
 // Takes SIGTERM, SIGINT and SIGHUP, and sticky device errors. The first SIGTERM or SIGINT and the
 // first error end a `Wait`. On the next SIGTERM or SIGINT a thread of its own ends the process at
 // once, with kExitFailure; and after an error that everybody else has not ended it for within
-// kFaultGrace, with kExitDeviceFault, whatever they are waiting for. Make it before any other
+// kFaultGrace, with kExitDeviceFault, whatever they are waiting for, a log that nobody takes
+// included. Make it before any other
 // thread, so that all threads have the signals blocked. One per process.
 class StopSource final : public Observer {
  public:
-  // The longest that a process lives on after a sticky device error.
+  // The longest that a process lives on after a sticky device error, last words aside.
   static constexpr absl::Duration kFaultGrace = absl::Seconds(4);
 
-  // `on_hangup` is called at every SIGHUP, on the thread of its own; it must not block. A process
-  // that was started with SIGHUP ignored, as by nohup, goes on ignoring it.
+  // `on_hangup` is called at every SIGHUP, on a thread of its own, which the destructor waits for.
+  // A process that was started with SIGHUP ignored, as by nohup, goes on ignoring it.
   explicit StopSource(std::function<void()> on_hangup);
   ~StopSource() override;
   StopSource(const StopSource&) = delete;
   StopSource& operator=(const StopSource&) = delete;
 
   // Blocks until a signal or an error comes that no wait has ended for, or for `timeout`; an error
-  // ends every wait from then on. One thread at a time.
+  // ends every wait from then on. Logs the signal. One thread at a time.
   StopReason Wait(absl::Duration timeout);
 
   // Whether a sticky error has come. Thread-safe.
@@ -53,21 +63,25 @@ class StopSource final : public Observer {
   void BatchFinished(const BatchRecord&) override {}
 
  private:
-  // The thread of its own.
+  // The thread that ends the process; nothing but the end may block it.
   void Watch();
-  void TakeSignal();
+  void TakeStopSignal();
+  // The thread for SIGHUP.
+  void WatchHangups();
 
   const std::function<void()> on_hangup_;
-  int signals_ = -1;          // a signalfd
+  int stop_signals_ = -1;     // a signalfd
+  int hangups_ = -1;          // likewise
   int faults_ = -1;           // an eventfd
   int closing_ = -1;          // an eventfd: the destructor runs
   int num_stop_signals_ = 0;  // touched by the watcher alone
 
   mutable absl::Mutex mutex_;
-  bool stop_asked_ ABSL_GUARDED_BY(mutex_) = false;  // and not yet told
+  int stop_signal_ ABSL_GUARDED_BY(mutex_) = 0;  // that no wait has told of yet; 0: none
   bool device_failed_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread watcher_;
+  std::thread hangup_watcher_;
 };
 
 }  // namespace swiglu::server

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <utility>
 #include <vector>
 
@@ -121,9 +120,12 @@ struct ServingParts {
   parts.rpc.Broadcast(ServerEvent::kDraining);
   parts.active.WaitUntilNone(kLastWords);
   parts.rpc.Shutdown(kLastWords);
-  parts.log.Flush();
-  LOG(ERROR, "exiting with code {} after a device fault", kExitDeviceFault);
-  std::_Exit(kExitDeviceFault);
+  ExitAfter(
+      [&parts] {
+        parts.log.Flush();
+        LOG(ERROR, "exiting with code {} after a device fault", kExitDeviceFault);
+      },
+      kExitDeviceFault);
 }
 
 // As `StopSource::Wait`; flushes the log of requests meanwhile.
@@ -147,12 +149,16 @@ int ServeUntilStopped(const Flags& flags, const ServingParts& parts) {
   parts.rpc.Broadcast(ServerEvent::kDraining);
   const int64_t num_left = parts.active.WaitUntilNone(flags.drain_timeout);
   if (parts.stop.device_failed()) ExitAfterFault(parts);
-  parts.log.Flush();
   if (num_left > 0) {
-    LOG(ERROR, "drain timeout of {} passed: {} requests cut off",
-        absl::FormatDuration(flags.drain_timeout), num_left);
-    std::_Exit(kExitFailure);
+    ExitAfter(
+        [&flags, &parts, num_left] {
+          parts.log.Flush();
+          LOG(ERROR, "drain timeout of {} passed: {} requests cut off",
+              absl::FormatDuration(flags.drain_timeout), num_left);
+        },
+        kExitFailure);
   }
+  parts.log.Flush();
   parts.rpc.Shutdown(kLastWords);
   LOG(INFO, "drained; exiting");
   return 0;

@@ -108,11 +108,14 @@ void LaneExecutor::ReportFault(const Claim& claim, const DeviceFault& fault) {
     // Batches that were in flight beside the one that broke the device say the same once more.
     int none = kNoDevice;
     if (!failed_ordinal_.compare_exchange_strong(none, ordinal)) return;
+  }
+  // Before the log, which blocks where nobody takes it.
+  if (observer_ != nullptr) observer_->DeviceFailed(ordinal, fault.kind);
+  if (fault.kind == DeviceError::kSticky) {
     LOG(ERROR, "device {} failed for good: {}", ordinal, fault.description);
   } else {
     LOG_EVERY(ERROR, std::chrono::seconds(1), "device {}: {}", ordinal, fault.description);
   }
-  if (observer_ != nullptr) observer_->DeviceFailed(ordinal, fault.kind);
 }
 
 }  // namespace swiglu::server

@@ -17,6 +17,8 @@ INTERNAL = 13
 # From that number of elements on the devices hold a batch.
 HELD = 1000
 FAILED = (INTERNAL, "device 0 failed")
+# The longest that the program may live on, as docs/operations/running.md promises: four seconds and its last words.
+END_WITHIN_S = 5
 NEVER_RAN = (plain_grpc.UNAVAILABLE, "device 0 failed before the request ran")
 
 
@@ -60,7 +62,7 @@ class StickyFaultTest(unittest.TestCase):
             for call in queued:
                 self.assertEqual(call.status(), NEVER_RAN)
                 self.assertGreater(int(dict(call.headers)["grpc-retry-pushback-ms"]), 0)
-            self.assertEqual(server.exit_code(), 70)
+            self.assertEqual(server.exit_code(within_s=END_WITHIN_S), 70)
             self.assertEqual(len([line for line in server.log if "failed for good" in line]), 1, server.log)
             self.assertRegex(server.log[-1], r" E exiting with code 70 after a device fault$")
 
@@ -131,6 +133,36 @@ class StickyFaultTest(unittest.TestCase):
                 server.command("sticky 0")
                 self.assertEqual(server.exit_code(), 70)
             self.assertRegex(server.log[-1], r" E exiting with code 70: 4s after a device fault$")
+
+
+class UntakenLogTest(unittest.TestCase):
+    """Nobody takes the log: the pipe behind stderr is full."""
+
+    def test_fault_is_70(self):
+        with FaultServer() as server, Connection(server.address) as connection:
+            begin(connection, HELD)
+            server.wait_for("device 0 holds a batch")
+            server.stop_taking_log()
+            server.command("sticky 0")
+            self.assertEqual(server.exit_code(within_s=END_WITHIN_S), 70)
+
+    def test_fault_after_hangups_is_70(self):
+        with FaultServer() as server, Connection(server.address) as connection:
+            begin(connection, HELD)
+            server.wait_for("device 0 holds a batch")
+            server.stop_taking_log()
+            server.signal(signal.SIGHUP)
+            server.signal(signal.SIGHUP)
+            server.command("sticky 0")
+            self.assertEqual(server.exit_code(within_s=END_WITHIN_S), 70)
+
+    def test_second_signal_is_1(self):
+        with FaultServer() as server:
+            server.wait_for("serving gRPC on")
+            server.stop_taking_log()
+            server.signal(signal.SIGTERM)
+            server.signal(signal.SIGINT)
+            self.assertEqual(server.exit_code(within_s=END_WITHIN_S), 1)
 
 
 class OutOfMemoryTest(unittest.TestCase):

@@ -3,6 +3,7 @@
 # Starts and stops the programs for the tests of this folder: a server on free ports whose log lines can be waited for,
 # and runs of a program to its end. Every wait ends with a line, with the process or at a deadline; nothing sleeps.
 import http.client
+import os
 import re
 import signal
 import subprocess
@@ -72,6 +73,7 @@ class Server:
         self._changed = threading.Condition()
         self._lines = []
         self._ended = False
+        self._is_reading = True
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
 
@@ -117,9 +119,10 @@ class Server:
         """Sends a signal."""
         self._process.send_signal(number)
 
-    def exit_code(self):
-        """Waits for the end and returns the exit code; afterwards the log is complete."""
-        code = self._process.wait(DEADLINE_S)
+    def exit_code(self, within_s=DEADLINE_S):
+        """Waits for the end, and at most so long, and returns the exit code; afterwards the log is complete."""
+        code = self._process.wait(within_s)
+        self._set_reading(True)
         self._reader.join(DEADLINE_S)
         return code
 
@@ -136,6 +139,24 @@ class Server:
     def is_running(self):
         """Whether the process has not ended."""
         return self._process.poll() is None
+
+    def stop_taking_log(self):
+        """Reads no further line of the log until the process has ended, and fills the pipe: the next line blocks who writes it."""
+        # Opened anew, so that the process's own end goes on blocking.
+        pipe = os.open(f"/proc/self/fd/{self._process.stderr.fileno()}", os.O_WRONLY | os.O_NONBLOCK)
+        try:
+            self._set_reading(False)
+            # Wakes the reader, which then stays here.
+            os.write(pipe, b"no further line is read\n")
+            self.wait_for("no further line is read")
+            for chunk_bytes in (4096, 1):
+                try:
+                    while True:
+                        os.write(pipe, b"." * chunk_bytes)
+                except BlockingIOError:
+                    pass
+        finally:
+            os.close(pipe)
 
     def kill(self):
         """Ends the process, if it has not ended, without a word."""
@@ -164,11 +185,17 @@ class Server:
                 return float(value)
         raise AssertionError(f"no series {name} with {labels} on the page")
 
+    def _set_reading(self, is_reading):
+        with self._changed:
+            self._is_reading = is_reading
+            self._changed.notify_all()
+
     def _read_log(self):
         for line in self._process.stderr:
             with self._changed:
                 self._lines.append(line.rstrip("\n"))
                 self._changed.notify_all()
+                self._changed.wait_for(lambda: self._is_reading)
         with self._changed:
             self._ended = True
             self._changed.notify_all()
