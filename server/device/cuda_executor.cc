@@ -67,8 +67,9 @@ absl::StatusOr<std::unique_ptr<LaneExecutor>> CreateCudaExecutor(CudaExecutorOpt
     return absl::InvalidArgumentError(
         absl::StrCat("a device needs at least 1 lane, not ", options.lanes_per_device));
   }
+  auto faults = std::make_unique<DeviceFaults>(options.observer);
   auto slab_pool = std::make_unique<CachingSlabPool>(
-      MakePinnedMemory(options.devices.front().ordinal, options.observer), options.memory);
+      MakePinnedMemory(options.devices.front().ordinal, faults.get()), options.memory);
   std::vector<LaneDevice> devices;
   for (const DeviceInfo& info : options.devices) {
     absl::StatusOr<LaneDevice> device = SetUpDevice(info, options.lanes_per_device, *slab_pool);
@@ -77,7 +78,8 @@ absl::StatusOr<std::unique_ptr<LaneExecutor>> CreateCudaExecutor(CudaExecutorOpt
   }
   absl::Status status = slab_pool->Reserve(FirstSlabs(options.memory.capacity_bytes));
   if (!status.ok()) return status;
-  return std::make_unique<LaneExecutor>(std::move(devices), std::move(slab_pool), options.observer);
+  return std::make_unique<LaneExecutor>(std::move(devices), std::move(slab_pool),
+                                        std::move(faults));
 }
 
 }  // namespace swiglu::server

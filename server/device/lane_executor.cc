@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Claims, releases and faults.
+// Claims and releases.
 #include "server/device/lane_executor.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -20,8 +21,9 @@ constexpr int64_t kMaxBatchBytes = int64_t{8} << 20;
 }  // namespace
 
 LaneExecutor::LaneExecutor(std::vector<LaneDevice> devices,
-                           std::unique_ptr<CachingSlabPool> slab_pool, Observer* observer)
-    : slab_pool_(std::move(slab_pool)), observer_(observer), devices_(std::move(devices)) {
+                           std::unique_ptr<CachingSlabPool> slab_pool,
+                           std::unique_ptr<DeviceFaults> faults)
+    : faults_(std::move(faults)), slab_pool_(std::move(slab_pool)), devices_(std::move(devices)) {
   CHECK(!devices_.empty());
   absl::MutexLock lock(&mutex_);
   for (const LaneDevice& device : devices_) {
@@ -50,10 +52,10 @@ std::string LaneExecutor::description() const {
 }
 
 void LaneExecutor::Run(const Batch& batch, Done done) {
-  if (const int failed = failed_ordinal_.load(); failed != kNoDevice) {
+  if (const std::optional<int> failed = faults_->failed_device()) {
     Execution execution;
     execution.status =
-        absl::UnavailableError(absl::StrCat("device ", failed, " failed before the request ran"));
+        absl::UnavailableError(absl::StrCat("device ", *failed, " failed before the request ran"));
     execution.path = Path::kMapped;
     done(execution);
     return;
@@ -103,19 +105,7 @@ void LaneExecutor::ReleaseLane(const Claim& claim) {
 }
 
 void LaneExecutor::ReportFault(const Claim& claim, const DeviceFault& fault) {
-  const int ordinal = devices_[claim.device].ordinal;
-  if (fault.kind == DeviceError::kSticky) {
-    // Batches that were in flight beside the one that broke the device say the same once more.
-    int none = kNoDevice;
-    if (!failed_ordinal_.compare_exchange_strong(none, ordinal)) return;
-  }
-  // Before the log, which blocks where nobody takes it.
-  if (observer_ != nullptr) observer_->DeviceFailed(ordinal, fault.kind);
-  if (fault.kind == DeviceError::kSticky) {
-    LOG(ERROR, "device {} failed for good: {}", ordinal, fault.description);
-  } else {
-    LOG_EVERY(ERROR, std::chrono::seconds(1), "device {}: {}", ordinal, fault.description);
-  }
+  faults_->Report(devices_[claim.device].ordinal, fault.kind, fault.description);
 }
 
 }  // namespace swiglu::server

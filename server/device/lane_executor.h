@@ -4,7 +4,6 @@
 // batch, and keeps account of what is in flight and of what has failed. Knows no CUDA.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -14,7 +13,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "server/batching/executor.h"
-#include "server/batching/observer.h"
+#include "server/device/device_faults.h"
 #include "server/device/lane.h"
 #include "server/device/lane_choice.h"
 #include "server/device/slab_pool.h"
@@ -31,14 +30,14 @@ struct LaneDevice {
 // Spreads batches over its devices: each goes to the one with the fewest bytes outstanding, on the
 // lane there that has been free the longest. A batch that the device's memory does not do for is
 // tried again in smaller parts. Thread-safe; `done` may call `Run`. Once a device has
-// failed for good, `healthy()` is false and every later batch, also one for another device,
-// completes with UNAVAILABLE and on none: the process has to end.
+// failed for good, in a batch or as `faults` were told by others, `healthy()` is false and every
+// later batch, also one for another device, completes with UNAVAILABLE and on none: the process has
+// to end.
 class LaneExecutor final : public Executor {
  public:
-  // REQUIRES: at least one device. `observer` is told of device errors; it may be nullptr, and must
-  // outlive the executor.
+  // REQUIRES: at least one device. The slab pool's memory source may report to `faults`.
   LaneExecutor(std::vector<LaneDevice> devices, std::unique_ptr<CachingSlabPool> slab_pool,
-               Observer* observer);
+               std::unique_ptr<DeviceFaults> faults);
 
   // Waits until every `done` has returned. REQUIRES: not called from a `done`.
   ~LaneExecutor() override;
@@ -47,13 +46,11 @@ class LaneExecutor final : public Executor {
   int max_segments() const override;
   int64_t max_batch_bytes() const override;
   void Run(const Batch& batch, Done done) override;
-  bool healthy() const override { return failed_ordinal_.load() == kNoDevice; }
+  bool healthy() const override { return !faults_->failed_device().has_value(); }
   CachingSlabPool& slab_pool() override { return *slab_pool_; }
   std::string description() const override;
 
  private:
-  static constexpr int kNoDevice = -1;
-
   // Where a batch runs.
   struct Claim {
     int device;  // position in devices_
@@ -66,13 +63,11 @@ class LaneExecutor final : public Executor {
   void ReleaseLane(const Claim& claim);
   // Hands the batch back.
   void Finish(const Claim& claim, const LaneResult& result, Done done);
-  // Logs, counts, and remembers the first device that failed for good.
   void ReportFault(const Claim& claim, const DeviceFault& fault);
 
+  const std::unique_ptr<DeviceFaults> faults_;  // outlives the pool, whose source may report to it
   const std::unique_ptr<CachingSlabPool> slab_pool_;
-  Observer* const observer_;
   int num_lanes_ = 0;  // of all devices; constant after construction
-  std::atomic<int> failed_ordinal_{kNoDevice};
 
   absl::Mutex mutex_;
   std::vector<DeviceLoad> loads_ ABSL_GUARDED_BY(mutex_);  // by position in devices_

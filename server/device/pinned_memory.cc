@@ -16,7 +16,7 @@ namespace {
 
 class PinnedMemory final : public MemorySource {
  public:
-  PinnedMemory(int ordinal, Observer* observer) : ordinal_(ordinal), observer_(observer) {}
+  PinnedMemory(int ordinal, DeviceFaults* faults) : ordinal_(ordinal), faults_(faults) {}
 
   absl::StatusOr<std::byte*> Allocate(size_t size_bytes) override {
     void* data = nullptr;
@@ -26,14 +26,7 @@ class PinnedMemory final : public MemorySource {
     }
     if (error == cudaSuccess) return static_cast<std::byte*>(data);
     cudaGetLastError();  // handled here: the next launch on this thread must not find it
-    const DeviceError kind = ClassifyCudaError(error);
-    // A sticky one comes from a batch, which reports it, too.
-    if (observer_ != nullptr && kind != DeviceError::kSticky) {
-      observer_->DeviceFailed(ordinal_, kind);
-    }
-    if (kind != DeviceError::kOutOfMemory) return CudaStatus(error, ordinal_);
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the host has no ", size_bytes, " bytes of memory left to pin"));
+    return PinningFailed(error, size_bytes, ordinal_, *faults_);
   }
 
   void Free(std::byte* data, size_t) noexcept override {
@@ -46,13 +39,23 @@ class PinnedMemory final : public MemorySource {
 
  private:
   const int ordinal_;
-  Observer* const observer_;
+  DeviceFaults* const faults_;
 };
 
 }  // namespace
 
-std::unique_ptr<MemorySource> MakePinnedMemory(int ordinal, Observer* observer) {
-  return std::make_unique<PinnedMemory>(ordinal, observer);
+std::unique_ptr<MemorySource> MakePinnedMemory(int ordinal, DeviceFaults* faults) {
+  return std::make_unique<PinnedMemory>(ordinal, faults);
+}
+
+absl::Status PinningFailed(cudaError_t error, size_t size_bytes, int ordinal,
+                           DeviceFaults& faults) {
+  const DeviceError kind = ClassifyCudaError(error);
+  faults.Report(ordinal, kind,
+                absl::StrCat("pinning ", size_bytes, " bytes: ", DescribeCudaError(error)));
+  if (kind != DeviceError::kOutOfMemory) return CudaStatus(error, ordinal);
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the host has no ", size_bytes, " bytes of memory left to pin"));
 }
 
 }  // namespace swiglu::server

@@ -72,9 +72,34 @@ TEST(CudaExecutorOptionsTest, AnOrdinalThatIsNotThereIsAnError) {
 
 TEST(PinnedMemoryTest, ReportsWhatCudaSays) {
   ErrorRecorder recorder;
-  const auto memory = MakePinnedMemory(4096, &recorder);
+  DeviceFaults faults(&recorder);
+  const auto memory = MakePinnedMemory(4096, &faults);
   EXPECT_EQ(memory->Allocate(4096).status().code(), absl::StatusCode::kInternal);
   EXPECT_EQ(recorder.errors, (Errors{{4096, DeviceError::kOther}}));
+  EXPECT_EQ(faults.failed_device(), std::nullopt);
+}
+
+TEST(PinnedMemoryTest, AStickyErrorIsTheEndOfTheDeviceAndToldOnce) {
+  ErrorRecorder recorder;
+  DeviceFaults faults(&recorder);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(PinningFailed(cudaErrorIllegalAddress, 4096, 3, faults),
+              absl::InternalError("device 3 failed"));
+  }
+  EXPECT_EQ(recorder.errors, (Errors{{3, DeviceError::kSticky}}));
+  EXPECT_EQ(faults.failed_device(), 3);
+}
+
+TEST(PinnedMemoryTest, NoMoreMemoryIsToldEachTimeAndNotForGood) {
+  ErrorRecorder recorder;
+  DeviceFaults faults(&recorder);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(PinningFailed(cudaErrorMemoryAllocation, 4096, 3, faults),
+              absl::ResourceExhaustedError("the host has no 4096 bytes of memory left to pin"));
+  }
+  EXPECT_EQ(recorder.errors,
+            (Errors{{3, DeviceError::kOutOfMemory}, {3, DeviceError::kOutOfMemory}}));
+  EXPECT_EQ(faults.failed_device(), std::nullopt);
 }
 
 class CudaExecutorTest : public testing::Test {
@@ -203,7 +228,8 @@ TEST_F(CudaExecutorTest, AShortBatchDoesNotWaitForALongOne) {
 
 TEST_F(CudaExecutorTest, ReportsMemoryThatCannotBePinned) {
   ErrorRecorder recorder;
-  const auto memory = MakePinnedMemory(devices_.front().ordinal, &recorder);
+  DeviceFaults faults(&recorder);
+  const auto memory = MakePinnedMemory(devices_.front().ordinal, &faults);
   EXPECT_EQ(
       memory->Allocate(size_t{1} << 50).status(),
       absl::ResourceExhaustedError("the host has no 1125899906842624 bytes of memory left to pin"));

@@ -42,7 +42,7 @@ class LaneExecutorTest : public testing::Test {
         devices_.Make(num_lanes),
         std::make_unique<CachingSlabPool>(MakeHostMemory(),
                                           CachingSlabPoolOptions{.capacity_bytes = 1 << 20}),
-        &recorder_);
+        std::make_unique<DeviceFaults>(&recorder_));
   }
 
   // Runs a forward FP16 batch of one segment and returns its number: outcomes_[number] fills up

@@ -79,11 +79,11 @@ absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options) {
     if (!device.ok()) return device.status();
     devices.push_back(*std::move(device));
   }
-  auto executor = std::make_unique<LaneExecutor>(
-      std::move(devices),
-      std::make_unique<CachingSlabPool>(
-          MakePinnedMemory(choice->cuda_devices[0].ordinal, options.observer), options.memory),
-      options.observer);
+  auto faults = std::make_unique<DeviceFaults>(options.observer);
+  auto slab_pool = std::make_unique<CachingSlabPool>(
+      MakePinnedMemory(choice->cuda_devices[0].ordinal, faults.get()), options.memory);
+  auto executor =
+      std::make_unique<LaneExecutor>(std::move(devices), std::move(slab_pool), std::move(faults));
   const CachingSlabPool* pool = &executor->slab_pool();
   return CreatedExecutor{std::move(executor), pool, std::move(choice->cuda_devices),
                          std::move(choice->reason)};

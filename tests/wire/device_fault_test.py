@@ -66,6 +66,15 @@ class StickyFaultTest(unittest.TestCase):
             self.assertEqual(len([line for line in server.log if "failed for good" in line]), 1, server.log)
             self.assertRegex(server.log[-1], r" E exiting with code 70 after a device fault$")
 
+    def test_fault_that_a_request_for_memory_meets_is_70(self):
+        with FaultServer() as server:
+            server.command("unpinnable 0")
+            server.wait_for("obeyed: unpinnable 0")
+            # No batch is ever formed: it fails before it is queued.
+            self.assertEqual(infer_once(server.address, forward_request(4)), FAILED)
+            self.assertEqual(server.exit_code(within_s=END_WITHIN_S), 70)
+            self.assertEqual(len([line for line in server.log if "failed for good" in line]), 1, server.log)
+
     def test_health_fails_at_once_liveness_too(self):
         with FaultServer("--devices=0,1") as server, Connection(server.address) as connection:
             watches = [watch(connection, service) for service in ("", "inference.GRPCInferenceService", "liveness")]

@@ -8,6 +8,7 @@
 // A batch of kHeldElements or more stays on its lane. Lines on stdin command the rest:
 //   sticky DEVICE     that device fails for good: the batches on it, and all that come to it
 //   release DEVICE    ends the batches on that device well
+//   unpinnable DEVICE that device fails for good as soon as a request needs memory
 //   memory ELEMENTS   from here on the memory of no device does for a larger batch
 #include <algorithm>
 #include <atomic>
@@ -81,6 +82,11 @@ class Devices {
     EndHeld(ordinal, StickyFault(ordinal));
   }
 
+  void FailAtMemory(int ordinal) { unpinnable_ = ordinal; }
+  // The device that is about to fail at memory; kNone.
+  int unpinnable() const { return unpinnable_; }
+  static constexpr int kNone = -1;
+
   void EndHeld(int ordinal, const LaneResult& result) {
     std::vector<Held> ended;
     {
@@ -105,6 +111,7 @@ class Devices {
     Lane::Finished finished;
   };
 
+  std::atomic<int> unpinnable_{kNone};
   absl::Mutex mutex_;
   std::set<int> failed_ ABSL_GUARDED_BY(mutex_);
   std::vector<Held> held_ ABSL_GUARDED_BY(mutex_);
@@ -123,12 +130,34 @@ class FaultyLane final : public Lane {
   const int ordinal_;
 };
 
+// The host's memory, as a device that may fail for good pins it.
+class FaultyMemory final : public MemorySource {
+ public:
+  FaultyMemory(const Devices& devices, DeviceFaults& faults) : devices_(devices), faults_(faults) {}
+
+  absl::StatusOr<std::byte*> Allocate(size_t size_bytes) override {
+    const int ordinal = devices_.unpinnable();
+    if (ordinal == Devices::kNone) return memory_->Allocate(size_bytes);
+    faults_.Report(ordinal, DeviceError::kSticky, "simulated at memory");
+    return StickyFault(ordinal).execution.status;
+  }
+  void Free(std::byte* data, size_t size_bytes) noexcept override {
+    memory_->Free(data, size_bytes);
+  }
+
+ private:
+  const Devices& devices_;
+  DeviceFaults& faults_;
+  const std::unique_ptr<MemorySource> memory_ = MakeHostMemory();
+};
+
 void ObeyCommands(Devices& devices) {
   std::string command;
   int64_t value = 0;
   while (std::cin >> command >> value) {
     if (command == "sticky") devices.FailForGood(static_cast<int>(value));
     if (command == "release") devices.EndHeld(static_cast<int>(value), {});
+    if (command == "unpinnable") devices.FailAtMemory(static_cast<int>(value));
     if (command == "memory") devices.SetMostElements(value);
     LOG(INFO, "obeyed: {} {}", command, value);
   }
@@ -150,9 +179,11 @@ absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options) {
     lane_devices.push_back(std::move(device));
     created.cuda_devices.push_back({ordinal, "faulty"});
   }
-  auto executor = std::make_unique<LaneExecutor>(
-      std::move(lane_devices), std::make_unique<CachingSlabPool>(MakeHostMemory(), options.memory),
-      options.observer);
+  auto faults = std::make_unique<DeviceFaults>(options.observer);
+  auto slab_pool = std::make_unique<CachingSlabPool>(
+      std::make_unique<FaultyMemory>(devices, *faults), options.memory);
+  auto executor = std::make_unique<LaneExecutor>(std::move(lane_devices), std::move(slab_pool),
+                                                 std::move(faults));
   created.slab_pool = &executor->slab_pool();
   created.executor = std::move(executor);
   created.reason = "faulty: for tests";
