@@ -110,11 +110,26 @@ void AppendValue(const Field& field, Format format, Buffer& out) {
   if (format == Format::kJson) out.push_back('"');
 }
 
+// A message in front of fields, which it cannot look like: `=` is `\u003d` in it.
+void AppendWithoutFields(std::string_view message, Buffer& out) {
+  while (true) {
+    const size_t end = message.find('=');
+    AppendEscaped(message.substr(0, end), Format::kText, out);
+    if (end == std::string_view::npos) return;
+    Append("\\u003d", out);
+    message.remove_prefix(end + 1);
+  }
+}
+
 void AppendText(const LevelName& level, std::string_view message, std::span<const Field> fields,
                 Buffer& out) {
   AppendTime(std::chrono::system_clock::now(), out);
   fmt::format_to(std::back_inserter(out), " {} ", level.letter);
-  AppendEscaped(message, Format::kText, out);
+  if (fields.empty()) {
+    AppendEscaped(message, Format::kText, out);
+  } else {
+    AppendWithoutFields(message, out);
+  }
   for (const Field& field : fields) {
     fmt::format_to(std::back_inserter(out), " {}=", field.key);
     AppendValue(field, Format::kText, out);

@@ -46,7 +46,8 @@ bool SetFormat(std::string_view text);
 bool Enabled(Level level);
 
 // Something beside the message: ` key=value` behind it in text, a member of its own in JSON. Values
-// are escaped as messages are.
+// are escaped as messages are. In text, the message of a line with fields has its own `=` escaped,
+// too, so that what looks like a field is one.
 struct Field {
   std::string_view key;
   std::variant<std::string_view, int64_t> value;

@@ -117,6 +117,8 @@ TEST_F(LogTest, EveryInvalidUtf8FormIsReplaced) {
 
 TEST_F(LogTest, FieldsStandBehindTheMessage) {
   const Field fields[] = {{"code", "NOT_FOUND"}, {"left_out", int64_t{7}}, {"id", "a\"b\n"}};
+  const auto forge = [&] { LogWithFields(Level::kWarning, "no code=OK, =", {fields, 1}); };
+  EXPECT_EQ(WithoutTime(Logged(forge)), "W no code\\u003dOK, \\u003d code=NOT_FOUND\n");
   const auto log = [&] { LogWithFields(Level::kWarning, "not \"served\"", fields); };
   EXPECT_EQ(WithoutTime(Logged(log)), "W not \"served\" code=NOT_FOUND left_out=7 id=a\"b\\n\n");
   SetFormat("json");

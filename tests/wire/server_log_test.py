@@ -130,13 +130,18 @@ class InjectionTest(unittest.TestCase):
                     self.assertTrue(line.isprintable(), line)
 
     def test_no_name_breaks_or_forges_a_line(self):
-        for evil in self.EVIL:
-            with self.subTest(model=evil), Server("--log_format=json") as server:
-                infer_once(server.address, infer_request(evil, "FP32", [1], {"e": bytes(4)}))
-                server.stop()
-                line, = request_lines(server)
-                self.assertEqual(json.loads(line)["code"], "NOT_FOUND")
-                self.assertNotRegex(line, r"[\x00-\x1f\x7f-\x9f]")
+        for log_format in ("text", "json"):
+            for evil in (*self.EVIL, "a' code=OK id=root us=1"):
+                with self.subTest(log_format=log_format, model=evil), Server(f"--log_format={log_format}") as server:
+                    infer_once(server.address, infer_request(evil, "FP32", [1], {"e": bytes(4)}))
+                    server.stop()
+                    line, = request_lines(server)
+                    self.assertNotRegex(line, r"[\x00-\x1f\x7f-\x9f]")
+                    if log_format == "json":
+                        self.assertEqual(json.loads(line)["code"], "NOT_FOUND")
+                    else:
+                        self.assertEqual(re.findall(r"(\w+)=", line), ["code", "us"])
+                        self.assertEqual(fields(line)["code"], "NOT_FOUND")
 
 
 class SecretsTest(unittest.TestCase):
