@@ -46,7 +46,9 @@ absl::StatusOr<Slab> CachingSlabPool::Acquire(size_t size_bytes) {
     if (absl::Status status = MakeRoom(size_class, size_bytes); !status.ok()) return status;
   }
   absl::StatusOr<std::byte*> data = source_->Allocate(SizeClassBytes(size_class));
-  if (absl::IsResourceExhausted(data.status()) && FreeCached()) {
+  if (absl::IsResourceExhausted(data.status())) {
+    // Asked again though nothing was cached: another miss may have freed it all just before.
+    FreeCached(SizeClassBytes(size_class));
     data = source_->Allocate(SizeClassBytes(size_class));
   }
   if (!data.ok()) {
@@ -135,13 +137,14 @@ bool CachingSlabPool::FreeOne(int size_class) {
   return true;
 }
 
-bool CachingSlabPool::FreeCached() {
+void CachingSlabPool::FreeCached(size_t wanted_bytes) {
   absl::MutexLock growth(&growth_mutex_);
-  bool freed = false;
-  for (int size_class = 0; size_class < kNumSizeClasses; ++size_class) {
-    while (FreeOne(size_class)) freed = true;
+  size_t freed_bytes = 0;
+  for (int size_class = kNumSizeClasses - 1; size_class >= 0; --size_class) {
+    while (freed_bytes < wanted_bytes && FreeOne(size_class)) {
+      freed_bytes += SizeClassBytes(size_class);
+    }
   }
-  return freed;
 }
 
 void CachingSlabPool::Forget(int size_class) {

@@ -49,7 +49,8 @@ class CachingSlabPool final : public SlabPool {
   size_t SlabBytes(size_t size_bytes) const override;
 
   // As the interface says. RESOURCE_EXHAUSTED also where the slab would take the pool over its
-  // capacity. Where the source has no more memory, cached slabs are freed before it is asked again.
+  // capacity. Where the source has no more memory, as much is freed of the cache, and it is asked
+  // once more.
   absl::StatusOr<Slab> Acquire(size_t size_bytes) override;
 
   // Fills the cache with slabs of these sizes, all there at once. On error, what was had until then
@@ -77,8 +78,8 @@ class CachingSlabPool final : public SlabPool {
   void Evict(size_t wanted_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(growth_mutex_);
   // Frees one cached slab of that class. False if there is none.
   bool FreeOne(int size_class) ABSL_EXCLUSIVE_LOCKS_REQUIRED(growth_mutex_);
-  // Frees every cached slab. False if there is none.
-  bool FreeCached();
+  // Frees cached slabs, the largest first, until they come to `wanted_bytes` or none is left.
+  void FreeCached(size_t wanted_bytes);
   // Takes back the count of a slab that could not be had.
   void Forget(int size_class);
   void Return(std::byte* data, int size_class) noexcept;

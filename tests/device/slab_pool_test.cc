@@ -26,7 +26,10 @@ class FakeSource final : public MemorySource {
  public:
   absl::StatusOr<std::byte*> Allocate(size_t size_bytes) override {
     if (on_allocate) on_allocate(size_bytes);
-    if (refuse) return absl::ResourceExhaustedError("the source is empty");
+    if (refuse || (refuse_while && refuse_while())) {
+      if (on_refuse) on_refuse();
+      return absl::ResourceExhaustedError("the source is empty");
+    }
     const size_t live = live_bytes += size_bytes;
     size_t seen = most_live_bytes;
     while (seen < live && !most_live_bytes.compare_exchange_weak(seen, live)) {
@@ -42,6 +45,8 @@ class FakeSource final : public MemorySource {
   }
 
   std::function<void(size_t)> on_allocate;
+  std::function<bool()> refuse_while;
+  std::function<void()> on_refuse;
   std::atomic<bool> refuse{false};
   std::atomic<size_t> live_bytes{0};
   std::atomic<size_t> most_live_bytes{0};
@@ -79,6 +84,34 @@ TEST_F(SlabPoolTest, GivesUpItsCacheWhereTheSourceHasNoMore) {
   const Slab slab = MustAcquire(1024 * kKiB);
   EXPECT_EQ(source_->num_frees, 2);
   EXPECT_EQ(pool_->cached_bytes(), 0u);
+}
+
+TEST_F(SlabPoolTest, FreesNoMoreOfItsCacheThanTheSourceLacks) {
+  MakePool({.capacity_bytes = size_t{64} << 20});
+  for (const size_t size_bytes : {4 * kKiB, 64 * kKiB, 128 * kKiB}) MustAcquire(size_bytes);
+  source_->on_allocate = [this](size_t) { source_->refuse = source_->num_frees == 0; };
+  const Slab slab = MustAcquire(32 * kKiB);
+  EXPECT_EQ(source_->num_frees, 1);
+  EXPECT_EQ(pool_->cached_bytes(), 68 * kKiB);
+}
+
+// Two misses are refused before either has freed the cache: the one that finds it empty is served
+// from what the other one freed.
+TEST_F(SlabPoolTest, TwoMissesThatFindNoMemoryAtOnceAreBothServed) {
+  MakePool({.capacity_bytes = size_t{64} << 20});
+  MustAcquire(1024 * kKiB);
+  std::atomic<int> num_refused{0};
+  source_->on_refuse = [&] {
+    ++num_refused;
+    while (num_refused < 2) std::this_thread::yield();
+  };
+  source_->refuse_while = [this] { return source_->num_frees == 0; };
+  Slab first, second;
+  std::thread other([&] { first = MustAcquire(64 * kKiB); });
+  second = MustAcquire(32 * kKiB);
+  other.join();
+  EXPECT_EQ(num_refused, 2);
+  EXPECT_EQ(source_->num_frees, 1);
 }
 
 TEST_F(SlabPoolTest, HandsOutAlignedSlabsOfAtLeastWhatWasAskedFor) {
