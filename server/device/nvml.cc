@@ -151,7 +151,8 @@ void Nvml::LibraryCloser::operator()(void* library) const noexcept { dlclose(lib
 
 absl::StatusOr<std::unique_ptr<Nvml>> Nvml::Open(const std::string& library) {
   Library opened(dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL));
-  if (opened == nullptr) return Unusable(dlerror());
+  // What the loader says names folders of this machine.
+  if (opened == nullptr) return Unusable(absl::StrCat(library, " cannot be loaded"));
   auto functions = std::make_unique<Functions>();
   if (const char* missing = functions->Load(opened.get())) {
     return Unusable(absl::StrCat(library, " has no ", missing));
