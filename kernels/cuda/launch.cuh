@@ -99,14 +99,8 @@ cudaError_t Launch(Dtype dtype, std::span<const Segment> segments, const LaunchL
                    cudaStream_t stream) {
   using Entry = decltype(ToEntry(Segment()));
   if (segments.size() > kMaxSegments || limits.max_blocks < 0) return cudaErrorInvalidValue;
-  switch (CheckSegments(dtype, segments)) {
-    case KernelStatus::kOk:
-      break;
-    case KernelStatus::kMisaligned:
-      return cudaErrorMisalignedAddress;
-    default:
-      return cudaErrorInvalidValue;
-  }
+  // Not cudaErrorMisalignedAddress for a misaligned one: that says that the device is lost.
+  if (CheckSegments(dtype, segments) != KernelStatus::kOk) return cudaErrorInvalidValue;
   // The table is as small as it can be: the driver copies all of it at every launch.
   const auto num_filled = std::count_if(segments.begin(), segments.end(),
                                         [](const Segment& s) { return s.num_elements > 0; });

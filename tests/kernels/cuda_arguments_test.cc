@@ -56,11 +56,11 @@ TEST(CudaArgumentsTest, RefusesANegativeCountOrLimit) {
 TEST(CudaArgumentsTest, RefusesAPointerThatIsNotAlignedToItsElement) {
   ForwardSegment odd = SomeForward();
   odd.h = At(0x3001);
-  EXPECT_EQ(Launch(odd), cudaErrorMisalignedAddress);
-  EXPECT_EQ(Launch(odd, Dtype::kBf16), cudaErrorMisalignedAddress);
+  EXPECT_EQ(Launch(odd), cudaErrorInvalidValue);
+  EXPECT_EQ(Launch(odd, Dtype::kBf16), cudaErrorInvalidValue);
   BackwardSegment even = SomeBackward();
   even.dw = At(0x1002);
-  EXPECT_EQ(Launch(even, Dtype::kFp32), cudaErrorMisalignedAddress);
+  EXPECT_EQ(Launch(even, Dtype::kFp32), cudaErrorInvalidValue);
 }
 
 TEST(CudaArgumentsTest, RefusesAnUnknownDtype) {

@@ -40,8 +40,8 @@ struct LaunchLimits {
 //
 // Returns cudaSuccess once enqueued; also, without a launch, where there are no elements.
 // cudaErrorInvalidValue: too many segments, a negative count, a null pointer in a segment that has
-// elements, an unknown dtype, or a negative limit. cudaErrorMisalignedAddress: a pointer not
-// aligned to its element. Otherwise what the launch itself reports. On error nothing has been
+// elements, a pointer not aligned to its element, an unknown dtype, or a negative limit. Otherwise
+// what the launch itself reports. On error nothing has been
 // enqueued. Like any CUDA call it may report the failure of earlier work on the device; it does not
 // clear an error that an earlier call has left for cudaGetLastError. Thread-safe.
 cudaError_t ForwardCuda(Dtype dtype, std::span<const ForwardSegment> segments,
