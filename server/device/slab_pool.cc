@@ -69,16 +69,6 @@ absl::Status CachingSlabPool::Reserve(absl::Span<const size_t> sizes) {
   return absl::OkStatus();
 }
 
-size_t CachingSlabPool::used_bytes() const {
-  absl::MutexLock lock(&mutex_);
-  return used_bytes_;
-}
-
-size_t CachingSlabPool::cached_bytes() const {
-  absl::MutexLock lock(&mutex_);
-  return cached_bytes_;
-}
-
 std::byte* CachingSlabPool::TakeCached(int size_class) {
   absl::MutexLock lock(&mutex_);
   FreeList& list = free_lists_[size_class];
@@ -96,9 +86,9 @@ absl::Status CachingSlabPool::MakeRoom(int size_class, size_t size_bytes) {
   absl::MutexLock lock(&mutex_);
   // Written so that nothing overflows: the sum on the right never exceeds the capacity.
   if (slab_bytes > options_.capacity_bytes - (used_bytes_ + cached_bytes_)) {
-    return absl::ResourceExhaustedError(absl::StrCat("a slab of ", size_bytes,
-                                                     " bytes was asked for; ", used_bytes_, " of ",
-                                                     options_.capacity_bytes, " bytes are in use"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("a slab of ", size_bytes, " bytes was asked for; ", used_bytes_.load(), " of ",
+                     options_.capacity_bytes, " bytes are in use"));
   }
   FreeList& list = free_lists_[size_class];
   list.slabs.reserve(++list.num_slabs);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -57,9 +58,10 @@ class CachingSlabPool final : public SlabPool {
   // stays cached.
   absl::Status Reserve(absl::Span<const size_t> sizes);
 
-  // Memory of the slabs that somebody holds, and of those that wait for the next request.
-  size_t used_bytes() const;
-  size_t cached_bytes() const;
+  // Memory of the slabs that somebody holds, and of those that wait for the next request. Take no
+  // lock: while slabs come and go, the two may be of different moments.
+  size_t used_bytes() const { return used_bytes_; }
+  size_t cached_bytes() const { return cached_bytes_; }
 
  private:
   struct FreeList {
@@ -92,10 +94,11 @@ class CachingSlabPool final : public SlabPool {
   // Held while room is made, so that what is being freed is neither handed out nor counted twice.
   // Never held by a hit or a return.
   absl::Mutex growth_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
-  mutable absl::Mutex mutex_;
+  absl::Mutex mutex_;
   std::array<FreeList, kNumSizeClasses> free_lists_ ABSL_GUARDED_BY(mutex_);
-  size_t used_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  size_t cached_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Written with `mutex_` held, so that they agree with the lists; read without it by the metrics.
+  std::atomic<size_t> used_bytes_{0};
+  std::atomic<size_t> cached_bytes_{0};
 };
 
 }  // namespace swiglu::server
