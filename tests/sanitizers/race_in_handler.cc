@@ -60,7 +60,8 @@ TEST(SeededRaceTest, IsMadeInAHandler) {
       auto stub = inference::GRPCInferenceService::NewStub(server.NewChannel());
       inference::ModelInferResponse response;
       PatientContext context;
-      EXPECT_TRUE(stub->ModelInfer(&context, GoodRequest(kForwardFp16, {256 << 10}), &response).ok());
+      EXPECT_TRUE(
+          stub->ModelInfer(&context, GoodRequest(kForwardFp16, {256 << 10}), &response).ok());
     });
   }
   for (std::thread& caller : callers) caller.join();
