@@ -34,8 +34,8 @@ inline constexpr absl::Duration kLastWordsLimit = absl::Milliseconds(500);
 // first error end a `Wait`. On the next SIGTERM or SIGINT a thread of its own ends the process at
 // once, with kExitFailure; and after an error that everybody else has not ended it for within
 // kFaultGrace, with kExitDeviceFault, whatever they are waiting for, a log that nobody takes
-// included. Make it before any other
-// thread, so that all threads have the signals blocked. One per process.
+// included. Make it before any other thread, so that all threads have the signals blocked. One per
+// process.
 class StopSource final : public Observer {
  public:
   // The longest that a process lives on after a sticky device error, last words aside.

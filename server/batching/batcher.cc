@@ -129,9 +129,8 @@ void Batcher::Finish(RunningBatch& running, const Execution& execution) {
   // The lane first: the next batch runs while this one's answers are written.
   Pump();
 
-  BatchRecord record{running.batch.op, running.batch.dtype, num_requests, 0, execution};
-  for (const Segment& segment : running.batch.segments) record.num_elements += segment.num_elements;
-  observer_->BatchFinished(record);
+  observer_->BatchFinished(
+      {running.batch.op, running.batch.dtype, num_requests, NumElements(running.batch), execution});
   HandBack(running, execution);
 }
 

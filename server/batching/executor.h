@@ -46,6 +46,13 @@ struct Batch {
   bool is_alone = false;
 };
 
+// Of all segments together.
+inline int64_t NumElements(const Batch& batch) {
+  int64_t sum = 0;
+  for (const Segment& segment : batch.segments) sum += segment.num_elements;
+  return sum;
+}
+
 // The way that a batch's bytes took to the arithmetic; the metric label `path`.
 enum class Path : uint8_t { kCpu, kMapped, kStaged, kRegion };
 inline constexpr int kNumPaths = 4;

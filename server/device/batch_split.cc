@@ -15,22 +15,6 @@
 namespace swiglu::server {
 namespace {
 
-// The elements [begin, begin + num_elements) of a segment.
-Segment Cut(const Segment& segment, const Model& model, int64_t begin, int64_t num_elements) {
-  Segment part = segment;
-  const int64_t offset = begin * ElementBytes(model.dtype);
-  for (size_t k = 0; k < model.inputs.size(); ++k) part.inputs[k] += offset;
-  for (size_t k = 0; k < model.outputs.size(); ++k) part.outputs[k] += offset;
-  part.num_elements = num_elements;
-  return part;
-}
-
-int64_t NumElements(const Batch& batch) {
-  int64_t sum = 0;
-  for (const Segment& segment : batch.segments) sum += segment.num_elements;
-  return sum;
-}
-
 // A batch on its way through a lane in parts. Owned by the part that runs.
 class PartialRuns : public std::enable_shared_from_this<PartialRuns> {
  public:
@@ -49,7 +33,7 @@ class PartialRuns : public std::enable_shared_from_this<PartialRuns> {
   }
 
  private:
-  struct Part {
+  struct PartialBatch {
     Batch batch;
     int num_halvings;
   };
@@ -64,7 +48,7 @@ class PartialRuns : public std::enable_shared_from_this<PartialRuns> {
 
   void OnFinished(const LaneResult& result) {
     if (IsWorthRetrying(result)) {
-      const Part part = std::move(running_);
+      const PartialBatch part = std::move(running_);
       return RunHalvesOf(part.batch, part.num_halvings, result);
     }
     if (result.fault) return finished_(result);
@@ -79,8 +63,8 @@ class PartialRuns : public std::enable_shared_from_this<PartialRuns> {
   Lane& lane_;
   const std::function<void(const DeviceFault&)> on_retry_;
   Lane::Finished finished_;
-  std::deque<Part> parts_;  // still to run, in order
-  Part running_{};
+  std::deque<PartialBatch> parts_;  // still to run, in order
+  PartialBatch running_{};
   LaneResult sum_;
 };
 
@@ -99,9 +83,9 @@ std::optional<std::pair<Batch, Batch>> Halve(const Batch& batch) {
       num_first = segment.num_elements;
     }
     wanted = num_first < segment.num_elements ? 0 : std::max<int64_t>(wanted - num_first, 0);
-    if (num_first > 0) first.segments.push_back(Cut(segment, model, 0, num_first));
+    if (num_first > 0) first.segments.push_back(Part(segment, model, 0, num_first));
     if (num_first < segment.num_elements) {
-      second.segments.push_back(Cut(segment, model, num_first, segment.num_elements - num_first));
+      second.segments.push_back(Part(segment, model, num_first, segment.num_elements - num_first));
     }
   }
   if (first.segments.empty() || second.segments.empty()) return std::nullopt;

@@ -65,8 +65,7 @@ void CudaLane::Run(const Batch& batch, LaunchPlan plan, Finished finished) {
 }
 
 cudaError_t CudaLane::Enqueue(Job& job) {
-  if (!job.is_begun) job.launched_at = Clock::now();
-  job.is_begun = true;
+  if (!job.is_begun()) job.launched_at = Clock::now();
   cudaError_t error = cudaSetDevice(ordinal_);
   if (error == cudaSuccess) error = EnqueueWork(job);
   if (error == cudaSuccess) error = cudaEventRecord(event_.get(), stream_.get());
@@ -136,7 +135,7 @@ void CudaLane::ServeJobs() {
   while (true) {
     Job job = NextJob();
     if (job.finished == nullptr) return;
-    cudaError_t error = job.is_begun ? cudaSuccess : Enqueue(job);
+    cudaError_t error = job.is_begun() ? cudaSuccess : Enqueue(job);
     if (error == cudaSuccess) error = Await(job);
     while (error == cudaSuccess && job.num_enqueued < job.plan.chunks.size()) {
       error = Enqueue(job);

@@ -47,12 +47,13 @@ class CudaLane final : public Lane {
   struct Job {
     const Batch* batch = nullptr;
     LaunchPlan plan;
-    Finished finished;  // nullptr: nothing is
-    bool is_begun = false;
-    Clock::time_point launched_at = {};
-    size_t num_enqueued = 0;  // of the plan's chunks
+    Finished finished;                   // nullptr: nothing is
+    Clock::time_point launched_at = {};  // of the first launch
+    size_t num_enqueued = 0;             // of the plan's chunks
     Outputs outputs = Outputs::kUntouched;
     Execution execution = {};
+
+    bool is_begun() const { return launched_at != Clock::time_point(); }
   };
 
   CudaLane(int ordinal, CudaStream stream, CudaEvent event, CudaStagedPath staged_path);

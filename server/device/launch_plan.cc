@@ -48,16 +48,6 @@ bool IsFasterStaged(const Batch& batch, const LaunchSituation& situation) {
 constexpr size_t RoundDown(size_t bytes) { return bytes / kSlabAlignment * kSlabAlignment; }
 constexpr size_t RoundUp(size_t bytes) { return RoundDown(bytes + kSlabAlignment - 1); }
 
-// `num_elements` of `segment` from element `first` on.
-Segment Part(const Segment& segment, const Model& model, int64_t first, int64_t num_elements) {
-  Segment part = segment;
-  const int64_t skipped_bytes = first * ElementBytes(model.dtype);
-  for (size_t k = 0; k < model.inputs.size(); ++k) part.inputs[k] += skipped_bytes;
-  for (size_t k = 0; k < model.outputs.size(); ++k) part.outputs[k] += skipped_bytes;
-  part.num_elements = num_elements;
-  return part;
-}
-
 // Fills the buffer to its end before the next chunk begins, so that only the last one is smaller.
 std::vector<Chunk> CutIntoChunks(const Batch& batch, size_t buffer_bytes) {
   const Model& model = GetModel(batch.op, batch.dtype);
@@ -103,6 +93,15 @@ LaunchPlan PlanStaged(const Batch& batch, size_t buffer_bytes) {
   return plan;
 }
 
+Segment Part(const Segment& segment, const Model& model, int64_t first, int64_t num_elements) {
+  Segment part = segment;
+  const int64_t skipped_bytes = first * ElementBytes(model.dtype);
+  for (size_t k = 0; k < model.inputs.size(); ++k) part.inputs[k] += skipped_bytes;
+  for (size_t k = 0; k < model.outputs.size(); ++k) part.outputs[k] += skipped_bytes;
+  part.num_elements = num_elements;
+  return part;
+}
+
 Segment InBuffer(const StagedPart& part, const Model& model, std::byte* buffer) {
   Segment segment;
   segment.num_elements = part.host.num_elements;
@@ -116,9 +115,7 @@ Segment InBuffer(const StagedPart& part, const Model& model, std::byte* buffer) 
 }
 
 int64_t BatchBytes(const Batch& batch) {
-  int64_t num_elements = 0;
-  for (const Segment& segment : batch.segments) num_elements += segment.num_elements;
-  return num_elements * ElementBytes(batch.dtype) *
+  return NumElements(batch) * ElementBytes(batch.dtype) *
          static_cast<int64_t>(NumTensors(GetModel(batch.op, batch.dtype)));
 }
 

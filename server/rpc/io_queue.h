@@ -5,7 +5,6 @@
 #pragma once
 
 #include <atomic>
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -40,12 +39,10 @@ class IoQueue final : public TaskQueue, private Event {
     virtual void EndLongWork() = 0;
   };
 
-  // The `index`th of the owner's queues.
-  IoQueue(Owner* owner, size_t index, std::unique_ptr<grpc::ServerCompletionQueue> queue)
-      : owner_(owner), index_(index), queue_(std::move(queue)) {}
+  IoQueue(Owner* owner, std::unique_ptr<grpc::ServerCompletionQueue> queue)
+      : owner_(owner), queue_(std::move(queue)) {}
 
   grpc::ServerCompletionQueue* queue() { return queue_.get(); }
-  size_t index() const { return index_; }
 
   // A call begins to wait for its headers here: whether it is the only one.
   bool Bind() { return num_calls_.fetch_add(1) == 0; }
@@ -67,7 +64,6 @@ class IoQueue final : public TaskQueue, private Event {
   void Happen(bool ok) override;
 
   Owner* const owner_;
-  const size_t index_;
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::atomic<int64_t> num_calls_{0};
 

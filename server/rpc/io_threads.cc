@@ -35,9 +35,7 @@ int IoThreads::NumQueues(int num_threads) {
 IoThreads::IoThreads(Queues queues, int num_threads, Policy policy)
     : policy_(std::move(policy)), looked_at_(Clock::now()) {
   CHECK(!queues.empty());
-  for (auto& queue : queues) {
-    queues_.push_back(std::make_unique<IoQueue>(this, queues_.size(), std::move(queue)));
-  }
+  for (auto& queue : queues) queues_.push_back(std::make_unique<IoQueue>(this, std::move(queue)));
   absl::MutexLock lock(&mutex_);
   for (int i = 0; i < num_threads; ++i) {
     threads_.emplace_back([this] { Run(); });

@@ -59,14 +59,22 @@ class IoThreadsTest : public testing::Test {
     }));
   }
   // Which queues the next calls are bound to, in their order.
-  std::vector<size_t> NextQueues(int num_calls) {
-    std::vector<size_t> indices;
+  std::vector<IoQueue*> NextQueues(int num_calls) {
+    std::vector<IoQueue*> next;
     for (int i = 0; i < num_calls; ++i) {
       IoQueue& queue = threads_->Bind();
-      indices.push_back(queue.index());
+      next.push_back(&queue);
       queue.Unbind();
     }
-    return indices;
+    return next;
+  }
+
+  // The first other queue among the next calls'; nullptr if there is none.
+  IoQueue* OtherThan(const IoQueue& queue) {
+    for (IoQueue* const next : NextQueues(4)) {
+      if (next != &queue) return next;
+    }
+    return nullptr;
   }
 
   std::atomic<int> num_pollers_{1};
@@ -114,11 +122,12 @@ TEST_F(IoThreadsTest, PollsOnWhileOneOfItsThreadsDoesLongWork) {
 TEST_F(IoThreadsTest, BindsCallsInTurnToAsManyQueuesAsThreadsPoll) {
   Start(3, 4);
   IoQueue& first = threads_->Bind();
-  EXPECT_THAT(NextQueues(6), Each(0));
+  EXPECT_THAT(NextQueues(6), Each(&first));
   LetPoll(2, first);
-  EXPECT_THAT(NextQueues(6), UnorderedElementsAre(0, 1, 0, 1, 0, 1));
+  IoQueue* const second = OtherThan(first);
+  EXPECT_THAT(NextQueues(6), UnorderedElementsAre(&first, second, &first, second, &first, second));
   LetPoll(1, first);
-  EXPECT_THAT(NextQueues(6), Each(0));
+  EXPECT_THAT(NextQueues(6), Each(&first));
   first.Unbind();
 }
 
@@ -126,19 +135,17 @@ TEST_F(IoThreadsTest, ServesAQueueThatIsGivenNoCallsAnyMore) {
   Start(2, 3);
   IoQueue& first = threads_->Bind();
   LetPoll(2, first);
-  IoQueue* second = &threads_->Bind();
-  if (second->index() == 0) std::exchange(second, &threads_->Bind())->Unbind();
-  ASSERT_EQ(second->index(), 1u);
+  IoQueue* const second = OtherThan(first);
+  ASSERT_NE(second, nullptr);
+  while (&threads_->Bind() != second) first.Unbind();
   LetPoll(1, first);
   Touch(*second);
   // Its thread leaves it with its last call, and one comes back with the next.
   second->Unbind();
   LetPoll(2, first);
-  IoQueue* again = &threads_->Bind();
-  if (again != second) std::exchange(again, &threads_->Bind())->Unbind();
-  ASSERT_EQ(again, second);
-  Touch(*again);
-  again->Unbind();
+  while (&threads_->Bind() != second) first.Unbind();
+  Touch(*second);
+  second->Unbind();
   first.Unbind();
 }
 

@@ -42,6 +42,13 @@ def begin(connection, num_elements):
     return call
 
 
+def hold(server, connection, device):
+    """Begins a request that `device` then holds."""
+    call = begin(connection, HELD)
+    server.wait_for(f"device {device} holds a batch")
+    return call
+
+
 def watch(connection, service):
     """Watches the health of a service; returns the call after its first message."""
     call = connection.open(plain_grpc.WATCH)
@@ -53,8 +60,7 @@ def watch(connection, service):
 class StickyFaultTest(unittest.TestCase):
     def test_running_is_internal_queued_is_unavailable_and_the_exit_code_is_70(self):
         with FaultServer() as server, Connection(server.address) as connection:
-            running = begin(connection, HELD)
-            server.wait_for("device 0 holds a batch")
+            running = hold(server, connection, 0)
             queued = [begin(connection, 4) for _ in range(3)]
             server.wait_for_metric(3, "swiglu_queued_requests")
             server.command("sticky 0")
@@ -78,11 +84,9 @@ class StickyFaultTest(unittest.TestCase):
     def test_health_fails_at_once_liveness_too(self):
         with FaultServer("--devices=0,1") as server, Connection(server.address) as connection:
             watches = [watch(connection, service) for service in ("", "inference.GRPCInferenceService", "liveness")]
-            begin(connection, HELD)
-            server.wait_for("device 0 holds a batch")
+            hold(server, connection, 0)
             # The other device's batch never ends: the server has to end all the same.
-            begin(connection, HELD)
-            server.wait_for("device 1 holds a batch")
+            hold(server, connection, 1)
             server.command("sticky 0")
             for call in watches:
                 self.assertEqual(served_health(call.message()), NOT_SERVING)
@@ -91,10 +95,8 @@ class StickyFaultTest(unittest.TestCase):
 
     def test_other_devices_do_not_keep_the_process(self):
         with FaultServer("--devices=0,1") as server, Connection(server.address) as connection:
-            broken = begin(connection, HELD)
-            server.wait_for("device 0 holds a batch")
-            sound = begin(connection, HELD)
-            server.wait_for("device 1 holds a batch")
+            broken = hold(server, connection, 0)
+            sound = hold(server, connection, 1)
             server.command("sticky 0")
             self.assertEqual(broken.status(), FAILED)
             # What ran on the other device ends as it ends.
@@ -105,8 +107,7 @@ class StickyFaultTest(unittest.TestCase):
     def test_call_without_its_message_is_unavailable(self):
         with FaultServer() as server, Connection(server.address) as connection:
             silent = connection.open(plain_grpc.INFER)
-            running = begin(connection, HELD)
-            server.wait_for("device 0 holds a batch")
+            running = hold(server, connection, 0)
             server.command("sticky 0")
             self.assertEqual(running.status(), FAILED)
             self.assertEqual(silent.status(), (plain_grpc.UNAVAILABLE, "server is draining"))
@@ -114,8 +115,7 @@ class StickyFaultTest(unittest.TestCase):
 
     def test_fault_in_the_drain_delay_is_70(self):
         with FaultServer("--drain_delay=1h") as server, Connection(server.address) as connection:
-            begin(connection, HELD)
-            server.wait_for("device 0 holds a batch")
+            hold(server, connection, 0)
             server.signal(signal.SIGTERM)
             server.wait_for("serving on for 1h$")
             server.command("sticky 0")
@@ -123,8 +123,7 @@ class StickyFaultTest(unittest.TestCase):
 
     def test_fault_in_the_drain_is_70(self):
         with FaultServer("--drain_timeout=1h") as server, Connection(server.address) as connection:
-            begin(connection, HELD)
-            server.wait_for("device 0 holds a batch")
+            hold(server, connection, 0)
             server.signal(signal.SIGTERM)
             server.wait_for("serving on for 0$")
             server.command("sticky 0")
@@ -135,8 +134,7 @@ class StickyFaultTest(unittest.TestCase):
             unread = begin(connection, 4)
             unread.wait_for_headers()
             with Connection(server.address) as other:
-                begin(other, HELD)
-                server.wait_for("device 0 holds a batch")
+                hold(server, other, 0)
                 server.signal(signal.SIGTERM)
                 server.wait_for("serving on for 0$")
                 server.command("sticky 0")
@@ -149,16 +147,14 @@ class UntakenLogTest(unittest.TestCase):
 
     def test_fault_is_70(self):
         with FaultServer() as server, Connection(server.address) as connection:
-            begin(connection, HELD)
-            server.wait_for("device 0 holds a batch")
+            hold(server, connection, 0)
             server.stop_taking_log()
             server.command("sticky 0")
             self.assertEqual(server.exit_code(within_s=END_WITHIN_S), 70)
 
     def test_fault_after_hangups_is_70(self):
         with FaultServer() as server, Connection(server.address) as connection:
-            begin(connection, HELD)
-            server.wait_for("device 0 holds a batch")
+            hold(server, connection, 0)
             server.stop_taking_log()
             server.signal(signal.SIGHUP)
             server.signal(signal.SIGHUP)
