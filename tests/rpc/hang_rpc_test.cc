@@ -52,6 +52,14 @@ TEST_F(HangRpcTest, AnswersWhatNeedsNoDevice) {
   executor_.Release();
 }
 
+TEST_F(HangRpcTest, TheFirstRequestWasAloneAndNoOtherIs) {
+  const std::vector<bool> alone = executor_.alone();
+  ASSERT_EQ(alone.size(), 2u);
+  EXPECT_TRUE(alone[0]);
+  EXPECT_FALSE(alone[1]);
+  executor_.Release();
+}
+
 TEST_F(HangRpcTest, RefusesMoreThanTheQueueHolds) {
   EXPECT_CALL_STATUS(Infer(server_, request_).status, grpc::StatusCode::UNAVAILABLE,
                      "queue is full: 3 requests");

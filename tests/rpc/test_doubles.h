@@ -85,6 +85,7 @@ class HoldingExecutor final : public Executor {
   void Run(const Batch& batch, Done done) override {
     absl::ReleasableMutexLock lock(&mutex_);
     batch_sizes_.push_back(batch.segments.size());
+    alone_.push_back(batch.is_alone);
     if (!released_) {
       held_.push_back({&batch, std::move(done)});
       return;
@@ -131,6 +132,11 @@ class HoldingExecutor final : public Executor {
     absl::MutexLock lock(&mutex_);
     return batch_sizes_;
   }
+  // Whether the request of each was said to be alone.
+  std::vector<bool> alone() const {
+    absl::MutexLock lock(&mutex_);
+    return alone_;
+  }
   CountingSlabPool& counting_pool() { return slab_pool_; }
 
  private:
@@ -163,6 +169,7 @@ class HoldingExecutor final : public Executor {
   bool released_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<HeldBatch> held_ ABSL_GUARDED_BY(mutex_);
   std::vector<size_t> batch_sizes_ ABSL_GUARDED_BY(mutex_);
+  std::vector<bool> alone_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Writes down what it is told; a test can wait for it. Thread-safe.
