@@ -80,7 +80,7 @@ TEST(BatcherTest, ABatchIsAloneIfItsOnlyRequestIs) {
   Batcher batcher({}, &executor, &observer);
   for (int i = 0; i < 3; ++i) {
     auto request = MakeRequest(kForward, 1, tally.Count());
-    request->is_alone = i != 1;
+    request->is_alone = i != 2;
     batcher.Submit(std::move(request));
   }
   executor.Complete(absl::OkStatus());  // the other two are the next batch
