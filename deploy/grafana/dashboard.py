@@ -162,6 +162,8 @@ def errors() -> Sequence[Builder[models.Panel]]:
 def device() -> Sequence[Builder[models.Panel]]:
     labels = "{{instance}} {{device}}"
     return [
+        graph("Device throughput", "Bps", "Bytes of tensors per second that batches read and wrote on each device.",
+              [Query(rate("swiglu_device_bytes_total"), labels)], span=FULL),
         graph("Device memory", "bytes", "In use on a CUDA device by any process, on the CPU by this server's slabs.",
               [Query(value("swiglu_device_memory_used_bytes"), labels)]),
         stacked("Slab pools", "bytes", "Memory that the servers keep for tensors: used by requests, and free for the next.",

@@ -57,10 +57,15 @@ inline int64_t NumElements(const Batch& batch) {
 enum class Path : uint8_t { kCpu, kMapped, kStaged, kRegion };
 inline constexpr int kNumPaths = 4;
 
+// The number that stands for the CPU where devices are counted.
+inline constexpr int kCpuDevice = -1;
+
 // What became of one batch. On error the outputs are unspecified.
 struct Execution {
   absl::Status status;
   Path path = Path::kCpu;
+  // A CUDA ordinal or kCpuDevice; of no meaning for a batch that no device was given.
+  int device = kCpuDevice;
   // Where the time went; zero where a path has no such phase (a mapped kernel does all three at
   // once: `compute`).
   std::chrono::nanoseconds copy_in{0};

@@ -77,7 +77,9 @@ void LaneExecutor::Finish(const Claim& claim, const LaneResult& result, Done don
   if (result.fault) ReportFault(claim, *result.fault);
   // The lane counts as free before `done`, which may bring the next batch.
   ReleaseLane(claim);
-  done(result.execution);
+  Execution execution = result.execution;
+  execution.device = devices_[claim.device].ordinal;
+  done(execution);
   done = nullptr;
   absl::MutexLock lock(&mutex_);
   --num_held_;

@@ -170,6 +170,11 @@ inline constexpr Metric kBuildInfo{"swiglu_build_info",
                                    {"version", "commit", "cuda"}};
 
 // Devices.
+inline constexpr Metric kDeviceBytes{
+    "swiglu_device_bytes_total",
+    MetricType::Counter,
+    "Bytes of tensors that batches read and wrote on the device, those that failed left out.",
+    {"device"}};
 inline constexpr Metric kDeviceErrors{
     "swiglu_device_errors_total",
     MetricType::Counter,

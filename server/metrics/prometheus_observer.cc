@@ -3,6 +3,7 @@
 // The series, and which report adds to which.
 #include "server/metrics/prometheus_observer.h"
 
+#include <algorithm>
 #include <initializer_list>
 #include <string>
 
@@ -44,6 +45,13 @@ prometheus::Counter* AddCounter(prometheus::Family<prometheus::Counter>& family,
   return &family.Add(MakeLabels(metric, values));
 }
 
+// What the batch's inputs and outputs take up.
+int64_t TensorBytes(const BatchRecord& record) {
+  const Model& model = GetModel(record.op, record.dtype);
+  const auto num_tensors = static_cast<int64_t>(model.inputs.size() + model.outputs.size());
+  return num_tensors * record.num_elements * ElementBytes(record.dtype);
+}
+
 }  // namespace
 
 std::string DeviceLabel(int device) {
@@ -65,6 +73,7 @@ PrometheusObserver::PrometheusObserver() {
   for (size_t i = 0; i < rejected_.size(); ++i) {
     rejected_[i] = AddCounter(rejected, metrics::kRejected, {metrics::kReasons[i]});
   }
+  device_bytes_ = &CounterFamily(metrics::kDeviceBytes, registry_);
   device_errors_ = &CounterFamily(metrics::kDeviceErrors, registry_);
   device_poisoned_ = &prometheus::BuildGauge()
                           .Name(metrics::kDevicePoisoned.name)
@@ -112,6 +121,11 @@ PrometheusObserver::ModelSeries& PrometheusObserver::SeriesOf(const Model* model
 }
 
 void PrometheusObserver::AddDevice(int device) {
+  const auto is_same = [device](const DeviceSeries& series) { return series.device == device; };
+  if (std::none_of(devices_.begin(), devices_.end(), is_same)) {
+    devices_.push_back(
+        {device, AddCounter(*device_bytes_, metrics::kDeviceBytes, {DeviceLabel(device)})});
+  }
   for (const char* kind : metrics::kDeviceErrorKinds) {
     AddCounter(*device_errors_, metrics::kDeviceErrors, {DeviceLabel(device), kind});
   }
@@ -162,6 +176,12 @@ void PrometheusObserver::BatchFinished(const BatchRecord& record) {
   batches_[Index(record.op)][Index(record.dtype)][Index(record.execution.path)]->Increment();
   batch_requests_->Observe(record.num_requests);
   batch_elements_->Observe(record.num_elements);
+  if (!record.execution.status.ok()) return;
+  for (const DeviceSeries& series : devices_) {
+    if (series.device == record.execution.device) {
+      series.bytes->Increment(static_cast<double>(TensorBytes(record)));
+    }
+  }
 }
 
 void PrometheusObserver::DeviceFailed(int device, DeviceError kind) {

@@ -22,9 +22,6 @@
 
 namespace swiglu::server {
 
-// The number that stands for the CPU where devices are counted; its label is "cpu".
-inline constexpr int kCpuDevice = -1;
-
 // The label `device` of a CUDA ordinal or of kCpuDevice.
 std::string DeviceLabel(int device);
 
@@ -36,7 +33,7 @@ class PrometheusObserver final : public Observer {
   PrometheusObserver& operator=(const PrometheusObserver&) = delete;
 
   // Makes the series of a device (an ordinal or kCpuDevice). Does nothing the second time. Before
-  // it, a device has none until it fails.
+  // it, a device has none until it fails. REQUIRES: no batch has been reported, and none is.
   void AddDevice(int device);
 
   // Every series with its value now. Not for the data path.
@@ -69,6 +66,12 @@ class PrometheusObserver final : public Observer {
   void MakeBatchSeries();
   ModelSeries& SeriesOf(const Model* model);
 
+  // A device's bytes.
+  struct DeviceSeries {
+    int device;
+    Counter bytes;
+  };
+
   // These own every series; the pointers below point into them.
   prometheus::Registry registry_;
   std::deque<HistogramFamily> histograms_;
@@ -79,6 +82,8 @@ class PrometheusObserver final : public Observer {
   std::array<std::array<std::array<Counter, kNumPaths>, kNumDtypes>, kNumOps> batches_;
   Histogram batch_requests_ = nullptr;
   Histogram batch_elements_ = nullptr;
+  prometheus::Family<prometheus::Counter>* device_bytes_ = nullptr;
+  std::vector<DeviceSeries> devices_;  // constant once there are batches
   prometheus::Family<prometheus::Counter>* device_errors_ = nullptr;
   prometheus::Family<prometheus::Gauge>* device_poisoned_ = nullptr;
   std::atomic<int64_t> num_retry_pushbacks_{0};

@@ -159,6 +159,16 @@ TEST_F(LaneExecutorTest, TellsEachDoneWhatItsLaneSaidAndOnlyOnce) {
   EXPECT_EQ(outcomes_[third][0].copy_in.count(), 7);
 }
 
+TEST_F(LaneExecutorTest, TellsEachDoneWhichDeviceItWas) {
+  MakeDevices({1, 1});
+  const size_t first = Run(100);
+  const size_t second = Run(100);
+  devices_.End(1);
+  devices_.End(0, FaultyResult(DeviceError::kOther, absl::InternalError("failed")));
+  EXPECT_EQ(outcomes_[first].at(0).device, 10);
+  EXPECT_EQ(outcomes_[second].at(0).device, 11);
+}
+
 TEST_F(LaneExecutorTest, PlansByWhatElseIsInFlightOnTheDevice) {
   MakeDevices({2, 2});
   Run(4 * kMiB);  // alone on device 0

@@ -160,6 +160,36 @@ TEST_F(PrometheusObserverTest, BatchCountsItsPathAndSize) {
   EXPECT_EQ(Value("swiglu_batch_elements_bucket{le=\"16384\"}"), 1);
 }
 
+TEST_F(PrometheusObserverTest, BatchCountsItsTensorsForItsDevice) {
+  observer_.AddDevice(kCpuDevice);
+  observer_.AddDevice(0);
+  observer_.AddDevice(1);
+  observer_.AddDevice(1);
+  BatchRecord record;
+  record.num_elements = 1000;
+  record.execution.device = 1;
+  observer_.BatchFinished(record);  // two FP16 tensors in, one out
+  record.op = Op::kBackward;
+  record.dtype = Dtype::kFp32;
+  observer_.BatchFinished(record);  // three FP32 tensors in, three out
+  EXPECT_EQ(Value("swiglu_device_bytes_total{device=\"1\"}"), 6000 + 24000);
+  EXPECT_EQ(Value("swiglu_device_bytes_total{device=\"0\"}"), 0);
+  EXPECT_EQ(Value("swiglu_device_bytes_total{device=\"cpu\"}"), 0);
+  record.execution.device = kCpuDevice;
+  observer_.BatchFinished(record);
+  EXPECT_EQ(Value("swiglu_device_bytes_total{device=\"cpu\"}"), 24000);
+}
+
+TEST_F(PrometheusObserverTest, BatchThatFailedCountsNoBytes) {
+  observer_.AddDevice(0);
+  BatchRecord record;
+  record.num_elements = 1000;
+  record.execution.device = 0;
+  record.execution.status = absl::InternalError("device 0 failed");
+  observer_.BatchFinished(record);
+  EXPECT_EQ(Value("swiglu_device_bytes_total{device=\"0\"}"), 0);
+}
+
 TEST_F(PrometheusObserverTest, EveryPathHasItsName) {
   const std::vector<std::pair<Path, std::string>> paths = {{Path::kCpu, "cpu"},
                                                            {Path::kMapped, "mapped"},
