@@ -9,7 +9,7 @@ import unittest
 
 import plain_grpc
 import server_process
-from device_fault_test import FAILED, NEVER_RAN, NOT_SERVING, FaultServer, begin, watch
+from device_fault_test import (FAILED, INTERNAL, NEVER_RAN, NOT_SERVING, FaultServer, begin, break_under_load, watch)
 from plain_grpc import Connection, forward_request, infer_once, served_health
 from server_process import probe_health
 
@@ -20,13 +20,13 @@ LIMIT_S = 5
 
 
 class CudaFaultTest(unittest.TestCase):
-    def start(self):
-        """Starts a server that serves; skips the test where there is no device."""
-        server = FaultServer("--device=cuda", program=server_process.CUDA_FAULT_SERVER)
+    def start(self, devices="0"):
+        """Starts a server that serves; skips the test where those devices are not."""
+        server = FaultServer("--device=cuda", f"--devices={devices}", program=server_process.CUDA_FAULT_SERVER)
         self.addCleanup(server.kill)
-        line = server.wait_for(r"serving gRPC on|CUDA was asked for: (.+)")
-        if line.group(1):
-            server_process.skip(self, line.group(1))
+        line = server.wait_for(r"serving gRPC on|CUDA was asked for: .+|CUDA device \d+ does not exist; .+")
+        if "serving" not in line.group():
+            server_process.skip(self, line.group())
         self.assertEqual(infer_once(server.address, forward_request()), (plain_grpc.OK, ""))
         return server
 
@@ -45,14 +45,10 @@ class CudaFaultTest(unittest.TestCase):
             watches = [watch(connection, service) for service in ("", "liveness")]
             running = begin(connection, num_elements)
             server.wait_for_metric(1, "swiglu_inflight_requests")
-            # One lane on each device; those that are not broken serve on until the fault is known.
             queued = [begin(connection, 4) for _ in range(8)]
             self.assertEqual(running.status(), FAILED)
             since = time.monotonic()
-            statuses = [call.status() for call in queued]
-            self.assertLessEqual(set(statuses), {(plain_grpc.OK, ""), NEVER_RAN})
-            if "device 1 " not in server.wait_for("I device cuda: (.*)").group(1):
-                self.assertEqual(set(statuses), {NEVER_RAN})
+            self.assertEqual({call.status() for call in queued}, {NEVER_RAN})
             for call in watches:
                 self.assertEqual(served_health(call.message()), NOT_SERVING)
             self.assertEqual(probe_health(server.address, "liveness").returncode, 1)
@@ -68,6 +64,33 @@ class CudaFaultTest(unittest.TestCase):
         server = self.start()
         self.assertEqual(infer_once(server.address, forward_request(TRAP_FIRST)), FAILED)
         self.assert_ends(server, time.monotonic(), "cudaErrorLaunchFailure")
+
+    def test_either_of_two_devices_ends_the_process(self):
+        failed = set()
+        for devices in ("0,1", "1,0"):
+            server = self.start(devices)
+            with Connection(server.address) as connection:
+                watches = [watch(connection, service) for service in ("", "liveness")]
+                running = begin(connection, TRAP)
+                server.wait_for_metric(1, "swiglu_inflight_requests")
+                # The sound device serves these while the other one is on its way to the trap.
+                for _ in range(8):
+                    self.assertEqual(infer_once(server.address, forward_request()), (plain_grpc.OK, ""))
+                failed.add(running.status())
+                since = time.monotonic()
+                for call in watches:
+                    self.assertEqual(served_health(call.message()), NOT_SERVING)
+            self.assert_ends(server, since, "cudaErrorLaunchFailure")
+        self.assertEqual(failed, {FAILED, (INTERNAL, "device 1 failed")})
+
+    def test_every_answer_of_two_devices_is_right_until_the_end(self):
+        server = self.start("0,1")
+
+        def break_device():
+            with Connection(server.address) as connection:
+                self.assertRegex(begin(connection, TRAP).status()[1], r"^device [01] failed$")
+
+        break_under_load(self, server, break_device)
 
     def test_new_process_finds_the_device_whole(self):
         server = self.start()

@@ -3,10 +3,13 @@
 #
 # The server's end when a device fails for good, and its going on when a device is short of memory: the program itself over
 # devices that fail when they are told to (fault_server.cc). What a real device says and does is in cuda_fault_test.py.
+import random
 import signal
 import subprocess
+import threading
 import unittest
 
+import contract
 import plain_grpc
 import server_process
 from plain_grpc import Connection, forward_request, infer_once, served_health
@@ -16,6 +19,8 @@ NOT_SERVING = 2
 INTERNAL = 13
 # From that number of elements on the devices hold a batch.
 HELD = 1000
+# So many small answers fit the window of a connection.
+CALLS_OF_A_CONNECTION = 100
 FAILED = (INTERNAL, "device 0 failed")
 # The longest that the program may live on, as docs/operations/running.md promises: four seconds and its last words.
 END_WITHIN_S = 5
@@ -57,7 +62,71 @@ def watch(connection, service):
     return call
 
 
+class Caller(threading.Thread):
+    """Sends request after request, each of other numbers, until one is not served or the connection is gone."""
+
+    def __init__(self, address, seed):
+        super().__init__(daemon=True)
+        self._address = address
+        self._random = random.Random(seed)
+        self.num_right = 0
+        self.served = threading.Event()  # an answer was right
+        self.wrong = []  # answers with OK and other numbers than they should have
+        self.end = None  # how the last call ended
+
+    def run(self):
+        try:
+            while self.end is None:
+                with Connection(self._address) as connection:
+                    for _ in range(CALLS_OF_A_CONNECTION):
+                        if self.end is None:
+                            self._call(connection)
+        except OSError as error:
+            self.end = error
+
+    def _call(self, connection):
+        num_elements = self._random.randint(1, 64)
+        e, g = (contract.FP16.raw(self._random.gauss(0, 2) for _ in range(num_elements)) for _ in range(2))
+        call = connection.open(plain_grpc.INFER)
+        call.send(plain_grpc.infer_request("swiglu_forward_fp16", "FP16", [num_elements], {"e": e, "g": g}))
+        message = call.message()
+        status = call.status()
+        if status != (plain_grpc.OK, ""):
+            self.end = status
+        elif contract.forward_faults(contract.FP16, e, g, *plain_grpc.raw_outputs(message)):
+            self.wrong.append((e, g, message))
+        else:
+            self.num_right += 1
+            self.served.set()
+
+
+def break_under_load(test, server, break_device):
+    """Breaks a device while callers are served; whatever says OK until the end has to be right."""
+    callers = [Caller(server.address, seed) for seed in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        test.assertTrue(caller.served.wait(server_process.DEADLINE_S), server.log)
+    break_device()
+    test.assertEqual(server.exit_code(), 70)
+    for caller in callers:
+        caller.join(server_process.DEADLINE_S)
+        test.assertEqual(caller.wrong, [])
+        if not isinstance(caller.end, OSError):
+            code, sentence = caller.end
+            test.assertRegex(f"{code} {sentence}", r"^(13 device [01] failed|14 device [01] failed before the request ran|"
+                             r"14 server is draining)$")
+    print(f"{sum(caller.num_right for caller in callers)} answers, all right, until a device failed", flush=True)
+
+
 class StickyFaultTest(unittest.TestCase):
+    def test_every_answer_is_right_until_the_end(self):
+        for name, device in {"holding": 0, "serving": 1}.items():
+            with self.subTest(name), FaultServer("--devices=0,1") as server, Connection(server.address) as connection:
+                begin(connection, HELD)
+                server.wait_for("device 0 holds a batch")
+                break_under_load(self, server, lambda: server.command(f"sticky {device}"))
+
     def test_running_is_internal_queued_is_unavailable_and_the_exit_code_is_70(self):
         with FaultServer() as server, Connection(server.address) as connection:
             running = hold(server, connection, 0)

@@ -2,10 +2,11 @@
 //
 // The program swiglu-server over devices that fail when they are told to: everything is the
 // program's own but `CreateExecutor`, and the lanes that it makes. For device_fault_test.py. Flags
-// are the program's; --devices says which devices there are, by default 0. Results are not
-// computed.
+// are the program's; --devices says which devices there are, by default 0. What runs is computed on
+// the CPU, each batch on a thread of its own, as on so many devices.
 //
-// A batch of kHeldElements or more stays on its lane. Lines on stdin command the rest:
+// A batch of 1000 elements or more stays on its lane. Lines on stdin command the rest:
+//   hold ELEMENTS     from here on a batch of so many elements stays on its lane
 //   sticky DEVICE     that device fails for good: the batches on it, and all that come to it
 //   release DEVICE    ends the batches on that device well
 //   unpinnable DEVICE that device fails for good as soon as a request needs memory
@@ -25,6 +26,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "server/device/cpu_executor.h"
 #include "server/device/device_factory.h"
 #include "server/device/lane.h"
 #include "server/device/lane_executor.h"
@@ -34,7 +36,8 @@
 namespace swiglu::server {
 namespace {
 
-constexpr int64_t kHeldElements = 1000;
+// More than any test has at once.
+constexpr int kMostBatches = 1024;
 
 LaneResult Fault(DeviceError kind, absl::Status status, Outputs outputs) {
   LaneResult result;
@@ -65,13 +68,13 @@ class Devices {
             DeviceError::kOutOfMemory,
             absl::ResourceExhaustedError(absl::StrCat("device ", ordinal, " is out of memory")),
             Outputs::kUntouched);
-      } else if (num_elements >= kHeldElements) {
-        held_.push_back({ordinal, std::move(finished)});
+      } else if (num_elements >= least_held_elements_) {
+        held_.push_back({ordinal, &batch, std::move(finished)});
         LOG(INFO, "device {} holds a batch", ordinal);
         return;
       }
     }
-    finished(result);
+    finished(result.fault ? result : Compute(batch));
   }
 
   void FailForGood(int ordinal) {
@@ -79,7 +82,7 @@ class Devices {
       absl::MutexLock lock(&mutex_);
       failed_.insert(ordinal);
     }
-    EndHeld(ordinal, StickyFault(ordinal));
+    for (Held& held : TakeHeld(ordinal)) held.finished(StickyFault(ordinal));
   }
 
   void FailAtMemory(int ordinal) { unpinnable_ = ordinal; }
@@ -87,17 +90,8 @@ class Devices {
   int unpinnable() const { return unpinnable_; }
   static constexpr int kNone = -1;
 
-  void EndHeld(int ordinal, const LaneResult& result) {
-    std::vector<Held> ended;
-    {
-      absl::MutexLock lock(&mutex_);
-      const auto others = std::partition(held_.begin(), held_.end(), [ordinal](const Held& held) {
-        return held.ordinal != ordinal;
-      });
-      std::move(others, held_.end(), std::back_inserter(ended));
-      held_.erase(others, held_.end());
-    }
-    for (Held& held : ended) held.finished(result);
+  void Release(int ordinal) {
+    for (Held& held : TakeHeld(ordinal)) held.finished(Compute(*held.batch));
   }
 
   void SetMostElements(int64_t most_elements) {
@@ -105,24 +99,51 @@ class Devices {
     most_elements_ = most_elements;
   }
 
+  void SetLeastHeldElements(int64_t least_held_elements) {
+    absl::MutexLock lock(&mutex_);
+    least_held_elements_ = least_held_elements;
+  }
+
  private:
   struct Held {
     int ordinal;
+    const Batch* batch;
     Lane::Finished finished;
   };
 
+  LaneResult Compute(const Batch& batch) {
+    LaneResult result;
+    cpu_->Run(batch, [&result](const Execution& execution) { result.execution = execution; });
+    return result;
+  }
+
+  std::vector<Held> TakeHeld(int ordinal) {
+    std::vector<Held> taken;
+    absl::MutexLock lock(&mutex_);
+    const auto others = std::partition(held_.begin(), held_.end(), [ordinal](const Held& held) {
+      return held.ordinal != ordinal;
+    });
+    std::move(others, held_.end(), std::back_inserter(taken));
+    held_.erase(others, held_.end());
+    return taken;
+  }
+
+  const std::unique_ptr<CpuExecutor> cpu_ = *CpuExecutor::Create({kMostBatches, {}});
   std::atomic<int> unpinnable_{kNone};
   absl::Mutex mutex_;
   std::set<int> failed_ ABSL_GUARDED_BY(mutex_);
   std::vector<Held> held_ ABSL_GUARDED_BY(mutex_);
   int64_t most_elements_ ABSL_GUARDED_BY(mutex_) = std::numeric_limits<int64_t>::max();
+  int64_t least_held_elements_ ABSL_GUARDED_BY(mutex_) = 1000;
 };
 
 class FaultyLane final : public Lane {
  public:
   FaultyLane(Devices& devices, int ordinal) : devices_(devices), ordinal_(ordinal) {}
   void Run(const Batch& batch, LaunchPlan, Finished finished) override {
-    devices_.Run(ordinal_, batch, std::move(finished));
+    std::thread([this, &batch, finished = std::move(finished)]() mutable {
+      devices_.Run(ordinal_, batch, std::move(finished));
+    }).detach();
   }
 
  private:
@@ -156,7 +177,8 @@ void ObeyCommands(Devices& devices) {
   int64_t value = 0;
   while (std::cin >> command >> value) {
     if (command == "sticky") devices.FailForGood(static_cast<int>(value));
-    if (command == "release") devices.EndHeld(static_cast<int>(value), {});
+    if (command == "release") devices.Release(static_cast<int>(value));
+    if (command == "hold") devices.SetLeastHeldElements(value);
     if (command == "unpinnable") devices.FailAtMemory(static_cast<int>(value));
     if (command == "memory") devices.SetMostElements(value);
     LOG(INFO, "obeyed: {} {}", command, value);

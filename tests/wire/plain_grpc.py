@@ -231,6 +231,33 @@ def forward_request(num_elements=4):
     return infer_request("swiglu_forward_fp32", "FP32", [num_elements], {"e": raw, "g": raw})
 
 
+def raw_outputs(message):
+    """The tensors of a ModelInferResponse as raw bytes, in order."""
+    found = []
+    at = 0
+
+    def integer():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        key = integer()
+        if key & 7 != 2:
+            raise ValueError("a field of a type that such a message does not have")
+        length = integer()
+        at += length
+        if key >> 3 == 6:
+            found.append(message[at - length:at])
+    return found
+
+
 def infer_once(address, message, metadata=()):
     """Calls ModelInfer on a connection of its own; returns code and sentence."""
     with Connection(address) as connection:
