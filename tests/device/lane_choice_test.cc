@@ -24,6 +24,11 @@ TEST(LaneChoiceTest, PassesOverADeviceWithoutAFreeLane) {
 
 TEST(LaneChoiceTest, TakesTheFirstOfEquals) { EXPECT_EQ(Choose({{0, 0}, {5, 1}, {5, 2}}), 1); }
 
+TEST(LaneChoiceTest, TakesOfEqualsTheOneThatWasGivenLess) {
+  EXPECT_EQ(Choose({{5, 1, 900}, {5, 1, 800}, {5, 1, 850}}), 1);
+  EXPECT_EQ(Choose({{4, 1, 900}, {5, 1, 800}}), 0);
+}
+
 TEST(LaneChoiceTest, SaysSoWhenNoLaneIsFree) {
   EXPECT_EQ(Choose({{0, 0}, {0, 0}}), -1);
   EXPECT_EQ(Choose({}), -1);

@@ -123,6 +123,17 @@ TEST_F(LaneExecutorTest, CountsTheBytesOfABatchThatFailed) {
   devices_.End(2);
 }
 
+TEST_F(LaneExecutorTest, SharesALightLoadOutAmongDevicesByBytes) {
+  MakeDevices({2, 2});
+  const std::vector<std::pair<int64_t, int>> sizes_and_devices = {{100, 0}, {60, 1}, {60, 1},
+                                                                  {30, 0},  {10, 1}, {10, 0}};
+  for (size_t job = 0; job < sizes_and_devices.size(); ++job) {
+    Run(sizes_and_devices[job].first);  // with nothing else in flight
+    EXPECT_EQ(DeviceOf(job), sizes_and_devices[job].second) << "batch " << job;
+    devices_.End(job);
+  }
+}
+
 TEST_F(LaneExecutorTest, UsesTheLanesOfADeviceInTurn) {
   MakeDevices({3});
   for (size_t job = 0; job < 4; ++job) {
