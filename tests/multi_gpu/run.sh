@@ -11,7 +11,7 @@ export PYTHONPATH=tests/wire:tests/bench/wire PYTHONDONTWRITEBYTECODE=1 LD_LIBRA
 export SWIGLU_GOLDEN_DIR=$PWD/tests/golden
 programs=(--server=bin/swiglu-server --client=bin/swiglu --bench=bin/swiglu-bench)
 
-num_devices=$(nvidia-smi --list-gpus 2>/dev/null | wc -l)
+num_devices=$({ nvidia-smi --list-gpus 2>/dev/null || true; } | wc -l)
 if [ "$num_devices" -lt 2 ]; then
   echo "skipped: two GPUs are needed, and there are $num_devices"
   exit 77
