@@ -119,6 +119,7 @@ struct ServingParts {
   parts.admission.StartDrain();
   parts.rpc.Broadcast(ServerEvent::kDraining);
   parts.active.WaitUntilNone(kLastWords);
+  parts.rpc.CloseConnections(kLastWords);
   parts.rpc.Shutdown(kLastWords);
   ExitAfter(
       [&parts] {
@@ -159,6 +160,7 @@ int ServeUntilStopped(const Flags& flags, const ServingParts& parts) {
         kExitFailure);
   }
   parts.log.Flush();
+  parts.rpc.CloseConnections(kLastWords);
   parts.rpc.Shutdown(kLastWords);
   LOG(INFO, "drained; exiting");
   return 0;

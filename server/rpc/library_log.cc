@@ -24,4 +24,8 @@ void RouteLibraryLogs() {
   google::protobuf::SetLogHandler(nullptr);
 }
 
+void SilenceLibraryLogs() {
+  gpr_set_log_function([](gpr_log_func_args*) {});
+}
+
 }  // namespace swiglu::server

@@ -10,4 +10,7 @@ namespace swiglu::server {
 // other use of either.
 void RouteLibraryLogs();
 
+// From here on gRPC is silent, too: it would complain of what happens to it.
+void SilenceLibraryLogs();
+
 }  // namespace swiglu::server

@@ -39,18 +39,26 @@ class LiveCalls {
     (call.previous != nullptr ? call.previous->next : shard.first) = call.next;
   }
 
+  // Those that are here now.
+  std::vector<CallPtr> All() {
+    std::vector<CallPtr> calls;
+    for (Shard& shard : shards_) {
+      absl::MutexLock lock(&shard.mutex);
+      for (Call* call = shard.first; call != nullptr; call = call->next) {
+        calls.push_back(call->shared_from_this());
+      }
+    }
+    return calls;
+  }
+
+  bool Has(Call& call) {
+    absl::MutexLock lock(&ShardOf(call).mutex);
+    return call.place == Call::Place::kListed;
+  }
+
   // Tells every call, on this thread.
   void Deliver(ServerEvent event) {
-    for (Shard& shard : shards_) {
-      std::vector<CallPtr> calls;
-      {
-        absl::MutexLock lock(&shard.mutex);
-        for (Call* call = shard.first; call != nullptr; call = call->next) {
-          calls.push_back(call->shared_from_this());
-        }
-      }
-      for (const CallPtr& call : calls) call->Deliver(event);
-    }
+    for (const CallPtr& call : All()) call->Deliver(event);
   }
 
  private:

@@ -14,6 +14,8 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "server/log/log.h"
+#include "server/rpc/connections.h"
+#include "server/rpc/library_log.h"
 #include "server/rpc/listen_address.h"
 
 namespace swiglu::server {
@@ -24,6 +26,9 @@ constexpr int kPostedAccepts = 128;
 
 // Streams of one connection that are served at once; a client's further calls wait on its own side.
 constexpr int kMaxStreamsPerConnection = 1024;
+
+// How often it is looked whether the last calls have ended.
+constexpr absl::Duration kEndingCallInterval = absl::Microseconds(200);
 
 // Keeps the gRPC library up until the process ends. When its last user goes it waits for pollers of
 // its own, which after a large message sleep for ten seconds: a drained server would exit that
@@ -91,6 +96,15 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions opt
 RpcServer::RpcServer(const Router* router) : router_(router) {}
 
 RpcServer::~RpcServer() { Shutdown(absl::ZeroDuration()); }
+
+void RpcServer::CloseConnections(absl::Duration grace) {
+  const absl::Time end = absl::Now() + grace;
+  for (const CallPtr& call : calls_.All()) {
+    while (calls_.Has(*call) && absl::Now() < end) absl::SleepFor(kEndingCallInterval);
+  }
+  SilenceLibraryLogs();
+  ::swiglu::server::CloseConnections(address_);
+}
 
 void RpcServer::Shutdown(absl::Duration grace) {
   {

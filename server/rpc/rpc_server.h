@@ -56,6 +56,12 @@ class RpcServer final : private Call::Home {
   // Tells every live call.
   void Broadcast(ServerEvent event) { calls_.Deliver(event); }
 
+  // Ends every connection, after what has been written, and takes no new one; before that, gives
+  // the calls that are live `grace` to end. A shutdown alone lets gRPC answer calls that come
+  // meanwhile, and it answers CANCELLED; without their connection they are UNAVAILABLE, as all are
+  // that come in a drain. Blocks for at most `grace`. REQUIRES: a shutdown is next.
+  void CloseConnections(absl::Duration grace);
+
   // Takes no new call; gives live ones `grace` to end, then cancels them; ends the threads. Blocks
   // until every call is gone, which needs every accepted request to be done. Idempotent.
   void Shutdown(absl::Duration grace);

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 #
-# What a second GPU is worth: one server on all devices and one on device 0 alone, loaded in turns on one machine; medians
-# over rounds, the ratio of each round, and the share of the bytes that each device took. Then a mixed load. Prints the
-# table, and writes JSON; ends with 77 where there are not two devices.
+# What a second GPU is worth: one server on all devices, one on device 0 alone and the bare echo, which says what the wire
+# can carry, loaded in turns on one machine; medians over rounds, the ratio of each round, and the share of the bytes that
+# each device took. Then a mixed load. Prints the table, and writes JSON; ends with 77 where there are not two devices.
 #
 #   PYTHONPATH=tests/bench/wire tests/multi_gpu/two_gpus.py --server=bin/swiglu-server --bench=bin/swiglu-bench \
 #     --client=bin/swiglu --rounds=5 --json=two_gpus.json
@@ -26,6 +26,9 @@ POINTS = {
     "4 MiB, 16 in flight": ("--request_bytes=4MiB", "--in_flight=16"),
     "256 MiB, 4 in flight": ("--request_bytes=256MiB", "--in_flight=4"),
 }
+# At these points the echo is fastest with so many threads or fewer.
+ECHO_THREADS = (4, 8)
+ECHO_BYTES = "64KiB,4MiB,256MiB"
 FORWARD = ("--model=swiglu_forward_fp16", "--connections=8")
 MIXED = ("--request_bytes=64KiB*9,4MiB*1", "--in_flight=64", *FORWARD)
 BESIDE = ("--request_bytes=64KiB*9,4MiB*1", "--in_flight=16", "--model=swiglu_backward_fp16", "--connections=8")
@@ -96,15 +99,41 @@ class GpuServer:
         return {device: float(value) for device, value in found}
 
 
+class Echoes:
+    """The bare echoes, each with its number of threads. As a context manager they end with the block."""
+
+    def __init__(self, arguments):
+        self._bench = arguments.bench
+        self._length = (f"--duration={arguments.duration}", f"--warm_up={arguments.warm_up}")
+        self._running = [contestants.start_echo(arguments.bench, ECHO_BYTES, threads) for threads in ECHO_THREADS]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        for echo in self._running:
+            echo.__exit__(*exception)
+
+    def wait_ready(self):
+        """Waits until all serve."""
+        for echo in self._running:
+            contestants.wait_ready(self._bench, echo)
+
+    def load(self, flags):
+        """Puts a load on one after the other. Returns the requests per second of the faster one."""
+        return max(contestants.Load(self._bench, echo, [*self._length, *flags]).result()["requests_per_s"]
+                   for echo in self._running)
+
+
 def shares(device_bytes):
     """Each device's share of all bytes."""
     whole = sum(device_bytes.values())
     return {device: done / whole for device, done in device_bytes.items()}
 
 
-def measure_point(all_devices, one_device, flags, rounds):
-    """Runs both servers in turns; returns what the table has to say."""
-    rates = {"all": [], "one": []}
+def measure_point(all_devices, one_device, echoes, flags, rounds):
+    """Runs the servers and the echo in turns; returns what the table has to say."""
+    rates = {"all": [], "one": [], "echo": []}
     cores = {"all": [], "one": []}
     taken = []
     for _ in range(rounds):
@@ -114,8 +143,10 @@ def measure_point(all_devices, one_device, flags, rounds):
             cores[name].append(result["server"]["cpu_seconds"] / result["elapsed_seconds"])
             if name == "all":
                 taken.append(shares(device_bytes))
+        rates["echo"].append(echoes.load((*flags, *FORWARD)))
     return {"requests_per_s": rates, "server_cores": {name: summary.median(values) for name, values in cores.items()},
-            "ratio": summary.ratio(rates["all"], rates["one"]), "shares": taken}
+            "ratio": summary.ratio(rates["all"], rates["one"]), "of_echo": summary.ratio(rates["all"], rates["echo"]),
+            "shares": taken}
 
 
 def describe(values):
@@ -129,7 +160,8 @@ def describe(values):
 def print_point(title, found):
     """The table's lines for a point."""
     for line in summary.lines("", title, "requests/s", False,
-                              {"server": found["requests_per_s"]["all"], "device 0": found["requests_per_s"]["one"]}):
+                              {"server": found["requests_per_s"]["all"], "device 0": found["requests_per_s"]["one"],
+                               "bare echo": found["requests_per_s"]["echo"]}):
         print(line)
     print(f"      cores of the server: {found['server_cores']['all']:.1f} and {found['server_cores']['one']:.1f}")
     print(f"      bytes: {describe(found['shares'])}", flush=True)
@@ -141,9 +173,10 @@ def main():
     facts = machine.facts(arguments.server, arguments.bench)
     for name, fact in facts.items():
         print(f"{name}: {fact}")
-    with GpuServer(arguments) as all_devices, GpuServer(arguments, "--devices=0") as one_device:
+    with (GpuServer(arguments) as all_devices, GpuServer(arguments, "--devices=0") as one_device,
+          Echoes(arguments) as echoes):
         try:
-            for server in (all_devices, one_device):
+            for server in (all_devices, one_device, echoes):
                 server.wait_ready()
         except contestants.Failure as failure:
             print(f"skipped: {failure}")
@@ -156,7 +189,7 @@ def main():
                              check=True, timeout=60).stdout, flush=True)
         table = {"facts": facts, "points": {}}
         for title, flags in POINTS.items():
-            table["points"][title] = measure_point(all_devices, one_device, flags, arguments.rounds)
+            table["points"][title] = measure_point(all_devices, one_device, echoes, flags, arguments.rounds)
             print_point(title, table["points"][title])
         mixed = [shares(all_devices.load(MIXED, BESIDE)[1]) for _ in range(arguments.rounds)]
         table["mixed"] = mixed

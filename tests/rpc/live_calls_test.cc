@@ -30,7 +30,11 @@ TEST(LiveCallsTest, HoldsNoCallThatWasRemovedInAnyOrder) {
       EXPECT_TRUE(live.Add(*calls.back()));
     }
     live.Deliver(ServerEvent::kTick);
+    EXPECT_EQ(live.All().size(), 40u);
     for (int i = 0; i < 40; i += 2) live.Remove(*calls[i]);
+    EXPECT_FALSE(live.Has(*calls[0]));
+    EXPECT_TRUE(live.Has(*calls[1]));
+    EXPECT_EQ(live.All().size(), 20u);
     for (int i = 39; i > 0; i -= 2) live.Remove(*calls[i]);
   }
   EXPECT_EQ(home.num_destroyed, 40);

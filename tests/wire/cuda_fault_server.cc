@@ -18,6 +18,7 @@
 #include "server/device/device_factory.h"
 #include "server/device/lane_executor.h"
 #include "server/device/pinned_memory.h"
+#include "server/device/warm_up.h"
 #include "server/log/log.h"
 #include "tests/wire/cuda_faults.h"
 
@@ -54,7 +55,8 @@ class BreakableLane final : public Lane {
   const std::unique_ptr<CudaLane> lane_;
 };
 
-absl::StatusOr<LaneDevice> MakeDevice(const DeviceInfo& info, int num_lanes) {
+absl::StatusOr<LaneDevice> MakeDevice(const DeviceInfo& info, int num_lanes,
+                                      SlabPool& slab_pool) {
   LaneDevice device{info.ordinal, absl::StrCat("breakable cuda:", info.ordinal), {}};
   for (int i = 0; i < num_lanes; ++i) {
     absl::StatusOr<std::unique_ptr<CudaLane>> lane = CudaLane::Create(info.ordinal);
@@ -63,6 +65,8 @@ absl::StatusOr<LaneDevice> MakeDevice(const DeviceInfo& info, int num_lanes) {
     if (!stream.ok()) return stream.status();
     device.lanes.push_back(
         std::make_unique<BreakableLane>(info.ordinal, *std::move(lane), *std::move(stream)));
+    absl::Status status = WarmUp(*device.lanes.back(), info.ordinal, slab_pool);
+    if (!status.ok()) return status;
   }
   return device;
 }
@@ -73,15 +77,16 @@ absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options) {
   absl::StatusOr<DeviceChoice> choice =
       ChooseDevices(DeviceKind::kCuda, options.ordinals, FindCudaDevices());
   if (!choice.ok()) return choice.status();
-  std::vector<LaneDevice> devices;
-  for (const DeviceInfo& info : choice->cuda_devices) {
-    absl::StatusOr<LaneDevice> device = MakeDevice(info, std::max(options.lanes_per_device, 1));
-    if (!device.ok()) return device.status();
-    devices.push_back(*std::move(device));
-  }
   auto faults = std::make_unique<DeviceFaults>(options.observer);
   auto slab_pool = std::make_unique<CachingSlabPool>(
       MakePinnedMemory(choice->cuda_devices[0].ordinal, faults.get()), options.memory);
+  std::vector<LaneDevice> devices;
+  for (const DeviceInfo& info : choice->cuda_devices) {
+    absl::StatusOr<LaneDevice> device =
+        MakeDevice(info, std::max(options.lanes_per_device, 1), *slab_pool);
+    if (!device.ok()) return device.status();
+    devices.push_back(*std::move(device));
+  }
   auto executor =
       std::make_unique<LaneExecutor>(std::move(devices), std::move(slab_pool), std::move(faults));
   const CachingSlabPool* pool = &executor->slab_pool();

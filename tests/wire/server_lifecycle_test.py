@@ -3,8 +3,11 @@
 #
 # The server's life as others see it: health by its own client mode and by Watch, the two signals, drains that end and drains
 # that do not.
+import json
 import signal
 import socket
+import subprocess
+import tempfile
 import unittest
 
 import plain_grpc
@@ -208,6 +211,22 @@ class DrainTest(unittest.TestCase):
                     statuses = self.cross_the_drain(server, method, last)
                     self.assertEqual(server.exit_code(), 0, server.log)
                     self.assertLessEqual(statuses, {(plain_grpc.OK, ""), (plain_grpc.UNAVAILABLE, "server is draining")})
+
+    # A call that comes after the server has begun to end gets no answer of ours.
+    def test_calls_that_come_until_the_very_end_are_unavailable(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for address in ("127.0.0.1:0", f"unix:{folder}/socket"):
+                with self.subTest(address), Server(f"--grpc_address={address}") as server:
+                    load = subprocess.Popen(
+                        [server_process.BENCH, f"--server={server.address}", "--json", "--duration=1s", "--warm_up=0",
+                         "--request_bytes=1KiB", "--in_flight=32"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+                    while server.metric("swiglu_requests_total", model="swiglu_forward_fp16", code="OK") < 100:
+                        self.assertIsNone(load.poll())
+                    server.signal(signal.SIGTERM)
+                    self.assertEqual(server.exit_code(), 0)
+                    result = json.loads(load.communicate(timeout=server_process.DEADLINE_S)[0])
+                    self.assertGreater(result["requests"], 0)
+                    self.assertEqual(set(result["errors"]), {"UNAVAILABLE"}, result)
 
     def cross_the_drain(self, server, method, last):
         """Opens calls, signals the server and only then sends their messages; returns the statuses that came."""

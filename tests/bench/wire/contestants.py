@@ -119,11 +119,11 @@ def wait_ready(bench, contestant):
                              "--connections=1"]).result(READY_S + 10)
 
 
-def start_echo(bench, point, threads):
-    """Starts the bare echo for a point."""
+def start_echo(bench, request_bytes, threads):
+    """Starts the bare echo for requests of those sizes, separated by commas."""
     port = free_port()
     # The wait for readiness asks with 64 KiB.
-    sizes = point.echo_bytes if "64KiB" in point.echo_bytes.split(",") else f"{point.echo_bytes},64KiB"
+    sizes = request_bytes if "64KiB" in request_bytes.split(",") else f"{request_bytes},64KiB"
     return Contestant(f"echo T={threads}", [str(bench), f"--serve_echo=127.0.0.1:{port}", f"--echo_threads={threads}",
                                             f"--echo_bytes={sizes}"], port)
 

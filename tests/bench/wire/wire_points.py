@@ -75,13 +75,13 @@ class PointRun:
         metric = self._point.metrics[0]
 
         def worth(threads):
-            with contestants.start_echo(self._arguments.bench, self._point, threads) as echo:
+            with contestants.start_echo(self._arguments.bench, self._point.echo_bytes, threads) as echo:
                 contestants.wait_ready(self._arguments.bench, echo)
                 value = metric.read(self._load(echo, self._point.probe_length or self._length))
                 return -value if metric.less_is_better else value
 
         best = max(echo_threads(machine.cores()), key=worth)
-        return contestants.start_echo(self._arguments.bench, self._point, best)
+        return contestants.start_echo(self._arguments.bench, self._point.echo_bytes, best)
 
     def _try(self, contestant):
         """One run; a contestant that cannot do it fails this point, not the table."""
