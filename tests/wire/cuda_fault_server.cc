@@ -55,8 +55,7 @@ class BreakableLane final : public Lane {
   const std::unique_ptr<CudaLane> lane_;
 };
 
-absl::StatusOr<LaneDevice> MakeDevice(const DeviceInfo& info, int num_lanes,
-                                      SlabPool& slab_pool) {
+absl::StatusOr<LaneDevice> MakeDevice(const DeviceInfo& info, int num_lanes, SlabPool& slab_pool) {
   LaneDevice device{info.ordinal, absl::StrCat("breakable cuda:", info.ordinal), {}};
   for (int i = 0; i < num_lanes; ++i) {
     absl::StatusOr<std::unique_ptr<CudaLane>> lane = CudaLane::Create(info.ordinal);
