@@ -5,14 +5,13 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "server/batching/gpu_figures.h"
 #include "server/device/device_choice.h"
 #include "server/device/nvml.h"
@@ -24,6 +23,8 @@ struct GpuMonitorOptions {
   std::chrono::milliseconds interval{1000};
   // What to open for NVML: a name for the loader, or a path.
   std::string nvml_library = kNvmlLibrary;
+  // How long its destruction waits for a driver.
+  std::chrono::milliseconds patience{500};
 };
 
 // Samples every device at once and then again and again until its destruction. Without devices it
@@ -39,7 +40,7 @@ class GpuMonitor {
   // what cannot be had, and goes on without it.
   explicit GpuMonitor(std::vector<DeviceInfo> devices, GpuMonitorOptions options = {});
 
-  // Waits for the sample that is being taken.
+  // Waits for the sample that is being taken, but not long: a driver that hangs keeps the thread.
   ~GpuMonitor();
   GpuMonitor(const GpuMonitor&) = delete;
   GpuMonitor& operator=(const GpuMonitor&) = delete;
@@ -48,40 +49,15 @@ class GpuMonitor {
   // or has not spoken of for `kMaxAge`. Does not wait for a driver.
   std::optional<GpuFigures> figures(int ordinal, Clock::time_point now = Clock::now()) const;
 
-  // Memory of that device which is in use, by this process or any other, as CUDA sees it; 0 where
-  // it cannot be read. Does not wait for a driver.
-  int64_t memory_used_bytes(int ordinal) const;
+  // Memory of that device which is in use, by this process or any other, as CUDA sees it; nullopt
+  // where it cannot be read or was not for `kMaxAge`. Does not wait for a driver.
+  std::optional<int64_t> memory_used_bytes(int ordinal, Clock::time_point now = Clock::now()) const;
 
  private:
-  struct Watched {
-    DeviceInfo info;
-    Nvml::Gpu gpu = nullptr;  // nullptr: NVML does not know it
-  };
-  struct Sample {
-    GpuFigures figures;
-    int64_t memory_used_bytes = 0;
-  };
+  class Watch;
 
-  // Opens NVML and finds the devices there.
-  void OpenNvml(const std::string& library);
-  // Asks the drivers, with no lock held.
-  std::vector<Sample> TakeSamples() const;
-  void Publish(std::vector<Sample> samples);
-  // The thread.
-  void Watch();
-  // The position in watched_; -1 for a device that is not watched.
-  int PositionOf(int ordinal) const;
-
-  const GpuMonitorOptions options_;
-  std::unique_ptr<Nvml> nvml_;    // nullptr: there is none
-  std::vector<Watched> watched_;  // constant after construction
+  std::shared_ptr<Watch> watch_;  // the thread's, too
   std::thread thread_;            // none without devices
-
-  // Held for copies alone.
-  mutable absl::Mutex mutex_;
-  std::vector<Sample> samples_ ABSL_GUARDED_BY(mutex_);  // by position in watched_
-  Clock::time_point sampled_at_ ABSL_GUARDED_BY(mutex_);
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace swiglu::server

@@ -85,7 +85,11 @@ void GaugeCollector::CollectDevices(Families& families) const {
   families.push_back(MakeFamily(metrics::kDeviceMemoryUsed));
   for (const Gauges::Device& device : gauges_.devices) {
     const std::string label = DeviceLabel(device.device);
-    AddSeries(families.back(), metrics::kDeviceMemoryUsed, {label}, Read(device.memory_used_bytes));
+    const std::optional<double> used_bytes =
+        device.memory_used_bytes ? device.memory_used_bytes() : std::nullopt;
+    if (used_bytes.has_value()) {
+      AddSeries(families.back(), metrics::kDeviceMemoryUsed, {label}, *used_bytes);
+    }
     if (!device.gpu) continue;
     if (std::optional<GpuFigures> figures = device.gpu()) {
       gpus.push_back({label, *std::move(figures)});

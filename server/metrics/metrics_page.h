@@ -25,7 +25,8 @@ struct Gauges {
 
   struct Device {
     int device = kCpuDevice;  // a CUDA ordinal or kCpuDevice
-    Sample memory_used_bytes;
+    // If it is known; empty where it never is.
+    std::function<std::optional<double>()> memory_used_bytes;
     // A GPU's figures, if there are any; empty for the CPU.
     std::function<std::optional<GpuFigures>()> gpu = {};
   };

@@ -45,6 +45,7 @@ int nvmlInit_v2() {
 int nvmlShutdown() {
   const std::lock_guard<std::mutex> lock(fake.mutex);
   ++fake.num_shutdowns;
+  fake.changed.notify_all();
   return kSuccess;
 }
 

@@ -44,6 +44,12 @@ class FakeNvmlLibrary {
     nvml_->changed.wait(lock, [&] { return nvml_->num_samples >= count; });
   }
 
+  // Waits until the library has been stopped that often.
+  void AwaitShutdowns(int count) {
+    std::unique_lock<std::mutex> lock(nvml_->mutex);
+    nvml_->changed.wait(lock, [&] { return nvml_->num_shutdowns >= count; });
+  }
+
  private:
   void* const library_;
   FakeNvml* nvml_ = nullptr;

@@ -61,8 +61,24 @@ TEST_F(GpuMonitorTest, AnNvmlThatHangsIsNotWaitedFor) {
   const int seen = fake_.With([](FakeNvml& nvml) { return nvml.num_samples; });
   fake_.AwaitSamples(seen + 1);  // it hangs now
   EXPECT_EQ(monitor.figures(kOrdinal).value().temperature_celsius, 41);
-  EXPECT_EQ(monitor.memory_used_bytes(kOrdinal), 0);
+  EXPECT_EQ(monitor.memory_used_bytes(kOrdinal), std::nullopt);
   fake_.With([](FakeNvml& nvml) { nvml.held = false; });
+}
+
+TEST_F(GpuMonitorTest, AnNvmlThatHangsDoesNotHoldUpTheEnd) {
+  {
+    const GpuMonitor monitor(OneDevice(), {milliseconds(1), FAKE_NVML, milliseconds(1)});
+    fake_.With([](FakeNvml& nvml) { nvml.held = true; });
+    const int seen = fake_.With([](FakeNvml& nvml) { return nvml.num_samples; });
+    fake_.AwaitSamples(seen + 1);
+  }
+  // The thread ends by itself as soon as it can, and the library with it.
+  const int stopped = fake_.With([](FakeNvml& nvml) {
+    nvml.held = false;
+    return nvml.num_shutdowns;
+  });
+  EXPECT_EQ(stopped, 0);
+  fake_.AwaitShutdowns(1);
 }
 
 TEST_F(GpuMonitorTest, OldFiguresAreNone) {
@@ -80,13 +96,13 @@ TEST_F(GpuMonitorTest, FindsTheGpuByItsPlaceOnTheBus) {
 TEST_F(GpuMonitorTest, KnowsOnlyItsOwnDevices) {
   const GpuMonitor monitor(OneDevice(), SampleOnce());
   EXPECT_FALSE(monitor.figures(0).has_value());
-  EXPECT_EQ(monitor.memory_used_bytes(0), 0);
+  EXPECT_EQ(monitor.memory_used_bytes(0), std::nullopt);
 }
 
 TEST_F(GpuMonitorTest, AMachineWithoutNvmlHasNoFigures) {
   const GpuMonitor monitor(OneDevice(), {hours(1), "libno-such-nvml.so.1"});
   EXPECT_FALSE(monitor.figures(kOrdinal).has_value());
-  EXPECT_EQ(monitor.memory_used_bytes(kOrdinal), 0);
+  EXPECT_EQ(monitor.memory_used_bytes(kOrdinal), std::nullopt);
 }
 
 TEST_F(GpuMonitorTest, WithoutDevicesItAsksNothing) {
@@ -116,7 +132,8 @@ TEST(GpuMonitorOnDeviceTest, EveryDeviceSaysWhatItIsAndHolds) {
   if (!devices.ok()) GTEST_SKIP() << devices.status().message();
   const GpuMonitor monitor(*devices);
   for (const DeviceInfo& device : *devices) {
-    EXPECT_GT(monitor.memory_used_bytes(device.ordinal), 0);
+    EXPECT_GT(monitor.memory_used_bytes(device.ordinal).value_or(0), 0);
+    EXPECT_FALSE(monitor.memory_used_bytes(device.ordinal, GpuMonitor::Clock::now() + seconds(11)));
     const std::optional<GpuFigures> figures = monitor.figures(device.ordinal);
     ASSERT_TRUE(figures.has_value()) << device.pci_bus_id;
     EXPECT_EQ(figures->uuid.substr(0, 4), "GPU-");

@@ -68,6 +68,7 @@ TEST(MetricsPageTest, GaugesAreSampledEachTime) {
   }
   gauges.devices.push_back({kCpuDevice, [&] { return base + 8; }});
   gauges.devices.push_back({3, [&] { return base + 9; }});
+  gauges.devices.push_back({4, [] { return std::nullopt; }});
   gauges.slab_pool = {"host", {[&] { return base + 11; }, [&] { return base + 12; }}};
   gauges.ready = [] { return 1; };
   gauges.live = [] { return 1; };
@@ -85,6 +86,7 @@ TEST(MetricsPageTest, GaugesAreSampledEachTime) {
     EXPECT_EQ(parsed.values["swiglu_memory_used_bytes{kind=\"region\"}"], base + 7);
     EXPECT_EQ(parsed.values["swiglu_device_memory_used_bytes{device=\"cpu\"}"], base + 8);
     EXPECT_EQ(parsed.values["swiglu_device_memory_used_bytes{device=\"3\"}"], base + 9);
+    EXPECT_EQ(parsed.values.count("swiglu_device_memory_used_bytes{device=\"4\"}"), 0u);
     EXPECT_EQ(parsed.values["swiglu_queue_limit_requests"], base + 10);
     EXPECT_EQ(parsed.values["swiglu_slab_pool_bytes{pool=\"host\",state=\"used\"}"], base + 11);
     EXPECT_EQ(parsed.values["swiglu_slab_pool_bytes{pool=\"host\",state=\"free\"}"], base + 12);
