@@ -10,8 +10,6 @@
 namespace swiglu::server {
 namespace {
 
-const Model& kForward = *FindModel("swiglu_forward_fp16");
-const Model& kBackward = *FindModel("swiglu_backward_fp16");
 const Clock::time_point kNow = Clock::time_point(std::chrono::seconds(1000));
 
 std::vector<int64_t> Elements(const FormedBatch& batch) {

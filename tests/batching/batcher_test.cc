@@ -15,9 +15,6 @@
 namespace swiglu::server {
 namespace {
 
-const Model& kForward = *FindModel("swiglu_forward_fp16");
-const Model& kBackward = *FindModel("swiglu_backward_bf16");
-
 // Counts completions by code.
 struct Tally {
   std::atomic<int> ok{0}, cancelled{0}, late{0}, failed{0};

@@ -12,10 +12,14 @@
 
 #include "absl/synchronization/mutex.h"
 #include "server/batching/executor.h"
+#include "server/batching/model.h"
 #include "server/batching/observer.h"
 #include "server/batching/request.h"
 
 namespace swiglu::server {
+
+inline const Model& kForward = *FindModel("swiglu_forward_fp16");
+inline const Model& kBackward = *FindModel("swiglu_backward_fp16");
 
 // Holds every batch until `Complete`, or completes it inside `Run` if `inline_` is set.
 class FakeExecutor final : public Executor {

@@ -81,9 +81,9 @@ class Team {
 };
 
 // Memory whose pages were first touched by the threads that will use them.
-class Memory {
+class TeamMemory {
  public:
-  Memory(Team& team, size_t num_bytes) : num_bytes_(num_bytes) {
+  TeamMemory(Team& team, size_t num_bytes) : num_bytes_(num_bytes) {
     data_ = static_cast<std::byte*>(std::aligned_alloc(4096, (num_bytes + 4095) / 4096 * 4096));
     team.Run([&](int thread) {
       const size_t begin = num_bytes * thread / team.size();
@@ -92,9 +92,9 @@ class Memory {
       std::memset(data_ + begin, 0x3C, end - begin);
     });
   }
-  ~Memory() { std::free(data_); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
+  ~TeamMemory() { std::free(data_); }
+  TeamMemory(const TeamMemory&) = delete;
+  TeamMemory& operator=(const TeamMemory&) = delete;
   std::byte* data() const { return data_; }
 
  private:
@@ -169,7 +169,7 @@ void MeasureAllCores(int num_threads, Report& report) {
       for (const int64_t n : {int64_t{1} << 20, int64_t{1} << 23, int64_t{22'544'384},
                               int64_t{1} << 26, int64_t{1} << 28}) {
         const size_t bytes = static_cast<size_t>(n) * ElementBytes(dtype);
-        const Memory memory(team, 3 * bytes), triad_memory(team, 3 * bytes);
+        const TeamMemory memory(team, 3 * bytes), triad_memory(team, 3 * bytes);
         const Call call(op, dtype, memory.data(), n);
         const auto triad_n = static_cast<int64_t>(bytes / sizeof(float));
         const int num_triads = op == Op::kForward ? 1 : 2;
@@ -200,7 +200,7 @@ void MeasureOneCore(Report& report) {
   Team team(1);
   for (const Op op : kOps) {
     for (const Dtype dtype : kDtypes) {
-      const Memory memory(team, 3 * kN * 4);
+      const TeamMemory memory(team, 3 * kN * 4);
       const Call call(op, dtype, memory.data(), kN);
       std::vector<double> times;
       for (int round = 0; round <= kRounds; ++round) {

@@ -14,7 +14,7 @@ namespace {
 using grpc::health::v1::HealthCheckRequest;
 using grpc::health::v1::HealthCheckResponse;
 
-constexpr char kService[] = "inference.GRPCInferenceService";
+constexpr char kInferenceService[] = "inference.GRPCInferenceService";
 constexpr char kWatchMethod[] = "/grpc.health.v1.Health/Watch";
 
 HealthCheckRequest RequestFor(const std::string& service) {
@@ -67,14 +67,14 @@ class HealthRpcTest : public testing::Test {
 
 TEST_F(HealthRpcTest, ServesAllThreeServices) {
   EXPECT_EQ(Check(""), HealthCheckResponse::SERVING);
-  EXPECT_EQ(Check(kService), HealthCheckResponse::SERVING);
+  EXPECT_EQ(Check(kInferenceService), HealthCheckResponse::SERVING);
   EXPECT_EQ(Check("liveness"), HealthCheckResponse::SERVING);
 }
 
 TEST_F(HealthRpcTest, IsAliveThoughNotServing) {
   server_.health.StopServing();
   EXPECT_EQ(Check(""), HealthCheckResponse::NOT_SERVING);
-  EXPECT_EQ(Check(kService), HealthCheckResponse::NOT_SERVING);
+  EXPECT_EQ(Check(kInferenceService), HealthCheckResponse::NOT_SERVING);
   EXPECT_EQ(Check("liveness"), HealthCheckResponse::SERVING);
 }
 
@@ -87,7 +87,7 @@ TEST_F(HealthRpcTest, AnswersWhileItDrains) {
 TEST_F(HealthRpcTest, AFailedDeviceFailsAllServices) {
   executor_.Fail();
   EXPECT_EQ(Check(""), HealthCheckResponse::NOT_SERVING);
-  EXPECT_EQ(Check(kService), HealthCheckResponse::NOT_SERVING);
+  EXPECT_EQ(Check(kInferenceService), HealthCheckResponse::NOT_SERVING);
   EXPECT_EQ(Check("liveness"), HealthCheckResponse::NOT_SERVING);
 }
 
@@ -102,7 +102,7 @@ TEST_F(HealthRpcTest, RefusesToCheckAnUnknownService) {
 
 TEST_F(HealthRpcTest, WatchTellsTheStateAndItsChange) {
   Watch all(server_, "");
-  Watch service(server_, kService);
+  Watch service(server_, kInferenceService);
   EXPECT_EQ(all.Next(), HealthCheckResponse::SERVING);
   EXPECT_EQ(service.Next(), HealthCheckResponse::SERVING);
   server_.health.StopServing();
@@ -143,7 +143,7 @@ TEST_F(HealthRpcTest, WatchOfAnUnknownServiceSaysSoAndStaysOpen) {
 
 TEST_F(HealthRpcTest, WatchThatBeginsWhileNotServingSaysThat) {
   executor_.Fail();
-  for (const std::string service : {"", kService, "liveness"}) {
+  for (const std::string service : {"", kInferenceService, "liveness"}) {
     Watch watch(server_, service);
     EXPECT_EQ(watch.Next(), HealthCheckResponse::NOT_SERVING);
     watch.Cancel();

@@ -17,8 +17,6 @@ namespace {
 using inference::ModelInferRequest;
 using inference::ModelInferResponse;
 
-constexpr char kInferMethod[] = "/inference.GRPCInferenceService/ModelInfer";
-
 class InferRpcTest : public testing::Test {
  protected:
   InferRpcTest() { executor_.Release(); }

@@ -20,8 +20,6 @@ namespace {
 using absl::StatusCode;
 using inference::ModelInferRequest;
 
-constexpr char kInferMethod[] = "/inference.GRPCInferenceService/ModelInfer";
-
 class LifecycleRpcTest : public HoldingServerTest {
  protected:
   LifecycleRpcTest() : HoldingServerTest(1, OneIoThread()) {}

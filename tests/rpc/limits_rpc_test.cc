@@ -15,8 +15,6 @@ namespace {
 
 using inference::ModelInferRequest;
 
-constexpr char kInferMethod[] = "/inference.GRPCInferenceService/ModelInfer";
-
 class LimitsRpcTest : public testing::Test {
  protected:
   // Every test ends here: the server is as good as new.

@@ -20,6 +20,7 @@
 
 namespace swiglu::server {
 
+inline constexpr char kInferMethod[] = "/inference.GRPCInferenceService/ModelInfer";
 inline constexpr char kForwardFp16[] = "swiglu_forward_fp16";
 inline constexpr char kForwardFp32[] = "swiglu_forward_fp32";
 inline constexpr char kBackwardBf16[] = "swiglu_backward_bf16";

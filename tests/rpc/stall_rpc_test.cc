@@ -18,8 +18,6 @@ namespace {
 using absl::StatusCode;
 using inference::ModelInferRequest;
 
-constexpr char kInferMethod[] = "/inference.GRPCInferenceService/ModelInfer";
-
 TestServerOptions Impatient() {
   TestServerOptions options;
   options.stall_limit = {std::chrono::milliseconds(100)};
