@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Tells ThreadSanitizer what the system's Abseil and gRPC, which are not built with it, order:
-// whoever takes a mutex sees what was done before it was let go, and whoever gets an event from a
-// completion queue sees what was done before its operation began. Stands before those libraries'
+// whoever takes a mutex sees what was done before it was let go, whoever waits for a notification
+// or a counter sees what was done before it, and whoever gets an event from a completion queue sees
+// what was done before its operation began. Stands before those libraries'
 // own functions and calls them. Linked into tests of the `tsan` preset only, which run with
 // `ignore_noninstrumented_modules=1`. Nothing is suppressed: a missing lock still shows.
 #include <dlfcn.h>
 
 #include <cstdlib>
 
+#include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "grpc/grpc.h"
 #include "grpcpp/alarm.h"
 #include "grpcpp/completion_queue.h"
@@ -106,6 +109,41 @@ bool CondVar::WaitWithTimeout(Mutex* mutex, Duration timeout) {
   const bool timed_out = next(this, mutex, timeout);
   __tsan_acquire(mutex);
   return timed_out;
+}
+
+void Notification::Notify() {
+  static auto* const next = Library<void(Notification*)>("_ZN4absl7debian312Notification6NotifyEv");
+  __tsan_release(this);
+  next(this);
+}
+
+void Notification::WaitForNotification() const {
+  static auto* const next =
+      Library<void(const Notification*)>("_ZNK4absl7debian312Notification19WaitForNotificationEv");
+  next(this);
+  __tsan_acquire(const_cast<Notification*>(this));
+}
+
+bool Notification::WaitForNotificationWithTimeout(Duration timeout) const {
+  static auto* const next = Library<bool(const Notification*, Duration)>(
+      "_ZNK4absl7debian312Notification30WaitForNotificationWithTimeoutENS0_8DurationE");
+  const bool notified = next(this, timeout);
+  if (notified) __tsan_acquire(const_cast<Notification*>(this));
+  return notified;
+}
+
+bool BlockingCounter::DecrementCount() {
+  static auto* const next =
+      Library<bool(BlockingCounter*)>("_ZN4absl7debian315BlockingCounter14DecrementCountEv");
+  __tsan_release(this);
+  return next(this);
+}
+
+void BlockingCounter::Wait() {
+  static auto* const next =
+      Library<void(BlockingCounter*)>("_ZN4absl7debian315BlockingCounter4WaitEv");
+  next(this);
+  __tsan_acquire(this);
 }
 
 ABSL_NAMESPACE_END
