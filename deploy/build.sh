@@ -23,7 +23,7 @@ mkdir -p "$folder"
 
 # Configured afresh only when the choice of CUDA differs from last time's; ninja sees to everything else.
 case "$preset" in
-  asan | tsan | fuzz | cpu-only) arguments="--preset $preset" ;;
+  asan | tsan | tidy | cpu-only) arguments="--preset $preset" ;;
   *)
     nvcc=$(deploy/find_cuda.sh)
     if [ -n "$nvcc" ]; then
