@@ -96,7 +96,10 @@ LaunchPlan PlanStaged(const Batch& batch, size_t buffer_bytes) {
 Segment Part(const Segment& segment, const Model& model, int64_t first, int64_t num_elements) {
   Segment part = segment;
   const int64_t skipped_bytes = first * ElementBytes(model.dtype);
-  for (size_t k = 0; k < model.inputs.size(); ++k) part.inputs[k] += skipped_bytes;
+  // What a reader gives lies nowhere yet.
+  if (segment.reader == nullptr) {
+    for (size_t k = 0; k < model.inputs.size(); ++k) part.inputs[k] += skipped_bytes;
+  }
   for (size_t k = 0; k < model.outputs.size(); ++k) part.outputs[k] += skipped_bytes;
   part.num_elements = num_elements;
   return part;

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <deque>
 #include <memory>
@@ -49,7 +50,10 @@ class LaneExecutorTest : public testing::Test {
   // with what its `done` is told.
   size_t Run(int64_t num_elements) {
     Batch& batch = batches_.emplace_back();
-    batch.segments.emplace_back().num_elements = num_elements;
+    Segment& segment = batch.segments.emplace_back();
+    segment.num_elements = num_elements;
+    segment.inputs.fill(memory_.data());
+    segment.outputs.fill(memory_.data());
     const size_t number = outcomes_.size();
     outcomes_.emplace_back();
     executor_->Run(batch, [this, number](const Execution& execution) {
@@ -70,6 +74,7 @@ class LaneExecutorTest : public testing::Test {
   FakeDevices devices_;
   FaultRecorder recorder_;
   std::deque<Batch> batches_;
+  std::array<std::byte, 4096> memory_{};  // where the tensors of all batches lie; nobody computes
   std::deque<std::vector<Execution>> outcomes_;
   std::unique_ptr<LaneExecutor> executor_;
 };

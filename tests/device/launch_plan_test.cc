@@ -17,10 +17,18 @@ namespace {
 
 constexpr int64_t kMiB = int64_t{1} << 20;
 
+// Where tensors lie that nobody looks at.
+std::byte* const kNowhere = reinterpret_cast<std::byte*>(uintptr_t{1} << 40);
+
 // A batch of that many elements a segment, which nobody runs.
 Batch MakeBatch(Op op, Dtype dtype, const std::vector<int64_t>& sizes) {
   Batch batch{op, dtype, {}};
-  for (int64_t size : sizes) batch.segments.emplace_back().num_elements = size;
+  for (int64_t size : sizes) {
+    Segment& segment = batch.segments.emplace_back();
+    segment.num_elements = size;
+    segment.inputs.fill(kNowhere);
+    segment.outputs.fill(kNowhere);
+  }
   return batch;
 }
 
@@ -33,6 +41,20 @@ TEST(BatchBytesTest, CountsInputsAndOutputs) {
   EXPECT_EQ(BatchBytes(Forward({10, 0, 5})), 15 * 3 * 2);
   EXPECT_EQ(BatchBytes(MakeBatch(Op::kBackward, Dtype::kFp32, {10})), 10 * 6 * 4);
   EXPECT_EQ(BatchBytes(Forward({})), 0);
+}
+
+TEST(PartTest, MovesWhatHasAPlace) {
+  class Reader final : public InputReader {
+    void Read(int, std::byte*, size_t) override {}
+  } reader;
+  Segment segment = Forward({10}).segments[0];
+  const Model& model = *FindModel("swiglu_forward_fp16");
+  EXPECT_EQ(Part(segment, model, 4, 2).inputs[1], kNowhere + 8);
+  EXPECT_EQ(Part(segment, model, 4, 2).outputs[0], kNowhere + 8);
+  segment.inputs.fill(nullptr);
+  segment.reader = &reader;
+  EXPECT_EQ(Part(segment, model, 4, 2).inputs[1], nullptr);
+  EXPECT_EQ(Part(segment, model, 4, 2).outputs[0], kNowhere + 8);
 }
 
 Path PathOf(const Batch& batch, int64_t other_bytes,
