@@ -45,6 +45,11 @@ const Model& GetModel(Op op, Dtype dtype) {
 
 int64_t ElementBytes(Dtype dtype) { return dtype == Dtype::kFp32 ? 4 : 2; }
 
+int64_t TensorBytes(const Model& model, int64_t num_elements) {
+  const auto num_tensors = static_cast<int64_t>(model.inputs.size() + model.outputs.size());
+  return num_tensors * num_elements * ElementBytes(model.dtype);
+}
+
 absl::string_view DatatypeName(Dtype dtype) {
   constexpr absl::string_view kNames[] = {"FP16", "BF16", "FP32"};
   return kNames[static_cast<int>(dtype)];

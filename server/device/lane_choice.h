@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which device takes the next batch. A pure function.
+// Which device takes the next batch. Pure functions on plain values.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <tuple>
 
@@ -14,7 +15,7 @@ namespace swiglu::server {
 struct DeviceLoad {
   int64_t outstanding_bytes = 0;  // read and written by the batches in flight
   int num_free_lanes = 0;
-  int64_t total_bytes = 0;  // of all batches that it was ever given
+  int64_t given_bytes = 0;  // of all batches until now; see `GiveBatch`
 };
 
 // The position of the device with the fewest bytes outstanding among those with a free lane. Of
@@ -24,12 +25,23 @@ inline int ChooseDevice(absl::Span<const DeviceLoad> loads) {
   int best = -1;
   for (int i = 0; i < static_cast<int>(loads.size()); ++i) {
     if (loads[i].num_free_lanes == 0) continue;
-    if (best < 0 || std::tie(loads[i].outstanding_bytes, loads[i].total_bytes) <
-                        std::tie(loads[best].outstanding_bytes, loads[best].total_bytes)) {
+    if (best < 0 || std::tie(loads[i].outstanding_bytes, loads[i].given_bytes) <
+                        std::tie(loads[best].outstanding_bytes, loads[best].given_bytes)) {
       best = i;
     }
   }
   return best;
+}
+
+// Counts a batch of so many bytes for that device. One that was given much less than it, because it
+// was slower for a while, is not given all of a light load for it afterwards.
+inline void GiveBatch(absl::Span<DeviceLoad> loads, int device, int64_t bytes) {
+  constexpr int64_t kMostArrears = int64_t{64} << 20;
+  loads[device].outstanding_bytes += bytes;
+  loads[device].given_bytes += bytes;
+  for (DeviceLoad& load : loads) {
+    load.given_bytes = std::max(load.given_bytes, loads[device].given_bytes - kMostArrears);
+  }
 }
 
 }  // namespace swiglu::server

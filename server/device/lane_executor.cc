@@ -92,9 +92,8 @@ LaneExecutor::Claim LaneExecutor::ClaimLane(int64_t bytes) {
   Lane* lane = free_lanes_[device].front();
   free_lanes_[device].pop_front();
   --loads_[device].num_free_lanes;
-  loads_[device].total_bytes += bytes;
-  const int64_t other_bytes =
-      std::exchange(loads_[device].outstanding_bytes, loads_[device].outstanding_bytes + bytes);
+  const int64_t other_bytes = loads_[device].outstanding_bytes;
+  GiveBatch(absl::MakeSpan(loads_), device, bytes);
   ++num_held_;
   return {device, lane, bytes, other_bytes};
 }

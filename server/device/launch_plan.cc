@@ -118,8 +118,7 @@ Segment InBuffer(const StagedPart& part, const Model& model, std::byte* buffer) 
 }
 
 int64_t BatchBytes(const Batch& batch) {
-  return NumElements(batch) * ElementBytes(batch.dtype) *
-         static_cast<int64_t>(NumTensors(GetModel(batch.op, batch.dtype)));
+  return TensorBytes(GetModel(batch.op, batch.dtype), NumElements(batch));
 }
 
 }  // namespace swiglu::server

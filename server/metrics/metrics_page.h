@@ -62,7 +62,7 @@ struct BuildInfo {
 // Writes the page. Thread-safe.
 class MetricsPage {
  public:
-  // Makes the error series of `gauges.devices`. `observer`, and all that `gauges` reads, must
+  // Makes the series of `gauges.devices`. `observer`, and all that `gauges` reads, must
   // outlive the page.
   MetricsPage(PrometheusObserver* observer, Gauges gauges, BuildInfo build);
 

@@ -45,13 +45,6 @@ prometheus::Counter* AddCounter(prometheus::Family<prometheus::Counter>& family,
   return &family.Add(MakeLabels(metric, values));
 }
 
-// What the batch's inputs and outputs take up.
-int64_t TensorBytes(const BatchRecord& record) {
-  const Model& model = GetModel(record.op, record.dtype);
-  const auto num_tensors = static_cast<int64_t>(model.inputs.size() + model.outputs.size());
-  return num_tensors * record.num_elements * ElementBytes(record.dtype);
-}
-
 }  // namespace
 
 std::string DeviceLabel(int device) {
@@ -177,9 +170,10 @@ void PrometheusObserver::BatchFinished(const BatchRecord& record) {
   batch_requests_->Observe(record.num_requests);
   batch_elements_->Observe(record.num_elements);
   if (!record.execution.status.ok()) return;
+  const int64_t bytes = TensorBytes(GetModel(record.op, record.dtype), record.num_elements);
   for (const DeviceSeries& series : devices_) {
     if (series.device == record.execution.device) {
-      series.bytes->Increment(static_cast<double>(TensorBytes(record)));
+      series.bytes->Increment(static_cast<double>(bytes));
     }
   }
 }

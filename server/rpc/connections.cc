@@ -3,38 +3,53 @@
 // Sockets by their local address.
 #include "server/rpc/connections.h"
 
+#include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include <cstring>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/numbers.h"
+#include "absl/time/clock.h"
+#include "server/rpc/descriptor.h"
 #include "server/rpc/listen_address.h"
 
 namespace swiglu::server {
 namespace {
 
-// The sockets of this process that are bound to `address`: whoever listens and whom it accepted.
+// How often it is looked whether a peer has taken what it is sent.
+constexpr absl::Duration kLookInterval = absl::Microseconds(200);
+
+// The socket's port, or -1.
+int LocalPort(const sockaddr_storage& local) {
+  if (local.ss_family == AF_INET) {
+    return ntohs(reinterpret_cast<const sockaddr_in&>(local).sin_port);
+  }
+  if (local.ss_family == AF_INET6) {
+    return ntohs(reinterpret_cast<const sockaddr_in6&>(local).sin6_port);
+  }
+  return -1;
+}
+
+// Whether the socket is bound there: whoever listens and whom it accepted.
 bool IsBoundTo(int fd, const std::string& address) {
   sockaddr_storage local{};
   socklen_t size = sizeof(local);
   if (::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &size) != 0) return false;
-  if (local.ss_family == AF_UNIX) {
-    // A peer's socket, if it is in this process, has no path.
-    const std::string path = UnixSocketPath(address);
-    return !path.empty() && path == reinterpret_cast<const sockaddr_un&>(local).sun_path;
+  const std::string path = UnixSocketPath(address);
+  if (!path.empty()) {
+    return local.ss_family == AF_UNIX &&
+           path == reinterpret_cast<const sockaddr_un&>(local).sun_path;
   }
   int port = 0;
-  if (!absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port)) return false;
-  if (local.ss_family == AF_INET) {
-    return ntohs(reinterpret_cast<const sockaddr_in&>(local).sin_port) == port;
-  }
-  return local.ss_family == AF_INET6 &&
-         ntohs(reinterpret_cast<const sockaddr_in6&>(local).sin6_port) == port;
+  return absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port) &&
+         LocalPort(local) == port;
 }
 
 bool IsListening(int fd) {
@@ -43,27 +58,42 @@ bool IsListening(int fd) {
   return ::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens != 0;
 }
 
-std::vector<int> SocketsBoundTo(const std::string& address) {
-  std::vector<int> sockets;
+// Descriptors of our own for those sockets, so that none is another's by the time it is used.
+std::vector<Descriptor> SocketsBoundTo(const std::string& address) {
+  std::vector<Descriptor> sockets;
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", error)) {
+  std::filesystem::directory_iterator entry("/proc/self/fd", error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
     int fd = -1;
-    if (absl::SimpleAtoi(entry.path().filename().string(), &fd) && IsBoundTo(fd, address)) {
-      sockets.push_back(fd);
+    if (!absl::SimpleAtoi(entry->path().filename().string(), &fd) || !IsBoundTo(fd, address)) {
+      continue;
     }
+    Descriptor socket(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    if (IsBoundTo(socket.get(), address)) sockets.push_back(std::move(socket));
   }
   return sockets;
 }
 
+// Waits until the peer has what it was sent.
+void AwaitTaken(int fd, absl::Time deadline) {
+  int num_held_bytes = 0;
+  while (::ioctl(fd, SIOCOUTQ, &num_held_bytes) == 0 && num_held_bytes > 0 &&
+         absl::Now() < deadline) {
+    absl::SleepFor(kLookInterval);
+  }
+}
+
 }  // namespace
 
-void CloseConnections(const std::string& address) {
+void CloseConnections(const std::string& address, absl::Time deadline) {
   // Who listens first, so that nobody whose connection ends gets another one.
-  for (const int fd : SocketsBoundTo(address)) {
-    if (IsListening(fd)) ::shutdown(fd, SHUT_RD);
+  for (const Descriptor& socket : SocketsBoundTo(address)) {
+    if (IsListening(socket.get())) ::shutdown(socket.get(), SHUT_RD);
   }
-  for (const int fd : SocketsBoundTo(address)) {
-    if (!IsListening(fd)) ::shutdown(fd, SHUT_WR);
+  for (const Descriptor& socket : SocketsBoundTo(address)) {
+    if (IsListening(socket.get())) continue;
+    AwaitTaken(socket.get(), deadline);
+    ::shutdown(socket.get(), SHUT_WR);
   }
 }
 

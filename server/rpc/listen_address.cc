@@ -16,25 +16,12 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "server/rpc/descriptor.h"
 
 namespace swiglu::server {
 namespace {
 
 // A file descriptor that closes itself.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  const int fd_;
-};
-
 absl::Status CannotListen(const std::string& address, absl::string_view why) {
   return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", address, ": ", why));
 }

@@ -97,13 +97,19 @@ RpcServer::RpcServer(const Router* router) : router_(router) {}
 
 RpcServer::~RpcServer() { Shutdown(absl::ZeroDuration()); }
 
+void RpcServer::Broadcast(ServerEvent event) {
+  // First, so that a call that is not among the live ones yet sees it.
+  if (event == ServerEvent::kDraining) draining_.store(true);
+  calls_.Deliver(event);
+}
+
 void RpcServer::CloseConnections(absl::Duration grace) {
   const absl::Time end = absl::Now() + grace;
   for (const CallPtr& call : calls_.All()) {
     while (calls_.Has(*call) && absl::Now() < end) absl::SleepFor(kEndingCallInterval);
   }
   SilenceLibraryLogs();
-  ::swiglu::server::CloseConnections(address_);
+  ::swiglu::server::CloseConnections(address_, end);
 }
 
 void RpcServer::Shutdown(absl::Duration grace) {
@@ -127,6 +133,7 @@ void RpcServer::Shutdown(absl::Duration grace) {
 std::unique_ptr<CallHandler> RpcServer::OnAccepted(Call& call) {
   PostAccept();
   calls_.Add(call);
+  if (draining_.load()) call.Deliver(ServerEvent::kDraining);
   return router_->MakeHandler(call);
 }
 

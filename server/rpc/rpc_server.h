@@ -53,13 +53,14 @@ class RpcServer final : private Call::Home {
   // Where it listens, with the port that was taken.
   const std::string& address() const { return address_; }
 
-  // Tells every live call.
-  void Broadcast(ServerEvent event) { calls_.Deliver(event); }
+  // Tells every live call; of a drain, those that come later, too.
+  void Broadcast(ServerEvent event);
 
-  // Ends every connection, after what has been written, and takes no new one; before that, gives
-  // the calls that are live `grace` to end. A shutdown alone lets gRPC answer calls that come
-  // meanwhile, and it answers CANCELLED; without their connection they are UNAVAILABLE, as all are
-  // that come in a drain. Blocks for at most `grace`. REQUIRES: a shutdown is next.
+  // Ends every connection and takes no new one. Before that, gives the calls that are live, and
+  // their peers what was written to them, `grace` in all. A shutdown alone lets gRPC answer calls
+  // that come meanwhile, and it answers CANCELLED; without their connection they are UNAVAILABLE,
+  // as all are that come in a drain. REQUIRES: calls have been told of the drain; a shutdown is
+  // next.
   void CloseConnections(absl::Duration grace);
 
   // Takes no new call; gives live ones `grace` to end, then cancels them; ends the threads. Blocks
@@ -86,6 +87,7 @@ class RpcServer final : private Call::Home {
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<IoThreads> threads_;
   LiveCalls calls_;
+  std::atomic<bool> draining_{false};
   std::thread ticker_;
 
   // Calls that exist: waiting for their headers, live, or over but still owned by a request that is

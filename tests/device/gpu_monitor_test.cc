@@ -35,6 +35,14 @@ GpuMonitorOptions SampleOnce() { return {hours(1), FAKE_NVML}; }
 
 class GpuMonitorTest : public testing::Test {
  protected:
+  // From here on a sample hangs; returns how many have begun until then.
+  int Hold() {
+    return fake_.With([](FakeNvml& nvml) {
+      nvml.held = true;
+      return nvml.num_samples;
+    });
+  }
+
   FakeNvmlLibrary fake_{FAKE_NVML};
 };
 
@@ -57,8 +65,7 @@ TEST_F(GpuMonitorTest, SamplesAgainAndAgain) {
 
 TEST_F(GpuMonitorTest, AnNvmlThatHangsIsNotWaitedFor) {
   const GpuMonitor monitor(OneDevice(), {milliseconds(1), FAKE_NVML});
-  fake_.With([](FakeNvml& nvml) { nvml.held = true; });
-  const int seen = fake_.With([](FakeNvml& nvml) { return nvml.num_samples; });
+  const int seen = Hold();
   fake_.AwaitSamples(seen + 1);  // it hangs now
   EXPECT_EQ(monitor.figures(kOrdinal).value().temperature_celsius, 41);
   EXPECT_EQ(monitor.memory_used_bytes(kOrdinal), std::nullopt);
@@ -68,8 +75,7 @@ TEST_F(GpuMonitorTest, AnNvmlThatHangsIsNotWaitedFor) {
 TEST_F(GpuMonitorTest, AnNvmlThatHangsDoesNotHoldUpTheEnd) {
   {
     const GpuMonitor monitor(OneDevice(), {milliseconds(1), FAKE_NVML, milliseconds(1)});
-    fake_.With([](FakeNvml& nvml) { nvml.held = true; });
-    const int seen = fake_.With([](FakeNvml& nvml) { return nvml.num_samples; });
+    const int seen = Hold();
     fake_.AwaitSamples(seen + 1);
   }
   // The thread ends by itself as soon as it can, and the library with it.

@@ -29,6 +29,20 @@ TEST(LaneChoiceTest, TakesOfEqualsTheOneThatWasGivenLess) {
   EXPECT_EQ(Choose({{4, 1, 900}, {5, 1, 800}}), 0);
 }
 
+TEST(LaneChoiceTest, ASlowHourIsNotMadeUpForInALightOne) {
+  constexpr int64_t kBatchBytes = int64_t{1} << 20;
+  std::vector<DeviceLoad> loads = {{0, 1}, {0, 1}};
+  for (int i = 0; i < 1000; ++i) GiveBatch(absl::MakeSpan(loads), 0, kBatchBytes);
+  EXPECT_EQ(loads[0].outstanding_bytes, 1000 * kBatchBytes);
+  loads[0].outstanding_bytes = 0;
+  int num_given = 0;
+  for (; ChooseDevice(loads) == 1; ++num_given) {
+    GiveBatch(absl::MakeSpan(loads), 1, kBatchBytes);
+    loads[1].outstanding_bytes = 0;
+  }
+  EXPECT_EQ(num_given, 64);
+}
+
 TEST(LaneChoiceTest, SaysSoWhenNoLaneIsFree) {
   EXPECT_EQ(Choose({{0, 0}, {0, 0}}), -1);
   EXPECT_EQ(Choose({}), -1);

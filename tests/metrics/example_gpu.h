@@ -30,7 +30,7 @@ inline GpuFigures ExampleFigures() {
 inline Gauges GaugesOfOneGpu(std::function<std::optional<GpuFigures>()> gpu = ExampleFigures) {
   Gauges gauges;
   gauges.slab_pool.memory = "pinned";
-  gauges.devices.push_back({0, nullptr, std::move(gpu)});
+  gauges.devices.push_back({0, [] { return 0; }, std::move(gpu)});
   return gauges;
 }
 

@@ -14,6 +14,7 @@ if [ -e "$out" ]; then
   echo "$out is there already" >&2
   exit 2
 fi
+trap '[ $? -eq 0 ] || rm -rf "$out"' EXIT
 
 for component in service tools; do cmake --install "$build" --component "$component" --prefix "$out" --strip >/dev/null; done
 for program in cuda_fault_server kernels_cuda_test; do strip -o "$out/bin/$program" "$build/bin/$program"; done

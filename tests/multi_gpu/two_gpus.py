@@ -179,6 +179,8 @@ def main():
             for server in (all_devices, one_device, echoes):
                 server.wait_ready()
         except contestants.Failure as failure:
+            if "CUDA was asked for" not in str(failure):
+                raise
             print(f"skipped: {failure}")
             return SKIPPED
         devices = list(all_devices.device_bytes())

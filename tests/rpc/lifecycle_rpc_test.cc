@@ -319,6 +319,52 @@ TEST(ShutdownTest, EndsCallsOfEveryKindAtAnyStep) {
   }
 }
 
+TEST(ShutdownTest, CallsThatBeginInADrainEnd) {
+  HoldingExecutor executor;
+  TestServer server(&executor);
+  server.StartDrain();
+  for (const char* method :
+       {"/inference.GRPCInferenceService/ModelStreamInfer", "/grpc.health.v1.Health/Watch"}) {
+    RawCall silent(server, method);
+    EXPECT_CALL_STATUS(silent.Finish(), grpc::StatusCode::UNAVAILABLE, "server is draining");
+  }
+}
+
+// The end of a drain as the program makes it, under callers who never stop.
+void DrainUnderLoad(const std::string& address) {
+  HoldingExecutor executor;
+  executor.Release();
+  TestServerOptions options;
+  options.address = address;
+  TestServer server(&executor, options);
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> callers;
+  for (int t = 0; t < 8; ++t) {
+    callers.emplace_back([&] {
+      while (!stop) {
+        const grpc::Status status = Infer(server, GoodRequest(kForwardFp16, {4})).status;
+        if (!status.ok()) {
+          EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << status.error_message();
+        }
+      }
+    });
+  }
+  server.observer.AwaitFinished(10);
+  server.StartDrain();
+  EXPECT_EQ(server.active().WaitUntilNone(kPatience), 0);
+  server.rpc->CloseConnections(kPatience);
+  server.rpc->Shutdown(absl::ZeroDuration());
+  stop = true;
+  for (std::thread& caller : callers) caller.join();
+}
+
+TEST(ShutdownTest, AfterADrainCallsAreUnavailableAndNotCancelled) {
+  for (int round = 0; round < 5; ++round) {
+    DrainUnderLoad("127.0.0.1:0");
+    DrainUnderLoad(absl::StrCat("unix:", testing::TempDir(), "drain_under_load"));
+  }
+}
+
 // Calls that arrive while the server goes away.
 TEST(ShutdownTest, MeetsNewCalls) {
   for (int round = 0; round < 20; ++round) {

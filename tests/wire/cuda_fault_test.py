@@ -73,9 +73,8 @@ class CudaFaultTest(unittest.TestCase):
                 watches = [watch(connection, service) for service in ("", "liveness")]
                 running = begin(connection, TRAP)
                 server.wait_for_metric(1, "swiglu_inflight_requests")
-                # The sound device serves these while the other one is on its way to the trap.
-                for _ in range(8):
-                    self.assertEqual(infer_once(server.address, forward_request()), (plain_grpc.OK, ""))
+                # The sound device serves while the other one is on its way to the trap.
+                self.assertEqual(infer_once(server.address, forward_request()), (plain_grpc.OK, ""))
                 failed.add(running.status())
                 since = time.monotonic()
                 for call in watches:

@@ -218,7 +218,7 @@ class DrainTest(unittest.TestCase):
             for address in ("127.0.0.1:0", f"unix:{folder}/socket"):
                 with self.subTest(address), Server(f"--grpc_address={address}") as server:
                     load = subprocess.Popen(
-                        [server_process.BENCH, f"--server={server.address}", "--json", "--duration=1s", "--warm_up=0",
+                        [server_process.BENCH, f"--server={server.address}", "--json", "--duration=3s", "--warm_up=0",
                          "--request_bytes=1KiB", "--in_flight=32"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
                     while server.metric("swiglu_requests_total", model="swiglu_forward_fp16", code="OK") < 100:
                         self.assertIsNone(load.poll())
