@@ -27,12 +27,11 @@ struct LaneDevice {
   std::vector<std::unique_ptr<Lane>> lanes;  // free, at least one
 };
 
-// Spreads batches over its devices: each goes to the one that `ChooseDevice` says, on the lane there
-// that has been free the longest. A batch that the device's memory does not do for is
-// tried again in smaller parts. Thread-safe; `done` may call `Run`. Once a device has
-// failed for good, in a batch or as `faults` were told by others, `healthy()` is false and every
-// later batch, also one for another device, completes with UNAVAILABLE and on none: the process has
-// to end.
+// Spreads batches over its devices: each goes to the one that `ChooseDevice` says, on the lane
+// there that has been free the longest. A batch that the device's memory does not do for is tried
+// again in smaller parts. Thread-safe; `done` may call `Run`. Once a device has failed for good, in
+// a batch or as `faults` were told by others, `healthy()` is false and every later batch, also one
+// for another device, completes with UNAVAILABLE and on none: the process has to end.
 class LaneExecutor final : public Executor {
  public:
   // REQUIRES: at least one device. The slab pool's memory source may report to `faults`.

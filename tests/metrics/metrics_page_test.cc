@@ -179,7 +179,7 @@ TEST(MetricsPageTest, EachGpuHasItsOwnSeries) {
   GpuFigures other;
   other.uuid = "GPU-2";
   other.power_watts = 80;
-  gauges.devices.push_back({1, nullptr, [&] { return other; }});
+  gauges.devices.push_back({1, [] { return 0; }, [&] { return other; }});
   PrometheusObserver observer;
   const MetricsPage page(&observer, gauges, kBuild);
   ParsedPage parsed = ParsePage(page.Render());
