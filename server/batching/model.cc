@@ -45,7 +45,7 @@ const Model& GetModel(Op op, Dtype dtype) {
 
 int64_t ElementBytes(Dtype dtype) { return dtype == Dtype::kFp32 ? 4 : 2; }
 
-int64_t TensorBytes(const Model& model, int64_t num_elements) {
+int64_t BytesReadAndWritten(const Model& model, int64_t num_elements) {
   const auto num_tensors = static_cast<int64_t>(model.inputs.size() + model.outputs.size());
   return num_tensors * num_elements * ElementBytes(model.dtype);
 }

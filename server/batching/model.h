@@ -50,8 +50,8 @@ const Model& GetModel(Op op, Dtype dtype);
 // 2 for FP16 and BF16, 4 for FP32.
 int64_t ElementBytes(Dtype dtype);
 
-// What all inputs and outputs of so many elements take up.
-int64_t TensorBytes(const Model& model, int64_t num_elements);
+// Of a batch of so many elements: all inputs and outputs.
+int64_t BytesReadAndWritten(const Model& model, int64_t num_elements);
 
 // `FP16`, `BF16`, `FP32`: the protocol's datatype names.
 absl::string_view DatatypeName(Dtype dtype);

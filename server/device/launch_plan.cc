@@ -118,7 +118,7 @@ Segment InBuffer(const StagedPart& part, const Model& model, std::byte* buffer) 
 }
 
 int64_t BatchBytes(const Batch& batch) {
-  return TensorBytes(GetModel(batch.op, batch.dtype), NumElements(batch));
+  return BytesReadAndWritten(GetModel(batch.op, batch.dtype), NumElements(batch));
 }
 
 }  // namespace swiglu::server

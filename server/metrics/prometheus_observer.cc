@@ -170,7 +170,7 @@ void PrometheusObserver::BatchFinished(const BatchRecord& record) {
   batch_requests_->Observe(record.num_requests);
   batch_elements_->Observe(record.num_elements);
   if (!record.execution.status.ok()) return;
-  const int64_t bytes = TensorBytes(GetModel(record.op, record.dtype), record.num_elements);
+  const int64_t bytes = BytesReadAndWritten(GetModel(record.op, record.dtype), record.num_elements);
   for (const DeviceSeries& series : devices_) {
     if (series.device == record.execution.device) {
       series.bytes->Increment(static_cast<double>(bytes));

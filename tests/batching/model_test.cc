@@ -36,9 +36,9 @@ TEST(ModelTest, TensorsAreInTheOrderOfTheInPlaceContract) {
   EXPECT_EQ(backward.outputs, (std::vector<absl::string_view>{"h", "df", "de"}));
 }
 
-TEST(TensorBytesTest, CountsInputsAndOutputs) {
-  EXPECT_EQ(TensorBytes(GetModel(Op::kForward, Dtype::kFp16), 10), 3 * 20);
-  EXPECT_EQ(TensorBytes(GetModel(Op::kBackward, Dtype::kFp32), 10), 6 * 40);
+TEST(BytesReadAndWrittenTest, CountsInputsAndOutputs) {
+  EXPECT_EQ(BytesReadAndWritten(GetModel(Op::kForward, Dtype::kFp16), 10), 3 * 20);
+  EXPECT_EQ(BytesReadAndWritten(GetModel(Op::kBackward, Dtype::kFp32), 10), 6 * 40);
 }
 
 }  // namespace

@@ -2,8 +2,8 @@
 //
 // Tells ThreadSanitizer what the system's Abseil and gRPC, which are not built with it, order:
 // whoever takes a mutex sees what was done before it was let go, whoever waits for a notification
-// (but not until a time) or a counter sees what was done before it, and whoever gets an event from a completion queue sees
-// what was done before its operation began. Stands before those libraries'
+// (but not until a time) or a counter sees what was done before it, and whoever gets an event from
+// a completion queue sees what was done before its operation began. Stands before those libraries'
 // own functions and calls them. Linked into tests of the `tsan` preset only, which run with
 // `ignore_noninstrumented_modules=1`. Nothing is suppressed: a missing lock still shows.
 #include <dlfcn.h>
