@@ -5,12 +5,16 @@
 
 #include <fcntl.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -25,6 +29,9 @@ namespace {
 
 // How often it is looked whether a peer has taken what it is sent.
 constexpr absl::Duration kLookInterval = absl::Microseconds(200);
+
+// TCP_ESTABLISHED of <netinet/tcp.h>, which does not go together with <linux/tcp.h>.
+constexpr int kEstablished = 1;
 
 // The socket's port, or -1.
 int LocalPort(const sockaddr_storage& local) {
@@ -74,12 +81,26 @@ std::vector<Descriptor> SocketsBoundTo(const std::string& address) {
   return sockets;
 }
 
-// Waits until the peer has what it was sent.
+// What the peer has acknowledged since the connection began; none if that cannot be said: on a unix
+// socket what was written lies with the peer.
+std::optional<uint64_t> AcknowledgedBytes(int fd) {
+  tcp_info info{};
+  socklen_t size = sizeof(info);
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return std::nullopt;
+  const bool says_it = size >= offsetof(tcp_info, tcpi_bytes_acked) + sizeof(uint64_t);
+  if (!says_it || info.tcpi_state != kEstablished) return std::nullopt;
+  return info.tcpi_bytes_acked;
+}
+
+// Waits until the peer has what it is being sent now; more may be written meanwhile.
 void AwaitTaken(int fd, absl::Time deadline) {
+  std::optional<uint64_t> acknowledged = AcknowledgedBytes(fd);
   int num_held_bytes = 0;
-  while (::ioctl(fd, SIOCOUTQ, &num_held_bytes) == 0 && num_held_bytes > 0 &&
-         absl::Now() < deadline) {
+  if (::ioctl(fd, SIOCOUTQ, &num_held_bytes) != 0) return;
+  const uint64_t wanted = acknowledged.value_or(0) + num_held_bytes;
+  while (acknowledged.has_value() && *acknowledged < wanted && absl::Now() < deadline) {
     absl::SleepFor(kLookInterval);
+    acknowledged = AcknowledgedBytes(fd);
   }
 }
 

@@ -353,7 +353,9 @@ void DrainUnderLoad(const std::string& address) {
   server.observer.AwaitFinished(10);
   server.StartDrain();
   EXPECT_EQ(server.active().WaitUntilNone(kPatience), 0);
+  const absl::Time deadline = absl::Now() + kPatience;
   server.rpc->CloseConnections(kPatience);
+  EXPECT_LT(absl::Now(), deadline);  // nobody is waited for who only sends more
   server.rpc->Shutdown(absl::ZeroDuration());
   stop = true;
   for (std::thread& caller : callers) caller.join();
