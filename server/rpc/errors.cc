@@ -183,8 +183,9 @@ absl::Status BudgetInUse(int64_t memory_budget_bytes) {
 
 absl::Status Draining() { return absl::UnavailableError("server is draining"); }
 
-absl::Status LateMessage() {
-  return absl::DeadlineExceededError("the message did not come in time");
+absl::Status LateMessage(absl::Duration limit) {
+  return absl::DeadlineExceededError(
+      absl::StrCat("the message did not come within ", absl::FormatDuration(limit)));
 }
 
 absl::Status Expired(absl::string_view when) {

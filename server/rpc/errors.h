@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "server/batching/model.h"
 #include "server/batching/observer.h"
@@ -66,7 +67,7 @@ absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes);
 absl::Status QueueFull(int64_t max_queued_requests);
 absl::Status BudgetInUse(int64_t memory_budget_bytes);
 absl::Status Draining();
-absl::Status LateMessage();
+absl::Status LateMessage(absl::Duration limit);
 absl::Status Expired(absl::string_view when);
 absl::Status Cancelled(absl::string_view when);
 

@@ -84,7 +84,7 @@ void InferCall::OnServerEvent(ServerEvent event) {
 void InferCall::CheckStall() {
   const Clock::time_point now = Clock::now();
   if (state_ == State::kAwaitingMessage && now > message_due_) {
-    Refuse(errors::LateMessage());
+    Refuse(errors::LateMessage(absl::FromChrono(message_due_ - call_->started())));
   } else if (now > answer_due_.load(std::memory_order_acquire)) {
     call_->Cancel();
   }

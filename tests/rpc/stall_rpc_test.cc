@@ -41,7 +41,7 @@ TEST_F(StallRpcTest, EndsACallWhoseAnnouncedMessageDoesNotCome) {
       Eventually([this] { return server_.admission.used_bytes(MemoryKind::kReceive) == 100'000; }));
   EXPECT_TRUE(Infer(server_, GoodRequest(kForwardFp16, {4})).status.ok());
   EXPECT_CALL_STATUS(stalled.Finish(), grpc::StatusCode::DEADLINE_EXCEEDED,
-                     "the message did not come in time");
+                     "the message did not come within 105ms");
   EXPECT_EQ(server_.admission.used_bytes(MemoryKind::kReceive), 0);
   EXPECT_EQ(server_.observer.AwaitCodes(2),
             (std::vector<StatusCode>{StatusCode::kOk, StatusCode::kDeadlineExceeded}));
@@ -51,7 +51,7 @@ TEST_F(StallRpcTest, EndsACallWhoseAnnouncedMessageDoesNotCome) {
 TEST_F(StallRpcTest, EndsACallWhoseMessageDoesNotCome) {
   RawCall stalled(server_, kInferMethod);
   EXPECT_CALL_STATUS(stalled.Finish(), grpc::StatusCode::DEADLINE_EXCEEDED,
-                     "the message did not come in time");
+                     "the message did not come within 1.292s");
   EXPECT_EQ(server_.admission.used_bytes(MemoryKind::kReceive), 0);
 }
 

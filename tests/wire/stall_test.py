@@ -12,7 +12,7 @@ from plain_grpc import Connection, forward_request, infer_once
 from server_process import Server
 
 CANCELLED, DEADLINE_EXCEEDED = 1, 4
-LATE = (DEADLINE_EXCEEDED, "the message did not come in time")
+LATE = (DEADLINE_EXCEEDED, "the message did not come within 1.005s")
 
 
 class StallTest(unittest.TestCase):
