@@ -196,7 +196,7 @@ class StickyFaultTest(unittest.TestCase):
         with FaultServer("--drain_timeout=1h") as server, Connection(server.address) as connection:
             hold(server, connection, 0)
             server.signal(signal.SIGTERM)
-            server.wait_for("serving on for 0$")
+            server.wait_for_metric(1, "swiglu_draining")
             server.command("sticky 0")
             self.assertEqual(server.exit_code(), 70)
 
@@ -207,7 +207,7 @@ class StickyFaultTest(unittest.TestCase):
             with Connection(server.address) as other:
                 hold(server, other, 0)
                 server.signal(signal.SIGTERM)
-                server.wait_for("serving on for 0$")
+                server.wait_for_metric(1, "swiglu_draining")
                 server.command("sticky 0")
                 self.assertEqual(server.exit_code(), 70)
             self.assertRegex(server.log[-1], r" E exiting with code 70: 4s after a device fault$")
