@@ -71,7 +71,8 @@ LaunchPlan PlanMapped(int max_blocks);
 // batch has elements.
 LaunchPlan PlanStaged(const Batch& batch, size_t buffer_bytes);
 
-// `num_elements` of `segment` from element `first` on. REQUIRES: the segment has no reader.
+// `num_elements` of `segment` from element `first` on. Inputs that a reader gives have no place
+// yet: they, and the reader, stay as they are.
 Segment Part(const Segment& segment, const Model& model, int64_t first, int64_t num_elements);
 
 // The part as a kernel finds it in the device buffer that begins at `buffer`.

@@ -21,7 +21,6 @@
 namespace swiglu::server {
 namespace {
 
-// A file descriptor that closes itself.
 absl::Status CannotListen(const std::string& address, absl::string_view why) {
   return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", address, ": ", why));
 }

@@ -70,36 +70,36 @@ TEST(CudaExecutorOptionsTest, AnOrdinalThatIsNotThereIsAnError) {
   EXPECT_EQ(status.message().substr(0, 13), "device 4096: ") << status;
 }
 
-TEST(PinnedMemoryTest, ReportsWhatCudaSays) {
-  ErrorRecorder recorder;
-  DeviceFaults faults(&recorder);
-  const auto memory = MakePinnedMemory(4096, &faults);
+class PinnedMemoryTest : public testing::Test {
+ protected:
+  // Pinning for device 3 fails twice in that way, and says so each time.
+  void FailTwice(cudaError_t error, const absl::Status& status) {
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(PinningFailed(error, 4096, 3, faults_), status);
+  }
+
+  ErrorRecorder recorder_;
+  DeviceFaults faults_{&recorder_};
+};
+
+TEST_F(PinnedMemoryTest, ReportsWhatCudaSays) {
+  const auto memory = MakePinnedMemory(4096, &faults_);
   EXPECT_EQ(memory->Allocate(4096).status().code(), absl::StatusCode::kInternal);
-  EXPECT_EQ(recorder.errors, (Errors{{4096, DeviceError::kOther}}));
-  EXPECT_EQ(faults.failed_device(), std::nullopt);
+  EXPECT_EQ(recorder_.errors, (Errors{{4096, DeviceError::kOther}}));
+  EXPECT_EQ(faults_.failed_device(), std::nullopt);
 }
 
-TEST(PinnedMemoryTest, AStickyErrorIsTheEndOfTheDeviceAndToldOnce) {
-  ErrorRecorder recorder;
-  DeviceFaults faults(&recorder);
-  for (int i = 0; i < 2; ++i) {
-    EXPECT_EQ(PinningFailed(cudaErrorIllegalAddress, 4096, 3, faults),
-              absl::InternalError("device 3 failed"));
-  }
-  EXPECT_EQ(recorder.errors, (Errors{{3, DeviceError::kSticky}}));
-  EXPECT_EQ(faults.failed_device(), 3);
+TEST_F(PinnedMemoryTest, AStickyErrorIsTheEndOfTheDeviceAndToldOnce) {
+  FailTwice(cudaErrorIllegalAddress, absl::InternalError("device 3 failed"));
+  EXPECT_EQ(recorder_.errors, (Errors{{3, DeviceError::kSticky}}));
+  EXPECT_EQ(faults_.failed_device(), 3);
 }
 
-TEST(PinnedMemoryTest, NoMoreMemoryIsToldEachTimeAndNotForGood) {
-  ErrorRecorder recorder;
-  DeviceFaults faults(&recorder);
-  for (int i = 0; i < 2; ++i) {
-    EXPECT_EQ(PinningFailed(cudaErrorMemoryAllocation, 4096, 3, faults),
-              absl::ResourceExhaustedError("the host has no 4096 bytes of memory left to pin"));
-  }
-  EXPECT_EQ(recorder.errors,
+TEST_F(PinnedMemoryTest, NoMoreMemoryIsToldEachTimeAndNotForGood) {
+  FailTwice(cudaErrorMemoryAllocation,
+            absl::ResourceExhaustedError("the host has no 4096 bytes of memory left to pin"));
+  EXPECT_EQ(recorder_.errors,
             (Errors{{3, DeviceError::kOutOfMemory}, {3, DeviceError::kOutOfMemory}}));
-  EXPECT_EQ(faults.failed_device(), std::nullopt);
+  EXPECT_EQ(faults_.failed_device(), std::nullopt);
 }
 
 class CudaExecutorTest : public testing::Test {
