@@ -15,6 +15,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
@@ -61,6 +62,20 @@ bool AbslParseFlag(absl::string_view text, DeviceKind* device, std::string*) {
 std::string AbslUnparseFlag(DeviceKind device) {
   return device == DeviceKind::kAuto ? "auto" : device == DeviceKind::kCpu ? "cpu" : "cuda";
 }
+
+struct FileMode {
+  int mode = 0;
+};
+bool AbslParseFlag(absl::string_view text, FileMode* mode, std::string*) {
+  mode->mode = 0;
+  if (text.empty() || text.size() > 4) return false;
+  for (const char c : text) {
+    if (c < '0' || c > '7') return false;
+    mode->mode = mode->mode * 8 + (c - '0');
+  }
+  return mode->mode <= 0777;
+}
+std::string AbslUnparseFlag(FileMode mode) { return absl::StrFormat("%04o", mode.mode); }
 
 struct HealthQuery {
   bool asked = false;
@@ -112,6 +127,12 @@ ABSL_FLAG(absl::Duration, max_queue_delay, absl::ZeroDuration(),
 ABSL_FLAG(absl::Duration, stall_timeout, absl::Seconds(30),
           "How long a caller may take to send its message or to take its answer, beyond 1 s for "
           "every 16 MiB; then the call is ended. Also closes connections that move no byte.");
+ABSL_FLAG(
+    int64_t, max_connections, 4096,
+    "Connections that may be open at once; a further one is closed as soon as it is accepted. "
+    "Fewer where the limit of open files of the process (ulimit -n) does not suffice.");
+ABSL_FLAG(swiglu::server::FileMode, unix_socket_mode, {0600},
+          "The permissions of the file of a unix socket.");
 ABSL_FLAG(absl::Duration, drain_delay, absl::ZeroDuration(),
           "How long to serve on after the first signal while reporting NOT_SERVING.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
@@ -205,6 +226,9 @@ constexpr Rule kRules[] = {
      }},
     {"stall_timeout", "a time from 1s to 24h, as in 30s or 5m",
      [] { return InRange(absl::GetFlag(FLAGS_stall_timeout), absl::Seconds(1), absl::Hours(24)); }},
+    {"max_connections", "a number from 1 to 1000000",
+     [] { return InRange<int64_t>(absl::GetFlag(FLAGS_max_connections), 1, 1'000'000); }},
+    {"unix_socket_mode", "an octal number from 0000 to 0777, as in 0660", Anything},
     {"drain_delay", "a time from 0s to 24h, as in 500ms or 1m30s",
      [] { return IsDrainTime(absl::GetFlag(FLAGS_drain_delay)); }},
     {"drain_timeout", "a time from 0s to 24h, as in 500ms or 1m30s",
@@ -314,6 +338,8 @@ Flags CurrentFlags() {
   flags.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);
   flags.max_queue_delay = absl::GetFlag(FLAGS_max_queue_delay);
   flags.stall_timeout = absl::GetFlag(FLAGS_stall_timeout);
+  flags.max_connections = absl::GetFlag(FLAGS_max_connections);
+  flags.unix_socket_mode = absl::GetFlag(FLAGS_unix_socket_mode).mode;
   flags.drain_delay = absl::GetFlag(FLAGS_drain_delay);
   flags.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);
   flags.log_level = absl::GetFlag(FLAGS_log_level);

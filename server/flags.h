@@ -36,6 +36,8 @@ struct Flags {
   int64_t max_queued_requests = 0;
   absl::Duration max_queue_delay = absl::ZeroDuration();
   absl::Duration stall_timeout = absl::Seconds(30);
+  int64_t max_connections = 0;
+  int unix_socket_mode = 0600;
   absl::Duration drain_delay;
   absl::Duration drain_timeout;
   std::string log_level;

@@ -4,6 +4,7 @@
 // depend on each other; then a wait, a drain and an exit code. It decides nothing else.
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "server/base/descriptor_limit.h"
 #include "server/batching/admission.h"
 #include "server/batching/batcher.h"
 #include "server/batching/statistics.h"
@@ -95,6 +97,33 @@ Gauges MakeGauges(const Admission& admission, const Batcher& batcher, const Heal
   gauges.live = [&] { return health.live() ? 1 : 0; };
   gauges.draining = [&] { return admission.draining() ? 1 : 0; };
   return gauges;
+}
+
+// `serving` is null until there is a server.
+void AddConnectionGauges(const std::atomic<RpcServer*>& serving, int64_t limit, Gauges& gauges) {
+  gauges.connections = [&serving] {
+    RpcServer* const rpc = serving.load();
+    return rpc == nullptr ? 0 : rpc->connections().NumOpen();
+  };
+  gauges.refused_connections = [&serving] {
+    RpcServer* const rpc = serving.load();
+    return rpc == nullptr ? 0 : rpc->num_refused_connections();
+  };
+  gauges.connection_limit = [limit] { return limit; };
+}
+
+// Opens the way for as many connections as are `wanted`; how many there may be.
+int64_t AllowConnections(int64_t wanted) {
+  const DescriptorLimit limit = RaiseDescriptorLimit();
+  if (limit.now > limit.before) {
+    LOG(INFO, "limit of open files raised from {} to {}", limit.before, limit.now);
+  }
+  const int64_t allowed = ConnectionLimit(wanted, limit.now);
+  if (allowed < wanted) {
+    LOG(WARNING, "at most {} connections, not {}: the process may open {} files", allowed, wanted,
+        limit.now);
+  }
+  return allowed;
 }
 
 int Fail(const absl::Status& status) {
@@ -193,7 +222,10 @@ int Run(const Flags& flags) {
 
   const GpuMonitor gpus(flags.metrics_address.empty() ? std::vector<DeviceInfo>()
                                                       : created->cuda_devices);
+  const int64_t max_connections = AllowConnections(flags.max_connections);
+  std::atomic<RpcServer*> serving{nullptr};
   Gauges gauges = MakeGauges(admission, batcher, health);
+  AddConnectionGauges(serving, max_connections, gauges);
   AddDeviceGauges(*created, gpus, gauges);
   const MetricsPage page(&prometheus, std::move(gauges), {kVersion, kCommit, kCudaVersion});
   std::unique_ptr<MetricsServer> metrics;
@@ -203,12 +235,17 @@ int Run(const Flags& flags) {
     if (!listening.ok()) return Fail(listening.status());
     metrics = *std::move(listening);
   }
-  auto rpc = RpcServer::Start({.address = flags.grpc_address,
-                               .io_threads = flags.io_threads,
-                               .receive_quota_bytes = ReceiveQuota(flags.memory_budget_bytes),
-                               .connection_timeout = flags.stall_timeout},
-                              &router);
+  auto rpc = RpcServer::Start(
+      {.address = flags.grpc_address,
+       .unix_socket_mode = flags.unix_socket_mode,
+       .max_connections = max_connections,
+       .accepting_changed = [&health](bool accepting) { health.SetAccepting(accepting); },
+       .io_threads = flags.io_threads,
+       .receive_quota_bytes = ReceiveQuota(flags.memory_budget_bytes),
+       .connection_timeout = flags.stall_timeout},
+      &router);
   if (!rpc.ok()) return Fail(rpc.status());
+  serving = rpc->get();
 
   LOG(INFO, "swiglu-server {} (commit {}) on {}", kVersion, kCommit, executor.description());
   LOG(INFO, "device {}", created->reason);

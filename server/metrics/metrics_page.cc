@@ -57,6 +57,9 @@ void GaugeCollector::CollectServer(Families& families) const {
   families.push_back(MakeSingle(metrics::kQueuedRequests, Read(gauges_.queued_requests)));
   families.push_back(MakeSingle(metrics::kQueueLimit, Read(gauges_.queue_limit_requests)));
   families.push_back(MakeSingle(metrics::kInflightRequests, Read(gauges_.inflight_requests)));
+  families.push_back(MakeSingle(metrics::kConnections, Read(gauges_.connections)));
+  families.push_back(MakeSingle(metrics::kConnectionLimit, Read(gauges_.connection_limit)));
+  families.push_back(MakeSingle(metrics::kRefusedConnections, Read(gauges_.refused_connections)));
   families.push_back(MakeSingle(metrics::kReady, Read(gauges_.ready)));
   families.push_back(MakeSingle(metrics::kLive, Read(gauges_.live)));
   families.push_back(MakeSingle(metrics::kDraining, Read(gauges_.draining)));

@@ -40,6 +40,9 @@ struct Gauges {
   Sample queued_requests;
   Sample queue_limit_requests;
   Sample inflight_requests;
+  Sample connections;
+  Sample connection_limit;
+  Sample refused_connections;
   Sample memory_budget_bytes;
   // By MemoryKind: receive, staging, response; then region.
   std::array<Sample, metrics::kMemoryKinds.size()> memory_used_bytes;

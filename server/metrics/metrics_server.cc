@@ -35,7 +35,7 @@ bool WouldBlock() { return errno == EAGAIN || errno == EWOULDBLOCK || errno == E
 // because closing first would throw away an answer that it has not read yet.
 class MetricsServer::Connection {
  public:
-  explicit Connection(FileDescriptor socket)
+  explicit Connection(Descriptor socket)
       : socket_(std::move(socket)), deadline_(Clock::now() + kConnectionTime) {}
 
   int fd() const { return socket_.get(); }
@@ -90,7 +90,7 @@ class MetricsServer::Connection {
     if (count == 0 || (count < 0 && !WouldBlock())) state_ = State::kClosed;
   }
 
-  FileDescriptor socket_;
+  Descriptor socket_;
   const Clock::time_point deadline_;
   State state_ = State::kRead;
   std::string received_;
@@ -100,9 +100,9 @@ class MetricsServer::Connection {
 
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Create(const std::string& address,
                                                                      Page page) {
-  absl::StatusOr<ListenSockets> listening = Listen(address);
+  absl::StatusOr<ListenSockets> listening = ListenTcp(address);
   if (!listening.ok()) return listening.status();
-  FileDescriptor wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  Descriptor wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (wake.get() < 0) {
     return absl::FailedPreconditionError(
         absl::StrCat("cannot serve metrics on ", address, ": ", std::strerror(errno)));
@@ -111,7 +111,7 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Create(const std::
       new MetricsServer(*std::move(listening), std::move(wake), std::move(page)));
 }
 
-MetricsServer::MetricsServer(ListenSockets listening, FileDescriptor wake, Page page)
+MetricsServer::MetricsServer(ListenSockets listening, Descriptor wake, Page page)
     : page_(std::move(page)), listening_(std::move(listening)), wake_(std::move(wake)) {
   thread_ = std::thread([this] { Serve(); });
 }
@@ -146,7 +146,7 @@ bool MetricsServer::Wait() {
   if (accept_paused_) {
     timeout_ms = kAcceptPauseMs;
   } else {
-    for (const FileDescriptor& socket : listening_.sockets) {
+    for (const Descriptor& socket : listening_.sockets) {
       fds.push_back({socket.get(), POLLIN, 0});
     }
   }
@@ -156,9 +156,8 @@ bool MetricsServer::Wait() {
 
 void MetricsServer::Accept() {
   accept_paused_ = false;
-  for (const FileDescriptor& listener : listening_.sockets) {
-    FileDescriptor accepted(
-        ::accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  for (const Descriptor& listener : listening_.sockets) {
+    Descriptor accepted(::accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (accepted.get() < 0) {
       if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
         accept_paused_ = true;

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/base/listen_socket.h"
 #include "server/metrics/http_answer.h"
-#include "server/metrics/listen_socket.h"
 
 namespace swiglu::server {
 
@@ -35,7 +35,7 @@ class MetricsServer {
  private:
   class Connection;
 
-  MetricsServer(ListenSockets listening, FileDescriptor wake, Page page);
+  MetricsServer(ListenSockets listening, Descriptor wake, Page page);
 
   // The thread: waits for any socket, then moves each connection on, until `wake_` is written to.
   void Serve();
@@ -45,7 +45,7 @@ class MetricsServer {
 
   const Page page_;
   const ListenSockets listening_;
-  const FileDescriptor wake_;  // an eventfd
+  const Descriptor wake_;  // an eventfd
   std::thread thread_;
 
   // For the thread alone.

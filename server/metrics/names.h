@@ -159,6 +159,12 @@ inline constexpr Metric kSlabPool{
     {"pool", "state"}};
 inline constexpr Metric kReady{"swiglu_ready", MetricType::Gauge,
                                "1 while the server is ready for requests, else 0."};
+inline constexpr Metric kConnections{"swiglu_connections", MetricType::Gauge,
+                                     "gRPC connections that are open."};
+inline constexpr Metric kConnectionLimit{"swiglu_connection_limit", MetricType::Gauge,
+                                         "The most gRPC connections that may be open."};
+inline constexpr Metric kRefusedConnections{"swiglu_refused_connections_total", MetricType::Counter,
+                                            "gRPC connections closed because there were too many."};
 inline constexpr Metric kLive{"swiglu_live", MetricType::Gauge,
                               "0 once a device has failed for good, else 1."};
 inline constexpr Metric kDraining{"swiglu_draining", MetricType::Gauge,

@@ -79,6 +79,8 @@ class Call : public std::enable_shared_from_this<Call> {
   void Accept(grpc::AsyncGenericService* service);
 
   const std::string& path() const { return context_.method(); }
+  // The peer's name, as Connections knows it.
+  std::string peer() const { return context_.peer(); }
   // When the headers came.
   Clock::time_point started() const { return started_; }
   // The caller's deadline on our clock; `max()` if it has none.

@@ -1,28 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Sockets by their local address.
+// Sockets by their peer's name.
 #include "server/rpc/connections.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <cstddef>
-#include <cstdint>
-#include <filesystem>
-#include <optional>
-#include <system_error>
+#include <cstring>
 #include <utility>
-#include <vector>
 
-#include "absl/strings/numbers.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
-#include "server/rpc/descriptor.h"
-#include "server/rpc/listen_address.h"
 
 namespace swiglu::server {
 namespace {
@@ -33,63 +32,62 @@ constexpr absl::Duration kLookInterval = absl::Microseconds(200);
 // TCP_ESTABLISHED of <netinet/tcp.h>, which does not go together with <linux/tcp.h>.
 constexpr int kEstablished = 1;
 
-// The socket's port, or -1.
-int LocalPort(const sockaddr_storage& local) {
-  if (local.ss_family == AF_INET) {
-    return ntohs(reinterpret_cast<const sockaddr_in&>(local).sin_port);
-  }
-  if (local.ss_family == AF_INET6) {
-    return ntohs(reinterpret_cast<const sockaddr_in6&>(local).sin6_port);
-  }
-  return -1;
+// Processes that a description names.
+constexpr size_t kMaxProcesses = 4;
+
+constexpr char kUnixPeer[] = "unix:";
+
+std::string Ipv4Name(const in_addr& address, in_port_t port) {
+  char text[INET_ADDRSTRLEN] = "";
+  ::inet_ntop(AF_INET, &address, text, sizeof(text));
+  return absl::StrCat("ipv4:", text, ":", ntohs(port));
 }
 
-// Whether the socket is bound there: whoever listens and whom it accepted.
-bool IsBoundTo(int fd, const std::string& address) {
-  sockaddr_storage local{};
-  socklen_t size = sizeof(local);
-  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &size) != 0) return false;
-  const std::string path = UnixSocketPath(address);
-  if (!path.empty()) {
-    return local.ss_family == AF_UNIX &&
-           path == reinterpret_cast<const sockaddr_un&>(local).sun_path;
+// As gRPC writes it: the brackets are escaped, and an IPv4 address over IPv6 is an IPv4 address.
+std::string Ipv6Name(const sockaddr_in6& address) {
+  if (IN6_IS_ADDR_V4MAPPED(&address.sin6_addr)) {
+    in_addr ipv4{};
+    std::memcpy(&ipv4, address.sin6_addr.s6_addr + 12, sizeof(ipv4));
+    return Ipv4Name(ipv4, address.sin6_port);
   }
-  int port = 0;
-  return absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port) &&
-         LocalPort(local) == port;
+  char text[INET6_ADDRSTRLEN] = "";
+  ::inet_ntop(AF_INET6, &address.sin6_addr, text, sizeof(text));
+  const std::string scope =
+      address.sin6_scope_id == 0 ? "" : absl::StrCat("%25", address.sin6_scope_id);
+  return absl::StrCat("ipv6:%5B", text, scope, "%5D:", ntohs(address.sin6_port));
 }
 
-bool IsListening(int fd) {
-  int listens = 0;
-  socklen_t size = sizeof(listens);
-  return ::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens != 0;
-}
-
-// Descriptors of our own for those sockets, so that none is another's by the time it is used.
-std::vector<Descriptor> SocketsBoundTo(const std::string& address) {
-  std::vector<Descriptor> sockets;
-  std::error_code error;
-  std::filesystem::directory_iterator entry("/proc/self/fd", error);
-  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
-    int fd = -1;
-    if (!absl::SimpleAtoi(entry->path().filename().string(), &fd) || !IsBoundTo(fd, address)) {
-      continue;
+// The name of a socket's peer, or "" if there is none any more.
+std::string PeerName(int fd) {
+  sockaddr_storage peer{};
+  socklen_t size = sizeof(peer);
+  if (::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0) return "";
+  switch (peer.ss_family) {
+    case AF_INET: {
+      const auto& address = reinterpret_cast<const sockaddr_in&>(peer);
+      return Ipv4Name(address.sin_addr, address.sin_port);
     }
-    Descriptor socket(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
-    if (IsBoundTo(socket.get(), address)) sockets.push_back(std::move(socket));
+    case AF_INET6:
+      return Ipv6Name(reinterpret_cast<const sockaddr_in6&>(peer));
+    default:
+      return kUnixPeer;
   }
-  return sockets;
+}
+
+std::optional<tcp_info> TcpInfo(int fd) {
+  tcp_info info{};
+  socklen_t size = sizeof(info);
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return std::nullopt;
+  if (size < offsetof(tcp_info, tcpi_bytes_received) + sizeof(uint64_t)) return std::nullopt;
+  return info;
 }
 
 // What the peer has acknowledged since the connection began; none if that cannot be said: on a unix
 // socket what was written lies with the peer.
 std::optional<uint64_t> AcknowledgedBytes(int fd) {
-  tcp_info info{};
-  socklen_t size = sizeof(info);
-  if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return std::nullopt;
-  const bool says_it = size >= offsetof(tcp_info, tcpi_bytes_acked) + sizeof(uint64_t);
-  if (!says_it || info.tcpi_state != kEstablished) return std::nullopt;
-  return info.tcpi_bytes_acked;
+  const std::optional<tcp_info> info = TcpInfo(fd);
+  if (!info.has_value() || info->tcpi_state != kEstablished) return std::nullopt;
+  return info->tcpi_bytes_acked;
 }
 
 // Waits until the peer has what it is being sent now; more may be written meanwhile.
@@ -104,17 +102,114 @@ void AwaitTaken(int fd, absl::Time deadline) {
   }
 }
 
+ino_t InodeOf(int fd) {
+  struct stat info {};
+  return ::fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode) ? info.st_ino : 0;
+}
+
+// What gRPC appends to a unix peer's name is the path that the peer is bound to, if it is.
+absl::string_view KeyOf(absl::string_view peer) {
+  return absl::StartsWith(peer, kUnixPeer) ? kUnixPeer : peer;
+}
+
 }  // namespace
 
-void CloseConnections(const std::string& address, absl::Time deadline) {
-  // Who listens first, so that nobody whose connection ends gets another one.
-  for (const Descriptor& socket : SocketsBoundTo(address)) {
-    if (IsListening(socket.get())) ::shutdown(socket.get(), SHUT_RD);
+bool Connections::IsOpen(const Connection& connection) {
+  return InodeOf(connection.fd) == connection.inode;
+}
+
+Descriptor Connections::Duplicate(const Connection& connection) {
+  Descriptor own(::fcntl(connection.fd, F_DUPFD_CLOEXEC, 0));
+  if (own.get() < 0 || InodeOf(own.get()) != connection.inode) return Descriptor();
+  return own;
+}
+
+void Connections::Add(int fd) {
+  std::string peer = PeerName(fd);
+  Connection connection;
+  connection.fd = fd;
+  connection.inode = InodeOf(fd);
+  if (peer == kUnixPeer) {
+    ucred credentials{};
+    socklen_t size = sizeof(credentials);
+    if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) == 0) {
+      connection.pid = credentials.pid;
+      connection.uid = credentials.uid;
+    }
   }
-  for (const Descriptor& socket : SocketsBoundTo(address)) {
-    if (IsListening(socket.get())) continue;
+  absl::MutexLock lock(&mutex_);
+  if (connections_.size() >= sweep_at_) {
+    Sweep();
+    sweep_at_ = std::max<size_t>(64, 2 * connections_.size());
+  }
+  connections_.emplace(std::move(peer), connection);
+}
+
+int64_t Connections::NumOpen() {
+  absl::MutexLock lock(&mutex_);
+  Sweep();
+  return static_cast<int64_t>(connections_.size());
+}
+
+std::optional<uint64_t> Connections::ReceivedBytes(absl::string_view peer) const {
+  for (const Connection& connection : Find(peer)) {
+    const std::optional<tcp_info> info = TcpInfo(connection.fd);
+    // Still the same socket: then it was the same in between.
+    if (info.has_value() && IsOpen(connection)) return info->tcpi_bytes_received;
+  }
+  return std::nullopt;
+}
+
+std::string Connections::Describe(absl::string_view peer) const {
+  if (KeyOf(peer) != kUnixPeer) return std::string(peer);
+  std::vector<std::string> processes;
+  for (const Connection& connection : Find(peer)) {
+    processes.push_back(absl::StrCat("pid=", connection.pid, ",uid=", connection.uid));
+  }
+  std::sort(processes.begin(), processes.end());
+  processes.erase(std::unique(processes.begin(), processes.end()), processes.end());
+  if (processes.size() > kMaxProcesses) {
+    processes.resize(kMaxProcesses);
+    processes.push_back("...");
+  }
+  return absl::StrCat(kUnixPeer, absl::StrJoin(processes, "+"));
+}
+
+int Connections::End(absl::string_view peer) {
+  int num_ended = 0;
+  for (const Connection& connection : Find(peer)) {
+    const Descriptor own = Duplicate(connection);
+    if (own.get() >= 0 && ::shutdown(own.get(), SHUT_RDWR) == 0) ++num_ended;
+  }
+  return num_ended;
+}
+
+void Connections::Close(absl::Time deadline) {
+  std::vector<Descriptor> sockets;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [peer, connection] : connections_) sockets.push_back(Duplicate(connection));
+  }
+  for (const Descriptor& socket : sockets) {
+    if (socket.get() < 0) continue;
     AwaitTaken(socket.get(), deadline);
     ::shutdown(socket.get(), SHUT_WR);
+  }
+}
+
+std::vector<Connections::Connection> Connections::Find(absl::string_view peer) const {
+  std::vector<Connection> found;
+  absl::MutexLock lock(&mutex_);
+  const auto [begin, end] = connections_.equal_range(std::string(KeyOf(peer)));
+  for (auto it = begin; it != end; ++it) {
+    if (IsOpen(it->second)) found.push_back(it->second);
+  }
+  return found;
+}
+
+void Connections::Sweep() {
+  for (auto it = connections_.begin(); it != connections_.end();) {
+    it = IsOpen(it->second) ? std::next(it) : connections_.erase(it);
   }
 }
 

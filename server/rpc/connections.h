@@ -1,22 +1,79 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The connections of a listening address, from below gRPC, which hides them: knows sockets and
-// nothing of what goes over them. docs/adr/0010 says why.
+// The connections that the server has accepted, from below gRPC, which hides them: whose they are,
+// what has come over them, and their end. Knows sockets and nothing of what goes over them.
 #pragma once
 
-#include <string>
+#include <sys/types.h>
 
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/base/descriptor.h"
 
 namespace swiglu::server {
 
-// Takes no more connections at `address` (`HOST:PORT` or `unix:/path`, as the server listens on it)
-// and closes our direction of those that this process has there, each when its peer has
-// acknowledged what was written until now, at `deadline` at the latest; who closes earlier may lose
-// that. A peer's call that has no answer by then fails there as UNAVAILABLE. Finds the sockets in
-// /proc: every one of this process that is bound to the address's port, whatever the host. Without
-// /proc nothing happens. Blocks until `deadline` at most. REQUIRES: the process is about to end its
-// server; what still writes meets a broken pipe.
-void CloseConnections(const std::string& address, absl::Time deadline);
+// gRPC owns the sockets and closes them when it likes. Each is therefore remembered by its number
+// and its inode, and a number that is another file's by now is left alone.
+//
+// A peer is named as gRPC names it in `ServerContext::peer()`: "ipv4:10.0.0.1:4711",
+// "ipv6:%5B::1%5D:4711". All peers of a unix socket have one name, "unix:", so that what is said of
+// one of them is said of all. Thread-safe.
+class Connections {
+ public:
+  // Knows a connection from here on. `fd` is its socket, which stays the caller's.
+  void Add(int fd);
+
+  // How many are open. Looks at each, a third of a microsecond long.
+  int64_t NumOpen();
+
+  // How many bytes have come from the peer since its connection began. nullopt where that is not
+  // known: for a unix socket, or when the connection has ended.
+  std::optional<uint64_t> ReceivedBytes(absl::string_view peer) const;
+
+  // Who the peer is, for a log: its address, or the processes behind a unix socket as
+  // "unix:pid=12,uid=1000", several of them with a '+' between.
+  std::string Describe(absl::string_view peer) const;
+
+  // Ends the peer's connection, both directions at once: its calls are cancelled. All peers of a
+  // unix socket end together. Returns how many connections that were.
+  int End(absl::string_view peer);
+
+  // Closes our direction of every connection, each when its peer has acknowledged what was written
+  // until now, at `deadline` at the latest; who closes earlier may lose that. A peer's call that
+  // has no answer by then fails there as UNAVAILABLE. Blocks until `deadline` at most. REQUIRES:
+  // none is added any more, and the server is about to end; what still writes meets a broken pipe.
+  // docs/adr/0010 says why.
+  void Close(absl::Time deadline);
+
+ private:
+  struct Connection {
+    int fd = -1;
+    ino_t inode = 0;
+    // Of a unix socket's peer.
+    pid_t pid = 0;
+    uid_t uid = 0;
+  };
+
+  static bool IsOpen(const Connection& connection);
+  // A descriptor of our own for the socket, or none if the connection has ended.
+  static Descriptor Duplicate(const Connection& connection);
+  // Those of `peer` that are open.
+  std::vector<Connection> Find(absl::string_view peer) const;
+  // Forgets those that have ended.
+  void Sweep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  mutable absl::Mutex mutex_;
+  std::unordered_multimap<std::string, Connection> connections_ ABSL_GUARDED_BY(mutex_);
+  // At this many it is looked which have ended.
+  size_t sweep_at_ ABSL_GUARDED_BY(mutex_) = 64;
+};
 
 }  // namespace swiglu::server

@@ -26,8 +26,14 @@ class Health {
   // False once and for all: the server is to be taken out of rotation.
   void StopServing() { serving_.store(false, std::memory_order_relaxed); }
 
+  // False while no connection can be accepted.
+  void SetAccepting(bool accepting) { accepting_.store(accepting, std::memory_order_relaxed); }
+
   // True while requests are welcome.
-  bool ready() const { return serving_.load(std::memory_order_relaxed) && live(); }
+  bool ready() const {
+    return serving_.load(std::memory_order_relaxed) && accepting_.load(std::memory_order_relaxed) &&
+           live();
+  }
   // False only when a device has failed for good.
   bool live() const { return device_healthy_(); }
 
@@ -38,6 +44,7 @@ class Health {
  private:
   const std::function<bool()> device_healthy_;
   std::atomic<bool> serving_{true};
+  std::atomic<bool> accepting_{true};
 };
 
 // The Watch call: sends the state, then every change of it.

@@ -4,19 +4,14 @@
 #include "server/rpc/rpc_server.h"
 
 #include <grpc/grpc.h>
-#include <unistd.h>
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "grpcpp/resource_quota.h"
 #include "grpcpp/security/server_credentials.h"
-#include "grpcpp/server_builder.h"
 #include "server/log/log.h"
-#include "server/rpc/connections.h"
 #include "server/rpc/library_log.h"
-#include "server/rpc/listen_address.h"
 
 namespace swiglu::server {
 namespace {
@@ -47,20 +42,23 @@ int ToMilliseconds(absl::Duration time) {
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions options,
                                                             const Router* router) {
   CHECK(options.io_threads >= 1);
-  absl::Status usable = PrepareListenAddress(options.address);
-  if (!usable.ok()) return usable;
+  auto acceptor = Acceptor::Listen({.address = options.address,
+                                    .unix_socket_mode = options.unix_socket_mode,
+                                    .max_connections = options.max_connections,
+                                    .acknowledge_timeout = options.connection_timeout});
+  if (!acceptor.ok()) return acceptor.status();
 
   KeepLibrary();
   auto server = std::unique_ptr<RpcServer>(new RpcServer(router));
+  server->acceptor_ = *std::move(acceptor);
   grpc::ServerBuilder builder;
-  int port = 0;
-  builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(), &port);
+  server->handover_ = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      grpc::InsecureServerCredentials());
   builder.RegisterAsyncGenericService(&server->service_);
   // Sizes are checked, with a sentence of our own, when a message is there.
   builder.SetMaxReceiveMessageSize(-1);
   builder.SetMaxSendMessageSize(-1);
-  // A second server on the same port is an error, not a lottery.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
   // Clients may ping every ten seconds to keep their connections through load balancers.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
@@ -78,18 +76,13 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions opt
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr) {
     for (auto& queue : queues) queue->Shutdown();
-    return absl::FailedPreconditionError(
-        absl::StrCat("cannot listen on ", options.address, ": address not available"));
+    return absl::FailedPreconditionError("gRPC's server did not start");
   }
-  server->socket_path_ = UnixSocketPath(options.address);
-  server->address_ =
-      server->socket_path_.empty()
-          ? absl::StrCat(options.address.substr(0, options.address.rfind(':')), ":", port)
-          : options.address;
   server->threads_ = std::make_unique<IoThreads>(std::move(queues), options.io_threads);
   for (int i = 0; i < kPostedAccepts; ++i) server->PostAccept();
   server->ticker_ = std::thread(
       [server = server.get(), tick = options.tick] { server->TickUntilShutdown(tick); });
+  server->StartAccepting(std::move(options.accepting_changed));
   return server;
 }
 
@@ -109,7 +102,8 @@ void RpcServer::CloseConnections(absl::Duration grace) {
     while (calls_.Has(*call) && absl::Now() < end) absl::SleepFor(kEndingCallInterval);
   }
   SilenceLibraryLogs();
-  ::swiglu::server::CloseConnections(address_, end);
+  acceptor_->Stop();
+  connections_.Close(end);
 }
 
 void RpcServer::Shutdown(absl::Duration grace) {
@@ -119,6 +113,7 @@ void RpcServer::Shutdown(absl::Duration grace) {
     shut_down_ = true;
   }
   ticker_.join();
+  acceptor_->Stop();
   server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   {
     const auto none = [this] { return num_calls_.load(std::memory_order_acquire) == 0; };
@@ -127,7 +122,6 @@ void RpcServer::Shutdown(absl::Duration grace) {
   }
   // A call that began something on a queue which is shut down would end the process.
   threads_->Shutdown();
-  if (!socket_path_.empty()) ::unlink(socket_path_.c_str());
 }
 
 std::unique_ptr<CallHandler> RpcServer::OnAccepted(Call& call) {
@@ -135,6 +129,23 @@ std::unique_ptr<CallHandler> RpcServer::OnAccepted(Call& call) {
   calls_.Add(call);
   if (draining_.load()) call.Deliver(ServerEvent::kDraining);
   return router_->MakeHandler(call);
+}
+
+void RpcServer::StartAccepting(std::function<void(bool accepting)> accepting_changed) {
+  acceptor_->Start(
+      {.num_open = [this] { return connections_.NumOpen(); },
+       .take =
+           [this](int fd) {
+             connections_.Add(fd);
+             grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+             connection.fd = fd;
+             handover_->HandleNewConnection(&connection);
+           },
+       .accepting_changed =
+           [this, accepting_changed = std::move(accepting_changed)](bool accepting) {
+             if (accepting_changed) accepting_changed(accepting);
+             Broadcast(ServerEvent::kHealthChanged);
+           }});
 }
 
 void RpcServer::PostAccept() {

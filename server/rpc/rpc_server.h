@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -17,7 +18,10 @@
 #include "absl/time/time.h"
 #include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
+#include "server/rpc/acceptor.h"
 #include "server/rpc/call.h"
+#include "server/rpc/connections.h"
 #include "server/rpc/io_threads.h"
 #include "server/rpc/live_calls.h"
 #include "server/rpc/router.h"
@@ -27,6 +31,14 @@ namespace swiglu::server {
 struct RpcServerOptions {
   // `HOST:PORT` or `unix:/path`; port 0 takes a free one.
   std::string address;
+  // The permissions of a unix socket's file.
+  int unix_socket_mode = 0600;
+  // Connections that may be open at once. >= 1.
+  int64_t max_connections = 4096;
+  // Told when no connection can be accepted any more, for want of descriptors or memory, and when
+  // again it can; live calls are told of a change of health afterwards. On a thread of the server's
+  // own. Empty: nobody is told.
+  std::function<void(bool accepting)> accepting_changed = {};
   // The most threads that poll at once; as many do as the work keeps busy. >= 1.
   int io_threads = 4;
   // What the library may hold of messages that are being received, in bytes; past it calls are
@@ -51,10 +63,15 @@ class RpcServer final : private Call::Home {
   RpcServer& operator=(const RpcServer&) = delete;
 
   // Where it listens, with the port that was taken.
-  const std::string& address() const { return address_; }
+  const std::string& address() const { return acceptor_->address(); }
 
   // Tells every live call; of a drain, those that come later, too.
   void Broadcast(ServerEvent event);
+
+  // The connections that are open.
+  Connections& connections() { return connections_; }
+  // Connections that were closed because there were too many.
+  int64_t num_refused_connections() const { return acceptor_->num_refused(); }
 
   // Ends every connection and takes no new one. Before that, gives the calls that are live, and
   // their peers what was written to them, `grace` in all. A shutdown alone lets gRPC answer calls
@@ -75,20 +92,23 @@ class RpcServer final : private Call::Home {
   void OnGone(Call& call) override { calls_.Remove(call); }
   void OnDestroyed(IoQueue* queue) override;
 
+  // Hands accepted connections to gRPC from here on.
+  void StartAccepting(std::function<void(bool accepting)> accepting_changed);
   // Waits for one more call.
   void PostAccept();
   // Tells live calls of every tick, until the shutdown.
   void TickUntilShutdown(absl::Duration tick);
 
   const Router* const router_;
-  std::string address_;
-  std::string socket_path_;  // of a unix socket, to be removed at the end
+  Connections connections_;
   grpc::AsyncGenericService service_;
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> handover_;  // to gRPC
   std::unique_ptr<IoThreads> threads_;
   LiveCalls calls_;
   std::atomic<bool> draining_{false};
   std::thread ticker_;
+  std::unique_ptr<Acceptor> acceptor_;
 
   // Calls that exist: waiting for their headers, live, or over but still owned by a request that is
   // not done.

@@ -59,6 +59,8 @@ TEST(FlagsTest, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(flags.max_queued_requests, 4096);
   EXPECT_EQ(flags.max_queue_delay, absl::ZeroDuration());
   EXPECT_EQ(flags.stall_timeout, absl::Seconds(30));
+  EXPECT_EQ(flags.max_connections, 4096);
+  EXPECT_EQ(flags.unix_socket_mode, 0600);
   EXPECT_EQ(flags.drain_delay, absl::ZeroDuration());
   EXPECT_EQ(flags.drain_timeout, absl::Seconds(30));
   EXPECT_EQ(flags.log_level, "info");
@@ -71,8 +73,9 @@ TEST(FlagsTest, EveryFlagIsRead) {
       Good({"--grpc_address=unix:/run/swiglu.sock", "--metrics_address=[::1]:0", "--device=cuda",
             "--devices=3,0", "--lanes_per_device=4", "--io_threads=8", "--memory_budget_bytes=2GiB",
             "--max_request_bytes=64MiB", "--max_queued_requests=7", "--max_queue_delay=2ms",
-            "--stall_timeout=5s", "--drain_delay=1m30s", "--drain_timeout=500ms",
-            "--log_level=warning", "--log_format=json", "--health=liveness"});
+            "--stall_timeout=5s", "--max_connections=9", "--unix_socket_mode=0660",
+            "--drain_delay=1m30s", "--drain_timeout=500ms", "--log_level=warning",
+            "--log_format=json", "--health=liveness"});
   EXPECT_EQ(flags.grpc_address, "unix:/run/swiglu.sock");
   EXPECT_EQ(flags.metrics_address, "[::1]:0");
   EXPECT_EQ(flags.device, DeviceKind::kCuda);
@@ -84,6 +87,8 @@ TEST(FlagsTest, EveryFlagIsRead) {
   EXPECT_EQ(flags.max_queued_requests, 7);
   EXPECT_EQ(flags.max_queue_delay, absl::Milliseconds(2));
   EXPECT_EQ(flags.stall_timeout, absl::Seconds(5));
+  EXPECT_EQ(flags.max_connections, 9);
+  EXPECT_EQ(flags.unix_socket_mode, 0660);
   EXPECT_EQ(flags.drain_delay, absl::Seconds(90));
   EXPECT_EQ(flags.drain_timeout, absl::Milliseconds(500));
   EXPECT_EQ(flags.log_level, "warning");
@@ -163,6 +168,10 @@ TEST(FlagsTest, EveryBadValueIsNamedWithWhatIsValid) {
        "1 to 2147483647 bytes, as in 1048576 or 64MiB"},
       {"max_queued_requests", {"0", "-1", "1000001", "many"}, "a number from 1 to 1000000"},
       {"max_queue_delay", {"-1us", "5", "11s"}, "a time from 0s to 10s, as in 500us or 2ms"},
+      {"max_connections", {"0", "-1", "1000001", "many"}, "a number from 1 to 1000000"},
+      {"unix_socket_mode",
+       {"", "8", "0668", "01000", "07770", "-600", "rw"},
+       "an octal number from 0000 to 0777, as in 0660"},
       {"stall_timeout", {"0", "999ms", "25h"}, "a time from 1s to 24h, as in 30s or 5m"},
       {"drain_delay",
        {"-1s", "5", "", "soon", "inf", "25h"},
@@ -212,12 +221,26 @@ TEST(FlagsTest, VersionIsOneLineAndExitsWithZero) {
 TEST(FlagsTest, HelpNamesEveryFlagWithItsDefault) {
   const EarlyExit exit = std::get<EarlyExit>(Parse({"--io_threads=7", "--help"}));
   EXPECT_EQ(exit.code, 0);
-  for (const char* line :
-       {"--grpc_address=127.0.0.1:8001\n", "--metrics_address=127.0.0.1:8002\n", "--device=auto\n",
-        "--devices=all\n", "--lanes_per_device=0\n", "--io_threads=", "--memory_budget_bytes=",
-        "--max_request_bytes=2147483647\n", "--max_queued_requests=4096\n", "--max_queue_delay=0\n",
-        "--stall_timeout=30s\n", "--drain_delay=0\n", "--drain_timeout=30s\n", "--log_level=info\n",
-        "--log_format=text\n", "--health\n", "--version\n", "--help\n"}) {
+  for (const char* line : {"--grpc_address=127.0.0.1:8001\n",
+                           "--metrics_address=127.0.0.1:8002\n",
+                           "--device=auto\n",
+                           "--devices=all\n",
+                           "--lanes_per_device=0\n",
+                           "--io_threads=",
+                           "--memory_budget_bytes=",
+                           "--max_request_bytes=2147483647\n",
+                           "--max_queued_requests=4096\n",
+                           "--max_queue_delay=0\n",
+                           "--stall_timeout=30s\n",
+                           "--max_connections=4096\n",
+                           "--unix_socket_mode=0600\n",
+                           "--drain_delay=0\n",
+                           "--drain_timeout=30s\n",
+                           "--log_level=info\n",
+                           "--log_format=text\n",
+                           "--health\n",
+                           "--version\n",
+                           "--help\n"}) {
     EXPECT_TRUE(absl::StrContains(exit.text, absl::StrCat("  ", line))) << line << " is not in\n"
                                                                         << exit.text;
   }

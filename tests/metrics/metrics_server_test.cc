@@ -23,8 +23,8 @@ namespace {
 constexpr char kRequest[] = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 // A connected socket; get() is -1 when nobody answers.
-FileDescriptor Connect(int port, int family = AF_INET) {
-  FileDescriptor socket(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+Descriptor Connect(int port, int family = AF_INET) {
+  Descriptor socket(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in v4{};
   v4.sin_family = AF_INET;
   v4.sin_port = htons(static_cast<uint16_t>(port));
@@ -37,16 +37,16 @@ FileDescriptor Connect(int port, int family = AF_INET) {
       family == AF_INET
           ? ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&v4), sizeof(v4))
           : ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&v6), sizeof(v6));
-  return connected == 0 ? std::move(socket) : FileDescriptor();
+  return connected == 0 ? std::move(socket) : Descriptor();
 }
 
-void Send(const FileDescriptor& socket, absl::string_view text) {
+void Send(const Descriptor& socket, absl::string_view text) {
   EXPECT_EQ(::send(socket.get(), text.data(), text.size(), MSG_NOSIGNAL),
             static_cast<ssize_t>(text.size()));
 }
 
 // Everything until the other side closes; "reset" behind it when that was no proper end.
-std::string ReceiveAll(const FileDescriptor& socket) {
+std::string ReceiveAll(const Descriptor& socket) {
   std::string received;
   char buffer[65536];
   ssize_t count = 0;
@@ -57,7 +57,7 @@ std::string ReceiveAll(const FileDescriptor& socket) {
 }
 
 std::string Get(int port, int family = AF_INET) {
-  const FileDescriptor socket = Connect(port, family);
+  const Descriptor socket = Connect(port, family);
   if (socket.get() < 0) return "not connected";
   Send(socket, kRequest);
   return ReceiveAll(socket);
@@ -77,7 +77,7 @@ std::string ErrorOf(const std::string& address) {
 }
 
 bool HasIpv6Loopback() {
-  const FileDescriptor socket(::socket(AF_INET6, SOCK_STREAM, 0));
+  const Descriptor socket(::socket(AF_INET6, SOCK_STREAM, 0));
   sockaddr_in6 name{};
   name.sin6_family = AF_INET6;
   name.sin6_addr = in6addr_loopback;
@@ -123,7 +123,7 @@ TEST(MetricsServerTest, AllAddressesOfIpv6TakeIpv4Too) {
 
 TEST(MetricsServerTest, RequestMayComeInPieces) {
   const auto server = Start("127.0.0.1:0", [] { return std::string("x 1\n"); });
-  const FileDescriptor socket = Connect(server->port());
+  const Descriptor socket = Connect(server->port());
   Send(socket, "GET /metr");
   EXPECT_TRUE(absl::EndsWith(Get(server->port()), "x 1\n"));  // others do not wait for it
   Send(socket, "ics HTTP/1.1\r\n\r\n");
@@ -133,7 +133,7 @@ TEST(MetricsServerTest, RequestMayComeInPieces) {
 TEST(MetricsServerTest, PageLargerThanTheSocketBuffersArrivesWhole) {
   const std::string page(32 << 20, 'x');
   const auto server = Start("127.0.0.1:0", [&] { return page; });
-  const FileDescriptor slow = Connect(server->port());
+  const Descriptor slow = Connect(server->port());
   Send(slow, kRequest);
   const std::string answer = Get(server->port());
   EXPECT_EQ(answer.size() - answer.find("\r\n\r\n") - 4, page.size());
@@ -143,7 +143,7 @@ TEST(MetricsServerTest, PageLargerThanTheSocketBuffersArrivesWhole) {
 
 TEST(MetricsServerTest, RequestWithABodyIsAnsweredAndClosedInOrder) {
   const auto server = Start("127.0.0.1:0", [] { return std::string("x 1\n"); });
-  const FileDescriptor socket = Connect(server->port());
+  const Descriptor socket = Connect(server->port());
   Send(socket,
        "POST /metrics HTTP/1.1\r\nContent-Length: 100000\r\n\r\n" + std::string(100'000, 'x'));
   // A reset, because bytes were left unread, could overtake the answer.
@@ -154,7 +154,7 @@ TEST(MetricsServerTest, RequestWithABodyIsAnsweredAndClosedInOrder) {
 
 TEST(MetricsServerTest, IdleConnectionsDoNotKeepOthersOut) {
   const auto server = Start("127.0.0.1:0", [] { return std::string("x 1\n"); });
-  std::vector<FileDescriptor> idle;
+  std::vector<Descriptor> idle;
   for (int i = 0; i < 40; ++i) idle.push_back(Connect(server->port()));
   EXPECT_TRUE(absl::EndsWith(Get(server->port()), "x 1\n"));
   // The oldest was closed for it.
@@ -171,7 +171,7 @@ TEST(MetricsServerTest, ClientThatLeavesEarlyHarmsNobody) {
 TEST(MetricsServerTest, EndsWithConnectionsOpenAndFreesThePort) {
   auto server = Start("127.0.0.1:0", [] { return std::string(); });
   const int port = server->port();
-  const FileDescriptor idle = Connect(port);
+  const Descriptor idle = Connect(port);
   server.reset();
   EXPECT_EQ(Connect(port).get(), -1);
   EXPECT_EQ(ErrorOf(absl::StrCat("127.0.0.1:", port)), "no error");

@@ -43,6 +43,7 @@ struct TestServerOptions {
   std::string address = "127.0.0.1:0";
   StallLimit stall_limit;
   absl::Duration tick = absl::Seconds(1);
+  int64_t max_connections = 4096;
 };
 
 // The graph of the program over an executor, in the same order, with its clients.
@@ -59,9 +60,11 @@ class TestServer {
                  &statistics),
         router_({&infer_, &active_, &observers_, &request_log_, options.stall_limit}, &control_,
                 &health) {
-    auto started = RpcServer::Start(
-        {.address = options.address, .io_threads = options.io_threads, .tick = options.tick},
-        &router_);
+    auto started = RpcServer::Start({.address = options.address,
+                                     .max_connections = options.max_connections,
+                                     .io_threads = options.io_threads,
+                                     .tick = options.tick},
+                                    &router_);
     EXPECT_TRUE(started.ok()) << started.status();
     rpc = *std::move(started);
     channel = NewChannel();

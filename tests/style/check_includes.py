@@ -25,7 +25,7 @@ KINDS = [
     (r"nlohmann/", "json"),
     (r"hwy/", "hwy"),
     (r"version/version\.h$", "version"),
-    (r"server/(log|batching|device|metrics|rpc)/", None),  # the folder's own name
+    (r"server/(base|log|batching|device|metrics|rpc)/", None),  # the folder's own name
     (r"server/\w+\.h$", "server"),
     (r"kernels/", "kernels"),
     (r"client/files/", "files"),
@@ -35,12 +35,13 @@ KINDS = [
 # What the files of a folder may include; the longest folder that holds a file counts.
 ALLOWED = {
     "kernels": "std cuda hwy kernels",
+    "server/base": "std absl base",
     "server/log": "std spdlog log",
     "server/batching": "std absl log batching",
     "server/device": "std absl log batching device kernels cuda",
-    "server/metrics": "std absl log batching metrics prometheus version",
-    "server/rpc": "std absl log batching rpc grpc protobuf proto version",
-    "server": "std absl log batching device metrics rpc server grpc protobuf proto version",
+    "server/metrics": "std absl base log batching metrics prometheus version",
+    "server/rpc": "std absl base log batching rpc grpc protobuf proto version",
+    "server": "std absl base log batching device metrics rpc server grpc protobuf proto version",
     "client": "std absl grpc protobuf proto client files json version",
     "client/files": "std absl json client files",
 }

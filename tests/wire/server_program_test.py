@@ -13,7 +13,7 @@ import server_process
 from server_process import Server, probe_health
 
 FLAGS = ("grpc_address", "metrics_address", "device", "devices", "lanes_per_device", "io_threads", "memory_budget_bytes",
-         "max_request_bytes", "max_queued_requests", "max_queue_delay", "stall_timeout", "drain_delay", "drain_timeout",
+         "max_request_bytes", "max_queued_requests", "max_queue_delay", "stall_timeout", "max_connections", "unix_socket_mode", "drain_delay", "drain_timeout",
          "log_level", "log_format", "health", "version", "help")
 
 

@@ -2,7 +2,7 @@
 //
 // Listening addresses: good ones, ones that are taken, ones that are none, and what happens to the
 // files of unix sockets.
-#include "server/rpc/listen_address.h"
+#include "server/base/listen_socket.h"
 
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -22,13 +22,13 @@ namespace swiglu::server {
 namespace {
 
 // A folder with a short path, removed with everything in it.
-class ListenAddressTest : public testing::Test {
+class ListenSocketTest : public testing::Test {
  protected:
-  ListenAddressTest() {
+  ListenSocketTest() {
     char name[] = "/tmp/listen_XXXXXX";
     folder_ = ::mkdtemp(name);
   }
-  ~ListenAddressTest() override {
+  ~ListenSocketTest() override {
     ::unlink(Path().c_str());
     ::rmdir(folder_.c_str());
   }
@@ -53,13 +53,13 @@ class ListenAddressTest : public testing::Test {
   std::string folder_;
 };
 
-TEST_F(ListenAddressTest, TakesAFreePort) {
-  EXPECT_TRUE(PrepareListenAddress("127.0.0.1:0").ok());
-  EXPECT_TRUE(PrepareListenAddress("localhost:0").ok());
-  EXPECT_TRUE(PrepareListenAddress("0.0.0.0:0").ok());
+TEST_F(ListenSocketTest, TakesAFreePort) {
+  EXPECT_TRUE(ListenTcp("127.0.0.1:0").ok());
+  EXPECT_TRUE(ListenTcp("localhost:0").ok());
+  EXPECT_TRUE(ListenTcp("0.0.0.0:0").ok());
 }
 
-TEST_F(ListenAddressTest, SaysThatAPortIsInUse) {
+TEST_F(ListenSocketTest, SaysThatAPortIsInUse) {
   const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in name{};
   name.sin_family = AF_INET;
@@ -70,79 +70,80 @@ TEST_F(ListenAddressTest, SaysThatAPortIsInUse) {
   ASSERT_EQ(::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size), 0);
 
   const std::string address = absl::StrCat("127.0.0.1:", ntohs(name.sin_port));
-  const absl::Status status = PrepareListenAddress(address);
+  const absl::Status status = ListenTcp(address).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(status.message(),
             absl::StrCat("cannot listen on ", address, ": Address already in use"));
   ::close(fd);
-  EXPECT_TRUE(PrepareListenAddress(address).ok());
+  EXPECT_TRUE(ListenTcp(address).ok());
 }
 
-TEST_F(ListenAddressTest, SaysThatAnAddressIsOfAnotherHost) {
+TEST_F(ListenSocketTest, SaysThatAnAddressIsOfAnotherHost) {
   // 192.0.2.0/24 is set aside for documentation.
-  const absl::Status status = PrepareListenAddress("192.0.2.1:0");
+  const absl::Status status = ListenTcp("192.0.2.1:0").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(status.message(), "cannot listen on 192.0.2.1:0: Cannot assign requested address");
 }
 
-TEST_F(ListenAddressTest, SaysWhatIsNoAddress) {
+TEST_F(ListenSocketTest, SaysWhatIsNoAddress) {
   for (const std::string address :
-       {"", "8001", ":8001", "host", "host:", "host:port", "host:-1", "host:65536", "unix:"}) {
-    const absl::Status status = PrepareListenAddress(address);
+       {"", "8001", ":8001", "host", "host:", "host:port", "host:-1", "host:65536", "::1:80"}) {
+    const absl::Status status = ListenTcp(address).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << address;
-    EXPECT_EQ(status.message(),
-              "'" + address + "' is not an address: HOST:PORT or unix:/path is needed");
+    EXPECT_EQ(status.message(), "'" + address + "' is not an address: HOST:PORT is needed");
   }
 }
 
-TEST_F(ListenAddressTest, TakesAPathWhereNothingIs) {
-  EXPECT_TRUE(PrepareListenAddress(Address()).ok());
-  EXPECT_TRUE(PrepareListenAddress("unix://" + Path()).ok());
-  EXPECT_FALSE(FileExists());
+TEST_F(ListenSocketTest, TakesAPathWhereNothingIs) {
+  const auto listening = ListenUnix(Path(), 0600);
+  EXPECT_TRUE(listening.ok());
+  EXPECT_TRUE(FileExists());
+  // A second one finds the first.
+  EXPECT_EQ(ListenUnix(Path(), 0600).status().message(),
+            "cannot listen on " + Address() + ": another server answers there");
 }
 
-TEST_F(ListenAddressTest, RemovesAStaleSocket) {
+TEST_F(ListenSocketTest, RemovesAStaleSocket) {
   ::close(BindSocket(SOCK_STREAM));
   ASSERT_TRUE(FileExists());
-  EXPECT_TRUE(PrepareListenAddress(Address()).ok());
-  EXPECT_FALSE(FileExists());
+  EXPECT_TRUE(ListenUnix(Path(), 0600).ok());
 }
 
-TEST_F(ListenAddressTest, LeavesALiveSocketAlone) {
+TEST_F(ListenSocketTest, LeavesALiveSocketAlone) {
   const int fd = BindSocket(SOCK_STREAM);
   ASSERT_EQ(::listen(fd, 8), 0);
-  const absl::Status status = PrepareListenAddress(Address());
+  const absl::Status status = ListenUnix(Path(), 0600).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(status.message(), "cannot listen on " + Address() + ": another server answers there");
   EXPECT_TRUE(FileExists());
   ::close(fd);
 }
 
-TEST_F(ListenAddressTest, LeavesALiveSocketOfAnotherTypeAlone) {
+TEST_F(ListenSocketTest, LeavesALiveSocketOfAnotherTypeAlone) {
   const int fd = BindSocket(SOCK_DGRAM);
-  EXPECT_EQ(PrepareListenAddress(Address()).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ListenUnix(Path(), 0600).status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(FileExists());
   ::close(fd);
 }
 
-TEST_F(ListenAddressTest, LeavesOtherFilesAlone) {
+TEST_F(ListenSocketTest, LeavesOtherFilesAlone) {
   std::ofstream(Path()) << "precious";
-  const absl::Status status = PrepareListenAddress(Address());
+  const absl::Status status = ListenUnix(Path(), 0600).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(status.message(),
             "cannot listen on " + Address() + ": a file that is no socket is there");
   EXPECT_TRUE(FileExists());
 }
 
-TEST_F(ListenAddressTest, SaysThatAPathIsTooLong) {
+TEST_F(ListenSocketTest, SaysThatAPathIsTooLong) {
   const std::string path = "/tmp/" + std::string(200, 'x');
-  const absl::Status status = PrepareListenAddress("unix:" + path);
+  const absl::Status status = ListenUnix(path, 0600).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(status.message(),
             "cannot listen on unix:" + path + ": the path has 205 bytes; at most 107 are possible");
 }
 
-TEST_F(ListenAddressTest, FindsThePathOfAUnixAddress) {
+TEST_F(ListenSocketTest, FindsThePathOfAUnixAddress) {
   EXPECT_EQ(UnixSocketPath("unix:/run/s"), "/run/s");
   EXPECT_EQ(UnixSocketPath("unix:///run/s"), "/run/s");
   EXPECT_EQ(UnixSocketPath("127.0.0.1:1"), "");

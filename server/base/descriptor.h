@@ -11,6 +11,7 @@ namespace swiglu::server {
 
 class Descriptor {
  public:
+  Descriptor() = default;
   // Takes over `fd`; a negative one stands for none.
   explicit Descriptor(int fd) : fd_(fd) {}
   Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
@@ -22,10 +23,13 @@ class Descriptor {
     if (fd_ >= 0) ::close(fd_);
   }
 
+  // Negative if it owns none.
   int get() const { return fd_; }
+  // Gives the descriptor to the caller.
+  int Release() { return std::exchange(fd_, -1); }
 
  private:
-  int fd_;
+  int fd_ = -1;
 };
 
 }  // namespace swiglu::server

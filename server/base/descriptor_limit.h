@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How many files this process may have open.
+#pragma once
+
+#include <cstdint>
+
+namespace swiglu::server {
+
+// The limit on open descriptors before and after it was raised.
+struct DescriptorLimit {
+  int64_t before = 0;
+  int64_t now = 0;
+};
+
+// Raises this process's soft limit to its hard one, as far as the system lets it.
+DescriptorLimit RaiseDescriptorLimit();
+
+// Connections that may be open at once: `wanted`, or as many as `descriptors` allow beside what the
+// process needs for itself; at least 1. A pure function.
+int64_t ConnectionLimit(int64_t wanted, int64_t descriptors);
+
+}  // namespace swiglu::server

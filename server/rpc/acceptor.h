@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Listens and accepts, on a thread of its own: how many connections there may be, and what happens
+// when descriptors run out, is decided here and not by gRPC, which is then handed each connection.
+// docs/adr/0011 says why.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/base/descriptor.h"
+#include "server/base/listen_socket.h"
+
+namespace swiglu::server {
+
+struct AcceptorOptions {
+  // `HOST:PORT` or `unix:/path`; port 0 takes a free one.
+  std::string address;
+  // The permissions of a unix socket's file.
+  int unix_socket_mode = 0600;
+  // Connections that may be open at once; a further one is closed as soon as it is accepted. >= 1.
+  int64_t max_connections = 4096;
+  // How long a peer may acknowledge nothing of what it is sent before its connection ends. > 0.
+  absl::Duration acknowledge_timeout = absl::Seconds(30);
+};
+
+// Thread-safe.
+class Acceptor {
+ public:
+  // What its owner does for it. All of it is called on the acceptor's thread.
+  struct Callbacks {
+    // How many connections are open now.
+    std::function<int64_t()> num_open;
+    // Takes a connection over: `fd` is a non-blocking socket.
+    std::function<void(int fd)> take;
+    // False: no connection can be accepted for want of descriptors or memory. True: again it can.
+    std::function<void(bool accepting)> accepting_changed;
+  };
+
+  // Listens; connections wait until `Start`. On error nothing is left behind: INVALID_ARGUMENT (not
+  // an address) or FAILED_PRECONDITION (cannot be had), with the address and the reason.
+  static absl::StatusOr<std::unique_ptr<Acceptor>> Listen(AcceptorOptions options);
+  // Stops.
+  ~Acceptor();
+
+  // Where it listens, with the port that was taken.
+  const std::string& address() const { return address_; }
+
+  // Accepts from here on. Once.
+  void Start(Callbacks callbacks);
+
+  // Accepts nothing more and listens no more; removes a unix socket's file. Idempotent, one thread
+  // at a time.
+  void Stop();
+
+  // Connections that were closed because there were too many.
+  int64_t num_refused() const { return num_refused_.load(std::memory_order_relaxed); }
+
+ private:
+  Acceptor(AcceptorOptions options, ListenSockets listening);
+
+  void Run();
+  // Accepts what waits at `listener`, some at a time. False if descriptors or memory do not
+  // suffice.
+  bool AcceptFrom(int listener);
+  // Closes a connection if there are too many.
+  bool HasRoom();
+
+  const AcceptorOptions options_;
+  ListenSockets listening_;
+  std::string address_;
+  Descriptor stopping_;  // an eventfd
+  Callbacks callbacks_;
+  std::atomic<int64_t> num_refused_{0};
+  std::thread thread_;
+
+  // The thread's own: as many connections were open at the last count, or have come since.
+  int64_t most_open_ = 0;
+  absl::Time counted_at_ = absl::InfinitePast();
+};
+
+}  // namespace swiglu::server
