@@ -4,6 +4,7 @@
 // with spaces, ended by a newline), bytes.
 #include "client/files/npy.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -127,9 +128,22 @@ absl::StatusOr<Dtype> ParseDescr(absl::string_view path, absl::string_view descr
   if (descr == "<f2") return Dtype::kFp16;
   if (descr == "<f4") return Dtype::kFp32;
   const std::string shown = absl::CHexEscape(descr.substr(0, 32));
+  // '<V2' as it is written, '|V2' once it has been read without ml_dtypes and is written again.
+  if (descr == "<V2" || descr == "|V2") {
+    return Bad(path, absl::StrCat("type '", shown,
+                                  "' is how NumPy writes BF16 of ml_dtypes; .npy has no type for "
+                                  "BF16; use .safetensors"));
+  }
   const bool big_endian = descr == ">f2" || descr == ">f4";
   return Bad(path, absl::StrCat(big_endian ? "big-endian type '" : "type '", shown,
                                 "' is not supported; .npy takes '<f2' (FP16) and '<f4' (FP32)"));
+}
+
+// Whether the elements lie in the same order row by row and column by column.
+bool HasOneOrder(const Shape& shape) {
+  const auto num_long =
+      std::count_if(shape.begin(), shape.end(), [](int64_t dim) { return dim != 1; });
+  return num_long <= 1 || std::find(shape.begin(), shape.end(), 0) != shape.end();
 }
 
 // Splits `file` into the header's text and what follows.
@@ -183,7 +197,7 @@ absl::StatusOr<TensorView> ParseNpy(absl::string_view path, absl::Span<const std
   }
   absl::StatusOr<Dtype> dtype = ParseDescr(path, *dict.descr);
   if (!dtype.ok()) return dtype.status();
-  if (*dict.fortran_order) {
+  if (*dict.fortran_order && !HasOneOrder(*dict.shape)) {
     return Bad(path, "Fortran order is not supported; expected row-major (C) order");
   }
   absl::StatusOr<int64_t> needed = client::TensorBytes("data", *dtype, *dict.shape);

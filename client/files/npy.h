@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // NumPy's .npy format, versions 1.0, 2.0 and 3.0, as far as this service can use it: FP16 and FP32,
-// little-endian, row-major. The format is described in NumPy's documentation (numpy.lib.format).
+// little-endian, row-major, or in Fortran's order where that is the same. The format is described
+// in NumPy's documentation (numpy.lib.format).
 #pragma once
 
 #include <cstddef>

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The header through nlohmann's parser, then every claim that it makes, checked.
+// The header through nlohmann's parser, event by event, then every claim that it makes, checked.
+// The work is that of the header's length, and of sorting its tensors.
 #include "client/files/safetensors.h"
 
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <set>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
@@ -27,8 +29,9 @@ using Json = nlohmann::json;
 constexpr size_t kLengthBytes = 8;
 // The format's own limit.
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
-// {tensor: {field: [number]}}: nothing in a header is nested deeper.
-constexpr int kMaxDepth = 3;
+// What the format knows, {tensor: {field: [number]}}, has three levels; fields that it does not
+// know may have more. The reference implementation ends here, too.
+constexpr int kMaxDepth = 127;
 constexpr char kMetadataKey[] = "__metadata__";
 constexpr size_t kMaxListedNames = 8;
 
@@ -80,94 +83,192 @@ absl::Status SplitHeader(absl::string_view path, absl::Span<const std::byte> fil
   return absl::OkStatus();
 }
 
-// Parses the header. nlohmann's parser would take the last of two equal keys, and would follow any
-// depth.
-absl::StatusOr<Json> ParseHeader(absl::string_view path, absl::string_view header) {
+// A list of numbers in an entry, as far as it is one.
+struct NumberField {
+  bool is_there = false;
+  bool is_good = false;  // a list of integers from 0 to 2^63 - 1, and nothing else
+  std::vector<int64_t> numbers;
+};
+
+// What the header says of a tensor, before it is checked.
+struct RawEntry {
+  std::string name;
+  bool is_object = false;
+  bool has_dtype = false;
+  absl::optional<std::string> dtype;  // none if it is no string
+  NumberField shape;
+  NumberField data_offsets;
+};
+
+// Collects the entries while nlohmann's parser reads the header. Fields that the format does not
+// know are skipped. A method that gives false ends the parse.
+class HeaderReader {
+ public:
+  using number_integer_t = Json::number_integer_t;
+  using number_unsigned_t = Json::number_unsigned_t;
+  using number_float_t = Json::number_float_t;
+  using string_t = Json::string_t;
+  using binary_t = Json::binary_t;
+
+  std::vector<RawEntry> entries;
+  bool is_too_deep = false;
+  bool has_bad_metadata = false;
+  std::string repeated;  // a field that an entry has twice
+
+  bool null() {
+    // As good as no metadata at all.
+    if (depth_ == 1 && is_metadata_) return true;
+    return Other();
+  }
+  bool boolean(bool) { return Other(); }
+  bool number_integer(number_integer_t) { return Other(); }
+  bool number_float(number_float_t, const string_t&) { return Other(); }
+  bool binary(binary_t&) { return Other(); }
+
+  bool number_unsigned(number_unsigned_t value) {
+    if (depth_ != 3 || list_ == nullptr) return Other();
+    if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return Other();
+    list_->numbers.push_back(static_cast<int64_t>(value));
+    return true;
+  }
+
+  bool string(string_t& value) {
+    if (depth_ != 2) return Other();
+    if (!is_metadata_ && is_dtype_) entries.back().dtype = std::move(value);
+    return true;
+  }
+
+  bool start_object(size_t) {
+    if (depth_ == 1 && !is_metadata_) {
+      entries.back().is_object = true;
+    } else if (depth_ > 1) {
+      Other();
+    }
+    return Enter();
+  }
+
+  bool start_array(size_t) {
+    const bool begins_list = depth_ == 2 && !is_metadata_ && list_ != nullptr;
+    begins_list ? list_->is_good = true : Other();
+    return Enter();
+  }
+
+  bool end_object() { return Leave(); }
+  bool end_array() { return Leave(); }
+
+  bool key(string_t& name) {
+    if (depth_ == 1) {
+      is_metadata_ = name == kMetadataKey;
+      if (!is_metadata_) entries.emplace_back().name = std::move(name);
+    } else if (depth_ == 2 && !is_metadata_) {
+      BeginField(name);
+    }
+    return true;
+  }
+
+  template <typename Error>
+  bool parse_error(size_t, const std::string&, const Error&) {
+    return false;
+  }
+
+ private:
+  void BeginField(const std::string& name) {
+    RawEntry& entry = entries.back();
+    is_dtype_ = name == "dtype";
+    list_ = name == "shape" ? &entry.shape : name == "data_offsets" ? &entry.data_offsets : nullptr;
+    if (!is_dtype_ && list_ == nullptr) return;
+    bool& is_there = is_dtype_ ? entry.has_dtype : list_->is_there;
+    if (is_there) repeated = name;
+    is_there = true;
+  }
+
+  // A value that is not what its place is for.
+  bool Other() {
+    if (is_metadata_) has_bad_metadata = true;
+    if (list_ != nullptr) list_->is_good = false;
+    return true;
+  }
+
+  bool Enter() {
+    is_too_deep = ++depth_ > kMaxDepth;
+    return !is_too_deep;
+  }
+
+  bool Leave() {
+    --depth_;
+    // What closes at depth 2 is a field, and at depth 1 an entry or the metadata.
+    if (depth_ <= 2) list_ = nullptr;
+    if (depth_ <= 1) is_metadata_ = false;
+    return true;
+  }
+
+  int depth_ = 0;  // lists and objects that are open
+  bool is_metadata_ = false;
+  bool is_dtype_ = false;
+  NumberField* list_ = nullptr;  // the field that is read, if it is one of numbers
+};
+
+absl::StatusOr<std::vector<RawEntry>> ReadHeader(absl::string_view path, absl::string_view header) {
   if (header.empty() || header.front() != '{') {
     return Bad(path, "not a .safetensors file: its header does not begin with '{'");
   }
-  std::vector<std::set<std::string>> keys;
-  std::string repeated;
-  bool too_deep = false;
-  const auto check = [&](int depth, Json::parse_event_t event, Json& value) {
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second) {
-      repeated = value.get<std::string>();
-    }
-    const bool opens =
-        event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start;
-    if (opens && depth >= kMaxDepth) too_deep = true;
-    return !too_deep;
-  };
-  Json json = Json::parse(header.begin(), header.end(), check, /*allow_exceptions=*/false);
-  if (too_deep) return Bad(path, "malformed header: it is nested too deeply");
-  if (json.is_discarded() || !json.is_object()) return Bad(path, "malformed header: no valid JSON");
-  if (!repeated.empty()) {
-    return Bad(path, absl::StrCat("malformed header: ", Quote(repeated), " is there twice"));
+  HeaderReader reader;
+  const bool is_json = Json::sax_parse(header.begin(), header.end(), &reader);
+  if (reader.is_too_deep) return Bad(path, "malformed header: it is nested too deeply");
+  if (!is_json) return Bad(path, "malformed header: no valid JSON");
+  if (!reader.repeated.empty()) {
+    return Bad(path, absl::StrCat("malformed header: ", Quote(reader.repeated), " is there twice"));
   }
-  return json;
+  if (reader.has_bad_metadata) {
+    return Bad(path, "malformed header: __metadata__ is not a map of strings");
+  }
+  return std::move(reader.entries);
 }
 
-absl::Status CheckMetadata(absl::string_view path, const Json& metadata) {
-  const bool is_fine =
-      metadata.is_object() && std::all_of(metadata.begin(), metadata.end(),
-                                          [](const Json& value) { return value.is_string(); });
-  if (is_fine) return absl::OkStatus();
-  return Bad(path, "malformed header: __metadata__ is not a map of strings");
-}
-
-// A list of integers from 0 to 2^63 - 1.
-bool ReadNumbers(const Json& json, std::vector<int64_t>& numbers) {
-  if (!json.is_array()) return false;
-  for (const Json& number : json) {
-    if (!number.is_number_unsigned()) return false;
-    const uint64_t value = number.get<uint64_t>();
-    if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return false;
-    numbers.push_back(static_cast<int64_t>(value));
-  }
-  return true;
+// Two tensors of one name would make it open which is meant.
+absl::Status CheckNames(absl::string_view path, const std::vector<RawEntry>& entries) {
+  std::vector<absl::string_view> names;
+  names.reserve(entries.size());
+  for (const RawEntry& entry : entries) names.push_back(entry.name);
+  std::sort(names.begin(), names.end());
+  const auto found = std::adjacent_find(names.begin(), names.end());
+  if (found == names.end()) return absl::OkStatus();
+  return Bad(path, absl::StrCat("malformed header: ", Quote(*found), " is there twice"));
 }
 
 // The entry of one tensor. Its bytes are those that it claims, within `data`.
-absl::StatusOr<SafetensorsEntry> ReadEntry(absl::string_view path, const std::string& name,
-                                           const Json& json, absl::Span<const std::byte> data) {
+absl::StatusOr<SafetensorsEntry> CheckEntry(absl::string_view path, RawEntry raw,
+                                            absl::Span<const std::byte> data) {
   const auto bad = [&](absl::string_view what) {
-    return Bad(path, absl::StrCat("tensor ", Quote(name), " ", what));
+    return Bad(path, absl::StrCat("tensor ", Quote(raw.name), " ", what));
   };
-  SafetensorsEntry entry;
-  entry.name = name;
-  std::vector<int64_t> offsets;
-  if (!json.is_object() || json.size() != 3 || !json.contains("dtype") || !json.contains("shape") ||
-      !json.contains("data_offsets")) {
+  if (!raw.is_object || !raw.has_dtype || !raw.shape.is_there || !raw.data_offsets.is_there) {
     return bad("is malformed; expected dtype, shape and data_offsets");
   }
-  if (!json["dtype"].is_string()) return bad("has a dtype that is no string");
-  entry.dtype = json["dtype"].get<std::string>();
-  if (!ReadNumbers(json["shape"], entry.shape)) {
-    return bad("has a shape that is no list of dimensions");
-  }
-  if (!ReadNumbers(json["data_offsets"], offsets) || offsets.size() != 2 ||
-      offsets[0] > offsets[1]) {
+  if (!raw.dtype) return bad("has a dtype that is no string");
+  if (!raw.shape.is_good) return bad("has a shape that is no list of dimensions");
+  const std::vector<int64_t>& offsets = raw.data_offsets.numbers;
+  if (!raw.data_offsets.is_good || offsets.size() != 2 || offsets[0] > offsets[1]) {
     return bad("has data_offsets that are no begin and end");
   }
   if (static_cast<uint64_t>(offsets[1]) > data.size()) {
     return bad(absl::StrCat("ends at byte ", offsets[1], " of the data, which has ", data.size()));
   }
-  entry.bytes =
+  const auto bytes =
       data.subspan(static_cast<size_t>(offsets[0]), static_cast<size_t>(offsets[1] - offsets[0]));
 
   // Tensors of other dtypes are not used: that their bytes are there is enough.
-  const absl::optional<Dtype> dtype = ParseDtype(entry.dtype);
-  if (!dtype) return entry;
-  absl::StatusOr<int64_t> needed = client::TensorBytes(name, *dtype, entry.shape);
-  if (!needed.ok()) return Bad(path, needed.status().message());
-  if (entry.bytes.size() != static_cast<uint64_t>(*needed)) {
-    return bad(absl::StrCat("has ", entry.bytes.size(), " bytes; shape ",
-                            client::FormatShape(entry.shape), " of ", entry.dtype, " needs ",
-                            *needed));
+  if (const absl::optional<Dtype> dtype = ParseDtype(*raw.dtype)) {
+    absl::StatusOr<int64_t> needed = client::TensorBytes(raw.name, *dtype, raw.shape.numbers);
+    if (!needed.ok()) return Bad(path, needed.status().message());
+    if (bytes.size() != static_cast<uint64_t>(*needed)) {
+      return bad(absl::StrCat("has ", bytes.size(), " bytes; shape ",
+                              client::FormatShape(raw.shape.numbers), " of ", *raw.dtype, " needs ",
+                              *needed));
+    }
   }
-  return entry;
+  return SafetensorsEntry{std::move(raw.name), *std::move(raw.dtype), std::move(raw.shape.numbers),
+                          bytes};
 }
 
 // The format wants the tensors' bytes side by side, from the first byte of the data to the last.
@@ -196,17 +297,15 @@ absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::string_view
   absl::Span<const std::byte> data;
   absl::Status status = SplitHeader(path, file, header, data);
   if (!status.ok()) return status;
-  absl::StatusOr<Json> json = ParseHeader(path, header);
-  if (!json.ok()) return json.status();
+  absl::StatusOr<std::vector<RawEntry>> raw_entries = ReadHeader(path, header);
+  if (!raw_entries.ok()) return raw_entries.status();
+  status = CheckNames(path, *raw_entries);
+  if (!status.ok()) return status;
 
   std::vector<SafetensorsEntry> entries;
-  for (const auto& [name, value] : json->items()) {
-    if (name == kMetadataKey) {
-      status = CheckMetadata(path, value);
-      if (!status.ok()) return status;
-      continue;
-    }
-    absl::StatusOr<SafetensorsEntry> entry = ReadEntry(path, name, value, data);
+  entries.reserve(raw_entries->size());
+  for (RawEntry& raw : *raw_entries) {
+    absl::StatusOr<SafetensorsEntry> entry = CheckEntry(path, std::move(raw), data);
     if (!entry.ok()) return entry.status();
     entries.push_back(*std::move(entry));
   }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/client/bytes.h"
@@ -129,6 +130,36 @@ TEST(NpyTest, RefusesFortranOrder) {
             "a.npy: Fortran order is not supported; expected row-major (C) order");
 }
 
+TEST(NpyTest, TakesFortranOrderWhereItIsTheSame) {
+  for (const char* shape : {"(6,)", "(1, 6)", "(6, 1)", "(1, 1, 6, 1)", "(1, 1, 1, 1, 1, 6)"}) {
+    const std::string file = File(
+        absl::StrCat("{'descr': '<f2', 'fortran_order': True, 'shape': ", shape, "}\n"), kData);
+    const auto tensor = ParseNpy("a.npy", AsBytes(file));
+    ASSERT_TRUE(tensor.ok()) << shape << tensor.status();
+    EXPECT_EQ(AsText(tensor->bytes), kData) << shape;
+  }
+  for (const char* shape : {"(0, 3, 4)", "(2, 3, 0)"}) {
+    const std::string file =
+        File(absl::StrCat("{'descr': '<f2', 'fortran_order': True, 'shape': ", shape, "}\n"), "");
+    EXPECT_TRUE(ParseNpy("a.npy", AsBytes(file)).ok()) << shape;
+  }
+  const std::string one = File("{'descr': '<f4', 'fortran_order': True, 'shape': ()}\n", "abcd");
+  EXPECT_TRUE(ParseNpy("a.npy", AsBytes(one)).ok());
+  EXPECT_EQ(Message(File("{'descr': '<f2', 'fortran_order': True, 'shape': (1, 2, 3)}\n", kData)),
+            "a.npy: Fortran order is not supported; expected row-major (C) order");
+}
+
+TEST(NpyTest, SaysThatMlDtypesBf16IsNotNpys) {
+  for (const std::string descr : {"<V2", "|V2"}) {
+    EXPECT_EQ(
+        Message(
+            File("{'descr': '" + descr + "', 'fortran_order': False, 'shape': (2, 3), }\n", kData)),
+        "a.npy: type '" + descr +
+            "' is how NumPy writes BF16 of ml_dtypes; .npy has no type for BF16; use "
+            ".safetensors");
+  }
+}
+
 TEST(NpyTest, RefusesOtherTypes) {
   const auto with = [](const std::string& descr) {
     return Message(
@@ -139,8 +170,8 @@ TEST(NpyTest, RefusesOtherTypes) {
       "a.npy: big-endian type '>f2' is not supported; .npy takes '<f2' (FP16) and '<f4' (FP32)");
   EXPECT_EQ(with("<f8"),
             "a.npy: type '<f8' is not supported; .npy takes '<f2' (FP16) and '<f4' (FP32)");
-  EXPECT_EQ(with("|V2"),
-            "a.npy: type '|V2' is not supported; .npy takes '<f2' (FP16) and '<f4' (FP32)");
+  EXPECT_EQ(with("|V4"),
+            "a.npy: type '|V4' is not supported; .npy takes '<f2' (FP16) and '<f4' (FP32)");
 }
 
 TEST(NpyTest, RefusesNegativeAndOverflowingShapes) {
