@@ -25,7 +25,7 @@ build_packages=(
 )
 cuda_packages=(ca-certificates python3 python3-venv)
 test_packages=(ca-certificates clang-14 clang-format-14 git libclang-rt-14-dev python3 python3-venv shellcheck)
-image_packages=(buildah crun debian-archive-keyring iproute2 iptables mmdebstrap netavark podman util-linux)
+image_packages=(aardvark-dns buildah crun debian-archive-keyring iproute2 iptables mmdebstrap netavark podman util-linux)
 long_packages=(clang-tidy-14 libb64-0d llvm-14)
 
 wanted=()

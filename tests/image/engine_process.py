@@ -2,7 +2,11 @@
 #
 # Runs containers for the tests of the image; works inside `engine.sh run`.
 import json
+import os
+import pathlib
+import socket
 import subprocess
+import tempfile
 import time
 
 # Far beyond what any step takes, so that only a hang reaches it.
@@ -56,3 +60,26 @@ class Container:
 
     def __exit__(self, *_):
         run("podman", "rm", "--force", "--time=0", self.name)
+
+
+class Service:
+    """podman's service of docker's protocol, for as long as the block lasts; programs find it by `environment`."""
+
+    def __enter__(self):
+        self._folder = tempfile.TemporaryDirectory()
+        path = pathlib.Path(self._folder.name, "docker.sock")
+        self.environment = os.environ | {"DOCKER_HOST": f"unix://{path}", "DOCKER_BUILDKIT": "0"}
+        # podman takes over a socket that listens already, as from systemd, so nobody has to wait for it.
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            inherited = listener.fileno()
+            self._process = subprocess.Popen(
+                ["sh", "-c", f"exec env LISTEN_PID=$$ LISTEN_FDS=1 podman system service --time=0 3<&{inherited}"],
+                pass_fds=[inherited], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return self
+
+    def __exit__(self, *_):
+        self._process.terminate()
+        self._process.wait(DEADLINE_S)
+        self._folder.cleanup()
