@@ -85,6 +85,8 @@ class ComposeTest(unittest.TestCase):
             self.assertEqual((flags["--grpc_address"], flags["--metrics_address"]), ("0.0.0.0:8001", "0.0.0.0:8002"))
             self.assertEqual(flags["--device"], {"server-gpu": "cuda", "server-cpu": "cpu"}[name])
             subprocess.run([SERVER, *self.services[name]["command"], "--version"], check=True, stdout=subprocess.DEVNULL)
+            built = re.search(r"^docker build -t (\S+) \.$", (ROOT / "README.md").read_text(), re.MULTILINE)[1]
+            self.assertEqual(self.services[name]["image"], f"${{SWIGLU_IMAGE:-{built}}}")
         (gpus,) = self.services["server-gpu"]["deploy"]["resources"]["reservations"]["devices"]
         self.assertEqual(gpus, {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]})
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # What the manifests have to agree with, read where it is decided: the Dockerfile's ports, the names of metrics and of health
-# services, the version, and the server's own judgement of its flags.
+# services, the image's name, the version, and the server's own judgement of its flags.
 import pathlib
 import re
 import subprocess
@@ -30,6 +30,12 @@ def health_services():
     """Returns the names that the health service answers for; the empty one is the server as a whole."""
     text = (ROOT / "server/rpc/health.cc").read_text()
     return set(re.findall(r'service == "([\w.]+)"', text)) | ({""} if "service.empty()" in text else set())
+
+
+def image():
+    """Returns the name under which README builds and runs the image."""
+    readme = (ROOT / "README.md").read_text()
+    return re.search(r"^docker build -t (\S+) \.$", readme, re.MULTILINE).group(1)
 
 
 def version():

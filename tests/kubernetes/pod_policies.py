@@ -134,8 +134,8 @@ def asks_for_the_gpu_it_uses(workload):
 
 
 def image_is_of_this_version(workload):
-    """The image that the user names in kustomize, with the tag of this version."""
-    want = f"swiglu-server:{facts.version()}"
+    """The image by README's name for it, which kustomize replaces by the user's, with the tag of this version."""
+    want = f"{facts.image()}:{facts.version()}"
     if workload.container.get("image") != want:
         yield f"image is {workload.container.get('image')}, want {want}"
 
