@@ -150,9 +150,12 @@ void StopSource::Watch() {
 void StopSource::TakeStopSignal() {
   signalfd_siginfo info;
   if (::read(stop_signals_, &info, sizeof(info)) != sizeof(info)) return;
-  if (++num_stop_signals_ > 1) {
+  const auto now = std::chrono::steady_clock::now();
+  if (ordered_.has_value()) {
+    if (now - *ordered_ < kSameOrder) return;
     ExitAfter([] { LOG(WARNING, "second signal: exiting at once"); }, kExitFailure);
   }
+  ordered_ = now;
   absl::MutexLock lock(&mutex_);
   stop_signal_ = static_cast<int>(info.ssi_signo);
 }

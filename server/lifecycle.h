@@ -4,7 +4,9 @@
 // another. Part of the program, not of a library.
 #pragma once
 
+#include <chrono>
 #include <functional>
+#include <optional>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
@@ -31,13 +33,17 @@ inline constexpr absl::Duration kLastWordsLimit = absl::Milliseconds(500);
 [[noreturn]] void ExitAfter(absl::FunctionRef<void()> last_words, int code);
 
 // Takes SIGTERM, SIGINT and SIGHUP, and sticky device errors. The first SIGTERM or SIGINT and the
-// first error end a `Wait`. On the next SIGTERM or SIGINT a thread of its own ends the process at
-// once, with kExitFailure; and after an error that everybody else has not ended it for within
-// kFaultGrace, with kExitDeviceFault, whatever they are waiting for, a log that nobody takes
-// included. Make it before any other thread, so that all threads have the signals blocked. One per
-// process.
+// first error end a `Wait`. What comes within kSameOrder of that first signal is the same order
+// again: timeout(1) signals its child and then the child's whole process group. On a later one a
+// thread of its own ends the process at once, with kExitFailure; and after an error that everybody
+// else has not ended it for within kFaultGrace, with kExitDeviceFault, whatever they are waiting
+// for, a log that nobody takes included. Make it before any other thread, so that all threads have
+// the signals blocked. One per process.
 class StopSource final : public Observer {
  public:
+  // How long after the first stop signal a further one says nothing new.
+  static constexpr std::chrono::seconds kSameOrder{1};
+
   // The longest that a process lives on after a sticky device error, last words aside.
   static constexpr absl::Duration kFaultGrace = absl::Seconds(4);
 
@@ -70,11 +76,13 @@ class StopSource final : public Observer {
   void WatchHangups();
 
   const std::function<void()> on_hangup_;
-  int stop_signals_ = -1;     // a signalfd
-  int hangups_ = -1;          // likewise
-  int faults_ = -1;           // an eventfd
-  int closing_ = -1;          // an eventfd: the destructor runs
-  int num_stop_signals_ = 0;  // touched by the watcher alone
+  int stop_signals_ = -1;  // a signalfd
+  int hangups_ = -1;       // likewise
+  int faults_ = -1;        // an eventfd
+  int closing_ = -1;       // an eventfd: the destructor runs
+
+  // When the first stop signal came. For the watcher alone.
+  std::optional<std::chrono::steady_clock::time_point> ordered_;
 
   mutable absl::Mutex mutex_;
   int stop_signal_ ABSL_GUARDED_BY(mutex_) = 0;  // that no wait has told of yet; 0: none

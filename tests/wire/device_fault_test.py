@@ -233,11 +233,12 @@ class UntakenLogTest(unittest.TestCase):
             self.assertEqual(server.exit_code(within_s=END_WITHIN_S), 70)
 
     def test_second_signal_is_1(self):
-        with FaultServer() as server:
+        with FaultServer("--drain_delay=1h") as server:
             server.wait_for("serving gRPC on")
-            server.stop_taking_log()
             server.signal(signal.SIGTERM)
-            server.signal(signal.SIGINT)
+            server.wait_for("received SIGTERM$")
+            server.stop_taking_log()
+            server.force(signal.SIGINT)
             self.assertEqual(server.exit_code(within_s=END_WITHIN_S), 1)
 
 

@@ -98,12 +98,24 @@ class SignalTest(unittest.TestCase):
                 self.assertRegex(server.log[4], rf" I received {number.name}$")
                 self.assertRegex(server.log[-1], r" I drained; exiting$")
 
+    def test_order_that_comes_twice_is_one(self):
+        for numbers in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM), (signal.SIGINT,) * 3):
+            with self.subTest(numbers), Server() as server, Connection(server.address, window_bytes=0) as connection:
+                call = leave_answer_unread(connection)
+                for number in numbers:
+                    server.signal(number)
+                server.wait_for("serving on for 0$")
+                connection.set_window(65535)
+                self.assertEqual(call.status(), (plain_grpc.OK, ""))
+                self.assertEqual(server.exit_code(), 0, server.log)
+                self.assertRegex(server.log[-1], r" I drained; exiting$")
+
     def test_second_signal_in_the_drain_delay_exits_at_once_with_one(self):
         with Server("--drain_delay=1h") as server:
             server.wait_for("serving gRPC on")
             server.signal(signal.SIGTERM)
             server.wait_for("serving on for 1h$")
-            server.signal(signal.SIGINT)
+            server.force(signal.SIGINT)
             self.assertEqual(server.exit_code(), 1)
             self.assertRegex(server.log[-1], r" W second signal: exiting at once$")
 
@@ -112,7 +124,7 @@ class SignalTest(unittest.TestCase):
             leave_answer_unread(connection)
             server.signal(signal.SIGTERM)
             server.wait_for("serving on for 0$")
-            server.signal(signal.SIGTERM)
+            server.force(signal.SIGTERM)
             self.assertEqual(server.exit_code(), 1)
             self.assertRegex(server.log[-1], r" W second signal: exiting at once$")
 

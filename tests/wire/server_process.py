@@ -9,10 +9,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import unittest
 
 # Far beyond what any step takes, so that only a hang reaches it, under a sanitizer on a busy machine too.
 DEADLINE_S = 60
+
+# For so long after the first stop signal the server takes a further one for the same order (StopSource::kSameOrder).
+SAME_ORDER_S = 1
 
 # The paths of the programs, filled by main().
 SERVER = ""
@@ -118,6 +122,11 @@ class Server:
     def signal(self, number):
         """Sends a signal."""
         self._process.send_signal(number)
+
+    def force(self, number):
+        """Sends a stop signal that is an order of its own. The caller has seen that the server has taken the first."""
+        time.sleep(SAME_ORDER_S)
+        self.signal(number)
 
     def exit_code(self, within_s=DEADLINE_S):
         """Waits for the end, and at most so long, and returns the exit code; afterwards the log is complete."""
