@@ -7,11 +7,14 @@
 #include <spdlog/logger.h>
 #include <spdlog/sinks/stdout_sinks.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <ctime>
 #include <exception>
 #include <memory>
 #include <string>
+
+#include "server/log/shown_text.h"
 
 namespace swiglu::logging {
 namespace {
@@ -35,56 +38,38 @@ constexpr LevelName kLevels[] = {
 std::atomic<Level> minimum_level{Level::kInfo};
 std::atomic<Format> current_format{Format::kText};
 
-// The length of the valid UTF-8 character that `text` begins with, or 0 when it begins with none.
-size_t Utf8Length(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(0);
-  if (first < 0x80) return 1;
-  const size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-  if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
-  for (size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  }
-  // Overlong forms, surrogates and what lies past U+10FFFF.
-  if (first == 0xE0 && byte(1) < 0xA0) return 0;
-  if (first == 0xED && byte(1) > 0x9F) return 0;
-  if (first == 0xF0 && byte(1) < 0x90) return 0;
-  if (first == 0xF4 && byte(1) > 0x8F) return 0;
-  return length;
-}
-
 using Buffer = fmt::memory_buffer;
 
 void Append(std::string_view text, Buffer& out) {
   out.append(text.data(), text.data() + text.size());
 }
 
-// `text` on one line and valid UTF-8; inside a JSON string when `format` says so.
+// A hidden character inside a JSON string, which gives it back to who parses the string.
+void AppendHiddenJson(char32_t code, Buffer& out) {
+  if (code <= 0xFFFF) {
+    Append(EscapeHidden(code), out);
+    return;
+  }
+  const auto offset = static_cast<uint32_t>(code) - 0x10000;
+  fmt::format_to(std::back_inserter(out), "\\u{:04x}\\u{:04x}", 0xD800 + (offset >> 10),
+                 0xDC00 + (offset & 0x3FF));
+}
+
+// `text` on one line, valid UTF-8 and without hidden characters; inside a JSON string when `format`
+// says so.
 void AppendEscaped(std::string_view text, Format format, Buffer& out) {
   while (!text.empty()) {
-    const size_t length = Utf8Length(text);
-    const unsigned char first = static_cast<unsigned char>(text[0]);
-    if (length == 0) {
-      Append("\xEF\xBF\xBD", out);  // U+FFFD
-    } else if (first == '\n') {
-      Append("\\n", out);
-    } else if (first == '\t') {
-      Append("\\t", out);
-    } else if (first == '\r') {
-      Append("\\r", out);
-    } else if (first < 0x20 || first == 0x7F) {
-      fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<unsigned>(first));
-    } else if (first == 0xC2 && static_cast<unsigned char>(text[1]) < 0xA0) {
-      // The other control characters: U+0080 to U+009F.
-      fmt::format_to(std::back_inserter(out), "\\u00{:02x}",
-                     static_cast<unsigned>(static_cast<unsigned char>(text[1])));
-    } else if (format == Format::kJson && (first == '"' || first == '\\')) {
-      Append("\\", out);
-      Append(text.substr(0, 1), out);
+    const Character character = FirstCharacter(text);
+    if (character.num_bytes == 0) {
+      Append(kReplacement, out);
+    } else if (IsHidden(character.code)) {
+      format == Format::kJson ? AppendHiddenJson(character.code, out)
+                              : Append(EscapeHidden(character.code), out);
     } else {
-      Append(text.substr(0, length), out);
+      if (format == Format::kJson && (text[0] == '"' || text[0] == '\\')) out.push_back('\\');
+      Append(text.substr(0, character.num_bytes), out);
     }
-    text.remove_prefix(length == 0 ? 1 : length);
+    text.remove_prefix(std::max<size_t>(character.num_bytes, 1));
   }
 }
 

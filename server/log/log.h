@@ -38,8 +38,8 @@ bool SetLevel(std::string_view text);
 void ToggleDebug(std::string_view usual);
 
 // How lines look from here on; `text` at start: `2026-01-31T12:00:00.000Z I message`, or `json`:
-// one object with ts, level and msg. A message is always one line: control characters in it are
-// escaped. Returns false, and changes nothing, for any other text. Thread-safe.
+// one object with ts, level and msg. A message is always one line: hidden characters in it (see
+// shown_text.h) are escaped. Returns false, and changes nothing, for any other text. Thread-safe.
 bool SetFormat(std::string_view text);
 
 // Whether a line of that level would be written. Thread-safe.

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/log/shown_text.h"
 
 namespace swiglu::server::errors {
 namespace {
@@ -13,12 +14,9 @@ namespace {
 constexpr size_t kMaxQuotedBytes = 128;
 constexpr size_t kMaxShownDims = 16;
 
-// `text`, cut at a character's border if it is long.
+// `text` as people may see it, cut if it is long.
 std::string Cut(absl::string_view text) {
-  if (text.size() <= kMaxQuotedBytes) return std::string(text);
-  size_t end = kMaxQuotedBytes;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  return absl::StrCat(text.substr(0, end), "...");
+  return logging::ShownText({text.data(), text.size()}, kMaxQuotedBytes);
 }
 
 std::string Quote(absl::string_view text) { return absl::StrCat("'", Cut(text), "'"); }

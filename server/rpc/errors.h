@@ -2,7 +2,7 @@
 //
 // Every refusal of the RPC layer: which code, and which words. The one place where a reader finds
 // what a user is told. Text that came from a caller is cut to a bounded length before it is
-// repeated.
+// repeated, and its hidden characters are escaped.
 #pragma once
 
 #include <cstdint>

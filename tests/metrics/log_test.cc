@@ -138,6 +138,21 @@ TEST_F(LogTest, EveryControlCharacterIsEscaped) {
   EXPECT_EQ(WithoutTime(Logged([] { LOG(INFO, "\xc2\xa0\xc3\xa9"); })), "I \xc2\xa0\xc3\xa9\n");
 }
 
+TEST_F(LogTest, HiddenCharactersAreEscapedInBothFormats) {
+  const std::string text = "a\xE2\x80\xAE\xE2\x80\xA8\xE2\x80\x8B\xF3\xA0\x81\x81";
+  const Field fields[] = {{"id", text}};
+  const auto log = [&] { LogWithFields(Level::kInfo, text, fields); };
+  EXPECT_EQ(WithoutTime(Logged(log)),
+            "I a\\u202e\\u2028\\u200b\\U000e0041 id=a\\u202e\\u2028\\u200b\\U000e0041\n");
+  SetFormat("json");
+  const std::string line = Logged(log);
+  EXPECT_NE(line.find("\"msg\":\"a\\u202e\\u2028\\u200b\\udb40\\udc41\""), std::string::npos)
+      << line;
+  const nlohmann::json object = nlohmann::json::parse(line);
+  EXPECT_EQ(object["msg"], text);
+  EXPECT_EQ(object["id"], text);
+}
+
 TEST_F(LogTest, ToggleSwitchesToDebugAndBack) {
   for (const char* level : {"info", "warning", "error"}) {
     SetLevel(level);

@@ -65,6 +65,22 @@ TEST(ErrorsTest, CutsEveryKindOfTextFromACaller) {
   }
 }
 
+TEST(ErrorsTest, ShowsEveryKindOfTextFromACallerAsItIs) {
+  // It turns the direction of what follows, and is no UTF-8 at its end.
+  const std::string text = "x\xE2\x80\xAEy\n\xFF";
+  const std::string shown = "x\\u202ey\\n\xEF\xBF\xBD";
+  const Model& model = GetModel(Op::kForward, Dtype::kFp16);
+  for (const absl::Status& status :
+       {errors::UnknownModel(text), errors::WrongVersion(model, text),
+        errors::VersionNotInteger(text), errors::UnsupportedParameter(text),
+        errors::UnknownInput(text, model), errors::UnknownOutput(text, model),
+        errors::WrongDatatype("e", text, model), errors::SharedMemoryOff(text, text),
+        errors::UnknownMethod(text), errors::UnknownHealthService(text)}) {
+    EXPECT_NE(status.message().find(shown), std::string::npos) << status;
+    EXPECT_EQ(status.message().find("\xE2\x80\xAE"), std::string::npos) << status;
+  }
+}
+
 TEST(ErrorsTest, FormatsShapes) {
   EXPECT_EQ(errors::FormatShape({}), "[]");
   EXPECT_EQ(errors::FormatShape({3, -4}), "[3,-4]");

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Text of others as people may see it: in a line of the log, or in an error. Part of the log.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace swiglu::logging {
+
+// The character that a text begins with.
+struct Character {
+  size_t num_bytes = 0;  // 0: the text does not begin with valid UTF-8
+  char32_t code = 0;
+};
+
+// REQUIRES: `text` is not empty.
+Character FirstCharacter(std::string_view text);
+
+// Whether a character can change how a line looks without being seen itself: control characters,
+// line and paragraph separators, Unicode's format characters (which turn the direction of text
+// round, among others) and those that it ignores by default, as spaces without width.
+bool IsHidden(char32_t code);
+
+// What stands for a byte that is no valid UTF-8: U+FFFD.
+inline constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
+
+// `text` as valid UTF-8 without hidden characters: they are escaped (`\n`, `\u202e`, `\U000e0041`),
+// and what is no UTF-8 is replaced. Past `max_bytes` of the result it is cut and "..." appended.
+std::string ShownText(std::string_view text, size_t max_bytes);
+
+// What ShownText puts in the place of a hidden character.
+std::string EscapeHidden(char32_t code);
+
+}  // namespace swiglu::logging
