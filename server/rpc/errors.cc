@@ -53,6 +53,11 @@ absl::Status Malformed(absl::string_view message_type, absl::string_view where) 
   return Invalid(absl::StrCat("malformed ", message_type, ": ", where));
 }
 
+absl::Status MessageTooLarge(absl::string_view message_type, int64_t bytes, int64_t max_bytes) {
+  return absl::ResourceExhaustedError(absl::StrCat(
+      message_type, " of ", bytes, " bytes exceeds the ", max_bytes, " that it may have"));
+}
+
 absl::Status EnvelopeTooLarge(int64_t max_envelope_bytes) {
   return absl::ResourceExhaustedError(
       absl::StrCat("request has more than ", max_envelope_bytes, " bytes beside its tensors"));

@@ -31,6 +31,8 @@ absl::Status VersionNotInteger(absl::string_view version);
 
 // The message and its parameters.
 absl::Status Malformed(absl::string_view message_type, absl::string_view where);
+// Of a message without tensors.
+absl::Status MessageTooLarge(absl::string_view message_type, int64_t bytes, int64_t max_bytes);
 absl::Status EnvelopeTooLarge(int64_t max_envelope_bytes);
 absl::Status UnsupportedParameter(absl::string_view name);
 absl::Status BadTimeout(absl::string_view found);

@@ -22,6 +22,10 @@ std::string ShortTypeName(const google::protobuf::MessageLite& message) {
 }  // namespace
 
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::MessageLite* message) {
+  const auto size_bytes = static_cast<int64_t>(bytes.Length());
+  if (size_bytes > kMaxControlMessageBytes) {
+    return errors::MessageTooLarge(ShortTypeName(*message), size_bytes, kMaxControlMessageBytes);
+  }
   std::vector<grpc::Slice> slices;
   std::string flat;
   if (!bytes.Dump(&slices).ok()) return absl::InternalError("cannot read the received message");

@@ -3,13 +3,19 @@
 // Between generated messages and gRPC's byte buffers, for messages that carry no tensors.
 #pragma once
 
+#include <cstdint>
+
 #include "absl/status/status.h"
 #include "google/protobuf/message_lite.h"
 #include "grpcpp/support/byte_buffer.h"
 
 namespace swiglu::server {
 
-// Parses `bytes`. On error: INVALID_ARGUMENT, "malformed <type>".
+// The most bytes that such a message may have. The longest honest one is some hundred.
+inline constexpr int64_t kMaxControlMessageBytes = int64_t{64} << 10;
+
+// Parses `bytes`. On error: RESOURCE_EXHAUSTED past kMaxControlMessageBytes, with nothing copied;
+// INVALID_ARGUMENT, "malformed <type>".
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::MessageLite* message);
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::MessageLite& message);

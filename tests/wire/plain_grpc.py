@@ -12,11 +12,12 @@ STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 WATCH = "/grpc.health.v1.Health/Watch"
 
 # gRPC's codes that the tests name.
-OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE = 0, 3, 8, 14
+OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 0, 3, 8, 12, 14
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING = 0, 1, 3, 4, 6
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE = 0, 1, 3, 4, 6, 8
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 INITIAL_WINDOW_SIZE = 4
+FIRST_WINDOW_BYTES = 65535
 MAX_FRAME_BYTES = 16384  # that every peer takes
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 STATIC_TABLE_SIZE = 61
@@ -43,9 +44,10 @@ def connect(address):
 class Call:
     """One call: what has come of its answer."""
 
-    def __init__(self, connection, stream):
+    def __init__(self, connection, stream, window_bytes):
         self._connection = connection
         self._stream = stream
+        self.window_bytes = window_bytes  # that the server takes at once of what is poured
         self.headers = []  # in order, those of the trailers last
         self.data = b""
         self.ended = False
@@ -58,6 +60,25 @@ class Call:
         for part in parts[:-1]:
             self._connection.send(frame(DATA, 0, self._stream, part))
         self._connection.send(frame(DATA, END_STREAM if last else 0, self._stream, parts[-1]))
+
+    def send_raw(self, data, last=True):
+        """Sends the bytes of a frame as they are, whatever they are."""
+        self._connection.send(frame(DATA, END_STREAM if last else 0, self._stream, data))
+
+    def pour(self, data, last=False):
+        """Sends bytes of a large message as the server's windows allow, until the call ends; returns how many it took."""
+        at = 0
+        while at < len(data) and not self.ended:
+            room = min(self._connection.window_bytes, self.window_bytes, MAX_FRAME_BYTES, len(data) - at)
+            if room <= 0:
+                self._connection.read()
+                continue
+            is_last = last and at + room == len(data)
+            self._connection.send(frame(DATA, END_STREAM if is_last else 0, self._stream, data[at:at + room]))
+            self._connection.window_bytes -= room
+            self.window_bytes -= room
+            at += room
+        return at
 
     def reset(self):
         """Cancels the call."""
@@ -89,13 +110,15 @@ class Call:
 
 
 class Connection:
-    """A connection with its calls. Windows are not minded: messages are far below 64 KiB."""
+    """A connection with its calls. Windows are minded where a message is poured; others are far below 64 KiB."""
 
-    def __init__(self, address, window_bytes=65535):
+    def __init__(self, address, window_bytes=FIRST_WINDOW_BYTES):
         """Connects; the server may send `window_bytes` of each answer."""
         self._socket = connect(address)
         self._authority = "localhost" if address.startswith("unix:") else address
         self._calls = {}
+        self.window_bytes = FIRST_WINDOW_BYTES  # as that of a call, of all calls together
+        self._call_window_bytes = FIRST_WINDOW_BYTES
         self._table = []  # HPACK's dynamic table, newest first
         self.send(PREFACE)
         self.set_window(window_bytes)
@@ -122,7 +145,7 @@ class Connection:
         block = b"".join(b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
                          for name, value in headers)
         stream = 2 * len(self._calls) + 1
-        self._calls[stream] = Call(self, stream)
+        self._calls[stream] = Call(self, stream, self._call_window_bytes)
         self.send(frame(HEADERS, END_HEADERS, stream, block))
         return self._calls[stream]
 
@@ -132,6 +155,12 @@ class Connection:
         length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
         stream = int.from_bytes(head[5:], "big") & 0x7FFFFFFF
         payload = self._receive(length)
+        if kind == SETTINGS and not flags & ACK:
+            self._take_settings(payload)
+        if kind == WINDOW_UPDATE:
+            widened = self._calls.get(stream) if stream else self
+            if widened is not None:
+                widened.window_bytes += struct.unpack(">I", payload)[0]
         if kind in (SETTINGS, PING) and not flags & ACK:
             self.send(frame(kind, ACK, 0, payload if kind == PING else b""))
         if stream not in self._calls:
@@ -144,6 +173,14 @@ class Connection:
         elif kind == DATA:
             call.data += payload
         call.ended |= kind == RST_STREAM or (kind in (HEADERS, DATA) and bool(flags & END_STREAM))
+
+    def _take_settings(self, payload):
+        for at in range(0, len(payload), 6):
+            setting, value = struct.unpack(">HI", payload[at:at + 6])
+            if setting == INITIAL_WINDOW_SIZE:
+                for call in self._calls.values():
+                    call.window_bytes += value - self._call_window_bytes
+                self._call_window_bytes = value
 
     def _receive(self, count):
         data = b""

@@ -145,6 +145,12 @@ class Server:
         self.signal(signal.SIGTERM)
         return self.exit_code()
 
+    def resident_bytes(self, at_most=False):
+        """The memory that its process has in use; `at_most`: that it ever had."""
+        field = "VmHWM" if at_most else "VmRSS"
+        with open(f"/proc/{self.pid}/status", encoding="ascii") as status:
+            return int(re.search(rf"^{field}:\s+(\d+) kB", status.read(), re.MULTILINE).group(1)) * 1024
+
     def is_running(self):
         """Whether the process has not ended."""
         return self._process.poll() is None

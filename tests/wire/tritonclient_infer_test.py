@@ -98,10 +98,12 @@ class ResultTest(ArithmeticTest):
                                    parameters={"mine": "x", "answer": 42})
         self.assert_right("forward", contract.BF16, (9,), arrays, result)
 
-    def test_compressed_request_is_right(self):
-        arrays, inputs = make_inputs("forward", contract.FP32, (50,))
-        result = self.client.infer("swiglu_forward_fp32", inputs, compression_algorithm="gzip")
-        self.assert_right("forward", contract.FP32, (50,), arrays, result)
+    def test_compressed_request_is_refused(self):
+        _, inputs = make_inputs("forward", contract.FP32, (50,))
+        with self.assertRaises(InferenceServerException) as refused:
+            self.client.infer("swiglu_forward_fp32", inputs, compression_algorithm="gzip")
+        self.assertEqual((refused.exception.status(), refused.exception.message()),
+                         ("StatusCode.UNIMPLEMENTED", "Compression algorithm 'gzip' is disabled."))
 
     def test_message_of_many_frames_is_right(self):
         shape = (3, 100_000)

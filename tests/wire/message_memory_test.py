@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# Messages that take, or would take, more memory than their callers may have: each is refused alone, in its own words, and
+# what the process holds stays in bounds.
+import struct
+import unittest
+import zlib
+
+import plain_grpc
+import server_process
+from plain_grpc import Connection, RESOURCE_EXHAUSTED, UNIMPLEMENTED, forward_request, infer_once
+from server_process import Server
+
+LIVE = "/inference.GRPCInferenceService/ServerLive"
+UNARY_AND_STREAMS = (plain_grpc.INFER, plain_grpc.STREAM_INFER, LIVE, plain_grpc.WATCH)
+# What the process may grow by for reasons of its own: its first calls, threads that wake up.
+SLACK_BYTES = 40_000_000
+
+
+def bomb(num_bytes, wbits):
+    """That many zeros, compressed."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, wbits)
+    return packer.compress(bytes(num_bytes)) + packer.flush()
+
+
+def prefixed(message, flag=0):
+    """A message as it goes over the wire."""
+    return bytes([flag]) + struct.pack(">I", len(message)) + message
+
+
+class MessageMemoryTest(unittest.TestCase):
+    def setUp(self):
+        self.server = Server("--memory_budget_bytes=64MiB")
+        self.addCleanup(self.server.kill)
+        self.assertEqual(infer_once(self.server.address, forward_request()), (plain_grpc.OK, ""))
+        self.before_bytes = self.server.resident_bytes()
+
+    def tearDown(self):
+        self.assertEqual(infer_once(self.server.address, forward_request()), (plain_grpc.OK, ""))
+        self.assertEqual(self.server.stop(), 0, self.server.log)
+
+    def grown_bytes(self):
+        """By how much the process has been larger since the test began, at most."""
+        return self.server.resident_bytes(at_most=True) - self.before_bytes
+
+    def test_compressed_messages_are_refused_unpacked(self):
+        for encoding, wbits in (("gzip", 31), ("deflate", 15)):
+            packed = prefixed(bomb(256 << 20, wbits), flag=1)
+            for method in UNARY_AND_STREAMS:
+                with self.subTest(f"{encoding} {method}"), Connection(self.server.address) as connection:
+                    call = connection.open(method, [("grpc-encoding", encoding)])
+                    call.pour(packed, last=True)
+                    self.assertEqual(call.status(), (UNIMPLEMENTED, f"Compression algorithm '{encoding}' is disabled."))
+        self.assertLess(self.grown_bytes(), SLACK_BYTES)
+
+    def test_control_message_over_64_kib_is_refused_with_both_sizes(self):
+        most = 65536
+        # An unknown field, which protobuf would keep.
+        for size, expected in ((most, (plain_grpc.OK, "")),
+                               (most + 1, (RESOURCE_EXHAUSTED,
+                                           "ServerLiveRequest of 65537 bytes exceeds the 65536 that it may have"))):
+            message = plain_grpc.field(15, bytes(size - 4))
+            self.assertEqual(len(message), size)
+            with Connection(self.server.address) as connection:
+                call = connection.open(LIVE)
+                call.pour(prefixed(message), last=True)
+                self.assertEqual(call.status(), expected)
+        with Connection(self.server.address) as connection:
+            call = connection.open(plain_grpc.WATCH)
+            call.pour(prefixed(plain_grpc.field(15, bytes(most))), last=True)
+            self.assertEqual(call.status(), (RESOURCE_EXHAUSTED,
+                                             "HealthCheckRequest of 65540 bytes exceeds the 65536 that it may have"))
+
+    def test_large_control_message_is_held_once(self):
+        message = plain_grpc.field(15, bytes(40_000_000))
+        with Connection(self.server.address) as connection:
+            call = connection.open(LIVE)
+            call.pour(prefixed(message), last=True)
+            self.assertEqual(call.status()[0], RESOURCE_EXHAUSTED)
+        # As gRPC holds it: it shows no message before that is whole.
+        self.assertLess(self.grown_bytes(), len(message) + SLACK_BYTES)
+
+
+if __name__ == "__main__":
+    server_process.main()
