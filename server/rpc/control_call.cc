@@ -13,8 +13,6 @@ void ControlCall::OnMessage(grpc::ByteBuffer message) {
   call_->WriteAndFinish(*response);
 }
 
-void ControlCall::OnNoMessage() {
-  call_->Finish(errors::Malformed("request", "the call has no message"));
-}
+void ControlCall::OnNoMessage() { call_->Finish(errors::NoWholeMessage("request")); }
 
 }  // namespace swiglu::server

@@ -53,6 +53,15 @@ absl::Status Malformed(absl::string_view message_type, absl::string_view where) 
   return Invalid(absl::StrCat("malformed ", message_type, ": ", where));
 }
 
+absl::Status NoWholeMessage(absl::string_view message_type) {
+  return Malformed(message_type, "no whole message came, or its flag byte is neither 0 nor 1");
+}
+
+absl::Status EmptyRequest() {
+  return Malformed("ModelInferRequest",
+                   "the message is empty, or its flag byte is neither 0 nor 1");
+}
+
 absl::Status MessageTooLarge(absl::string_view message_type, int64_t bytes, int64_t max_bytes) {
   return absl::ResourceExhaustedError(absl::StrCat(
       message_type, " of ", bytes, " bytes exceeds the ", max_bytes, " that it may have"));

@@ -31,9 +31,7 @@ void HealthWatchCall::OnMessage(grpc::ByteBuffer message) {
   Advance();
 }
 
-void HealthWatchCall::OnNoMessage() {
-  Finish(errors::Malformed("HealthCheckRequest", "the call has no message"));
-}
+void HealthWatchCall::OnNoMessage() { Finish(errors::NoWholeMessage("HealthCheckRequest")); }
 
 void HealthWatchCall::OnWritten(bool ok) {
   writing_ = false;

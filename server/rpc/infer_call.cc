@@ -49,7 +49,7 @@ void InferCall::OnMessage(grpc::ByteBuffer message) {
 
 void InferCall::OnNoMessage() {
   if (state_ != State::kAwaitingMessage) return;
-  Refuse(errors::Malformed("ModelInferRequest", "the call has no message"));
+  Refuse(errors::NoWholeMessage("ModelInferRequest"));
   state_ = State::kMissing;
 }
 

@@ -99,6 +99,7 @@ absl::Status InferService::Parse(grpc::ByteBuffer message, Inference& inference)
     return absl::InternalError("cannot read the received message");
   }
   inference.message.Swap(&message);
+  if (inference.record.bytes_in == 0) return errors::EmptyRequest();
   // Kept from message to message for its memory; nothing of it is used after this function.
   thread_local InferMessage parsed;
   absl::Status status = ParseInferMessage(inference.slices, parsed);

@@ -22,6 +22,7 @@ void StreamInferCall::OnMessage(grpc::ByteBuffer message) {
   {
     absl::MutexLock lock(&mutex_);
     reading_ = false;
+    has_read_ = true;
     // It crossed the end of the call: nobody can be told of it.
     if (finished_) return;
     ++num_unanswered_;
@@ -115,7 +116,9 @@ void StreamInferCall::FinishIfIdle() {
   if (finished_ || broken_ || num_unanswered_ > 0 || !(no_more_ || draining_)) return;
   finished_ = true;
   if (!no_more_) parts_.observer->RetryAdvised();
-  call_->Finish(no_more_ ? absl::OkStatus() : errors::Draining());
+  if (!no_more_) return call_->Finish(errors::Draining());
+  // A stream for nothing has an error, since its only message may have been cut off.
+  call_->Finish(has_read_ ? absl::OkStatus() : errors::NoWholeMessage("ModelInferRequest"));
 }
 
 }  // namespace swiglu::server

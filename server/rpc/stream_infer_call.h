@@ -56,6 +56,7 @@ class StreamInferCall final : public CallHandler {
   // The front one is being written.
   std::deque<Answer> answers_ ABSL_GUARDED_BY(mutex_);
   Clock::time_point write_due_ ABSL_GUARDED_BY(mutex_);
+  bool has_read_ ABSL_GUARDED_BY(mutex_) = false;  // a message has come
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool no_more_ ABSL_GUARDED_BY(mutex_) = false;   // the caller sends nothing more
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;  // the server takes nothing more

@@ -167,8 +167,9 @@ TEST_F(HealthRpcTest, WatchRefusesWhatIsNoRequest) {
                      "malformed HealthCheckRequest: in its 1 bytes");
   RawCall empty(server_, kWatchMethod);
   EXPECT_TRUE(empty.WritesDone());
-  EXPECT_CALL_STATUS(empty.Finish(), grpc::StatusCode::INVALID_ARGUMENT,
-                     "malformed HealthCheckRequest: the call has no message");
+  EXPECT_CALL_STATUS(
+      empty.Finish(), grpc::StatusCode::INVALID_ARGUMENT,
+      "malformed HealthCheckRequest: no whole message came, or its flag byte is neither 0 nor 1");
 }
 
 }  // namespace

@@ -202,8 +202,10 @@ TEST_F(InferRpcTest, RefusesBytesThatAreNoMessage) {
   EXPECT_CALL_STATUS(CallRaw(server_, kInferMethod, "hello, is this HTTP?").status,
                      grpc::StatusCode::INVALID_ARGUMENT,
                      "malformed ModelInferRequest: field 13 at byte 2");
-  EXPECT_CALL_STATUS(CallRaw(server_, kInferMethod, "").status, grpc::StatusCode::NOT_FOUND,
-                     "unknown model ''");
+  EXPECT_CALL_STATUS(
+      CallRaw(server_, kInferMethod, "").status, grpc::StatusCode::INVALID_ARGUMENT,
+      "malformed ModelInferRequest: the message is empty, or its flag byte is neither "
+      "0 nor 1");
   EXPECT_TRUE(Infer(server_, GoodRequest(kForwardFp16, {4})).status.ok());
 }
 
@@ -211,9 +213,8 @@ TEST_F(InferRpcTest, RefusesAMessageCutAnywhere) {
   const std::string bytes = GoodRequest(kForwardFp16, {4}).SerializeAsString();
   for (size_t size = 0; size < bytes.size(); ++size) {
     const grpc::Status status = CallRaw(server_, kInferMethod, bytes.substr(0, size)).status;
-    const grpc::StatusCode expected =
-        size == 0 ? grpc::StatusCode::NOT_FOUND : grpc::StatusCode::INVALID_ARGUMENT;
-    EXPECT_EQ(status.error_code(), expected) << size << ": " << status.error_message();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT)
+        << size << ": " << status.error_message();
   }
   EXPECT_EQ(CallRaw(server_, kInferMethod, bytes).status.error_code(), grpc::StatusCode::OK);
 }
@@ -232,8 +233,9 @@ TEST_F(InferRpcTest, RefusesACallWithoutAMessage) {
   ASSERT_TRUE(queue.Next(&tag, &ok));
   call->Finish(&status, nullptr);
   ASSERT_TRUE(queue.Next(&tag, &ok));
-  EXPECT_CALL_STATUS(status, grpc::StatusCode::INVALID_ARGUMENT,
-                     "malformed ModelInferRequest: the call has no message");
+  EXPECT_CALL_STATUS(
+      status, grpc::StatusCode::INVALID_ARGUMENT,
+      "malformed ModelInferRequest: no whole message came, or its flag byte is neither 0 nor 1");
   EXPECT_EQ(server_.observer.AwaitCodes(1),
             std::vector<absl::StatusCode>{absl::StatusCode::kInvalidArgument});
 }

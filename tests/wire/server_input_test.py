@@ -15,6 +15,9 @@ import server_process
 from plain_grpc import Connection, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, connect, forward_request, frame, infer_once
 from server_process import Server
 
+LIVE = "/inference.GRPCInferenceService/ServerLive"
+WRONG_FLAG = "malformed ModelInferRequest: .* flag byte is neither 0 nor 1"
+
 
 class InputTest(unittest.TestCase):
     def setUp(self):
@@ -86,7 +89,7 @@ class MalformedMessageTest(InputTest):
                 call = connection.open(plain_grpc.INFER)
                 call.send(message[:length])
                 code, sentence = call.status()
-                self.assertIn(code, (INVALID_ARGUMENT, 5), (length, sentence))
+                self.assertEqual(code, INVALID_ARGUMENT, (length, sentence))
                 if length > last_raw:
                     self.assertEqual(sentence, f"malformed ModelInferRequest: field 7 at byte {last_raw}")
         self.assert_serves()
@@ -104,12 +107,39 @@ class MalformedMessageTest(InputTest):
                 call.status()
         self.assert_serves()
 
-    def test_call_without_a_message_is_invalid_argument(self):
+    def test_call_without_a_whole_message_is_invalid_argument(self):
+        message = forward_request()
+        whole = b"\0" + struct.pack(">I", len(message)) + message
         with Connection(self.server.address) as connection:
-            call = connection.open(plain_grpc.INFER)
-            connection.send(frame(plain_grpc.DATA, plain_grpc.END_STREAM, 1))
-            self.assertEqual(call.status(),
-                             (INVALID_ARGUMENT, "malformed ModelInferRequest: the call has no message"))
+            for method, name in ((plain_grpc.INFER, "ModelInferRequest"), (plain_grpc.STREAM_INFER, "ModelInferRequest"),
+                                 (LIVE, "request"), (plain_grpc.WATCH, "HealthCheckRequest")):
+                for part in (b"", whole[:3], whole[:5], whole[:-1]):
+                    with self.subTest(f"{method} after {len(part)} bytes"):
+                        call = connection.open(method)
+                        call.send_raw(part)
+                        self.assertEqual(call.status(), (
+                            INVALID_ARGUMENT, f"malformed {name}: no whole message came, or its flag byte is neither 0 nor 1"))
+        self.assert_serves()
+
+    # gRPC 1.51 shows such a message as an empty one or as none, by how far the call has come.
+    def test_wrong_flag_byte_of_a_message_is_invalid_argument(self):
+        message = forward_request()
+        with Connection(self.server.address) as connection:
+            for flag in (2, 128, 255):
+                wrong = bytes([flag]) + struct.pack(">I", len(message)) + message
+                with self.subTest(flag):
+                    call = connection.open(plain_grpc.INFER)
+                    call.send_raw(wrong)
+                    code, sentence = call.status()
+                    self.assertEqual(code, INVALID_ARGUMENT)
+                    self.assertRegex(sentence, WRONG_FLAG)
+                    call = connection.open(plain_grpc.STREAM_INFER)
+                    call.send_raw(wrong)
+                    answer = call.message()
+                    code, sentence = call.status()
+                    # In an answer if the message counts as an empty one.
+                    self.assertRegex(sentence if answer is None else answer.decode(), WRONG_FLAG)
+                    self.assertEqual(code, INVALID_ARGUMENT if answer is None else plain_grpc.OK)
         self.assert_serves()
 
     def test_stream_stays_open_after_garbage(self):
