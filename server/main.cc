@@ -212,7 +212,11 @@ int Run(const Flags& flags) {
   Health health([&executor] { return executor.healthy(); });
   InferService infer({flags.max_request_bytes}, &admission, &executor, &batcher, &observers);
   const ControlService control(
-      {kVersion, executor.description(), !created->cuda_devices.empty(), executor.num_lanes()},
+      {.version = kVersion,
+       .device = executor.description(),
+       .on_gpu = !created->cuda_devices.empty(),
+       .num_lanes = executor.num_lanes(),
+       .max_queue_delay = absl::ToChronoMicroseconds(flags.max_queue_delay)},
       &health, &statistics);
   ActiveRequests active;
   RequestLog request_log;

@@ -13,6 +13,9 @@ namespace {
 
 std::string ToString(absl::string_view text) { return std::string(text); }
 
+// For readers of the metadata and of the configuration, whose shapes cannot say it.
+constexpr char kAnyShape[] = "any rank and sizes; the same for all tensors of a request";
+
 // As many dims as the source kernel's tensors have, each of any size.
 int NumDims(const Model& model) { return model.op == Op::kForward ? 3 : 2; }
 
@@ -106,6 +109,7 @@ absl::Status ControlService::ModelMetadata(const inference::ModelMetadataRequest
   for (const auto& name : (*model)->inputs) FillTensor(**model, name, response->add_inputs());
   for (const auto& name : (*model)->outputs) FillTensor(**model, name, response->add_outputs());
   (*response->mutable_properties())["device"] = options_.device;
+  (*response->mutable_properties())["shape"] = kAnyShape;
   return absl::OkStatus();
 }
 
@@ -126,7 +130,9 @@ absl::Status ControlService::ModelConfig(const inference::ModelConfigRequest& re
   group->set_kind(options_.on_gpu ? inference::ModelInstanceGroup::KIND_GPU
                                   : inference::ModelInstanceGroup::KIND_CPU);
   group->set_count(options_.num_lanes);
-  config->mutable_dynamic_batching();
+  config->mutable_dynamic_batching()->set_max_queue_delay_microseconds(
+      options_.max_queue_delay.count());
+  (*config->mutable_parameters())["shape"].set_string_value(kAnyShape);
   config->mutable_model_transaction_policy()->set_decoupled(false);
   return absl::OkStatus();
 }

@@ -4,6 +4,7 @@
 // the list of models. Reads state, changes nothing.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <utility>
 
@@ -24,6 +25,8 @@ struct ControlServiceOptions {
   // Whether that is a GPU, and how many batches run at once: ModelConfig's instance group.
   bool on_gpu = false;
   int num_lanes = 1;
+  // How long a request may wait for company: ModelConfig's dynamic batching.
+  std::chrono::microseconds max_queue_delay{0};
 };
 
 // One method per RPC; each fills `response` or gives the error for the caller. Thread-safe.

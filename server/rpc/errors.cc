@@ -37,7 +37,11 @@ std::string FormatShape(absl::Span<const int64_t> shape) {
 }
 
 absl::Status UnknownModel(absl::string_view name) {
-  return absl::NotFoundError(absl::StrCat("unknown model ", Quote(name)));
+  const auto append_name = [](std::string* out, const Model& model) {
+    absl::StrAppend(out, model.name);
+  };
+  return absl::NotFoundError(absl::StrCat("unknown model ", Quote(name), ": this server has ",
+                                          absl::StrJoin(Models(), ", ", append_name)));
 }
 
 absl::Status WrongVersion(const Model& model, absl::string_view version) {
@@ -215,7 +219,9 @@ absl::Status UnknownMethod(absl::string_view path) {
 absl::Status MethodNotOffered(absl::string_view reason) { return absl::UnimplementedError(reason); }
 
 absl::Status UnknownHealthService(absl::string_view service) {
-  return absl::NotFoundError(absl::StrCat("unknown service ", Quote(service)));
+  return absl::NotFoundError(absl::StrCat(
+      "unknown service ", Quote(service),
+      ": the server's health is known as '', inference.GRPCInferenceService and liveness"));
 }
 
 bool IsRetryable(const absl::Status& status) { return absl::IsUnavailable(status); }

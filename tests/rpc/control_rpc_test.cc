@@ -2,6 +2,7 @@
 //
 // Every RPC that answers from the server's own state, over a real connection, with its whole answer
 // and its errors; the ones that are not offered; and methods that do not exist.
+#include <chrono>
 #include <string>
 
 #include "google/protobuf/text_format.h"
@@ -121,6 +122,10 @@ TEST_F(ControlRpcTest, DescribesModels) {
                    shape: [ -1, -1, -1 ]
                  }
                  properties { key: 'device' value: 'holding' }
+                 properties {
+                   key: 'shape'
+                   value: 'any rank and sizes; the same for all tensors of a request'
+                 }
                )pb");
   ExpectAnswer(
       Call(&GRPCInferenceService::Stub::ModelMetadata,
@@ -160,53 +165,75 @@ TEST_F(ControlRpcTest, DescribesModels) {
           shape: [ -1, -1 ]
         }
         properties { key: 'device' value: 'holding' }
+        properties {
+          key: 'shape'
+          value: 'any rank and sizes; the same for all tensors of a request'
+        }
       )pb");
 }
 
 TEST_F(ControlRpcTest, GivesConfigurations) {
-  ExpectAnswer(Call(&GRPCInferenceService::Stub::ModelConfig,
-                    FromText<inference::ModelConfigRequest>("name: 'swiglu_backward_fp32'")),
-               R"pb(
-                 config {
-                   name: 'swiglu_backward_fp32'
-                   platform: 'swiglu'
-                   backend: 'swiglu'
-                   version_policy { specific { versions: 1 } }
-                   input {
-                     name: 'DW'
-                     data_type: TYPE_FP32
-                     dims: [ -1, -1 ]
-                   }
-                   input {
-                     name: 'e'
-                     data_type: TYPE_FP32
-                     dims: [ -1, -1 ]
-                   }
-                   input {
-                     name: 'g'
-                     data_type: TYPE_FP32
-                     dims: [ -1, -1 ]
-                   }
-                   output {
-                     name: 'h'
-                     data_type: TYPE_FP32
-                     dims: [ -1, -1 ]
-                   }
-                   output {
-                     name: 'df'
-                     data_type: TYPE_FP32
-                     dims: [ -1, -1 ]
-                   }
-                   output {
-                     name: 'de'
-                     data_type: TYPE_FP32
-                     dims: [ -1, -1 ]
-                   }
-                   instance_group { name: 'lanes' kind: KIND_CPU count: 1 }
-                   dynamic_batching {}
-                   model_transaction_policy {}
-                 }
-               )pb");
+  ExpectAnswer(
+      Call(&GRPCInferenceService::Stub::ModelConfig,
+           FromText<inference::ModelConfigRequest>("name: 'swiglu_backward_fp32'")),
+      R"pb(
+        config {
+          name: 'swiglu_backward_fp32'
+          platform: 'swiglu'
+          backend: 'swiglu'
+          version_policy { specific { versions: 1 } }
+          input {
+            name: 'DW'
+            data_type: TYPE_FP32
+            dims: [ -1, -1 ]
+          }
+          input {
+            name: 'e'
+            data_type: TYPE_FP32
+            dims: [ -1, -1 ]
+          }
+          input {
+            name: 'g'
+            data_type: TYPE_FP32
+            dims: [ -1, -1 ]
+          }
+          output {
+            name: 'h'
+            data_type: TYPE_FP32
+            dims: [ -1, -1 ]
+          }
+          output {
+            name: 'df'
+            data_type: TYPE_FP32
+            dims: [ -1, -1 ]
+          }
+          output {
+            name: 'de'
+            data_type: TYPE_FP32
+            dims: [ -1, -1 ]
+          }
+          instance_group { name: 'lanes' kind: KIND_CPU count: 1 }
+          dynamic_batching {}
+          parameters {
+            key: 'shape'
+            value { string_value: 'any rank and sizes; the same for all tensors of a request' }
+          }
+          model_transaction_policy {}
+        }
+      )pb");
+}
+
+TEST(DelayedControlRpcTest, TellsHowLongRequestsWaitForCompany) {
+  HoldingExecutor executor(1);
+  TestServerOptions options;
+  options.batching.max_queue_delay = std::chrono::milliseconds(2);
+  TestServer server(&executor, options);
+  inference::ModelConfigRequest request;
+  request.set_name(kForwardFp16);
+  PatientContext context;
+  inference::ModelConfigResponse response;
+  ASSERT_TRUE(server.stub->ModelConfig(&context, request, &response).ok());
+  EXPECT_EQ(response.config().dynamic_batching().max_queue_delay_microseconds(), 2000u);
 }
 
 // perf_analyzer takes the names from one and looks them up in the other.
@@ -302,7 +329,7 @@ TEST_F(ControlRpcTest, RefusesUnknownModelsAndVersions) {
   const auto check = [this](auto method, auto request) {
     request.set_name("nope");
     EXPECT_CALL_STATUS(Call(method, request).status, grpc::StatusCode::NOT_FOUND,
-                       "unknown model 'nope'");
+                       std::string("unknown model 'nope'") + kKnownModels);
     request.set_name(kForwardFp16);
     request.set_version("7");
     EXPECT_CALL_STATUS(Call(method, request).status, grpc::StatusCode::NOT_FOUND,

@@ -14,29 +14,29 @@ namespace {
 
 TEST(ErrorsTest, KeepsNamesOfUpTo128Bytes) {
   const std::string name(128, 'x');
-  EXPECT_EQ(errors::UnknownModel(name).message(), "unknown model '" + name + "'");
+  EXPECT_EQ(errors::UnknownMethod(name).message(), "unknown method '" + name + "'");
 }
 
 TEST(ErrorsTest, CutsLongerNames) {
-  EXPECT_EQ(errors::UnknownModel(std::string(129, 'x')).message(),
-            "unknown model '" + std::string(128, 'x') + "...'");
-  EXPECT_LT(errors::UnknownModel(std::string(1 << 20, 'x')).message().size(), 200u);
+  EXPECT_EQ(errors::UnknownMethod(std::string(129, 'x')).message(),
+            "unknown method '" + std::string(128, 'x') + "...'");
+  EXPECT_LT(errors::UnknownMethod(std::string(1 << 20, 'x')).message().size(), 200u);
 }
 
 TEST(ErrorsTest, CutsBetweenCharacters) {
   // 127 bytes, then a character of two, three and four bytes over the limit.
   for (const std::string character : {"\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80"}) {
     const std::string name = std::string(127, 'x') + character + "yyyy";
-    EXPECT_EQ(errors::UnknownModel(name).message(),
-              "unknown model '" + std::string(127, 'x') + "...'");
+    EXPECT_EQ(errors::UnknownMethod(name).message(),
+              "unknown method '" + std::string(127, 'x') + "...'");
   }
   // A character that ends exactly at the limit stays.
-  EXPECT_EQ(errors::UnknownModel(std::string(126, 'x') + "\xc3\xa9" + "yy").message(),
-            "unknown model '" + std::string(126, 'x') + "\xc3\xa9...'");
+  EXPECT_EQ(errors::UnknownMethod(std::string(126, 'x') + "\xc3\xa9" + "yy").message(),
+            "unknown method '" + std::string(126, 'x') + "\xc3\xa9...'");
 }
 
 TEST(ErrorsTest, CutsTextWithoutAnyBorder) {
-  const absl::Status status = errors::UnknownModel(std::string(1000, '\x80'));
+  const absl::Status status = errors::UnknownMethod(std::string(1000, '\x80'));
   EXPECT_LT(status.message().size(), 200u);
 }
 

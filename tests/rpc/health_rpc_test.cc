@@ -96,7 +96,10 @@ TEST_F(HealthRpcTest, RefusesToCheckAnUnknownService) {
     PatientContext context;
     HealthCheckResponse response;
     EXPECT_CALL_STATUS(server_.health_stub->Check(&context, RequestFor(service), &response),
-                       grpc::StatusCode::NOT_FOUND, "unknown service '" + service + "'");
+                       grpc::StatusCode::NOT_FOUND,
+                       "unknown service '" + service +
+                           "': the server's health is known as '', inference.GRPCInferenceService "
+                           "and liveness");
   }
 }
 

@@ -139,7 +139,8 @@ TEST(InferMessageTest, SaysWhereAMessageIsMalformed) {
 }
 
 TEST(InferMessageTest, RefusesAnEmptyMessageForItsModel) {
-  EXPECT_STATUS(Decode(std::string()).status, kNotFound, "unknown model ''");
+  EXPECT_STATUS(Decode(std::string()).status, kNotFound,
+                std::string("unknown model ''") + kKnownModels);
 }
 
 // Unpacked typed contents, and a raw entry under another wire type, are legal protobuf.

@@ -106,7 +106,7 @@ struct Refusal {
 TEST_F(InferRpcTest, RefusesBadRequestsAndServesOn) {
   const Refusal refusals[] = {
       {[](auto* r) { r->set_model_name("nope"); }, grpc::StatusCode::NOT_FOUND,
-       "unknown model 'nope'"},
+       std::string("unknown model 'nope'") + kKnownModels},
       {[](auto* r) { r->set_model_version("7"); }, grpc::StatusCode::NOT_FOUND,
        "model 'swiglu_forward_fp16' has version 1, not 7"},
       {[](auto* r) { r->set_model_version("x"); }, grpc::StatusCode::INVALID_ARGUMENT,

@@ -25,6 +25,11 @@ inline constexpr char kForwardFp16[] = "swiglu_forward_fp16";
 inline constexpr char kForwardFp32[] = "swiglu_forward_fp32";
 inline constexpr char kBackwardBf16[] = "swiglu_backward_bf16";
 
+// What the refusal of an unknown model ends with.
+inline constexpr char kKnownModels[] =
+    ": this server has swiglu_forward_fp16, swiglu_forward_bf16, swiglu_forward_fp32, "
+    "swiglu_backward_fp16, swiglu_backward_bf16, swiglu_backward_fp32";
+
 inline int64_t NumElements(const std::vector<int64_t>& shape) {
   int64_t count = 1;
   for (const int64_t dim : shape) count *= dim;

@@ -37,6 +37,7 @@ namespace swiglu::server {
 
 struct TestServerOptions {
   AdmissionOptions admission;
+  BatchFormerOptions batching;
   InferServiceOptions infer;
   // More than one, so that events move between threads as they do in the program.
   int io_threads = 2;
@@ -53,11 +54,15 @@ class TestServer {
   explicit TestServer(Executor* executor, TestServerOptions options = {})
       : observers_({&statistics, &observer}),
         admission(options.admission),
-        batcher_(BatchFormerOptions(), executor, &observers_),
+        batcher_(options.batching, executor, &observers_),
         health([executor] { return executor->healthy(); }),
         infer_(options.infer, &admission, executor, &batcher_, &observers_),
-        control_({"1.2.3", executor->description(), false, executor->num_lanes()}, &health,
-                 &statistics),
+        control_({.version = "1.2.3",
+                  .device = executor->description(),
+                  .num_lanes = executor->num_lanes(),
+                  .max_queue_delay = std::chrono::duration_cast<std::chrono::microseconds>(
+                      options.batching.max_queue_delay)},
+                 &health, &statistics),
         router_({&infer_, &active_, &observers_, &request_log_, options.stall_limit}, &control_,
                 &health) {
     auto started = RpcServer::Start({.address = options.address,

@@ -92,7 +92,7 @@ TEST_F(StreamInferRpcTest, AnswersAnErrorAheadOfWhatIsStillComputed) {
   stream.Send(unknown);
   ASSERT_TRUE(executor_.AwaitHeld(2));
   const ModelStreamInferResponse answer = stream.Receive();
-  EXPECT_EQ(answer.error_message(), "unknown model 'nope'");
+  EXPECT_EQ(answer.error_message(), std::string("unknown model 'nope'") + kKnownModels);
   EXPECT_EQ(answer.infer_response().model_name(), "nope");
   EXPECT_EQ(answer.infer_response().id(), "unknown");
   executor_.Complete(absl::InternalError("device 0 failed"), 1);

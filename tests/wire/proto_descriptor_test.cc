@@ -7,6 +7,7 @@
 #include <iostream>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/descriptor.h"
@@ -62,7 +63,21 @@ void AddMethod(const MethodDescriptor& method, Lines& lines) {
                    method.server_streaming() ? "stream " : "", method.output_type()->full_name()));
 }
 
+// Where generated code of other languages lies: programs import it by these names.
+void AddOptions(const FileDescriptor& file, Lines& lines) {
+  const google::protobuf::FileOptions& options = file.options();
+  for (const auto& [name, value] :
+       {std::pair<std::string, std::string>("csharp_namespace", options.csharp_namespace()),
+        {"go_package", options.go_package()},
+        {"java_package", options.java_package()},
+        {"java_outer_classname", options.java_outer_classname()},
+        {"java_multiple_files", options.java_multiple_files() ? "true" : "false"}}) {
+    lines.insert(absl::StrCat("option ", file.name(), " ", name, " = ", value));
+  }
+}
+
 void AddFile(const FileDescriptor& file, Lines& lines) {
+  AddOptions(file, lines);
   for (int i = 0; i < file.message_type_count(); ++i) AddMessage(*file.message_type(i), lines);
   for (int i = 0; i < file.enum_type_count(); ++i) AddEnum(*file.enum_type(i), lines);
   for (int i = 0; i < file.service_count(); ++i) {

@@ -38,7 +38,8 @@ class HealthTest(unittest.TestCase):
         with Server() as server:
             result = probe_health(server.address, "nope")
             self.assertEqual(result.returncode, 1)
-            self.assertEqual(result.stderr, f"swiglu-server: {server.address}: unknown service 'nope'\n")
+            self.assertEqual(result.stderr, f"swiglu-server: {server.address}: unknown service 'nope': the server's health is "
+                                            "known as '', inference.GRPCInferenceService and liveness\n")
 
     def test_absent_server_is_one_with_one_line(self):
         with socket.socket() as unused:

@@ -40,10 +40,10 @@ class RequestLineTest(unittest.TestCase):
     def test_refused_request_has_one_line_with_both_ids(self):
         with Server() as server:
             status = infer_once(server.address, refused_request("my-id"), [("x-request-id", "from-the-proxy")])
-            self.assertEqual(status, (NOT_FOUND, "unknown model 'nope'"))
+            self.assertEqual(status, (NOT_FOUND, server_process.UNKNOWN_MODEL))
             server.stop()
             line, = request_lines(server)
-        self.assertRegex(line, r" W request not served: unknown model 'nope' code=NOT_FOUND id=my-id "
+        self.assertRegex(line, rf" W request not served: {server_process.UNKNOWN_MODEL} code=NOT_FOUND id=my-id "
                                r"x_request_id=from-the-proxy us=\d+$")
 
     def test_served_request_has_none(self):

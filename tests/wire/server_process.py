@@ -17,6 +17,9 @@ DEADLINE_S = 60
 
 # For so long after the first stop signal the server takes a further one for the same order (StopSource::kSameOrder).
 SAME_ORDER_S = 1
+# What the server says of a model by the name 'nope'.
+UNKNOWN_MODEL = ("unknown model 'nope': this server has swiglu_forward_fp16, swiglu_forward_bf16, swiglu_forward_fp32, "
+                 "swiglu_backward_fp16, swiglu_backward_bf16, swiglu_backward_fp32")
 
 # The paths of the programs, filled by main().
 SERVER = ""

@@ -78,11 +78,12 @@ class ModelTest(TritonTest):
                                       for name in names])
                 self.assertEqual(config.instance_group[0].kind, model_config_pb2.ModelInstanceGroup.KIND_CPU)
                 self.assertGreater(config.instance_group[0].count, 0)
+                self.assertRegex(config.parameters["shape"].string_value, "^any rank and sizes")
                 self.assertFalse(config.model_transaction_policy.decoupled)
 
     def test_unknown_model_or_version_is_not_found(self):
         for call in (self.client.get_model_metadata, self.client.get_model_config, self.client.get_inference_statistics):
-            self.assert_refused("NOT_FOUND", "unknown model 'nope'", lambda: call("nope"))
+            self.assert_refused("NOT_FOUND", server_process.UNKNOWN_MODEL, lambda: call("nope"))
             self.assert_refused("NOT_FOUND", "model 'swiglu_forward_fp16' has version 1, not 7",
                                 lambda: call("swiglu_forward_fp16", "7"))
             self.assert_refused("INVALID_ARGUMENT", "model version 'x' is not an integer",

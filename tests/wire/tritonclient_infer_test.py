@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 import contract
 import server_process
-from server_process import DEADLINE_S, Server
+from server_process import DEADLINE_S, UNKNOWN_MODEL, Server
 from triton_fixture import TritonTest
 
 NUMPY_TYPES = {"FP16": numpy.float16, "BF16": ml_dtypes.bfloat16, "FP32": numpy.float32}
@@ -144,7 +144,7 @@ class StreamTest(ArithmeticTest):
         self.client.async_stream_infer("nope", inputs, request_id="second")
         result, error = answers.get(timeout=DEADLINE_S)
         self.assertIsNone(result)
-        self.assertEqual(error.message(), "unknown model 'nope'")
+        self.assertEqual(error.message(), UNKNOWN_MODEL)
 
         self.client.async_stream_infer("swiglu_forward_bf16", inputs, request_id="third")
         result, error = answers.get(timeout=DEADLINE_S)
@@ -194,7 +194,7 @@ class RefusalTest(TritonTest):
 
     def test_unknown_model_or_version_is_named(self):
         good = forward_inputs()
-        self.assert_refused("NOT_FOUND", "unknown model 'nope'", self.infer(good, "nope"))
+        self.assert_refused("NOT_FOUND", UNKNOWN_MODEL, self.infer(good, "nope"))
         self.assert_refused("NOT_FOUND", "model 'swiglu_forward_fp16' has version 1, not 7",
                             self.infer(good, model_version="7"))
         self.assert_refused("INVALID_ARGUMENT", "model version 'x' is not an integer", self.infer(good, model_version="x"))
