@@ -76,6 +76,15 @@ bool AbslParseFlag(absl::string_view text, FileMode* mode, std::string*) {
   return mode->mode <= 0777;
 }
 std::string AbslUnparseFlag(FileMode mode) { return absl::StrFormat("%04o", mode.mode); }
+// A flag that is on or off.
+struct Switch {
+  bool on = false;
+};
+bool AbslParseFlag(absl::string_view text, Switch* value, std::string*) {
+  value->on = text == "on";
+  return text == "on" || text == "off";
+}
+std::string AbslUnparseFlag(Switch value) { return value.on ? "on" : "off"; }
 
 struct HealthQuery {
   bool asked = false;
@@ -140,6 +149,8 @@ ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
 ABSL_FLAG(std::string, log_level, "info",
           "The least severe lines to log. SIGHUP switches to debug, and the next one back.");
 ABSL_FLAG(std::string, log_format, "text", "How lines are logged on stderr.");
+ABSL_FLAG(swiglu::server::Switch, log_peers, {true},
+          "Whether the lines about requests name the address that they came from.");
 ABSL_FLAG(swiglu::server::HealthQuery, health, {},
           "Ask the server at --grpc_address whether this service is healthy, wait 2 s at most, and "
           "exit with 0 if it is, else 1; without a name, the whole server.");
@@ -243,6 +254,7 @@ constexpr Rule kRules[] = {
        const std::string format = absl::GetFlag(FLAGS_log_format);
        return format == "text" || format == "json";
      }},
+    {"log_peers", "on or off", Anything},
     {"health", "nothing or a service's name", Anything, ""},
     {"version", "nothing, true or false", Anything, "true"},
     {"help", "nothing, true or false", Anything, "true"},
@@ -344,6 +356,7 @@ Flags CurrentFlags() {
   flags.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);
   flags.log_level = absl::GetFlag(FLAGS_log_level);
   flags.log_format = absl::GetFlag(FLAGS_log_format);
+  flags.log_peers = absl::GetFlag(FLAGS_log_peers).on;
   const HealthQuery health = absl::GetFlag(FLAGS_health);
   if (health.asked) flags.health = health.service;
   return flags;

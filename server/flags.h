@@ -42,6 +42,7 @@ struct Flags {
   absl::Duration drain_timeout;
   std::string log_level;
   std::string log_format;
+  bool log_peers = true;
   // Set: ask the server at `grpc_address` for this service's health ("" is the whole server) and
   // exit.
   std::optional<std::string> health;

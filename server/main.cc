@@ -219,7 +219,7 @@ int Run(const Flags& flags) {
        .max_queue_delay = absl::ToChronoMicroseconds(flags.max_queue_delay)},
       &health, &statistics);
   ActiveRequests active;
-  RequestLog request_log;
+  RequestLog request_log({.with_peers = flags.log_peers});
   const Router router(
       {&infer, &active, &observers, &request_log, {absl::ToChronoNanoseconds(flags.stall_timeout)}},
       &control, &health);

@@ -66,6 +66,8 @@ class Call : public std::enable_shared_from_this<Call> {
     virtual std::unique_ptr<CallHandler> OnAccepted(Call& call) = 0;
     // The call is over.
     virtual void OnGone(Call& call) = 0;
+    // Who is behind a peer's name, for the log.
+    virtual std::string DescribePeer(absl::string_view peer) = 0;
     // Nothing of a call on `queue` uses its home any more.
     virtual void OnDestroyed(IoQueue* queue) = 0;
   };
@@ -87,6 +89,8 @@ class Call : public std::enable_shared_from_this<Call> {
   Clock::time_point Deadline() const;
   // The value of the caller's metadata `key`, or "". It lives as long as the call.
   absl::string_view Metadata(absl::string_view key) const;
+  // Who calls, as the log says it.
+  std::string DescribePeer() const { return home_->DescribePeer(peer()); }
   // True once the caller has gone. Keeps the call alive.
   std::shared_ptr<const std::atomic<bool>> cancelled() { return {shared_from_this(), &cancelled_}; }
 

@@ -22,6 +22,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "server/rpc/peer.h"
 
 namespace swiglu::server {
 namespace {
@@ -161,7 +162,7 @@ std::optional<uint64_t> Connections::ReceivedBytes(absl::string_view peer) const
 }
 
 std::string Connections::Describe(absl::string_view peer) const {
-  if (KeyOf(peer) != kUnixPeer) return std::string(peer);
+  if (KeyOf(peer) != kUnixPeer) return ReadablePeer(peer);
   std::vector<std::string> processes;
   for (const Connection& connection : Find(peer)) {
     processes.push_back(absl::StrCat("pid=", connection.pid, ",uid=", connection.uid));

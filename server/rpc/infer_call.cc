@@ -92,8 +92,9 @@ void InferCall::CheckStall() {
 
 void InferCall::Log(const absl::Status& status, absl::string_view id, Clock::time_point ended) {
   if (!RequestLog::Wants(status)) return;
-  parts_.log->Write(status,
-                    {id, call_->Metadata(kRequestIdMetadata), model_, call_->started(), ended});
+  parts_.log->Write(
+      status, {id, call_->Metadata(kRequestIdMetadata), [this] { return call_->DescribePeer(); },
+               model_, call_->started(), ended});
 }
 
 void InferCall::Refuse(absl::Status status) {

@@ -37,10 +37,13 @@ void RequestLog::Write(const absl::Status& status, const LoggedRequest& request)
   const std::string model(request.model == nullptr ? "" : request.model->name);
   const std::string id = CleanRequestId(request.id);
   const std::string metadata_id = CleanRequestId(request.metadata_id);
+  const std::string peer =
+      options_.with_peers && request.peer ? CleanRequestId(request.peer()) : "";
   std::vector<logging::Field> fields = {{"code", code}};
   if (!model.empty()) fields.push_back({"model", model});
   if (!id.empty()) fields.push_back({"id", id});
   if (!metadata_id.empty()) fields.push_back({"x_request_id", metadata_id});
+  if (!peer.empty()) fields.push_back({"peer", peer});
   fields.push_back({"us", Microseconds(request.ended - request.started)});
   if (num_left_out > 0) fields.push_back({"left_out", num_left_out});
   logging::LogWithFields(LevelOf(status.code()), message, fields);

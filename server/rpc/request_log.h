@@ -2,12 +2,13 @@
 //
 // What the log says of inference requests: one line for each that was not served, few enough of
 // them that a storm cannot flood the log. Beside what the caller was told, it names the request by
-// the ids that the caller gave, cleaned. Of tensors, other metadata and credentials it knows
-// nothing.
+// the ids that the caller gave, cleaned, and the caller by its address. Of tensors, other metadata
+// and credentials it knows nothing.
 #pragma once
 
 #include <array>
 #include <chrono>
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -21,7 +22,7 @@ namespace swiglu::server {
 // The caller's metadata that names a request, beside the message's own `id`.
 inline constexpr char kRequestIdMetadata[] = "x-request-id";
 
-// The longest part of an id that the log repeats, in bytes.
+// The longest part of an id or of a peer that the log repeats, in bytes.
 inline constexpr size_t kMaxLoggedIdBytes = 64;
 
 // `id` as the log shows it: printable ASCII without spaces, quotes and backslashes, all else as
@@ -33,14 +34,23 @@ std::string CleanRequestId(absl::string_view id);
 struct LoggedRequest {
   absl::string_view id;           // the message's `id`; may be empty
   absl::string_view metadata_id;  // of kRequestIdMetadata; may be empty
-  const Model* model = nullptr;   // nullptr if it named none
+  // Asked for the peer, as Call::DescribePeer, if a line is written; may be empty.
+  std::function<std::string()> peer;
+  const Model* model = nullptr;  // nullptr if it named none
   Clock::time_point started;
   Clock::time_point ended;
+};
+
+struct RequestLogOptions {
+  // Whether lines have the peer's address: off for those who may not keep it.
+  bool with_peers = true;
 };
 
 // Thread-safe, lock-free but for the lines that are written.
 class RequestLog {
  public:
+  explicit RequestLog(RequestLogOptions options = {}) : options_(options) {}
+
   // The least time between two lines about the same code.
   static constexpr std::chrono::milliseconds kInterval{100};
 
@@ -62,6 +72,7 @@ class RequestLog {
   static logging::Level LevelOf(absl::StatusCode code);
   static int IndexOf(absl::StatusCode code);
 
+  const RequestLogOptions options_;
   std::array<logging::RateLimiter, kNumCodes> limiters_;  // by code
 };
 

@@ -90,6 +90,7 @@ class RpcServer final : private Call::Home {
   // Call::Home.
   std::unique_ptr<CallHandler> OnAccepted(Call& call) override;
   void OnGone(Call& call) override { calls_.Remove(call); }
+  std::string DescribePeer(absl::string_view peer) override { return connections_.Describe(peer); }
   void OnDestroyed(IoQueue* queue) override;
 
   // Hands accepted connections to gRPC from here on.

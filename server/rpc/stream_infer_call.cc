@@ -55,8 +55,9 @@ void StreamInferCall::OnReply(InferReply reply, ActiveRequests::Token token) {
   answer.started = reply.started;
   answer.answered = Clock::now();
   if (RequestLog::Wants(reply.status)) {
-    parts_.log->Write(reply.status, {reply.identity.id, metadata_id_, reply.model, reply.started,
-                                     answer.answered});
+    parts_.log->Write(reply.status,
+                      {reply.identity.id, metadata_id_, [this] { return call_->DescribePeer(); },
+                       reply.model, reply.started, answer.answered});
   }
 
   absl::MutexLock lock(&mutex_);

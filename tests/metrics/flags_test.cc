@@ -65,6 +65,7 @@ TEST(FlagsTest, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(flags.drain_timeout, absl::Seconds(30));
   EXPECT_EQ(flags.log_level, "info");
   EXPECT_EQ(flags.log_format, "text");
+  EXPECT_TRUE(flags.log_peers);
   EXPECT_FALSE(flags.health.has_value());
 }
 
@@ -75,7 +76,7 @@ TEST(FlagsTest, EveryFlagIsRead) {
             "--max_request_bytes=64MiB", "--max_queued_requests=7", "--max_queue_delay=2ms",
             "--stall_timeout=5s", "--max_connections=9", "--unix_socket_mode=0660",
             "--drain_delay=1m30s", "--drain_timeout=500ms", "--log_level=warning",
-            "--log_format=json", "--health=liveness"});
+            "--log_format=json", "--log_peers=off", "--health=liveness"});
   EXPECT_EQ(flags.grpc_address, "unix:/run/swiglu.sock");
   EXPECT_EQ(flags.metrics_address, "[::1]:0");
   EXPECT_EQ(flags.device, DeviceKind::kCuda);
@@ -93,6 +94,7 @@ TEST(FlagsTest, EveryFlagIsRead) {
   EXPECT_EQ(flags.drain_timeout, absl::Milliseconds(500));
   EXPECT_EQ(flags.log_level, "warning");
   EXPECT_EQ(flags.log_format, "json");
+  EXPECT_FALSE(flags.log_peers);
   EXPECT_EQ(flags.health, "liveness");
 }
 
@@ -179,6 +181,7 @@ TEST(FlagsTest, EveryBadValueIsNamedWithWhatIsValid) {
       {"drain_timeout", {"-1s", "5", "inf"}, "a time from 0s to 24h, as in 500ms or 1m30s"},
       {"log_level", {"", "loud", "INFO"}, "debug, info, warning or error"},
       {"log_format", {"", "xml"}, "text or json"},
+      {"log_peers", {"", "true", "ON"}, "on or off"},
       {"version", {"maybe"}, "nothing, true or false"},
       {"help", {"please"}, "nothing, true or false"},
   };
@@ -238,6 +241,7 @@ TEST(FlagsTest, HelpNamesEveryFlagWithItsDefault) {
                            "--drain_timeout=30s\n",
                            "--log_level=info\n",
                            "--log_format=text\n",
+                           "--log_peers=on\n",
                            "--health\n",
                            "--version\n",
                            "--help\n"}) {

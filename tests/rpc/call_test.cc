@@ -151,6 +151,7 @@ class CallTest : public testing::Test, private Call::Home {
     return scribe;
   }
   void OnGone(Call&) override {}
+  std::string DescribePeer(absl::string_view) override { return ""; }
   // The call outlives its queue, for its handler tells what it was told.
   void OnDestroyed(IoQueue*) override {}
 

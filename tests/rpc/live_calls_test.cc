@@ -15,6 +15,7 @@ class NoHome final : public Call::Home {
  public:
   std::unique_ptr<CallHandler> OnAccepted(Call&) override { return nullptr; }
   void OnGone(Call&) override {}
+  std::string DescribePeer(absl::string_view) override { return ""; }
   void OnDestroyed(IoQueue*) override { ++num_destroyed; }
 
   int num_destroyed = 0;

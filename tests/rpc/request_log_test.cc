@@ -67,6 +67,32 @@ TEST_F(RequestLogTest, LeavesOutWhatIsNotKnown) {
             Lines{"W request not served: unknown model 'x' code=NOT_FOUND us=1500"});
 }
 
+TEST_F(RequestLogTest, NamesTheCallersAddress) {
+  LoggedRequest request = EndedAt(0);
+  request.id = "42";
+  request.peer = [] { return "ipv4:10.0.0.1:1234"; };
+  EXPECT_EQ(Logged([&] { log_.Write(absl::NotFoundError("unknown model 'x'"), request); }),
+            Lines{"W request not served: unknown model 'x' code=NOT_FOUND id=42 "
+                  "peer=ipv4:10.0.0.1:1234 us=1500"});
+}
+
+TEST_F(RequestLogTest, KeepsTheCallersAddressToItselfIfItMayNotBeLogged) {
+  LoggedRequest request = EndedAt(0);
+  request.peer = [] { return "ipv4:10.0.0.1:1234"; };
+  RequestLog log({.with_peers = false});
+  EXPECT_EQ(Logged([&] { log.Write(absl::NotFoundError("unknown model 'x'"), request); }),
+            Lines{"W request not served: unknown model 'x' code=NOT_FOUND us=1500"});
+}
+
+// A peer on a unix socket may have bound its own to any path.
+TEST_F(RequestLogTest, CleansTheCallersAddress) {
+  LoggedRequest request = EndedAt(0);
+  request.peer = [] { return "unix:/tmp/a b=\"1\"\n" + std::string(100, 'x'); };
+  EXPECT_EQ(Logged([&] { log_.Write(absl::NotFoundError("no"), request); }),
+            Lines{"W request not served: no code=NOT_FOUND peer=unix:/tmp/a_b=_1__" +
+                  std::string(46, 'x') + "... us=1500"});
+}
+
 TEST_F(RequestLogTest, IsOneObjectInJson) {
   logging::SetFormat("json");
   LoggedRequest request = EndedAt(0);

@@ -35,7 +35,7 @@ def connect(address):
         opened.connect(address.removeprefix("unix:"))
     else:
         host, _, port = address.rpartition(":")
-        opened = socket.create_connection((host, int(port)))
+        opened = socket.create_connection((host.strip("[]"), int(port)))
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     opened.settimeout(60)
     return opened
@@ -128,6 +128,11 @@ class Connection:
 
     def __exit__(self, *_):
         self._socket.close()
+
+    def peer(self):
+        """How the server's log names this end of a TCP connection."""
+        host, port, *_ = self._socket.getsockname()
+        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
     def send(self, data):
         """Sends bytes as they are."""

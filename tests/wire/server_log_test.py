@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import socket
+import tempfile
 import time
 import unicodedata
 import unittest
@@ -44,7 +46,7 @@ class RequestLineTest(unittest.TestCase):
             server.stop()
             line, = request_lines(server)
         self.assertRegex(line, rf" W request not served: {server_process.UNKNOWN_MODEL} code=NOT_FOUND id=my-id "
-                               r"x_request_id=from-the-proxy us=\d+$")
+                               r"x_request_id=from-the-proxy peer=ipv4:127.0.0.1:\d+ us=\d+$")
 
     def test_served_request_has_none(self):
         with Server() as server:
@@ -61,7 +63,7 @@ class RequestLineTest(unittest.TestCase):
             server.stop()
             line, = request_lines(server)
         self.assertRegex(line, r" W request not served: request of 101 bytes exceeds max_request_bytes 100 "
-                               r"code=RESOURCE_EXHAUSTED x_request_id=early us=\d+$")
+                               r"code=RESOURCE_EXHAUSTED x_request_id=early peer=\S+ us=\d+$")
 
     def test_message_of_a_stream_has_its_own_id_and_the_streams(self):
         with Server() as server, Connection(server.address) as connection:
@@ -77,7 +79,44 @@ class RequestLineTest(unittest.TestCase):
     def test_caller_that_went_away_is_information(self):
         with Server() as server, Connection(server.address) as connection:
             connection.open(plain_grpc.INFER).reset()
-            server.wait_for(r" I request not served: cancelled by the caller before its message code=CANCELLED us=\d+$")
+            server.wait_for(r" I request not served: cancelled by the caller before its message code=CANCELLED "
+                            rf"peer={re.escape(connection.peer())} us=\d+$")
+
+
+class PeerTest(unittest.TestCase):
+    def peer_of_refusal(self, server, connection, method=plain_grpc.INFER):
+        """What the line says of a request that is refused on that connection, with that method."""
+        call = connection.open(method)
+        call.send(refused_request())
+        call.status()
+        server.stop()
+        line, = request_lines(server)
+        return fields(line).get("peer")
+
+    def test_refused_request_names_the_address_that_it_came_from(self):
+        for method in (plain_grpc.INFER, plain_grpc.STREAM_INFER):
+            with self.subTest(method), Server() as server, Connection(server.address) as connection:
+                self.assertRegex(connection.peer(), r"^ipv4:127\.0\.0\.1:\d+$")
+                self.assertEqual(self.peer_of_refusal(server, connection, method), connection.peer())
+
+    def test_address_of_ipv6_is_in_plain_letters(self):
+        try:
+            with socket.create_server(("::1", 0), family=socket.AF_INET6):
+                pass
+        except OSError as error:
+            server_process.skip(self, f"no IPv6 here: {error}")
+        with Server("--grpc_address=[::1]:0") as server, Connection(server.address) as connection:
+            self.assertEqual(self.peer_of_refusal(server, connection), connection.peer())
+
+    def test_peer_on_a_unix_socket_is_said_to_be_there(self):
+        with tempfile.TemporaryDirectory() as folder, Server(f"--grpc_address=unix:{folder}/socket") as server:
+            with Connection(server.address) as connection:
+                self.assertEqual(self.peer_of_refusal(server, connection), f"unix:pid={os.getpid()},uid={os.getuid()}")
+
+    def test_no_line_names_it_where_that_is_off(self):
+        with Server("--log_peers=off") as server, Connection(server.address) as connection:
+            self.assertIsNone(self.peer_of_refusal(server, connection))
+            self.assertNotIn("127.0.0.1:" + connection.peer().rpartition(":")[2], "\n".join(server.log))
 
 
 class StormTest(unittest.TestCase):
@@ -146,7 +185,7 @@ class InjectionTest(unittest.TestCase):
                         self.assertEqual(json.loads(line)["code"], "NOT_FOUND")
                         self.assert_seen(json.loads(line)["msg"])
                     else:
-                        self.assertEqual(re.findall(r"(\w+)=", line), ["code", "us"])
+                        self.assertEqual(re.findall(r"(\w+)=", line), ["code", "peer", "us"])
                         self.assertEqual(fields(line)["code"], "NOT_FOUND")
 
 
@@ -193,7 +232,7 @@ class LevelTest(unittest.TestCase):
             server.signal(signal.SIGHUP)
             server.wait_for(" I log level: debug$")
             self.served_lines(server)
-            server.wait_for(r" D request served code=OK model=swiglu_forward_fp32 us=\d+$")
+            server.wait_for(r" D request served code=OK model=swiglu_forward_fp32 peer=\S+ us=\d+$")
             server.signal(signal.SIGHUP)
             server.wait_for(" I log level: info$")
             num_lines = len(server.log)
