@@ -130,8 +130,8 @@ class LiveTest(unittest.TestCase):
                                      f"{panel.title}: move it to another row")
 
     def test_variables_have_values(self):
-        for name in ("job", "instance"):
-            self.assertTrue(self.prometheus.ask(f"label/{name}/values", **{"match[]": "swiglu_build_info"}))
+        for name, metric in (("job", "swiglu_build_info"), ("instance", "swiglu_build_info"), ("model", "swiglu_requests_total")):
+            self.assertTrue(self.prometheus.ask(f"label/{name}/values", **{"match[]": metric}))
 
     def test_every_recording_rule_has_a_result(self):
         self.assertEqual([record for record in rule_files.records() if self.count(record) == 0], [])
@@ -142,7 +142,8 @@ class LiveTest(unittest.TestCase):
             for selector in promql.selectors(rule["expr"]):
                 if selector.name.startswith(METRICS_OF_KUBERNETES):
                     continue
-                instance = self.gpu_instance if selector.name.startswith(METRICS_THAT_NEED_A_GPU) else self.instance
+                needs_gpu = selector.name.startswith(METRICS_THAT_NEED_A_GPU) or 'device!="cpu"' in selector.text
+                instance = self.gpu_instance if needs_gpu else self.instance
                 if not any(series.get("instance", instance) == instance for series in self.series(selector.text)):
                     missing.append(f"{rule['alert']}: {selector.text}")
         self.assertEqual(missing, [])

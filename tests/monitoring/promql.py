@@ -7,7 +7,7 @@ import promql_parser
 
 
 class Selector(NamedTuple):
-    """A metric and the labels that its series must have."""
+    """A metric and the labels that its series must have; the text says which series, and not when."""
 
     name: str
     text: str
@@ -26,7 +26,8 @@ def selectors(expression):
             of_ranges.add(str(node.vector_selector))
         elif isinstance(node, promql_parser.VectorSelector):
             labels = frozenset(matcher.name for matcher in node.matchers.matchers)
-            found.append(Selector(node.name, str(node), labels, str(node) in of_ranges))
+            text = str(node).partition(" offset ")[0]
+            found.append(Selector(node.name, text, labels, str(node) in of_ranges))
 
     promql_parser.walk(promql_parser.parse(expression), visit)
     return found
