@@ -14,13 +14,14 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
-from panels import DATASOURCE, FULL, HALF, JOBS, REPLICAS, Query, figure, graph, heat_map, stacked
+from panels import DATASOURCE, FULL, HALF, JOBS, REPLICAS, THIRD, Query, alert_table, figure, graph, heat_map, replicas_of, stacked
 
 # gRPC's codes of the server's making; deploy/prometheus/rules/objectives.yml counts the same against the objective.
 SERVER_CODES = 'code=~"UNKNOWN|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|DATA_LOSS"'
 
-# Alerts of this service; some have no job, because nothing answers for one.
-FIRING = 'ALERTS{alertname=~"Swiglu.+",alertstate="firing"}'
+# Alerts of this service; some have no job, because nothing answers for one, and one has a pod instead.
+ALERTS = 'ALERTS{alertname=~"Swiglu.+",cluster=~"($cluster)?",namespace=~"($namespace)?",job=~"($job)?"}'
+FIRING = ALERTS.replace("}", ',alertstate="firing"}')
 
 PHASES = {
     "receive": "From a request's first byte to its last.",
@@ -33,13 +34,13 @@ PHASES = {
 
 
 def rate(metric: str, matchers: str = "") -> str:
-    """The rate of a counter's series of the chosen replicas."""
-    return f"rate({metric}{{{REPLICAS}{',' + matchers if matchers else ''}}}[$__rate_interval])"
+    """The rate of a counter's series of the chosen replicas and models."""
+    return f"rate({value(metric, matchers)}[$__rate_interval])"
 
 
 def value(metric: str, matchers: str = "") -> str:
-    """A gauge of the chosen replicas."""
-    return f"{metric}{{{REPLICAS}{',' + matchers if matchers else ''}}}"
+    """A metric's series of the chosen replicas, and of the chosen models where it has them."""
+    return f"{metric}{{{replicas_of(metric)}{',' + matchers if matchers else ''}}}"
 
 
 def quantile(share: float, metric: str, by: str = "") -> str:
@@ -79,9 +80,10 @@ def overview() -> Sequence[Builder[models.Panel]]:
               "1 spends them exactly.",
               [Query(burn.format(kind, window, objective), f"{objective}, {window}")
                for kind, objective in (("errors", "availability"), ("slow", "latency")) for window in ("5m", "1h")],
-              span=HALF),
+              span=THIRD),
         graph("Queue used", "percentunit", "Accepted requests in no batch yet, as a share of --max_queued_requests.",
-              [Query(value("instance:swiglu_queue_used:ratio"), "{{instance}}")], span=HALF, top=1),
+              [Query(value("instance:swiglu_queue_used:ratio"), "{{instance}}")], span=THIRD, top=1),
+        alert_table("Alerts", "Pending and firing alerts of this service; each name leads to its runbook.", ALERTS, span=THIRD),
     ]
 
 
@@ -235,37 +237,60 @@ ROWS = {
     "Replicas": replicas,
 }
 
+# The choices, each among the values of a label that a metric has where the ones before are chosen. A plain Prometheus has neither
+# clusters nor namespaces, and series without a label match what matches nothing.
+CHOICES = {
+    "cluster": "swiglu_build_info",
+    "namespace": 'swiglu_build_info{cluster=~"$cluster"}',
+    "job": 'swiglu_build_info{cluster=~"$cluster",namespace=~"$namespace"}',
+    "instance": f"swiglu_build_info{{{JOBS}}}",
+    "model": f"swiglu_requests_total{{{REPLICAS}}}",
+}
+MAY_HAVE_NO_VALUE = ("cluster", "namespace")
 
-def label_variable(name: str, query: str) -> dashboards.QueryVariable:
+
+def label_variable(name: str, metric: str) -> dashboards.QueryVariable:
     """A choice among the values of a label, all of them at first."""
-    return (dashboards.QueryVariable(name).label(name.capitalize()).datasource(DATASOURCE).query(query)
+    return (dashboards.QueryVariable(name).label(name.capitalize()).datasource(DATASOURCE)
+            .query(f"label_values({metric}, {name})")
             .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.ALPHABETICAL_ASC)
-            .multi(True).include_all(True).all_value(".+")
+            .multi(True).include_all(True).all_value(".*" if name in MAY_HAVE_NO_VALUE else ".+")
             .current(models.VariableOption(selected=True, text="All", value="$__all")))
 
 
 def dashboard() -> models.Dashboard:
-    """The whole of it."""
+    """The whole of it: the overview, and below it the other rows, collapsed."""
     alerts = (dashboards.AnnotationQuery().name("Alerts").datasource(DATASOURCE).enable(True).icon_color("red")
               .expr(FIRING))
     board = (dashboards.Dashboard("SwiGLU server").uid("swiglu").tags(["swiglu"]).readonly().refresh("30s")
              .description("The gRPC inference server swiglu-server: load, latency, budgets, devices and failures.")
              .time("now-1h", "now").timezone("browser").tooltip(models.DashboardCursorSync.CROSSHAIR)
              .annotation(alerts)
-             .with_variable(dashboards.DatasourceVariable("datasource").label("Data source").type("prometheus"))
-             .with_variable(label_variable("job", "label_values(swiglu_build_info, job)"))
-             .with_variable(label_variable("instance", 'label_values(swiglu_build_info{job=~"$job"}, instance)')))
+             .with_variable(dashboards.DatasourceVariable("datasource").label("Data source").type("prometheus")))
+    for name, metric in CHOICES.items():
+        board.with_variable(label_variable(name, metric))
+    # deploy/compose.yaml has Grafana serve the pages there.
+    board.with_variable(dashboards.TextBoxVariable("runbooks").label("Runbooks at").default_value("/public/runbooks")
+                        .description("Address of docs/runbooks, to which the links of panels and alerts lead."))
     for title, panels in ROWS.items():
-        board.with_row(dashboards.Row(title))
-        for panel in panels():
-            board.with_panel(panel)
+        row = dashboards.Row(title)
+        if title != "Overview":
+            for panel in panels():
+                row.with_panel(panel)
+        board.with_row(row.collapsed(title != "Overview"))
+        if title == "Overview":
+            for panel in panels():
+                board.with_panel(panel)
     return numbered(board.build())
 
 
 def numbered(board: models.Dashboard) -> models.Dashboard:
     """Gives every panel an id, by which links find it."""
-    for number, panel in enumerate(board.panels or [], start=1):
-        panel.id_val = number
+    number = 0
+    for panel in board.panels or []:
+        for each in [panel, *(panel.panels if isinstance(panel, models.RowPanel) else [])]:
+            number += 1
+            each.id_val = number
     return board
 
 

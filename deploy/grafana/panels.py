@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# The kinds of panels that dashboard.py is made of, each with the looks that all of its kind share: graphs, single figures and
-# heat maps of histogram buckets.
+# The kinds of panels that dashboard.py is made of, each with the looks that all of its kind share: graphs, single figures, heat maps of
+# histogram buckets and the table of alerts. A panel that a page below docs/runbooks tells people to look at links to that page.
+import pathlib
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from grafana_foundation_sdk.builders import common, heatmap, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import common, heatmap, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.builders import dashboard as dashboards
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common as looks
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
@@ -14,9 +17,18 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
-# A replica's series; what stands for one job in a recording rule has no instance any more.
-REPLICAS = 'job=~"$job",instance=~"$instance"'
-JOBS = 'job=~"$job"'
+# A replica's series; what stands for one job in a recording rule has no instance any more, and some series are a model's.
+JOBS = 'cluster=~"$cluster",namespace=~"$namespace",job=~"$job"'
+REPLICAS = JOBS + ',instance=~"$instance"'
+MODELS = REPLICAS + ',model=~"$model"'
+
+# The metrics that say which model a request was for.
+BY_MODEL = ("swiglu_requests_total", "swiglu_request_duration_seconds", "swiglu_phase_duration_seconds", "swiglu_elements_total")
+
+# Where Grafana's variable `runbooks` says that docs/runbooks is.
+RUNBOOK_URL = "${runbooks}/%s.md"
+RUNBOOKS = {page.stem: page.read_text()
+            for page in sorted((pathlib.Path(__file__).resolve().parents[2] / "docs/runbooks").glob("*.md"))}
 
 # A dashboard is 24 columns wide.
 SMALL, THIRD, HALF, FULL = 4, 8, 12, 24
@@ -27,6 +39,17 @@ class Query(NamedTuple):
 
     expression: str
     legend: str
+
+
+def replicas_of(metric: str) -> str:
+    """The matchers of a metric's series: of the chosen replicas, and models where it has them."""
+    return MODELS if re.sub("_(bucket|sum|count)$", "", metric) in BY_MODEL else REPLICAS
+
+
+def _links(title: str) -> list[Builder[models.DashboardLink]]:
+    """A link to each runbook that names the panel."""
+    return [dashboards.DashboardLink(alert).type(models.DashboardLinkType.LINK).url(RUNBOOK_URL % alert).target_blank(True)
+            for alert, page in RUNBOOKS.items() if f"*{title}*" in page]
 
 
 def _target(query: Query, number: int) -> prometheus.Dataquery:
@@ -43,7 +66,7 @@ def graph(title: str, unit: str, description: str, queries: Sequence[Query], *, 
           top: float | None = None) -> timeseries.Panel:
     """Lines over time, from zero; the axis ends at `top`, where that is known."""
     panel = (timeseries.Panel().title(title).unit(unit).description(description).datasource(DATASOURCE)
-             .span(span).height(8).min(0).line_width(1).fill_opacity(8)
+             .span(span).height(8).min(0).line_width(1).fill_opacity(8).links(_links(title))
              .show_points(looks.VisibilityMode.NEVER).legend(_legend())
              .tooltip(common.VizTooltipOptions().mode(looks.TooltipDisplayMode.MULTI).sort(looks.SortOrder.DESCENDING)))
     for number, query in enumerate(queries):
@@ -74,7 +97,7 @@ def figure(title: str, unit: str, description: str, query: Query, *,
     if red_from is not None:
         steps.append(models.Threshold(value=red_from, color="red"))
     return (stat.Panel().title(title).unit(unit).description(description).datasource(DATASOURCE)
-            .span(SMALL).height(5).graph_mode(looks.BigValueGraphMode.AREA)
+            .span(SMALL).height(5).links(_links(title)).graph_mode(looks.BigValueGraphMode.AREA)
             .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
             .thresholds(dashboards.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps))
             .with_target(_target(query, 0)))
@@ -86,6 +109,21 @@ def heat_map(title: str, unit: str, description: str, buckets: str, *, span: int
     query = Query(f"sum by (le) (increase({buckets}[$__rate_interval]))", "{{le}}")
     colors = heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Oranges").steps(64)
     return (heatmap.Panel().title(title).description(description).datasource(DATASOURCE)
-            .unit("short").span(span).height(height).calculate(False).color(colors).hide_legend()
+            .unit("short").span(span).height(height).links(_links(title)).calculate(False).color(colors).hide_legend()
             .cell_gap(1).y_axis(heatmap.YAxisConfig().unit(unit))
             .with_target(_target(query, 0).format(PromQueryFormat.HEATMAP)))
+
+
+def alert_table(title: str, description: str, alerts: str, *, span: int) -> table.Panel:
+    """The alerts that `alerts` selects, one a line, each with a link to its runbook."""
+    shown = ("alertname", "severity", "alertstate", "instance", "device", "reason", "long_window")
+    link = {"title": "Runbook", "url": RUNBOOK_URL % "${__value.raw}", "targetBlank": True}
+    return (table.Panel().title(title).unit("string").description(description).datasource(DATASOURCE)
+            .span(span).height(8).links(_links(title))
+            .with_target(prometheus.Dataquery().expr(alerts).instant().format(PromQueryFormat.TABLE).ref_id("A")
+                         .legend_format("{{alertname}}").datasource(DATASOURCE))
+            .with_transformation(models.DataTransformerConfig(
+                "filterFieldsByName", options={"include": {"names": list(shown)}}))
+            .with_transformation(models.DataTransformerConfig(
+                "organize", options={"indexByName": {name: place for place, name in enumerate(shown)}}))
+            .override_by_name("alertname", [models.DynamicConfigValue("links", [link])]))

@@ -50,7 +50,7 @@ class ComposeTest(unittest.TestCase):
     def test_every_mounted_path_is_in_the_repository(self):
         mounts = [volume.split(":") for service in self.services.values() for volume in service.get("volumes", ())]
         folders = [mount for mount in mounts if mount[0].startswith(".")]
-        self.assertEqual(len(folders), 3)
+        self.assertEqual(len(folders), 4)
         for source, _, mode in folders:
             self.assertTrue((self.path.parent / source).is_dir(), source)
             self.assertEqual(mode, "ro")

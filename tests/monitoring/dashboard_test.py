@@ -15,6 +15,9 @@ SOURCES = dashboard_file.ROOT / "deploy/grafana"
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 GOLDEN_METRICS = dashboard_file.ROOT / "tests/metrics/golden_metrics.txt"
 
+# The variables by which people choose, each among what the ones before have left.
+CHOICES = ["cluster", "namespace", "job", "instance", "model"]
+
 # Metrics that no panel shows: the same figures under other names, and one that says nothing about a service.
 NOT_SHOWN = re.compile("nv_.*|process_virtual_memory_bytes")
 
@@ -63,7 +66,7 @@ class DashboardTest(unittest.TestCase):
     def test_data_source_is_a_variable_and_everything_uses_it(self):
         first = self.dashboard["templating"]["list"][0]
         self.assertEqual((first["type"], first["name"], first["query"]), ("datasource", "datasource", "prometheus"))
-        for variable in self.dashboard["templating"]["list"][1:]:
+        for variable in self.dashboard["templating"]["list"][1:-1]:
             self.assertEqual(variable["datasource"], DATASOURCE)
         self.assert_each(lambda panel: panel.definition["datasource"] == DATASOURCE)
         self.assert_each(lambda panel: all(target["datasource"] == DATASOURCE for target in panel.definition["targets"]))
@@ -78,20 +81,64 @@ class DashboardTest(unittest.TestCase):
             self.assertEqual(len(found), len(set(found)), key)
 
     def test_panels_fill_their_rows_and_do_not_overlap(self):
-        cells = set()
-        for panel in self.dashboard["panels"]:
-            place = panel["gridPos"]
-            mine = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
-            self.assertFalse(cells & mine, panel["title"])
-            cells |= mine
-        self.assertEqual(max(x for x, _ in cells), 23)
+        rows = [panel for panel in self.dashboard["panels"] if panel["type"] == "row"]
+        for panels in [self.dashboard["panels"], *(row["panels"] for row in rows if row["panels"])]:
+            cells = set()
+            for panel in panels:
+                place = panel["gridPos"]
+                mine = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+                self.assertFalse(cells & mine, panel["title"])
+                cells |= mine
+            for line in {y for _, y in cells}:
+                self.assertEqual({x for x, y in cells if y == line}, set(range(24)), panels[0]["title"])
 
-    def test_every_query_is_for_the_chosen_job_and_replica(self):
+    def test_overview_is_open_and_the_rows_below_it_are_collapsed(self):
+        rows = [panel for panel in self.dashboard["panels"] if panel["type"] == "row"]
+        self.assertEqual([(row["title"], row["collapsed"]) for row in rows],
+                         [(row["title"], row["title"] != "Overview") for row in rows])
+        self.assertEqual(rows[0]["title"], "Overview")
+        self.assertEqual([row["title"] for row in rows[1:] if not row["panels"]], [])
+
+    def test_cluster_namespace_job_replica_and_model_are_chosen_in_that_order(self):
+        names = [variable["name"] for variable in self.dashboard["templating"]["list"]]
+        self.assertEqual(names, ["datasource", *CHOICES, "runbooks"])
+        for place, name in enumerate(CHOICES):
+            variable = self.dashboard["templating"]["list"][place + 1]
+            [selector] = promql.selectors(re.fullmatch(rf"label_values\((.*), {name}\)", variable["query"])[1])
+            self.assertEqual(selector.labels, set(CHOICES[:place]), name)
+            # What has no such label is there too, where nothing is chosen.
+            self.assertEqual(variable["allValue"], ".*" if name in ("cluster", "namespace") else ".+")
+
+    def test_every_query_is_for_what_is_chosen(self):
+        with_model = {name for name in re.findall(r"^(\w+)\{[^}]*\bmodel\b", GOLDEN_METRICS.read_text(), re.MULTILINE)}
+        self.assertIn("swiglu_requests_total", with_model)
         for panel, selector in self.selectors():
-            if selector.name == "ALERTS" or selector.name.endswith("_objective:ratio"):
+            wanted = {"cluster", "namespace", "job", "instance"}
+            if selector.name == "ALERTS" or selector.name.startswith("job:"):
+                wanted -= {"instance"}
+            elif selector.name.endswith("_objective:ratio"):
                 continue
-            wanted = {"job"} if selector.name.startswith("job:") else {"job", "instance"}
+            elif re.sub("_(bucket|sum|count)$", "", selector.name) in with_model:
+                wanted |= {"model"}
             self.assertLessEqual(wanted, selector.labels, f"{panel.title}: {selector.text}")
+
+    def test_panels_link_to_the_runbooks_that_name_them(self):
+        pages = {path.stem: path.read_text() for path in (dashboard_file.ROOT / "docs/runbooks").glob("*.md")}
+        linked = set()
+        for panel in self.panels:
+            urls = [link["url"] for link in panel.definition["links"]]
+            self.assertEqual(urls, [f"${{runbooks}}/{name}.md" for name, page in sorted(pages.items()) if f"*{panel.title}*" in page])
+            linked |= set(urls)
+        self.assertGreater(len(linked), len(pages) / 2)
+
+    def test_alerts_link_to_their_runbooks(self):
+        [panel] = [panel for panel in self.panels if panel.title == "Alerts"]
+        [override] = panel.definition["fieldConfig"]["overrides"]
+        self.assertEqual(override["matcher"], {"id": "byName", "options": "alertname"})
+        self.assertEqual(override["properties"][0]["value"][0]["url"], "${runbooks}/${__value.raw}.md")
+        compose = (dashboard_file.ROOT / "deploy/compose.yaml").read_text()
+        served = self.dashboard["templating"]["list"][-1]["query"]
+        self.assertIn(f"- ../docs/runbooks:/usr/share/grafana{served}:ro\n", compose)
 
     def test_counters_are_rates_over_grafanas_own_interval(self):
         for panel in self.panels:

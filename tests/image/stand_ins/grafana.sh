@@ -6,5 +6,5 @@ set -eu
 echo started >/var/lib/grafana/grafana.db
 echo started >/tmp/started
 folder=$(sed -n 's/^ *path: //p' /etc/grafana/provisioning/dashboards/*.yaml)
-ls "$folder"/*.json
+ls "$folder"/*.json /usr/share/grafana/public/runbooks/*.md
 exec /bin/busybox httpd -f -p 3000 -h /www
