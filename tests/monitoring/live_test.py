@@ -8,24 +8,22 @@
 #   live_test.py --server=PROGRAM --bench=PROGRAM --gpu_page=PROGRAM --prometheus=FOLDER --pictures=FOLDER
 #     [--load=DURATION]
 #
-# --load is the time for each of seven kinds of load; the picture in docs/ was made with --load=6s.
+# --load is the time for each of seven kinds of load.
 import argparse
-import html.parser
-import os
 import pathlib
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 import unittest
 
+import browser
 import dashboard_file
 import mixed_load
 import prometheus_programs
 import promql
 import rule_files
 import server_process
+from console_page import ConsolePage
 from example_page import ExamplePage
 from prometheus_process import Prometheus
 from server_process import Server
@@ -49,34 +47,6 @@ PROMETHEUS = ""
 GPU_PAGE = ""
 PICTURES = pathlib.Path()
 LOAD = "1s"
-
-CHROMIUM = shutil.which("chromium")
-
-
-class ConsolePage(html.parser.HTMLParser):
-    """What of the console page matters: graphs by title with their number of points, and rows of tables by title."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.points, self.rows = {}, {}
-        self._title, self._in_title = "", False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        if tag == "h2":
-            self._title, self._in_title = "", True
-        elif tag == "polyline":
-            self.points[self._title] = len(dict(attrs)["points"].split())
-        elif tag == "tr":
-            self.rows[self._title] = self.rows.get(self._title, 0) + 1
-
-    def handle_endtag(self, tag):
-        self._in_title = self._in_title and tag != "h2"
-
-    def handle_data(self, data):
-        if self._in_title:
-            self._title += data
-
 
 class LiveTest(unittest.TestCase):
     @classmethod
@@ -150,41 +120,33 @@ class LiveTest(unittest.TestCase):
 
     def test_console_page_shows_every_figure_and_can_be_drawn(self):
         mixed_load.make_mistakes(self.server)
-        path = f"/consoles/swiglu.html?unit=s&rate=10s&instance={self.instance}"
+        path = f"/consoles/swiglu.html?span=1m&rate=10s&instance={self.instance}"
         self.draw(f"http://{self.prometheus.address}{path}")
         status, text = self.prometheus.get(path)
         self.assertEqual(status, 200, text)
         page = ConsolePage(text)
-        print(f"console: points {page.points}, rows {page.rows}")
-        self.assertEqual(len(page.points), text.count('class="now"'), "a graph without data")
-        self.assertGreaterEqual(min(page.points.values()), 3)
-        self.assertGreaterEqual(min(page.rows.values()), 1)
-        self.assertNotIn("no data", text)
-        self.assertNotIn("<section><h2>GPUs", text)
+        for title, graph in page.graphs().items():
+            self.assertGreaterEqual(len(graph.points), 3, title)
+        for title, section in page.sections.items():
+            self.assertTrue(section.rows or section.graph.points, title)
+        self.assertEqual(text.count('<p class="now none">') + text.count('<td class="none">'), 0)
+        phases = {row.pop("phase"): row for row in page.table("Phases of served requests")}
+        self.assertEqual({phases["copy_in"][kind] for kind in ("mean", "median", "p99")}, {"0 s"})
+        self.assertNotIn("GPUs", page.sections)
 
     def test_console_page_shows_a_gpu(self):
         status, text = self.prometheus.get(f"/consoles/swiglu.html?instance={self.gpu_instance}")
         self.assertEqual(status, 200, text)
-        self.assertEqual(ConsolePage(text).rows["GPUs"], 2)
-
-    def test_console_page_of_nothing_says_so(self):
-        status, text = self.prometheus.get("/consoles/swiglu.html?instance=nowhere")
-        self.assertEqual(status, 200, text)
-        self.assertGreater(text.count("no data"), 8)
+        [gpu] = ConsolePage(text).table("GPUs")
+        self.assertEqual((gpu["device"], gpu["of"]), ("0", "74.5 GiB"))
 
     def draw(self, url):
         """Leaves a picture of the page, where there is a browser that makes one."""
-        if CHROMIUM is None:
+        if browser.CHROMIUM is None:
             print("skipped: no chromium for a picture of the console page", flush=True)
             return
         picture = PICTURES / "console.png"
-        picture.unlink(missing_ok=True)
-        PICTURES.mkdir(parents=True, exist_ok=True)
-        result = subprocess.run(
-            [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-proxy-server", "--hide-scrollbars",
-             f"--user-data-dir={self.folder}/chromium", "--window-size=1200,900", f"--screenshot={picture}", url],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env={**os.environ, "HOME": self.folder})
-        self.assertTrue(picture.is_file(), result.stderr)
+        browser.draw(url, picture, self.folder)
         self.assertEqual(picture.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
         self.assertLess(picture.stat().st_size, 200_000)
         print(f"picture: {picture}, {picture.stat().st_size} bytes")

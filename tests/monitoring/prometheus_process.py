@@ -22,11 +22,12 @@ INTERVAL = "500ms"
 
 
 class Prometheus:
-    """A running Prometheus that scrapes `targets`. As a context manager it ends with the block."""
+    """A running Prometheus that scrapes `targets` and keeps its samples in the folder `folder`/data. As a context manager it ends
+    with the block."""
 
-    def __init__(self, program, folder, targets):
+    def __init__(self, program, folder, targets, interval=INTERVAL):
         config = yaml.safe_load((DEPLOYED / "prometheus.yml").read_text())
-        config["global"] = {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL}
+        config["global"] = {"scrape_interval": interval, "evaluation_interval": interval}
         config["rule_files"] = [str(DEPLOYED / pattern) for pattern in config["rule_files"]]
         config["scrape_configs"][0]["static_configs"] = [{"targets": targets}]
         path = pathlib.Path(folder) / "prometheus.yml"
