@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Signals by signalfd, faults by eventfd, a thread that polls both and logs only when it ends the
-// process; another for SIGHUP, which logs.
+// Signals by signalfd, faults by eventfd, and a thread that polls both.
 #include "server/lifecycle.h"
 
 #include <poll.h>
@@ -14,8 +13,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <initializer_list>
+#include <iterator>
 #include <limits>
-#include <system_error>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -60,15 +59,8 @@ int Take(const sigset_t& signals) {
 }  // namespace
 
 void ExitAfter(absl::FunctionRef<void()> last_words, int code) {
-  try {
-    std::thread([code] {
-      absl::SleepFor(kLastWordsLimit);
-      std::_Exit(code);
-    }).detach();
-  } catch (const std::system_error&) {
-    std::_Exit(code);  // no thread to be had: better without a word than never
-  }
   last_words();
+  logging::Flush(logging::kLastWordsLimit);
   std::_Exit(code);
 }
 
@@ -82,13 +74,11 @@ StopSource::StopSource(std::function<void()> on_hangup) : on_hangup_(std::move(o
   closing_ = ::eventfd(0, EFD_CLOEXEC);
   CHECK(faults_ >= 0 && closing_ >= 0);
   watcher_ = std::thread([this] { Watch(); });
-  hangup_watcher_ = std::thread([this] { WatchHangups(); });
 }
 
 StopSource::~StopSource() {
   Raise(closing_);
   watcher_.join();
-  hangup_watcher_.join();
   ::close(stop_signals_);
   ::close(hangups_);
   ::close(faults_);
@@ -127,15 +117,19 @@ void StopSource::DeviceFailed(int, DeviceError kind) {
 
 void StopSource::Watch() {
   absl::Time end = absl::InfiniteFuture();
-  pollfd fds[] = {{closing_, POLLIN, 0}, {stop_signals_, POLLIN, 0}, {faults_, POLLIN, 0}};
+  pollfd fds[] = {{closing_, POLLIN, 0},
+                  {stop_signals_, POLLIN, 0},
+                  {faults_, POLLIN, 0},
+                  {hangups_, POLLIN, 0}};
   while (true) {
-    if (::poll(fds, 3, ToMilliseconds(end - absl::Now())) < 0) continue;  // EINTR
+    if (::poll(fds, std::size(fds), ToMilliseconds(end - absl::Now())) < 0) continue;  // EINTR
     if ((fds[0].revents & POLLIN) != 0) return;
     if ((fds[1].revents & POLLIN) != 0) TakeStopSignal();
     if ((fds[2].revents & POLLIN) != 0) {
       end = absl::Now() + kFaultGrace;
       fds[2].fd = -1;  // heard
     }
+    if ((fds[3].revents & POLLIN) != 0) TakeHangup();
     if (absl::Now() >= end) {
       ExitAfter(
           [] {
@@ -152,7 +146,10 @@ void StopSource::TakeStopSignal() {
   if (::read(stop_signals_, &info, sizeof(info)) != sizeof(info)) return;
   const auto now = std::chrono::steady_clock::now();
   if (ordered_.has_value()) {
-    if (now - *ordered_ < kSameOrder) return;
+    if (now - *ordered_ < kSameOrder) {
+      LOG(INFO, "a stop signal again within {} s: the same order", kSameOrder.count());
+      return;
+    }
     ExitAfter([] { LOG(WARNING, "second signal: exiting at once"); }, kExitFailure);
   }
   ordered_ = now;
@@ -160,14 +157,9 @@ void StopSource::TakeStopSignal() {
   stop_signal_ = static_cast<int>(info.ssi_signo);
 }
 
-void StopSource::WatchHangups() {
-  pollfd fds[] = {{closing_, POLLIN, 0}, {hangups_, POLLIN, 0}};
-  while (true) {
-    if (::poll(fds, 2, -1) < 0) continue;  // EINTR
-    if ((fds[0].revents & POLLIN) != 0) return;
-    signalfd_siginfo info;
-    if (::read(hangups_, &info, sizeof(info)) == sizeof(info)) on_hangup_();
-  }
+void StopSource::TakeHangup() {
+  signalfd_siginfo info;
+  if (::read(hangups_, &info, sizeof(info)) == sizeof(info)) on_hangup_();
 }
 
 }  // namespace swiglu::server

@@ -24,12 +24,8 @@ inline constexpr int kExitDeviceFault = 70;
 // Why the wait ended.
 enum class StopReason { kSignal, kDeviceFault, kTimeout };
 
-// The longest that ExitAfter waits for last words.
-inline constexpr absl::Duration kLastWordsLimit = absl::Milliseconds(500);
-
-// Ends the process with `code`, without any destructor, once `last_words` has returned. They may
-// log: where nobody takes the log any more, so that writing it blocks, the process ends after
-// kLastWordsLimit all the same.
+// Ends the process with `code`, without any destructor, once `last_words` has returned, which must
+// not block. They may log: the lines have logging::kLastWordsLimit to be taken.
 [[noreturn]] void ExitAfter(absl::FunctionRef<void()> last_words, int code);
 
 // Takes SIGTERM, SIGINT and SIGHUP, and sticky device errors. The first SIGTERM or SIGINT and the
@@ -37,7 +33,7 @@ inline constexpr absl::Duration kLastWordsLimit = absl::Milliseconds(500);
 // again: timeout(1) signals its child and then the child's whole process group. On a later one a
 // thread of its own ends the process at once, with kExitFailure; and after an error that everybody
 // else has not ended it for within kFaultGrace, with kExitDeviceFault, whatever they are waiting
-// for, a log that nobody takes included. Make it before any other thread, so that all threads have
+// for. Make it before any other thread, so that all threads have
 // the signals blocked. One per process.
 class StopSource final : public Observer {
  public:
@@ -47,8 +43,8 @@ class StopSource final : public Observer {
   // The longest that a process lives on after a sticky device error, last words aside.
   static constexpr absl::Duration kFaultGrace = absl::Seconds(4);
 
-  // `on_hangup` is called at every SIGHUP, on a thread of its own, which the destructor waits for.
-  // A process that was started with SIGHUP ignored, as by nohup, goes on ignoring it.
+  // `on_hangup` is called at every SIGHUP, on the thread that takes the signals, and must not
+  // block. A process that was started with SIGHUP ignored, as by nohup, goes on ignoring it.
   explicit StopSource(std::function<void()> on_hangup);
   ~StopSource() override;
   StopSource(const StopSource&) = delete;
@@ -72,8 +68,7 @@ class StopSource final : public Observer {
   // The thread that ends the process; nothing but the end may block it.
   void Watch();
   void TakeStopSignal();
-  // The thread for SIGHUP.
-  void WatchHangups();
+  void TakeHangup();
 
   const std::function<void()> on_hangup_;
   int stop_signals_ = -1;  // a signalfd
@@ -89,7 +84,6 @@ class StopSource final : public Observer {
   bool device_failed_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread watcher_;
-  std::thread hangup_watcher_;
 };
 
 }  // namespace swiglu::server

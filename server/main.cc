@@ -96,6 +96,7 @@ Gauges MakeGauges(const Admission& admission, const Batcher& batcher, const Heal
   gauges.ready = [&] { return health.ready() ? 1 : 0; };
   gauges.live = [&] { return health.live() ? 1 : 0; };
   gauges.draining = [&] { return admission.draining() ? 1 : 0; };
+  gauges.dropped_log_lines = [] { return logging::NumDroppedLines(); };
   return gauges;
 }
 
@@ -261,6 +262,16 @@ int Run(const Flags& flags) {
   return ServeUntilStopped(flags, {stop, health, admission, active, request_log, **rpc});
 }
 
+// Runs the server, and ends with every line of the log written that somebody takes.
+int Serve(const Flags& flags) {
+  if (!logging::WriteInBackground()) {
+    return Fail(absl::ResourceExhaustedError("cannot start: no thread is to be had for the log"));
+  }
+  const int code = Run(flags);
+  logging::Flush(logging::kLastWordsLimit);
+  return code;
+}
+
 int Main(int argc, char** argv) {
   PrepareLibraries();
   std::variant<Flags, EarlyExit> parsed = ParseFlags(argc, argv);
@@ -271,7 +282,7 @@ int Main(int argc, char** argv) {
   const Flags& flags = std::get<Flags>(parsed);
   logging::SetLevel(flags.log_level);
   logging::SetFormat(flags.log_format);
-  if (!flags.health.has_value()) return Run(flags);
+  if (!flags.health.has_value()) return Serve(flags);
   const absl::Status health = ProbeHealth(flags.grpc_address, *flags.health);
   if (health.ok()) return 0;
   std::fprintf(stderr, "swiglu-server: %s\n", std::string(health.message()).c_str());

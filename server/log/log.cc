@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The log over spdlog: one sink on stderr, and lines in either of the two formats.
+// Lines in either of the two formats, for a writer on stderr.
 #include "server/log/log.h"
 
-#include <spdlog/formatter.h>
-#include <spdlog/logger.h>
-#include <spdlog/sinks/stdout_sinks.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <ctime>
 #include <exception>
-#include <memory>
 #include <string>
 
+#include "server/log/line_writer.h"
 #include "server/log/shown_text.h"
 
 namespace swiglu::logging {
@@ -22,17 +21,16 @@ namespace {
 enum class Format : uint8_t { kText, kJson };
 
 struct LevelName {
-  spdlog::level::level_enum spdlog_level;
   std::string_view text;
   char letter;
 };
 
 // By Level.
 constexpr LevelName kLevels[] = {
-    {spdlog::level::debug, "debug", 'D'},
-    {spdlog::level::info, "info", 'I'},
-    {spdlog::level::warn, "warning", 'W'},
-    {spdlog::level::err, "error", 'E'},
+    {"debug", 'D'},
+    {"info", 'I'},
+    {"warning", 'W'},
+    {"error", 'E'},
 };
 
 std::atomic<Level> minimum_level{Level::kInfo};
@@ -135,31 +133,8 @@ void AppendJson(const LevelName& level, std::string_view message, std::span<cons
   out.push_back('}');
 }
 
-// Lines come to spdlog as they are to be written.
-class LineFormatter final : public spdlog::formatter {
- public:
-  void format(const spdlog::details::log_msg& line, spdlog::memory_buf_t& out) override {
-    out.append(line.payload.begin(), line.payload.end());
-    out.push_back('\n');
-  }
-  std::unique_ptr<spdlog::formatter> clone() const override {
-    return std::make_unique<LineFormatter>();
-  }
-};
-
-// Never destroyed, so that destructors of static objects may log.
-spdlog::logger& Logger() {
-  static spdlog::logger& logger = *[] {
-    auto sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
-    auto* created = new spdlog::logger("swiglu", std::move(sink));
-    created->set_formatter(std::make_unique<LineFormatter>());
-    created->set_level(spdlog::level::trace);  // levels are decided by `Enabled`
-    return created;
-  }();
-  return logger;
-}
-
-void WriteLine(Level level, std::string_view message, std::span<const Field> fields) {
+// A line as it is written, with its newline.
+std::string MakeLine(Level level, std::string_view message, std::span<const Field> fields) {
   const LevelName& name = kLevels[static_cast<int>(level)];
   Buffer line;
   if (current_format.load(std::memory_order_relaxed) == Format::kJson) {
@@ -167,7 +142,26 @@ void WriteLine(Level level, std::string_view message, std::span<const Field> fie
   } else {
     AppendText(name, message, fields, line);
   }
-  Logger().log(name.spdlog_level, spdlog::string_view_t(line.data(), line.size()));
+  line.push_back('\n');
+  return {line.data(), line.size()};
+}
+
+std::string MakeGapLine(int64_t num_dropped) {
+  const Field fields[] = {{"dropped", num_dropped}};
+  return MakeLine(Level::kWarning, "lines of the log dropped: nobody took them", fields);
+}
+
+// Never destroyed, so that destructors of static objects may log.
+LineWriter& Writer() {
+  static LineWriter& writer = *new LineWriter(STDERR_FILENO, MakeGapLine);
+  return writer;
+}
+
+// Counts the line where that fails: there is no memory for it. Nothing else depends on it.
+void WriteLine(Level level, std::string_view message, std::span<const Field> fields) noexcept try {
+  Writer().Write(MakeLine(level, message, fields));
+} catch (...) {
+  Writer().CountDropped();
 }
 
 }  // namespace
@@ -199,13 +193,24 @@ bool SetFormat(std::string_view text) {
   return true;
 }
 
+bool WriteInBackground() {
+  if (!Writer().Start()) return false;
+  // A process that ends by abort() leaves no line behind.
+  struct sigaction action {};
+  action.sa_handler = [](int) { Writer().FlushInSignalHandler(kLastWordsLimit); };
+  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  ::sigaction(SIGABRT, &action, nullptr);
+  return true;
+}
+
+bool Flush(std::chrono::nanoseconds timeout) { return Writer().Flush(timeout); }
+
+int64_t NumDroppedLines() { return Writer().num_dropped(); }
+
 bool Enabled(Level level) { return level >= minimum_level.load(std::memory_order_relaxed); }
 
-void LogWithFields(Level level, std::string_view message, std::span<const Field> fields) noexcept
-    try {
+void LogWithFields(Level level, std::string_view message, std::span<const Field> fields) noexcept {
   if (Enabled(level)) WriteLine(level, message, fields);
-} catch (...) {
-  // A line that cannot be written (no memory) is lost; nothing else depends on it.
 }
 
 int64_t RateLimiter::Admit(TimePoint now, std::chrono::nanoseconds interval) {
@@ -236,7 +241,7 @@ void Write(Level level, int64_t num_suppressed, fmt::string_view format,
   }
   WriteLine(level, {message.data(), message.size()}, {});
 } catch (...) {
-  // As above.
+  Writer().CountDropped();
 }
 
 void CheckFailed(const char* file, int line, const char* condition) noexcept {

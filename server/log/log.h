@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The log: one line per event on stderr, as text or as JSON, over spdlog. Every server folder may
-// include it.
+// The log: one line per event on stderr, as text or as JSON, with the fmt that spdlog brings. Every
+// server folder may include it.
 //
 //   LOG(INFO, "listening on {}", address);
 //   LOG_EVERY(WARNING, std::chrono::seconds(1), "queue is full: {} requests", num_requests);
@@ -41,6 +41,23 @@ void ToggleDebug(std::string_view usual);
 // one object with ts, level and msg. A message is always one line: hidden characters in it (see
 // shown_text.h) are escaped. Returns false, and changes nothing, for any other text. Thread-safe.
 bool SetFormat(std::string_view text);
+
+// The longest that a process that ends waits for its last lines to be taken.
+inline constexpr std::chrono::milliseconds kLastWordsLimit{500};
+
+// From here on a thread of the log's own writes, and who logs waits for nothing: lines that nobody
+// takes from stderr wait, and too many of them are dropped (LineWriter has the limits), with a line
+// that says how many. Before, who logs writes. A process that ends flushes the log, or calls
+// abort(), which flushes it for kLastWordsLimit. Returns false, and changes nothing, if no thread
+// is to be had. Call it once.
+bool WriteInBackground();
+
+// Blocks until every line so far is written or dropped, for `timeout` at most. Returns whether they
+// are. Thread-safe.
+bool Flush(std::chrono::nanoseconds timeout);
+
+// How many lines were dropped. Thread-safe.
+int64_t NumDroppedLines();
 
 // Whether a line of that level would be written. Thread-safe.
 bool Enabled(Level level);

@@ -63,6 +63,7 @@ void GaugeCollector::CollectServer(Families& families) const {
   families.push_back(MakeSingle(metrics::kReady, Read(gauges_.ready)));
   families.push_back(MakeSingle(metrics::kLive, Read(gauges_.live)));
   families.push_back(MakeSingle(metrics::kDraining, Read(gauges_.draining)));
+  families.push_back(MakeSingle(metrics::kDroppedLogLines, Read(gauges_.dropped_log_lines)));
   families.push_back(MakeFamily(metrics::kBuildInfo));
   AddSeries(families.back(), metrics::kBuildInfo, {build_.version, build_.commit, build_.cuda}, 1);
 }

@@ -53,6 +53,8 @@ struct Gauges {
   Sample ready;
   Sample live;
   Sample draining;
+  // Counted, not sampled.
+  Sample dropped_log_lines;
 };
 
 // The labels of swiglu_build_info.

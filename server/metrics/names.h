@@ -170,6 +170,9 @@ inline constexpr Metric kLive{"swiglu_live", MetricType::Gauge,
 inline constexpr Metric kDraining{"swiglu_draining", MetricType::Gauge,
                                   "1 once new requests are refused because the server ends, else "
                                   "0."};
+inline constexpr Metric kDroppedLogLines{
+    "swiglu_dropped_log_lines_total", MetricType::Counter,
+    "Lines of the log that were dropped because nobody took them, or there was no memory."};
 inline constexpr Metric kBuildInfo{"swiglu_build_info",
                                    MetricType::Gauge,
                                    "Always 1; the labels say which build this is.",

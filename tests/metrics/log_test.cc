@@ -4,6 +4,8 @@
 #include "server/log/log.h"
 
 #include <chrono>
+#include <csignal>
+#include <cstdlib>
 #include <regex>
 #include <string>
 #include <thread>
@@ -231,6 +233,22 @@ TEST(RateLimiterTest, OfManyThreadsOneIsAdmitted) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(admitted, 1);
   EXPECT_EQ(limiter.Admit(RateLimiter::TimePoint(seconds(6)), seconds(1)), 3999);
+}
+
+TEST(BackgroundDeathTest, LastLinesBeforeAnAbortAreWritten) {
+  const auto abort = [] {
+    if (!WriteInBackground()) return;
+    for (int i = 0; i < 200; ++i) LOG(INFO, "line {}", i);
+    std::abort();
+  };
+  EXPECT_EXIT(abort(), testing::KilledBySignal(SIGABRT), "I line 0\n(.*\n)*.*I line 199\n");
+}
+
+TEST(BackgroundDeathTest, FailedCheckIsHeard) {
+  const auto fail = [] {
+    if (WriteInBackground()) CHECK(false);
+  };
+  EXPECT_EXIT(fail(), testing::KilledBySignal(SIGABRT), "check failed: false");
 }
 
 TEST(CheckDeathTest, FailureNamesPlaceAndExpression) {

@@ -70,9 +70,10 @@ TEST(MetricsPageTest, GaugesAreSampledEachTime) {
   gauges.devices.push_back({3, [&] { return base + 9; }});
   gauges.devices.push_back({4, [] { return std::nullopt; }});
   gauges.slab_pool = {"host", {[&] { return base + 11; }, [&] { return base + 12; }}};
-  gauges.ready = [] { return 1; };
-  gauges.live = [] { return 1; };
-  gauges.draining = [] { return 1; };
+  gauges.ready = [&] { return base + 13; };
+  gauges.live = [&] { return base + 14; };
+  gauges.draining = [&] { return base + 15; };
+  gauges.dropped_log_lines = [&] { return base + 16; };
   const MetricsPage page(&observer, gauges, kBuild);
   for (const double now : {100.0, 8589934592.0}) {
     base = now;
@@ -90,9 +91,10 @@ TEST(MetricsPageTest, GaugesAreSampledEachTime) {
     EXPECT_EQ(parsed.values["swiglu_queue_limit_requests"], base + 10);
     EXPECT_EQ(parsed.values["swiglu_slab_pool_bytes{pool=\"host\",state=\"used\"}"], base + 11);
     EXPECT_EQ(parsed.values["swiglu_slab_pool_bytes{pool=\"host\",state=\"free\"}"], base + 12);
-    EXPECT_EQ(parsed.values["swiglu_ready"], 1);
-    EXPECT_EQ(parsed.values["swiglu_live"], 1);
-    EXPECT_EQ(parsed.values["swiglu_draining"], 1);
+    EXPECT_EQ(parsed.values["swiglu_ready"], base + 13);
+    EXPECT_EQ(parsed.values["swiglu_live"], base + 14);
+    EXPECT_EQ(parsed.values["swiglu_draining"], base + 15);
+    EXPECT_EQ(parsed.values["swiglu_dropped_log_lines_total"], base + 16);
   }
 }
 

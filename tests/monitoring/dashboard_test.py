@@ -18,8 +18,8 @@ GOLDEN_METRICS = dashboard_file.ROOT / "tests/metrics/golden_metrics.txt"
 # The variables by which people choose, each among what the ones before have left.
 CHOICES = ["cluster", "namespace", "job", "instance", "model"]
 
-# Metrics that no panel shows: the same figures under other names, and one that says nothing about a service.
-NOT_SHOWN = re.compile("nv_.*|process_virtual_memory_bytes")
+# Metrics that no panel shows: the same figures under other names, and two that say nothing about a service.
+NOT_SHOWN = re.compile("nv_.*|process_virtual_memory_bytes|swiglu_dropped_log_lines_total")
 
 
 def run(*arguments):

@@ -5,6 +5,7 @@
 # the count, found again by the caller's id, and nothing in it that a caller could use or should not see there.
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -12,6 +13,7 @@ import tempfile
 import time
 import unicodedata
 import unittest
+import urllib.request
 
 import plain_grpc
 import server_process
@@ -210,6 +212,54 @@ class SecretsTest(unittest.TestCase):
             log = "\n".join(server.log)
         for secret in secrets:
             self.assertNotIn(secret, log)
+
+
+class UntakenLogTest(unittest.TestCase):
+    """Nobody takes the log: the pipe behind stderr is full."""
+
+    def test_nothing_waits_and_the_lines_come_in_order_once_they_are_taken(self):
+        times = 60
+        with Server() as server:
+            server.wait_for("serving gRPC on")
+            server.stop_taking_log()
+            for i in range(times):
+                self.assertEqual(infer_once(server.address, refused_request(f"id-{i:02}"))[0], NOT_FOUND)
+                self.assertEqual(infer_once(server.address, forward_request()), (plain_grpc.OK, ""))
+            self.assertEqual(server.metric("swiglu_dropped_log_lines_total"), 0)
+            server.take_log_again()
+            server.wait_for("id=id-00 ")
+            self.assertEqual(server.stop(), 0)
+            lines = request_lines(server)
+            ids = [fields(line)["id"] for line in lines if "request not served" in line]
+            self.assertEqual(ids, sorted(ids))
+            self.assertEqual(len(ids) + sum(int(fields(line).get("left_out", 0)) for line in lines), times)
+            self.assertRegex(server.log[-1], " I drained; exiting$")
+
+    def test_drain_ends_with_zero(self):
+        with Server() as server, Connection(server.address) as connection:
+            server.stop_taking_log()
+            call = connection.open(plain_grpc.STREAM_INFER)
+            call.send(forward_request(), last=False)
+            self.assertIsNotNone(call.message())
+            server.signal(signal.SIGTERM)
+            self.assertEqual(call.status(), (plain_grpc.UNAVAILABLE, "server is draining"))
+            self.assertEqual(server.exit_code(), 0)
+
+    def test_lines_that_cannot_be_written_are_counted(self):
+        with tempfile.TemporaryDirectory() as folder:
+            address = f"unix:{folder}/s"
+            # Nobody else takes a port of this address; the log cannot tell a port.
+            metrics = f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{random.randint(1, 254)}:8002"
+            with Server("-c", 'exec "$@" 2>/dev/full', "sh", server_process.SERVER, "--device=cpu", f"--grpc_address={address}",
+                        f"--metrics_address={metrics}", program="sh", has_defaults=False) as server:
+                while server.is_running() and server_process.probe_health(address).returncode != 0:
+                    pass
+                infer_once(address, refused_request())
+                with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=server_process.DEADLINE_S) as answer:
+                    page = answer.read().decode()
+                self.assertEqual(server.stop(), 0)
+        # Four lines of the start and one of the request.
+        self.assertEqual(float(re.search(r"^swiglu_dropped_log_lines_total (\S+)$", page, re.MULTILINE).group(1)), 5)
 
 
 def status(pid):

@@ -71,10 +71,10 @@ def probe_health(address, service=None):
 class Server:
     """A running server. As a context manager it ends with the block, whatever the block did."""
 
-    def __init__(self, *flags, program=None, stdin=subprocess.DEVNULL):
+    def __init__(self, *flags, program=None, has_defaults=True, stdin=subprocess.DEVNULL):
         """Starts the server on free ports of this machine and on the CPU, unless `flags` say otherwise. `program` is run instead
-        of the server, if it is given."""
-        defaults = ("--grpc_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0", "--device=cpu")
+        of the server, if it is given, with `flags` alone unless it `has_defaults`."""
+        defaults = ("--grpc_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0", "--device=cpu") if has_defaults else ()
         self._process = subprocess.Popen([program or SERVER, *defaults, *flags], stdin=stdin,
                                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         self._changed = threading.Condition()
@@ -159,7 +159,8 @@ class Server:
         return self._process.poll() is None
 
     def stop_taking_log(self):
-        """Reads no further line of the log until the process has ended, and fills the pipe: the next line blocks who writes it."""
+        """Reads no further line of the log until take_log_again or the end of the process, and fills the pipe: the next line
+        blocks who writes it."""
         # Opened anew, so that the process's own end goes on blocking.
         pipe = os.open(f"/proc/self/fd/{self._process.stderr.fileno()}", os.O_WRONLY | os.O_NONBLOCK)
         try:
@@ -175,6 +176,10 @@ class Server:
                     pass
         finally:
             os.close(pipe)
+
+    def take_log_again(self):
+        """Ends stop_taking_log."""
+        self._set_reading(True)
 
     def kill(self):
         """Ends the process, if it has not ended, without a word."""
