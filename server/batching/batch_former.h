@@ -5,12 +5,15 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
+#include "absl/container/btree_map.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/inlined_vector.h"
 #include "server/batching/request.h"
 
@@ -40,6 +43,9 @@ struct DroppedRequest {
 
 // Queues requests and forms batches. Not thread-safe.
 //
+// A request leaves its queue in a batch, at its deadline or when its caller cancels it, wherever it
+// stands: that takes a time that grows with the logarithm of what is queued.
+//
 // The next batch belongs to the most urgent level that has one ready. Within a level, whole
 // requests and chunks take turns, and the oldest comes first. What else is queued of the same model
 // fills the batch, in the same order.
@@ -47,52 +53,83 @@ class BatchFormer {
  public:
   explicit BatchFormer(BatchFormerOptions options) : options_(options) {}
 
-  // Queues `request`.
+  ~BatchFormer();
+  BatchFormer(const BatchFormer&) = delete;
+  BatchFormer& operator=(const BatchFormer&) = delete;
+
+  // Queues `request`. One that was accepted past its deadline, or after its caller cancelled it, is
+  // dropped instead.
   void Add(std::unique_ptr<Request> request);
 
+  // Drops what is queued with that `Request::cancelled`: as late what its caller has waited for
+  // until the deadline, the rest as cancelled.
+  void Cancel(const std::atomic<bool>& cancelled, Clock::time_point now);
+
+  // Drops what is queued with a deadline at or before `now`.
+  void DropLate(Clock::time_point now);
+
+  // What was dropped since the last time. It counts as queued no more.
+  std::vector<DroppedRequest> TakeDropped() { return std::exchange(dropped_, {}); }
+
   // The next batch; empty when none is ready. Without a delay, one is as soon as anything is
-  // queued. Requests that are cancelled, or whose deadline is at or before `now`, are moved to
-  // `dropped` instead when they come up.
-  FormedBatch TakeIfReady(Clock::time_point now, std::vector<DroppedRequest>& dropped);
+  // queued. Drops first what is late.
+  FormedBatch TakeIfReady(Clock::time_point now);
 
   // When a batch is ready even if nothing more comes; none when nothing is queued.
   std::optional<Clock::time_point> ReadyAt() const;
 
+  // The earliest deadline of what is queued; `max()` when nothing queued has one.
+  Clock::time_point FirstDeadline() const;
+
   bool empty() const { return num_queued_ == 0; }
 
  private:
+  // A queued request, and its neighbours.
   struct Entry {
-    int64_t sequence;  // order of arrival over all queues
-    int64_t bytes;     // of its inputs
     std::unique_ptr<Request> request;
+    int64_t sequence;           // order of arrival over all queues
+    int64_t bytes;              // of its inputs
+    Entry* previous = nullptr;  // in its queue
+    Entry* next = nullptr;
+    Entry* previous_of_caller = nullptr;  // of the same `Request::cancelled`
+    Entry* next_of_caller = nullptr;
   };
-  using Queue = std::deque<Entry>;
+  struct Queue {
+    Entry* first = nullptr;
+    Entry* last = nullptr;
+  };
   // What is queued of one model, over all of its queues.
   struct ModelLoad {
     int num_requests = 0;
     int64_t bytes = 0;
   };
 
+  Queue& QueueOf(const Request& request) {
+    return QueueOf(request.priority, request.extent, request.model->index);
+  }
   Queue& QueueOf(Priority priority, Extent extent, int model_index) {
     return queues_[static_cast<int>(priority)][static_cast<int>(extent)][model_index];
   }
   // A batch of that model would not grow any more.
   bool IsFull(int model_index) const;
-  // The queue, of that level and extent, whose front is the oldest that is ready, or nullptr.
-  Queue* OldestReady(Priority priority, Extent extent, Clock::time_point now,
-                     std::vector<DroppedRequest>& dropped);
-  // The queue to begin the next batch with, or nullptr.
-  Queue* Choose(Clock::time_point now, std::vector<DroppedRequest>& dropped);
+  // The oldest request that is ready of that level and extent, or nullptr.
+  Entry* OldestReady(Priority priority, Extent extent, Clock::time_point now);
+  // What the next batch begins with, or nullptr.
+  Entry* Choose(Clock::time_point now);
   // Moves what fits from `queue` into the batch.
-  void Fill(Queue& queue, Clock::time_point now, FormedBatch& batch, int64_t& batch_bytes,
-            std::vector<DroppedRequest>& dropped);
-  // Drops dead requests off the front, so that the front, if any, is live.
-  void DropDeadFront(Queue& queue, Clock::time_point now, std::vector<DroppedRequest>& dropped);
-  std::unique_ptr<Request> PopFront(Queue& queue);
+  void Fill(Queue& queue, FormedBatch& batch, int64_t& batch_bytes);
+  void Drop(std::unique_ptr<Request> request, Clock::time_point now);
+  // Takes it off its queue, its caller's list and the deadlines; `entry` is gone after that.
+  std::unique_ptr<Request> Remove(Entry& entry);
 
   const BatchFormerOptions options_;
   // By priority, extent and Model::index.
   std::array<std::array<std::array<Queue, kNumModels>, kNumExtents>, kNumPriorities> queues_;
+  // Those that have a deadline, with their sequence.
+  absl::btree_map<std::pair<Clock::time_point, int64_t>, Entry*> by_deadline_;
+  // The latest of each caller, by `Request::cancelled`.
+  absl::flat_hash_map<const std::atomic<bool>*, Entry*> by_caller_;
+  std::vector<DroppedRequest> dropped_;
   std::array<ModelLoad, kNumModels> loads_;  // by Model::index
   // How many are queued, by priority and extent.
   std::array<std::array<int, kNumExtents>, kNumPriorities> num_queued_of_{};

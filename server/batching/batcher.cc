@@ -34,9 +34,7 @@ Batcher::Batcher(BatchFormerOptions options, Executor* executor, Observer* obser
       num_lanes_(executor->num_lanes()),
       former_(options_) {
   CHECK(num_lanes_ >= 1);
-  if (options_.max_queue_delay > Clock::duration::zero()) {
-    clock_watcher_ = std::thread([this] { WatchClock(); });
-  }
+  clock_watcher_ = std::thread([this] { WatchClock(); });
 }
 
 Batcher::~Batcher() {
@@ -47,14 +45,22 @@ Batcher::~Batcher() {
     absl::MutexLock lock(&mutex_);
     mutex_.Await(absl::Condition(&idle));
     stopping_ = true;
-    queue_changed_.Signal();
+    watcher_roused_.Signal();
   }
-  if (clock_watcher_.joinable()) clock_watcher_.join();
+  clock_watcher_.join();
 }
 
 void Batcher::Submit(std::unique_ptr<Request> request) {
   CHECK(request->model != nullptr && request->cancelled != nullptr && request->done != nullptr);
   Pump(std::move(request));
+}
+
+void Batcher::Cancel(const std::atomic<bool>& cancelled) {
+  {
+    absl::MutexLock lock(&mutex_);
+    former_.Cancel(cancelled, Clock::now());
+  }
+  Pump();
 }
 
 void Batcher::Pump(std::unique_ptr<Request> request) {
@@ -70,14 +76,15 @@ void Batcher::Pump(std::unique_ptr<Request> request) {
       if (request != nullptr) {
         former_.Add(std::move(request));
         ++outstanding_;
-        if (clock_watcher_.joinable()) queue_changed_.Signal();
       }
       if (is_inner) break;
       if (!is_counted) ++num_pumping_;
       is_counted = true;
-      running = TakeBatch(dropped);
+      running = TakeBatch();
+      dropped = former_.TakeDropped();
       if (running == nullptr && dropped.empty()) {
         --num_pumping_;
+        RouseWatcher();
         break;
       }
     }
@@ -87,10 +94,10 @@ void Batcher::Pump(std::unique_ptr<Request> request) {
   t_pumped = outer;
 }
 
-std::unique_ptr<Batcher::RunningBatch> Batcher::TakeBatch(std::vector<DroppedRequest>& dropped) {
+std::unique_ptr<Batcher::RunningBatch> Batcher::TakeBatch() {
   if (former_.empty() || busy_lanes_ == num_lanes_) return nullptr;
   const Clock::time_point now = Clock::now();
-  FormedBatch formed = former_.TakeIfReady(now, dropped);
+  FormedBatch formed = former_.TakeIfReady(now);
   if (formed.requests.empty()) return nullptr;
 
   auto running = std::make_unique<RunningBatch>();
@@ -124,7 +131,6 @@ void Batcher::Finish(RunningBatch& running, const Execution& execution) {
     absl::MutexLock lock(&mutex_);
     --busy_lanes_;
     inflight_requests_.fetch_sub(num_requests, std::memory_order_relaxed);
-    if (clock_watcher_.joinable()) queue_changed_.Signal();
   }
   // The lane first: the next batch runs while this one's answers are written.
   Pump();
@@ -145,14 +151,14 @@ void Batcher::HandBack(RunningBatch& running, const Execution& execution) {
       bytes += InputBytes(*running.requests[next]);
       returned.requests.push_back(std::move(running.requests[next++]));
     }
-    if (tasks == nullptr || tasks->IsCurrent()) {
-      CallDone(std::move(returned));
-    } else {
-      tasks->Post(LengthOf(bytes), [this, returned = std::move(returned)]() mutable {
-        CallDone(std::move(returned));
-      });
-    }
+    CallDoneOn(tasks, LengthOf(bytes), std::move(returned));
   }
+}
+
+void Batcher::CallDoneOn(TaskQueue* tasks, WorkLength length, Returned returned) {
+  if (tasks == nullptr || tasks->IsCurrent()) return CallDone(std::move(returned));
+  tasks->Post(length,
+              [this, returned = std::move(returned)]() mutable { CallDone(std::move(returned)); });
 }
 
 void Batcher::CallDone(Returned returned) {
@@ -167,33 +173,46 @@ void Batcher::CallDone(Returned returned) {
 }
 
 void Batcher::FinishDropped(std::vector<DroppedRequest> dropped) {
-  if (dropped.empty()) return;
   const Clock::time_point now = Clock::now();
+  // Before anybody hears of it, who may come again at once.
+  for (DroppedRequest& drop : dropped) drop.request->ticket.LeaveQueue();
   for (DroppedRequest& drop : dropped) {
-    drop.request->ticket.LeaveQueue();
-    const Outcome outcome{std::move(drop.status), now - drop.request->accepted_at, Execution()};
-    Request::Done done = std::move(drop.request->done);
-    done(std::move(drop.request), outcome);
+    TaskQueue* const tasks = drop.request->tasks;
+    Execution execution;
+    execution.status = std::move(drop.status);
+    Returned returned{{}, now, std::move(execution)};
+    returned.requests.push_back(std::move(drop.request));
+    CallDoneOn(tasks, WorkLength::kShort, std::move(returned));
   }
-  absl::MutexLock lock(&mutex_);
-  outstanding_ -= static_cast<int64_t>(dropped.size());
+}
+
+Clock::time_point Batcher::NextDue() const {
+  Clock::time_point due = former_.FirstDeadline();
+  const bool starts_by_clock =
+      options_.max_queue_delay > Clock::duration::zero() && busy_lanes_ < num_lanes_;
+  if (starts_by_clock) due = std::min(due, former_.ReadyAt().value_or(due));
+  return due;
+}
+
+void Batcher::RouseWatcher() {
+  const Clock::time_point due = NextDue();
+  if (due >= watcher_due_) return;
+  watcher_due_ = due;
+  watcher_roused_.Signal();
 }
 
 void Batcher::WatchClock() {
   while (true) {
     {
       absl::MutexLock lock(&mutex_);
-      const std::optional<Clock::time_point> ready_at = former_.ReadyAt();
       if (stopping_) return;
-      if (!ready_at.has_value() || busy_lanes_ == num_lanes_) {
-        queue_changed_.Wait(&mutex_);
+      watcher_due_ = NextDue();
+      const Clock::time_point now = Clock::now();
+      if (watcher_due_ > now) {
+        watcher_roused_.WaitWithTimeout(&mutex_, absl::FromChrono(watcher_due_ - now));
         continue;
       }
-      const Clock::duration wait = *ready_at - Clock::now();
-      if (wait > Clock::duration::zero()) {
-        queue_changed_.WaitWithTimeout(&mutex_, absl::FromChrono(wait));
-        continue;
-      }
+      former_.DropLate(now);
     }
     Pump();
   }

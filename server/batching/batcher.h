@@ -2,8 +2,9 @@
 //
 // The batcher: wraps the batch former in threads and lanes. It is work-conserving: whenever a lane
 // is free and a batch is ready, it starts at once, on the thread that made it possible (the one
-// that submitted, or the one that completed the batch before). It has no thread of its own, but for
-// one that watches the clock where batches may wait for company.
+// that submitted, or the one that completed the batch before). The one thread of its own watches
+// the clock: it starts batches that have waited for company long enough, and drops requests at
+// their deadlines.
 #pragma once
 
 #include <atomic>
@@ -35,6 +36,11 @@ class Batcher {
   // block. REQUIRES: every field of `request` is set; its ticket holds a place in the queue.
   void Submit(std::unique_ptr<Request> request);
 
+  // Ends every request with that `Request::cancelled` that is in no batch yet: CANCELLED, or
+  // DEADLINE_EXCEEDED if that is why the caller has gone. Does not block. REQUIRES: it is set, so
+  // that one that is still to be submitted ends likewise.
+  void Cancel(const std::atomic<bool>& cancelled);
+
   // Requests that are in a batch which is not done. Takes no lock, so that whoever looks stalls
   // nobody.
   int64_t inflight_requests() const { return inflight_requests_.load(std::memory_order_relaxed); }
@@ -51,9 +57,8 @@ class Batcher {
   // if any. A batch that is done before `Run` returns would begin this anew from within; that is
   // left to the outer one.
   void Pump(std::unique_ptr<Request> request = nullptr);
-  // The next batch to run, or nullptr when there is none now. Leaves what it dropped in `dropped`.
-  std::unique_ptr<RunningBatch> TakeBatch(std::vector<DroppedRequest>& dropped)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The next batch to run, or nullptr when there is none now.
+  std::unique_ptr<RunningBatch> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Start(std::unique_ptr<RunningBatch> running);
   // Frees the lane, lets the next batch start, then hands the requests back.
   void Finish(RunningBatch& running, const Execution& execution);
@@ -65,10 +70,17 @@ class Batcher {
   };
   // Calls every `done`, some at a time, on the threads where they are wanted.
   void HandBack(RunningBatch& running, const Execution& execution);
+  void CallDoneOn(TaskQueue* tasks, WorkLength length, Returned returned);
   void CallDone(Returned returned);
+  // Frees their places in the queue, and calls every `done` on the thread where it is wanted.
   void FinishDropped(std::vector<DroppedRequest> dropped);
-  // Pumps whenever a batch has waited long enough, until the destructor begins.
+  // Pumps whenever a batch has waited long enough or a deadline has come, until the destructor
+  // begins.
   void WatchClock();
+  // When the clock brings something to do, if nothing else happens; `max()` when it does not.
+  Clock::time_point NextDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Wakes the clock watcher if it would sleep past that.
+  void RouseWatcher() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const BatchFormerOptions options_;
   Executor* const executor_;
@@ -86,9 +98,11 @@ class Batcher {
 
   std::atomic<int64_t> inflight_requests_{0};
 
-  absl::CondVar queue_changed_;  // for WatchClock
+  absl::CondVar watcher_roused_;
+  // Until when the clock watcher sleeps, unless it is roused.
+  Clock::time_point watcher_due_ ABSL_GUARDED_BY(mutex_) = Clock::time_point::max();
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread clock_watcher_;  // runs only with a delay
+  std::thread clock_watcher_;
 };
 
 }  // namespace swiglu::server

@@ -54,16 +54,26 @@ struct Request {
   // Its place in the queue and its share of the memory budget; a chunk has none of its own.
   Ticket ticket;
   Clock::time_point accepted_at;
-  // Past this point nobody waits for the answer: it is dropped when it is next looked at.
+  // Past this point nobody waits for the answer: it is dropped then, if it is in no batch yet.
   Clock::time_point deadline = Clock::time_point::max();
   // No other request was there when it was admitted: its thread may well wait for it.
   bool is_alone = false;
   // On whose threads `done` is to be called; nullptr: on any.
   TaskQueue* tasks = nullptr;
-  // Set by the caller, from any thread, when the answer is no longer wanted. Never null.
+  // Set by the caller, from any thread, when the answer is no longer wanted; `Batcher::Cancel` then
+  // tells of it. Shared by all requests of one call. Never null.
   std::shared_ptr<const std::atomic<bool>> cancelled;
   Done done;
 };
+
+// Whether a caller that goes away at `now` has waited until its deadline. Its own clock is there
+// before ours: gRPC tells a timeout rounded up by 1 % at most, and telling it took time.
+inline bool HasWaitedUntil(Clock::time_point deadline, Clock::time_point start,
+                           Clock::time_point now) {
+  constexpr std::chrono::milliseconds kOnTheWay{10};
+  if (deadline == Clock::time_point::max()) return false;
+  return deadline - now <= (deadline - start) / 100 + kOnTheWay;
+}
 
 // Bytes of the request's inputs.
 inline int64_t InputBytes(const Request& request) {

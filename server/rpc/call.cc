@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "grpc/support/time.h"
+#include "server/rpc/caller_deadline.h"
 #include "server/rpc/errors.h"
 
 namespace swiglu::server {
@@ -25,11 +27,8 @@ void Call::Accept(grpc::AsyncGenericService* service) {
 }
 
 Clock::time_point Call::Deadline() const {
-  const auto deadline = context_.deadline();
-  const auto now = std::chrono::system_clock::now();
-  // A year stands for "none": gRPC says "none" with a far point of its own.
-  if (deadline - now > std::chrono::hours(24 * 365)) return Clock::time_point::max();
-  return Clock::now() + std::chrono::duration_cast<Clock::duration>(deadline - now);
+  const gpr_timespec deadline = context_.raw_deadline();
+  return CallerDeadline(gpr_time_sub(deadline, gpr_now(deadline.clock_type)), Clock::now());
 }
 
 absl::string_view Call::Metadata(absl::string_view key) const {

@@ -63,11 +63,15 @@ void InferCall::OnWritten(bool ok) {
 }
 
 void InferCall::OnGone(bool cancelled) {
-  if (state_ == State::kStarted) return;
+  if (state_ == State::kStarted) {
+    if (cancelled) parts_.service->Cancel(*call_->cancelled());
+    return;
+  }
   // A refusal of ours stands; a message that is missing has its reason here.
   if (cancelled && state_ != State::kRefused) {
-    refusal_ = Clock::now() >= call_->Deadline() ? errors::Expired("before the message")
-                                                 : errors::Cancelled("before its message");
+    refusal_ = HasWaitedUntil(call_->Deadline(), call_->started(), Clock::now())
+                   ? errors::Expired("before the message")
+                   : errors::Cancelled("before its message");
   }
   state_ = State::kRefused;
   reservation_ = Charge();

@@ -5,6 +5,7 @@
 // inference runs once it is admitted is in inference.h.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -42,6 +43,9 @@ class InferService {
   // Starts one inference on `message` (one ModelInferRequest), which is consumed. `done` is called
   // exactly once, perhaps before this returns. The observer has the request's record by then.
   void Start(grpc::ByteBuffer message, InferContext context, Done done);
+
+  // The caller of what was started with `cancelled`, which is set now, has gone: what waits ends.
+  void Cancel(const std::atomic<bool>& cancelled) { batcher_->Cancel(cancelled); }
 
   // Why a request is refused, counted.
   absl::Status Reject(Rejection reason, int64_t bytes = 0);

@@ -204,8 +204,9 @@ void Inference::EndChunk(absl::Status status) {
 void Inference::Finish(absl::Status status) {
   DropMessage();
   if (status.ok() && context.cancelled->load(std::memory_order_relaxed)) {
-    status = Clock::now() >= context.deadline ? errors::Expired("during execution")
-                                              : errors::Cancelled("during execution");
+    status = HasWaitedUntil(context.deadline, context.started, Clock::now())
+                 ? errors::Expired("during execution")
+                 : errors::Cancelled("during execution");
   }
   InferReply reply;
   if (status.ok()) {

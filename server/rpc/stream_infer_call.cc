@@ -93,8 +93,11 @@ void StreamInferCall::OnWritten(bool ok) {
 
 void StreamInferCall::OnGone(bool cancelled) {
   if (!cancelled) return;
-  absl::MutexLock lock(&mutex_);
-  broken_ = true;
+  {
+    absl::MutexLock lock(&mutex_);
+    broken_ = true;
+  }
+  parts_.service->Cancel(*call_->cancelled());
 }
 
 void StreamInferCall::OnServerEvent(ServerEvent event) {

@@ -10,6 +10,11 @@
 namespace swiglu::server {
 namespace {
 
+using std::chrono::nanoseconds;
+using std::chrono::seconds;
+
+constexpr absl::StatusCode kLate = absl::StatusCode::kDeadlineExceeded;
+constexpr absl::StatusCode kCancelled = absl::StatusCode::kCancelled;
 const Clock::time_point kNow = Clock::time_point(std::chrono::seconds(1000));
 
 std::vector<int64_t> Elements(const FormedBatch& batch) {
@@ -18,16 +23,41 @@ std::vector<int64_t> Elements(const FormedBatch& batch) {
   return elements;
 }
 
+using Dropped = std::pair<int64_t, absl::StatusCode>;
+using Flag = std::shared_ptr<std::atomic<bool>>;
+
+// A request as of `kNow`.
+std::unique_ptr<Request> RequestOf(int64_t num_elements,
+                                   Flag cancelled = std::make_shared<std::atomic<bool>>(false)) {
+  auto request = MakeRequest(
+      kForward, num_elements, [](auto, const auto&) {}, std::move(cancelled));
+  request->accepted_at = kNow;
+  return request;
+}
+
+std::unique_ptr<Request> Due(Clock::duration after, int64_t num_elements) {
+  auto request = RequestOf(num_elements);
+  request->deadline = kNow + after;
+  return request;
+}
+
 class BatchFormerTest : public testing::Test {
  protected:
   explicit BatchFormerTest(Clock::duration delay = Clock::duration::zero())
       : former_({.max_segments = 3, .max_batch_bytes = 1000, .max_queue_delay = delay}) {}
 
-  FormedBatch Take() { return former_.TakeIfReady(kNow, dropped_); }
+  FormedBatch Take() { return former_.TakeIfReady(kNow); }
+  // Elements and codes of what was dropped since the last time.
+  std::vector<Dropped> TakeDropped() {
+    std::vector<Dropped> all;
+    for (const DroppedRequest& dropped : former_.TakeDropped()) {
+      all.push_back({dropped.request->segment.num_elements, dropped.status.code()});
+    }
+    return all;
+  }
 
   // 1,000 input bytes a batch: 250 elements of forward FP16.
   BatchFormer former_;
-  std::vector<DroppedRequest> dropped_;
 };
 
 TEST_F(BatchFormerTest, GivesNothingWhenNothingIsQueued) {
@@ -76,24 +106,108 @@ TEST_F(BatchFormerTest, LetsARequestOverTheByteLimitTravelAlone) {
   EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{100'000}));
 }
 
-TEST_F(BatchFormerTest, DropsWhatIsCancelledOrLate) {
-  auto cancelled = std::make_shared<std::atomic<bool>>(false);
-  former_.Add(MakeRequest(
-      kForward, 1, [](auto, const auto&) {}, cancelled));
-  former_.Add(MakeRequest(kForward, 2));
-  auto late = MakeRequest(kForward, 3);
-  late->deadline = kNow;
-  former_.Add(std::move(late));
-  auto in_time = MakeRequest(kForward, 4);
-  in_time->deadline = kNow + std::chrono::nanoseconds(1);
-  former_.Add(std::move(in_time));
-  *cancelled = true;
-
-  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{2, 4}));
-  ASSERT_EQ(dropped_.size(), 2u);
-  EXPECT_EQ(dropped_[0].status.code(), absl::StatusCode::kCancelled);
-  EXPECT_EQ(dropped_[1].status.code(), absl::StatusCode::kDeadlineExceeded);
+TEST_F(BatchFormerTest, ALateRequestLeavesItsQueueWhereverItStands) {
+  former_.Add(Due(seconds(3), 1));
+  former_.Add(Due(seconds(1), 2));
+  former_.Add(RequestOf(3));
+  former_.Add(Due(seconds(1), 4));
+  EXPECT_EQ(former_.FirstDeadline(), kNow + seconds(1));
+  former_.DropLate(kNow + seconds(1) - nanoseconds(1));
+  EXPECT_EQ(TakeDropped(), std::vector<Dropped>());
+  former_.DropLate(kNow + seconds(1));
+  EXPECT_EQ(TakeDropped(), (std::vector<Dropped>{{2, kLate}, {4, kLate}}));
+  EXPECT_EQ(former_.FirstDeadline(), kNow + seconds(3));
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{1, 3}));
+  EXPECT_EQ(former_.FirstDeadline(), Clock::time_point::max());
+  former_.DropLate(Clock::time_point::max());
+  EXPECT_EQ(TakeDropped(), std::vector<Dropped>());
   EXPECT_TRUE(former_.empty());
+}
+
+TEST_F(BatchFormerTest, NothingLateIsInABatch) {
+  former_.Add(Due(seconds(1), 1));
+  former_.Add(Due(seconds(1) + nanoseconds(1), 2));
+  EXPECT_EQ(Elements(former_.TakeIfReady(kNow + seconds(1))), (std::vector<int64_t>{2}));
+  EXPECT_EQ(TakeDropped(), (std::vector<Dropped>{{1, kLate}}));
+}
+
+TEST_F(BatchFormerTest, ACancelledCallersRequestsLeaveTheirQueuesAndNoOthersDo) {
+  const auto caller = std::make_shared<std::atomic<bool>>(false);
+  const auto other = std::make_shared<std::atomic<bool>>(false);
+  former_.Add(RequestOf(1, caller));
+  former_.Add(RequestOf(2, other));
+  auto low = RequestOf(3, caller);
+  low->priority = Priority::kLow;
+  former_.Add(std::move(low));
+  former_.Add(RequestOf(4, caller));
+  former_.Add(RequestOf(5, other));
+  former_.Cancel(*caller, kNow);
+  EXPECT_EQ(TakeDropped(),
+            (std::vector<Dropped>{{4, kCancelled}, {3, kCancelled}, {1, kCancelled}}));
+  former_.Cancel(*caller, kNow);
+  EXPECT_EQ(TakeDropped(), std::vector<Dropped>());
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{2, 5}));
+  former_.Cancel(*other, kNow);
+  EXPECT_EQ(TakeDropped(), std::vector<Dropped>());
+  EXPECT_TRUE(former_.empty());
+}
+
+// In every order of leaving, what is left is still found by its caller.
+TEST_F(BatchFormerTest, ACallersOtherRequestsAreFoundWhicheverLeavesFirst) {
+  for (int64_t first_gone = 1; first_gone <= 3; ++first_gone) {
+    const auto caller = std::make_shared<std::atomic<bool>>(false);
+    for (int64_t i = 1; i <= 3; ++i) {
+      auto request = RequestOf(i, caller);
+      if (i == first_gone) request->deadline = kNow + seconds(1);
+      former_.Add(std::move(request));
+    }
+    former_.DropLate(kNow + seconds(1));
+    EXPECT_EQ(TakeDropped(), (std::vector<Dropped>{{first_gone, kLate}}));
+    former_.Cancel(*caller, kNow);
+    EXPECT_EQ(TakeDropped().size(), 2u) << first_gone;
+    EXPECT_TRUE(former_.empty());
+    former_.Add(RequestOf(4));
+    EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{4}));
+  }
+}
+
+// It was cancelled or late before it came.
+TEST_F(BatchFormerTest, WhatComesDeadIsNotQueued) {
+  former_.Add(RequestOf(1, std::make_shared<std::atomic<bool>>(true)));
+  former_.Add(Due(seconds(0), 2));
+  former_.Add(Due(nanoseconds(1), 3));
+  EXPECT_EQ(TakeDropped(), (std::vector<Dropped>{{1, kCancelled}, {2, kLate}}));
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{3}));
+}
+
+// A caller's own clock reaches the deadline before the server's does.
+TEST_F(BatchFormerTest, WhoGoesAwayAtItsDeadlineWasNotServedInTime) {
+  using std::chrono::milliseconds;
+  const struct {
+    milliseconds before_deadline;
+    absl::StatusCode code;
+  } cases[] = {{milliseconds(0), kLate},
+               {milliseconds(1010), kLate},
+               {milliseconds(1011), kCancelled},
+               {milliseconds(50'000), kCancelled}};
+  for (const auto& c : cases) {
+    auto request = Due(seconds(100), 1);
+    const auto caller = request->cancelled;
+    former_.Add(std::move(request));
+    former_.Cancel(*caller, kNow + seconds(100) - c.before_deadline);
+    EXPECT_EQ(TakeDropped(), (std::vector<Dropped>{{1, c.code}})) << c.before_deadline.count();
+  }
+}
+
+TEST_F(BatchFormerTest, DroppedRequestsCountForNoBatch) {
+  // Two of three that would fill one.
+  const auto caller = std::make_shared<std::atomic<bool>>(false);
+  former_.Add(RequestOf(200, caller));
+  former_.Add(RequestOf(200, caller));
+  former_.Cancel(*caller, kNow);
+  former_.Add(RequestOf(125));
+  former_.Add(RequestOf(125));
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{125, 125}));
 }
 
 // A chunk of a large request, or a request of another level.
@@ -151,9 +265,7 @@ class DelayedBatchFormerTest : public BatchFormerTest {
     request->accepted_at = when;
     former_.Add(std::move(request));
   }
-  std::vector<int64_t> TakeAt(Clock::time_point now) {
-    return Elements(former_.TakeIfReady(now, dropped_));
-  }
+  std::vector<int64_t> TakeAt(Clock::time_point now) { return Elements(former_.TakeIfReady(now)); }
 };
 
 TEST_F(DelayedBatchFormerTest, ClosesWhenItsOldestReachesTheDelay) {
@@ -178,14 +290,24 @@ TEST_F(DelayedBatchFormerTest, ClosesWhenFull) {
   EXPECT_EQ(TakeAt(kNow + kDelay / 2), (std::vector<int64_t>{0, 1, 2}));
 }
 
-TEST_F(DelayedBatchFormerTest, DropsWhatIsLateWhileItWaits) {
+TEST_F(DelayedBatchFormerTest, WhatIsDroppedFillsNoBatchAndHastensNone) {
   AddAt(kNow, 1);
-  auto late = MakeRequest(kForward, 2);
-  late->accepted_at = kNow;
-  late->deadline = kNow + kDelay / 2;
+  auto late = Due(kDelay / 2, 2);
   former_.Add(std::move(late));
-  EXPECT_EQ(TakeAt(kNow + kDelay), (std::vector<int64_t>{1}));
-  EXPECT_EQ(dropped_.size(), 1u);
+  AddAt(kNow + kDelay / 4, 3);
+  EXPECT_EQ(former_.ReadyAt(), kNow);  // three fill a batch
+  former_.DropLate(kNow + kDelay / 2);
+  EXPECT_EQ(former_.ReadyAt(), kNow + kDelay);
+  EXPECT_EQ(TakeAt(kNow + kDelay / 2), std::vector<int64_t>());
+  EXPECT_EQ(TakeAt(kNow + kDelay), (std::vector<int64_t>{1, 3}));
+}
+
+TEST_F(DelayedBatchFormerTest, IsReadyWhenWhatIsLeftIs) {
+  const auto caller = std::make_shared<std::atomic<bool>>(false);
+  former_.Add(RequestOf(1, caller));
+  AddAt(kNow + kDelay / 2, 2);
+  former_.Cancel(*caller, kNow);
+  EXPECT_EQ(former_.ReadyAt(), kNow + kDelay / 2 + kDelay);
 }
 
 }  // namespace

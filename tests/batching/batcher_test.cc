@@ -8,8 +8,11 @@
 
 #include <random>
 #include <thread>
+#include <utility>
 
 #include "absl/synchronization/blocking_counter.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "tests/batching/fakes.h"
 
 namespace swiglu::server {
@@ -97,6 +100,17 @@ TEST(BatcherTest, RespectsTheExecutorsSegmentLimit) {
   EXPECT_EQ(executor.sizes(), (std::vector<size_t>{1, 2, 1}));
 }
 
+TEST(BatcherTest, RespectsTheExecutorsByteLimit) {
+  FakeExecutor executor(1, 256);
+  executor.most_bytes = 2 * InputBytes(*MakeRequest(kForward, 1));
+  RecordingObserver observer;
+  Tally tally;
+  Batcher batcher({}, &executor, &observer);
+  for (int i = 0; i < 4; ++i) batcher.Submit(MakeRequest(kForward, 1, tally.Count()));
+  for (int i = 0; i < 3; ++i) executor.Complete(absl::OkStatus());
+  EXPECT_EQ(executor.sizes(), (std::vector<size_t>{1, 2, 1}));
+}
+
 TEST(BatcherTest, AnExecutorErrorReachesEveryRequestOfTheBatchAndNoOther) {
   FakeExecutor executor(1, 256);
   RecordingObserver observer;
@@ -109,23 +123,174 @@ TEST(BatcherTest, AnExecutorErrorReachesEveryRequestOfTheBatchAndNoOther) {
   EXPECT_EQ(tally.failed, 2);
 }
 
-TEST(BatcherTest, ACancelledOrLateRequestNeverReachesTheExecutor) {
+// The longest that a test waits for anything. It is reached only by a test that fails.
+constexpr absl::Duration kPatience = absl::Seconds(20);
+constexpr std::chrono::hours kForever{1};
+
+// How one request ended, for a test to wait for.
+struct Ending {
+  absl::Notification ended;
+  absl::Status status;
+  std::thread::id thread;
+
+  Request::Done Keep() {
+    return [this](auto, const Outcome& outcome) {
+      status = outcome.status;
+      thread = std::this_thread::get_id();
+      ended.Notify();
+    };
+  }
+  absl::StatusCode Await() {
+    EXPECT_TRUE(ended.WaitForNotificationWithTimeout(kPatience));
+    return status.code();
+  }
+};
+
+Ticket TicketOf(Admission& admission) { return std::move(absl::get<Ticket>(admission.Admit(1))); }
+
+// With every lane busy, and with a lane that waits for company.
+class WaitingRequestTest : public testing::TestWithParam<bool> {
+ protected:
+  WaitingRequestTest() {
+    if (GetParam()) batcher_.Submit(MakeRequest(kForward, 1));
+  }
+  ~WaitingRequestTest() override {
+    if (GetParam()) executor_.Complete(absl::OkStatus());
+  }
+
+  Admission admission_{{.max_queued_requests = 8}};
+  FakeExecutor executor_{1, 256};
+  RecordingObserver observer_;
+  Ending ending_;
+  Batcher batcher_{
+      {.max_queue_delay = GetParam() ? std::chrono::hours(0) : kForever}, &executor_, &observer_};
+};
+
+TEST_P(WaitingRequestTest, EndsAtItsDeadline) {
+  const Clock::time_point deadline = Clock::now() + std::chrono::milliseconds(50);
+  auto request = MakeRequest(kBackward, 1, ending_.Keep());
+  request->deadline = deadline;
+  request->ticket = TicketOf(admission_);
+  batcher_.Submit(std::move(request));
+  EXPECT_EQ(ending_.Await(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_GE(Clock::now(), deadline);
+  EXPECT_EQ(admission_.queued_requests(), 0);
+}
+
+// The watcher has to hear of a deadline that is before the one that it sleeps for.
+TEST_P(WaitingRequestTest, EndsAtItsDeadlineAlsoIfAnothersIsLater) {
+  Ending later;
+  auto cancelled = std::make_shared<std::atomic<bool>>(false);
+  auto first = MakeRequest(kBackward, 1, later.Keep(), cancelled);
+  first->deadline = Clock::now() + kForever;
+  batcher_.Submit(std::move(first));
+  auto request = MakeRequest(kBackward, 1, ending_.Keep());
+  request->deadline = Clock::now() + std::chrono::milliseconds(50);
+  batcher_.Submit(std::move(request));
+  EXPECT_EQ(ending_.Await(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_FALSE(later.ended.HasBeenNotified());
+  *cancelled = true;
+  batcher_.Cancel(*cancelled);
+  EXPECT_EQ(later.Await(), absl::StatusCode::kCancelled);
+}
+
+TEST_P(WaitingRequestTest, CancelledOnesEndAtOnceAndLeaveTheirPlaces) {
+  auto cancelled = std::make_shared<std::atomic<bool>>(false);
+  Tally tally;
+  for (int i = 0; i < 8; ++i) {
+    auto request = MakeRequest(
+        kBackward, 1,
+        [this, count = tally.Count()](auto ended, const Outcome& outcome) mutable {
+          // Whoever hears of it may come again at once.
+          EXPECT_EQ(admission_.queued_requests(), 0);
+          count(std::move(ended), outcome);
+        },
+        cancelled);
+    request->ticket = TicketOf(admission_);
+    batcher_.Submit(std::move(request));
+  }
+  EXPECT_EQ(admission_.queued_requests(), 8);
+  *cancelled = true;
+  batcher_.Cancel(*cancelled);
+  EXPECT_EQ(tally.cancelled, 8);
+  EXPECT_EQ(admission_.queued_requests(), 0);
+  // As does one of the same caller that comes only now.
+  batcher_.Submit(MakeRequest(kBackward, 1, tally.Count(), cancelled));
+  EXPECT_EQ(tally.cancelled, 9);
+  EXPECT_EQ(executor_.sizes().size(), GetParam() ? 1u : 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Lanes, WaitingRequestTest, testing::Bool(),
+                         [](const auto& test) { return test.param ? "Busy" : "Free"; });
+
+TEST(BatcherTest, ADroppedRequestEndsOnItsOwnThreads) {
   FakeExecutor executor(1, 256);
   RecordingObserver observer;
-  Tally tally;
-  auto cancelled = std::make_shared<std::atomic<bool>>(false);
+  OneThread tasks;
+  Ending ending;
+  {
+    Batcher batcher({}, &executor, &observer);
+    batcher.Submit(MakeRequest(kForward, 1));
+    auto late = MakeRequest(kForward, 1, ending.Keep());
+    late->deadline = late->accepted_at + std::chrono::milliseconds(1);
+    late->tasks = &tasks;
+    batcher.Submit(std::move(late));
+    EXPECT_EQ(ending.Await(), absl::StatusCode::kDeadlineExceeded);
+    EXPECT_EQ(ending.thread, tasks.id());
+    executor.Complete(absl::OkStatus());
+  }
+}
+
+TEST(BatcherTest, AnAnswerIsHandedBackOnItsOwnThreads) {
+  FakeExecutor executor(1, 256);
+  RecordingObserver observer;
+  OneThread tasks;
+  Ending ending;
   Batcher batcher({}, &executor, &observer);
-  batcher.Submit(MakeRequest(kForward, 1, tally.Count()));
-  batcher.Submit(MakeRequest(kForward, 2, tally.Count(), cancelled));
-  auto late = MakeRequest(kBackward, 3, tally.Count());
-  late->deadline = Clock::now();
-  batcher.Submit(std::move(late));
-  *cancelled = true;
+  auto request = MakeRequest(kForward, 1, ending.Keep());
+  request->tasks = &tasks;
+  batcher.Submit(std::move(request));
   executor.Complete(absl::OkStatus());
-  EXPECT_EQ(executor.sizes(), (std::vector<size_t>{1}));
-  EXPECT_EQ(tally.ok, 1);
-  EXPECT_EQ(tally.cancelled, 1);
-  EXPECT_EQ(tally.late, 1);
+  EXPECT_EQ(ending.Await(), absl::StatusCode::kOk);
+  EXPECT_EQ(ending.thread, tasks.id());
+}
+
+TEST(BatcherTest, TheDestructorWaitsForAnswersOnTheirWay) {
+  FakeExecutor executor(1, 256);
+  RecordingObserver observer;
+  OneThread tasks;
+  Ending ending;
+  absl::Notification may_answer, destroyed;
+  auto batcher = std::make_unique<Batcher>(BatchFormerOptions(), &executor, &observer);
+  tasks.Post(WorkLength::kShort, [&] { may_answer.WaitForNotification(); });
+  auto request = MakeRequest(kForward, 1, ending.Keep());
+  request->tasks = &tasks;
+  batcher->Submit(std::move(request));
+  executor.Complete(absl::OkStatus());  // whose answer is behind the other task
+  std::thread destroyer([&] {
+    batcher.reset();
+    destroyed.Notify();
+  });
+  EXPECT_FALSE(destroyed.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+  may_answer.Notify();
+  destroyer.join();
+  EXPECT_EQ(ending.Await(), absl::StatusCode::kOk);
+}
+
+// The clock watcher has to hear that there is a lane for what waits for company.
+TEST(BatcherTest, ALaneThatGetsFreeIsUsedOnceTheDelayIsOver) {
+  FakeExecutor executor(1, 2);
+  RecordingObserver observer;
+  Ending ending;
+  Batcher batcher({.max_queue_delay = std::chrono::milliseconds(200)}, &executor, &observer);
+  batcher.Submit(MakeRequest(kForward, 1));
+  batcher.Submit(MakeRequest(kForward, 1));  // a full batch, which starts at once
+  ASSERT_EQ(executor.num_held(), 1u);
+  batcher.Submit(MakeRequest(kForward, 1, ending.Keep()));
+  executor.complete_inline = true;
+  executor.Complete(absl::OkStatus());
+  EXPECT_EQ(ending.Await(), absl::StatusCode::kOk);
+  EXPECT_EQ(executor.sizes(), (std::vector<size_t>{2, 1}));
 }
 
 TEST(BatcherTest, LeavesTheQueueWhenABatchIsFormedButKeepsItsBytes) {
@@ -190,6 +355,43 @@ TEST(BatcherTest, StartsAFullBatchWithoutWaiting) {
   executor.Complete(absl::OkStatus());
   executor.Complete(absl::OkStatus());
   done.Wait();
+}
+
+// Ends each batch inside `Run`, which returns when it is told to.
+class LingeringExecutor final : public Executor {
+ public:
+  int num_lanes() const override { return 1; }
+  int max_segments() const override { return 1; }
+  int64_t max_batch_bytes() const override { return 1; }
+  void Run(const Batch&, Done done) override {
+    done(Execution());
+    is_done.Notify();
+    may_return.WaitForNotification();
+  }
+  bool healthy() const override { return true; }
+  SlabPool& slab_pool() override { std::abort(); }
+  std::string description() const override { return "lingering"; }
+
+  absl::Notification is_done, may_return;
+};
+
+// Its last request has been handed back, but the thread that did so is still to look for more.
+TEST(BatcherTest, TheDestructorWaitsForThreadsThatLookForWork) {
+  LingeringExecutor executor;
+  RecordingObserver observer;
+  auto batcher = std::make_unique<Batcher>(BatchFormerOptions(), &executor, &observer);
+  std::thread submitter([&] { batcher->Submit(MakeRequest(kForward, 1)); });
+  executor.is_done.WaitForNotification();
+  absl::Notification destroyed;
+  Batcher* const doomed = batcher.release();
+  std::thread destroyer([&] {
+    delete doomed;
+    destroyed.Notify();
+  });
+  EXPECT_FALSE(destroyed.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+  executor.may_return.Notify();
+  submitter.join();
+  destroyer.join();
 }
 
 TEST(BatcherTest, EveryRequestIsFinishedExactlyOnceUnderLoad) {

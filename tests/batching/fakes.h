@@ -5,8 +5,10 @@
 #pragma once
 
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -15,6 +17,7 @@
 #include "server/batching/model.h"
 #include "server/batching/observer.h"
 #include "server/batching/request.h"
+#include "server/batching/task_queue.h"
 
 namespace swiglu::server {
 
@@ -28,10 +31,11 @@ class FakeExecutor final : public Executor {
       : num_lanes_(num_lanes), max_segments_(max_segments) {}
 
   bool complete_inline = false;
+  int64_t most_bytes = int64_t{1} << 30;  // of a batch
 
   int num_lanes() const override { return num_lanes_; }
   int max_segments() const override { return max_segments_; }
-  int64_t max_batch_bytes() const override { return int64_t{1} << 30; }
+  int64_t max_batch_bytes() const override { return most_bytes; }
   void Run(const Batch& batch, Done done) override {
     {
       absl::MutexLock lock(&mutex_);
@@ -108,6 +112,47 @@ class RecordingObserver final : public Observer {
     list.push_back(value);
   }
   absl::Mutex mutex_;
+};
+
+// One thread that runs the tasks, one after the other.
+class OneThread final : public TaskQueue {
+ public:
+  OneThread() : thread_([this] { Run(); }) {}
+  // Waits for the tasks.
+  ~OneThread() override {
+    Post(WorkLength::kShort, nullptr);
+    thread_.join();
+  }
+
+  void Post(WorkLength, Task task) override {
+    absl::MutexLock lock(&mutex_);
+    tasks_.push_back(std::move(task));
+  }
+  bool IsCurrent() const override { return std::this_thread::get_id() == id(); }
+  void BeginLongWork() override {}
+  void EndLongWork() override {}
+  std::thread::id id() const { return thread_.get_id(); }
+
+ private:
+  void Run() {
+    const auto has_task = [this]()
+                              ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !tasks_.empty(); };
+    while (true) {
+      Task task;
+      {
+        absl::MutexLock lock(&mutex_);
+        mutex_.Await(absl::Condition(&has_task));
+        task = std::move(tasks_.front());
+        tasks_.pop_front();
+      }
+      if (task == nullptr) return;
+      task();
+    }
+  }
+
+  absl::Mutex mutex_;
+  std::deque<Task> tasks_ ABSL_GUARDED_BY(mutex_);
+  std::thread thread_;
 };
 
 // A request of `num_elements` that was accepted just now and reports to `done`.

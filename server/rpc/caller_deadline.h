@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A caller's deadline on the clock of the data path. A pure function.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+#include "grpc/support/time.h"
+#include "server/batching/request.h"
+
+namespace swiglu::server {
+
+// The deadline of a caller that has `left` (a gRPC timespan) at `now`. It may have all that gRPC
+// can say, which as nanoseconds overflows: more than a year is as good as none.
+inline Clock::time_point CallerDeadline(gpr_timespec left, Clock::time_point now) {
+  constexpr int64_t kYearSeconds = int64_t{365} * 24 * 3600;
+  if (left.tv_sec > kYearSeconds) return Clock::time_point::max();
+  if (left.tv_sec < 0) return now;
+  return now + std::chrono::seconds(left.tv_sec) + std::chrono::nanoseconds(left.tv_nsec);
+}
+
+}  // namespace swiglu::server
