@@ -135,13 +135,34 @@ ABSL_FLAG(absl::Duration, max_queue_delay, absl::ZeroDuration(),
           "How long a request may wait for others to run with; 0 runs it as soon as it can.");
 ABSL_FLAG(absl::Duration, stall_timeout, absl::Seconds(30),
           "How long a caller may take to send its message or to take its answer, beyond 1 s for "
-          "every 16 MiB; then the call is ended. Also closes connections that move no byte.");
+          "every 16 MiB; then the call is ended.");
 ABSL_FLAG(
     int64_t, max_connections, 4096,
     "Connections that may be open at once; a further one is closed as soon as it is accepted. "
     "Fewer where the limit of open files of the process (ulimit -n) does not suffice.");
 ABSL_FLAG(swiglu::server::FileMode, unix_socket_mode, {0600},
           "The permissions of the file of a unix socket.");
+ABSL_FLAG(absl::Duration, max_connection_age, absl::ZeroDuration(),
+          "How old a connection may get, give or take a tenth; then its client is told to connect "
+          "anew, and balancers spread clients over new servers. 0 for any age.");
+ABSL_FLAG(absl::Duration, max_connection_age_grace, absl::Minutes(5),
+          "How long the calls of a connection that is too old may go on before they are cut off.");
+ABSL_FLAG(
+    absl::Duration, keepalive_time, absl::Seconds(30),
+    "A connection that brings nothing for so long is asked whether its client is still there, "
+    "by a ping; 0 for never.");
+ABSL_FLAG(absl::Duration, keepalive_timeout, absl::ZeroDuration(),
+          "A connection is closed whose client answers no ping, or takes no byte, for so long; 0 "
+          "for as long as --stall_timeout.");
+ABSL_FLAG(absl::Duration, min_ping_interval, absl::Seconds(10),
+          "How often a client may ping the server; a connection that pings more often, without "
+          "requests in between, is closed. A ping that is a second early is let pass.");
+ABSL_FLAG(
+    swiglu::server::ByteSize, max_metadata_bytes, {32 << 10},
+    "The most metadata, tokens among it, that a call may have: names, values, and 32 bytes for "
+    "each.");
+ABSL_FLAG(swiglu::server::Switch, reflection, {false},
+          "Whether tools such as grpcurl may ask for the services and their messages.");
 ABSL_FLAG(absl::Duration, drain_delay, absl::ZeroDuration(),
           "How long to serve on after the first signal while reporting NOT_SERVING.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
@@ -185,6 +206,14 @@ bool IsDrainTime(absl::Duration time) {
   return InRange(time, absl::ZeroDuration(), absl::Hours(24));
 }
 
+// The longest time for which a connection can be told anything: the library counts milliseconds
+// in 31 bits.
+constexpr absl::Duration kLongest = absl::Hours(24 * 20);
+
+bool IsTime(absl::Duration time) { return InRange(time, absl::Seconds(1), kLongest); }
+
+bool IsOffOrTime(absl::Duration time) { return time == absl::ZeroDuration() || IsTime(time); }
+
 bool AllDifferent(std::vector<int> values) {
   std::sort(values.begin(), values.end());
   return std::adjacent_find(values.begin(), values.end()) == values.end();
@@ -199,6 +228,8 @@ struct Rule {
   bool (*is_valid)();
   // May be given without a value, which then is this; nullptr if not.
   const char* implied = nullptr;
+  // Whether --help shows its default; some have none to speak of.
+  bool shows_default = true;
 };
 
 bool Anything() { return true; }
@@ -240,6 +271,23 @@ constexpr Rule kRules[] = {
     {"max_connections", "a number from 1 to 1000000",
      [] { return InRange<int64_t>(absl::GetFlag(FLAGS_max_connections), 1, 1'000'000); }},
     {"unix_socket_mode", "an octal number from 0000 to 0777, as in 0660", Anything},
+    {"max_connection_age", "0 or a time from 1s to 480h, as in 5m or 1h",
+     [] { return IsOffOrTime(absl::GetFlag(FLAGS_max_connection_age)); }},
+    {"max_connection_age_grace", "a time from 1s to 480h, as in 30s or 5m",
+     [] { return IsTime(absl::GetFlag(FLAGS_max_connection_age_grace)); }},
+    {"keepalive_time", "0 or a time from 1s to 480h, as in 30s or 5m",
+     [] { return IsOffOrTime(absl::GetFlag(FLAGS_keepalive_time)); }},
+    {"keepalive_timeout", "0 or a time from 1s to 480h, as in 30s or 5m",
+     [] { return IsOffOrTime(absl::GetFlag(FLAGS_keepalive_timeout)); }},
+    {"min_ping_interval", "a time from 1ms to 480h, as in 10s or 1m",
+     [] {
+       return InRange(absl::GetFlag(FLAGS_min_ping_interval), absl::Milliseconds(1), kLongest);
+     }},
+    {"max_metadata_bytes", "1KiB to 256KiB, as in 16384 or 64KiB",
+     [] {
+       return InRange<int64_t>(absl::GetFlag(FLAGS_max_metadata_bytes).bytes, 1 << 10, 256 << 10);
+     }},
+    {"reflection", "on or off; nothing is on", Anything, "on"},
     {"drain_delay", "a time from 0s to 24h, as in 500ms or 1m30s",
      [] { return IsDrainTime(absl::GetFlag(FLAGS_drain_delay)); }},
     {"drain_timeout", "a time from 0s to 24h, as in 500ms or 1m30s",
@@ -255,9 +303,9 @@ constexpr Rule kRules[] = {
        return format == "text" || format == "json";
      }},
     {"log_peers", "on or off", Anything},
-    {"health", "nothing or a service's name", Anything, ""},
-    {"version", "nothing, true or false", Anything, "true"},
-    {"help", "nothing, true or false", Anything, "true"},
+    {"health", "nothing or a service's name", Anything, "", false},
+    {"version", "nothing, true or false", Anything, "true", false},
+    {"help", "nothing, true or false", Anything, "true", false},
 };
 
 const Rule* FindRule(absl::string_view name) {
@@ -330,7 +378,7 @@ std::string HelpText() {
   for (const Rule& rule : kRules) {
     const absl::CommandLineFlag& flag = *absl::FindCommandLineFlag(rule.name);
     const std::string default_value =
-        rule.implied != nullptr ? "" : absl::StrCat("=", flag.DefaultValue());
+        rule.shows_default ? absl::StrCat("=", flag.DefaultValue()) : "";
     absl::StrAppend(&text, "  --", rule.name, default_value, "\n      ", flag.Help(), "\n      (",
                     rule.valid, ")\n");
   }
@@ -352,6 +400,16 @@ Flags CurrentFlags() {
   flags.stall_timeout = absl::GetFlag(FLAGS_stall_timeout);
   flags.max_connections = absl::GetFlag(FLAGS_max_connections);
   flags.unix_socket_mode = absl::GetFlag(FLAGS_unix_socket_mode).mode;
+  flags.reflection = absl::GetFlag(FLAGS_reflection).on;
+  flags.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
+  flags.max_connection_age_grace = absl::GetFlag(FLAGS_max_connection_age_grace);
+  flags.keepalive_time = absl::GetFlag(FLAGS_keepalive_time);
+  flags.keepalive_timeout = absl::GetFlag(FLAGS_keepalive_timeout);
+  if (flags.keepalive_timeout == absl::ZeroDuration()) {
+    flags.keepalive_timeout = flags.stall_timeout;
+  }
+  flags.min_ping_interval = absl::GetFlag(FLAGS_min_ping_interval);
+  flags.max_metadata_bytes = absl::GetFlag(FLAGS_max_metadata_bytes).bytes;
   flags.drain_delay = absl::GetFlag(FLAGS_drain_delay);
   flags.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);
   flags.log_level = absl::GetFlag(FLAGS_log_level);

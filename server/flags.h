@@ -38,6 +38,13 @@ struct Flags {
   absl::Duration stall_timeout = absl::Seconds(30);
   int64_t max_connections = 0;
   int unix_socket_mode = 0600;
+  bool reflection = false;
+  absl::Duration max_connection_age = absl::ZeroDuration();  // zero: never ended for its age
+  absl::Duration max_connection_age_grace;
+  absl::Duration keepalive_time;  // zero: no pings
+  absl::Duration keepalive_timeout;
+  absl::Duration min_ping_interval;
+  int64_t max_metadata_bytes = 0;
   absl::Duration drain_delay;
   absl::Duration drain_timeout;
   std::string log_level;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -31,6 +32,7 @@
 #include "server/rpc/health.h"
 #include "server/rpc/infer_service.h"
 #include "server/rpc/library_log.h"
+#include "server/rpc/reflection.h"
 #include "server/rpc/request_log.h"
 #include "server/rpc/router.h"
 #include "server/rpc/rpc_server.h"
@@ -221,9 +223,13 @@ int Run(const Flags& flags) {
       &health, &statistics);
   ActiveRequests active;
   RequestLog request_log({.with_peers = flags.log_peers});
+  std::optional<Reflection> reflection;
+  if (flags.reflection) reflection.emplace();
   const Router router(
       {&infer, &active, &observers, &request_log, {absl::ToChronoNanoseconds(flags.stall_timeout)}},
-      &control, &health);
+      &control, &health,
+      {.max_metadata_bytes = flags.max_metadata_bytes,
+       .reflection = reflection.has_value() ? &*reflection : nullptr});
 
   const GpuMonitor gpus(flags.metrics_address.empty() ? std::vector<DeviceInfo>()
                                                       : created->cuda_devices);
@@ -247,7 +253,11 @@ int Run(const Flags& flags) {
        .accepting_changed = [&health](bool accepting) { health.SetAccepting(accepting); },
        .io_threads = flags.io_threads,
        .receive_quota_bytes = ReceiveQuota(flags.memory_budget_bytes),
-       .connection_timeout = flags.stall_timeout},
+       .connections = {.max_age = flags.max_connection_age,
+                       .max_age_grace = flags.max_connection_age_grace,
+                       .keepalive_time = flags.keepalive_time,
+                       .keepalive_timeout = flags.keepalive_timeout,
+                       .min_ping_interval = flags.min_ping_interval}},
       &router);
   if (!rpc.ok()) return Fail(rpc.status());
   serving = rpc->get();

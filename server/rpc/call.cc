@@ -38,6 +38,15 @@ absl::string_view Call::Metadata(absl::string_view key) const {
   return {found->second.data(), found->second.size()};
 }
 
+int64_t Call::MetadataBytes() const {
+  constexpr size_t kEntryBytes = 32;
+  size_t bytes = 0;
+  for (const auto& [key, value] : context_.client_metadata()) {
+    bytes += key.size() + value.size() + kEntryBytes;
+  }
+  return static_cast<int64_t>(bytes);
+}
+
 void Call::Read() { stream_.Read(&message_, read_.Arm(shared_from_this())); }
 
 void Call::Write(const grpc::ByteBuffer& message) {

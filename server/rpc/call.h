@@ -89,6 +89,8 @@ class Call : public std::enable_shared_from_this<Call> {
   Clock::time_point Deadline() const;
   // The value of the caller's metadata `key`, or "". It lives as long as the call.
   absl::string_view Metadata(absl::string_view key) const;
+  // What the caller's metadata counts: names, values, and 32 bytes for each, as in HTTP/2.
+  int64_t MetadataBytes() const;
   // Who calls, as the log says it.
   std::string DescribePeer() const { return home_->DescribePeer(peer()); }
   // True once the caller has gone. Keeps the call alive.

@@ -182,6 +182,11 @@ absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes) {
       absl::StrCat("response of ", bytes, " bytes exceeds max_request_bytes ", max_request_bytes));
 }
 
+absl::Status MetadataTooLarge(int64_t bytes, int64_t max_metadata_bytes) {
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "metadata of ", bytes, " bytes exceeds max_metadata_bytes ", max_metadata_bytes));
+}
+
 absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes) {
   return absl::ResourceExhaustedError(absl::StrCat("request needs ", bytes,
                                                    " bytes at once; half of the memory budget of ",
@@ -222,6 +227,10 @@ absl::Status UnknownHealthService(absl::string_view service) {
   return absl::NotFoundError(absl::StrCat(
       "unknown service ", Quote(service),
       ": the server's health is known as '', inference.GRPCInferenceService and liveness"));
+}
+
+absl::Status NotReflected(absl::string_view asked) {
+  return absl::NotFoundError(absl::StrCat("this server's services know no ", Quote(asked)));
 }
 
 bool IsRetryable(const absl::Status& status) { return absl::IsUnavailable(status); }

@@ -68,6 +68,7 @@ absl::Status SharedMemoryOff(absl::string_view tensor, absl::string_view region)
 // Limits and life cycle.
 absl::Status RequestTooLarge(int64_t bytes, int64_t max_request_bytes);
 absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes);
+absl::Status MetadataTooLarge(int64_t bytes, int64_t max_metadata_bytes);
 // `bytes`: of the message, or of the working copy of its tensors.
 absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes);
 absl::Status QueueFull(int64_t max_queued_requests);
@@ -81,6 +82,8 @@ absl::Status Cancelled(absl::string_view when);
 absl::Status UnknownMethod(absl::string_view path);
 absl::Status MethodNotOffered(absl::string_view reason);
 absl::Status UnknownHealthService(absl::string_view service);
+// `asked`: a file, or the full name of what is in one.
+absl::Status NotReflected(absl::string_view asked);
 
 // True if the caller may try again later and should be told when (`grpc-retry-pushback-ms`).
 bool IsRetryable(const absl::Status& status);

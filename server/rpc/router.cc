@@ -25,8 +25,9 @@ std::string InferencePath(absl::string_view method) {
 
 }  // namespace
 
-Router::Router(InferParts infer, const ControlService* control, const Health* health)
-    : infer_(infer), control_(control), health_(health) {
+Router::Router(InferParts infer, const ControlService* control, const Health* health,
+               RouterOptions options)
+    : infer_(infer), control_(control), health_(health), options_(options) {
   Add(InferencePath("ServerLive"), &ControlService::ServerLive);
   Add(InferencePath("ServerReady"), &ControlService::ServerReady);
   Add(InferencePath("ModelReady"), &ControlService::ModelReady);
@@ -51,10 +52,15 @@ Router::Router(InferParts infer, const ControlService* control, const Health* he
   refused_methods_[InferencePath("TraceSetting")] = "TraceSetting: this server keeps no traces";
   refused_methods_[InferencePath("LogSettings")] =
       "LogSettings: logging is set by the server's flags alone";
+  if (options_.reflection != nullptr) return;
+  for (const char* path : {Reflection::kPath, Reflection::kOlderPath}) {
+    refused_methods_[path] = "ServerReflectionInfo: this server runs without --reflection";
+  }
 }
 
 std::unique_ptr<CallHandler> Router::MakeHandler(Call& call) const {
   const std::string& path = call.path();
+  if (call.MetadataBytes() > options_.max_metadata_bytes) return RefuseMetadata(call);
   if (path == kInferPath) {
     return std::make_unique<InferCall>(&call, infer_);
   }
@@ -62,6 +68,10 @@ std::unique_ptr<CallHandler> Router::MakeHandler(Call& call) const {
     return std::make_unique<StreamInferCall>(&call, infer_);
   }
   if (path == kHealthWatchPath) return std::make_unique<HealthWatchCall>(&call, health_);
+  if (options_.reflection != nullptr &&
+      (path == Reflection::kPath || path == Reflection::kOlderPath)) {
+    return std::make_unique<ReflectionCall>(&call, options_.reflection, infer_.stall_limit);
+  }
   if (const auto it = control_methods_.find(path); it != control_methods_.end()) {
     return std::make_unique<ControlCall>(&call, &it->second);
   }
@@ -69,6 +79,20 @@ std::unique_ptr<CallHandler> Router::MakeHandler(Call& call) const {
     return std::make_unique<RefusedCall>(&call, errors::MethodNotOffered(it->second));
   }
   return std::make_unique<RefusedCall>(&call, errors::UnknownMethod(path));
+}
+
+std::unique_ptr<CallHandler> Router::RefuseMetadata(Call& call) const {
+  absl::Status status = errors::MetadataTooLarge(call.MetadataBytes(), options_.max_metadata_bytes);
+  if (call.path() == kInferPath || call.path() == kStreamInferPath) {
+    infer_.observer->RequestRejected(Rejection::kTooLarge);
+    infer_.service->ReportUnstarted(status, call.started());
+    if (RequestLog::Wants(status)) {
+      infer_.log->Write(
+          status, {"", call.Metadata(kRequestIdMetadata), [&call] { return call.DescribePeer(); },
+                   nullptr, call.started(), Clock::now()});
+    }
+  }
+  return std::make_unique<RefusedCall>(&call, std::move(status));
 }
 
 template <typename Request, typename Response>

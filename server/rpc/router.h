@@ -4,6 +4,7 @@
 // answers.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -13,20 +14,32 @@
 #include "server/rpc/control_service.h"
 #include "server/rpc/health.h"
 #include "server/rpc/infer_parts.h"
+#include "server/rpc/reflection.h"
 
 namespace swiglu::server {
+
+struct RouterOptions {
+  // The most that the metadata of a call may have; see Call::MetadataBytes. > 0.
+  int64_t max_metadata_bytes = 32 << 10;
+  // nullptr: this server does not offer reflection.
+  const Reflection* reflection = nullptr;
+};
 
 // Immutable after construction, so thread-safe. All parts must outlive it and the handlers that it
 // makes.
 class Router {
  public:
-  Router(InferParts infer, const ControlService* control, const Health* health);
+  Router(InferParts infer, const ControlService* control, const Health* health,
+         RouterOptions options = {});
 
   std::unique_ptr<CallHandler> MakeHandler(Call& call) const;
 
  private:
   template <typename Request, typename Response>
   using ServiceMethod = absl::Status (ControlService::*)(const Request&, Response*) const;
+  // For a call with too much metadata: it is counted, and has a line in the log, if it is one of
+  // inference.
+  std::unique_ptr<CallHandler> RefuseMetadata(Call& call) const;
   // Adds a method of the control service under `path`.
   template <typename Request, typename Response>
   void Add(const std::string& path, ServiceMethod<Request, Response> method);
@@ -34,6 +47,7 @@ class Router {
   const InferParts infer_;
   const ControlService* const control_;
   const Health* const health_;
+  const RouterOptions options_;
   std::unordered_map<std::string, ControlMethod> control_methods_;
   // Methods of the protocol that this server has no use for, with the reason.
   std::unordered_map<std::string, std::string> refused_methods_;

@@ -33,10 +33,6 @@ void KeepLibrary() {
   (void)kept;
 }
 
-int ToMilliseconds(absl::Duration time) {
-  return static_cast<int>(absl::ToInt64Milliseconds(time));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions options,
@@ -45,7 +41,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions opt
   auto acceptor = Acceptor::Listen({.address = options.address,
                                     .unix_socket_mode = options.unix_socket_mode,
                                     .max_connections = options.max_connections,
-                                    .acknowledge_timeout = options.connection_timeout});
+                                    .acknowledge_timeout = options.connections.keepalive_timeout});
   if (!acceptor.ok()) return acceptor.status();
 
   KeepLibrary();
@@ -65,14 +61,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions opt
     builder.SetCompressionAlgorithmSupportStatus(packed, false);
   }
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
-  // Clients may ping every ten seconds to keep their connections through load balancers.
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  // A peer that answers no ping, or takes no byte, is gone.
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS,
-                             ToMilliseconds(options.connection_timeout));
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
-                             ToMilliseconds(options.connection_timeout));
+  ApplyConnectionLimits(options.connections, builder);
   builder.SetResourceQuota(grpc::ResourceQuota("swiglu-server")
                                .Resize(static_cast<size_t>(options.receive_quota_bytes)));
   IoThreads::Queues queues(IoThreads::NumQueues(options.io_threads));

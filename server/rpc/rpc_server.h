@@ -21,6 +21,7 @@
 #include "grpcpp/server_builder.h"
 #include "server/rpc/acceptor.h"
 #include "server/rpc/call.h"
+#include "server/rpc/connection_limits.h"
 #include "server/rpc/connections.h"
 #include "server/rpc/io_threads.h"
 #include "server/rpc/live_calls.h"
@@ -46,8 +47,7 @@ struct RpcServerOptions {
   int64_t receive_quota_bytes = int64_t{1} << 30;
   // How often live calls are told that time has passed. > 0.
   absl::Duration tick = absl::Seconds(1);
-  // How long a peer may take no byte off its connection before that is closed. > 0.
-  absl::Duration connection_timeout = absl::Seconds(30);
+  ConnectionLimits connections = {};
 };
 
 // Serves from `Start` on. Thread-safe.

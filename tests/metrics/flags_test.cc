@@ -61,6 +61,13 @@ TEST(FlagsTest, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(flags.stall_timeout, absl::Seconds(30));
   EXPECT_EQ(flags.max_connections, 4096);
   EXPECT_EQ(flags.unix_socket_mode, 0600);
+  EXPECT_EQ(flags.max_connection_age, absl::ZeroDuration());
+  EXPECT_EQ(flags.max_connection_age_grace, absl::Minutes(5));
+  EXPECT_EQ(flags.keepalive_time, absl::Seconds(30));
+  EXPECT_EQ(flags.keepalive_timeout, absl::Seconds(30));
+  EXPECT_EQ(flags.min_ping_interval, absl::Seconds(10));
+  EXPECT_EQ(flags.max_metadata_bytes, 32768);
+  EXPECT_FALSE(flags.reflection);
   EXPECT_EQ(flags.drain_delay, absl::ZeroDuration());
   EXPECT_EQ(flags.drain_timeout, absl::Seconds(30));
   EXPECT_EQ(flags.log_level, "info");
@@ -70,13 +77,32 @@ TEST(FlagsTest, DefaultsAreTheDocumentedOnes) {
 }
 
 TEST(FlagsTest, EveryFlagIsRead) {
-  const Flags flags =
-      Good({"--grpc_address=unix:/run/swiglu.sock", "--metrics_address=[::1]:0", "--device=cuda",
-            "--devices=3,0", "--lanes_per_device=4", "--io_threads=8", "--memory_budget_bytes=2GiB",
-            "--max_request_bytes=64MiB", "--max_queued_requests=7", "--max_queue_delay=2ms",
-            "--stall_timeout=5s", "--max_connections=9", "--unix_socket_mode=0660",
-            "--drain_delay=1m30s", "--drain_timeout=500ms", "--log_level=warning",
-            "--log_format=json", "--log_peers=off", "--health=liveness"});
+  const Flags flags = Good({"--grpc_address=unix:/run/swiglu.sock",
+                            "--metrics_address=[::1]:0",
+                            "--device=cuda",
+                            "--devices=3,0",
+                            "--lanes_per_device=4",
+                            "--io_threads=8",
+                            "--memory_budget_bytes=2GiB",
+                            "--max_request_bytes=64MiB",
+                            "--max_queued_requests=7",
+                            "--max_queue_delay=2ms",
+                            "--stall_timeout=5s",
+                            "--max_connections=9",
+                            "--unix_socket_mode=0660",
+                            "--max_connection_age=1h",
+                            "--max_connection_age_grace=10s",
+                            "--keepalive_time=20s",
+                            "--keepalive_timeout=3s",
+                            "--min_ping_interval=500ms",
+                            "--max_metadata_bytes=64KiB",
+                            "--reflection=on",
+                            "--drain_delay=1m30s",
+                            "--drain_timeout=500ms",
+                            "--log_level=warning",
+                            "--log_format=json",
+                            "--log_peers=off",
+                            "--health=liveness"});
   EXPECT_EQ(flags.grpc_address, "unix:/run/swiglu.sock");
   EXPECT_EQ(flags.metrics_address, "[::1]:0");
   EXPECT_EQ(flags.device, DeviceKind::kCuda);
@@ -90,6 +116,13 @@ TEST(FlagsTest, EveryFlagIsRead) {
   EXPECT_EQ(flags.stall_timeout, absl::Seconds(5));
   EXPECT_EQ(flags.max_connections, 9);
   EXPECT_EQ(flags.unix_socket_mode, 0660);
+  EXPECT_EQ(flags.max_connection_age, absl::Hours(1));
+  EXPECT_EQ(flags.max_connection_age_grace, absl::Seconds(10));
+  EXPECT_EQ(flags.keepalive_time, absl::Seconds(20));
+  EXPECT_EQ(flags.keepalive_timeout, absl::Seconds(3));
+  EXPECT_EQ(flags.min_ping_interval, absl::Milliseconds(500));
+  EXPECT_EQ(flags.max_metadata_bytes, 65536);
+  EXPECT_TRUE(flags.reflection);
   EXPECT_EQ(flags.drain_delay, absl::Seconds(90));
   EXPECT_EQ(flags.drain_timeout, absl::Milliseconds(500));
   EXPECT_EQ(flags.log_level, "warning");
@@ -127,13 +160,31 @@ TEST(FlagsTest, HealthTakesAnOptionalService) {
             "swiglu-server: unexpected argument 'liveness': only flags are taken, see --help");
 }
 
+TEST(FlagsTest, PeersAreWaitedForAsLongAsCallersUnlessToldOtherwise) {
+  EXPECT_EQ(Good({"--stall_timeout=5m"}).keepalive_timeout, absl::Minutes(5));
+  EXPECT_EQ(Good({"--stall_timeout=5m", "--keepalive_timeout=7s"}).keepalive_timeout,
+            absl::Seconds(7));
+}
+
+TEST(FlagsTest, ReflectionIsOnWithoutAValue) {
+  const Flags flags = Good({"--reflection", "--grpc_address=localhost:1"});
+  EXPECT_TRUE(flags.reflection);
+  EXPECT_EQ(flags.grpc_address, "localhost:1");
+  EXPECT_FALSE(Good({"--reflection", "--reflection=off"}).reflection);
+}
+
 TEST(FlagsTest, EdgesOfEveryRangeAreValid) {
   Good({"--lanes_per_device=0", "--io_threads=1", "--memory_budget_bytes=2",
         "--max_request_bytes=1", "--max_queued_requests=1", "--max_queue_delay=0",
-        "--stall_timeout=1s", "--drain_delay=0", "--drain_timeout=0s", "--devices=0"});
+        "--stall_timeout=1s", "--max_connection_age=0", "--max_connection_age_grace=1s",
+        "--keepalive_time=0", "--keepalive_timeout=0", "--min_ping_interval=1ms",
+        "--max_metadata_bytes=1KiB", "--drain_delay=0", "--drain_timeout=0s", "--devices=0"});
   Good({"--lanes_per_device=64", "--io_threads=256", "--memory_budget_bytes=9223372036854775807",
         "--max_request_bytes=2147483647", "--max_queued_requests=1000000", "--max_queue_delay=10s",
-        "--stall_timeout=24h", "--drain_delay=24h", "--drain_timeout=24h", "--devices=all"});
+        "--stall_timeout=24h", "--max_connection_age=480h", "--max_connection_age_grace=480h",
+        "--keepalive_time=480h", "--keepalive_timeout=480h", "--min_ping_interval=480h",
+        "--max_metadata_bytes=256KiB", "--drain_delay=24h", "--drain_timeout=24h",
+        "--devices=all"});
   for (const char* level : {"debug", "info", "warning", "error"}) {
     EXPECT_EQ(Good({"--log_level", level}).log_level, level);
     EXPECT_TRUE(logging::SetLevel(level));
@@ -175,6 +226,17 @@ TEST(FlagsTest, EveryBadValueIsNamedWithWhatIsValid) {
        {"", "8", "0668", "01000", "07770", "-600", "rw"},
        "an octal number from 0000 to 0777, as in 0660"},
       {"stall_timeout", {"0", "999ms", "25h"}, "a time from 1s to 24h, as in 30s or 5m"},
+      {"max_connection_age",
+       {"-1s", "999ms", "481h", "inf", ""},
+       "0 or a time from 1s to 480h, as in 5m or 1h"},
+      {"max_connection_age_grace", {"0", "481h"}, "a time from 1s to 480h, as in 30s or 5m"},
+      {"keepalive_time", {"1ms", "481h"}, "0 or a time from 1s to 480h, as in 30s or 5m"},
+      {"keepalive_timeout", {"-1s", "481h"}, "0 or a time from 1s to 480h, as in 30s or 5m"},
+      {"min_ping_interval", {"0", "999us", "481h"}, "a time from 1ms to 480h, as in 10s or 1m"},
+      {"max_metadata_bytes",
+       {"0", "1023", "257KiB", "big"},
+       "1KiB to 256KiB, as in 16384 or 64KiB"},
+      {"reflection", {"true", "yes"}, "on or off; nothing is on"},
       {"drain_delay",
        {"-1s", "5", "", "soon", "inf", "25h"},
        "a time from 0s to 24h, as in 500ms or 1m30s"},
@@ -237,6 +299,13 @@ TEST(FlagsTest, HelpNamesEveryFlagWithItsDefault) {
                            "--stall_timeout=30s\n",
                            "--max_connections=4096\n",
                            "--unix_socket_mode=0600\n",
+                           "--max_connection_age=0\n",
+                           "--max_connection_age_grace=5m\n",
+                           "--keepalive_time=30s\n",
+                           "--keepalive_timeout=0\n",
+                           "--min_ping_interval=10s\n",
+                           "--max_metadata_bytes=32KiB\n",
+                           "--reflection=off\n",
                            "--drain_delay=0\n",
                            "--drain_timeout=30s\n",
                            "--log_level=info\n",

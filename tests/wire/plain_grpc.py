@@ -14,7 +14,7 @@ WATCH = "/grpc.health.v1.Health/Watch"
 # gRPC's codes that the tests name.
 OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 0, 3, 8, 12, 14
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE = 0, 1, 3, 4, 6, 8
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 INITIAL_WINDOW_SIZE = 4
 FIRST_WINDOW_BYTES = 65535
@@ -26,6 +26,14 @@ STATIC_TABLE_SIZE = 61
 def frame(kind, flags, stream, payload=b""):
     """One HTTP/2 frame."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def hpack_text(text):
+    """A text of HPACK, without a Huffman code."""
+    data = text.encode()
+    if len(data) < 127:
+        return bytes([len(data)]) + data
+    return b"\x7f" + varint(len(data) - 127) + data
 
 
 def connect(address):
@@ -120,6 +128,7 @@ class Connection:
         self.window_bytes = FIRST_WINDOW_BYTES  # as that of a call, of all calls together
         self._call_window_bytes = FIRST_WINDOW_BYTES
         self._table = []  # HPACK's dynamic table, newest first
+        self.answers_pings = True
         self.send(PREFACE)
         self.set_window(window_bytes)
 
@@ -146,16 +155,25 @@ class Connection:
         """Begins a call."""
         headers = [(":method", "POST"), (":scheme", "http"), (":path", method), (":authority", self._authority),
                    ("content-type", "application/grpc"), ("te", "trailers"), *metadata]
-        # Literals with new names and without index; lengths up to 126 are one byte.
-        block = b"".join(b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-                         for name, value in headers)
+        # Literals with new names and without index.
+        block = b"".join(b"\0" + hpack_text(name) + hpack_text(value) for name, value in headers)
         stream = 2 * len(self._calls) + 1
         self._calls[stream] = Call(self, stream, self._call_window_bytes)
-        self.send(frame(HEADERS, END_HEADERS, stream, block))
+        parts = [block[at : at + MAX_FRAME_BYTES] for at in range(0, len(block), MAX_FRAME_BYTES)]
+        for number, part in enumerate(parts):
+            is_last = number == len(parts) - 1
+            self.send(frame(CONTINUATION if number else HEADERS, END_HEADERS if is_last else 0, stream, part))
         return self._calls[stream]
 
+    def read_until(self, kind):
+        """Takes frames in until one of that kind comes; returns its payload."""
+        while True:
+            found, payload = self.read()
+            if found == kind:
+                return payload
+
     def read(self):
-        """Takes one frame in."""
+        """Takes one frame in; returns its kind and its payload."""
         head = self._receive(9)
         length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
         stream = int.from_bytes(head[5:], "big") & 0x7FFFFFFF
@@ -167,9 +185,10 @@ class Connection:
             if widened is not None:
                 widened.window_bytes += struct.unpack(">I", payload)[0]
         if kind in (SETTINGS, PING) and not flags & ACK:
-            self.send(frame(kind, ACK, 0, payload if kind == PING else b""))
+            if kind == SETTINGS or self.answers_pings:
+                self.send(frame(kind, ACK, 0, payload if kind == PING else b""))
         if stream not in self._calls:
-            return
+            return kind, payload
         call = self._calls[stream]
         if kind == HEADERS:
             if flags & (PADDED | PRIORITY) or not flags & END_HEADERS:
@@ -178,6 +197,7 @@ class Connection:
         elif kind == DATA:
             call.data += payload
         call.ended |= kind == RST_STREAM or (kind in (HEADERS, DATA) and bool(flags & END_STREAM))
+        return kind, payload
 
     def _take_settings(self, payload):
         for at in range(0, len(payload), 6):

@@ -14,6 +14,7 @@
 #include "google/protobuf/descriptor.pb.h"
 #include "proto/health.pb.h"
 #include "proto/inference.pb.h"
+#include "proto/reflection.pb.h"
 
 namespace swiglu {
 namespace {
@@ -90,6 +91,7 @@ Lines Contract() {
   Lines lines;
   AddFile(*inference::ModelInferRequest::descriptor()->file(), lines);
   AddFile(*grpc::health::v1::HealthCheckRequest::descriptor()->file(), lines);
+  AddFile(*grpc::reflection::v1::ServerReflectionRequest::descriptor()->file(), lines);
   return lines;
 }
 
