@@ -10,9 +10,9 @@ usage() {
 usage: deploy/setup.sh GROUP...
   build   compilers, CMake and the libraries that the programs and their tests are built on
   cuda    what deploy/fetch_cuda.sh needs
-  tests   what the tests run besides their own programs, and clang with its sanitizers for the fuzzer
+  tests   what the tests run besides their own programs, and clang with its sanitizers, whose reports need llvm's symbolizer
   image   the engine that the tests of the container image build and run it with
-  long    what ./check --long adds: clang-tidy, what perf_analyzer needs, and the names in a sanitizer's report
+  long    what ./check --long adds: clang-tidy, and what perf_analyzer needs
 TEXT
 }
 
@@ -24,9 +24,9 @@ build_packages=(
   libbenchmark-dev libgmock-dev libgtest-dev
 )
 cuda_packages=(ca-certificates python3 python3-venv)
-test_packages=(ca-certificates clang-14 clang-format-14 git libclang-rt-14-dev python3 python3-venv shellcheck)
+test_packages=(ca-certificates clang-14 clang-format-14 git libclang-rt-14-dev llvm-14 python3 python3-venv shellcheck)
 image_packages=(aardvark-dns buildah crun debian-archive-keyring iproute2 iptables mmdebstrap netavark podman util-linux)
-long_packages=(clang-tidy-14 libb64-0d llvm-14)
+long_packages=(clang-tidy-14 libb64-0d)
 
 wanted=()
 for group in "$@"; do

@@ -5,6 +5,10 @@
 # race, no other, and nothing else goes wrong: the negative control of what the tests tell it about gRPC and Abseil.
 set -euo pipefail
 
+if ! command -v llvm-symbolizer-14 >/dev/null && ! command -v llvm-symbolizer >/dev/null; then
+  echo "expect_race: there is no llvm-symbolizer-14 (Debian's package llvm-14), without which a report names no function"
+  exit 1
+fi
 rc=0
 output=$("$1" 2>&1) || rc=$?
 races=$(grep '^SUMMARY: ThreadSanitizer: data race' <<<"$output" || true)
