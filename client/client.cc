@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <new>
 #include <string>
 #include <thread>
 #include <utility>
@@ -65,6 +66,11 @@ absl::string_view BackwardModel(Dtype dtype) {
 absl::Status CheckInputs(absl::string_view model, const TensorView& e,
                          absl::Span<const NamedView> inputs) {
   for (const auto& [name, tensor] : inputs) {
+    // A dtype that is none would look like the name of an unknown model to the server.
+    const absl::Status status = TensorBytes(name, tensor->dtype, {}).status();
+    if (!status.ok()) return status;
+  }
+  for (const auto& [name, tensor] : inputs) {
     if (tensor->dtype == e.dtype) continue;
     return absl::InvalidArgumentError(absl::StrCat("input '", name, "' is ",
                                                    DatatypeName(tensor->dtype), "; '", model,
@@ -120,9 +126,15 @@ int DefaultConnections() {
   return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 4);
 }
 
-// A result like `e`, its bytes yet to come.
-Tensor NewResult(const TensorView& e) {
-  return Tensor(e.dtype, e.shape, static_cast<int64_t>(e.bytes.size()));
+// Makes `result` like `e`, its bytes yet to come.
+absl::Status MakeResult(absl::string_view name, const TensorView& e, Tensor* result) {
+  try {
+    *result = Tensor(e.dtype, e.shape, static_cast<int64_t>(e.bytes.size()));
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no memory for output '", name, "': ", e.bytes.size(), " bytes"));
+  }
+  return absl::OkStatus();
 }
 
 std::string ToString(absl::string_view text) { return std::string(text); }
@@ -193,17 +205,19 @@ class Client::Impl {
   absl::Status Infer(const Inference& inference, const CallOptions& call_options) {
     const int64_t request_bytes =
         inference.tensor_bytes() * static_cast<int64_t>(inference.inputs.size());
-    return runner_.Run(inference, Timeout(request_bytes, call_options), call_options.on_chunk);
+    return runner_.Run(inference, TimeLimit(Timeout(request_bytes, call_options)),
+                       call_options.on_chunk);
   }
 
   // One call with small messages. The method's name is `rpc`.
   template <typename Response, typename Request>
   absl::StatusOr<Response> Control(absl::string_view rpc, const Request& request,
                                    const CallOptions& call_options) {
+    const TimeLimit limit(Timeout(0, call_options));
     OutgoingMessage message;
     message.Append(grpc::Slice(request.SerializeAsString()));
     absl::StatusOr<grpc::ByteBuffer> answer =
-        pool_.Call(absl::StrCat(kService, rpc), std::move(message), Timeout(0, call_options));
+        pool_.Call(absl::StrCat(kService, rpc), std::move(message), limit);
     if (!answer.ok()) return answer.status();
     grpc::Slice bytes;
     Response response;
@@ -216,7 +230,7 @@ class Client::Impl {
 
  private:
   absl::Duration Timeout(int64_t request_bytes, const CallOptions& call_options) const {
-    if (call_options.timeout > absl::ZeroDuration()) return call_options.timeout;
+    if (call_options.timeout) return *call_options.timeout;
     if (options_.timeout > absl::ZeroDuration()) return options_.timeout;
     return kBaseTimeout + kTimeoutPerByte * request_bytes;
   }
@@ -245,8 +259,9 @@ absl::StatusOr<Tensor> Client::Forward(const TensorView& e, const TensorView& g,
                                        const CallOptions& options) {
   absl::Status status = CheckForward(e, g);
   if (!status.ok()) return status;
-  Tensor h = NewResult(e);
-  status = ForwardInto(e, g, h.mutable_bytes(), options);
+  Tensor h;
+  status = MakeResult("h", e, &h);
+  if (status.ok()) status = ForwardInto(e, g, h.mutable_bytes(), options);
   if (!status.ok()) return status;
   return h;
 }
@@ -255,7 +270,11 @@ absl::StatusOr<BackwardResult> Client::Backward(const TensorView& dw, const Tens
                                                 const TensorView& g, const CallOptions& options) {
   absl::Status status = CheckBackward(dw, e, g);
   if (!status.ok()) return status;
-  BackwardResult result{NewResult(e), NewResult(e), NewResult(e)};
+  BackwardResult result;
+  status = MakeResult("h", e, &result.h);
+  if (status.ok()) status = MakeResult("df", e, &result.df);
+  if (status.ok()) status = MakeResult("de", e, &result.de);
+  if (!status.ok()) return status;
   status = BackwardInto(
       dw, e, g, {result.h.mutable_bytes(), result.df.mutable_bytes(), result.de.mutable_bytes()},
       options);

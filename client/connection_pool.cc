@@ -24,6 +24,9 @@ constexpr char kRequestBytesKey[] = "swiglu-request-bytes";
 // What gRPC itself says when a call's time is over.
 constexpr absl::string_view kGrpcDeadlineMessage = "Deadline Exceeded";
 
+// What it says when the kernel cannot read what it is to send: the text of EFAULT.
+constexpr absl::string_view kUnreadableMemory = "Bad address";
+
 // How often the wait for borrowed memory looks again.
 constexpr auto kLoanPollInterval = std::chrono::milliseconds(1);
 
@@ -117,7 +120,8 @@ ConnectionPool::~ConnectionPool() {
 
 absl::StatusOr<grpc::ByteBuffer> ConnectionPool::Call(const std::string& method,
                                                       OutgoingMessage request,
-                                                      absl::Duration timeout) {
+                                                      const TimeLimit& limit) {
+  if (absl::Now() >= limit.deadline) return Late(limit);
   Connection* const connection = Acquire(request.size_bytes);
   std::unique_ptr<grpc::CompletionQueue> queue = TakeQueue();
   grpc::ByteBuffer response;
@@ -125,7 +129,7 @@ absl::StatusOr<grpc::ByteBuffer> ConnectionPool::Call(const std::string& method,
   {
     // The call lives as long as its context, and may hold the request that long.
     grpc::ClientContext context;
-    context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+    context.set_deadline(absl::ToChronoTime(limit.deadline));
     context.AddMetadata(kRequestBytesKey, std::to_string(request.size_bytes));
     grpc::ByteBuffer buffer(request.slices.data(), request.slices.size());
     request.slices.clear();
@@ -138,7 +142,7 @@ absl::StatusOr<grpc::ByteBuffer> ConnectionPool::Call(const std::string& method,
     bool ok = false;
     queue->Next(&tag, &ok);
     status =
-        ToStatus(grpc_status, *connection, !context.GetServerTrailingMetadata().empty(), timeout);
+        ToStatus(grpc_status, *connection, !context.GetServerTrailingMetadata().empty(), limit);
   }
   if (request.loan != nullptr) {
     // Normally repaid by now. If not, bytes are still in the transport's hands; polling the queue
@@ -192,21 +196,35 @@ void ConnectionPool::ReturnQueue(std::unique_ptr<grpc::CompletionQueue> queue) {
 }
 
 absl::Status ConnectionPool::ToStatus(const grpc::Status& status, Connection& connection,
-                                      bool has_trailing_metadata, absl::Duration timeout) const {
+                                      bool has_trailing_metadata, const TimeLimit& limit) const {
   if (status.ok()) return absl::OkStatus();
   const std::string& message = status.error_message();
   if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED &&
       message == kGrpcDeadlineMessage) {
-    return absl::DeadlineExceededError(
-        absl::StrCat("no answer from ", address_, " within ", absl::FormatDuration(timeout)));
+    return Late(limit);
   }
   // A server's own UNAVAILABLE leaves the connection up, or says more in its trailers; gRPC's does
   // neither.
   if (status.error_code() == grpc::StatusCode::UNAVAILABLE && !has_trailing_metadata &&
       connection.channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_READY) {
+    // The kernel ends a write from memory that is not there. It may be another call's memory.
+    if (absl::StrContains(message, kUnreadableMemory)) {
+      return absl::UnavailableError(
+          absl::StrCat("the connection to ", address_,
+                       " broke: an input's memory cannot be read; was its "
+                       "file cut short?"));
+    }
     return absl::UnavailableError(absl::StrCat("no connection to ", address_, ": ", message));
   }
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), message);
+}
+
+absl::Status ConnectionPool::Late(const TimeLimit& limit) const {
+  const std::string timeout = absl::FormatDuration(limit.timeout);
+  return absl::DeadlineExceededError(
+      limit.timeout > absl::ZeroDuration()
+          ? absl::StrCat("no answer from ", address_, " within ", timeout)
+          : absl::StrCat("no time for a call to ", address_, ": its timeout is ", timeout));
 }
 
 }  // namespace swiglu::client

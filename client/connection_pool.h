@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "grpcpp/channel.h"
@@ -51,6 +52,16 @@ struct OutgoingMessage {
   Loan* loan = nullptr;  // nullptr: nothing is borrowed
 };
 
+// The time that an operation may take, from now on: as long as it was told, and when that is over.
+// All calls that it makes share it.
+struct TimeLimit {
+  explicit TimeLimit(absl::Duration its_timeout)
+      : timeout(its_timeout), deadline(absl::Now() + its_timeout) {}
+
+  absl::Duration timeout;
+  absl::Time deadline;
+};
+
 // Says how `address` is wrong, if it is neither HOST:PORT nor unix:/path.
 absl::Status CheckAddress(absl::string_view address);
 
@@ -67,9 +78,10 @@ class ConnectionPool {
 
   // Calls `method` (its full path) and blocks until the answer or the failure is there and gRPC
   // holds nothing of the request any more. Errors: the server's own; UNAVAILABLE, naming the
-  // address, without a connection; DEADLINE_EXCEEDED after `timeout`.
+  // address, without a connection; DEADLINE_EXCEEDED when `limit` is over, without a call if it is
+  // over already.
   absl::StatusOr<grpc::ByteBuffer> Call(const std::string& method, OutgoingMessage request,
-                                        absl::Duration timeout);
+                                        const TimeLimit& limit);
 
  private:
   struct Connection {
@@ -84,7 +96,8 @@ class ConnectionPool {
   std::unique_ptr<grpc::CompletionQueue> TakeQueue();
   void ReturnQueue(std::unique_ptr<grpc::CompletionQueue> queue);
   absl::Status ToStatus(const grpc::Status& status, Connection& connection,
-                        bool has_trailing_metadata, absl::Duration timeout) const;
+                        bool has_trailing_metadata, const TimeLimit& limit) const;
+  absl::Status Late(const TimeLimit& limit) const;
 
   const std::string address_;
   absl::Mutex mu_;

@@ -4,6 +4,7 @@
 #include "client/infer_runner.h"
 
 #include <algorithm>
+#include <exception>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -19,7 +20,8 @@ namespace {
 
 constexpr char kModelInfer[] = "/inference.GRPCInferenceService/ModelInfer";
 
-// Hands out the chunks of an inference and keeps the first error. Thread-safe.
+// Hands out the chunks of an inference, and keeps the first error and the first exception.
+// Thread-safe.
 class ChunkQueue {
  public:
   explicit ChunkQueue(int64_t num_chunks) : num_chunks_(num_chunks) {}
@@ -27,7 +29,7 @@ class ChunkQueue {
   // The next chunk's index, or -1 when none is left or one has failed.
   int64_t Take() {
     absl::MutexLock lock(&mu_);
-    return !status_.ok() || next_ == num_chunks_ ? -1 : next_++;
+    return !status_.ok() || exception_ || next_ == num_chunks_ ? -1 : next_++;
   }
 
   // Notes that a chunk has ended. Gives how many have succeeded so far.
@@ -38,8 +40,16 @@ class ChunkQueue {
     return num_done_;
   }
 
-  absl::Status status() {
+  // Notes that the caller's function threw.
+  void Throw(std::exception_ptr exception) {
     absl::MutexLock lock(&mu_);
+    if (!exception_) exception_ = std::move(exception);
+  }
+
+  // How it went. Throws the exception, if there was one. REQUIRES: all threads have ended.
+  absl::Status Result() {
+    absl::MutexLock lock(&mu_);
+    if (exception_) std::rethrow_exception(exception_);
     return status_;
   }
 
@@ -49,6 +59,7 @@ class ChunkQueue {
   int64_t next_ ABSL_GUARDED_BY(mu_) = 0;
   int64_t num_done_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Status status_ ABSL_GUARDED_BY(mu_);
+  std::exception_ptr exception_ ABSL_GUARDED_BY(mu_);
 };
 
 // Runs `work` on `num_threads` threads, this one included, or on fewer where the system has no
@@ -68,27 +79,26 @@ void RunOnThreads(int num_threads, const std::function<void()>& work) {
 InferRunner::InferRunner(const InferRunnerOptions& options, ConnectionPool* pool)
     : options_(options), pool_(pool) {}
 
-absl::Status InferRunner::Run(const Inference& inference, absl::Duration timeout,
+absl::Status InferRunner::Run(const Inference& inference, const TimeLimit& limit,
                               const OnChunk& on_chunk) {
-  const absl::Time deadline = absl::Now() + timeout;
   const int64_t message_bytes = LargestMessageBytes(inference);
   if (message_bytes <= options_.max_message_bytes) {
-    absl::Status status = RunWhole(inference, timeout);
+    absl::Status status = RunWhole(inference, limit);
     // A server may take less than we would send. It has not looked at a tensor then.
     if (!absl::IsResourceExhausted(status) || message_bytes <= options_.chunk_bytes) return status;
   }
-  return RunSplit(inference, deadline, on_chunk);
+  return RunSplit(inference, limit, on_chunk);
 }
 
-absl::Status InferRunner::RunWhole(const Inference& inference, absl::Duration timeout) {
+absl::Status InferRunner::RunWhole(const Inference& inference, const TimeLimit& limit) {
   Loan loan;
   absl::StatusOr<grpc::ByteBuffer> response =
-      pool_->Call(kModelInfer, EncodeInferRequest(inference, &loan), timeout);
+      pool_->Call(kModelInfer, EncodeInferRequest(inference, &loan), limit);
   if (!response.ok()) return response.status();
   return DecodeInferResponse(*std::move(response), inference);
 }
 
-absl::Status InferRunner::RunSplit(const Inference& inference, absl::Time deadline,
+absl::Status InferRunner::RunSplit(const Inference& inference, const TimeLimit& limit,
                                    const OnChunk& on_chunk) {
   const auto num_tensors =
       static_cast<int64_t>(std::max(inference.inputs.size(), inference.outputs.size()));
@@ -103,13 +113,18 @@ absl::Status InferRunner::RunSplit(const Inference& inference, absl::Time deadli
     for (int64_t k = queue.Take(); k >= 0; k = queue.Take()) {
       const int64_t first = k * chunk_elements;
       const int64_t count = std::min(chunk_elements, num_elements - first);
-      const absl::Status status = RunWhole(inference.Part(first, count), deadline - absl::Now());
+      const absl::Status status = RunWhole(inference.Part(first, count), limit);
       const int64_t num_done = queue.Finish(status);
-      if (status.ok() && on_chunk) on_chunk(num_done, num_chunks);
+      if (!status.ok() || !on_chunk) continue;
+      try {
+        on_chunk(num_done, num_chunks);
+      } catch (...) {
+        queue.Throw(std::current_exception());
+      }
     }
   };
   RunOnThreads(static_cast<int>(std::min<int64_t>(options_.num_parallel, num_chunks)), work);
-  return queue.status();
+  return queue.Result();
 }
 
 }  // namespace swiglu::client

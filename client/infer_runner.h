@@ -8,7 +8,6 @@
 #include <functional>
 
 #include "absl/status/status.h"
-#include "absl/time/time.h"
 #include "client/connection_pool.h"
 #include "client/infer_codec.h"
 
@@ -32,14 +31,15 @@ class InferRunner {
   InferRunner(const InferRunnerOptions& options, ConnectionPool* pool);
 
   // Sends one message if it may be that large, and in parts what may not, or what the server finds
-  // too large. Blocks until the outputs are filled or `timeout` is over. On error the outputs hold
-  // anything; of the errors of chunks it gives the first, and starts no further chunk. `on_chunk`
-  // may be empty.
-  absl::Status Run(const Inference& inference, absl::Duration timeout, const OnChunk& on_chunk);
+  // too large. Blocks until the outputs are filled or `limit` is over, which all messages share. On
+  // error the outputs hold anything; of the errors of chunks it gives the first, and starts no
+  // further chunk. `on_chunk` may be empty; an exception of it is thrown here, when all is over.
+  absl::Status Run(const Inference& inference, const TimeLimit& limit, const OnChunk& on_chunk);
 
  private:
-  absl::Status RunWhole(const Inference& inference, absl::Duration timeout);
-  absl::Status RunSplit(const Inference& inference, absl::Time deadline, const OnChunk& on_chunk);
+  absl::Status RunWhole(const Inference& inference, const TimeLimit& limit);
+  absl::Status RunSplit(const Inference& inference, const TimeLimit& limit,
+                        const OnChunk& on_chunk);
 
   const InferRunnerOptions options_;
   ConnectionPool* const pool_;

@@ -50,6 +50,10 @@ std::string FormatShape(absl::Span<const int64_t> shape) {
 
 absl::StatusOr<int64_t> TensorBytes(absl::string_view name, Dtype dtype,
                                     absl::Span<const int64_t> shape) {
+  if (!ParseDatatype(DatatypeName(dtype))) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "dtype of '", name, "' is ", static_cast<int>(dtype), "; it is FP16, BF16 or FP32"));
+  }
   if (std::any_of(shape.begin(), shape.end(), [](int64_t dim) { return dim < 0; })) {
     return absl::InvalidArgumentError(
         absl::StrCat("shape of '", name, "' has a negative dimension: ", FormatShape(shape)));

@@ -3,16 +3,28 @@
 // The library against servers that answer, refuse, lie, stay silent or are not there.
 #include "swiglu/client.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <atomic>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <set>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/client/bytes.h"
@@ -137,9 +149,18 @@ TEST_F(ClientTest, RefusesBadInputsBeforeSending) {
   const auto client = Connect(server.address());
   EXPECT_EQ(client->Forward(View(e_, shape_), View(g_, {4, 3})).status().message(),
             "shape of 'g' is [4,3]; 'e' has [3,4]");
-  std::string h(23, '?');
+  std::string h(23, '?'), good(24, '?');
   EXPECT_EQ(client->ForwardInto(View(e_, shape_), View(g_, shape_), AsWritableBytes(h)).message(),
             "output 'h' has 23 bytes; the inputs have 24");
+  for (const int bad : {0, 1, 2}) {
+    const auto output = [&](int k) { return AsWritableBytes(k == bad ? h : good); };
+    const char* const names[] = {"h", "df", "de"};
+    EXPECT_EQ(client
+                  ->BackwardInto(View(dw_, shape_), View(e_, shape_), View(g_, shape_),
+                                 {output(0), output(1), output(2)})
+                  .message(),
+              absl::StrCat("output '", names[bad], "' has 23 bytes; the inputs have 24"));
+  }
   EXPECT_EQ(num_calls, 0);
 }
 
@@ -281,6 +302,325 @@ TEST_F(ClientTest, GivesUpAtTheDeadline) {
   EXPECT_EQ(client->ServerLive(options).status(),
             absl::DeadlineExceededError(
                 absl::StrCat("no answer from ", server.address(), " within 20ms")));
+}
+
+// What is left of a deadline that has passed is below zero, and zero for one that passes now.
+TEST_F(ClientTest, SendsNothingWhenNoTimeIsLeft) {
+  std::atomic<int> num_calls = 0;
+  FakeServer server([&](const FakeCall& call) {
+    ++num_calls;
+    return EchoInfer(call);
+  });
+  const std::string large = Pattern(20'000, 1);
+  for (const absl::Duration timeout :
+       {-absl::Seconds(3), -absl::InfiniteDuration(), absl::ZeroDuration()}) {
+    const absl::Status late = absl::DeadlineExceededError(
+        absl::StrCat("no time for a call to ", server.address(), ": its timeout is ",
+                     absl::FormatDuration(timeout)));
+    CallOptions options;
+    options.timeout = timeout;
+    const auto client = Connect(server.address(), {.max_message_bytes = 4096});
+    EXPECT_EQ(client->Forward(View(e_, shape_), View(g_, shape_), options).status(), late);
+    EXPECT_EQ(
+        client->Backward(View(dw_, shape_), View(e_, shape_), View(g_, shape_), options).status(),
+        late);
+    EXPECT_EQ(client->Forward(View(large, {10'000}), View(large, {10'000}), options).status(),
+              late);
+    EXPECT_EQ(client->ServerLive(options).status(), late);
+    EXPECT_EQ(client->ServerReady(options).status(), late);
+    EXPECT_EQ(client->ModelReady("m", options).status(), late);
+    EXPECT_EQ(client->ServerMetadata(options).status(), late);
+    EXPECT_EQ(client->ModelMetadata("m", options).status(), late);
+    EXPECT_EQ(client->ListModels(options).status(), late);
+    EXPECT_EQ(client->ModelStatistics("", options).status(), late);
+    // What is wrong with the tensors comes first.
+    EXPECT_EQ(client->Forward(View(e_, shape_), View(g_, {4, 3}), options).status().code(),
+              absl::StatusCode::kInvalidArgument);
+  }
+  EXPECT_EQ(num_calls, 0);
+}
+
+// An attempt in one message and the chunks that follow it have one deadline, and no chunk is sent
+// after it: the first message and the function that is told of the first chunk use the time up.
+TEST_F(ClientTest, AllMessagesOfAnOperationShareItsTime) {
+  constexpr absl::Duration kTimeout = absl::Seconds(2);
+  std::atomic<int> num_calls = 0;
+  FakeServer server([&](const FakeCall& call) {
+    if (++num_calls > 1) return EchoInfer(call);
+    absl::SleepFor(kTimeout / 4);
+    return Refusal(grpc::StatusCode::RESOURCE_EXHAUSTED, "too large");
+  });
+  const auto client = Connect(server.address(), {.num_connections = 1, .chunk_bytes = 4096});
+  const std::string bytes = Pattern(20'000, 1);
+  CallOptions options;
+  options.timeout = kTimeout;
+  const absl::Time start = absl::Now();
+  options.on_chunk = [&](int64_t, int64_t) {
+    absl::SleepFor(start + kTimeout + kTimeout / 8 - absl::Now());
+  };
+  EXPECT_EQ(
+      client->Forward(View(bytes, {10'000}), View(bytes, {10'000}), options).status(),
+      absl::DeadlineExceededError(absl::StrCat("no answer from ", server.address(), " within 2s")));
+  EXPECT_EQ(num_calls, 2) << "the whole, and one chunk";
+}
+
+// The time that the server is told, counted from before the call. gRPC rounds it up, by less than a
+// hundredth; a busy machine may be late to begin.
+TEST_F(ClientTest, TellsTheServerHowMuchTimeThereIs) {
+  absl::Time deadline;
+  FakeServer server([&](const FakeCall& call) {
+    deadline = call.deadline;
+    if (call.method == "ModelInfer") return EchoInfer(call);
+    return Answer(inference::ServerReadyResponse());
+  });
+  const auto expect = [&](double seconds, const std::function<absl::Status()>& call) {
+    const absl::Time start = absl::Now();
+    EXPECT_EQ(call(), absl::OkStatus());
+    EXPECT_GE(deadline - start, absl::Seconds(seconds));
+    EXPECT_LE(deadline - start, absl::Seconds(1.01 * seconds + 20));
+  };
+  const std::string large = Pattern(20'000'000, 1);
+  const TensorView small_view = View(e_, shape_), large_view = View(large, {10'000'000});
+  CallOptions options;
+  options.timeout = absl::Seconds(300);
+  const auto client = Connect(server.address());
+  expect(30, [&] { return client->Forward(small_view, small_view).status(); });
+  expect(30, [&] { return client->ServerReady().status(); });
+  // 1 s for 100 MB.
+  expect(30.4, [&] { return client->Forward(large_view, large_view).status(); });
+  expect(30.6, [&] { return client->Backward(large_view, large_view, large_view).status(); });
+  expect(300, [&] { return client->Forward(small_view, small_view, options).status(); });
+  expect(300, [&] { return client->ServerReady(options).status(); });
+  const auto patient = Connect(server.address(), {.timeout = absl::Seconds(900)});
+  expect(900, [&] { return patient->Forward(small_view, small_view).status(); });
+  expect(900, [&] { return patient->ServerReady().status(); });
+  expect(300, [&] { return patient->ServerReady(options).status(); });
+}
+
+// A call that a server gets and does not answer, on a thread of its own. The server must end first.
+class OpenCall {
+ public:
+  // Returns when the server has it, as `num_arrived` tells.
+  OpenCall(Client& client, const TensorView& tensor, std::atomic<int>& num_arrived) {
+    const int before = num_arrived.load();
+    thread_ = std::thread([&client, tensor] { EXPECT_FALSE(client.Forward(tensor, tensor).ok()); });
+    num_arrived.wait(before);
+  }
+  ~OpenCall() { thread_.join(); }
+
+ private:
+  std::thread thread_;
+};
+
+TEST_F(ClientTest, ACallTakesTheConnectionWithTheFewestBytes) {
+  std::vector<std::string> peers;
+  std::atomic<int> num_arrived = 0;
+  auto server = std::make_unique<FakeServer>([&](const FakeCall& call) {
+    peers.push_back(call.peer);
+    ++num_arrived;
+    num_arrived.notify_all();
+    FakeReply reply;
+    reply.never = true;
+    return reply;
+  });
+  const std::string large = Pattern(100'000, 1);
+  const auto client = Connect(server->address(), {.num_connections = 3});
+  const OpenCall first(*client, View(large, {50'000}), num_arrived);
+  const OpenCall second(*client, View(large, {50'000}), num_arrived);
+  const OpenCall third(*client, View(e_, shape_), num_arrived);
+  const OpenCall fourth(*client, View(e_, shape_), num_arrived);
+  EXPECT_EQ(std::set<std::string>(peers.begin(), peers.end()).size(), 3u);
+  EXPECT_EQ(peers[3], peers[2]);
+  server.reset();
+}
+
+TEST_F(ClientTest, CallsAfterEachOtherNeedOneConnection) {
+  std::set<std::string> peers;
+  FakeServer server([&](const FakeCall& call) {
+    peers.insert(call.peer);
+    return EchoInfer(call);
+  });
+  const auto client = Connect(server.address(), {.num_connections = 4});
+  for (int k = 0; k < 3; ++k) {
+    EXPECT_TRUE(client->Forward(View(e_, shape_), View(g_, shape_)).ok());
+  }
+  EXPECT_EQ(peers.size(), 1u);
+}
+
+// A peer that takes no bytes any more loses the connection, and with it the caller's memory that is
+// lent to it: the kernel sees to that, if it is told to.
+TEST_F(ClientTest, TheKernelGivesUpOnAPeerThatTakesNothing) {
+  FakeServer server([](const FakeCall& call) { return EchoInfer(call); });
+  const auto client = Connect(server.address());
+  ASSERT_TRUE(client->Forward(View(e_, shape_), View(g_, shape_)).ok());
+  int num_found = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    const int fd = std::stoi(entry.path().filename());
+    sockaddr_in peer = {};
+    socklen_t size = sizeof(peer);
+    if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0) continue;
+    if (!absl::EndsWith(server.address(), absl::StrCat(":", ntohs(peer.sin_port)))) continue;
+    unsigned timeout_ms = 0;
+    size = sizeof(timeout_ms);
+    ASSERT_EQ(getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, &size), 0);
+    EXPECT_EQ(timeout_ms, 20'000u);
+    ++num_found;
+  }
+  EXPECT_EQ(num_found, 1);
+}
+
+TEST_F(ClientTest, FindsAServerThatComesBack) {
+  auto server = std::make_unique<FakeServer>([](const FakeCall& call) { return EchoInfer(call); });
+  const std::string address = server->address();
+  const auto client = Connect(address, {.num_connections = 1});
+  ASSERT_TRUE(client->Forward(View(e_, shape_), View(g_, shape_)).ok());
+  server.reset();
+  EXPECT_EQ(client->Forward(View(e_, shape_), View(g_, shape_)).status().code(),
+            absl::StatusCode::kUnavailable);
+  server =
+      std::make_unique<FakeServer>([](const FakeCall& call) { return EchoInfer(call); }, address);
+  // It tries again within a second; gRPC's own first pause is one, and grows to two minutes.
+  absl::Status status = absl::UnavailableError("");
+  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  while (absl::IsUnavailable(status) && absl::Now() < deadline) {
+    status = client->Forward(View(e_, shape_), View(g_, shape_)).status();
+  }
+  EXPECT_EQ(status, absl::OkStatus());
+}
+
+TEST_F(ClientTest, ReportsAnAnswerWithoutAMessageAsInternal) {
+  FakeServer server([](const FakeCall&) {
+    FakeReply reply;
+    reply.no_message = true;
+    return reply;
+  });
+  const auto client = Connect(server.address());
+  EXPECT_EQ(client->Forward(View(e_, shape_), View(g_, shape_)).status().code(),
+            absl::StatusCode::kInternal);
+  EXPECT_EQ(client->ServerReady().status().code(), absl::StatusCode::kInternal);
+}
+
+TEST_F(ClientTest, SendsASmallRequestThatIsTooLargeOnlyOnce) {
+  std::atomic<int> num_calls = 0;
+  FakeServer server([&](const FakeCall&) {
+    ++num_calls;
+    return Refusal(grpc::StatusCode::RESOURCE_EXHAUSTED, "no");
+  });
+  EXPECT_EQ(Connect(server.address())->Forward(View(e_, shape_), View(g_, shape_)).status(),
+            absl::ResourceExhaustedError("no"));
+  EXPECT_EQ(num_calls, 1);
+}
+
+// Of the chunks that fail the first is told, and only one that came before it may follow.
+TEST_F(ClientTest, TellsTheFirstErrorOfSeveral) {
+  std::atomic<int> num_calls = 0;
+  FakeServer server([&](const FakeCall&) {
+    return Refusal(grpc::StatusCode::UNAVAILABLE, absl::StrCat("error ", ++num_calls));
+  });
+  const std::string bytes = Pattern(1 << 16, 7);
+  const auto client = Connect(server.address(), {.num_connections = 1, .max_message_bytes = 4096});
+  EXPECT_EQ(client->Forward(View(bytes, {1 << 15}), View(bytes, {1 << 15})).status(),
+            absl::UnavailableError("error 1"));
+  EXPECT_EQ(num_calls, 1);
+}
+
+TEST_F(ClientTest, SplitsEveryOperationIntoMessagesThatAreNotTooLarge) {
+  std::atomic<size_t> largest = 0, num_calls = 0;
+  FakeServer server([&](const FakeCall& call) {
+    ++num_calls;
+    largest = std::max<size_t>(largest, call.message.size());
+    const FakeReply reply = EchoInfer(call);
+    largest = std::max(largest.load(), reply.message.size());
+    return reply;
+  });
+  for (const Dtype dtype : {Dtype::kFp16, Dtype::kFp32}) {
+    for (const size_t size : {size_t{3}, size_t{1000}, size_t{5001}, size_t{20'000}}) {
+      const std::string bytes = Pattern(size * 4, 3);
+      const TensorView tensor{
+          dtype, {static_cast<int64_t>(bytes.size()) / ElementBytes(dtype)}, AsBytes(bytes)};
+      const auto client =
+          Connect(server.address(), {.max_message_bytes = 10'000, .chunk_bytes = 8192});
+      num_calls = 0;
+      std::vector<int64_t> done;
+      absl::Mutex mu;
+      CallOptions options;
+      options.on_chunk = [&](int64_t num_done, int64_t num_chunks) {
+        absl::MutexLock lock(&mu);
+        EXPECT_EQ(num_chunks, (static_cast<int64_t>(2 * bytes.size()) + 7679) / 7680);
+        done.push_back(num_done);
+      };
+      const auto h = client->Forward(tensor, tensor, options);
+      ASSERT_TRUE(h.ok()) << h.status();
+      EXPECT_EQ(AsText(h->bytes()), bytes);
+      EXPECT_LE(largest, 2 * bytes.size() > 9'800 ? 8192u : 10'000u);
+      std::sort(done.begin(), done.end());
+      for (size_t k = 0; k < done.size(); ++k) EXPECT_EQ(done[k], static_cast<int64_t>(k + 1));
+      EXPECT_EQ(done.size(), num_calls == 1 ? 0 : num_calls.load());
+      largest = 0;
+    }
+  }
+}
+
+TEST_F(ClientTest, AnExceptionOfTheCallersFunctionComesBackToTheCaller) {
+  std::atomic<int> num_calls = 0;
+  FakeServer server([&](const FakeCall& call) {
+    ++num_calls;
+    return EchoInfer(call);
+  });
+  const std::string bytes = Pattern(1 << 20, 7);
+  const Shape shape = {1 << 19};
+  for (const int num_connections : {1, 4}) {
+    num_calls = 0;
+    const auto client =
+        Connect(server.address(), {.num_connections = num_connections, .max_message_bytes = 4096});
+    CallOptions options;
+    options.on_chunk = [](int64_t num_done, int64_t) {
+      if (num_done == 3) throw std::runtime_error("enough");
+    };
+    try {
+      client->Forward(View(bytes, shape), View(bytes, shape), options).IgnoreError();
+      ADD_FAILURE() << "no exception";
+    } catch (const std::runtime_error& error) {
+      EXPECT_STREQ(error.what(), "enough");
+    }
+    // Each thread may have had a chunk under way, and have begun one more before it heard.
+    EXPECT_LE(num_calls, 3 + 2 * num_connections);
+    // The client works on.
+    EXPECT_TRUE(client->Forward(View(e_, shape_), View(g_, shape_)).ok());
+  }
+}
+
+TEST_F(ClientTest, TellsThatThereIsNoMemoryForAResult) {
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+  GTEST_SKIP() << "the sanitizer ends a process that asks for so much";
+#endif
+#endif
+  FakeServer server([](const FakeCall& call) { return EchoInfer(call); });
+  // Only the size counts: nothing is read before the memory is there.
+  constexpr int64_t kBytes = int64_t{1} << 60;
+  const TensorView tensor{
+      Dtype::kFp16, {kBytes / 2}, {AsBytes(e_).data(), static_cast<size_t>(kBytes)}};
+  const auto client = Connect(server.address());
+  const absl::Status refusal =
+      absl::ResourceExhaustedError(absl::StrCat("no memory for output 'h': ", kBytes, " bytes"));
+  EXPECT_EQ(client->Forward(tensor, tensor).status(), refusal);
+  EXPECT_EQ(client->Backward(tensor, tensor, tensor).status(), refusal);
+}
+
+// The kernel cannot send what is not there.
+TEST_F(ClientTest, DoesNotBlameTheNetworkForMemoryThatCannotBeRead) {
+  FakeServer server([](const FakeCall& call) { return EchoInfer(call); });
+  constexpr size_t kBytes = 1 << 20;
+  void* const memory = mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  const TensorView tensor{
+      Dtype::kFp16, {kBytes / 2}, {static_cast<const std::byte*>(memory), kBytes}};
+  EXPECT_EQ(Connect(server.address())->Forward(tensor, tensor).status(),
+            absl::UnavailableError(
+                absl::StrCat("the connection to ", server.address(),
+                             " broke: an input's memory cannot be read; was its file cut short?")));
+  munmap(memory, kBytes);
 }
 
 TEST_F(ClientTest, NamesTheAddressOfAServerThatIsNotThere) {
@@ -441,6 +781,15 @@ TEST(ClientCreateTest, RefusesOptionsOutOfRange) {
   };
   EXPECT_EQ(message({.timeout = -absl::Seconds(1)}), "option timeout is -1s; it takes 0 or more");
   EXPECT_EQ(message({.num_connections = 65}), "option num_connections is 65; it takes 0 to 64");
+  EXPECT_EQ(message({.num_connections = -1}), "option num_connections is -1; it takes 0 to 64");
+  EXPECT_EQ(message({.max_message_bytes = int64_t{1} << 31}),
+            "option max_message_bytes is 2147483648; it takes 4096 to 2147483647");
+  EXPECT_EQ(message({.chunk_bytes = 4095}),
+            "option chunk_bytes is 4095; it takes 4096 to 2147483647");
+  EXPECT_TRUE(Client::Create("localhost:1", {.num_connections = 64,
+                                             .max_message_bytes = 4096,
+                                             .chunk_bytes = (int64_t{1} << 31) - 1})
+                  .ok());
   EXPECT_EQ(message({.max_message_bytes = 4095}),
             "option max_message_bytes is 4095; it takes 4096 to 2147483647");
   EXPECT_EQ(message({.chunk_bytes = int64_t{1} << 31}),

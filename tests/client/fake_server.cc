@@ -88,6 +88,8 @@ class FakeServer::Call {
                             std::string(value.data(), value.size()));
     }
     call.message = ToString(request_);
+    call.deadline = absl::FromChrono(context_.deadline());
+    call.peer = context_.peer();
     const FakeReply reply = server_->handler_(call);
     state_ = State::kAnswered;
     if (reply.never) {
@@ -97,7 +99,7 @@ class FakeServer::Call {
       return;
     }
     for (const auto& [key, value] : reply.trailers) context_.AddTrailingMetadata(key, value);
-    if (!reply.status.ok()) {
+    if (!reply.status.ok() || reply.no_message) {
       stream_.Finish(reply.status, this);
       return;
     }
@@ -112,10 +114,10 @@ class FakeServer::Call {
   State state_ = State::kArrived;
 };
 
-FakeServer::FakeServer(Handler handler) : handler_(std::move(handler)) {
+FakeServer::FakeServer(Handler handler, const std::string& address) : handler_(std::move(handler)) {
   grpc::ServerBuilder builder;
   int port = 0;
-  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
   builder.RegisterAsyncGenericService(&service_);
   builder.SetMaxReceiveMessageSize(-1);
   builder.SetMaxSendMessageSize(-1);

@@ -9,6 +9,7 @@
 #include <string>
 #include <thread>
 
+#include "absl/time/time.h"
 #include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/grpcpp.h"
 #include "proto/inference.pb.h"
@@ -20,6 +21,8 @@ struct FakeCall {
   std::string method;  // the last part of its path
   std::multimap<std::string, std::string> metadata;
   std::string message;
+  absl::Time deadline;  // as the client told it
+  std::string peer;     // the client's end of the connection
 };
 
 // What goes back.
@@ -28,6 +31,7 @@ struct FakeReply {
   std::string message;                          // sent if the status is OK
   std::map<std::string, std::string> trailers;  // sent with the status
   bool never = false;                           // no answer at all, until the server ends
+  bool no_message = false;                      // the status alone, even if it is OK
 };
 
 // A reply with that message.
@@ -42,7 +46,8 @@ class FakeServer {
  public:
   using Handler = std::function<FakeReply(const FakeCall&)>;
 
-  explicit FakeServer(Handler handler);
+  // `address` is HOST:PORT, a free port by default.
+  explicit FakeServer(Handler handler, const std::string& address = "127.0.0.1:0");
   ~FakeServer();
 
   // HOST:PORT.

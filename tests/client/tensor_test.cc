@@ -4,7 +4,9 @@
 #include "swiglu/tensor.h"
 
 #include <string>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "swiglu/client.h"
 #include "tests/client/bytes.h"
@@ -28,8 +30,43 @@ TEST(TensorTest, RefusesShapesThatNoMemoryHolds) {
             "shape of 'e' is too large: [9223372036854775807]");
 }
 
+TEST(TensorTest, RefusesADtypeThatIsNone) {
+  EXPECT_EQ(TensorBytes("e", static_cast<Dtype>(7), Shape{3}).status(),
+            absl::InvalidArgumentError("dtype of 'e' is 7; it is FP16, BF16 or FP32"));
+}
+
+TEST(TensorTest, MovesEverythingOrNothing) {
+  Tensor tensor(Dtype::kFp16, {3, 4}, 24);
+  const std::byte* const bytes = tensor.bytes().data();
+  Tensor moved = std::move(tensor);
+  EXPECT_EQ(moved.dtype(), Dtype::kFp16);
+  EXPECT_EQ(moved.shape(), (Shape{3, 4}));
+  EXPECT_EQ(moved.bytes().data(), bytes);
+  EXPECT_EQ(moved.bytes().size(), 24u);
+  const auto expect_default = [](const Tensor& left) {
+    EXPECT_EQ(left.dtype(), Dtype::kFp32);
+    EXPECT_EQ(left.shape(), Shape{0});
+    EXPECT_EQ(left.bytes().size(), 0u);
+    EXPECT_EQ(left.view().bytes.size(), 0u);
+  };
+  expect_default(tensor);
+
+  Tensor assigned(Dtype::kBf16, {5}, 10);
+  assigned = std::move(moved);
+  EXPECT_EQ(assigned.shape(), (Shape{3, 4}));
+  EXPECT_EQ(assigned.bytes().data(), bytes);
+  expect_default(moved);
+
+  Tensor& same = assigned;
+  assigned = std::move(same);
+  EXPECT_EQ(assigned.shape(), (Shape{3, 4}));
+  EXPECT_EQ(assigned.bytes().data(), bytes);
+}
+
 TEST(TensorTest, ShowsLongShapesInPart) {
   EXPECT_EQ(FormatShape(Shape{}), "[]");
+  EXPECT_EQ(FormatShape(Shape(16, 1)), "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]");
+  EXPECT_EQ(FormatShape(Shape(17, 1)), "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,... (17 dims)]");
   EXPECT_EQ(FormatShape(Shape(20, 1)), "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,... (20 dims)]");
 }
 
@@ -59,6 +96,17 @@ TEST_F(CheckTest, RefusesMixedDtypes) {
   EXPECT_EQ(status.message(), "input 'g' is FP32; 'swiglu_forward_fp16' takes FP16");
   EXPECT_EQ(CheckBackward(other_, e_, e_).message(),
             "input 'DW' is FP32; 'swiglu_backward_fp16' takes FP16");
+}
+
+TEST_F(CheckTest, RefusesADtypeThatIsNone) {
+  other_.dtype = static_cast<Dtype>(7);
+  const auto refusal = [](const char* name) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dtype of '", name, "' is 7; it is FP16, BF16 or FP32"));
+  };
+  EXPECT_EQ(CheckForward(other_, other_), refusal("e"));
+  EXPECT_EQ(CheckForward(e_, other_), refusal("g"));
+  EXPECT_EQ(CheckBackward(other_, e_, e_), refusal("DW"));
 }
 
 TEST_F(CheckTest, RefusesMixedShapes) {

@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "swiglu/tensor.h"
 
@@ -50,12 +51,15 @@ struct Options {
 
 // What may differ from call to call.
 struct CallOptions {
-  // Overrides Options::timeout for this call. Default 0: what Options say.
-  absl::Duration timeout = absl::ZeroDuration();
+  // Overrides Options::timeout for this call. 0 or less, which is what remains of a deadline that
+  // has passed, is DEADLINE_EXCEEDED at once: nothing is sent. Default none: what Options say.
+  absl::optional<absl::Duration> timeout;
 
   // Called whenever a chunk of a split operation is done, with the number done so far and of all;
   // not called for an operation that fits into one message. Several threads may call it at once,
-  // and in any order; all calls end before the operation returns. Default: none.
+  // and in any order; all calls end before the operation returns. An exception that it throws
+  // starts no further chunk, and leaves the operation once those under way have ended: the first,
+  // if there are several. Default: none.
   std::function<void(int64_t num_done, int64_t num_chunks)> on_chunk;
 };
 
@@ -127,9 +131,9 @@ struct ModelCounters {
 // is set: their errors come back as statuses. Call it as the first line of `main`.
 void TuneProcess();
 
-// What `Client::Forward` and `Client::Backward` check before they send anything: dtypes and shapes
-// agree, and sizes are those of the shapes. INVALID_ARGUMENT with the sentence that the server
-// would give.
+// What `Client::Forward` and `Client::Backward` check before they send anything: dtypes are of the
+// service, dtypes and shapes agree, and sizes are those of the shapes. INVALID_ARGUMENT with the
+// sentence that the server would give.
 absl::Status CheckForward(const TensorView& e, const TensorView& g);
 absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const TensorView& g);
 
@@ -142,8 +146,10 @@ absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const Tens
 // connection has moved on or failed.
 //
 // Errors: the server's code and message, unchanged. UNAVAILABLE, naming the address, if there is no
-// connection. DEADLINE_EXCEEDED. INTERNAL if the answer is not one to the request.
+// connection, or if it broke because an input's memory cannot be read, as that of a mapped file
+// which was cut short. DEADLINE_EXCEEDED. INTERNAL if the answer is not one to the request.
 // INVALID_ARGUMENT, before anything is sent, for what CheckForward and CheckBackward refuse.
+// RESOURCE_EXHAUSTED, before anything is sent, if there is no memory for a result.
 class Client {
  public:
   // A client of the server at `address`, `HOST:PORT` or `unix:/path`. Does not connect yet. Proxies

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -35,8 +36,8 @@ using Shape = std::vector<int64_t>;
 // `[2,1024,11008]`, as error messages show it.
 std::string FormatShape(absl::Span<const int64_t> shape);
 
-// The bytes of a tensor `name` of that dtype and shape. INVALID_ARGUMENT, naming the tensor, if a
-// dimension is negative or the product exceeds 2^63 - 1.
+// The bytes of a tensor `name` of that dtype and shape. INVALID_ARGUMENT, naming the tensor, if the
+// dtype is none of the three, a dimension is negative or the product exceeds 2^63 - 1.
 absl::StatusOr<int64_t> TensorBytes(absl::string_view name, Dtype dtype,
                                     absl::Span<const int64_t> shape);
 
@@ -47,7 +48,8 @@ struct TensorView {
   absl::Span<const std::byte> bytes;
 };
 
-// A tensor that owns its bytes. Move-only. Not thread-safe, as usual for values.
+// A tensor that owns its bytes. Move-only; what was moved from is as by default. Not thread-safe,
+// as usual for values.
 class Tensor {
  public:
   // An FP32 tensor without elements, of shape [0].
@@ -57,8 +59,12 @@ class Tensor {
   // REQUIRES: `size_bytes` is what `TensorBytes` gives for `dtype` and `shape`.
   Tensor(Dtype dtype, Shape shape, int64_t size_bytes);
 
-  Tensor(Tensor&&) = default;
-  Tensor& operator=(Tensor&&) = default;
+  Tensor(Tensor&& other) noexcept { Swap(other); }
+  Tensor& operator=(Tensor&& other) noexcept {
+    Tensor taken(std::move(other));
+    Swap(taken);
+    return *this;
+  }
 
   Dtype dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
@@ -69,6 +75,13 @@ class Tensor {
   TensorView view() const { return {dtype_, shape_, bytes()}; }
 
  private:
+  void Swap(Tensor& other) noexcept {
+    std::swap(dtype_, other.dtype_);
+    shape_.swap(other.shape_);
+    std::swap(size_bytes_, other.size_bytes_);
+    bytes_.swap(other.bytes_);
+  }
+
   Dtype dtype_ = Dtype::kFp32;
   Shape shape_ = {0};
   size_t size_bytes_ = 0;
