@@ -26,7 +26,7 @@ ABSL_FLAG(std::string, dw, "", "the gradient with respect to h");
 ABSL_FLAG(std::string, e, "", "the gate");
 ABSL_FLAG(std::string, g, "", "the up projection");
 ABSL_FLAG(std::string, out, "", "the file for h");
-ABSL_FLAG(std::string, out_dir, "", "the folder for h, df and de");
+ABSL_FLAG(std::string, out_dir, "", "the folder for h, df and de; made if it is not there");
 
 namespace swiglu::cli {
 namespace {

@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Open → check → call → write → print.
+// Open → check → make room → call → write → print.
 #include "client/cli/infer_command.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "client/cli/progress_bar.h"
 #include "client/files/output_file.h"
+#include "client/files/output_folder.h"
 #include "client/files/tensor_file.h"
+#include "client/files/truncation_watch.h"
 #include "nlohmann/json.hpp"
 #include "swiglu/client.h"
 
@@ -25,6 +30,7 @@ using client::Tensor;
 using client::TensorView;
 using files::IfExists;
 using files::TensorFile;
+using files::UnfinishedFiles;
 
 struct Output {
   std::string name;
@@ -66,8 +72,17 @@ absl::StatusOr<std::vector<Output>> PlanOutputs(const CommandLine& command_line,
   return outputs;
 }
 
-absl::Status CheckOutputs(const std::vector<Output>& outputs, client::Dtype dtype,
-                          IfExists if_exists) {
+// Where the results of backward will lie in a folder that is not there yet, no file is in the way.
+bool IsMissing(const std::string& folder) {
+  return !folder.empty() && access(folder.c_str(), F_OK) != 0;
+}
+
+absl::Status CheckOutputs(const CommandLine& command_line, const std::vector<Output>& outputs,
+                          client::Dtype dtype, IfExists if_exists) {
+  if (command_line.command == Command::kBackward) {
+    const absl::Status status = files::CheckMayMakeFolder(command_line.out_dir);
+    if (!status.ok()) return status;
+  }
   for (const Output& output : outputs) {
     absl::StatusOr<files::Format> format = files::FormatOf(output.path);
     if (!format.ok()) return format.status();
@@ -75,51 +90,104 @@ absl::Status CheckOutputs(const std::vector<Output>& outputs, client::Dtype dtyp
     if (!status.ok()) {
       return absl::InvalidArgumentError(absl::StrCat(output.path, ": ", status.message()));
     }
+    if (IsMissing(command_line.out_dir)) continue;
     status = files::CheckMayWrite(output.path, if_exists);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
-// The results in the order of the outputs.
-absl::StatusOr<std::vector<Tensor>> Call(client::Client& client,
-                                         const std::vector<TensorFile>& inputs) {
+// Memory for the results, in the order of the outputs.
+absl::StatusOr<std::vector<Tensor>> MakeResults(size_t num_results, const TensorView& like) {
+  std::vector<Tensor> results;
+  try {
+    while (results.size() < num_results) {
+      results.emplace_back(like.dtype, like.shape, static_cast<int64_t>(like.bytes.size()));
+    }
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(absl::StrCat("no memory for the results: ", num_results,
+                                                     " of ", like.bytes.size(), " bytes"));
+  }
+  return results;
+}
+
+// Fills the results.
+absl::Status Call(client::Client& client, const std::vector<TensorFile>& inputs,
+                  std::vector<Tensor>& results) {
   ProgressBar bar;
   client::CallOptions options;
   options.on_chunk = [&bar](int64_t num_done, int64_t num_chunks) {
     bar.Show(num_done, num_chunks);
   };
-  std::vector<Tensor> results;
   if (inputs.size() == 2) {
-    absl::StatusOr<Tensor> h = client.Forward(inputs[0].tensor(), inputs[1].tensor(), options);
-    if (!h.ok()) return h.status();
-    results.push_back(*std::move(h));
-    return results;
+    return client.ForwardInto(inputs[0].tensor(), inputs[1].tensor(), results[0].mutable_bytes(),
+                              options);
   }
-  absl::StatusOr<client::BackwardResult> result =
-      client.Backward(inputs[0].tensor(), inputs[1].tensor(), inputs[2].tensor(), options);
-  if (!result.ok()) return result.status();
-  results.push_back(std::move(result->h));
-  results.push_back(std::move(result->df));
-  results.push_back(std::move(result->de));
-  return results;
+  return client.BackwardInto(
+      inputs[0].tensor(), inputs[1].tensor(), inputs[2].tensor(),
+      {results[0].mutable_bytes(), results[1].mutable_bytes(), results[2].mutable_bytes()},
+      options);
 }
 
-// Writes all files before the first gets its name.
-absl::Status WriteOutputs(const std::vector<Output>& outputs, const std::vector<Tensor>& results,
-                          IfExists if_exists) {
-  std::vector<files::OutputFile> pending;
-  for (size_t k = 0; k < outputs.size(); ++k) {
-    absl::StatusOr<files::OutputFile> file =
-        files::WriteTensor(outputs[k].path, outputs[k].name, results[k].view(), if_exists);
-    if (!file.ok()) return file.status();
-    pending.push_back(*std::move(file));
-  }
-  for (files::OutputFile& file : pending) {
-    const absl::Status status = file.Commit();
+// The end of the process if a part of an input is touched that is gone.
+files::TruncationWatch WatchInputs(const std::vector<TensorFile>& inputs) {
+  std::vector<const files::MappedFile*> files;
+  for (const TensorFile& input : inputs) files.push_back(&input.file());
+  return files::TruncationWatch("swiglu", static_cast<int>(ExitCode::kBadInput), files);
+}
+
+// What an input lost in the meantime was sent as zeros, or could not be sent.
+absl::Status CheckWhole(const std::vector<TensorFile>& inputs) {
+  for (const TensorFile& input : inputs) {
+    const absl::Status status = input.file().CheckWhole();
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+// `status`, and which of several results were written in spite of it.
+absl::Status WithWritten(const absl::Status& status, size_t num_results,
+                         const std::vector<std::string>& written) {
+  if (num_results == 1) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat(status.message(), "; results written: ",
+                                   written.empty() ? "none" : absl::StrJoin(written, ", ")));
+}
+
+// Writes all files before the first gets its name. A file that cannot get its own does not keep the
+// others from theirs.
+absl::Status WriteOutputs(const std::vector<Output>& outputs, const std::vector<Tensor>& results,
+                          IfExists if_exists, UnfinishedFiles& unfinished) {
+  std::vector<files::OutputFile> pending;
+  for (size_t k = 0; k < outputs.size(); ++k) {
+    absl::StatusOr<files::OutputFile> file = files::WriteTensor(
+        outputs[k].path, outputs[k].name, results[k].view(), if_exists, &unfinished);
+    if (!file.ok()) return WithWritten(file.status(), outputs.size(), {});
+    pending.push_back(*std::move(file));
+  }
+  absl::Status first_error;
+  std::vector<std::string> written;
+  for (files::OutputFile& file : pending) {
+    const absl::Status status = file.Commit();
+    first_error.Update(status);
+    if (status.ok()) written.push_back(file.path());
+  }
+  return first_error.ok() ? first_error : WithWritten(first_error, outputs.size(), written);
+}
+
+// The same, in a folder that is made if it is missing and goes again if it stays empty.
+absl::Status WriteOutputs(const CommandLine& command_line, const std::vector<Output>& outputs,
+                          const std::vector<Tensor>& results, IfExists if_exists,
+                          UnfinishedFiles& unfinished) {
+  if (command_line.command == Command::kForward) {
+    return WriteOutputs(outputs, results, if_exists, unfinished);
+  }
+  absl::StatusOr<files::OutputFolder> folder =
+      files::OutputFolder::Create(command_line.out_dir, &unfinished);
+  if (!folder.ok()) return folder.status();
+  const absl::Status status = WriteOutputs(outputs, results, if_exists, unfinished);
+  if (status.ok()) folder->Keep();
+  return status;
 }
 
 void PrintResult(const CommandLine& command_line, const std::vector<Output>& outputs,
@@ -147,7 +215,7 @@ void PrintResult(const CommandLine& command_line, const std::vector<Output>& out
 
 }  // namespace
 
-Outcome RunInfer(const CommandLine& command_line) {
+Outcome RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished) {
   absl::StatusOr<std::unique_ptr<client::Client>> client =
       client::Client::Create(command_line.server, {.timeout = command_line.timeout});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
@@ -159,17 +227,23 @@ Outcome RunInfer(const CommandLine& command_line) {
   const TensorView& like = inputs->front().tensor();
   absl::StatusOr<std::vector<Output>> outputs = PlanOutputs(command_line, *inputs);
   if (!outputs.ok()) return BadInput(outputs.status());
-  status = CheckOutputs(*outputs, like.dtype, if_exists);
+  status = CheckOutputs(command_line, *outputs, like.dtype, if_exists);
   if (!status.ok()) return BadInput(status);
+  absl::StatusOr<std::vector<Tensor>> results = MakeResults(outputs->size(), like);
+  if (!results.ok()) return BadInput(results.status());
 
+  const files::TruncationWatch watch = WatchInputs(*inputs);
   const Outcome readiness = CheckReady(**client);
   if (readiness.code != ExitCode::kDone) return readiness;
 
   const absl::Time start = absl::Now();
-  absl::StatusOr<std::vector<Tensor>> results = Call(**client, *inputs);
+  const absl::Status called = Call(**client, *inputs, *results);
   const absl::Duration elapsed = absl::Now() - start;
-  if (!results.ok()) return CallFailed(results.status(), **client);
-  status = WriteOutputs(*outputs, *results, if_exists);
+  // What this machine did to the call comes before what the call made of it.
+  status = CheckWhole(*inputs);
+  if (!status.ok()) return BadInput(status);
+  if (!called.ok()) return CallFailed(called, **client);
+  status = WriteOutputs(command_line, *outputs, *results, if_exists, unfinished);
   if (!status.ok()) return BadInput(status);
   PrintResult(command_line, *outputs, like, elapsed);
   return {};

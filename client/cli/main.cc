@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The command `swiglu`: SwiGLU on tensor files, by a server.
+#include <signal.h>
 #include <stdio.h>
 
 #include <string>
@@ -8,18 +9,20 @@
 #include "client/cli/command_line.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/infer_command.h"
+#include "client/cli/signal_watch.h"
 #include "client/cli/status_command.h"
+#include "client/files/unfinished_files.h"
 #include "swiglu/client.h"
 #include "version/version.h"
 
 namespace swiglu::cli {
 namespace {
 
-Outcome Run(const CommandLine& command_line) {
+Outcome Run(const CommandLine& command_line, files::UnfinishedFiles& unfinished) {
   switch (command_line.command) {
     case Command::kForward:
     case Command::kBackward:
-      return RunInfer(command_line);
+      return RunInfer(command_line, unfinished);
     case Command::kStatus:
       return RunStatus(command_line);
     case Command::kHelp:
@@ -33,11 +36,18 @@ Outcome Run(const CommandLine& command_line) {
 }
 
 int Main(int argc, char** argv) {
+  // A file that grows beyond the limit is an error of the write then.
+  signal(SIGXFSZ, SIG_IGN);
+  files::UnfinishedFiles unfinished;
+  const SignalWatch watch([&unfinished](int signal) {
+    unfinished.RemoveAll();
+    EndBy(signal);
+  });
   absl::StatusOr<CommandLine> command_line = ParseCommandLine(argc, argv);
   if (!command_line.ok()) {
     return Finish("swiglu", {ExitCode::kUsage, std::string(command_line.status().message())});
   }
-  return Finish("swiglu", Run(*command_line));
+  return Finish("swiglu", Run(*command_line, unfinished));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_format.h"
+#include "absl/types/optional.h"
 #include "nlohmann/json.hpp"
 #include "swiglu/client.h"
 
@@ -17,6 +18,7 @@ namespace swiglu::cli {
 namespace {
 
 using client::ModelCounters;
+using Json = nlohmann::ordered_json;
 
 struct Status {
   bool ready = false;
@@ -48,8 +50,9 @@ absl::StatusOr<Status> Ask(client::Client& client) {
   return status;
 }
 
-double MeanMs(const ModelCounters& counters) {
-  if (counters.num_succeeded == 0) return 0;
+// None where no request succeeded.
+absl::optional<double> MeanMs(const ModelCounters& counters) {
+  if (counters.num_succeeded == 0) return absl::nullopt;
   return absl::ToDoubleMilliseconds(counters.request_time) /
          static_cast<double>(counters.num_succeeded);
 }
@@ -64,31 +67,33 @@ void PrintText(const std::string& address, const Status& status) {
   for (const client::ModelState& model : status.models) {
     const auto found = status.counters.find(model.name);
     const ModelCounters counters = found == status.counters.end() ? ModelCounters() : found->second;
-    absl::PrintF("%-22s %-8s %-12s %10d %10d %10d %10.3f\n", model.name, model.version, model.state,
+    const absl::optional<double> mean_ms = MeanMs(counters);
+    absl::PrintF("%-22s %-8s %-12s %10d %10d %10d %10s\n", model.name, model.version, model.state,
                  counters.num_requests, counters.num_failed, counters.num_batches,
-                 MeanMs(counters));
+                 mean_ms ? absl::StrFormat("%.3f", *mean_ms) : "-");
   }
 }
 
 void PrintJson(const std::string& address, const Status& status) {
-  nlohmann::ordered_json json;
+  Json json;
   json["server"] = address;
   json["name"] = status.server.name;
   json["version"] = status.server.version;
   json["ready"] = status.ready;
   json["device"] = status.device;
   json["extensions"] = status.server.extensions;
-  json["models"] = nlohmann::ordered_json::array();
+  json["models"] = Json::array();
   for (const client::ModelState& model : status.models) {
     const auto found = status.counters.find(model.name);
     const ModelCounters counters = found == status.counters.end() ? ModelCounters() : found->second;
+    const absl::optional<double> mean_ms = MeanMs(counters);
     json["models"].push_back({{"name", model.name},
                               {"version", model.version},
                               {"state", model.state},
                               {"requests", counters.num_requests},
                               {"failed", counters.num_failed},
                               {"batches", counters.num_batches},
-                              {"mean_ms", MeanMs(counters)}});
+                              {"mean_ms", mean_ms ? Json(*mean_ms) : Json(nullptr)}});
   }
   puts(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
 }

@@ -5,14 +5,17 @@
 
 #include <cstddef>
 #include <string>
+#include <utility>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 
 namespace swiglu::files {
 
-// A regular file mapped for reading. Move-only. The file must keep its size while this lives:
-// touching pages that another process has cut off ends this one with SIGBUS, as with any mapping.
+// A regular file mapped for reading. Move-only. The file must keep its size while this lives: bytes
+// that another process cuts off become zeros up to the end of their page, and touching those beyond
+// it ends this process with SIGBUS, as with any mapping. TruncationWatch gives that end a sentence.
 class MappedFile {
  public:
   // Opens and maps `path`. Errors, each a sentence that begins with the path: NOT_FOUND,
@@ -23,11 +26,18 @@ class MappedFile {
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();
 
+  const std::string& path() const { return path_; }
   absl::Span<const std::byte> bytes() const { return {data_, size_bytes_}; }
 
- private:
-  MappedFile(const std::byte* data, size_t size_bytes) : data_(data), size_bytes_(size_bytes) {}
+  // OK if the file still has all of its bytes; DATA_LOSS, naming it, if it was cut short. What was
+  // read before an OK is right.
+  absl::Status CheckWhole() const;
 
+ private:
+  MappedFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+
+  std::string path_;
+  int fd_;                           // -1 once it is moved from
   const std::byte* data_ = nullptr;  // nullptr for an empty file
   size_t size_bytes_ = 0;
 };

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// mkostemp, write, fsync, rename.
+// O_TMPFILE, write, fsync, linkat; rename where a file is replaced.
 #include "client/files/output_file.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,6 +18,9 @@
 
 namespace swiglu::files {
 namespace {
+
+// As many links in a row as the kernel follows.
+constexpr int kMaxLinks = 40;
 
 absl::Status Failed(absl::string_view path, absl::string_view what, int error) {
   return absl::ErrnoToStatus(error, absl::StrCat(path, ": cannot ", what));
@@ -32,7 +36,36 @@ std::string FolderOf(const std::string& path) {
   return slash == std::string::npos ? "" : path.substr(0, slash + 1);
 }
 
-// The mode of a new file as the caller's umask has it; mkostemp gives 0600.
+// `folder` as the system calls take it.
+const char* OrHere(const std::string& folder) { return folder.empty() ? "." : folder.c_str(); }
+
+// Where a file of the name `path` goes: links are followed, also to a file that is not there.
+absl::StatusOr<std::string> FollowLinks(const std::string& path) {
+  std::string target = path;
+  for (int k = 0; k < kMaxLinks; ++k) {
+    char link[PATH_MAX];
+    const ssize_t size = readlink(target.c_str(), link, sizeof(link));
+    if (size < 0) return target;  // no link: a file, or nothing
+    if (size == sizeof(link)) return Failed(path, "follow its link", ENAMETOOLONG);
+    const std::string next(link, static_cast<size_t>(size));
+    target = next.front() == '/' ? next : FolderOf(target) + next;
+  }
+  return Failed(path, "follow its link", ELOOP);
+}
+
+absl::StatusOr<std::string> TargetOf(const std::string& path, IfExists if_exists) {
+  if (if_exists == IfExists::kFail) return path;
+  return FollowLinks(path);
+}
+
+// A name beside `target` that no other process takes.
+std::string TemporaryName(const std::string& target) {
+  std::random_device random;
+  const uint64_t number = uint64_t{random()} << 32 | random();
+  return absl::StrCat(FolderOf(target), ".swiglu-", absl::Hex(number, absl::kZeroPad16));
+}
+
+// The mode of a new file as the caller's umask has it; it is made with 0600.
 mode_t NewFileMode() {
   const mode_t mask = umask(0);
   umask(mask);
@@ -47,9 +80,9 @@ int RenameToFreeName(const std::string& from, const std::string& to) {
   return rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
 }
 
-// Makes a rename in `folder` durable; where that cannot be done, the file is there all the same.
+// Makes a new name in `folder` durable; where that cannot be done, the file is there all the same.
 void SyncFolder(const std::string& folder) {
-  const int fd = open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int fd = open(OrHere(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return;
   fsync(fd);
   close(fd);
@@ -58,38 +91,123 @@ void SyncFolder(const std::string& folder) {
 }  // namespace
 
 absl::Status CheckMayWrite(const std::string& path, IfExists if_exists) {
-  const std::string folder = FolderOf(path);
-  if (access(folder.empty() ? "." : folder.c_str(), W_OK | X_OK) != 0) {
-    return Failed(path, "write to its folder", errno);
-  }
+  const absl::StatusOr<std::string> target = TargetOf(path, if_exists);
+  if (!target.ok()) return target.status();
+  const std::string folder = FolderOf(*target);
+  if (access(OrHere(folder), W_OK | X_OK) != 0) return Failed(path, "write to its folder", errno);
   struct stat info;
-  if (lstat(path.c_str(), &info) != 0) return absl::OkStatus();
+  if (lstat(target->c_str(), &info) != 0) return absl::OkStatus();
   if (S_ISDIR(info.st_mode)) {
     return absl::FailedPreconditionError(absl::StrCat(path, ": is a folder"));
   }
-  return if_exists == IfExists::kOverwrite ? absl::OkStatus() : Exists(path);
+  if (if_exists == IfExists::kFail) return Exists(path);
+  if (!S_ISREG(info.st_mode)) {
+    return absl::FailedPreconditionError(absl::StrCat(path, ": not a regular file"));
+  }
+  return absl::OkStatus();
 }
 
-absl::StatusOr<OutputFile> OutputFile::Create(const std::string& path, IfExists if_exists) {
-  std::string temporary = absl::StrCat(FolderOf(path), ".swiglu-XXXXXX");
-  const int fd = mkostemp(temporary.data(), O_CLOEXEC);
-  if (fd < 0) return Failed(path, "make a temporary file in its folder", errno);
-  fchmod(fd, NewFileMode());
-  return OutputFile(path, std::move(temporary), fd, if_exists);
+absl::StatusOr<OutputFile> OutputFile::Prepare(const std::string& path, IfExists if_exists,
+                                               UnfinishedFiles* unfinished) {
+  absl::StatusOr<std::string> target = TargetOf(path, if_exists);
+  if (!target.ok()) return target.status();
+  OutputFile file(path, *std::move(target), if_exists, unfinished);
+  struct stat info;
+  if (if_exists == IfExists::kFail || lstat(file.target_.c_str(), &info) != 0) return file;
+  if (!S_ISREG(info.st_mode)) {
+    return absl::FailedPreconditionError(absl::StrCat(path, ": not a regular file"));
+  }
+  file.replaces_ = true;
+  file.mode_ = info.st_mode & 07777;
+  file.owner_ = info.st_uid;
+  file.group_ = info.st_gid;
+  return file;
 }
 
-OutputFile::OutputFile(std::string path, std::string temporary, int fd, IfExists if_exists)
-    : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd), if_exists_(if_exists) {}
+absl::StatusOr<OutputFile> OutputFile::Create(const std::string& path, IfExists if_exists,
+                                              UnfinishedFiles* unfinished) {
+  absl::StatusOr<OutputFile> file = Prepare(path, if_exists, unfinished);
+  if (!file.ok() || file->OpenWithoutName()) return file;
+  const absl::Status status = file->OpenNamed();
+  if (!status.ok()) return status;
+  return file;
+}
+
+absl::StatusOr<OutputFile> OutputFile::CreateNamed(const std::string& path, IfExists if_exists,
+                                                   UnfinishedFiles* unfinished) {
+  absl::StatusOr<OutputFile> file = Prepare(path, if_exists, unfinished);
+  if (!file.ok()) return file;
+  const absl::Status status = file->OpenNamed();
+  if (!status.ok()) return status;
+  return file;
+}
+
+// False if the file system makes no such file, or if it could not be given a name.
+bool OutputFile::OpenWithoutName() {
+  const std::string folder = FolderOf(target_);
+  fd_ = open(OrHere(folder), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+  if (fd_ < 0) return false;
+  if (access(absl::StrCat("/proc/self/fd/", fd_).c_str(), F_OK) != 0) {
+    close(std::exchange(fd_, -1));
+    return false;
+  }
+  SetMode();
+  return true;
+}
+
+absl::Status OutputFile::OpenNamed() {
+  std::string name = TemporaryName(target_);
+  const int error = unfinished_->Make(name, [&] {
+    fd_ = open(name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+    return fd_ >= 0 ? 0 : errno;
+  });
+  if (error != 0) return Failed(path_, "make a temporary file in its folder", error);
+  temporary_ = std::move(name);
+  SetMode();
+  return absl::OkStatus();
+}
+
+void OutputFile::SetMode() const {
+  if (!replaces_) {
+    fchmod(fd_, NewFileMode());
+    return;
+  }
+  mode_t mode = mode_;
+  // Giving the file away takes its bits for setuid and setgid, so the mode comes last.
+  const bool keeps_owner = fchown(fd_, owner_, static_cast<gid_t>(-1)) == 0;
+  const bool keeps_group = fchown(fd_, static_cast<uid_t>(-1), group_) == 0;
+  if (!keeps_owner) mode &= ~static_cast<mode_t>(S_ISUID);
+  if (!keeps_group) {
+    mode &= ~static_cast<mode_t>(S_ISGID | S_IRWXG);
+    mode |= (mode & S_IRWXO) << 3;
+  }
+  fchmod(fd_, mode);
+}
+
+OutputFile::OutputFile(std::string path, std::string target, IfExists if_exists,
+                       UnfinishedFiles* unfinished)
+    : path_(std::move(path)),
+      target_(std::move(target)),
+      if_exists_(if_exists),
+      unfinished_(unfinished) {}
 
 OutputFile::OutputFile(OutputFile&& other) noexcept
     : path_(std::move(other.path_)),
+      target_(std::move(other.target_)),
       temporary_(std::exchange(other.temporary_, std::string())),
       fd_(std::exchange(other.fd_, -1)),
-      if_exists_(other.if_exists_) {}
+      if_exists_(other.if_exists_),
+      unfinished_(other.unfinished_),
+      replaces_(other.replaces_),
+      mode_(other.mode_),
+      owner_(other.owner_),
+      group_(other.group_) {}
 
 OutputFile::~OutputFile() {
   if (fd_ >= 0) close(fd_);
-  if (!temporary_.empty()) unlink(temporary_.c_str());
+  if (temporary_.empty()) return;
+  unlink(temporary_.c_str());
+  unfinished_->Forget(temporary_);
 }
 
 absl::Status OutputFile::Write(absl::Span<const std::byte> bytes) {
@@ -104,20 +222,40 @@ absl::Status OutputFile::Write(absl::Span<const std::byte> bytes) {
   return absl::OkStatus();
 }
 
+absl::Status OutputFile::Sync() {
+  return fsync(fd_) == 0 ? absl::OkStatus() : Failed(path_, "write", errno);
+}
+
 absl::Status OutputFile::Commit() {
-  if (fsync(fd_) != 0) return Failed(path_, "write", errno);
-  if (close(std::exchange(fd_, -1)) != 0) return Failed(path_, "write", errno);
-  int error = 0;
-  if (if_exists_ == IfExists::kFail) {
-    error = RenameToFreeName(temporary_, path_);
-  } else if (rename(temporary_.c_str(), path_.c_str()) != 0) {
-    error = errno;
-  }
+  const int error = GiveName();
   if (error == EEXIST && if_exists_ == IfExists::kFail) return Exists(path_);
   if (error != 0) return Failed(path_, "give the file its name", error);
-  temporary_.clear();
-  SyncFolder(FolderOf(path_));
+  if (!temporary_.empty()) unfinished_->Forget(std::exchange(temporary_, std::string()));
+  SyncFolder(FolderOf(target_));
   return absl::OkStatus();
+}
+
+// Gives 0 or an errno value.
+int OutputFile::GiveName() {
+  if (temporary_.empty()) {
+    const int error = LinkTo(target_);
+    if (error != EEXIST || if_exists_ == IfExists::kFail) return error;
+    // A link replaces nothing, and a file must have a name to be renamed.
+    std::string name = TemporaryName(target_);
+    const int link_error = unfinished_->Make(name, [&] { return LinkTo(name); });
+    if (link_error != 0) return link_error;
+    temporary_ = std::move(name);
+  }
+  if (if_exists_ == IfExists::kFail) return RenameToFreeName(temporary_, target_);
+  return rename(temporary_.c_str(), target_.c_str()) == 0 ? 0 : errno;
+}
+
+// Links the open file to `name`. Gives 0 or an errno value.
+int OutputFile::LinkTo(const std::string& name) const {
+  const std::string open_file = absl::StrCat("/proc/self/fd/", fd_);
+  return linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0
+             ? 0
+             : errno;
 }
 
 }  // namespace swiglu::files

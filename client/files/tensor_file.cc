@@ -85,18 +85,20 @@ absl::StatusOr<TensorFile> TensorFile::Open(absl::string_view spec) {
 }
 
 absl::StatusOr<OutputFile> WriteTensor(const std::string& path, absl::string_view name,
-                                       const TensorView& tensor, IfExists if_exists) {
+                                       const TensorView& tensor, IfExists if_exists,
+                                       UnfinishedFiles* unfinished) {
   absl::StatusOr<Format> format = FormatOf(path);
   if (!format.ok()) return format.status();
   absl::StatusOr<std::string> header = Header(*format, name, tensor);
   if (!header.ok()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", header.status().message()));
   }
-  absl::StatusOr<OutputFile> file = OutputFile::Create(path, if_exists);
+  absl::StatusOr<OutputFile> file = OutputFile::Create(path, if_exists, unfinished);
   if (!file.ok()) return file.status();
   absl::Status status =
       file->Write({reinterpret_cast<const std::byte*>(header->data()), header->size()});
   if (status.ok()) status = file->Write(tensor.bytes);
+  if (status.ok()) status = file->Sync();
   if (!status.ok()) return status;
   return file;
 }

@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "client/files/mapped_file.h"
 #include "client/files/output_file.h"
+#include "client/files/unfinished_files.h"
 #include "swiglu/tensor.h"
 
 namespace swiglu::files {
@@ -36,6 +37,7 @@ class TensorFile {
   // Valid while this object, or the one that it is moved to, lives.
   const client::TensorView& tensor() const { return tensor_; }
   Format format() const { return format_; }
+  const MappedFile& file() const { return file_; }
 
  private:
   TensorFile(MappedFile file, client::TensorView tensor, Format format);
@@ -45,9 +47,11 @@ class TensorFile {
   Format format_;
 };
 
-// Writes `tensor` to a new file, in the format of `path`'s extension; in a .safetensors file it is
-// called `name`. The file has its name only after OutputFile::Commit.
+// Writes `tensor` to a new file, in the format of `path`'s extension, and makes it durable; in a
+// .safetensors file it is called `name`. The file has its name only after OutputFile::Commit.
+// `unfinished` outlives what is returned.
 absl::StatusOr<OutputFile> WriteTensor(const std::string& path, absl::string_view name,
-                                       const client::TensorView& tensor, IfExists if_exists);
+                                       const client::TensorView& tensor, IfExists if_exists,
+                                       UnfinishedFiles* unfinished);
 
 }  // namespace swiglu::files

@@ -2,17 +2,24 @@
 //
 // The program `swiglu`, run as a user runs it: exit codes, the line on stderr, the files.
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
 #include "client/files/npy.h"
 #include "client/files/safetensors.h"
 #include "client/files/tensor_file.h"
@@ -36,7 +43,8 @@ using ::testing::MatchesRegex;
 using ::testing::StartsWith;
 
 struct Result {
-  int code = -1;
+  int code = -1;   // -1: a signal ended it
+  int signal = 0;  // the signal
   std::string out;
   std::string err;
 };
@@ -44,10 +52,57 @@ struct Result {
 // No server listens on port 1 of this machine.
 constexpr char kNoServer[] = "--server=127.0.0.1:1";
 
+// A server that is ready and echoes.
+FakeReply Echo(const FakeCall& call) {
+  if (call.method == "ModelInfer") return client::EchoInfer(call);
+  inference::ServerReadyResponse response;
+  response.set_ready(true);
+  return client::Answer(response);
+}
+
+FakeReply StatusReply(const FakeCall& call) {
+  if (call.method == "ServerReady") {
+    inference::ServerReadyResponse response;
+    response.set_ready(true);
+    return client::Answer(response);
+  }
+  if (call.method == "ServerMetadata") {
+    inference::ServerMetadataResponse response;
+    response.set_name("swiglu-server");
+    response.set_version("1.2.3");
+    return client::Answer(response);
+  }
+  if (call.method == "RepositoryIndex") {
+    inference::RepositoryIndexResponse response;
+    auto* model = response.add_models();
+    model->set_name("swiglu_forward_fp16");
+    model->set_version("1");
+    model->set_state("READY");
+    *response.add_models() = *model;
+    response.mutable_models(1)->set_name("swiglu_forward_fp32");
+    return client::Answer(response);
+  }
+  if (call.method == "ModelMetadata") {
+    inference::ModelMetadataResponse response;
+    (*response.mutable_properties())["device"] = "cpu (AVX2)";
+    return client::Answer(response);
+  }
+  inference::ModelStatisticsResponse response;
+  auto* statistics = response.add_model_stats();
+  statistics->set_name("swiglu_forward_fp16");
+  statistics->set_inference_count(4);
+  statistics->set_execution_count(2);
+  statistics->mutable_inference_stats()->mutable_success()->set_count(4);
+  statistics->mutable_inference_stats()->mutable_success()->set_ns(2'000'000);
+  statistics->mutable_inference_stats()->mutable_fail()->set_count(1);
+  return client::Answer(response);
+}
+
 class CliTest : public ::testing::Test {
  protected:
   Result Swiglu(const std::vector<std::string>& arguments) {
-    const std::string out = folder_.Path("stdout"), err = folder_.Path("stderr");
+    const std::string out = out_.empty() ? folder_.Path("stdout") : out_;
+    const std::string err = err_.empty() ? folder_.Path("stderr") : err_;
     std::vector<char*> argv = {const_cast<char*>("swiglu")};
     for (const std::string& argument : arguments) {
       argv.push_back(const_cast<char*>(argument.c_str()));
@@ -59,15 +114,53 @@ class CliTest : public ::testing::Test {
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out.c_str(), kFlags, 0600);
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), kFlags, 0600);
     pid_t child = 0;
-    EXPECT_EQ(posix_spawn(&child, SWIGLU_PROGRAM, &actions, nullptr, argv.data(), environ), 0);
+    // The test itself may run where signals are ignored, as in the background of a script.
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setsigdefault(&attributes, &default_signals_);
+    EXPECT_EQ(posix_spawn(&child, SWIGLU_PROGRAM, &actions, &attributes, argv.data(), environ), 0);
+    posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
+    child_.store(child);
+    child_.notify_all();
     int status = 0;
     waitpid(child, &status, 0);
-    Result run{WIFEXITED(status) ? WEXITSTATUS(status) : -1, TempFolder::Read(out),
-               TempFolder::Read(err)};
-    remove(out.c_str());
-    remove(err.c_str());
+    child_.store(0);
+    child_.notify_all();
+    Result run{WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+               WIFSIGNALED(status) ? WTERMSIG(status) : 0, "", ""};
+    if (out_.empty()) {
+      run.out = TempFolder::Read(out);
+      remove(out.c_str());
+    }
+    if (err_.empty()) {
+      run.err = TempFolder::Read(err);
+      remove(err.c_str());
+    }
     return run;
+  }
+
+  // For a handler of the server: sends a signal to the program that is running.
+  void Signal(int signal) {
+    child_.wait(0);
+    EXPECT_EQ(kill(child_.load(), signal), 0);
+  }
+
+  // Runs the command `operation` on good files, all the same one of FP16, against a server that is
+  // ready and calls `on_infer` before it echoes.
+  Result RunWith(const std::string& operation, const std::vector<std::string>& arguments,
+                 const std::function<void()>& on_infer) {
+    const std::string file = Npy("in.npy", {2}, 1);
+    FakeServer server([&](const FakeCall& call) {
+      if (call.method == "ModelInfer") on_infer();
+      return Echo(call);
+    });
+    std::vector<std::string> all = {operation, "--server=" + server.address(), "--e=" + file,
+                                    "--g=" + file};
+    if (operation == "backward") all.push_back("--dw=" + file);
+    all.insert(all.end(), arguments.begin(), arguments.end());
+    return Swiglu(all);
   }
 
   std::string Npy(absl::string_view name, const Shape& shape, uint32_t seed) {
@@ -98,16 +191,13 @@ class CliTest : public ::testing::Test {
                    folder_.Path("h.npy"), "--timeout=1s", "--server", server.address()});
   }
 
-  TempFolder folder_;
-};
+  CliTest() { sigfillset(&default_signals_); }
 
-// A server that is ready and echoes.
-FakeReply Echo(const FakeCall& call) {
-  if (call.method == "ModelInfer") return client::EchoInfer(call);
-  inference::ServerReadyResponse response;
-  response.set_ready(true);
-  return client::Answer(response);
-}
+  TempFolder folder_;
+  std::string out_, err_;        // where its output goes; empty: what `Result` has
+  sigset_t default_signals_;     // that the program is started with
+  std::atomic<pid_t> child_{0};  // the program, while it runs
+};
 
 TEST_F(CliTest, HelpAndVersionSucceed) {
   const Result help = Swiglu({"--help"});
@@ -242,6 +332,102 @@ TEST_F(CliTest, ASilentServerIsAFailedCall) {
   EXPECT_THAT(run.err, MatchesRegex("swiglu: DEADLINE_EXCEEDED: no answer from .* within 1s\n"));
 }
 
+// Whether it hears nothing because the server is gone or because it is slow makes a difference.
+TEST_F(CliTest, AServerThatFallsSilentAndIsNotReadyIsThree) {
+  FakeReply reply;
+  reply.never = true;
+  EXPECT_EQ(ForwardAgainst(reply, /*ready_afterwards=*/false).code, 3);
+}
+
+TEST_F(CliTest, TheQuestionAfterAFailureTakesTwoSecondsAtMost) {
+  int num_asked = 0;
+  FakeServer server([&](const FakeCall& call) {
+    FakeReply reply;
+    if (call.method == "ServerReady" && ++num_asked == 1) return Echo(call);
+    if (call.method == "ServerReady") {
+      EXPECT_LE(call.deadline - absl::Now(), absl::Seconds(2.1));
+      reply.never = true;
+      return reply;
+    }
+    reply.status = grpc::Status(grpc::StatusCode::UNAVAILABLE, "busy");
+    return reply;
+  });
+  const std::string e = Npy("e.npy", {2}, 1);
+  const Result run = Swiglu({"forward", "--server", server.address(), "--e", e, "--g", e, "--out",
+                             folder_.Path("h.npy")});
+  EXPECT_EQ(run.code, 3);
+  EXPECT_EQ(run.err, "swiglu: UNAVAILABLE: busy\n");
+  EXPECT_EQ(num_asked, 2);
+}
+
+TEST_F(CliTest, AServerThatKnowsNoReadinessIsFour) {
+  FakeServer server([](const FakeCall&) {
+    FakeReply reply;
+    reply.status = grpc::Status(grpc::StatusCode::UNIMPLEMENTED, "no such method");
+    return reply;
+  });
+  const std::string e = Npy("e.npy", {2}, 1);
+  const Result run = Swiglu({"forward", "--server", server.address(), "--e", e, "--g", e, "--out",
+                             folder_.Path("h.npy")});
+  EXPECT_EQ(run.code, 4);
+  EXPECT_EQ(run.err, "swiglu: UNIMPLEMENTED: no such method\n");
+}
+
+TEST_F(CliTest, OutputThatCannotBeWrittenIsOne) {
+  FakeServer server(StatusReply);
+  out_ = "/dev/full";
+  const Result run = Swiglu({"status", "--server", server.address()});
+  EXPECT_EQ(run.code, 1);
+  EXPECT_EQ(run.err, "swiglu: cannot write to stdout\n");
+}
+
+TEST_F(CliTest, RateIsThatOfAllTensors) {
+  for (const auto& [operation, num_tensors] : {std::pair("forward", 3), std::pair("backward", 6)}) {
+    const std::string out = operation == std::string("forward") ? "--out=" : "--out_dir=";
+    const Result run = RunWith(operation, {out + folder_.Path("h.npy"), "--json"}, [] {});
+    const auto json = nlohmann::json::parse(run.out, nullptr, /*allow_exceptions=*/false);
+    ASSERT_TRUE(json.is_object()) << run.out << run.err;
+    std::filesystem::remove_all(folder_.Path("h.npy"));
+    EXPECT_NEAR(json["gb_per_s"].get<double>() * json["ms"].get<double>() * 1e6, 4 * num_tensors,
+                1e-6);
+  }
+}
+
+// Answers an operation in one message with RESOURCE_EXHAUSTED, so that it is sent in two.
+FakeReply TakesHalves(const FakeCall& call) {
+  if (call.message.size() < size_t{33} << 20) return Echo(call);
+  FakeReply reply;
+  reply.status = grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too large");
+  return reply;
+}
+
+TEST_F(CliTest, ProgressIsShownOnATerminalAndWipedThere) {
+  FakeServer server(TakesHalves);
+  const std::string e = Npy("e.npy", {10 << 20}, 1);
+  const std::vector<std::string> arguments = {
+      "forward", "--server", server.address(),      "--e",        e, "--g",
+      e,         "--out",    folder_.Path("h.npy"), "--overwrite"};
+  EXPECT_EQ(Swiglu(arguments).err, "") << "on what is no terminal it is not shown";
+
+  const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
+  ASSERT_GE(terminal, 0);
+  ASSERT_EQ(grantpt(terminal), 0);
+  ASSERT_EQ(unlockpt(terminal), 0);
+  err_ = ptsname(terminal);
+  const Result run = Swiglu(arguments);
+  EXPECT_EQ(run.code, 0);
+  char shown[4096];
+  const ssize_t size = read(terminal, shown, sizeof(shown));
+  ASSERT_GT(size, 0);
+  close(terminal);
+  const std::string half(20, '#'), rest(20, '.');
+  // Both threads may tell of a chunk before one draws.
+  EXPECT_THAT(
+      std::string(shown, static_cast<size_t>(size)),
+      ::testing::AnyOf(absl::StrCat("\r[", half, rest, "] 1/2\r[", half, half, "] 2/2\r\033[K"),
+                       absl::StrCat("\r[", half, half, "] 2/2\r\033[K")));
+}
+
 TEST_F(CliTest, ForwardWritesTheResult) {
   FakeServer server(Echo);
   const std::string e = Npy("e.npy", {2, 3}, 1), g = Npy("g.npy", {2, 3}, 2);
@@ -296,40 +482,114 @@ TEST_F(CliTest, AFailedCallLeavesNoFile) {
   EXPECT_EQ(folder_.NumFiles(), 2) << "only the inputs";
 }
 
-FakeReply StatusReply(const FakeCall& call) {
-  if (call.method == "ServerReady") {
-    inference::ServerReadyResponse response;
-    response.set_ready(true);
-    return client::Answer(response);
+TEST_F(CliTest, AnOutputFolderThatIsNotThereIsMadeWithTheResults) {
+  for (const char* out_dir : {"one", "a/b/c", "d/", "e/./f//"}) {
+    const std::string out = folder_.Path(out_dir);
+    bool was_there = true;
+    const Result run = RunWith("backward", {"--out_dir=" + out, "--json"},
+                               [&] { was_there = access(out.c_str(), F_OK) == 0; });
+    EXPECT_EQ(run.code, 0) << run.err;
+    EXPECT_FALSE(was_there);
+    for (const char* name : {"h", "df", "de"}) {
+      EXPECT_EQ(TempFolder::Read(absl::StrCat(out, "/", name, ".npy")),
+                TempFolder::Read(folder_.Path("in.npy")));
+    }
   }
-  if (call.method == "ServerMetadata") {
-    inference::ServerMetadataResponse response;
-    response.set_name("swiglu-server");
-    response.set_version("1.2.3");
-    return client::Answer(response);
+}
+
+TEST_F(CliTest, AnOutputFolderThatCannotBeIsOneBeforeAnythingIsSent) {
+  const std::string file = folder_.Write("file", "x");
+  const std::string e = Npy("e.npy", {2}, 1);
+  for (const std::string& out : {file, file + "/a"}) {
+    const Result run =
+        Swiglu({"backward", kNoServer, "--dw", e, "--e", e, "--g", e, "--out_dir", out});
+    EXPECT_EQ(run.code, 1);
+    EXPECT_EQ(run.err,
+              absl::StrCat("swiglu: ", out, ": cannot write to the folder: Not a directory\n"));
   }
-  if (call.method == "RepositoryIndex") {
-    inference::RepositoryIndexResponse response;
-    auto* model = response.add_models();
-    model->set_name("swiglu_forward_fp16");
-    model->set_version("1");
-    model->set_state("READY");
-    return client::Answer(response);
+}
+
+TEST_F(CliTest, AFailedCallLeavesNoFolder) {
+  const std::string e = Npy("e.npy", {2}, 1);
+  const Result run = Swiglu(
+      {"backward", kNoServer, "--dw", e, "--e", e, "--g", e, "--out_dir", folder_.Path("a/b")});
+  EXPECT_EQ(run.code, 3);
+  EXPECT_EQ(folder_.NumFiles(), 1) << "only the input";
+}
+
+// While the call runs another process takes a name.
+TEST_F(CliTest, AResultThatCannotGetItsNameKeepsNoOtherFromBeingWritten) {
+  const std::string out = folder_.Path("out");
+  const Result run = RunWith("backward", {"--out_dir", out}, [&] {
+    mkdir(out.c_str(), 0700);
+    folder_.Write("out/df.npy", "mine");
+  });
+  EXPECT_EQ(run.code, 1);
+  EXPECT_EQ(run.err, absl::StrCat("swiglu: ", out,
+                                  "/df.npy: exists already; --overwrite replaces it; results "
+                                  "written: ",
+                                  out, "/h.npy, ", out, "/de.npy\n"));
+  EXPECT_EQ(TempFolder::Read(out + "/df.npy"), "mine");
+  const std::string in = TempFolder::Read(folder_.Path("in.npy"));
+  EXPECT_EQ(TempFolder::Read(out + "/h.npy"), in);
+  EXPECT_EQ(TempFolder::Read(out + "/de.npy"), in);
+}
+
+TEST_F(CliTest, AResultThatCannotBeWrittenSaysThatNoneWas) {
+  const std::string out = folder_.Path("out");
+  const Result run = RunWith("backward", {"--out_dir", out, "--overwrite"},
+                             [&] { std::filesystem::create_directories(out + "/df.npy"); });
+  EXPECT_EQ(run.code, 1);
+  EXPECT_EQ(run.err,
+            absl::StrCat("swiglu: ", out, "/df.npy: not a regular file; results written: none\n"));
+  EXPECT_NE(access((out + "/h.npy").c_str(), F_OK), 0);
+}
+
+TEST_F(CliTest, AnOrderToEndIsObeyedAndLeavesNothing) {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    const Result run = RunWith("backward", {"--out_dir", folder_.Path("out")}, [&] {
+      Signal(signal);
+      // The call must not end before the program has.
+      for (pid_t child = child_.load(); child != 0; child = child_.load()) child_.wait(child);
+    });
+    EXPECT_EQ(run.signal, signal) << run.code << run.err;
+    EXPECT_EQ(run.err, "");
+    EXPECT_EQ(folder_.NumFiles(), 1) << "only the input";
   }
-  if (call.method == "ModelMetadata") {
-    inference::ModelMetadataResponse response;
-    (*response.mutable_properties())["device"] = "cpu (AVX2)";
-    return client::Answer(response);
+}
+
+TEST_F(CliTest, NohupIsHeard) {
+  signal(SIGHUP, SIG_IGN);
+  sigdelset(&default_signals_, SIGHUP);
+  const Result run = RunWith("forward", {"--out", folder_.Path("h.npy")}, [&] { Signal(SIGHUP); });
+  signal(SIGHUP, SIG_DFL);
+  EXPECT_EQ(run.code, 0) << run.err;
+}
+
+// Another process cuts the input short after it was opened. What is gone cannot be sent, or is sent
+// as zeros.
+TEST_F(CliTest, AnInputThatIsCutShortIsOneAndIsNamed) {
+  const std::string e = Npy("e.npy", {100, 1000}, 1);
+  const auto size = static_cast<off_t>(TempFolder::Read(e).size());
+  const std::string whole = TempFolder::Read(e);
+  for (const off_t left : {off_t{0}, off_t{10'000}, size - 1}) {
+    folder_.Write("e.npy", whole);
+    FakeServer server([&](const FakeCall& call) {
+      if (call.method == "ServerReady") {
+        EXPECT_EQ(truncate(e.c_str(), left), 0);
+      }
+      return Echo(call);
+    });
+    const Result run = Swiglu({"forward", "--server", server.address(), "--e", e, "--g", e, "--out",
+                               folder_.Path("h.npy")});
+    EXPECT_EQ(run.code, 1);
+    EXPECT_THAT(
+        run.err,
+        ::testing::AnyOf(absl::StrCat("swiglu: ", e, ": was cut short while it was read: it had ",
+                                      size, " bytes and has ", left, "\n"),
+                         absl::StrCat("swiglu: ", e, ": was cut short while it was read\n")));
+    EXPECT_NE(access(folder_.Path("h.npy").c_str(), F_OK), 0);
   }
-  inference::ModelStatisticsResponse response;
-  auto* statistics = response.add_model_stats();
-  statistics->set_name("swiglu_forward_fp16");
-  statistics->set_inference_count(4);
-  statistics->set_execution_count(2);
-  statistics->mutable_inference_stats()->mutable_success()->set_count(4);
-  statistics->mutable_inference_stats()->mutable_success()->set_ns(2'000'000);
-  statistics->mutable_inference_stats()->mutable_fail()->set_count(1);
-  return client::Answer(response);
 }
 
 TEST_F(CliTest, StatusPrintsWhatTheServerSays) {
@@ -344,7 +604,9 @@ TEST_F(CliTest, StatusPrintsWhatTheServerSays) {
                          "model                  version  state          requests     failed    "
                          "batches    mean ms\n"
                          "swiglu_forward_fp16    1        READY                 4          1       "
-                         "   2      0.500\n"));
+                         "   2      0.500\n"
+                         "swiglu_forward_fp32    1        READY                 0          0       "
+                         "   0          -\n"));
 }
 
 TEST_F(CliTest, StatusPrintsJson) {
@@ -357,7 +619,10 @@ TEST_F(CliTest, StatusPrintsJson) {
                          R"json("device":"cpu (AVX2)","extensions":[],)json",
                          R"json("models":[{"name":"swiglu_forward_fp16",)json",
                          R"json("version":"1","state":"READY","requests":4,)json",
-                         R"json("failed":1,"batches":2,"mean_ms":0.5}]})json", "\n"));
+                         R"json("failed":1,"batches":2,"mean_ms":0.5},)json",
+                         R"json({"name":"swiglu_forward_fp32",)json",
+                         R"json("version":"1","state":"READY","requests":0,)json",
+                         R"json("failed":0,"batches":0,"mean_ms":null}]})json", "\n"));
 }
 
 }  // namespace

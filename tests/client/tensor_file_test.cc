@@ -6,8 +6,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "client/files/npy.h"
 #include "client/files/safetensors.h"
 #include "gmock/gmock.h"
@@ -30,7 +32,19 @@ class TensorFileTest : public ::testing::Test {
     return folder_.Write(name, SafetensorsHeader("h", Dtype::kBf16, Shape{2}, 4) + "abcd");
   }
 
+  // What `path` holds after a file has taken its place, made by `create`.
+  std::string Replace(const std::string& path, decltype(OutputFile::Create)* create) {
+    auto file = create(path, IfExists::kOverwrite, &unfinished_);
+    EXPECT_TRUE(file.ok()) << file.status();
+    if (!file.ok()) return "";
+    EXPECT_TRUE(file->Write(AsBytes("new")).ok());
+    EXPECT_TRUE(file->Sync().ok());
+    EXPECT_TRUE(file->Commit().ok());
+    return TempFolder::Read(path);
+  }
+
   TempFolder folder_;
+  UnfinishedFiles unfinished_;
   TensorView tensor_{Dtype::kBf16, {2}, AsBytes("abcd")};
 };
 
@@ -95,7 +109,7 @@ TEST_F(TensorFileTest, KeepsItsBytesWhenMoved) {
 
 TEST_F(TensorFileTest, WritesAFileOnlyOnCommit) {
   const std::string path = folder_.Path("h.safetensors");
-  auto file = WriteTensor(path, "h", tensor_, IfExists::kFail);
+  auto file = WriteTensor(path, "h", tensor_, IfExists::kFail, &unfinished_);
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_NE(access(path.c_str(), F_OK), 0);
   ASSERT_TRUE(file->Commit().ok());
@@ -107,7 +121,8 @@ TEST_F(TensorFileTest, WritesAFileOnlyOnCommit) {
 
 TEST_F(TensorFileTest, GivesTheModeThatTheUmaskLeaves) {
   const mode_t before = umask(027);
-  auto file = WriteTensor(folder_.Path("h.safetensors"), "h", tensor_, IfExists::kFail);
+  auto file =
+      WriteTensor(folder_.Path("h.safetensors"), "h", tensor_, IfExists::kFail, &unfinished_);
   ASSERT_TRUE(file.ok());
   ASSERT_TRUE(file->Commit().ok());
   umask(before);
@@ -116,8 +131,123 @@ TEST_F(TensorFileTest, GivesTheModeThatTheUmaskLeaves) {
   EXPECT_EQ(info.st_mode & 0777, 0640u);
 }
 
+// Without a name until the end, where the file system can do that, and under a temporary one.
+constexpr decltype(OutputFile::Create)* kWaysToCreate[] = {&OutputFile::Create,
+                                                           &OutputFile::CreateNamed};
+
+TEST_F(TensorFileTest, EitherWayAFileAppearsOnlyOnCommit) {
+  for (const auto create : kWaysToCreate) {
+    const std::string path = folder_.Path("h.npy");
+    {
+      auto file = create(path, IfExists::kFail, &unfinished_);
+      ASSERT_TRUE(file.ok()) << file.status();
+      ASSERT_TRUE(file->Write(AsBytes("new")).ok());
+    }
+    EXPECT_EQ(folder_.NumFiles(), 0) << "without Commit nothing stays";
+    auto file = create(path, IfExists::kFail, &unfinished_);
+    ASSERT_TRUE(file.ok()) << file.status();
+    ASSERT_TRUE(file->Write(AsBytes("new")).ok());
+    EXPECT_NE(access(path.c_str(), F_OK), 0);
+    ASSERT_TRUE(file->Commit().ok());
+    EXPECT_EQ(TempFolder::Read(path), "new");
+    EXPECT_EQ(folder_.NumFiles(), 1);
+    EXPECT_EQ(create(path, IfExists::kFail, &unfinished_)->Commit().message(),
+              path + ": exists already; --overwrite replaces it");
+    EXPECT_EQ(folder_.NumFiles(), 1);
+    ASSERT_EQ(unlink(path.c_str()), 0);
+  }
+}
+
+TEST_F(TensorFileTest, KeepsTheModeOfTheFileThatItReplaces) {
+  for (const auto create : kWaysToCreate) {
+    for (const mode_t mode : {0600u, 0640u, 0666u, 0400u}) {
+      const std::string path = folder_.Write("h.npy", "old");
+      ASSERT_EQ(chmod(path.c_str(), mode), 0);
+      EXPECT_EQ(Replace(path, create), "new");
+      struct stat info;
+      ASSERT_EQ(stat(path.c_str(), &info), 0);
+      EXPECT_EQ(info.st_mode & 07777, mode);
+      EXPECT_EQ(folder_.NumFiles(), 1);
+      ASSERT_EQ(unlink(path.c_str()), 0);
+    }
+  }
+}
+
+TEST_F(TensorFileTest, KeepsTheOwnerOfTheFileThatItReplacesWhereItMay) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root gives files away";
+  const std::string path = folder_.Write("h.npy", "old");
+  ASSERT_EQ(chown(path.c_str(), 12345, 23456), 0);
+  for (const auto create : kWaysToCreate) {
+    EXPECT_EQ(Replace(path, create), "new");
+    struct stat info;
+    ASSERT_EQ(stat(path.c_str(), &info), 0);
+    EXPECT_EQ(info.st_uid, 12345u);
+    EXPECT_EQ(info.st_gid, 23456u);
+  }
+}
+
+TEST_F(TensorFileTest, FollowsLinksWhenItReplaces) {
+  for (const auto create : kWaysToCreate) {
+    mkdir(folder_.Path("real").c_str(), 0700);
+    folder_.Write("real/h.npy", "old");
+    const std::string path = folder_.Path("h.npy"), inner = folder_.Path("real/link.npy");
+    ASSERT_EQ(symlink("h.npy", inner.c_str()), 0);
+    ASSERT_EQ(symlink("real/link.npy", path.c_str()), 0);
+    EXPECT_EQ(Replace(path, create), "new");
+    EXPECT_TRUE(std::filesystem::is_symlink(path));
+    EXPECT_TRUE(std::filesystem::is_symlink(inner));
+    EXPECT_EQ(TempFolder::Read(folder_.Path("real/h.npy")), "new");
+    std::filesystem::remove_all(folder_.Path("real"));
+    ASSERT_EQ(unlink(path.c_str()), 0);
+  }
+}
+
+TEST_F(TensorFileTest, MakesTheFileThatALinkNames) {
+  const std::string path = folder_.Path("h.npy"), target = folder_.Path("real.npy");
+  ASSERT_EQ(symlink(target.c_str(), path.c_str()), 0);
+  EXPECT_EQ(CheckMayWrite(path, IfExists::kFail).message(),
+            path + ": exists already; --overwrite replaces it");
+  EXPECT_TRUE(CheckMayWrite(path, IfExists::kOverwrite).ok());
+  EXPECT_EQ(Replace(path, &OutputFile::Create), "new");
+  EXPECT_TRUE(std::filesystem::is_symlink(path));
+  EXPECT_EQ(TempFolder::Read(target), "new");
+}
+
+TEST_F(TensorFileTest, RefusesLinksToWhatIsNoFile) {
+  const std::string path = folder_.Path("h.npy");
+  ASSERT_EQ(symlink("h.npy", path.c_str()), 0);
+  const std::string loop = path + ": cannot follow its link: Too many levels of symbolic links";
+  EXPECT_EQ(CheckMayWrite(path, IfExists::kOverwrite).message(), loop);
+  EXPECT_EQ(OutputFile::Create(path, IfExists::kOverwrite, &unfinished_).status().message(), loop);
+  ASSERT_EQ(unlink(path.c_str()), 0);
+  ASSERT_EQ(symlink("/dev/null", path.c_str()), 0);
+  EXPECT_EQ(CheckMayWrite(path, IfExists::kOverwrite).message(), path + ": not a regular file");
+  EXPECT_EQ(OutputFile::Create(path, IfExists::kOverwrite, &unfinished_).status().message(),
+            path + ": not a regular file");
+  ASSERT_EQ(unlink(path.c_str()), 0);
+  ASSERT_EQ(symlink("/", path.c_str()), 0);
+  EXPECT_EQ(CheckMayWrite(path, IfExists::kOverwrite).message(), path + ": is a folder");
+}
+
+TEST_F(TensorFileTest, TellsThatItsFileWasCutShort) {
+  const std::string path = WriteSafetensors("b.safetensors");
+  const auto file = TensorFile::Open(path);
+  ASSERT_TRUE(file.ok());
+  EXPECT_TRUE(file->file().CheckWhole().ok());
+  const auto size = TempFolder::Read(path).size();
+  ASSERT_EQ(truncate(path.c_str(), static_cast<off_t>(size + 1)), 0);
+  EXPECT_TRUE(file->file().CheckWhole().ok()) << "what was there is still there";
+  ASSERT_EQ(truncate(path.c_str(), static_cast<off_t>(size - 1)), 0);
+  EXPECT_EQ(file->file().CheckWhole().message(),
+            absl::StrCat(path, ": was cut short while it was read: it had ", size,
+                         " bytes and has ", size - 1));
+}
+
 TEST_F(TensorFileTest, LeavesNothingWithoutCommit) {
-  { auto file = WriteTensor(folder_.Path("h.safetensors"), "h", tensor_, IfExists::kFail); }
+  {
+    auto file =
+        WriteTensor(folder_.Path("h.safetensors"), "h", tensor_, IfExists::kFail, &unfinished_);
+  }
   EXPECT_EQ(folder_.NumFiles(), 0);
 }
 
@@ -127,12 +257,12 @@ TEST_F(TensorFileTest, DoesNotReplaceUnlessAsked) {
             path + ": exists already; --overwrite replaces it");
   EXPECT_TRUE(CheckMayWrite(path, IfExists::kOverwrite).ok());
   {
-    auto file = WriteTensor(path, "h", tensor_, IfExists::kFail);
+    auto file = WriteTensor(path, "h", tensor_, IfExists::kFail, &unfinished_);
     ASSERT_TRUE(file.ok());
     EXPECT_EQ(file->Commit().code(), absl::StatusCode::kAlreadyExists);
   }
   EXPECT_EQ(TempFolder::Read(path), "old");
-  auto file = WriteTensor(path, "h", tensor_, IfExists::kOverwrite);
+  auto file = WriteTensor(path, "h", tensor_, IfExists::kOverwrite, &unfinished_);
   ASSERT_TRUE(file.ok());
   EXPECT_TRUE(file->Commit().ok());
   EXPECT_NE(TempFolder::Read(path), "old");
@@ -143,15 +273,19 @@ TEST_F(TensorFileTest, SaysWhyAFileCannotBeWritten) {
   const std::string path = folder_.Path("none/h.safetensors");
   EXPECT_EQ(CheckMayWrite(path, IfExists::kFail).message(),
             path + ": cannot write to its folder: No such file or directory");
-  EXPECT_THAT(std::string(WriteTensor(path, "h", tensor_, IfExists::kFail).status().message()),
-              HasSubstr("cannot make a temporary file in its folder"));
+  EXPECT_THAT(
+      std::string(
+          WriteTensor(path, "h", tensor_, IfExists::kFail, &unfinished_).status().message()),
+      HasSubstr("cannot make a temporary file in its folder"));
   mkdir(folder_.Path("h.npy").c_str(), 0700);
   EXPECT_EQ(CheckMayWrite(folder_.Path("h.npy"), IfExists::kOverwrite).message(),
             folder_.Path("h.npy") + ": is a folder");
 }
 
 TEST_F(TensorFileTest, NpyHoldsNoBf16) {
-  EXPECT_EQ(WriteTensor(folder_.Path("h.npy"), "h", tensor_, IfExists::kFail).status().message(),
+  EXPECT_EQ(WriteTensor(folder_.Path("h.npy"), "h", tensor_, IfExists::kFail, &unfinished_)
+                .status()
+                .message(),
             folder_.Path("h.npy") + ": .npy has no type for BF16; use .safetensors");
   EXPECT_EQ(CheckFormatHolds(Format::kNpy, Dtype::kBf16).code(),
             absl::StatusCode::kInvalidArgument);

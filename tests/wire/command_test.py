@@ -119,6 +119,12 @@ class BackwardTest(CommandTest):
                     results[name] = found[3]
                 self.assertEqual(contract.backward_faults(dtype, **raw, **results), [])
 
+    def test_folder_is_made(self):
+        e = self.npy("e.npy")
+        result = self.swiglu("backward", "--dw", e, "--e", e, "--g", e, "--out_dir", self.folder / "new" / "gradients")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertEqual(sorted(os.listdir(self.folder / "new" / "gradients")), ["de.npy", "df.npy", "h.npy"])
+
     def test_npy_inputs_give_npy_results(self):
         inputs = [f"--{name}={self.npy(name + '.npy', seed=seed)}" for seed, name in enumerate(("dw", "e", "g"))]
         result = self.swiglu("backward", *inputs, f"--out_dir={self.folder}")
@@ -196,12 +202,43 @@ class BadFileTest(CommandTest):
 
     def test_result_that_does_not_fit_is_one_and_leaves_nothing(self):
         e = self.npy("e.npy", FP32, (64, 64))
-        h = self.folder / "h.npy"
-        # With its signal ignored, a limit on the size of files is an error of the write.
-        result = self.swiglu("forward", "--e", e, "--g", e, "--out", h, restore_signals=False,
-                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)))
-        self.assert_fails(result, 1, f"{h}: cannot write: File too large")
-        self.assert_holds("e.npy")
+        h, folder = self.folder / "h.npy", self.folder / "folder"
+        # By default a limit on the size of files is a signal, SIGXFSZ; with that ignored, an error of the write.
+        for restore_signals in (True, False):
+            with self.subTest(restore_signals=restore_signals):
+                limit = {"restore_signals": restore_signals,
+                         "preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))}
+                result = self.swiglu("forward", "--e", e, "--g", e, "--out", h, **limit)
+                self.assert_fails(result, 1, f"{h}: cannot write: File too large")
+                result = self.swiglu("backward", "--dw", e, "--e", e, "--g", e, "--out_dir", folder, **limit)
+                self.assert_fails(result, 1, f"{folder}/h.npy: cannot write: File too large; results written: none")
+                self.assert_holds("e.npy")
+
+    def test_result_for_which_there_is_no_memory_is_one(self):
+        shape = (1 << 28,)  # 512 MiB, of holes
+        large = write_npy(self.folder / "large.npy", FP16.name, shape, b"")
+        os.truncate(large, large.stat().st_size + 2 * shape[0])
+        # Room for the program and for the file, mapped twice, but not for the result.
+        limit = (1 << 30) + (400 << 20)
+        result = self.swiglu("forward", "--e", large, "--g", large, "--out", self.folder / "h.npy",
+                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+        self.assert_fails(result, 1, "no memory for the results: 1 of 536870912 bytes")
+        self.assert_holds("large.npy")
+
+    def test_overwriting_follows_links_and_keeps_modes(self):
+        e, h = self.npy("e.npy"), self.folder / "h.npy"
+        (self.folder / "real").mkdir()
+        real = self.folder / "real" / "h.npy"
+        real.write_text("mine")
+        real.chmod(0o600)
+        h.symlink_to("real/h.npy")
+        result = self.swiglu("forward", "--e", e, "--g", e, "--out", h, "--overwrite")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertTrue(h.is_symlink())
+        self.assertEqual(read_npy(real)[:2], ("FP16", [3, 5]))
+        self.assertEqual(real.stat().st_mode & 0o7777, 0o600)
+        self.assert_holds("e.npy", "h.npy", "real")
+        self.assertEqual(os.listdir(self.folder / "real"), ["h.npy"])
 
 
 class UsageTest(CommandTest):
