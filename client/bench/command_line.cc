@@ -311,13 +311,18 @@ std::string HelpText() {
     absl::StrAppend(&text, "  --", flag.name, value, "\n      ", flag.help, "\n      (", flag.valid,
                     ")\n");
   }
-  absl::StrAppend(&text,
-                  "  --version\n"
-                  "      print the version\n"
-                  "\n"
-                  "GB/s counts the bytes of tensors. Exit codes: 0 done, 1 bad input, 2 usage, 3 "
-                  "server unreachable\n"
-                  "or not ready, 4 every request failed.\n");
+  absl::StrAppend(
+      &text,
+      "  --version\n"
+      "      print the version\n"
+      "\n"
+      "SIGINT and SIGTERM end a load early: requests under way are waited for, and what "
+      "was measured is\n"
+      "printed. Another one after a second ends it at once.\n"
+      "\n"
+      "GB/s counts the bytes of tensors. Exit codes: 0 done, 1 bad input, 2 usage, 3 "
+      "server unreachable\n"
+      "or not ready, 4 every request failed.\n");
   return text;
 }
 

@@ -3,10 +3,11 @@
 // Ready → connect → load, with the server's use read at both ends of the window → print.
 #include "client/bench/load_command.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
 
-#include <thread>
+#include <chrono>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -14,6 +15,7 @@
 #include "client/bench/raw_load.h"
 #include "client/bench/report.h"
 #include "client/bench/server_usage.h"
+#include "client/cli/signal_watch.h"
 #include "swiglu/client.h"
 
 namespace swiglu::bench {
@@ -23,6 +25,9 @@ using cli::ExitCode;
 using cli::Outcome;
 
 constexpr absl::Duration kReadyPollInterval = absl::Milliseconds(50);
+
+// Signals that come so soon after each other are one order to stop.
+constexpr auto kSameOrder = std::chrono::seconds(1);
 
 double ClientCpuSeconds() {
   rusage usage = {};
@@ -75,26 +80,25 @@ absl::StatusOr<std::unique_ptr<Load>> Connect(const CommandLine& command,
 }
 
 // Runs the load to its end. An error is one of reading what the server has used.
-absl::StatusOr<Report> Measure(const CommandLine& command, Load& load) {
+absl::StatusOr<Report> Measure(const CommandLine& command, Load& load, StopOrder& stop) {
   Pace pace(command.pace, Clock::now());
+  stop.SetLoad(&pace);
   load.Start(&pace);
-  std::this_thread::sleep_until(pace.begin());
+  pace.WaitUntil(pace.begin());
   const absl::StatusOr<Usage> before = ReadUsage(command);
-  const bool ends_by_time = pace.end() != Clock::time_point::max();
-  if (ends_by_time) std::this_thread::sleep_until(pace.end());
+  if (!pace.ends_by_number()) pace.WaitUntil(pace.end());
   absl::StatusOr<Usage> after = ReadUsage(command);
   Tally tally = load.Finish();
-  if (!ends_by_time) after = ReadUsage(command);
+  stop.SetLoad(nullptr);
+  if (pace.ends_by_number()) after = ReadUsage(command);
   if (!before.ok()) return before.status();
   if (!after.ok()) return after.status();
 
   const Clock::duration elapsed = MeasuredTime(pace, tally);
-  Report report{command,
-                std::move(tally),
-                elapsed,
-                pace.NumNotSent(),
-                after->client_cpu_seconds - before->client_cpu_seconds,
-                absl::nullopt};
+  Report report{
+      command,           std::move(tally),   elapsed,
+      pace.NumNotSent(), pace.was_stopped(), after->client_cpu_seconds - before->client_cpu_seconds,
+      absl::nullopt};
   if (HasServerUsage(command)) {
     report.server = after->server;
     report.server->cpu_seconds -= before->server.cpu_seconds;
@@ -104,7 +108,24 @@ absl::StatusOr<Report> Measure(const CommandLine& command, Load& load) {
 
 }  // namespace
 
-Outcome RunLoad(const CommandLine& command) {
+void StopOrder::Take(int signal) {
+  absl::MutexLock lock(&mu_);
+  const Clock::time_point now = Clock::now();
+  const bool is_same_order = first_ && now - *first_ < kSameOrder;
+  if (pace_ == nullptr || (signal != SIGINT && signal != SIGTERM) || (first_ && !is_same_order)) {
+    cli::EndBy(signal);
+  }
+  if (first_) return;
+  first_ = now;
+  pace_->Stop();
+}
+
+void StopOrder::SetLoad(Pace* pace) {
+  absl::MutexLock lock(&mu_);
+  pace_ = pace;
+}
+
+Outcome RunLoad(const CommandLine& command, StopOrder& stop) {
   absl::StatusOr<std::unique_ptr<client::Client>> client =
       client::Client::Create(command.load.server, {.num_connections = 1});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
@@ -114,7 +135,7 @@ Outcome RunLoad(const CommandLine& command) {
   const std::vector<RequestData> data = MakeRequestData(command.load);
   absl::StatusOr<std::unique_ptr<Load>> load = Connect(command, &data);
   if (!load.ok()) return cli::CallFailed(load.status(), **client);
-  const absl::StatusOr<Report> report = Measure(command, **load);
+  const absl::StatusOr<Report> report = Measure(command, **load, stop);
   if (!report.ok()) return cli::BadInput(report.status());
 
   command.json ? puts(FormatJson(*report).c_str()) : fputs(FormatText(*report).c_str(), stdout);

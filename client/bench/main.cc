@@ -4,20 +4,22 @@
 #include <grpc/grpc.h>
 #include <stdio.h>
 
+#include "absl/types/optional.h"
 #include "client/bench/command_line.h"
 #include "client/bench/echo_command.h"
 #include "client/bench/load_command.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/signal_watch.h"
 #include "swiglu/client.h"
 #include "version/version.h"
 
 namespace swiglu::bench {
 namespace {
 
-cli::Outcome Run(const CommandLine& command) {
+cli::Outcome Run(const CommandLine& command, StopOrder& stop) {
   switch (command.action) {
     case Action::kLoad:
-      return RunLoad(command);
+      return RunLoad(command, stop);
     case Action::kServeEcho:
       return ServeEcho(command);
     case Action::kHelp:
@@ -36,9 +38,14 @@ int Main(int argc, char** argv) {
     return cli::Finish("swiglu-bench",
                        {cli::ExitCode::kUsage, std::string(command.status().message())});
   }
+  StopOrder stop;
+  absl::optional<cli::SignalWatch> watch;
+  if (command->action == Action::kLoad) {
+    watch.emplace([&stop](int signal) { stop.Take(signal); });
+  }
   // Keeps the library up to the end: when its last user goes it waits for pollers that sleep.
   grpc_init();
-  return cli::Finish("swiglu-bench", Run(*command));
+  return cli::Finish("swiglu-bench", Run(*command, stop));
 }
 
 }  // namespace

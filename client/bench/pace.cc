@@ -4,8 +4,6 @@
 // waits for the lock.
 #include "client/bench/pace.h"
 
-#include <thread>
-
 namespace swiglu::bench {
 namespace {
 
@@ -20,12 +18,6 @@ constexpr auto kEndGrace = std::chrono::milliseconds(10);
 
 // Any fixed number: runs are to be alike.
 constexpr uint32_t kSeed = 20'240'601;
-
-void WaitUntil(Clock::time_point time) {
-  if (time - Clock::now() > kSleepSlack) std::this_thread::sleep_until(time - kSleepSlack);
-  while (Clock::now() < time) {
-  }
-}
 
 }  // namespace
 
@@ -50,9 +42,27 @@ Pace::Pace(const PaceOptions& options, Clock::time_point start)
 
 absl::optional<Turn> Pace::Next() { return is_closed_loop() ? NextClosed() : NextOpen(); }
 
+void Pace::WaitUntil(Clock::time_point time) {
+  const Clock::duration rest = time - kSleepSlack - Clock::now();
+  if (rest > Clock::duration::zero()) {
+    stopped_.WaitForNotificationWithTimeout(absl::FromChrono(rest));
+  }
+  while (!was_stopped() && Clock::now() < time) {
+  }
+}
+
+void Pace::Stop() {
+  const Clock::time_point now = Clock::now();
+  if (now >= end()) return;
+  std::call_once(stop_once_, [this, now] {
+    end_.store(now);
+    stopped_.Notify();
+  });
+}
+
 absl::optional<Turn> Pace::NextClosed() {
   const Clock::time_point now = Clock::now();
-  if (now >= end_) return absl::nullopt;
+  if (now >= end()) return absl::nullopt;
   if (now < begin_) return Turn{now, false};
   if (!TakeTicket()) return absl::nullopt;
   return Turn{now, true};
@@ -60,9 +70,12 @@ absl::optional<Turn> Pace::NextClosed() {
 
 absl::optional<Turn> Pace::NextOpen() {
   absl::MutexLock lock(&mu_);
-  if (due_ >= end_) return absl::nullopt;
+  if (due_ >= end()) return absl::nullopt;
   WaitUntil(due_);
-  if (end_ != Clock::time_point::max() && Clock::now() > end_ + kEndGrace) return absl::nullopt;
+  // It may have been stopped in the meantime.
+  const Clock::time_point end = this->end();
+  if (due_ >= end) return absl::nullopt;
+  if (end != Clock::time_point::max() && Clock::now() > end + kEndGrace) return absl::nullopt;
   const Turn turn{due_, due_ >= begin_};
   if (turn.is_measured && !TakeTicket()) return absl::nullopt;
   due_ = start_ + schedule_.Next();
@@ -75,7 +88,7 @@ bool Pace::TakeTicket() {
 }
 
 bool Pace::Counts(const Turn& turn, Clock::time_point done) const {
-  if (is_closed_loop() && options_.num_requests == 0) return done >= begin_ && done < end_;
+  if (is_closed_loop() && options_.num_requests == 0) return done >= begin_ && done < end();
   return turn.is_measured;
 }
 
@@ -83,7 +96,7 @@ int64_t Pace::NumNotSent() {
   absl::MutexLock lock(&mu_);
   if (is_closed_loop() || options_.num_requests > 0) return 0;
   int64_t num_not_sent = 0;
-  while (due_ < end_) {
+  while (due_ < end()) {
     if (due_ >= begin_) ++num_not_sent;
     due_ = start_ + schedule_.Next();
   }

@@ -6,10 +6,12 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <mutex>
 #include <random>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/types/optional.h"
 
 namespace swiglu::bench {
@@ -68,6 +70,15 @@ class Pace {
   // over.
   absl::optional<Turn> Next();
 
+  // Blocks until `time`, or until the load is stopped.
+  void WaitUntil(Clock::time_point time);
+
+  // Ends the load now, if it has not ended: those that wait for a turn or a time wait no longer.
+  // What is counted is as if the window had been to end now.
+  void Stop();
+  // Whether the load was stopped before its end.
+  bool was_stopped() const { return stopped_.HasBeenNotified(); }
+
   // Whether a request of that turn that ended at `done` counts. In a closed loop by time those do
   // that end inside the window; else those that should have started there.
   bool Counts(const Turn& turn, Clock::time_point done) const;
@@ -77,10 +88,13 @@ class Pace {
   int64_t NumNotSent();
 
   bool is_closed_loop() const { return options_.rate == 0; }
+  // Whether a number of requests ends the load, and not a time.
+  bool ends_by_number() const { return options_.num_requests > 0; }
 
-  // The window in which requests count. The end is `max()` where it is a number that ends the load.
+  // The window in which requests count. The end is `max()` where it is a number that ends the load,
+  // as long as nobody stops it; stopped in the warm-up, it ends before it begins.
   Clock::time_point begin() const { return begin_; }
-  Clock::time_point end() const { return end_; }
+  Clock::time_point end() const { return end_.load(); }
 
  private:
   absl::optional<Turn> NextClosed();
@@ -90,8 +104,10 @@ class Pace {
   const PaceOptions options_;
   const Clock::time_point start_;
   const Clock::time_point begin_;
-  const Clock::time_point end_;
+  std::atomic<Clock::time_point> end_;
   std::atomic<int64_t> num_measured_{0};
+  std::once_flag stop_once_;
+  absl::Notification stopped_;
 
   absl::Mutex mu_;
   ArrivalSchedule schedule_ ABSL_GUARDED_BY(mu_);

@@ -21,7 +21,19 @@ double Seconds(Clock::duration time) { return std::chrono::duration<double>(time
 
 double Gb(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
 
-double Ratio(double amount, double of) { return of > 0 ? amount / of : 0; }
+// None where nothing is there to divide by.
+absl::optional<double> Ratio(double amount, double of) {
+  return of > 0 ? absl::make_optional(amount / of) : absl::nullopt;
+}
+
+// With that many digits after the point; a dash for none.
+std::string Show(absl::optional<double> number, int num_digits) {
+  return number ? absl::StrFormat("%.*f", num_digits, *number) : "-";
+}
+
+ordered_json ToJson(absl::optional<double> number) {
+  return number ? ordered_json(*number) : ordered_json(nullptr);
+}
 
 double Ms(std::chrono::nanoseconds time) { return Seconds(time) * 1e3; }
 
@@ -32,6 +44,7 @@ std::vector<std::pair<const char*, double>> LatenciesMs(const LatencyHistogram& 
 }
 
 std::string FormatLatency(const LatencyHistogram& latency) {
+  if (latency.count() == 0) return "-";
   std::string text;
   for (const auto& [name, ms] : LatenciesMs(latency)) {
     absl::StrAppendFormat(&text, "%s%s %.3f", text.empty() ? "" : "  ", name, ms);
@@ -56,7 +69,7 @@ std::string FormatLoop(const CommandLine& command) {
                       ", at most ", command.load.num_in_flight, " in flight");
 }
 
-double CpuSecondsPerGb(const Report& report, const SizeTally& total) {
+absl::optional<double> CpuSecondsPerGb(const Report& report, const SizeTally& total) {
   return Ratio(report.server->cpu_seconds, Gb(total.bytes_in + total.bytes_out));
 }
 
@@ -82,7 +95,9 @@ ordered_json Configuration(const CommandLine& command) {
 
 ordered_json LatencyMs(const LatencyHistogram& latency) {
   ordered_json json;
-  for (const auto& [name, ms] : LatenciesMs(latency)) json[name] = ms;
+  for (const auto& [name, ms] : LatenciesMs(latency)) {
+    json[name] = latency.count() > 0 ? ordered_json(ms) : ordered_json(nullptr);
+  }
   return json;
 }
 
@@ -100,7 +115,7 @@ ordered_json Sizes(const Report& report) {
 ordered_json Server(const Report& report, const SizeTally& total) {
   ordered_json json;
   json["cpu_seconds"] = report.server->cpu_seconds;
-  json["cpu_seconds_per_gb"] = CpuSecondsPerGb(report, total);
+  json["cpu_seconds_per_gb"] = ToJson(CpuSecondsPerGb(report, total));
   json["resident_bytes"] = report.server->resident_bytes;
   if (report.server->resident_high_water_bytes > 0) {
     json["resident_high_water_bytes"] = report.server->resident_high_water_bytes;
@@ -118,10 +133,12 @@ std::string FormatText(const Report& report) {
   absl::StrAppendFormat(&text, "%s of %s, %s client, %s, connections %d\n", load.model->name,
                         FormatByteMix(load.request_bytes), Name(report.command.client),
                         FormatLoop(report.command), load.num_connections);
-  absl::StrAppendFormat(&text, "requests  %d in %.3f s: %.2f/s\n", total.latency.count(), seconds,
-                        Ratio(static_cast<double>(total.latency.count()), seconds));
-  absl::StrAppendFormat(&text, "moved     %.3f GB/s in, %.3f GB/s out\n",
-                        Ratio(Gb(total.bytes_in), seconds), Ratio(Gb(total.bytes_out), seconds));
+  if (report.was_stopped) absl::StrAppend(&text, "stopped   before its end\n");
+  absl::StrAppendFormat(&text, "requests  %d in %.3f s: %s/s\n", total.latency.count(), seconds,
+                        Show(Ratio(static_cast<double>(total.latency.count()), seconds), 2));
+  absl::StrAppendFormat(&text, "moved     %s GB/s in, %s GB/s out\n",
+                        Show(Ratio(Gb(total.bytes_in), seconds), 3),
+                        Show(Ratio(Gb(total.bytes_out), seconds), 3));
   absl::StrAppendFormat(&text, "latency   %s\n", FormatLatency(total.latency));
   for (size_t k = 0; load.request_bytes.size() > 1 && k < load.request_bytes.size(); ++k) {
     absl::StrAppendFormat(&text, "  %-7s %s\n", FormatBytes(load.request_bytes[k].bytes),
@@ -131,12 +148,13 @@ std::string FormatText(const Report& report) {
   if (report.command.pace.rate > 0) {
     absl::StrAppendFormat(&text, "not sent  %d\n", report.num_not_sent);
   }
-  absl::StrAppendFormat(&text, "client    %.2f cores\n", Ratio(report.client_cpu_seconds, seconds));
+  absl::StrAppendFormat(&text, "client    %s cores\n",
+                        Show(Ratio(report.client_cpu_seconds, seconds), 2));
   if (report.server) {
-    absl::StrAppendFormat(
-        &text, "server    %.2f cores, %.3f CPU seconds per GB, %.0f MB resident\n",
-        Ratio(report.server->cpu_seconds, seconds), CpuSecondsPerGb(report, total),
-        static_cast<double>(report.server->resident_bytes) / 1e6);
+    absl::StrAppendFormat(&text, "server    %s cores, %s CPU seconds per GB, %.0f MB resident\n",
+                          Show(Ratio(report.server->cpu_seconds, seconds), 2),
+                          Show(CpuSecondsPerGb(report, total), 3),
+                          static_cast<double>(report.server->resident_bytes) / 1e6);
   }
   return text;
 }
@@ -146,11 +164,12 @@ std::string FormatJson(const Report& report) {
   const double seconds = Seconds(report.elapsed);
   ordered_json json;
   json["configuration"] = Configuration(report.command);
+  json["stopped"] = report.was_stopped;
   json["elapsed_seconds"] = seconds;
   json["requests"] = total.latency.count();
-  json["requests_per_s"] = Ratio(static_cast<double>(total.latency.count()), seconds);
-  json["gb_per_s_in"] = Ratio(Gb(total.bytes_in), seconds);
-  json["gb_per_s_out"] = Ratio(Gb(total.bytes_out), seconds);
+  json["requests_per_s"] = ToJson(Ratio(static_cast<double>(total.latency.count()), seconds));
+  json["gb_per_s_in"] = ToJson(Ratio(Gb(total.bytes_in), seconds));
+  json["gb_per_s_out"] = ToJson(Ratio(Gb(total.bytes_out), seconds));
   json["latency_ms"] = LatencyMs(total.latency);
   json["sizes"] = Sizes(report);
   json["errors"] = ordered_json::object();

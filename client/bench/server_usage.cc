@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The CPU clock of a process, proc(5), and as much of HTTP as one page needs.
+// The CPU clock of a process, proc(5), and two lines of a page.
 #include "client/bench/server_usage.h"
 
-#include <netdb.h>
-#include <sys/socket.h>
-#include <sys/time.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <fstream>
-#include <memory>
 #include <sstream>
 #include <vector>
 
@@ -19,26 +14,12 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
+#include "client/bench/http_page.h"
 
 namespace swiglu::bench {
 namespace {
 
-constexpr int kPageTimeoutSeconds = 5;
-
-// A socket that is closed on destruction; -1: none.
-class Socket {
- public:
-  explicit Socket(int fd) : fd_(fd) {}
-  ~Socket() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Socket(const Socket&) = delete;
-  Socket& operator=(const Socket&) = delete;
-  int get() const { return fd_; }
-
- private:
-  const int fd_;
-};
+constexpr absl::Duration kPageTimeout = absl::Seconds(5);
 
 std::string ReadFile(const std::string& path) {
   std::ostringstream text;
@@ -55,38 +36,6 @@ bool FindNumber(absl::string_view text, absl::string_view name, double* number) 
     if (!words.empty() && absl::SimpleAtod(words.front(), number)) return true;
   }
   return false;
-}
-
-// Sends `request` to HOST:PORT and reads until the other side closes.
-absl::StatusOr<std::string> Exchange(const std::string& address, const std::string& request) {
-  const auto failed = [&address](absl::string_view what) {
-    return absl::UnavailableError(absl::StrCat("no metrics page at ", address, ": ", what));
-  };
-  const size_t colon = address.rfind(':');
-  if (colon == std::string::npos) return failed("it takes HOST:PORT");
-  addrinfo hints = {};
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  const int error = ::getaddrinfo(address.substr(0, colon).c_str(),
-                                  address.substr(colon + 1).c_str(), &hints, &found);
-  if (error != 0) return failed(::gai_strerror(error));
-  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, &::freeaddrinfo);
-  const Socket socket(::socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const timeval timeout = {.tv_sec = kPageTimeoutSeconds, .tv_usec = 0};
-  ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
-  ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
-  if (::connect(socket.get(), found->ai_addr, found->ai_addrlen) != 0) {
-    return failed("no connection");
-  }
-  if (::send(socket.get(), request.data(), request.size(), MSG_NOSIGNAL) < 0) {
-    return failed("it takes no request");
-  }
-  std::string answer;
-  char block[16384];
-  ssize_t size = 0;
-  while ((size = ::recv(socket.get(), block, sizeof(block), 0)) > 0) answer.append(block, size);
-  if (size < 0) return failed("no answer");
-  return answer;
 }
 
 }  // namespace
@@ -109,9 +58,7 @@ absl::StatusOr<ServerUsage> ReadProcessUsage(pid_t pid) {
 }
 
 absl::StatusOr<ServerUsage> ReadPageUsage(const std::string& address) {
-  const absl::StatusOr<std::string> answer = Exchange(
-      address,
-      absl::StrCat("GET /metrics HTTP/1.1\r\nHost: ", address, "\r\nConnection: close\r\n\r\n"));
+  const absl::StatusOr<std::string> answer = ReadHttpPage(address, "/metrics", kPageTimeout);
   if (!answer.ok()) return answer.status();
   return ParsePageUsage(*answer);
 }

@@ -24,7 +24,8 @@ struct ServerUsage {
 // Of a process of this machine. NOT_FOUND if there is none.
 absl::StatusOr<ServerUsage> ReadProcessUsage(pid_t pid);
 
-// From the page `/metrics` at `address` (HOST:PORT). Blocks for 5 s at most. UNAVAILABLE or
+// From the page `/metrics` at `address` (HOST:PORT), by the first address of the host that takes a
+// connection. Blocks for 5 s at most, and for what the resolver takes. UNAVAILABLE or
 // INVALID_ARGUMENT if it cannot be had, or lacks a number.
 absl::StatusOr<ServerUsage> ReadPageUsage(const std::string& address);
 

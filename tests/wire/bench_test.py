@@ -3,10 +3,13 @@
 #
 # swiglu-bench as a program: its loads on the bare echo and on the server, what it prints, and how it ends.
 import json
+import pathlib
+import re
 import signal
 import socket
 import subprocess
 import tempfile
+import time
 import unittest
 
 import server_process
@@ -25,6 +28,12 @@ def free_address():
     """Returns an address of the loopback that nobody uses now."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def start(*flags):
+    """Starts swiglu-bench, as a terminal does: a script's background would have it ignore SIGINT."""
+    return subprocess.Popen([server_process.BENCH, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 class Echo:
@@ -148,6 +157,11 @@ class ServerTest(BenchTest):
         self.assertGreater(result["server"]["cpu_seconds"], 0)
         self.assertGreater(result["server"]["resident_bytes"], 1 << 20)
 
+    def test_metrics_page_is_found_by_the_name_of_its_host(self):
+        with Server() as server:
+            result = self.load(server.address, f"--metrics=localhost:{server.metrics_port}", "--requests=10", "--warm_up=0")
+        self.assertGreater(result["server"]["resident_bytes"], 1 << 20)
+
     def test_size_is_announced_unless_it_is_not_to_be(self):
         # A refusal before the message leaves the size of what was received at zero.
         for announced, received in (("true", 0), ("false", None)):
@@ -180,7 +194,7 @@ class EndTest(BenchTest):
     def test_bad_input_is_one(self):
         with Echo() as echo:
             self.assert_ends(bench(f"--server={echo.address}", f"--metrics={NO_SERVER}", "--requests=1", "--warm_up=0"),
-                             1, f"no metrics page at {NO_SERVER}: no connection")
+                             1, f"no page http://{NO_SERVER}/metrics: no connection: Connection refused")
 
     def test_usage_is_two(self):
         self.assert_ends(bench("--bogus"), 2, "unknown flag '--bogus'; see swiglu-bench --help")
@@ -192,7 +206,9 @@ class EndTest(BenchTest):
         with Server("--max_request_bytes=1KiB") as server:
             result = bench(f"--server={server.address}", "--requests=5", "--warm_up=0", "--json")
         self.assert_ends(result, 4, "RESOURCE_EXHAUSTED: request of .* bytes exceeds max_request_bytes 1024")
-        self.assertEqual(json.loads(result.stdout)["errors"], {"RESOURCE_EXHAUSTED": 5})
+        parsed = json.loads(result.stdout)
+        self.assertEqual(parsed["errors"], {"RESOURCE_EXHAUSTED": 5})
+        self.assertEqual(parsed["latency_ms"], dict.fromkeys(("p50", "p90", "p99", "p99.9", "mean", "max")))
 
     def test_some_failures_are_zero_and_counted_by_code(self):
         with Echo("--echo_bytes=1KiB") as echo:
@@ -202,6 +218,54 @@ class EndTest(BenchTest):
         parsed = json.loads(result.stdout)
         self.assertGreater(parsed["requests"], 0)
         self.assertEqual(parsed["requests"] + parsed["errors"]["INVALID_ARGUMENT"], 100)
+
+    def start_load(self, *flags):
+        """Starts swiglu-bench against an echo, which comes with it, and returns it once its requests are under way."""
+        echo = self.enterContext(Echo())
+        process = start(f"--server={echo.address}", *flags)
+        self.addCleanup(process.kill)
+        usage = pathlib.Path(f"/proc/{echo.process.pid}/stat")
+        idle = usage.read_text().split()[13:15]
+        deadline = time.monotonic() + DEADLINE_S
+        while usage.read_text().split()[13:15] == idle:
+            self.assertLess(time.monotonic(), deadline, "no request reached the echo")
+        return process
+
+    def test_signal_ends_it_early_and_prints_what_it_has(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            for flags in (("--duration=1h",), ("--requests=1000000000",), ("--rate=20", "--duration=1h"),
+                          ("--client=library", "--duration=1h")):
+                with self.subTest(signal=number, flags=flags):
+                    process = self.start_load("--json", "--warm_up=0", *flags)
+                    # Twice, as from timeout(1), which signals its child and then the group.
+                    process.send_signal(number)
+                    process.send_signal(number)
+                    out, err = process.communicate(timeout=DEADLINE_S)
+                    self.assertEqual((process.returncode, err), (0, ""))
+                    result = json.loads(out)
+                    self.assertTrue(result["stopped"])
+                    self.assertGreater(result["requests"], 0)
+                    self.assertEqual((result["errors"], result["not_sent"]), ({}, 0))
+
+    def test_signal_in_the_warm_up_prints_that_there_is_nothing(self):
+        process = self.start_load("--json", "--warm_up=1h")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE_S)
+        self.assertEqual((process.returncode, err), (0, ""))
+        result = json.loads(out)
+        self.assertEqual((result["requests"], result["requests_per_s"], result["latency_ms"]["p50"]), (0, None, None))
+
+    def test_signal_ends_it_at_once_when_it_measures_nothing(self):
+        # It waits for a server, and while it does has the signal blocked in the thread that runs.
+        process = start(f"--server={free_address()}", "--wait_ready=1h")
+        self.addCleanup(process.kill)
+        blocked = pathlib.Path(f"/proc/{process.pid}/status")
+        deadline = time.monotonic() + DEADLINE_S
+        while not int(re.search(r"^SigBlk:\s+(\w+)$", blocked.read_text(), re.MULTILINE).group(1), 16) & 2:
+            self.assertLess(time.monotonic(), deadline, "it never blocks the signal")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE_S)
+        self.assertEqual((process.returncode, out, err), (-signal.SIGINT, "", ""))
 
     def test_wait_ready_waits_for_a_server_that_comes_later(self):
         address = free_address()

@@ -68,6 +68,9 @@ TEST(TallyTest, CountsErrorsByCodeAndWithoutLatency) {
   EXPECT_EQ(tally.num_errors().at(absl::StatusCode::kUnavailable), 2);
   EXPECT_EQ(tally.num_errors().at(absl::StatusCode::kNotFound), 1);
   EXPECT_EQ(tally.example(), absl::UnavailableError("queue is full"));
+  Tally none(1);
+  none.Merge(tally);
+  EXPECT_EQ(none.example(), absl::UnavailableError("queue is full"));
   EXPECT_EQ(tally.Total().latency.count(), 0);
 }
 
@@ -81,6 +84,10 @@ TEST(TallyTest, MergesEachSize) {
   EXPECT_EQ(tally.sizes()[0].latency.max(), milliseconds(1));
   EXPECT_EQ(tally.sizes()[1].latency.max(), milliseconds(2));
   EXPECT_EQ(tally.Total().latency.count(), 2);
+  EXPECT_EQ(tally.sizes()[1].bytes_in, 64);
+  EXPECT_EQ(tally.sizes()[1].bytes_out, 32);
+  EXPECT_EQ(tally.Total().bytes_in, 128);
+  EXPECT_EQ(tally.Total().bytes_out, 64);
   EXPECT_EQ(tally.last_done(), now + milliseconds(2));
 }
 
@@ -93,6 +100,12 @@ TEST(MeasuredTimeTest, IsTheWindowOrWhatItTook) {
   EXPECT_EQ(MeasuredTime(longer, tally), seconds(5));
   const Pace shorter({.warm_up = seconds(1), .duration = seconds(2)}, start);
   EXPECT_EQ(MeasuredTime(shorter, tally), seconds(3));
+  Pace stopped({.warm_up = seconds(0), .duration = seconds(50)}, start - seconds(10));
+  stopped.Stop();
+  EXPECT_EQ(MeasuredTime(stopped, Tally(1)), stopped.end() - (start - seconds(10)));
+  Pace stopped_early({.warm_up = seconds(50)}, start);
+  stopped_early.Stop();
+  EXPECT_EQ(MeasuredTime(stopped_early, Tally(1)), seconds(0));
   const Pace by_number({.warm_up = seconds(1), .num_requests = 1}, start);
   EXPECT_EQ(MeasuredTime(by_number, tally), seconds(3));
 }

@@ -3,6 +3,8 @@
 // When requests start and which count. Loads that began long ago are used, so that nothing waits.
 #include "client/bench/pace.h"
 
+#include <thread>
+
 #include "gtest/gtest.h"
 
 namespace swiglu::bench {
@@ -105,6 +107,56 @@ TEST(PaceTest, OpenLoopWaitsForItsTurn) {
       start);
   ASSERT_TRUE(pace.Next().has_value());
   EXPECT_GE(Clock::now(), start + milliseconds(1));
+}
+
+TEST(PaceTest, StopEndsAClosedLoop) {
+  const Clock::time_point start = Clock::now();
+  for (const int64_t num_requests : {0, 5}) {
+    Pace pace({.warm_up = seconds(0), .duration = hours(1), .num_requests = num_requests}, start);
+    const absl::optional<Turn> turn = pace.Next();
+    ASSERT_TRUE(turn.has_value());
+    EXPECT_FALSE(pace.was_stopped());
+    const Clock::time_point done = Clock::now();
+    pace.Stop();
+    pace.Stop();
+    EXPECT_TRUE(pace.was_stopped());
+    EXPECT_LE(pace.end(), Clock::now());
+    EXPECT_EQ(pace.Next(), absl::nullopt);
+    EXPECT_TRUE(pace.Counts(*turn, done));
+    pace.WaitUntil(start + hours(1));
+  }
+}
+
+TEST(PaceTest, WhatEndsAfterTheStopDoesNotCountByTime) {
+  const Clock::time_point start = Clock::now();
+  Pace pace({.warm_up = seconds(0), .duration = hours(1)}, start);
+  const absl::optional<Turn> turn = pace.Next();
+  ASSERT_TRUE(turn.has_value());
+  pace.Stop();
+  EXPECT_FALSE(pace.Counts(*turn, pace.end()));
+  // A number counts what was begun.
+  Pace by_number({.warm_up = seconds(0), .num_requests = 5}, start);
+  const absl::optional<Turn> begun = by_number.Next();
+  by_number.Stop();
+  EXPECT_TRUE(by_number.Counts(*begun, by_number.end() + seconds(1)));
+}
+
+TEST(PaceTest, StopWakesThoseThatWait) {
+  const Clock::time_point start = Clock::now();
+  Pace pace({.duration = hours(9), .rate = 0.001, .arrivals = Arrivals::kConstant}, start);
+  std::thread next([&] { EXPECT_EQ(pace.Next(), absl::nullopt); });
+  std::thread until([&] { pace.WaitUntil(start + hours(1)); });
+  pace.Stop();
+  next.join();
+  until.join();
+  EXPECT_EQ(pace.NumNotSent(), 0);
+}
+
+TEST(PaceTest, AStopAfterTheEndIsNone) {
+  Pace pace({.warm_up = seconds(1), .duration = seconds(2)}, kLongAgo);
+  pace.Stop();
+  EXPECT_FALSE(pace.was_stopped());
+  EXPECT_EQ(pace.end(), kLongAgo + seconds(3));
 }
 
 TEST(PaceTest, OpenLoopTellsHowManyWereNotSentInItsWindow) {

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// As much of HTTP as one page needs.
+#pragma once
+
+#include <netdb.h>
+
+#include <string>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace swiglu::bench {
+
+// A socket that is closed on destruction. Move-only.
+class Socket {
+ public:
+  explicit Socket(int fd) : fd_(fd) {}
+  Socket(Socket&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Socket& operator=(Socket&&) = delete;
+  ~Socket();
+
+  int fd() const { return fd_; }
+
+ private:
+  int fd_;  // -1: none
+};
+
+// A connection to the first of a host's addresses that takes one; each gets its share of the time
+// that is left. UNAVAILABLE, with the reason of the last, if none does.
+absl::StatusOr<Socket> ConnectToAny(const addrinfo* addresses, absl::Time deadline);
+
+// What the server at `address` (HOST:PORT) answers to a GET of `path`, headers included. Blocks for
+// `timeout` at most, and for what the resolver takes. UNAVAILABLE, naming the address, if there is
+// no whole answer by then, or one of more than 64 MiB.
+absl::StatusOr<std::string> ReadHttpPage(const std::string& address, absl::string_view path,
+                                         absl::Duration timeout);
+
+}  // namespace swiglu::bench

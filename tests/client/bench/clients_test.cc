@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Both clients of a load against a server that looks at what they send and answers as it likes.
+#include <atomic>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/bench/library_load.h"
+#include "client/bench/raw_load.h"
+#include "gtest/gtest.h"
+#include "tests/client/fake_server.h"
+
+namespace swiglu::bench {
+namespace {
+
+using client::FakeCall;
+using client::FakeReply;
+using client::FakeServer;
+
+using Connector = absl::StatusOr<std::unique_ptr<Load>>(const LoadOptions&,
+                                                        const std::vector<RequestData>*);
+
+// 64 elements of forward in FP16: 256 bytes of input.
+LoadOptions Options(const FakeServer& server) {
+  LoadOptions options;
+  options.server = server.address();
+  options.model = FindModel("swiglu_forward_fp16");
+  options.request_bytes = {{256, 1}};
+  options.num_connections = 2;
+  options.num_in_flight = 4;
+  options.num_threads = 2;
+  return options;
+}
+
+Tally RunLoad(Connector* connect, const LoadOptions& options, int64_t num_requests) {
+  const std::vector<RequestData> data = MakeRequestData(options);
+  const auto load = connect(options, &data);
+  EXPECT_TRUE(load.ok()) << load.status();
+  Pace pace({.warm_up = std::chrono::seconds(0), .num_requests = num_requests}, Clock::now());
+  (*load)->Start(&pace);
+  return (*load)->Finish();
+}
+
+class ClientsTest : public ::testing::TestWithParam<Connector*> {};
+
+TEST_P(ClientsTest, SendsEveryRequestOverEveryConnection) {
+  std::atomic<int> num_calls = 0;
+  std::set<std::string> peers;
+  FakeServer server([&](const FakeCall& call) {
+    ++num_calls;
+    peers.insert(call.peer);
+    EXPECT_EQ(call.method, "ModelInfer");
+    return client::EchoInfer(call);
+  });
+  const Tally tally = RunLoad(GetParam(), Options(server), 1000);
+  EXPECT_EQ(num_calls, 1000);
+  EXPECT_EQ(peers.size(), 2u);
+  EXPECT_EQ(tally.Total().latency.count(), 1000);
+  EXPECT_EQ(tally.Total().bytes_in, 1000 * 256);
+  EXPECT_EQ(tally.Total().bytes_out, 1000 * 128);
+  EXPECT_EQ(tally.NumFailed(), 0);
+}
+
+TEST_P(ClientsTest, GivesARequestItsTime) {
+  absl::Duration told;
+  FakeServer server([&](const FakeCall& call) {
+    told = call.deadline - absl::Now();
+    return client::EchoInfer(call);
+  });
+  LoadOptions options = Options(server);
+  RunLoad(GetParam(), options, 1);
+  EXPECT_LE(told, absl::Seconds(30.5));
+  EXPECT_GE(told, absl::Seconds(10));
+  options.timeout = absl::Seconds(300);
+  RunLoad(GetParam(), options, 1);
+  EXPECT_LE(told, absl::Seconds(303));
+  EXPECT_GE(told, absl::Seconds(280));
+}
+
+TEST_P(ClientsTest, CountsAnAnswerOfTheWrongSizeAsInternal) {
+  FakeServer server([&](const FakeCall&) {
+    FakeReply reply;
+    reply.message = std::string(127, 'x');
+    return reply;
+  });
+  const Tally tally = RunLoad(GetParam(), Options(server), 3);
+  EXPECT_EQ(tally.Total().latency.count(), 0);
+  EXPECT_EQ(tally.num_errors().at(absl::StatusCode::kInternal), 3);
+}
+
+TEST_P(ClientsTest, CountsRefusalsByTheirCode) {
+  FakeServer server([&](const FakeCall&) {
+    FakeReply reply;
+    reply.status = grpc::Status(grpc::StatusCode::UNAVAILABLE, "queue is full");
+    return reply;
+  });
+  const Tally tally = RunLoad(GetParam(), Options(server), 3);
+  EXPECT_EQ(tally.num_errors().at(absl::StatusCode::kUnavailable), 3);
+  EXPECT_EQ(tally.example(), absl::UnavailableError("queue is full"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Raw, ClientsTest, ::testing::Values(&ConnectRawLoad));
+INSTANTIATE_TEST_SUITE_P(Library, ClientsTest, ::testing::Values(&CreateLibraryLoad));
+
+TEST(RawLoadTest, CountsAnAnswerThatIsFarTooLargeAsInternal) {
+  FakeServer server([&](const FakeCall&) {
+    FakeReply reply;
+    reply.message = std::string(128 + (64 << 10) + 1, 'x');
+    return reply;
+  });
+  const Tally tally = RunLoad(&ConnectRawLoad, Options(server), 1);
+  EXPECT_EQ(tally.example(),
+            absl::InternalError("the answer has 65665 bytes; its tensors need 128"));
+}
+
+}  // namespace
+}  // namespace swiglu::bench
