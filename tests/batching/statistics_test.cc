@@ -39,11 +39,21 @@ TEST(StatisticsTest, AFailureCountsAsThatAlone) {
   RequestRecord record;
   record.model = &model;
   record.code = absl::StatusCode::kUnavailable;
+  record.receive = nanoseconds(1);
+  record.queue = nanoseconds(10);
   statistics.RequestFinished(record);
   const ModelStatistics figures = statistics.Get(model);
   EXPECT_EQ(figures.fail.count, 1);
+  EXPECT_EQ(figures.fail.time.count(), 11);
   EXPECT_EQ(figures.success.count, 0);
   EXPECT_EQ(figures.queue.count, 0);
+  EXPECT_EQ(figures.last_success, std::chrono::system_clock::time_point());
+}
+
+TEST(StatisticsTest, WhatNamesNoModelCountsNowhere) {
+  Statistics statistics;
+  statistics.RequestFinished(RequestRecord());
+  for (const Model& model : Models()) EXPECT_EQ(statistics.Get(model).success.count, 0);
 }
 
 TEST(StatisticsTest, BatchesCountByTheirRequests) {
@@ -52,13 +62,29 @@ TEST(StatisticsTest, BatchesCountByTheirRequests) {
   record.op = Op::kBackward;
   record.dtype = Dtype::kFp32;
   record.num_requests = 4;
+  record.execution.copy_in = nanoseconds(3);
   record.execution.compute = nanoseconds(7);
+  record.execution.copy_out = nanoseconds(5);
   statistics.BatchFinished(record);
   statistics.BatchFinished(record);
   const ModelStatistics figures = statistics.Get(*FindModel("swiglu_backward_fp32"));
   EXPECT_EQ(figures.num_batches, 2);
   ASSERT_EQ(figures.by_batch_size.count(4), 1u);
+  EXPECT_EQ(figures.by_batch_size.at(4).copy_in.time.count(), 6);
   EXPECT_EQ(figures.by_batch_size.at(4).compute.time.count(), 14);
+  EXPECT_EQ(figures.by_batch_size.at(4).copy_out.time.count(), 10);
+  EXPECT_EQ(figures.by_batch_size.at(4).compute.count, 2);
+}
+
+TEST(StatisticsTest, ABatchThatFailedWasNotExecuted) {
+  Statistics statistics;
+  BatchRecord record;
+  record.num_requests = 1;
+  record.execution.status = absl::InternalError("device 0 failed");
+  statistics.BatchFinished(record);
+  const ModelStatistics figures = statistics.Get(GetModel(record.op, record.dtype));
+  EXPECT_EQ(figures.num_batches, 0);
+  EXPECT_TRUE(figures.by_batch_size.empty());
 }
 
 }  // namespace

@@ -203,7 +203,10 @@ TEST_F(LaneExecutorTest, AStickyErrorFailsEveryLaterBatchOnAllDevices) {
   EXPECT_FALSE(executor_->healthy());
   EXPECT_EQ(StatusOf(beside), absl::InternalError("device 11 failed"));
   for (int i = 0; i < 4; ++i) {
-    EXPECT_EQ(StatusOf(Run(1)), absl::UnavailableError("device 11 failed before the request ran"));
+    const size_t refused = Run(1);
+    EXPECT_EQ(StatusOf(refused), absl::UnavailableError("device 11 failed before the request ran"));
+    // It would have been the GPU's, and not the CPU's.
+    EXPECT_EQ(outcomes_[refused][0].path, Path::kMapped);
   }
   EXPECT_EQ(devices_.num_jobs(), 2u);  // no lane was given any of them
   devices_.End(0);                     // what was in flight elsewhere still ends as it ends

@@ -197,10 +197,9 @@ TEST(CpuPoolTest, TakesEmptyCalls) {
   EXPECT_EQ(pool.Backward(Dtype::kFp32, std::array<BackwardSegment, 3>{}), KernelStatus::kOk);
 }
 
-// The rounding mode belongs to a thread: what another thread than the caller computes is rounded to
-// nearest.
-TEST(CpuPoolTest, SharesLargeWork) {
-  CpuPool pool(2);
+// Whether the pool's threads take part, some time. The rounding mode belongs to a thread: what
+// another thread than the caller computes is rounded to nearest.
+void ExpectSharesLargeWork(CpuPool& pool) {
   const std::vector<int64_t> sizes = {kLarge};
   ASSERT_EQ(std::fesetround(FE_UPWARD), 0);
   const Work upward(Op::kBackward, Dtype::kFp32, sizes);
@@ -215,6 +214,19 @@ TEST(CpuPoolTest, SharesLargeWork) {
   }
   ASSERT_EQ(std::fesetround(FE_TONEAREST), 0);
   EXPECT_TRUE(is_shared);
+}
+
+TEST(CpuPoolTest, SharesLargeWork) {
+  CpuPool pool(2);
+  ExpectSharesLargeWork(pool);
+}
+
+// More pieces than the pool has threads, all in all: what it counts is given back.
+TEST(CpuPoolTest, SharesLargeWorkAsOftenAsItComes) {
+  CpuPool pool(2);
+  const Work work(Op::kForward, Dtype::kFp16, {kLarge});
+  for (int round = 0; round < 20; ++round) EXPECT_EQ(work.RunOn(pool), KernelStatus::kOk);
+  ExpectSharesLargeWork(pool);
 }
 
 // As above: were any of the work done by another thread, it would be rounded to nearest.

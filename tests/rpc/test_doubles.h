@@ -91,7 +91,7 @@ class HoldingExecutor final : public Executor {
       return;
     }
     lock.Release();
-    End({&batch, std::move(done)}, absl::OkStatus());
+    End({&batch, std::move(done)}, Execution());
   }
   bool healthy() const override { return healthy_.load(); }
   SlabPool& slab_pool() override { return slab_pool_; }
@@ -106,13 +106,18 @@ class HoldingExecutor final : public Executor {
   }
   // Ends the oldest batch that is held, or the one at `index`. REQUIRES: there is one.
   void Complete(absl::Status status = absl::OkStatus(), size_t index = 0) {
+    Execution execution;
+    execution.status = std::move(status);
+    CompleteWith(execution, index);
+  }
+  void CompleteWith(const Execution& execution, size_t index = 0) {
     HeldBatch held;
     {
       absl::MutexLock lock(&mutex_);
       held = std::move(held_[index]);
       held_.erase(held_.begin() + index);
     }
-    End(std::move(held), std::move(status));
+    End(std::move(held), execution);
   }
   // Ends what is held, and from here on every batch at once.
   void Release() {
@@ -123,7 +128,7 @@ class HoldingExecutor final : public Executor {
       all_held = std::move(held_);
       held_.clear();
     }
-    for (HeldBatch& held : all_held) End(std::move(held), absl::OkStatus());
+    for (HeldBatch& held : all_held) End(std::move(held), Execution());
   }
   void Fail() { healthy_.store(false); }
 
@@ -146,17 +151,15 @@ class HoldingExecutor final : public Executor {
   };
 
   // Pieces are read only now, so that they have to be there until the end.
-  static void End(HeldBatch held, absl::Status status) {
+  static void End(HeldBatch held, const Execution& execution) {
     const Model& model = GetModel(held.batch->op, held.batch->dtype);
     for (const Segment& segment : held.batch->segments) {
-      if (!status.ok() || segment.reader == nullptr) continue;
+      if (!execution.status.ok() || segment.reader == nullptr) continue;
       for (size_t k = 0; k < model.outputs.size(); ++k) {
         segment.reader->Read(static_cast<int>(k), segment.outputs[k],
                              static_cast<size_t>(segment.num_elements * ElementBytes(model.dtype)));
       }
     }
-    Execution execution;
-    execution.status = std::move(status);
     held.done(execution);
   }
 
@@ -172,12 +175,19 @@ class HoldingExecutor final : public Executor {
   std::vector<bool> alone_ ABSL_GUARDED_BY(mutex_);
 };
 
+// How long a request took in all, and to be sent.
+struct SentTimes {
+  std::chrono::nanoseconds total;
+  std::chrono::nanoseconds send;
+};
+
 // Writes down what it is told; a test can wait for it. Thread-safe.
 class WaitableObserver final : public Observer {
  public:
   void RequestFinished(const RequestRecord& record) override { Keep(finished_, record); }
-  void RequestSent(const Model* model, std::chrono::nanoseconds,
-                   std::chrono::nanoseconds) override {
+  void RequestSent(const Model* model, std::chrono::nanoseconds total,
+                   std::chrono::nanoseconds send) override {
+    Keep(sent_times_, {total, send});
     Keep(sent_, model);
   }
   void RequestRejected(Rejection reason) override { Keep(rejected_, reason); }
@@ -188,6 +198,7 @@ class WaitableObserver final : public Observer {
   // Waits for that many finished requests, and returns all there are.
   std::vector<RequestRecord> AwaitFinished(size_t count) { return Await(finished_, count); }
   std::vector<const Model*> AwaitSent(size_t count) { return Await(sent_, count); }
+  std::vector<SentTimes> sent_times() { return Await(sent_times_, 0); }
   std::vector<Rejection> AwaitRejected(size_t count) { return Await(rejected_, count); }
   std::vector<BatchRecord> batches() { return Await(batches_, 0); }
   size_t num_finished() { return Await(finished_, 0).size(); }
@@ -217,6 +228,7 @@ class WaitableObserver final : public Observer {
   absl::Mutex mutex_;
   std::vector<RequestRecord> finished_;
   std::vector<const Model*> sent_;
+  std::vector<SentTimes> sent_times_;
   std::vector<Rejection> rejected_;
   std::vector<BatchRecord> batches_;
   std::atomic<int> num_retries_advised_{0};
