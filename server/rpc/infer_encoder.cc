@@ -13,6 +13,9 @@ namespace {
 // What the metadata of one output and an id of moderate length fit into.
 constexpr size_t kUsualMetadataBytes = 160;
 
+// The parameter by which Triton's clients see that no further answer to a request comes.
+constexpr char kFinalResponse[] = "triton_final_response";
+
 void AppendVarint(uint64_t value, std::string* out) {
   for (; value >= 0x80; value >>= 7) out->push_back(static_cast<char>(value | 0x80));
   out->push_back(static_cast<char>(value));
@@ -52,6 +55,13 @@ std::string EncodeMetadata(const InferPlan& plan, absl::string_view id) {
     AppendBytes(ModelInferResponse::kOutputsFieldNumber, output, &metadata);
   }
   return metadata;
+}
+
+// The parameter `triton_final_response`, as a field of a ModelInferResponse.
+std::string EncodeFinalMark() {
+  inference::ModelInferResponse mark;
+  (*mark.mutable_parameters())[kFinalResponse].set_bool_param(true);
+  return mark.SerializeAsString();
 }
 
 }  // namespace
@@ -95,10 +105,13 @@ int64_t ResponseBytes(const InferPlan& plan, const std::string& id) {
          static_cast<int64_t>(header.size() * plan.outputs.size()) + ResponseTensorBytes(plan);
 }
 
-EncodedMessage WrapForStream(EncodedMessage response) {
+EncodedMessage WrapForStream(EncodedMessage response, const InferIdentity& identity) {
+  // In front: a response ends with its tensors.
+  const std::string mark = identity.wants_final_mark ? EncodeFinalMark() : "";
   std::string header;
   AppendFieldHeader(inference::ModelStreamInferResponse::kInferResponseFieldNumber,
-                    response.size_bytes, &header);
+                    mark.size() + response.size_bytes, &header);
+  header += mark;
   response.size_bytes += header.size();
   response.slices.insert(response.slices.begin(), grpc::Slice(header));
   return response;
@@ -109,6 +122,10 @@ EncodedMessage EncodeStreamError(const InferIdentity& identity, absl::string_vie
   response.set_error_message(error_message.data(), error_message.size());
   response.mutable_infer_response()->set_model_name(identity.model_name);
   response.mutable_infer_response()->set_id(identity.id);
+  if (identity.wants_final_mark) {
+    auto& parameters = *response.mutable_infer_response()->mutable_parameters();
+    parameters[kFinalResponse].set_bool_param(true);
+  }
   EncodedMessage message;
   message.Append(grpc::Slice(response.SerializeAsString()));
   return message;

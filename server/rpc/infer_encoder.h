@@ -36,6 +36,8 @@ struct EncodedMessage {
 struct InferIdentity {
   std::string model_name;
   std::string id;
+  // The caller wants to be told, on a stream, that no further answer to the request comes.
+  bool wants_final_mark = false;
 };
 
 // A slice over `size_bytes` at `data`. It shares `owner`, which is let go when gRPC has no use for
@@ -60,8 +62,9 @@ EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
 int64_t ResponseTensorBytes(const InferPlan& plan);
 int64_t ResponseBytes(const InferPlan& plan, const std::string& id);
 
-// A ModelStreamInferResponse around an encoded ModelInferResponse.
-EncodedMessage WrapForStream(EncodedMessage response);
+// A ModelStreamInferResponse around the encoded ModelInferResponse to the request of that identity.
+// To a caller who wants it, the parameter `triton_final_response` says that it is the last one.
+EncodedMessage WrapForStream(EncodedMessage response, const InferIdentity& identity);
 
 // A ModelStreamInferResponse that reports an error about the request of that identity.
 EncodedMessage EncodeStreamError(const InferIdentity& identity, absl::string_view error_message);

@@ -12,6 +12,15 @@
 #include "server/rpc/infer_message.h"
 
 namespace swiglu::server {
+namespace {
+
+// Whether the caller asks to be told of the last answer to its request: here there is one to each.
+bool WantsFinalMark(const inference::ModelInferRequest& request) {
+  const auto found = request.parameters().find("triton_enable_empty_final_response");
+  return found != request.parameters().end() && found->second.bool_param();
+}
+
+}  // namespace
 
 InferService::InferService(InferServiceOptions options, Admission* admission, Executor* executor,
                            Batcher* batcher, Observer* observer)
@@ -106,6 +115,7 @@ absl::Status InferService::Parse(grpc::ByteBuffer message, Inference& inference)
   if (!status.ok()) return status;
   const inference::ModelInferRequest& envelope = parsed.envelope;
   inference.identity.id = envelope.id();
+  inference.identity.wants_final_mark = WantsFinalMark(envelope);
   inference.record.model = FindModel(envelope.model_name());
   if (inference.record.model == nullptr) inference.identity.model_name = envelope.model_name();
   auto plan = CheckInferMessage(parsed);

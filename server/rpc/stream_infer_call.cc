@@ -13,6 +13,7 @@ namespace swiglu::server {
 
 void StreamInferCall::OnStart() {
   metadata_id_ = call_->Metadata(kRequestIdMetadata);
+  ends_on_error_ = call_->Metadata("triton_grpc_error") == "true";
   absl::MutexLock lock(&mutex_);
   reading_ = true;
   call_->Read();
@@ -24,7 +25,7 @@ void StreamInferCall::OnMessage(grpc::ByteBuffer message) {
     reading_ = false;
     has_read_ = true;
     // It crossed the end of the call: nobody can be told of it.
-    if (finished_) return;
+    if (finished_ || !failure_.ok()) return;
     ++num_unanswered_;
   }
   InferContext context{Clock::now(), call_->Deadline(), call_->cancelled(), &call_->tasks()};
@@ -33,7 +34,7 @@ void StreamInferCall::OnMessage(grpc::ByteBuffer message) {
       [this, call = call_->shared_from_this(), token = ActiveRequests::Token(parts_.active)](
           InferReply reply) mutable { OnReply(std::move(reply), std::move(token)); });
   absl::MutexLock lock(&mutex_);
-  if (num_unanswered_ < kMaxUnanswered && !draining_ && !broken_) {
+  if (num_unanswered_ < kMaxUnanswered && !draining_ && IsOpen()) {
     reading_ = true;
     call_->Read();
   }
@@ -48,7 +49,7 @@ void StreamInferCall::OnNoMessage() {
 
 void StreamInferCall::OnReply(InferReply reply, ActiveRequests::Token token) {
   Answer answer;
-  answer.message = reply.status.ok() ? WrapForStream(std::move(reply.message))
+  answer.message = reply.status.ok() ? WrapForStream(std::move(reply.message), reply.identity)
                                      : EncodeStreamError(reply.identity, reply.status.message());
   answer.token = std::move(token);
   answer.model = reply.model;
@@ -61,9 +62,10 @@ void StreamInferCall::OnReply(InferReply reply, ActiveRequests::Token token) {
   }
 
   absl::MutexLock lock(&mutex_);
-  if (broken_) {
+  if (ends_on_error_ && failure_.ok()) failure_ = std::move(reply.status);
+  if (!IsOpen()) {
     --num_unanswered_;
-    return;
+    return FinishIfIdle();
   }
   answers_.push_back(std::move(answer));
   if (answers_.size() == 1) WriteFront();
@@ -84,7 +86,7 @@ void StreamInferCall::OnWritten(bool ok) {
   answers_.pop_front();
   --num_unanswered_;
   if (!answers_.empty()) WriteFront();
-  if (!reading_ && !no_more_ && !draining_) {
+  if (!reading_ && !no_more_ && !draining_ && IsOpen()) {
     reading_ = true;
     call_->Read();
   }
@@ -117,7 +119,13 @@ void StreamInferCall::WriteFront() {
 }
 
 void StreamInferCall::FinishIfIdle() {
-  if (finished_ || broken_ || num_unanswered_ > 0 || !(no_more_ || draining_)) return;
+  if (finished_ || broken_) return;
+  if (!failure_.ok() && answers_.empty()) {
+    finished_ = true;
+    if (errors::IsRetryable(failure_)) parts_.observer->RetryAdvised();
+    return call_->Finish(failure_);
+  }
+  if (num_unanswered_ > 0 || !(no_more_ || draining_)) return;
   finished_ = true;
   if (!no_more_) parts_.observer->RetryAdvised();
   if (!no_more_) return call_->Finish(errors::Draining());

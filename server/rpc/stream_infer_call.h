@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The ModelStreamInfer call: many requests in, answers out as they finish. An error is an answer;
-// the stream stays open.
+// the stream stays open. A caller that sends the metadata `triton_grpc_error: true` wants an error
+// as the end of the stream instead, with its code; its other requests then have no answer.
 #pragma once
 
 #include <deque>
@@ -41,14 +42,17 @@ class StreamInferCall final : public CallHandler {
 
   // Any thread.
   void OnReply(InferReply reply, ActiveRequests::Token token);
+  // Whether requests are taken from the stream, and answers given.
+  bool IsOpen() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !broken_ && failure_.ok(); }
   // Begins to write the front answer.
   void WriteFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Ends the call if nothing is left to do and no more will come.
+  // Ends the call if nothing is left to do and no more will come, or with `failure_`.
   void FinishIfIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Call* const call_;
   const InferParts parts_;
   absl::string_view metadata_id_;  // of the whole stream; set by OnStart
+  bool ends_on_error_ = false;     // likewise
 
   absl::Mutex mutex_;
   // Read and not yet written.
@@ -61,6 +65,8 @@ class StreamInferCall final : public CallHandler {
   bool no_more_ ABSL_GUARDED_BY(mutex_) = false;   // the caller sends nothing more
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;  // the server takes nothing more
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;    // nothing can be written any more
+  // The error that the stream ends with once the answers before it are written; OK: none.
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

@@ -185,9 +185,29 @@ TEST_F(InferEncoderTest, WrapsAnAnswerForAStream) {
   finished.plan.outputs = {1, 2};
   const ModelInferResponse plain = Parse(finished.Encode("an id"));
   ModelStreamInferResponse wrapped;
-  ASSERT_TRUE(wrapped.ParseFromString(Bytes(WrapForStream(finished.Encode("an id")))));
+  ASSERT_TRUE(
+      wrapped.ParseFromString(Bytes(WrapForStream(finished.Encode("an id"), {"", "an id"}))));
   EXPECT_EQ(wrapped.error_message(), "");
   EXPECT_EQ(wrapped.infer_response().SerializeAsString(), plain.SerializeAsString());
+}
+
+TEST_F(InferEncoderTest, MarksTheLastAnswerOfAStreamWhereThatIsWanted) {
+  Finished finished(kBackwardBf16, {1000});
+  finished.plan.outputs = {1, 2};
+  const InferIdentity identity = {"", "an id", true};
+  ModelInferResponse expected = Parse(finished.Encode("an id"));
+  (*expected.mutable_parameters())["triton_final_response"].set_bool_param(true);
+  ModelStreamInferResponse wrapped;
+  const std::string bytes = Bytes(WrapForStream(finished.Encode("an id"), identity));
+  ASSERT_TRUE(wrapped.ParseFromString(bytes));
+  EXPECT_EQ(wrapped.infer_response().SerializeAsString(), expected.SerializeAsString());
+  // The tensors stay last.
+  const std::string& last = wrapped.infer_response().raw_output_contents(1);
+  EXPECT_EQ(bytes.substr(bytes.size() - last.size()), last);
+
+  ASSERT_TRUE(wrapped.ParseFromString(Bytes(EncodeStreamError(identity, "it broke"))));
+  EXPECT_EQ(wrapped.error_message(), "it broke");
+  EXPECT_TRUE(wrapped.infer_response().parameters().at("triton_final_response").bool_param());
 }
 
 TEST_F(InferEncoderTest, ReportsAnErrorOnAStream) {

@@ -63,6 +63,70 @@ TEST_F(StreamInferRpcTest, AnswersInTheOrderOfCompletion) {
   EXPECT_EQ(stream.Receive().infer_response().id(), "first");
 }
 
+TEST_F(StreamInferRpcTest, MarksAnswersAsTheLastOfTheirRequestWhereThatIsWanted) {
+  executor_.Release();
+  InferStream stream(server_);
+  for (const bool wanted : {true, false}) {
+    for (const std::string model : {"swiglu_forward_fp16", "nope"}) {
+      ModelInferRequest request = RequestWithId("x");
+      request.set_model_name(model);
+      (*request.mutable_parameters())["triton_enable_empty_final_response"].set_bool_param(wanted);
+      stream.Send(request);
+      const auto& parameters = stream.Receive().infer_response().parameters();
+      EXPECT_EQ(parameters.size(), wanted ? 1u : 0u) << model;
+      EXPECT_TRUE(!wanted || parameters.at("triton_final_response").bool_param()) << model;
+    }
+  }
+  stream.Send(RequestWithId("x"));
+  EXPECT_EQ(stream.Receive().infer_response().parameters_size(), 0);
+}
+
+TEST_F(StreamInferRpcTest, EndsTheStreamWithTheCodeOfAnErrorWhereThatIsWanted) {
+  RawCall stream(server_, kStreamMethod, {{"triton_grpc_error", "true"}});
+  ASSERT_TRUE(stream.Write(RequestWithId("slow").SerializeAsString()));
+  ASSERT_TRUE(executor_.AwaitHeld());
+  ASSERT_TRUE(stream.Write(RequestWithId("good").SerializeAsString()));
+  ASSERT_TRUE(executor_.AwaitHeld(2));
+  executor_.Complete(absl::OkStatus(), 1);
+  ModelInferRequest bad = RequestWithId("bad");
+  bad.set_model_version("7");
+  ASSERT_TRUE(stream.Write(bad.SerializeAsString()));
+  // What was answered before the error comes before it; what was not has no answer.
+  std::string bytes;
+  ASSERT_TRUE(stream.Read(&bytes));
+  ModelStreamInferResponse answer;
+  ASSERT_TRUE(answer.ParseFromString(bytes));
+  EXPECT_EQ(answer.infer_response().id(), "good");
+  EXPECT_FALSE(stream.Read(&bytes));
+  EXPECT_CALL_STATUS(stream.Finish(), grpc::StatusCode::NOT_FOUND,
+                     "model 'swiglu_forward_fp16' has version 1, not 7");
+  executor_.Complete();
+}
+
+TEST_F(StreamInferRpcTest, EndsTheStreamWithAdviceToComeAgain) {
+  RawCall stream(server_, kStreamMethod, {{"triton_grpc_error", "true"}});
+  server_.admission.StartDrain();
+  ASSERT_TRUE(stream.Write(RequestWithId("late").SerializeAsString()));
+  EXPECT_CALL_STATUS(stream.Finish(), grpc::StatusCode::UNAVAILABLE, "server is draining");
+  EXPECT_EQ(stream.trailers().count("grpc-retry-pushback-ms"), 1u);
+  EXPECT_EQ(server_.observer.num_retries_advised(), 1);
+}
+
+TEST_F(StreamInferRpcTest, KeepsTheStreamOpenForAnyOtherWordOfTheCaller) {
+  executor_.Release();
+  RawCall stream(server_, kStreamMethod, {{"triton_grpc_error", "false"}});
+  ModelInferRequest bad = RequestWithId("bad");
+  bad.set_model_version("7");
+  std::string bytes;
+  ModelStreamInferResponse answer;
+  for (const ModelInferRequest& request : {bad, RequestWithId("good")}) {
+    ASSERT_TRUE(stream.Write(request.SerializeAsString()));
+    ASSERT_TRUE(stream.Read(&bytes));
+    ASSERT_TRUE(answer.ParseFromString(bytes));
+    EXPECT_EQ(answer.infer_response().id(), request.id());
+  }
+}
+
 TEST_F(StreamInferRpcTest, KeepsTheStreamOpenAfterAnError) {
   executor_.Release();
   InferStream stream(server_);

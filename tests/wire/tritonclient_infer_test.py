@@ -154,6 +154,34 @@ class StreamTest(ArithmeticTest):
         self.client.stop_stream()
         self.assertTrue(answers.empty())
 
+    def test_error_ends_the_stream_with_its_code_where_that_is_asked_for(self):
+        answers = queue.Queue()
+        self.client.start_stream(callback=lambda result, error: answers.put((result, error)),
+                                 headers={"triton_grpc_error": "true"})
+        _, inputs = make_inputs("forward", contract.BF16, (2, 8))
+        self.client.async_stream_infer("swiglu_forward_bf16", inputs, request_id="first")
+        self.assertEqual(answers.get(timeout=DEADLINE_S)[0].get_response().id, "first")
+        self.client.async_stream_infer("swiglu_forward_bf16", inputs, model_version="7")
+        result, error = answers.get(timeout=DEADLINE_S)
+        self.assertIsNone(result)
+        self.assertEqual((error.status(), error.message()),
+                         ("StatusCode.NOT_FOUND", "model 'swiglu_forward_bf16' has version 1, not 7"))
+        self.client.stop_stream()
+        self.client.infer("swiglu_forward_bf16", inputs)
+
+    def test_answer_is_marked_as_final_where_that_is_asked_for(self):
+        answers = queue.Queue()
+        self.client.start_stream(callback=lambda result, error: answers.put((result, error)))
+        arrays, inputs = make_inputs("forward", contract.BF16, (2, 8))
+        for asked in (True, False):
+            self.client.async_stream_infer("swiglu_forward_bf16", inputs, enable_empty_final_response=asked)
+            result, error = answers.get(timeout=DEADLINE_S)
+            self.assertIsNone(error)
+            self.assert_right("forward", contract.BF16, (2, 8), arrays, result)
+            marks = {name: value.bool_param for name, value in result.get_response().parameters.items()}
+            self.assertEqual(marks, {"triton_final_response": True} if asked else {})
+        self.client.stop_stream()
+
     def test_many_requests_of_all_dtypes_each_get_their_own_answer(self):
         answers = queue.Queue()
         self.client.start_stream(callback=lambda result, error: answers.put((result, error)))
