@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/server.h"
@@ -75,6 +77,14 @@ class IoThreadsTest : public testing::Test {
       if (next != &queue) return next;
     }
     return nullptr;
+  }
+
+  // Keeps the calling thread busy until `helped`; false if that takes too long.
+  static bool SpinUntil(const absl::Notification& helped) {
+    const absl::Time end = absl::Now() + kPatience;
+    while (!helped.HasBeenNotified() && absl::Now() < end) {
+    }
+    return helped.HasBeenNotified();
   }
 
   std::atomic<int> num_pollers_{1};
@@ -162,6 +172,45 @@ TEST_F(IoThreadsTest, ThreadsBeyondTheQueuesWithCallsHelpWithTheBusiest) {
   first.Post(WorkLength::kLong, [&] { helped.Notify(); });
   done.WaitForNotification();  // its own wait ends in time
   first.Unbind();
+}
+
+// A handler or gRPC's parser that takes long, and has said so to nobody.
+TEST_F(IoThreadsTest, AnotherThreadPollsWhileTheOnlyOneIsKept) {
+  Start(1, 1);
+  IoQueue& queue = threads_->Bind();
+  for (int i = 0; i < 3; ++i) {
+    absl::Notification helped, done;
+    queue.Post(WorkLength::kShort, [&] {
+      EXPECT_TRUE(SpinUntil(helped));
+      done.Notify();
+    });
+    queue.Post(WorkLength::kLong, [&] { helped.Notify(); });
+    done.WaitForNotification();  // its own wait ends in time
+    // Whoever was kept is of use again.
+    Touch(queue);
+  }
+  queue.Unbind();
+}
+
+TEST_F(IoThreadsTest, PollsOnWhileAsManyThreadsAreKeptAsThereAreReserves) {
+  Start(1, 1);
+  IoQueue& queue = threads_->Bind();
+  absl::Notification helped;
+  std::atomic<int> num_kept{IoThreads::kNumReserves};
+  for (int i = 0; i < IoThreads::kNumReserves; ++i) {
+    absl::Notification begun;
+    queue.Post(WorkLength::kShort, [&] {
+      begun.Notify();
+      EXPECT_TRUE(SpinUntil(helped));
+      --num_kept;
+    });
+    EXPECT_TRUE(begun.WaitForNotificationWithTimeout(kPatience));
+  }
+  Touch(queue);
+  helped.Notify();
+  EXPECT_TRUE(Eventually([&] { return num_kept == 0; }));
+  Touch(queue);
+  queue.Unbind();
 }
 
 TEST(NumQueuesTest, LeavesThreadsForLongWorkAndStopsAtFour) {

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Whether a thread that polls is kept by something: it uses the processor and brings no event.
+// Pure: clocks are passed in.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+namespace swiglu::server {
+
+// What is known of one thread. Not thread-safe.
+class ProgressWatch {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+
+  // Processor time without an event from which on a thread counts as kept. An idle thread uses next
+  // to none; a message of some megabytes takes less.
+  static constexpr std::chrono::milliseconds kKeptFor{10};
+  // Processor time counts for so long. What an idle thread uses now and then never adds up.
+  static constexpr std::chrono::milliseconds kForgetAfter{250};
+
+  // Looks at the thread, which has brought `num_events` and used `cpu` of the processor, both since
+  // it began: whether it is kept. The first look after an event only begins the count.
+  bool IsKept(uint32_t num_events, std::chrono::nanoseconds cpu, Time now) {
+    const bool is_new = num_events != num_events_;
+    const bool is_kept = !is_new && cpu - cpu_ >= kKeptFor;
+    if (is_new || (!is_kept && now - since_ >= kForgetAfter)) {
+      num_events_ = num_events;
+      cpu_ = cpu;
+      since_ = now;
+    }
+    return is_kept;
+  }
+
+ private:
+  uint32_t num_events_ = 0;
+  std::chrono::nanoseconds cpu_{0};
+  Time since_{};
+};
+
+}  // namespace swiglu::server
