@@ -182,7 +182,7 @@ int ServeUntilStopped(const Flags& flags, const ServingParts& parts) {
   parts.rpc.Broadcast(ServerEvent::kDraining);
   const int64_t num_left = parts.active.WaitUntilNone(flags.drain_timeout);
   if (parts.stop.device_failed()) ExitAfterFault(parts);
-  if (num_left > 0) {
+  if (parts.active.num_in_work() > 0) {
     ExitAfter(
         [&flags, &parts, num_left] {
           parts.log.Flush();
@@ -192,6 +192,8 @@ int ServeUntilStopped(const Flags& flags, const ServingParts& parts) {
         kExitFailure);
   }
   parts.log.Flush();
+  if (num_left > 0)
+    LOG(WARNING, "drain timeout passed: answers not taken by their callers: {}", num_left);
   parts.rpc.CloseConnections(kLastWords);
   parts.rpc.Shutdown(kLastWords);
   LOG(INFO, "drained; exiting");

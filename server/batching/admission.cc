@@ -51,6 +51,13 @@ absl::variant<Charge, Rejection> Admission::Reserve(int64_t bytes) {
   return Charge(this, MemoryKind::kReceive, bytes);
 }
 
+Charge Admission::ChargeAnswer(int64_t bytes) {
+  HalfOf(MemoryKind::kResponse).fetch_add(bytes, std::memory_order_relaxed);
+  used_by_kind_[static_cast<int>(MemoryKind::kResponse)].fetch_add(bytes,
+                                                                   std::memory_order_relaxed);
+  return Charge(this, MemoryKind::kResponse, bytes);
+}
+
 absl::variant<Ticket, Rejection> Admission::Admit(int64_t bytes) {
   if (draining()) return Rejection::kDraining;
   if (bytes > half_budget_bytes()) return Rejection::kTooLarge;

@@ -109,6 +109,14 @@ class Admission {
   // nothing more is held.
   absl::variant<Ticket, Rejection> Admit(int64_t bytes);
 
+  // Charges `bytes` of an answer that is there already, as kResponse: also past the half, which
+  // then has no room for anything else.
+  Charge ChargeAnswer(int64_t bytes);
+  // Whether the half for slabs and answers has any room.
+  bool HasRoomForAnswers() const {
+    return slab_bytes_.load(std::memory_order_relaxed) < half_budget_bytes();
+  }
+
   // From here on everything is refused with kDraining. Idempotent.
   void StartDrain() { draining_.store(true, std::memory_order_relaxed); }
   bool draining() const { return draining_.load(std::memory_order_relaxed); }

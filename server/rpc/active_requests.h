@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Counts the inferences that are being answered, from the message to the last byte handed to gRPC,
-// so that a drain can wait for them.
+// so that a drain can wait for them. From its answer on, a request waits for its caller alone.
 #pragma once
 
 #include <atomic>
@@ -20,18 +20,35 @@ class ActiveRequests {
   class Token {
    public:
     Token() = default;
-    explicit Token(ActiveRequests* active) : active_(active) { active_->Add(1); }
-    Token(Token&& other) noexcept : active_(std::exchange(other.active_, nullptr)) {}
+    explicit Token(ActiveRequests* active) : active_(active), in_work_(true) {
+      active_->in_work_.fetch_add(1, std::memory_order_relaxed);
+      active_->Add(1);
+    }
+    Token(Token&& other) noexcept { Swap(other); }
     Token& operator=(Token&& other) noexcept {
-      std::swap(active_, other.active_);
+      Swap(other);
       return *this;
     }
     ~Token() {
-      if (active_ != nullptr) active_->Add(-1);
+      if (active_ == nullptr) return;
+      Answered();
+      active_->Add(-1);
+    }
+
+    // The answer is there, and is yet to be taken. REQUIRES: no other thread uses the token.
+    void Answered() {
+      if (!std::exchange(in_work_, false)) return;
+      active_->in_work_.fetch_sub(1, std::memory_order_relaxed);
     }
 
    private:
+    void Swap(Token& other) noexcept {
+      std::swap(active_, other.active_);
+      std::swap(in_work_, other.in_work_);
+    }
+
     ActiveRequests* active_ = nullptr;
+    bool in_work_ = false;
   };
 
   // Blocks until there is none, at most for `timeout`; returns how many are left.
@@ -42,6 +59,9 @@ class ActiveRequests {
     return count_.load(std::memory_order_acquire);
   }
 
+  // Those that have no answer yet.
+  int64_t num_in_work() const { return in_work_.load(std::memory_order_relaxed); }
+
  private:
   void Add(int64_t amount) {
     if (count_.fetch_add(amount, std::memory_order_acq_rel) + amount > 0) return;
@@ -50,6 +70,7 @@ class ActiveRequests {
 
   absl::Mutex mutex_;
   std::atomic<int64_t> count_{0};
+  std::atomic<int64_t> in_work_{0};
 };
 
 }  // namespace swiglu::server

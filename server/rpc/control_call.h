@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/rpc/call.h"
+#include "server/rpc/stall_limit.h"
 
 namespace swiglu::server {
 
@@ -18,19 +19,27 @@ using ControlMethod = std::function<absl::StatusOr<grpc::ByteBuffer>(grpc::ByteB
 class ControlCall final : public CallHandler {
  public:
   // `method` must outlive it; `call` owns it.
-  ControlCall(Call* call, const ControlMethod* method) : call_(call), method_(method) {}
+  ControlCall(Call* call, const ControlMethod* method, StallLimit stall_limit)
+      : call_(call), method_(method), stall_limit_(stall_limit) {}
 
-  void OnStart() override { call_->Read(); }
+  void OnStart() override;
   void OnMessage(grpc::ByteBuffer message) override;
   void OnNoMessage() override;
-  void OnWritten(bool) override {}
-  void OnGone(bool) override {}
+  void OnWritten(bool) override { due_ = Clock::time_point::max(); }
+  void OnGone(bool) override { due_ = Clock::time_point::max(); }
   // It is answered while the server drains too: health least of all may fail then.
-  void OnServerEvent(ServerEvent) override {}
+  void OnServerEvent(ServerEvent event) override;
 
  private:
+  // Ends the call, once.
+  void Finish(const absl::Status& status);
+
   Call* const call_;
   const ControlMethod* const method_;
+  const StallLimit stall_limit_;
+  bool answered_ = false;
+  // When the message is to be there; once answered, when the answer is to be written.
+  Clock::time_point due_;
 };
 
 // Ends a call with a fixed error, unread.

@@ -3,6 +3,8 @@
 // Codes and sentences. Each message says what was asked, the limit and the value.
 #include "server/rpc/errors.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "server/log/shown_text.h"
@@ -29,6 +31,15 @@ std::string SizedShape(absl::Span<const int64_t> shape, Dtype dtype, int64_t nee
 }
 
 }  // namespace
+
+std::string Echo(absl::string_view text) {
+  size_t end = std::min(text.size(), kMaxQuotedBytes);
+  // Not in the middle of a character.
+  while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) {
+    --end;
+  }
+  return std::string(text.substr(0, end));
+}
 
 std::string FormatShape(absl::Span<const int64_t> shape) {
   if (shape.size() <= kMaxShownDims) return absl::StrCat("[", absl::StrJoin(shape, ","), "]");

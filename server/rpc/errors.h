@@ -21,6 +21,9 @@ namespace swiglu::server::errors {
 // How long a refused caller is asked to wait before it tries again.
 inline constexpr int kRetryPushbackMs = 100;
 
+// What an answer repeats of a caller's id or name when there was an error: its first 128 bytes.
+std::string Echo(absl::string_view text);
+
 // `[3,4]`; long shapes are cut.
 std::string FormatShape(absl::Span<const int64_t> shape);
 

@@ -23,7 +23,14 @@ HealthCheckResponse::ServingStatus Health::Check(const std::string& service) con
   return good ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING;
 }
 
+void HealthWatchCall::OnStart() {
+  due_ = stall_limit_.Due(call_->started(), kMaxControlMessageBytes);
+  call_->Read();
+}
+
 void HealthWatchCall::OnMessage(grpc::ByteBuffer message) {
+  if (finished_) return;
+  due_ = Clock::time_point::max();
   HealthCheckRequest request;
   const absl::Status status = ParseMessage(message, &request);
   if (!status.ok()) return Finish(status);
@@ -35,11 +42,18 @@ void HealthWatchCall::OnNoMessage() { Finish(errors::NoWholeMessage("HealthCheck
 
 void HealthWatchCall::OnWritten(bool ok) {
   writing_ = false;
+  due_ = Clock::time_point::max();
   if (!ok) finished_ = true;
   Advance();
 }
 
+void HealthWatchCall::OnGone(bool) {
+  finished_ = true;
+  due_ = Clock::time_point::max();
+}
+
 void HealthWatchCall::OnServerEvent(ServerEvent event) {
+  if (event == ServerEvent::kTick) CheckStall();
   if (event == ServerEvent::kDraining) draining_ = true;
   Advance();
 }
@@ -53,6 +67,7 @@ void HealthWatchCall::Advance() {
       response.set_status(state);
       sent_ = state;
       writing_ = true;
+      due_ = stall_limit_.Due(Clock::now(), 0);
       call_->Write(SerializeMessage(response));
       return;
     }
@@ -60,9 +75,16 @@ void HealthWatchCall::Advance() {
   if (draining_) Finish(errors::Draining());
 }
 
+void HealthWatchCall::CheckStall() {
+  if (Clock::now() <= due_) return;
+  if (writing_ || finished_) return call_->Cancel();
+  Finish(errors::LateMessage(absl::FromChrono(due_ - call_->started())));
+}
+
 void HealthWatchCall::Finish(const absl::Status& status) {
   if (finished_) return;
   finished_ = true;
+  due_ = stall_limit_.Due(Clock::now(), 0);
   call_->Finish(status);
 }
 

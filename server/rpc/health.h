@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "proto/health.pb.h"
 #include "server/rpc/call.h"
+#include "server/rpc/stall_limit.h"
 
 namespace swiglu::server {
 
@@ -51,22 +52,28 @@ class Health {
 class HealthWatchCall final : public CallHandler {
  public:
   // `health` must outlive it; `call` owns it.
-  HealthWatchCall(Call* call, const Health* health) : call_(call), health_(health) {}
+  HealthWatchCall(Call* call, const Health* health, StallLimit stall_limit)
+      : call_(call), health_(health), stall_limit_(stall_limit) {}
 
-  void OnStart() override { call_->Read(); }
+  void OnStart() override;
   void OnMessage(grpc::ByteBuffer message) override;
   void OnNoMessage() override;
   void OnWritten(bool ok) override;
-  void OnGone(bool) override { finished_ = true; }
+  void OnGone(bool) override;
   void OnServerEvent(ServerEvent event) override;
 
  private:
   // Sends what the caller does not know yet; ends the call when the server drains.
   void Advance();
+  // Ends what the caller has stopped halfway.
+  void CheckStall();
   void Finish(const absl::Status& status);
 
   Call* const call_;
   const Health* const health_;
+  const StallLimit stall_limit_;
+  // When the request is to be there, or what is being sent to be written; `max()`: neither is due.
+  Clock::time_point due_;
   std::optional<std::string> service_;  // once the request is there
   std::optional<grpc::health::v1::HealthCheckResponse::ServingStatus> sent_;
   bool writing_ = false;

@@ -3,6 +3,7 @@
 // The unary inference call. See the header.
 #include "server/rpc/infer_call.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -60,6 +61,7 @@ void InferCall::OnWritten(bool ok) {
   }
   answer_due_.store(Clock::time_point::max(), std::memory_order_relaxed);
   token_ = ActiveRequests::Token();
+  answer_charge_ = Charge();
 }
 
 void InferCall::OnGone(bool cancelled) {
@@ -81,7 +83,9 @@ void InferCall::OnGone(bool cancelled) {
 
 void InferCall::OnServerEvent(ServerEvent event) {
   if (event == ServerEvent::kTick) CheckStall();
-  if (event != ServerEvent::kDraining || state_ != State::kAwaitingMessage) return;
+  if (event != ServerEvent::kDraining) return;
+  draining_since_ = std::min(draining_since_, Clock::now());
+  if (state_ != State::kAwaitingMessage) return;
   Refuse(parts_.service->Reject(Rejection::kDraining));
 }
 
@@ -89,9 +93,15 @@ void InferCall::CheckStall() {
   const Clock::time_point now = Clock::now();
   if (state_ == State::kAwaitingMessage && now > message_due_) {
     Refuse(errors::LateMessage(absl::FromChrono(message_due_ - call_->started())));
-  } else if (now > answer_due_.load(std::memory_order_acquire)) {
-    call_->Cancel();
+    return;
   }
+  Clock::time_point answer_due = answer_due_.load(std::memory_order_acquire);
+  if (answer_due == Clock::time_point::max()) return;
+  if (draining_since_ != Clock::time_point::max()) {
+    const Clock::time_point start = std::max(answered_, draining_since_);
+    answer_due = std::min(answer_due, parts_.stall_limit.InDrain().Due(start, answer_bytes_));
+  }
+  if (now > answer_due) call_->Cancel();
 }
 
 void InferCall::Log(const absl::Status& status, absl::string_view id, Clock::time_point ended) {
@@ -113,8 +123,12 @@ void InferCall::Answer(const InferReply& reply) {
   model_ = reply.model;
   answered_ = Clock::now();
   Log(reply.status, reply.identity.id, answered_);
-  const auto size_bytes = static_cast<int64_t>(reply.message.size_bytes);
-  answer_due_.store(parts_.stall_limit.Due(answered_, size_bytes), std::memory_order_release);
+  token_.Answered();
+  answer_bytes_ = static_cast<int64_t>(reply.status.ok() ? reply.message.size_bytes
+                                                         : reply.status.message().size());
+  // What an answer of tensors takes is charged with them.
+  if (!reply.status.ok()) answer_charge_ = parts_.service->ChargeAnswer(answer_bytes_);
+  answer_due_.store(parts_.stall_limit.Due(answered_, answer_bytes_), std::memory_order_release);
   if (errors::IsRetryable(reply.status)) parts_.observer->RetryAdvised();
   if (!reply.status.ok()) return call_->Finish(reply.status);
   call_->WriteAndFinish(reply.message.ToByteBuffer());

@@ -55,6 +55,10 @@ class InferCall final : public CallHandler {
   ActiveRequests::Token token_;
   const Model* model_ = nullptr;
   Clock::time_point answered_;
+  int64_t answer_bytes_ = 0;
+  Charge answer_charge_;  // of an error
+  // When the server began to drain; `max()`: it does not.
+  Clock::time_point draining_since_ = Clock::time_point::max();
   // When the answer is to be written; set last by Answer.
   std::atomic<Clock::time_point> answer_due_{Clock::time_point::max()};
 };

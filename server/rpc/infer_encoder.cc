@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "proto/inference.pb.h"
+#include "server/rpc/errors.h"
 
 namespace swiglu::server {
 namespace {
@@ -120,8 +121,8 @@ EncodedMessage WrapForStream(EncodedMessage response, const InferIdentity& ident
 EncodedMessage EncodeStreamError(const InferIdentity& identity, absl::string_view error_message) {
   inference::ModelStreamInferResponse response;
   response.set_error_message(error_message.data(), error_message.size());
-  response.mutable_infer_response()->set_model_name(identity.model_name);
-  response.mutable_infer_response()->set_id(identity.id);
+  response.mutable_infer_response()->set_model_name(errors::Echo(identity.model_name));
+  response.mutable_infer_response()->set_id(errors::Echo(identity.id));
   if (identity.wants_final_mark) {
     auto& parameters = *response.mutable_infer_response()->mutable_parameters();
     parameters[kFinalResponse].set_bool_param(true);

@@ -66,7 +66,8 @@ int64_t ResponseBytes(const InferPlan& plan, const std::string& id);
 // To a caller who wants it, the parameter `triton_final_response` says that it is the last one.
 EncodedMessage WrapForStream(EncodedMessage response, const InferIdentity& identity);
 
-// A ModelStreamInferResponse that reports an error about the request of that identity.
+// A ModelStreamInferResponse that reports an error about the request of that identity. Long names
+// and ids are cut, as in the sentences of errors.
 EncodedMessage EncodeStreamError(const InferIdentity& identity, absl::string_view error_message);
 
 }  // namespace swiglu::server

@@ -20,6 +20,19 @@ bool WantsFinalMark(const inference::ModelInferRequest& request) {
   return found != request.parameters().end() && found->second.bool_param();
 }
 
+// What a request holds beside its tensors: its shape and id from its admission on, and both again
+// in its answer, the shape once for each output. 0 where that is as little as usual.
+int64_t EnvelopeBytes(const Inference& inference) {
+  constexpr int64_t kUsualBytes = 1024;
+  constexpr int64_t kMostBytesOfADim = 10;  // encoded
+  const auto num_dims = static_cast<int64_t>(inference.plan.shape.size());
+  const auto num_outputs = static_cast<int64_t>(inference.plan.outputs.size());
+  const int64_t bytes = num_dims * static_cast<int64_t>(sizeof(int64_t)) +
+                        num_dims * num_outputs * kMostBytesOfADim +
+                        2 * static_cast<int64_t>(inference.identity.id.size());
+  return bytes <= kUsualBytes ? 0 : bytes;
+}
+
 }  // namespace
 
 InferService::InferService(InferServiceOptions options, Admission* admission, Executor* executor,
@@ -117,7 +130,9 @@ absl::Status InferService::Parse(grpc::ByteBuffer message, Inference& inference)
   inference.identity.id = envelope.id();
   inference.identity.wants_final_mark = WantsFinalMark(envelope);
   inference.record.model = FindModel(envelope.model_name());
-  if (inference.record.model == nullptr) inference.identity.model_name = envelope.model_name();
+  if (inference.record.model == nullptr) {
+    inference.identity.model_name = errors::Echo(envelope.model_name());
+  }
   auto plan = CheckInferMessage(parsed);
   if (!plan.ok()) return plan.status();
   inference.plan = *std::move(plan);
@@ -142,9 +157,9 @@ absl::Status InferService::Admit(Inference& inference) {
   if (inference.deadline <= now) return errors::Expired("before execution");
 
   inference.chunks = PlanChunks(*plan.model, plan.num_elements, executor_->max_batch_bytes());
-  const int64_t slab_bytes = inference.SlabBytes();
-  auto admitted = admission_->Admit(slab_bytes);
-  if (auto* reason = absl::get_if<Rejection>(&admitted)) return Reject(*reason, slab_bytes);
+  const int64_t held_bytes = inference.SlabBytes() + EnvelopeBytes(inference);
+  auto admitted = admission_->Admit(held_bytes);
+  if (auto* reason = absl::get_if<Rejection>(&admitted)) return Reject(*reason, held_bytes);
   inference.ticket = std::move(absl::get<Ticket>(admitted));
   inference.is_alone = admission_->HoldsOnly(inference.context.message, inference.ticket);
   return absl::OkStatus();

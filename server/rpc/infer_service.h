@@ -47,6 +47,11 @@ class InferService {
   // The caller of what was started with `cancelled`, which is set now, has gone: what waits ends.
   void Cancel(const std::atomic<bool>& cancelled) { batcher_->Cancel(cancelled); }
 
+  // The charge of an answer without tensors, for as long as it waits to be written.
+  Charge ChargeAnswer(int64_t bytes) { return admission_->ChargeAnswer(bytes); }
+  // Whether one more such answer has room.
+  bool HasRoomForAnswers() const { return admission_->HasRoomForAnswers(); }
+
   // Why a request is refused, counted.
   absl::Status Reject(Rejection reason, int64_t bytes = 0);
 

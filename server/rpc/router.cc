@@ -67,13 +67,15 @@ std::unique_ptr<CallHandler> Router::MakeHandler(Call& call) const {
   if (path == kStreamInferPath) {
     return std::make_unique<StreamInferCall>(&call, infer_);
   }
-  if (path == kHealthWatchPath) return std::make_unique<HealthWatchCall>(&call, health_);
+  if (path == kHealthWatchPath) {
+    return std::make_unique<HealthWatchCall>(&call, health_, infer_.stall_limit);
+  }
   if (options_.reflection != nullptr &&
       (path == Reflection::kPath || path == Reflection::kOlderPath)) {
     return std::make_unique<ReflectionCall>(&call, options_.reflection, infer_.stall_limit);
   }
   if (const auto it = control_methods_.find(path); it != control_methods_.end()) {
-    return std::make_unique<ControlCall>(&call, &it->second);
+    return std::make_unique<ControlCall>(&call, &it->second, infer_.stall_limit);
   }
   if (const auto it = refused_methods_.find(path); it != refused_methods_.end()) {
     return std::make_unique<RefusedCall>(&call, errors::MethodNotOffered(it->second));

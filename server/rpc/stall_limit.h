@@ -4,6 +4,7 @@
 // gRPC does not tell how far a message has come, so this goes by its size.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 
@@ -16,6 +17,10 @@ struct StallLimit {
   Clock::duration base = std::chrono::seconds(30);
   // What the slowest caller is expected to move in a second.
   static constexpr int64_t kBytesPerSecond = int64_t{16} << 20;
+
+  // While the server drains: an answer that nobody takes must not hold up its end.
+  StallLimit InDrain() const { return {std::min<Clock::duration>(base, kMostInDrain)}; }
+  static constexpr std::chrono::seconds kMostInDrain{5};
 
   // From `start` on, when `bytes` have to be through.
   Clock::time_point Due(Clock::time_point start, int64_t bytes) const {

@@ -4,6 +4,7 @@
 // are started under it: they only queue work and never call back.
 #include "server/rpc/stream_infer_call.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -34,10 +35,7 @@ void StreamInferCall::OnMessage(grpc::ByteBuffer message) {
       [this, call = call_->shared_from_this(), token = ActiveRequests::Token(parts_.active)](
           InferReply reply) mutable { OnReply(std::move(reply), std::move(token)); });
   absl::MutexLock lock(&mutex_);
-  if (num_unanswered_ < kMaxUnanswered && !draining_ && IsOpen()) {
-    reading_ = true;
-    call_->Read();
-  }
+  ReadOn();
 }
 
 void StreamInferCall::OnNoMessage() {
@@ -52,6 +50,11 @@ void StreamInferCall::OnReply(InferReply reply, ActiveRequests::Token token) {
   answer.message = reply.status.ok() ? WrapForStream(std::move(reply.message), reply.identity)
                                      : EncodeStreamError(reply.identity, reply.status.message());
   answer.token = std::move(token);
+  answer.token.Answered();
+  // What an answer of tensors takes is charged with them.
+  if (!reply.status.ok()) {
+    answer.charge = parts_.service->ChargeAnswer(static_cast<int64_t>(answer.message.size_bytes));
+  }
   answer.model = reply.model;
   answer.started = reply.started;
   answer.answered = Clock::now();
@@ -86,10 +89,7 @@ void StreamInferCall::OnWritten(bool ok) {
   answers_.pop_front();
   --num_unanswered_;
   if (!answers_.empty()) WriteFront();
-  if (!reading_ && !no_more_ && !draining_ && IsOpen()) {
-    reading_ = true;
-    call_->Read();
-  }
+  ReadOn();
   FinishIfIdle();
 }
 
@@ -104,18 +104,34 @@ void StreamInferCall::OnGone(bool cancelled) {
 
 void StreamInferCall::OnServerEvent(ServerEvent event) {
   absl::MutexLock lock(&mutex_);
-  if (event == ServerEvent::kTick && !answers_.empty() && Clock::now() > write_due_) {
-    call_->Cancel();
-  }
+  if (event == ServerEvent::kTick) CheckStall();
   if (event != ServerEvent::kDraining) return;
-  draining_ = true;
+  draining_since_ = std::min(draining_since_, Clock::now());
   FinishIfIdle();
 }
 
+void StreamInferCall::ReadOn() {
+  if (reading_ || no_more_ || !IsOpen() || draining() || num_unanswered_ >= kMaxUnanswered) return;
+  // Whoever takes no answers is given no more of them once answers fill their half of the budget.
+  if (!answers_.empty() && !parts_.service->HasRoomForAnswers()) return;
+  reading_ = true;
+  call_->Read();
+}
+
 void StreamInferCall::WriteFront() {
-  const EncodedMessage& message = answers_.front().message;
-  write_due_ = parts_.stall_limit.Due(Clock::now(), static_cast<int64_t>(message.size_bytes));
-  call_->Write(message.ToByteBuffer());
+  write_began_ = Clock::now();
+  call_->Write(answers_.front().message.ToByteBuffer());
+}
+
+void StreamInferCall::CheckStall() {
+  if (answers_.empty()) return;
+  const auto size_bytes = static_cast<int64_t>(answers_.front().message.size_bytes);
+  Clock::time_point due = parts_.stall_limit.Due(write_began_, size_bytes);
+  if (draining()) {
+    const Clock::time_point start = std::max(write_began_, draining_since_);
+    due = std::min(due, parts_.stall_limit.InDrain().Due(start, size_bytes));
+  }
+  if (Clock::now() > due) call_->Cancel();
 }
 
 void StreamInferCall::FinishIfIdle() {
@@ -125,7 +141,7 @@ void StreamInferCall::FinishIfIdle() {
     if (errors::IsRetryable(failure_)) parts_.observer->RetryAdvised();
     return call_->Finish(failure_);
   }
-  if (num_unanswered_ > 0 || !(no_more_ || draining_)) return;
+  if (num_unanswered_ > 0 || !(no_more_ || draining())) return;
   finished_ = true;
   if (!no_more_) parts_.observer->RetryAdvised();
   if (!no_more_) return call_->Finish(errors::Draining());

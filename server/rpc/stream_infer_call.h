@@ -34,6 +34,7 @@ class StreamInferCall final : public CallHandler {
  private:
   struct Answer {
     EncodedMessage message;
+    Charge charge;  // of an error
     ActiveRequests::Token token;
     const Model* model;
     Clock::time_point started;
@@ -44,8 +45,12 @@ class StreamInferCall final : public CallHandler {
   void OnReply(InferReply reply, ActiveRequests::Token token);
   // Whether requests are taken from the stream, and answers given.
   bool IsOpen() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !broken_ && failure_.ok(); }
+  // Reads on if one more message may come.
+  void ReadOn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Begins to write the front answer.
   void WriteFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Breaks the call off if its caller takes no answers.
+  void CheckStall() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Ends the call if nothing is left to do and no more will come, or with `failure_`.
   void FinishIfIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -54,17 +59,23 @@ class StreamInferCall final : public CallHandler {
   absl::string_view metadata_id_;  // of the whole stream; set by OnStart
   bool ends_on_error_ = false;     // likewise
 
+  // The server takes nothing more.
+  bool draining() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return draining_since_ != Clock::time_point::max();
+  }
+
   absl::Mutex mutex_;
   // Read and not yet written.
   int num_unanswered_ ABSL_GUARDED_BY(mutex_) = 0;
   // The front one is being written.
   std::deque<Answer> answers_ ABSL_GUARDED_BY(mutex_);
-  Clock::time_point write_due_ ABSL_GUARDED_BY(mutex_);
+  Clock::time_point write_began_ ABSL_GUARDED_BY(mutex_);
+  // When the server began to drain; `max()`: it does not.
+  Clock::time_point draining_since_ ABSL_GUARDED_BY(mutex_) = Clock::time_point::max();
   bool has_read_ ABSL_GUARDED_BY(mutex_) = false;  // a message has come
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
-  bool no_more_ ABSL_GUARDED_BY(mutex_) = false;   // the caller sends nothing more
-  bool draining_ ABSL_GUARDED_BY(mutex_) = false;  // the server takes nothing more
-  bool broken_ ABSL_GUARDED_BY(mutex_) = false;    // nothing can be written any more
+  bool no_more_ ABSL_GUARDED_BY(mutex_) = false;  // the caller sends nothing more
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;   // nothing can be written any more
   // The error that the stream ends with once the answers before it are written; OK: none.
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;

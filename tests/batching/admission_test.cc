@@ -133,6 +133,22 @@ TEST(AdmissionTest, AChargeMovesBetweenKindsAndOutlivesItsTicket) {
   EXPECT_EQ(admission.used_bytes(MemoryKind::kResponse), 0);
 }
 
+TEST(AdmissionTest, ChargesAnswersThatAreThereAlsoPastTheHalf) {
+  Admission admission({.max_queued_requests = 2, .memory_budget_bytes = 200});
+  {
+    const Charge answer = admission.ChargeAnswer(90);
+    EXPECT_EQ(admission.used_bytes(MemoryKind::kResponse), 90);
+    EXPECT_TRUE(admission.HasRoomForAnswers());
+    const Charge other = admission.ChargeAnswer(90);
+    EXPECT_EQ(admission.used_bytes(MemoryKind::kResponse), 180);
+    EXPECT_FALSE(admission.HasRoomForAnswers());
+    EXPECT_EQ(Reason(admission.Admit(1)), Rejection::kBudget);
+    EXPECT_TRUE(Reserved(admission.Reserve(100)));
+  }
+  EXPECT_EQ(admission.used_bytes(MemoryKind::kResponse), 0);
+  EXPECT_TRUE(Admitted(admission.Admit(100)));
+}
+
 TEST(AdmissionTest, NeverExceedsItsLimitsUnderContention) {
   Admission admission({.max_queued_requests = 3, .memory_budget_bytes = 200});
   std::atomic<bool> exceeded{false};

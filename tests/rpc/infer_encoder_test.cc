@@ -221,5 +221,17 @@ TEST_F(InferEncoderTest, ReportsAnErrorOnAStream) {
   EXPECT_EQ(bytes, expected.SerializeAsString());
 }
 
+// Cut between characters: a response's text is UTF-8.
+TEST_F(InferEncoderTest, RepeatsTheBeginningOfALongIdInAnError) {
+  ModelStreamInferResponse response;
+  const std::string id = std::string(127, 'x') + "\xc3\xa9" + std::string(60'000, 'y');
+  ASSERT_TRUE(response.ParseFromString(Bytes(EncodeStreamError({id, id}, "it broke"))));
+  EXPECT_EQ(response.infer_response().id(), std::string(127, 'x'));
+  EXPECT_EQ(response.infer_response().model_name(), std::string(127, 'x'));
+  const std::string short_id = std::string(126, 'x') + "\xc3\xa9";
+  ASSERT_TRUE(response.ParseFromString(Bytes(EncodeStreamError({"", short_id}, "it broke"))));
+  EXPECT_EQ(response.infer_response().id(), short_id);
+}
+
 }  // namespace
 }  // namespace swiglu::server

@@ -29,5 +29,11 @@ TEST(StallLimitTest, TakesTheLargestMessage) {
   EXPECT_EQ(kLimit.Due(kStart, (int64_t{1} << 31) - 1) - kStart, milliseconds(2000 + 128'001));
 }
 
+TEST(StallLimitTest, IsFiveSecondsInADrainUnlessItIsLess) {
+  EXPECT_EQ(kLimit.InDrain().Due(kStart, 0) - kStart, milliseconds(2000));
+  const StallLimit patient{std::chrono::hours(1)};
+  EXPECT_EQ(patient.InDrain().Due(kStart, int64_t{1} << 24) - kStart, milliseconds(6000));
+}
+
 }  // namespace
 }  // namespace swiglu::server

@@ -55,6 +55,15 @@ TEST_F(StallRpcTest, EndsACallWhoseMessageDoesNotCome) {
   EXPECT_EQ(server_.admission.used_bytes(MemoryKind::kReceive), 0);
 }
 
+TEST_F(StallRpcTest, EndsControlCallsWhoseMessageDoesNotCome) {
+  for (const char* method :
+       {"/inference.GRPCInferenceService/ServerLive", "/grpc.health.v1.Health/Watch"}) {
+    RawCall stalled(server_, method);
+    EXPECT_CALL_STATUS(stalled.Finish(), grpc::StatusCode::DEADLINE_EXCEEDED,
+                       "the message did not come within 103ms");
+  }
+}
+
 TEST_F(StallRpcTest, BreaksACallOffWhoseAnswerIsNotRead) {
   RawCall stalled(server_, kInferMethod);
   EXPECT_TRUE(stalled.Write(request_.SerializeAsString()));

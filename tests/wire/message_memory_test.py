@@ -81,6 +81,32 @@ class MessageMemoryTest(unittest.TestCase):
         # As gRPC holds it: it shows no message before that is whole.
         self.assertLess(self.grown_bytes(), len(message) + SLACK_BYTES)
 
+    def test_answers_of_a_stream_that_nobody_reads_are_short_and_charged(self):
+        num_streams, num_requests, id_bytes = 8, 100, 60_000
+        request = prefixed(plain_grpc.field(1, "nope") + plain_grpc.field(3, "x" * id_bytes))
+        with Connection(self.server.address, window_bytes=0) as connection:
+            streams = [connection.open(plain_grpc.STREAM_INFER) for _ in range(num_streams)]
+            for stream in streams:
+                stream.pour(request * num_requests)
+            while self.server.metric("swiglu_requests_total", model="unknown", code="NOT_FOUND") < num_streams * num_requests:
+                self.assertTrue(self.server.is_running())
+            charged_bytes = self.server.metric("swiglu_memory_used_bytes", kind="response")
+            # An id of 128 bytes and the sentence.
+            self.assertGreater(charged_bytes, num_streams * num_requests * 128)
+            self.assertLess(charged_bytes, num_streams * num_requests * 512)
+        self.assertLess(self.grown_bytes(), SLACK_BYTES)
+
+    def test_shapes_and_ids_of_answers_are_charged(self):
+        num_calls = 10
+        request = plain_grpc.infer_request("swiglu_forward_fp32", "FP32", [1] * 20_000, {"e": bytes(4), "g": bytes(4)},
+                                           "x" * 10_000)
+        with Connection(self.server.address, window_bytes=0) as connection:
+            for _ in range(num_calls):
+                call = connection.open(plain_grpc.INFER)
+                call.pour(prefixed(request), last=True)
+                call.wait_for_headers()
+            self.assertGreater(self.server.metric("swiglu_memory_used_bytes", kind="response"), num_calls * 30_000)
+
 
 if __name__ == "__main__":
     server_process.main()

@@ -130,11 +130,30 @@ class SignalTest(unittest.TestCase):
             self.assertRegex(server.log[-1], r" W second signal: exiting at once$")
 
     def test_drain_timeout_exits_with_one_and_counts_what_was_cut_off(self):
+        with Server("--drain_timeout=50ms", "--max_queue_delay=1h") as server, Connection(server.address) as connection:
+            for _ in range(2):
+                connection.open(plain_grpc.INFER).send(forward_request())
+            while server.metric("swiglu_queued_requests") < 2:
+                self.assertTrue(server.is_running())
+            self.assertEqual(server.stop(), 1)
+            self.assertRegex(server.log[-1], r" E drain timeout of 50ms passed: 2 requests cut off$")
+
+    def test_drain_timeout_with_nothing_left_but_answers_exits_with_zero(self):
         with Server("--drain_timeout=50ms") as server, Connection(server.address, window_bytes=0) as connection:
             leave_answer_unread(connection)
             leave_answer_unread(connection)
-            self.assertEqual(server.stop(), 1)
-            self.assertRegex(server.log[-1], r" E drain timeout of 50ms passed: 2 requests cut off$")
+            self.assertEqual(server.stop(), 0)
+            self.assertRegex(server.log[-2], r" W drain timeout passed: answers not taken by their callers: 2$")
+
+    def test_answers_that_nobody_takes_hold_up_a_drain_for_seconds(self):
+        flags = ("--drain_timeout=1h", "--stall_timeout=1h")
+        with Server(*flags) as server, Connection(server.address, window_bytes=0) as connection:
+            leave_answer_unread(connection)
+            stream = connection.open(plain_grpc.STREAM_INFER)
+            stream.send(forward_request(), last=False)
+            stream.wait_for_headers()
+            self.assertEqual(server.stop(), 0)
+            self.assertRegex(server.log[-1], r" I drained; exiting$")
 
 
 class DrainTest(unittest.TestCase):

@@ -3,6 +3,7 @@
 #
 # Callers that stop in the middle: of their message, or of taking their answer. Each holds its own share for the server's
 # --stall_timeout and no longer, and others are served meanwhile.
+import signal
 import time
 import unittest
 
@@ -12,6 +13,7 @@ from plain_grpc import Connection, forward_request, infer_once
 from server_process import Server
 
 CANCELLED, DEADLINE_EXCEEDED = 1, 4
+LIVE = "/inference.GRPCInferenceService/ServerLive"
 LATE = (DEADLINE_EXCEEDED, "the message did not come within 1.005s")
 
 
@@ -58,6 +60,35 @@ class StallTest(unittest.TestCase):
             self.wait_until_free("receive")
             self.assertEqual(self.server.metric("swiglu_rejected_total", reason="deadline"), 1)
         self.assert_stops()
+
+    def test_call_without_tensors_whose_message_does_not_come_ends(self):
+        late = (DEADLINE_EXCEEDED, "the message did not come within 1.003s")
+        with Connection(self.server.address) as connection:
+            calls = [connection.open(method) for method in (LIVE, LIVE, plain_grpc.WATCH, plain_grpc.WATCH)]
+            for call in calls[::2]:
+                call.send(b"\x0a", last=False, announced=100)
+            self.assertEqual([call.status() for call in calls], [late] * 4)
+        self.assert_stops()
+
+    def test_answer_of_a_call_without_tensors_that_is_not_taken_is_given_up(self):
+        for method in (LIVE, plain_grpc.WATCH):
+            with self.subTest(method), Connection(self.server.address, window_bytes=0) as connection:
+                call = connection.open(method)
+                call.send(b"")
+                self.assertEqual(call.status()[0], CANCELLED)
+        self.assert_stops()
+
+    def test_watch_that_is_read_goes_on(self):
+        with Connection(self.server.address) as connection:
+            watch = connection.open(plain_grpc.WATCH)
+            watch.send(b"")
+            self.assertIsNotNone(watch.message())
+            stalled = connection.open(plain_grpc.INFER)
+            self.assertEqual(stalled.status(), LATE)
+            self.assertFalse(watch.ended)
+            self.server.signal(signal.SIGTERM)
+            self.assertIsNotNone(watch.message())
+        self.assertEqual(self.server.exit_code(), 0)
 
     def test_answer_that_is_not_taken_is_given_up(self):
         with Connection(self.server.address, window_bytes=0) as connection:
