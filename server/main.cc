@@ -15,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "server/base/descriptor_limit.h"
+#include "server/base/listen_socket.h"
 #include "server/batching/admission.h"
 #include "server/batching/batcher.h"
 #include "server/batching/statistics.h"
@@ -32,6 +33,7 @@
 #include "server/rpc/health.h"
 #include "server/rpc/infer_service.h"
 #include "server/rpc/library_log.h"
+#include "server/rpc/message_watch.h"
 #include "server/rpc/reflection.h"
 #include "server/rpc/request_log.h"
 #include "server/rpc/router.h"
@@ -61,9 +63,15 @@ CachingSlabPoolOptions PoolFor(int64_t memory_budget_bytes) {
   return {.capacity_bytes = static_cast<size_t>(memory_budget_bytes / 2) + (size_t{1} << 20)};
 }
 
-// The other half, and what the library needs beside messages.
-int64_t ReceiveQuota(int64_t memory_budget_bytes) {
-  return memory_budget_bytes / 2 + (int64_t{32} << 20);
+// What small messages may have beyond the other half, at most.
+constexpr int64_t kMostSmallReserveBytes = int64_t{8} << 20;
+
+// What the library may hold. Past it, it breaks calls off that it picks, innocent ones too, so it
+// is far from what the server itself lets in; but of a unix socket that cannot know what comes.
+int64_t ReceiveQuota(const Flags& flags) {
+  const bool is_measured = UnixSocketPath(flags.grpc_address).empty();
+  const int64_t bytes = is_measured ? flags.memory_budget_bytes : flags.memory_budget_bytes / 2;
+  return bytes + (int64_t{32} << 20);
 }
 
 // What the page shows of the devices and of their memory.
@@ -211,7 +219,10 @@ int Run(const Flags& flags) {
   if (!created.ok()) return Fail(created.status());
   Executor& executor = *created->executor;
 
-  Admission admission({flags.max_queued_requests, flags.memory_budget_bytes});
+  Admission admission({.max_queued_requests = flags.max_queued_requests,
+                       .memory_budget_bytes = flags.memory_budget_bytes,
+                       .small_message_reserve_bytes =
+                           std::min(flags.memory_budget_bytes / 32, kMostSmallReserveBytes)});
   Batcher batcher({.max_queue_delay = absl::ToChronoNanoseconds(flags.max_queue_delay)}, &executor,
                   &observers);
   Health health([&executor] { return executor.healthy(); });
@@ -227,11 +238,12 @@ int Run(const Flags& flags) {
   RequestLog request_log({.with_peers = flags.log_peers});
   std::optional<Reflection> reflection;
   if (flags.reflection) reflection.emplace();
-  const Router router(
-      {&infer, &active, &observers, &request_log, {absl::ToChronoNanoseconds(flags.stall_timeout)}},
-      &control, &health,
-      {.max_metadata_bytes = flags.max_metadata_bytes,
-       .reflection = reflection.has_value() ? &*reflection : nullptr});
+  const StallLimit stall_limit{absl::ToChronoNanoseconds(flags.stall_timeout)};
+  MessageWatch watch(&admission, stall_limit.base);
+  const Router router({&infer, &active, &observers, &request_log, stall_limit, &watch}, &control,
+                      &health,
+                      {.max_metadata_bytes = flags.max_metadata_bytes,
+                       .reflection = reflection.has_value() ? &*reflection : nullptr});
 
   const GpuMonitor gpus(flags.metrics_address.empty() ? std::vector<DeviceInfo>()
                                                       : created->cuda_devices);
@@ -254,7 +266,7 @@ int Run(const Flags& flags) {
        .max_connections = max_connections,
        .accepting_changed = [&health](bool accepting) { health.SetAccepting(accepting); },
        .io_threads = flags.io_threads,
-       .receive_quota_bytes = ReceiveQuota(flags.memory_budget_bytes),
+       .receive_quota_bytes = ReceiveQuota(flags),
        .connections = {.max_age = flags.max_connection_age,
                        .max_age_grace = flags.max_connection_age_grace,
                        .keepalive_time = flags.keepalive_time,

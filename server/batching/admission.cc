@@ -6,7 +6,7 @@
 namespace swiglu::server {
 
 Charge::~Charge() {
-  if (admission_ != nullptr) admission_->Take(kind_, -bytes_);
+  if (admission_ != nullptr) admission_->Take(kind_, -bytes_, 0, share_.get());
 }
 
 void Charge::MoveTo(MemoryKind kind) {
@@ -17,9 +17,17 @@ void Charge::MoveTo(MemoryKind kind) {
 }
 
 bool Charge::Resize(int64_t bytes) {
-  if (!admission_->Take(kind_, bytes - bytes_)) return false;
+  if (!admission_->Take(kind_, bytes - bytes_, bytes, share_.get())) return false;
   bytes_ = bytes;
   return true;
+}
+
+void Charge::TakeFrom(Charge& other, int64_t bytes) {
+  const int64_t taken = std::min(bytes, other.bytes_);
+  if (taken <= 0) return;
+  if (admission_ == nullptr) *this = Charge(other.admission_, other.kind_, 0, other.share_);
+  bytes_ += taken;
+  other.bytes_ -= taken;
 }
 
 void Ticket::LeaveQueue() {
@@ -35,20 +43,60 @@ bool Admission::Raise(std::atomic<int64_t>& counter, int64_t amount, int64_t lim
   return true;
 }
 
-bool Admission::Take(MemoryKind kind, int64_t bytes) {
-  if (bytes > 0 && !Raise(HalfOf(kind), bytes, half_budget_bytes())) return false;
+bool Admission::RaiseReceived(int64_t bytes, int64_t total_bytes, const ReceiveShare* share) {
+  const int64_t limit = LimitOf(total_bytes);
+  int64_t seen = received_bytes_.load(std::memory_order_relaxed);
+  do {
+    if (seen > limit - bytes) return false;
+    const int64_t held = share == nullptr ? 0 : share->bytes();
+    const bool is_alone = share == nullptr || seen <= held;
+    if (!is_alone && held + bytes > kMostPerFree * (limit - seen - bytes)) return false;
+  } while (!received_bytes_.compare_exchange_weak(seen, seen + bytes, std::memory_order_relaxed));
+  return true;
+}
+
+bool Admission::Take(MemoryKind kind, int64_t bytes, int64_t total_bytes, ReceiveShare* share) {
+  if (bytes > 0) {
+    const bool has_room = kind == MemoryKind::kReceive
+                              ? RaiseReceived(bytes, total_bytes, share)
+                              : Raise(slab_bytes_, bytes, half_budget_bytes());
+    if (!has_room) {
+      if (kind == MemoryKind::kReceive) {
+        short_at_.store(std::chrono::steady_clock::now().time_since_epoch().count(),
+                        std::memory_order_relaxed);
+      }
+      return false;
+    }
+  }
   used_by_kind_[static_cast<int>(kind)].fetch_add(bytes, std::memory_order_relaxed);
+  if (share != nullptr) share->bytes_.fetch_add(bytes, std::memory_order_relaxed);
   // Last, so that a kind's figure never shows more than its half allows.
   if (bytes < 0) HalfOf(kind).fetch_add(bytes, std::memory_order_relaxed);
   return true;
 }
 
-absl::variant<Charge, Rejection> Admission::Reserve(int64_t bytes) {
+absl::variant<Charge, Rejection> Admission::Reserve(int64_t bytes,
+                                                    std::shared_ptr<ReceiveShare> share) {
   if (draining()) return Rejection::kDraining;
   if (bytes > half_budget_bytes()) return Rejection::kTooLarge;
   if (queued_requests() >= options_.max_queued_requests) return Rejection::kQueueFull;
-  if (!Take(MemoryKind::kReceive, bytes)) return Rejection::kBudget;
-  return Charge(this, MemoryKind::kReceive, bytes);
+  if (!Take(MemoryKind::kReceive, bytes, bytes, share.get())) return Rejection::kBudget;
+  return Charge(this, MemoryKind::kReceive, bytes, std::move(share));
+}
+
+std::optional<Charge> Admission::ClaimGrowth(int64_t bytes, std::shared_ptr<ReceiveShare> share) {
+  if (!Take(MemoryKind::kReceive, bytes, bytes, share.get())) return std::nullopt;
+  return Charge(this, MemoryKind::kReceive, bytes, std::move(share));
+}
+
+bool Admission::IsShareInUse(int64_t bytes, const ReceiveShare& share) const {
+  return share.bytes() > 0 &&
+         received_bytes_.load(std::memory_order_relaxed) <= LimitOf(bytes) - bytes;
+}
+
+bool Admission::WasShortOfLate() const {
+  const std::chrono::steady_clock::duration since_epoch(short_at_.load(std::memory_order_relaxed));
+  return std::chrono::steady_clock::now().time_since_epoch() - since_epoch < kShort;
 }
 
 Charge Admission::ChargeAnswer(int64_t bytes) {
@@ -63,7 +111,7 @@ absl::variant<Ticket, Rejection> Admission::Admit(int64_t bytes) {
   if (bytes > half_budget_bytes()) return Rejection::kTooLarge;
   if (!Raise(queued_, 1, options_.max_queued_requests)) return Rejection::kQueueFull;
   Ticket ticket(this, Charge());
-  if (!Take(MemoryKind::kStaging, bytes)) return Rejection::kBudget;
+  if (!Take(MemoryKind::kStaging, bytes, bytes, nullptr)) return Rejection::kBudget;
   ticket.charge_ = Charge(this, MemoryKind::kStaging, bytes);
   return ticket;
 }

@@ -4,8 +4,12 @@
 // server hold, and it is where draining begins. Counters only; it owns no request and no memory.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/types/variant.h"
@@ -18,6 +22,16 @@ enum class MemoryKind : uint8_t { kReceive, kStaging, kResponse };
 inline constexpr int kNumMemoryKinds = 3;
 
 class Admission;
+
+// What one connection holds of the half for messages. Thread-safe.
+class ReceiveShare {
+ public:
+  int64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
+
+ private:
+  friend class Admission;
+  std::atomic<int64_t> bytes_{0};
+};
 
 // A move-only claim on `bytes` of the memory budget, given back on destruction. Not thread-safe.
 // The admission must outlive it.
@@ -35,22 +49,27 @@ class Charge {
   void MoveTo(MemoryKind kind);
   // Claims `bytes` instead. False, and nothing changes, if that is more and there is no room.
   bool Resize(int64_t bytes);
+  // Takes up to `bytes` (if they are above 0) over from `other`, which is of the same connection.
+  void TakeFrom(Charge& other, int64_t bytes);
   int64_t bytes() const { return bytes_; }
   bool is_held() const { return admission_ != nullptr; }
 
  private:
   friend class Admission;
-  Charge(Admission* admission, MemoryKind kind, int64_t bytes)
-      : admission_(admission), kind_(kind), bytes_(bytes) {}
+  Charge(Admission* admission, MemoryKind kind, int64_t bytes,
+         std::shared_ptr<ReceiveShare> share = nullptr)
+      : admission_(admission), kind_(kind), bytes_(bytes), share_(std::move(share)) {}
   void Swap(Charge& other) noexcept {
     std::swap(admission_, other.admission_);
     std::swap(kind_, other.kind_);
     std::swap(bytes_, other.bytes_);
+    std::swap(share_, other.share_);
   }
 
   Admission* admission_ = nullptr;  // nullptr: nothing is held
   MemoryKind kind_ = MemoryKind::kReceive;
   int64_t bytes_ = 0;
+  std::shared_ptr<ReceiveShare> share_;  // nullptr: no connection's
 };
 
 // An admitted request's place in the queue, given back by `LeaveQueue` or on destruction, together
@@ -91,19 +110,49 @@ struct AdmissionOptions {
   // the other for slabs, in work or being sent. Each half is bounded by itself, because memory that
   // one has given back stays with its allocator and is of no use to the other. >= 2.
   int64_t memory_budget_bytes = int64_t{1} << 30;
+  // What messages of up to kSmallMessageBytes may have beyond the first half, so that large ones
+  // never keep them out. >= 0.
+  int64_t small_message_reserve_bytes = 0;
 };
 
 // Admits or rejects. Thread-safe, lock-free, never blocks.
 class Admission {
  public:
+  // Messages up to this size have a reserve of their own.
+  static constexpr int64_t kSmallMessageBytes = int64_t{64} << 10;
+  // Beside others, a connection holds so many times what it leaves free at most.
+  static constexpr int64_t kMostPerFree = 7;
+  // So long after a refusal for want of room, room is short.
+  static constexpr std::chrono::seconds kShort{1};
+
   explicit Admission(AdmissionOptions options) : options_(options) {}
   Admission(const Admission&) = delete;
   Admission& operator=(const Admission&) = delete;
 
   // Room for a message of `bytes` that is about to be received, or why not: kDraining, kQueueFull
-  // (its request would find no place), kBudget (the half is in use) or kTooLarge (it could never
-  // fit).
-  absl::variant<Charge, Rejection> Reserve(int64_t bytes);
+  // (its request would find no place), kBudget (the half, or what the connection of `share` may
+  // have of it, is in use) or kTooLarge (it could never fit). Without a share, any part of it is
+  // free.
+  absl::variant<Charge, Rejection> Reserve(int64_t bytes,
+                                           std::shared_ptr<ReceiveShare> share = nullptr);
+
+  // Room for more of messages that are being received. None if there is none.
+  std::optional<Charge> ClaimGrowth(int64_t bytes, std::shared_ptr<ReceiveShare> share);
+
+  // Whether there is room for `bytes` of another connection's than that of `share`, which has all
+  // that it may have.
+  bool IsShareInUse(int64_t bytes, const ReceiveShare& share) const;
+
+  // Whether a message was refused lately because there was no room.
+  bool WasShortOfLate() const;
+
+  // The most that a message can have whose size nobody announced: it must be told from one that is
+  // too large before it has all that its connection may have beside others.
+  int64_t max_unannounced_bytes() const { return half_budget_bytes() / 4 * 3; }
+  // What is reserved for a message of which nothing is known: as much as a call itself takes.
+  int64_t first_message_bytes() const {
+    return std::min(int64_t{16} << 10, half_budget_bytes() / 64);
+  }
 
   // A place in the queue and `bytes` of memory for tensors, or why not, as above. On a rejection
   // nothing more is held.
@@ -141,8 +190,15 @@ class Admission {
   std::atomic<int64_t>& HalfOf(MemoryKind kind) {
     return kind == MemoryKind::kReceive ? received_bytes_ : slab_bytes_;
   }
-  // Takes `bytes` more of a half, or fewer if negative. False if there is no room.
-  bool Take(MemoryKind kind, int64_t bytes);
+  // Takes `bytes` more of a half, or fewer if negative, for a charge that has `total_bytes` then.
+  // False if there is no room.
+  bool Take(MemoryKind kind, int64_t bytes, int64_t total_bytes, ReceiveShare* share);
+  // Raises the half for messages by `bytes`, or not.
+  bool RaiseReceived(int64_t bytes, int64_t total_bytes, const ReceiveShare* share);
+  int64_t LimitOf(int64_t total_bytes) const {
+    const bool is_small = total_bytes <= kSmallMessageBytes;
+    return half_budget_bytes() + (is_small ? options_.small_message_reserve_bytes : 0);
+  }
   // Raises `counter` by `amount` unless it would pass `limit`.
   static bool Raise(std::atomic<int64_t>& counter, int64_t amount, int64_t limit);
 
@@ -152,6 +208,7 @@ class Admission {
   std::atomic<int64_t> received_bytes_{0};  // of kReceive
   std::atomic<int64_t> slab_bytes_{0};      // of the other kinds
   std::atomic<int64_t> used_by_kind_[kNumMemoryKinds] = {};
+  std::atomic<std::chrono::steady_clock::rep> short_at_{0};  // since the clock's epoch
 };
 
 }  // namespace swiglu::server

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How large the next message of a caller that announces no size will be: as large as the largest of
-// late. So that such a caller's read, too, starts under a reservation that is nearly right.
+// How large the next message of a caller that announces no size will be, where nobody can tell how
+// much of it has come: as large as the largest of late. So that such a caller's read, too, starts
+// under a reservation that is nearly right.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+
+#include "server/batching/request.h"
 
 namespace swiglu::server {
 
@@ -16,20 +20,35 @@ class MessageSizeEstimate {
   // What to expect before anything was seen, and at least.
   static constexpr int64_t kLeastBytes = int64_t{64} << 10;
 
-  int64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
+  // It halves every second.
+  int64_t bytes(Clock::time_point now) const {
+    return std::max(bytes_.load(std::memory_order_relaxed) >> Halvings(now), kLeastBytes);
+  }
 
   // A message of that size has come. A larger one counts at once; a smaller one lowers the estimate
-  // by a share of the difference, so that it halves in some 44 messages.
-  void Add(int64_t message_bytes) {
-    const int64_t before = bytes();
+  // by a share of the difference, so that it also halves in some 44 messages.
+  void Add(int64_t message_bytes, Clock::time_point now) {
+    const int64_t before = bytes(now);
     const int64_t lowered = before - (before - message_bytes + kMemory - 1) / kMemory;
+    const Clock::rep halved_at =
+        at_.load(std::memory_order_relaxed) + Clock::duration(Halvings(now) * kHalving).count();
+    at_.store(message_bytes >= before ? now.time_since_epoch().count() : halved_at,
+              std::memory_order_relaxed);
     bytes_.store(std::max({message_bytes, lowered, kLeastBytes}), std::memory_order_relaxed);
   }
 
  private:
   static constexpr int64_t kMemory = 64;
+  static constexpr std::chrono::seconds kHalving{1};
+
+  // How often it has halved since `at_`.
+  int64_t Halvings(Clock::time_point now) const {
+    const Clock::duration at(at_.load(std::memory_order_relaxed));
+    return std::clamp<int64_t>((now.time_since_epoch() - at) / kHalving, 0, 62);
+  }
 
   std::atomic<int64_t> bytes_{kLeastBytes};
+  std::atomic<Clock::rep> at_{0};  // of `bytes_`, since the clock's epoch
 };
 
 }  // namespace swiglu::server

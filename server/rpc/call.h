@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -28,8 +29,10 @@ enum class ServerEvent {
   kDraining,
   // Time has passed: look for callers that have stopped halfway.
   kTick,
+  // To one call: the message that it awaits cannot go on (MessageWatch).
+  kOverrun,
 };
-inline constexpr int kNumServerEvents = 3;
+inline constexpr int kNumServerEvents = 4;
 
 // The meaning of one call. Its methods run on the I/O threads, never two at once.
 class CallHandler {
@@ -68,6 +71,10 @@ class Call : public std::enable_shared_from_this<Call> {
     virtual void OnGone(Call& call) = 0;
     // Who is behind a peer's name, for the log.
     virtual std::string DescribePeer(absl::string_view peer) = 0;
+    // What has come over a peer's connection since it began; none if nobody can tell.
+    virtual std::optional<uint64_t> ReceivedBytes(absl::string_view /*peer*/) {
+      return std::nullopt;
+    }
     // Nothing of a call on `queue` uses its home any more.
     virtual void OnDestroyed(IoQueue* queue) = 0;
   };
@@ -83,6 +90,7 @@ class Call : public std::enable_shared_from_this<Call> {
   const std::string& path() const { return context_.method(); }
   // The peer's name, as Connections knows it.
   std::string peer() const { return context_.peer(); }
+  Home* home() const { return home_; }
   // When the headers came.
   Clock::time_point started() const { return started_; }
   // The caller's deadline on our clock; `max()` if it has none.

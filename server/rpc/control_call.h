@@ -9,18 +9,23 @@
 
 #include "absl/status/statusor.h"
 #include "server/rpc/call.h"
-#include "server/rpc/stall_limit.h"
+#include "server/rpc/infer_parts.h"
 
 namespace swiglu::server {
 
 // From a request message to a response message, or an error. Does not block.
 using ControlMethod = std::function<absl::StatusOr<grpc::ByteBuffer>(grpc::ByteBuffer request)>;
 
+// Begins to wait for the message of a call that carries no tensors.
+void AwaitControlMessage(MessageWatch::Entry& awaited);
+// Why such a message cannot go on.
+absl::Status WhyControlOverrun(const Overrun& overrun, const InferParts& parts);
+
 class ControlCall final : public CallHandler {
  public:
   // `method` must outlive it; `call` owns it.
-  ControlCall(Call* call, const ControlMethod* method, StallLimit stall_limit)
-      : call_(call), method_(method), stall_limit_(stall_limit) {}
+  ControlCall(Call* call, const ControlMethod* method, const InferParts& parts)
+      : call_(call), method_(method), parts_(parts) {}
 
   void OnStart() override;
   void OnMessage(grpc::ByteBuffer message) override;
@@ -36,7 +41,8 @@ class ControlCall final : public CallHandler {
 
   Call* const call_;
   const ControlMethod* const method_;
-  const StallLimit stall_limit_;
+  const InferParts parts_;
+  MessageWatch::Entry awaited_;
   bool answered_ = false;
   // When the message is to be there; once answered, when the answer is to be written.
   Clock::time_point due_;

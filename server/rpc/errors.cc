@@ -204,6 +204,23 @@ absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes) {
                                                    memory_budget_bytes, " bytes is the most"));
 }
 
+absl::Status RequestOutgrows(int64_t max_request_bytes) {
+  return absl::ResourceExhaustedError(absl::StrCat("request of more than ", max_request_bytes,
+                                                   " bytes exceeds max_request_bytes ",
+                                                   max_request_bytes));
+}
+
+absl::Status MessageOutgrows(int64_t max_bytes) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("message exceeds the ", max_bytes, " bytes that it may have"));
+}
+
+absl::Status UnannouncedTooLarge(int64_t max_bytes, int64_t memory_budget_bytes) {
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "request has more than ", max_bytes, " bytes; without swiglu-request-bytes three eighths of ",
+      "the memory budget of ", memory_budget_bytes, " bytes are the most"));
+}
+
 absl::Status QueueFull(int64_t max_queued_requests) {
   return absl::UnavailableError(absl::StrCat("queue is full: ", max_queued_requests, " requests"));
 }
@@ -211,6 +228,11 @@ absl::Status QueueFull(int64_t max_queued_requests) {
 absl::Status BudgetInUse(int64_t memory_budget_bytes) {
   return absl::UnavailableError(
       absl::StrCat("memory budget of ", memory_budget_bytes, " bytes is in use"));
+}
+
+absl::Status ShareInUse(int64_t memory_budget_bytes) {
+  return absl::UnavailableError(absl::StrCat("this connection's share of the memory budget of ",
+                                             memory_budget_bytes, " bytes is in use"));
 }
 
 absl::Status Draining() { return absl::UnavailableError("server is draining"); }

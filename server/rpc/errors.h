@@ -74,8 +74,13 @@ absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes);
 absl::Status MetadataTooLarge(int64_t bytes, int64_t max_metadata_bytes);
 // `bytes`: of the message, or of the working copy of its tensors.
 absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes);
+// Of a message that has not come whole.
+absl::Status RequestOutgrows(int64_t max_request_bytes);
+absl::Status MessageOutgrows(int64_t max_bytes);
+absl::Status UnannouncedTooLarge(int64_t max_bytes, int64_t memory_budget_bytes);
 absl::Status QueueFull(int64_t max_queued_requests);
 absl::Status BudgetInUse(int64_t memory_budget_bytes);
+absl::Status ShareInUse(int64_t memory_budget_bytes);
 absl::Status Draining();
 absl::Status LateMessage(absl::Duration limit);
 absl::Status Expired(absl::string_view when);

@@ -3,6 +3,7 @@
 // Health states and the Watch call.
 #include "server/rpc/health.h"
 
+#include "server/rpc/control_call.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/messages.h"
 
@@ -24,11 +25,14 @@ HealthCheckResponse::ServingStatus Health::Check(const std::string& service) con
 }
 
 void HealthWatchCall::OnStart() {
-  due_ = stall_limit_.Due(call_->started(), kMaxControlMessageBytes);
+  due_ = parts_.stall_limit.Due(call_->started(), kMaxControlMessageBytes);
+  awaited_.Bind(parts_.watch, call_);
+  AwaitControlMessage(awaited_);
   call_->Read();
 }
 
 void HealthWatchCall::OnMessage(grpc::ByteBuffer message) {
+  awaited_.Arrive(static_cast<int64_t>(message.Length()));
   if (finished_) return;
   due_ = Clock::time_point::max();
   HealthCheckRequest request;
@@ -54,6 +58,9 @@ void HealthWatchCall::OnGone(bool) {
 
 void HealthWatchCall::OnServerEvent(ServerEvent event) {
   if (event == ServerEvent::kTick) CheckStall();
+  if (event == ServerEvent::kOverrun) {
+    if (const auto overrun = awaited_.TakeOverrun()) Finish(WhyControlOverrun(*overrun, parts_));
+  }
   if (event == ServerEvent::kDraining) draining_ = true;
   Advance();
 }
@@ -67,7 +74,7 @@ void HealthWatchCall::Advance() {
       response.set_status(state);
       sent_ = state;
       writing_ = true;
-      due_ = stall_limit_.Due(Clock::now(), 0);
+      due_ = parts_.stall_limit.Due(Clock::now(), 0);
       call_->Write(SerializeMessage(response));
       return;
     }
@@ -84,7 +91,8 @@ void HealthWatchCall::CheckStall() {
 void HealthWatchCall::Finish(const absl::Status& status) {
   if (finished_) return;
   finished_ = true;
-  due_ = stall_limit_.Due(Clock::now(), 0);
+  awaited_.Drop();
+  due_ = parts_.stall_limit.Due(Clock::now(), 0);
   call_->Finish(status);
 }
 

@@ -13,7 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "proto/health.pb.h"
 #include "server/rpc/call.h"
-#include "server/rpc/stall_limit.h"
+#include "server/rpc/infer_parts.h"
 
 namespace swiglu::server {
 
@@ -52,8 +52,8 @@ class Health {
 class HealthWatchCall final : public CallHandler {
  public:
   // `health` must outlive it; `call` owns it.
-  HealthWatchCall(Call* call, const Health* health, StallLimit stall_limit)
-      : call_(call), health_(health), stall_limit_(stall_limit) {}
+  HealthWatchCall(Call* call, const Health* health, const InferParts& parts)
+      : call_(call), health_(health), parts_(parts) {}
 
   void OnStart() override;
   void OnMessage(grpc::ByteBuffer message) override;
@@ -71,7 +71,8 @@ class HealthWatchCall final : public CallHandler {
 
   Call* const call_;
   const Health* const health_;
-  const StallLimit stall_limit_;
+  const InferParts parts_;
+  MessageWatch::Entry awaited_;
   // When the request is to be there, or what is being sent to be written; `max()`: neither is due.
   Clock::time_point due_;
   std::optional<std::string> service_;  // once the request is there

@@ -27,10 +27,18 @@ std::optional<int64_t> AnnouncedBytes(const Call& call) {
 void InferCall::OnStart() {
   // A caller is refused before it has sent its payload.
   const std::optional<int64_t> announced_bytes = AnnouncedBytes(*call_);
-  absl::StatusOr<Charge> reserved = parts_.service->ReserveMessage(announced_bytes);
+  awaited_.Bind(parts_.watch, call_);
+  absl::StatusOr<Charge> reserved =
+      parts_.service->ReserveMessage(announced_bytes, awaited_.source());
   if (!reserved.ok()) return Refuse(reserved.status());
-  reservation_ = *std::move(reserved);
   size_announced_ = announced_bytes.has_value();
+  if (size_announced_) {
+    awaited_.Begin(*std::move(reserved), AwaitedKind::kAnnounced,
+                   parts_.service->max_announced_bytes());
+  } else {
+    awaited_.Begin(*std::move(reserved), AwaitedKind::kUnannounced,
+                   parts_.service->max_unannounced_bytes());
+  }
   message_due_ = parts_.stall_limit.Due(
       call_->started(), announced_bytes.value_or(parts_.service->options().max_request_bytes));
   call_->Read();
@@ -40,8 +48,10 @@ void InferCall::OnMessage(grpc::ByteBuffer message) {
   if (state_ != State::kAwaitingMessage) return;
   state_ = State::kStarted;
   token_ = ActiveRequests::Token(parts_.active);
-  InferContext context{call_->started(), call_->Deadline(),       call_->cancelled(),
-                       &call_->tasks(),  std::move(reservation_), size_announced_};
+  const auto size_bytes = static_cast<int64_t>(message.Length());
+  InferContext context{call_->started(), call_->Deadline(),           call_->cancelled(),
+                       &call_->tasks(),  awaited_.Arrive(size_bytes), size_announced_,
+                       awaited_.source()};
   parts_.service->Start(std::move(message), std::move(context),
                         [call = call_->shared_from_this()](InferReply reply) {
                           static_cast<InferCall&>(call->handler()).Answer(reply);
@@ -76,13 +86,19 @@ void InferCall::OnGone(bool cancelled) {
                    : errors::Cancelled("before its message");
   }
   state_ = State::kRefused;
-  reservation_ = Charge();
+  awaited_.Drop();
   parts_.service->ReportUnstarted(refusal_, call_->started());
   Log(refusal_, "", Clock::now());
 }
 
 void InferCall::OnServerEvent(ServerEvent event) {
   if (event == ServerEvent::kTick) CheckStall();
+  if (event == ServerEvent::kOverrun) {
+    const std::optional<Overrun> overrun = awaited_.TakeOverrun();
+    if (overrun.has_value() && state_ == State::kAwaitingMessage) {
+      Refuse(parts_.service->Refuse(*overrun, awaited_.source()));
+    }
+  }
   if (event != ServerEvent::kDraining) return;
   draining_since_ = std::min(draining_since_, Clock::now());
   if (state_ != State::kAwaitingMessage) return;
@@ -114,7 +130,7 @@ void InferCall::Log(const absl::Status& status, absl::string_view id, Clock::tim
 void InferCall::Refuse(absl::Status status) {
   state_ = State::kRefused;
   refusal_ = std::move(status);
-  reservation_ = Charge();
+  awaited_.Drop();
   if (errors::IsRetryable(refusal_)) parts_.observer->RetryAdvised();
   call_->Finish(refusal_);
 }

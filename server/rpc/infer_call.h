@@ -47,8 +47,8 @@ class InferCall final : public CallHandler {
 
   State state_ = State::kAwaitingMessage;
   absl::Status refusal_;  // of kRefused and kMissing
-  // What is reserved for the message until it is there.
-  Charge reservation_;
+  // The message, with what is reserved for it, until it is there.
+  MessageWatch::Entry awaited_;
   bool size_announced_ = false;
   Clock::time_point message_due_;
   // Set by Answer, read once the answer is written.

@@ -6,6 +6,7 @@
 #include "server/batching/observer.h"
 #include "server/rpc/active_requests.h"
 #include "server/rpc/infer_service.h"
+#include "server/rpc/message_watch.h"
 #include "server/rpc/request_log.h"
 #include "server/rpc/stall_limit.h"
 
@@ -18,6 +19,7 @@ struct InferParts {
   Observer* observer = nullptr;
   RequestLog* log = nullptr;
   StallLimit stall_limit;
+  MessageWatch* watch = nullptr;
 };
 
 }  // namespace swiglu::server

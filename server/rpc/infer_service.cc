@@ -43,16 +43,36 @@ InferService::InferService(InferServiceOptions options, Admission* admission, Ex
       batcher_(batcher),
       observer_(observer) {}
 
-absl::StatusOr<Charge> InferService::ReserveMessage(std::optional<int64_t> announced_bytes) {
+absl::StatusOr<Charge> InferService::ReserveMessage(std::optional<int64_t> announced_bytes,
+                                                    const MessageSource& source) {
   if (announced_bytes > options_.max_request_bytes) {
     return Reject(Rejection::kTooLarge, *announced_bytes);
   }
-  // Whoever announces nothing gets no more than can be had.
-  const int64_t bytes =
-      announced_bytes.value_or(std::min(unannounced_.bytes(), admission_->half_budget_bytes()));
-  auto reserved = admission_->Reserve(bytes);
-  if (auto* reason = absl::get_if<Rejection>(&reserved)) return Reject(*reason, bytes);
+  const int64_t first_bytes = admission_->first_message_bytes();
+  const int64_t bytes = announced_bytes.value_or(first_bytes);
+  if (!announced_bytes.has_value() && !source.is_measured) {
+    // An estimate refuses nobody.
+    const int64_t likely_bytes =
+        std::min(unannounced_.bytes(Clock::now()), admission_->half_budget_bytes());
+    auto reserved = admission_->Reserve(likely_bytes, source.share);
+    if (auto* charge = absl::get_if<Charge>(&reserved)) return std::move(*charge);
+  }
+  auto reserved = admission_->Reserve(bytes, source.share);
+  if (auto* reason = absl::get_if<Rejection>(&reserved)) return Reject(*reason, bytes, source);
   return std::move(absl::get<Charge>(reserved));
+}
+
+absl::Status InferService::Refuse(const Overrun& overrun, const MessageSource& source) {
+  // It wanted a little more.
+  constexpr int64_t kMoreBytes = Admission::kSmallMessageBytes + 1;
+  if (overrun.reason != Rejection::kTooLarge) return Reject(overrun.reason, kMoreBytes, source);
+  observer_->RequestRejected(Rejection::kTooLarge);
+  if (overrun.bytes > options_.max_request_bytes) {
+    return errors::RequestOutgrows(options_.max_request_bytes);
+  }
+  return overrun.bytes > admission_->half_budget_bytes()
+             ? errors::ExceedsBudget(overrun.bytes, memory_budget_bytes())
+             : errors::UnannouncedTooLarge(max_unannounced_bytes(), memory_budget_bytes());
 }
 
 void InferService::Start(grpc::ByteBuffer message, InferContext context, Done done) {
@@ -66,7 +86,7 @@ void InferService::Start(grpc::ByteBuffer message, InferContext context, Done do
   inference->Finish(std::move(status));
 }
 
-absl::Status InferService::Reject(Rejection reason, int64_t bytes) {
+absl::Status InferService::Reject(Rejection reason, int64_t bytes, const MessageSource& source) {
   observer_->RequestRejected(reason);
   const AdmissionOptions& limits = admission_->options();
   switch (reason) {
@@ -75,7 +95,9 @@ absl::Status InferService::Reject(Rejection reason, int64_t bytes) {
     case Rejection::kQueueFull:
       return errors::QueueFull(limits.max_queued_requests);
     case Rejection::kBudget:
-      return errors::BudgetInUse(limits.memory_budget_bytes);
+      return source.share != nullptr && admission_->IsShareInUse(bytes, *source.share)
+                 ? errors::ShareInUse(limits.memory_budget_bytes)
+                 : errors::BudgetInUse(limits.memory_budget_bytes);
     default:
       return bytes > options_.max_request_bytes
                  ? errors::RequestTooLarge(bytes, options_.max_request_bytes)
@@ -104,14 +126,22 @@ absl::Status InferService::Prepare(grpc::ByteBuffer message, Inference& inferenc
 absl::Status InferService::ChargeMessage(Inference& inference) {
   const int64_t bytes = inference.record.bytes_in;
   Charge& charge = inference.context.message;
-  if (!inference.context.size_announced) unannounced_.Add(bytes);
+  const MessageSource& source = inference.context.source;
+  if (!inference.context.size_announced && !source.is_measured) {
+    unannounced_.Add(bytes, Clock::now());
+  }
   if (bytes > options_.max_request_bytes) return Reject(Rejection::kTooLarge, bytes);
   if (bytes > admission_->half_budget_bytes()) return Reject(Rejection::kTooLarge, bytes);
-  if (charge.is_held()) {
-    return charge.Resize(bytes) ? absl::OkStatus() : Reject(Rejection::kBudget);
+  if (!inference.context.size_announced && source.is_measured && bytes > max_unannounced_bytes()) {
+    observer_->RequestRejected(Rejection::kTooLarge);
+    return errors::UnannouncedTooLarge(max_unannounced_bytes(), memory_budget_bytes());
   }
-  auto reserved = admission_->Reserve(bytes);
-  if (auto* reason = absl::get_if<Rejection>(&reserved)) return Reject(*reason, bytes);
+  if (charge.is_held()) {
+    if (charge.Resize(bytes)) return absl::OkStatus();
+    return Reject(Rejection::kBudget, bytes - charge.bytes(), source);
+  }
+  auto reserved = admission_->Reserve(bytes, source.share);
+  if (auto* reason = absl::get_if<Rejection>(&reserved)) return Reject(*reason, bytes, source);
   charge = std::move(absl::get<Charge>(reserved));
   return absl::OkStatus();
 }

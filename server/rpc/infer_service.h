@@ -5,6 +5,7 @@
 // inference runs once it is admitted is in inference.h.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -35,10 +36,23 @@ class InferService {
   InferService(InferServiceOptions options, Admission* admission, Executor* executor,
                Batcher* batcher, Observer* observer);
 
-  // Room for a message that is about to be read: of the size that its sender announces, or of that
-  // which such messages had of late. UNAVAILABLE when there is none now, RESOURCE_EXHAUSTED when
+  // Room for a message that is about to be read: of the size that its sender announces, or else a
+  // little, which grows with what comes; where nobody can tell what comes, as much as such messages
+  // had of late, if there is that. UNAVAILABLE when there is none now, RESOURCE_EXHAUSTED when
   // there can be none; the rejection is counted then.
-  absl::StatusOr<Charge> ReserveMessage(std::optional<int64_t> announced_bytes);
+  absl::StatusOr<Charge> ReserveMessage(std::optional<int64_t> announced_bytes,
+                                        const MessageSource& source);
+  // The largest message that can be taken: of the size that its sender announces, or without that.
+  int64_t max_announced_bytes() const {
+    return std::min(options_.max_request_bytes, admission_->half_budget_bytes());
+  }
+  int64_t max_unannounced_bytes() const {
+    return std::min(options_.max_request_bytes, admission_->max_unannounced_bytes());
+  }
+  int64_t memory_budget_bytes() const { return admission_->options().memory_budget_bytes; }
+
+  // Why a message cannot go on, counted. Not of kDeadline.
+  absl::Status Refuse(const Overrun& overrun, const MessageSource& source);
 
   // Starts one inference on `message` (one ModelInferRequest), which is consumed. `done` is called
   // exactly once, perhaps before this returns. The observer has the request's record by then.
@@ -52,8 +66,8 @@ class InferService {
   // Whether one more such answer has room.
   bool HasRoomForAnswers() const { return admission_->HasRoomForAnswers(); }
 
-  // Why a request is refused, counted.
-  absl::Status Reject(Rejection reason, int64_t bytes = 0);
+  // Why a request, or a message of a connection, is refused, counted.
+  absl::Status Reject(Rejection reason, int64_t bytes = 0, const MessageSource& source = {});
 
   // Reports a request that ended without ever reaching `Start`.
   void ReportUnstarted(absl::Status status, Clock::time_point started);

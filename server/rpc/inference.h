@@ -25,6 +25,7 @@
 #include "server/rpc/call.h"
 #include "server/rpc/infer_decoder.h"
 #include "server/rpc/infer_encoder.h"
+#include "server/rpc/message_watch.h"
 
 namespace swiglu::server {
 
@@ -41,6 +42,7 @@ struct InferContext {
   // What was reserved for the message; empty: nothing.
   Charge message = {};
   bool size_announced = false;
+  MessageSource source = {};
 };
 
 // The answer. Its `message` is encoded only when `status` is OK.

@@ -68,14 +68,14 @@ std::unique_ptr<CallHandler> Router::MakeHandler(Call& call) const {
     return std::make_unique<StreamInferCall>(&call, infer_);
   }
   if (path == kHealthWatchPath) {
-    return std::make_unique<HealthWatchCall>(&call, health_, infer_.stall_limit);
+    return std::make_unique<HealthWatchCall>(&call, health_, infer_);
   }
   if (options_.reflection != nullptr &&
       (path == Reflection::kPath || path == Reflection::kOlderPath)) {
     return std::make_unique<ReflectionCall>(&call, options_.reflection, infer_.stall_limit);
   }
   if (const auto it = control_methods_.find(path); it != control_methods_.end()) {
-    return std::make_unique<ControlCall>(&call, &it->second, infer_.stall_limit);
+    return std::make_unique<ControlCall>(&call, &it->second, infer_);
   }
   if (const auto it = refused_methods_.find(path); it != refused_methods_.end()) {
     return std::make_unique<RefusedCall>(&call, errors::MethodNotOffered(it->second));

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -91,6 +92,9 @@ class RpcServer final : private Call::Home {
   std::unique_ptr<CallHandler> OnAccepted(Call& call) override;
   void OnGone(Call& call) override { calls_.Remove(call); }
   std::string DescribePeer(absl::string_view peer) override { return connections_.Describe(peer); }
+  std::optional<uint64_t> ReceivedBytes(absl::string_view peer) override {
+    return connections_.ReceivedBytes(peer);
+  }
   void OnDestroyed(IoQueue* queue) override;
 
   // Hands accepted connections to gRPC from here on.

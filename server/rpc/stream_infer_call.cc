@@ -5,6 +5,7 @@
 #include "server/rpc/stream_infer_call.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -15,21 +16,29 @@ namespace swiglu::server {
 void StreamInferCall::OnStart() {
   metadata_id_ = call_->Metadata(kRequestIdMetadata);
   ends_on_error_ = call_->Metadata("triton_grpc_error") == "true";
+  awaited_.Bind(parts_.watch, call_);
   absl::MutexLock lock(&mutex_);
-  reading_ = true;
-  call_->Read();
+  ReadOn();
 }
 
 void StreamInferCall::OnMessage(grpc::ByteBuffer message) {
+  Charge charge;
   {
     absl::MutexLock lock(&mutex_);
+    charge = awaited_.Arrive(static_cast<int64_t>(message.Length()));
     reading_ = false;
     has_read_ = true;
     // It crossed the end of the call: nobody can be told of it.
     if (finished_ || !failure_.ok()) return;
     ++num_unanswered_;
   }
-  InferContext context{Clock::now(), call_->Deadline(), call_->cancelled(), &call_->tasks()};
+  InferContext context;
+  context.started = Clock::now();
+  context.deadline = call_->Deadline();
+  context.cancelled = call_->cancelled();
+  context.tasks = &call_->tasks();
+  context.message = std::move(charge);
+  context.source = awaited_.source();
   parts_.service->Start(
       std::move(message), std::move(context),
       [this, call = call_->shared_from_this(), token = ActiveRequests::Token(parts_.active)](
@@ -40,6 +49,7 @@ void StreamInferCall::OnMessage(grpc::ByteBuffer message) {
 
 void StreamInferCall::OnNoMessage() {
   absl::MutexLock lock(&mutex_);
+  awaited_.Drop();
   reading_ = false;
   no_more_ = true;
   FinishIfIdle();
@@ -105,17 +115,35 @@ void StreamInferCall::OnGone(bool cancelled) {
 void StreamInferCall::OnServerEvent(ServerEvent event) {
   absl::MutexLock lock(&mutex_);
   if (event == ServerEvent::kTick) CheckStall();
+  if (event == ServerEvent::kOverrun) EndForOverrun();
   if (event != ServerEvent::kDraining) return;
   draining_since_ = std::min(draining_since_, Clock::now());
   FinishIfIdle();
 }
 
 void StreamInferCall::ReadOn() {
-  if (reading_ || no_more_ || !IsOpen() || draining() || num_unanswered_ >= kMaxUnanswered) return;
+  if (reading_ || no_more_ || finished_ || !IsOpen() || draining() ||
+      num_unanswered_ >= kMaxUnanswered) {
+    return;
+  }
   // Whoever takes no answers is given no more of them once answers fill their half of the budget.
   if (!answers_.empty() && !parts_.service->HasRoomForAnswers()) return;
   reading_ = true;
+  awaited_.Begin(Charge(), AwaitedKind::kOfStream, parts_.service->max_unannounced_bytes());
   call_->Read();
+}
+
+void StreamInferCall::EndForOverrun() {
+  const std::optional<Overrun> overrun = awaited_.TakeOverrun();
+  if (!overrun.has_value() || !reading_ || finished_ || broken_) return;
+  const absl::Status status = overrun->reason == Rejection::kDeadline
+                                  ? errors::LateMessage(absl::FromChrono(parts_.stall_limit.base))
+                                  : parts_.service->Refuse(*overrun, awaited_.source());
+  // A status comes after the answers that are being written, and what is received until then would
+  // have no bound.
+  if (!answers_.empty()) return call_->Cancel();
+  failure_ = status;
+  FinishIfIdle();
 }
 
 void StreamInferCall::WriteFront() {

@@ -49,6 +49,8 @@ class StreamInferCall final : public CallHandler {
   void ReadOn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Begins to write the front answer.
   void WriteFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The message that is awaited cannot go on.
+  void EndForOverrun() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Breaks the call off if its caller takes no answers.
   void CheckStall() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Ends the call if nothing is left to do and no more will come, or with `failure_`.
@@ -63,6 +65,9 @@ class StreamInferCall final : public CallHandler {
   bool draining() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return draining_since_ != Clock::time_point::max();
   }
+
+  // While `reading_`. Touched by the handler's calls alone, and by those under the lock.
+  MessageWatch::Entry awaited_;
 
   absl::Mutex mutex_;
   // Read and not yet written.

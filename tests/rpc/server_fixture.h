@@ -27,6 +27,7 @@
 #include "server/rpc/control_service.h"
 #include "server/rpc/health.h"
 #include "server/rpc/infer_service.h"
+#include "server/rpc/message_watch.h"
 #include "server/rpc/request_log.h"
 #include "server/rpc/router.h"
 #include "server/rpc/rpc_server.h"
@@ -63,8 +64,9 @@ class TestServer {
                   .max_queue_delay = std::chrono::duration_cast<std::chrono::microseconds>(
                       options.batching.max_queue_delay)},
                  &health, &statistics),
-        router_({&infer_, &active_, &observers_, &request_log_, options.stall_limit}, &control_,
-                &health) {
+        watch_(&admission, options.stall_limit.base),
+        router_({&infer_, &active_, &observers_, &request_log_, options.stall_limit, &watch_},
+                &control_, &health) {
     auto started = RpcServer::Start({.address = options.address,
                                      .max_connections = options.max_connections,
                                      .io_threads = options.io_threads,
@@ -127,6 +129,7 @@ class TestServer {
   ControlService control_;
   ActiveRequests active_;
   RequestLog request_log_;
+  MessageWatch watch_;
   Router router_;
 
  public:

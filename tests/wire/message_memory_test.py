@@ -4,6 +4,7 @@
 # Messages that take, or would take, more memory than their callers may have: each is refused alone, in its own words, and
 # what the process holds stays in bounds.
 import struct
+import threading
 import unittest
 import zlib
 
@@ -14,6 +15,8 @@ from server_process import Server
 
 LIVE = "/inference.GRPCInferenceService/ServerLive"
 UNARY_AND_STREAMS = (plain_grpc.INFER, plain_grpc.STREAM_INFER, LIVE, plain_grpc.WATCH)
+TOO_LARGE = ("request has more than 25165824 bytes; without swiglu-request-bytes three eighths of the memory budget of 67108864 "
+             "bytes are the most")
 # What the process may grow by for reasons of its own: its first calls, threads that wake up.
 SLACK_BYTES = 40_000_000
 
@@ -106,6 +109,111 @@ class MessageMemoryTest(unittest.TestCase):
                 call.pour(prefixed(request), last=True)
                 call.wait_for_headers()
             self.assertGreater(self.server.metric("swiglu_memory_used_bytes", kind="response"), num_calls * 30_000)
+
+
+class BudgetTest(unittest.TestCase):
+    """One half of 32 MiB is for messages."""
+
+    def setUp(self):
+        self.server = Server("--memory_budget_bytes=64MiB")
+        self.addCleanup(self.server.kill)
+        self.address = self.server.address
+
+    def tearDown(self):
+        self.assertEqual(self.server.stop(), 0, self.server.log)
+
+    def assert_serves(self, num_elements=4):
+        """A caller without an announcement, on a connection of its own, is served."""
+        with Connection(self.address) as connection:
+            connection.widen(1 << 30)
+            call = connection.open(plain_grpc.INFER)
+            call.pour(prefixed(forward_request(num_elements)), last=True)
+            self.assertEqual(call.status(), (plain_grpc.OK, ""))
+
+    def test_large_message_does_not_shut_small_ones_out_afterwards(self):
+        with Connection(self.address) as connection:
+            call = connection.open(plain_grpc.INFER)
+            call.pour(prefixed(plain_grpc.field(15, bytes(20_000_000))), last=True)
+            # It has much beside its tensors, of which it has none.
+            self.assertEqual(call.status()[0], RESOURCE_EXHAUSTED)
+        with Connection(self.address) as connection:
+            calls = [connection.open(plain_grpc.INFER) for _ in range(32)]
+            for call in calls:
+                call.send(forward_request())
+            self.assertEqual([call.status() for call in calls], [(plain_grpc.OK, "")] * 32)
+
+    def test_message_that_is_too_large_is_refused_while_it_comes(self):
+        with Connection(self.address) as connection:
+            call = connection.open(plain_grpc.INFER)
+            # So slow that it is seen before it is whole.
+            num_sent = self.pour_slowly(call, 40_000_000)
+            self.assertEqual(call.status(), (RESOURCE_EXHAUSTED, TOO_LARGE))
+        self.assertLess(num_sent, 40_000_000)
+        self.assertEqual(self.server.metric("swiglu_rejected_total", reason="too_large"), 1)
+        self.assertEqual(self.server.metric("swiglu_rejected_total", reason="cancelled"), 0)
+
+    def test_too_large_messages_fail_alone(self):
+        statuses = []
+
+        def send_too_much():
+            with Connection(self.address) as connection:
+                call = connection.open(plain_grpc.INFER)
+                self.pour_slowly(call, 40_000_000)
+                statuses.append(call.status())
+
+        culprits = [threading.Thread(target=send_too_much, daemon=True) for _ in range(3)]
+        for culprit in culprits:
+            culprit.start()
+        num_served = 0
+        while any(culprit.is_alive() for culprit in culprits) or num_served == 0:
+            self.assert_serves(100_000)
+            num_served += 1
+        self.assertEqual(len(statuses), 3)
+        for code, sentence in statuses:
+            self.assertIn(code, (RESOURCE_EXHAUSTED, plain_grpc.UNAVAILABLE), sentence)
+            self.assertRegex(sentence, "memory budget of 67108864 bytes")
+        self.assertEqual(self.server.metric("swiglu_rejected_total", reason="cancelled"), 0)
+
+    def test_announcement_of_a_message_that_does_not_come_is_soon_forgotten(self):
+        with Connection(self.address) as connection:
+            silent = connection.open(plain_grpc.INFER, [("swiglu-request-bytes", str(32 << 20))])
+            while self.server.metric("swiglu_memory_used_bytes", kind="receive") < 32 << 20:
+                self.assertTrue(self.server.is_running())
+            # Small ones are served at once.
+            for _ in range(10):
+                self.assert_serves()
+            while self.server.metric("swiglu_memory_used_bytes", kind="receive") > 1 << 20:
+                self.assertTrue(self.server.is_running())
+            self.assert_serves(200_000)
+            self.assertFalse(silent.ended)
+            # It may still come.
+            silent.send(forward_request())
+            self.assertEqual(silent.status(), (plain_grpc.OK, ""))
+
+    def test_silent_calls_do_not_shut_others_out(self):
+        with Connection(self.address) as first, Connection(self.address) as second:
+            for connection in (first, second):
+                for _ in range(1000):
+                    connection.open(plain_grpc.INFER)
+                # The server has heard of them when it answers a later call.
+                self.assertIsNotNone(self.last_call(connection))
+            for _ in range(10):
+                self.assert_serves()
+
+    def last_call(self, connection):
+        """Calls ServerLive over a connection and returns the answer."""
+        call = connection.open(LIVE)
+        call.send(b"")
+        return call.message()
+
+    def pour_slowly(self, call, num_bytes):
+        """Pours a message in pieces, each after the server has answered a call on the same connection; returns how far it came."""
+        message = prefixed(plain_grpc.field(15, bytes(num_bytes)))
+        at = 0
+        while at < len(message) and not call.ended:
+            at += call.pour(message[at:at + 1_000_000])
+            self.last_call(call.connection)
+        return at
 
 
 if __name__ == "__main__":

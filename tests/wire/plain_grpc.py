@@ -53,7 +53,7 @@ class Call:
     """One call: what has come of its answer."""
 
     def __init__(self, connection, stream, window_bytes):
-        self._connection = connection
+        self.connection = connection
         self._stream = stream
         self.window_bytes = window_bytes  # that the server takes at once of what is poured
         self.headers = []  # in order, those of the trailers last
@@ -66,43 +66,43 @@ class Call:
         payload = b"\0" + struct.pack(">I", length) + message
         parts = [payload[at : at + MAX_FRAME_BYTES] for at in range(0, len(payload), MAX_FRAME_BYTES)]
         for part in parts[:-1]:
-            self._connection.send(frame(DATA, 0, self._stream, part))
-        self._connection.send(frame(DATA, END_STREAM if last else 0, self._stream, parts[-1]))
+            self.connection.send(frame(DATA, 0, self._stream, part))
+        self.connection.send(frame(DATA, END_STREAM if last else 0, self._stream, parts[-1]))
 
     def send_raw(self, data, last=True):
         """Sends the bytes of a frame as they are, whatever they are."""
-        self._connection.send(frame(DATA, END_STREAM if last else 0, self._stream, data))
+        self.connection.send(frame(DATA, END_STREAM if last else 0, self._stream, data))
 
     def pour(self, data, last=False):
         """Sends bytes of a large message as the server's windows allow, until the call ends; returns how many it took."""
         at = 0
         while at < len(data) and not self.ended:
-            room = min(self._connection.window_bytes, self.window_bytes, MAX_FRAME_BYTES, len(data) - at)
+            room = min(self.connection.window_bytes, self.window_bytes, MAX_FRAME_BYTES, len(data) - at)
             if room <= 0:
-                self._connection.read()
+                self.connection.read()
                 continue
             is_last = last and at + room == len(data)
-            self._connection.send(frame(DATA, END_STREAM if is_last else 0, self._stream, data[at:at + room]))
-            self._connection.window_bytes -= room
+            self.connection.send(frame(DATA, END_STREAM if is_last else 0, self._stream, data[at:at + room]))
+            self.connection.window_bytes -= room
             self.window_bytes -= room
             at += room
         return at
 
     def reset(self):
         """Cancels the call."""
-        self._connection.send(frame(RST_STREAM, 0, self._stream, struct.pack(">I", 8)))
+        self.connection.send(frame(RST_STREAM, 0, self._stream, struct.pack(">I", 8)))
 
     def wait_for_headers(self):
         """Reads until the server has begun to answer."""
         while not self.headers:
-            self._connection.read()
+            self.connection.read()
 
     def message(self):
         """Reads the next message of the answer; None when there is no further one."""
         while len(self.data) < 5 or len(self.data) < 5 + struct.unpack(">I", self.data[1:5])[0]:
             if self.ended:
                 return None
-            self._connection.read()
+            self.connection.read()
         end = 5 + struct.unpack(">I", self.data[1:5])[0]
         message, self.data = self.data[5:end], self.data[end:]
         return message
@@ -110,7 +110,7 @@ class Call:
     def status(self):
         """Reads to the end of the call; returns its code and sentence."""
         while not self.ended:
-            self._connection.read()
+            self.connection.read()
         headers = dict(self.headers)
         if "grpc-status" not in headers:
             raise ConnectionError("the server reset the call")
@@ -150,6 +150,11 @@ class Connection:
     def set_window(self, window_bytes):
         """Lets the server send so much of each answer, those that have begun included."""
         self.send(frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, window_bytes)))
+
+    def widen(self, window_bytes):
+        """Lets the server send large answers: so much of each, and of all of them together."""
+        self.set_window(window_bytes)
+        self.send(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", window_bytes)))
 
     def open(self, method, metadata=()):
         """Begins a call."""

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What gRPC holds of the messages that one connection is bringing. gRPC shows a message only once
+// it is whole, so this goes by the bytes that the connection has received, which the kernel tells.
+// A pure state machine: counts and times come in, charges and refusals come out.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "server/batching/admission.h"
+#include "server/batching/observer.h"
+#include "server/batching/request.h"
+
+namespace swiglu::server {
+
+enum class AwaitedKind : uint8_t {
+  // A first few bytes are reserved for it.
+  kUnannounced,
+  // So much is reserved for it as its caller announced.
+  kAnnounced,
+  // Of a stream: it may take for ever to begin, and nothing is reserved for it.
+  kOfStream,
+};
+
+// A message that a call waits for, as its ledger sees it.
+struct AwaitedMessage {
+  AwaitedKind kind = AwaitedKind::kUnannounced;
+  // The most that such a message may have.
+  int64_t max_bytes = 0;
+  // What is charged for it.
+  Charge reservation;
+
+  // The ledger's own: what its connection had received at the last look but one before it, and when
+  // and at how many bytes its progress was judged last.
+  int64_t base_bytes = 0;
+  int64_t progress_bytes = 0;
+  Clock::time_point progress_at;
+};
+
+// A message that cannot go on.
+struct Overrun {
+  AwaitedMessage* message = nullptr;
+  // kTooLarge, kBudget or kDeadline.
+  Rejection reason = Rejection::kBudget;
+  // What has come, at least, of a message that is too large.
+  int64_t bytes = 0;
+};
+
+// Not thread-safe.
+class MessageLedger {
+ public:
+  // How long an announced message may bring less than kLeastProgressBytes before it loses its
+  // reservation; the short time holds while others find no room. It goes on as one that was not
+  // announced.
+  static constexpr std::chrono::milliseconds kPatience{2000};
+  static constexpr std::chrono::milliseconds kShortPatience{200};
+  static constexpr int64_t kLeastProgressBytes = int64_t{64} << 10;
+
+  // `share`: of the connection. `admission` must outlive it.
+  MessageLedger(Admission* admission, std::shared_ptr<ReceiveShare> share)
+      : admission_(admission), share_(std::move(share)) {}
+
+  // A message is awaited from here on. It must stay where it is until it has ended.
+  void Begin(AwaitedMessage& message, Clock::time_point now);
+
+  // The message is there, with so many bytes. What was charged for it, and for it in the growth of
+  // the connection, is in its reservation then, which still has to take the right size. Does
+  // nothing for a message that was overrun.
+  void Arrive(AwaitedMessage& message, int64_t size_bytes);
+
+  // The message does not come any more. As above for one that was overrun.
+  void Drop(AwaitedMessage& message);
+
+  // The connection has received so many bytes since it began.
+  void Look(int64_t received_bytes, Clock::time_point now);
+
+  // Makes the charges follow what has come. At most one message is taken off the list for it, the
+  // oldest that may be to blame; call again until there is none. `others_want`: somebody found no
+  // room of late. `stall`: how long a message of a stream may stop halfway.
+  std::optional<Overrun> Settle(Clock::time_point now, bool others_want, Clock::duration stall);
+
+  // What has come and was not delivered, about.
+  int64_t pending_bytes() const { return pending_bytes_; }
+  bool is_awaiting() const { return !awaited_.empty(); }
+  // Whether nothing is awaited but streams, and nothing has come at the last look.
+  bool is_idle() const;
+  Clock::time_point looked_at() const { return looked_at_; }
+
+ private:
+  void JudgeProgress(Clock::time_point now, bool others_want);
+  // The oldest message of those that are most likely to have outgrown their reservation. REQUIRES:
+  // there is one.
+  size_t FindCulprit() const;
+  int64_t num_unannounced() const;
+  // Takes the message of that index off the list; returns `overrun`.
+  Overrun TakeOff(size_t index, const Overrun& overrun);
+  // Charges `bytes` beyond the reservations. False if there is no room.
+  bool Grow(int64_t bytes);
+
+  Admission* const admission_;
+  const std::shared_ptr<ReceiveShare> share_;
+  std::vector<AwaitedMessage*> awaited_;  // in the order in which they began
+  // Beyond the reservations of `awaited_`.
+  Charge growth_;
+  int64_t pending_bytes_ = 0;  // below 0 until the next look, if more was delivered than was seen
+  // Of the last look, and of the one before it.
+  int64_t received_bytes_ = 0;
+  int64_t received_before_ = 0;
+  Clock::time_point looked_at_;
+  Clock::time_point moved_at_;  // when it last received anything
+};
+
+}  // namespace swiglu::server
