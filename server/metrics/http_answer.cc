@@ -46,6 +46,17 @@ size_t HeadEnd(absl::string_view received) {
   return std::min(strict, lenient);
 }
 
+// The path of a request's target, without its query: `/metrics?a=b`, or in the absolute form
+// `http://host:8002/metrics`, which every server has to take.
+absl::string_view PathOf(absl::string_view target) {
+  target = target.substr(0, target.find('?'));
+  if (absl::StartsWithIgnoreCase(target, "http://")) {
+    target.remove_prefix(absl::string_view("http://").size());
+    target.remove_prefix(std::min(target.find('/'), target.size()));
+  }
+  return target;
+}
+
 }  // namespace
 
 absl::optional<std::string> AnswerHttp(absl::string_view received, const Page& page) {
@@ -62,8 +73,7 @@ absl::optional<std::string> AnswerHttp(absl::string_view received, const Page& p
     return Refusal("400 Bad Request");
   }
   const absl::string_view method = words[0];
-  const absl::string_view path = words[1].substr(0, words[1].find('?'));
-  if (path != "/metrics") return Refusal("404 Not Found");
+  if (PathOf(words[1]) != "/metrics") return Refusal("404 Not Found");
   if (method == "GET") return PageAnswer(page, Body::kSend);
   if (method == "HEAD") return PageAnswer(page, Body::kOmit);
   return Refusal("405 Method Not Allowed", "Allow: GET, HEAD\r\n");

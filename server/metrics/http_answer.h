@@ -18,8 +18,9 @@ inline constexpr size_t kMaxHttpHeadBytes = 8192;
 using Page = std::function<std::string()>;
 
 // The whole answer to what a connection has received so far, or nullopt when the head of the
-// request is not complete yet. `GET` and `HEAD` of /metrics give 200 with `page()`; another path
-// 404, another method 405, a longer head 431, anything that is not HTTP 400, an exception from
+// request is not complete yet. `GET` and `HEAD` of /metrics, or of it in the absolute form
+// (`http://host/metrics`), give 200 with `page()`; another path 404, another method 405, a longer
+// head 431, anything that is not HTTP 400, an exception from
 // `page` 500. The connection is to be closed afterwards.
 absl::optional<std::string> AnswerHttp(absl::string_view received, const Page& page);
 

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -23,9 +24,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t kMaxConnections = 16;
-constexpr std::chrono::seconds kConnectionTime{10};
-constexpr int kAcceptPauseMs = 100;
+// Before another attempt, where there are no descriptors or no memory.
+constexpr int kPauseMs = 100;
 
 bool WouldBlock() { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
 
@@ -35,8 +35,8 @@ bool WouldBlock() { return errno == EAGAIN || errno == EWOULDBLOCK || errno == E
 // because closing first would throw away an answer that it has not read yet.
 class MetricsServer::Connection {
  public:
-  explicit Connection(Descriptor socket)
-      : socket_(std::move(socket)), deadline_(Clock::now() + kConnectionTime) {}
+  Connection(Descriptor socket, Clock::time_point deadline)
+      : socket_(std::move(socket)), deadline_(deadline) {}
 
   int fd() const { return socket_.get(); }
   short events() const { return state_ == State::kWrite ? POLLOUT : POLLIN; }
@@ -99,7 +99,9 @@ class MetricsServer::Connection {
 };
 
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Create(const std::string& address,
-                                                                     Page page) {
+                                                                     Page page,
+                                                                     const MetricsLimits& limits) {
+  CHECK(limits.max_connections > 0 && limits.connection_time.count() > 0);
   absl::StatusOr<ListenSockets> listening = ListenTcp(address);
   if (!listening.ok()) return listening.status();
   Descriptor wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -108,11 +110,15 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Create(const std::
         absl::StrCat("cannot serve metrics on ", address, ": ", std::strerror(errno)));
   }
   return std::unique_ptr<MetricsServer>(
-      new MetricsServer(*std::move(listening), std::move(wake), std::move(page)));
+      new MetricsServer(*std::move(listening), std::move(wake), std::move(page), limits));
 }
 
-MetricsServer::MetricsServer(ListenSockets listening, Descriptor wake, Page page)
-    : page_(std::move(page)), listening_(std::move(listening)), wake_(std::move(wake)) {
+MetricsServer::MetricsServer(ListenSockets listening, Descriptor wake, Page page,
+                             const MetricsLimits& limits)
+    : page_(std::move(page)),
+      limits_(limits),
+      listening_(std::move(listening)),
+      wake_(std::move(wake)) {
   thread_ = std::thread([this] { Serve(); });
 }
 
@@ -123,13 +129,26 @@ MetricsServer::~MetricsServer() {
 }
 
 void MetricsServer::Serve() {
-  while (Wait()) {
-    Accept();
-    for (Connection& connection : connections_) connection.Advance(page_);
-    connections_.remove_if([now = Clock::now()](const Connection& connection) {
-      return connection.closed() || connection.deadline() <= now;
-    });
+  bool goes_on = true;
+  while (goes_on) {
+    try {
+      goes_on = Wait();
+      if (goes_on) Accept();
+      if (goes_on) Advance();
+    } catch (const std::bad_alloc&) {
+      // What the connections hold may do for the next one.
+      connections_.clear();
+      LOG_EVERY(WARNING, std::chrono::minutes(1), "metrics: out of memory: connections are closed");
+      ::poll(nullptr, 0, kPauseMs);
+    }
   }
+}
+
+void MetricsServer::Advance() {
+  for (Connection& connection : connections_) connection.Advance(page_);
+  connections_.remove_if([now = Clock::now()](const Connection& connection) {
+    return connection.closed() || connection.deadline() <= now;
+  });
 }
 
 bool MetricsServer::Wait() {
@@ -144,7 +163,7 @@ bool MetricsServer::Wait() {
         std::max<int64_t>(0, std::chrono::ceil<std::chrono::milliseconds>(left).count()));
   }
   if (accept_paused_) {
-    timeout_ms = kAcceptPauseMs;
+    timeout_ms = kPauseMs;
   } else {
     for (const Descriptor& socket : listening_.sockets) {
       fds.push_back({socket.get(), POLLIN, 0});
@@ -166,8 +185,8 @@ void MetricsServer::Accept() {
       }
       continue;
     }
-    if (connections_.size() == kMaxConnections) connections_.pop_front();
-    connections_.emplace_back(std::move(accepted));
+    if (connections_.size() == limits_.max_connections) connections_.pop_front();
+    connections_.emplace_back(std::move(accepted), Clock::now() + limits_.connection_time);
   }
 }
 

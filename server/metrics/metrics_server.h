@@ -5,6 +5,8 @@
 // listen, and it adds series of its own.
 #pragma once
 
+#include <chrono>
+#include <cstddef>
 #include <list>
 #include <memory>
 #include <string>
@@ -17,14 +19,22 @@
 
 namespace swiglu::server {
 
-// Serves from `Create` to its destruction, on one thread of its own. At most 16 connections at
-// once, each for at most 10 seconds; past that the oldest is closed.
+// What a client can make the server hold.
+struct MetricsLimits {
+  // Connections at once; past that the oldest is closed. > 0.
+  size_t max_connections = 16;
+  // How long a connection may last, whatever it is doing. > 0.
+  std::chrono::milliseconds connection_time = std::chrono::seconds(10);
+};
+
+// Serves from `Create` to its destruction, on one thread of its own.
 class MetricsServer {
  public:
   // Listens on `address`, `HOST:PORT` (see `Listen` for its forms and errors); port 0 takes a free
   // one. `page` is called on the server's thread and what it reads must outlive the server.
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Create(const std::string& address,
-                                                               Page page);
+                                                               Page page,
+                                                               const MetricsLimits& limits = {});
   ~MetricsServer();
   MetricsServer(const MetricsServer&) = delete;
   MetricsServer& operator=(const MetricsServer&) = delete;
@@ -35,15 +45,18 @@ class MetricsServer {
  private:
   class Connection;
 
-  MetricsServer(ListenSockets listening, Descriptor wake, Page page);
+  MetricsServer(ListenSockets listening, Descriptor wake, Page page, const MetricsLimits& limits);
 
   // The thread: waits for any socket, then moves each connection on, until `wake_` is written to.
   void Serve();
   // Waits until something is to be done; false when it is time to end.
   bool Wait();
   void Accept();
+  // Moves every connection on, and drops those that are done or have had their time.
+  void Advance();
 
   const Page page_;
+  const MetricsLimits limits_;
   const ListenSockets listening_;
   const Descriptor wake_;  // an eventfd
   std::thread thread_;

@@ -42,6 +42,14 @@ TEST(HttpAnswerTest, QueryAndBareNewlinesAreTolerated) {
   EXPECT_EQ(StatusOf("GET /metrics?a=b HTTP/1.0\n\n"), "HTTP/1.1 200 OK");
 }
 
+TEST(HttpAnswerTest, AbsoluteFormIsTaken) {
+  for (const char* target : {"http://localhost:8002/metrics", "http://[::1]:8002/metrics?a=/b",
+                             "HTTP://x/metrics", "http:///metrics"}) {
+    EXPECT_EQ(StatusOf("GET " + std::string(target) + " HTTP/1.1\r\n\r\n"), "HTTP/1.1 200 OK")
+        << target;
+  }
+}
+
 TEST(HttpAnswerTest, IncompleteHeadWaitsForMore) {
   const std::string request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
   for (size_t length = 0; length < request.size(); ++length) {
@@ -50,7 +58,9 @@ TEST(HttpAnswerTest, IncompleteHeadWaitsForMore) {
 }
 
 TEST(HttpAnswerTest, OtherPathsAreNotFound) {
-  for (const char* path : {"/", "/metrics/", "/metricsx", "/../metrics", "http://x/metrics", "*"}) {
+  for (const char* path :
+       {"/", "/metrics/", "/metricsx", "/../metrics", "*", "http://x", "http://x/",
+        "http://x/metrics/", "http://x?/metrics", "https://x/metrics", "x/metrics"}) {
     EXPECT_EQ(StatusOf("GET " + std::string(path) + " HTTP/1.1\r\n\r\n"), "HTTP/1.1 404 Not Found");
   }
 }

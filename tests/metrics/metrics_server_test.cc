@@ -5,10 +5,17 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <iterator>
 #include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -25,6 +32,9 @@ constexpr char kRequest[] = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
 // A connected socket; get() is -1 when nobody answers.
 Descriptor Connect(int port, int family = AF_INET) {
   Descriptor socket(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  // A server that does not close when it should is a "reset" in the test, and not a hang.
+  const timeval limit{20, 0};
+  ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
   sockaddr_in v4{};
   v4.sin_family = AF_INET;
   v4.sin_port = htons(static_cast<uint16_t>(port));
@@ -45,7 +55,8 @@ void Send(const Descriptor& socket, absl::string_view text) {
             static_cast<ssize_t>(text.size()));
 }
 
-// Everything until the other side closes; "reset" behind it when that was no proper end.
+// Everything until the other side closes; "reset" behind it when that was no proper end, or none
+// within 20 seconds.
 std::string ReceiveAll(const Descriptor& socket) {
   std::string received;
   char buffer[65536];
@@ -63,9 +74,10 @@ std::string Get(int port, int family = AF_INET) {
   return ReceiveAll(socket);
 }
 
-std::unique_ptr<MetricsServer> Start(const std::string& address, Page page) {
+std::unique_ptr<MetricsServer> Start(const std::string& address, Page page,
+                                     const MetricsLimits& limits = {}) {
   absl::StatusOr<std::unique_ptr<MetricsServer>> server =
-      MetricsServer::Create(address, std::move(page));
+      MetricsServer::Create(address, std::move(page), limits);
   EXPECT_TRUE(server.ok()) << server.status();
   return server.ok() ? *std::move(server) : nullptr;
 }
@@ -152,13 +164,99 @@ TEST(MetricsServerTest, RequestWithABodyIsAnsweredAndClosedInOrder) {
   EXPECT_TRUE(absl::EndsWith(answer, "\r\n\r\n405 Method Not Allowed\n")) << answer;
 }
 
-TEST(MetricsServerTest, IdleConnectionsDoNotKeepOthersOut) {
-  const auto server = Start("127.0.0.1:0", [] { return std::string("x 1\n"); });
+// Whether the other side has closed, or sent something.
+bool HasNews(const Descriptor& socket) {
+  pollfd fd{socket.get(), POLLIN, 0};
+  return ::poll(&fd, 1, 0) != 0;
+}
+
+std::string XPage() { return "x 1\n"; }
+
+TEST(MetricsServerTest, OldestConnectionMakesRoomForANewOne) {
+  // None ends by its time.
+  const auto server = Start("127.0.0.1:0", XPage, {16, std::chrono::hours(1)});
   std::vector<Descriptor> idle;
   for (int i = 0; i < 40; ++i) idle.push_back(Connect(server->port()));
   EXPECT_TRUE(absl::EndsWith(Get(server->port()), "x 1\n"));
-  // The oldest was closed for it.
-  EXPECT_EQ(ReceiveAll(idle[0]), "");
+  // With the one that was answered, the last fifteen are the sixteen that may be.
+  for (int i = 0; i < 25; ++i) EXPECT_EQ(ReceiveAll(idle[i]), "") << i;
+  for (int i = 25; i < 40; ++i) EXPECT_FALSE(HasNews(idle[i])) << i;
+}
+
+TEST(MetricsServerTest, ConnectionEndsAtItsTimeWhateverItDoes) {
+  const std::string page(32 << 20, 'x');
+  const auto server =
+      Start("127.0.0.1:0", [&] { return page; }, {16, std::chrono::milliseconds(200)});
+  const Descriptor silent = Connect(server->port());
+  const Descriptor halfway = Connect(server->port());
+  Send(halfway, "GET /metrics HTTP/1.1\r\n");
+  const Descriptor untaken = Connect(server->port());
+  Send(untaken, kRequest);
+  EXPECT_EQ(ReceiveAll(silent), "");
+  EXPECT_EQ(ReceiveAll(halfway), "");
+  // It was the last to come, so that a later one's end shows that it has had its time.
+  EXPECT_EQ(ReceiveAll(Connect(server->port())), "");
+  EXPECT_LT(ReceiveAll(untaken).size(), page.size());
+}
+
+TEST(MetricsServerTest, ConnectionThatStaysOpenAfterItsAnswerEndsAtItsTime) {
+  const auto server = Start("127.0.0.1:0", XPage, {16, std::chrono::milliseconds(200)});
+  const auto num_open = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
+  };
+  const Descriptor lingering = Connect(server->port());
+  const auto num_without = num_open();
+  Send(lingering, kRequest);
+  EXPECT_TRUE(absl::EndsWith(ReceiveAll(lingering), "x 1\n"));
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  // The server's side of it is a descriptor of this process.
+  while (num_open() > num_without && std::chrono::steady_clock::now() < end) {
+  }
+  EXPECT_LE(num_open(), num_without);
+}
+
+TEST(MetricsServerTest, ConnectionThatDoesNothingTakesNoTime) {
+  const auto server = Start("127.0.0.1:0", XPage);
+  const Descriptor idle = Connect(server->port());
+  EXPECT_TRUE(absl::EndsWith(Get(server->port()), "x 1\n"));
+  const auto cpu_ms = [] {
+    timespec time{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return time.tv_sec * 1000 + time.tv_nsec / 1'000'000;
+  };
+  const auto before_ms = cpu_ms();
+  pollfd fd{idle.get(), POLLIN, 0};
+  EXPECT_EQ(::poll(&fd, 1, 500), 0);
+  // A loop that does not wait would have taken all of it.
+  EXPECT_LT(cpu_ms() - before_ms, 100);
+}
+
+TEST(MetricsServerTest, AcceptsAgainWhenThereAreDescriptors) {
+  const auto server = Start("127.0.0.1:0", XPage);
+  const Descriptor first = Connect(server->port());
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+  rlimit none = limit;
+  none.rlim_cur = 0;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  Send(first, kRequest);
+  // The server logs it when it finds none, if the first was not accepted before that.
+  pollfd fd{first.get(), POLLIN, 0};
+  ::poll(&fd, 1, 300);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+  EXPECT_TRUE(absl::EndsWith(ReceiveAll(first), "x 1\n"));
+  EXPECT_TRUE(absl::EndsWith(Get(server->port()), "x 1\n"));
+}
+
+TEST(MetricsServerTest, PageForWhichThereIsNoMemoryClosesConnectionsAndServesOn) {
+  std::atomic<bool> is_short{true};
+  const auto server = Start("127.0.0.1:0", [&] {
+    if (is_short) throw std::bad_alloc();
+    return XPage();
+  });
+  EXPECT_TRUE(absl::StartsWith(Get(server->port()), "HTTP/1.1 500 "));
+  is_short = false;
+  EXPECT_TRUE(absl::EndsWith(Get(server->port()), "x 1\n"));
 }
 
 TEST(MetricsServerTest, ClientThatLeavesEarlyHarmsNobody) {
