@@ -12,9 +12,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <exception>
 #include <initializer_list>
 #include <iterator>
 #include <limits>
+#include <new>
+#include <system_error>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -62,6 +65,24 @@ void ExitAfter(absl::FunctionRef<void()> last_words, int code) {
   last_words();
   logging::Flush(logging::kLastWordsLimit);
   std::_Exit(code);
+}
+
+void EndOnExceptions() {
+  std::set_terminate([] {
+    try {
+      // There is one, unless a thread was left without being waited for.
+      if (std::current_exception() != nullptr) std::rethrow_exception(std::current_exception());
+    } catch (const std::bad_alloc&) {
+      ExitAfter([] { LOG(ERROR, "exiting: out of memory"); }, kExitFailure);
+    } catch (const std::system_error& error) {
+      ExitAfter([&error] { LOG(ERROR, "exiting: {}", error.what()); }, kExitFailure);
+    } catch (const std::exception& error) {
+      LOG(ERROR, "aborting: an exception: {}", error.what());
+    } catch (...) {
+      LOG(ERROR, "aborting: an exception");
+    }
+    std::abort();
+  });
 }
 
 StopSource::StopSource(std::function<void()> on_hangup) : on_hangup_(std::move(on_hangup)) {

@@ -28,6 +28,10 @@ enum class StopReason { kSignal, kDeviceFault, kTimeout };
 // not block. They may log: the lines have logging::kLastWordsLimit to be taken.
 [[noreturn]] void ExitAfter(absl::FunctionRef<void()> last_words, int code);
 
+// From here on an exception that leaves a thread ends the process with a line that says which: with
+// kExitFailure where memory or threads have run out, else by abort().
+void EndOnExceptions();
+
 // Takes SIGTERM, SIGINT and SIGHUP, and sticky device errors. The first SIGTERM or SIGINT and the
 // first error end a `Wait`. What comes within kSameOrder of that first signal is the same order
 // again: timeout(1) signals its child and then the child's whole process group. On a later one a

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdio>
 #include <optional>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -38,6 +39,7 @@
 #include "server/rpc/request_log.h"
 #include "server/rpc/router.h"
 #include "server/rpc/rpc_server.h"
+#include "server/start_check.h"
 #include "version/version.h"
 
 namespace swiglu::server {
@@ -208,7 +210,7 @@ int ServeUntilStopped(const Flags& flags, const ServingParts& parts) {
   return 0;
 }
 
-int Run(const Flags& flags) {
+int Run(const Flags& flags, int64_t max_connections) {
   StopSource stop([&flags] { logging::ToggleDebug(flags.log_level); });
   PrometheusObserver prometheus;
   Statistics statistics;
@@ -247,7 +249,6 @@ int Run(const Flags& flags) {
 
   const GpuMonitor gpus(flags.metrics_address.empty() ? std::vector<DeviceInfo>()
                                                       : created->cuda_devices);
-  const int64_t max_connections = AllowConnections(flags.max_connections);
   std::atomic<RpcServer*> serving{nullptr};
   Gauges gauges = MakeGauges(admission, batcher, health);
   AddConnectionGauges(serving, max_connections, gauges);
@@ -286,12 +287,18 @@ int Run(const Flags& flags) {
   return ServeUntilStopped(flags, {stop, health, admission, active, request_log, **rpc});
 }
 
-// Runs the server, and ends with every line of the log written that somebody takes.
+// As `Run`, once it is sure that it can start; ends with every line of the log written that
+// somebody takes.
 int Serve(const Flags& flags) {
   if (!logging::WriteInBackground()) {
     return Fail(absl::ResourceExhaustedError("cannot start: no thread is to be had for the log"));
   }
-  const int code = Run(flags);
+  EndOnExceptions();
+  const int64_t max_connections = AllowConnections(flags.max_connections);
+  const absl::Status can_start = CheckStart(NeedsOfServer(
+      flags.io_threads, flags.lanes_per_device,
+      static_cast<int>(std::thread::hardware_concurrency()), flags.memory_budget_bytes));
+  const int code = can_start.ok() ? Run(flags, max_connections) : Fail(can_start);
   logging::Flush(logging::kLastWordsLimit);
   return code;
 }

@@ -5,6 +5,7 @@
 // the root.
 #include "server/memory_limit.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -63,10 +64,21 @@ int64_t MachineMemoryBytes() {
   return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
 }
 
+// The limits of setrlimit(2).
+int64_t ProcessLimit() {
+  int64_t limit = kNoLimit;
+  for (const auto resource : {RLIMIT_AS, RLIMIT_DATA}) {
+    rlimit found{};
+    if (::getrlimit(resource, &found) != 0 || found.rlim_cur == RLIM_INFINITY) continue;
+    if (found.rlim_cur < static_cast<rlim_t>(limit)) limit = static_cast<int64_t>(found.rlim_cur);
+  }
+  return limit;
+}
+
 }  // namespace
 
 int64_t MemoryLimitBytes(const std::string& root) {
-  return std::min(MachineMemoryBytes(), ControlGroupLimit(root));
+  return std::min({MachineMemoryBytes(), ControlGroupLimit(root), ProcessLimit()});
 }
 
 }  // namespace swiglu::server

@@ -242,6 +242,29 @@ class UntakenLogTest(unittest.TestCase):
             self.assertEqual(server.exit_code(within_s=END_WITHIN_S), 1)
 
 
+class ExceptionTest(unittest.TestCase):
+    """An exception leaves a thread."""
+
+    def test_no_memory_is_1_and_a_line(self):
+        with FaultServer() as server:
+            server.wait_for("serving gRPC on")
+            server.command("lack 0")
+            self.assertEqual(server.exit_code(within_s=END_WITHIN_S), 1)
+            self.assertRegex(server.log[-1], " E exiting: out of memory$")
+
+    def test_other_one_is_an_abort_and_a_line(self):
+        with FaultServer() as server:
+            server.wait_for("serving gRPC on")
+            server.stop_taking_log()
+            server.command("throw 0")
+            self.assertEqual(server.exit_code(within_s=END_WITHIN_S), -signal.SIGABRT)
+        with FaultServer() as server:
+            server.wait_for("serving gRPC on")
+            server.command("throw 0")
+            self.assertEqual(server.exit_code(within_s=END_WITHIN_S), -signal.SIGABRT)
+            self.assertRegex(server.log[-1], " E aborting: an exception: a fault of ours$")
+
+
 class OutOfMemoryTest(unittest.TestCase):
     def test_smaller_parts_do(self):
         with FaultServer() as server:

@@ -11,13 +11,17 @@
 //   release DEVICE    ends the batches on that device well
 //   unpinnable DEVICE that device fails for good as soon as a request needs memory
 //   memory ELEMENTS   from here on the memory of no device does for a larger batch
+//   lack 0            an exception leaves a thread: there is no memory
+//   throw 0           an exception leaves a thread: a mistake in the program
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <iostream>
 #include <limits>
 #include <memory>
+#include <new>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -181,6 +185,8 @@ void ObeyCommands(Devices& devices) {
     if (command == "hold") devices.SetLeastHeldElements(value);
     if (command == "unpinnable") devices.FailAtMemory(static_cast<int>(value));
     if (command == "memory") devices.SetMostElements(value);
+    if (command == "lack") throw std::bad_alloc();
+    if (command == "throw") throw std::logic_error("a fault of ours");
     LOG(INFO, "obeyed: {} {}", command, value);
   }
 }
