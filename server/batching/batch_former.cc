@@ -51,6 +51,13 @@ void BatchFormer::Add(std::unique_ptr<Request> request) {
   Queue& queue = QueueOf(*entry->request);
   entry->previous = std::exchange(queue.last, entry);
   (entry->previous == nullptr ? queue.first : entry->previous->next) = entry;
+  IndexLatest();
+  unindexed_ = entry;
+}
+
+void BatchFormer::IndexLatest() {
+  if (unindexed_ == nullptr) return;
+  Entry* const entry = std::exchange(unindexed_, nullptr);
   if (entry->request->deadline != Clock::time_point::max()) {
     by_deadline_.emplace(std::pair(entry->request->deadline, entry->sequence), entry);
   }
@@ -60,6 +67,7 @@ void BatchFormer::Add(std::unique_ptr<Request> request) {
 }
 
 void BatchFormer::Cancel(const std::atomic<bool>& cancelled, Clock::time_point now) {
+  IndexLatest();
   const auto found = by_caller_.find(&cancelled);
   if (found == by_caller_.end()) return;
   for (Entry* entry = found->second; entry != nullptr;) {
@@ -68,13 +76,14 @@ void BatchFormer::Cancel(const std::atomic<bool>& cancelled, Clock::time_point n
 }
 
 void BatchFormer::DropLate(Clock::time_point now) {
-  while (!by_deadline_.empty() && FirstDeadline() <= now) {
+  while (FirstDeadline() <= now && !by_deadline_.empty()) {
     Drop(Remove(*by_deadline_.begin()->second), now);
   }
 }
 
 FormedBatch BatchFormer::TakeIfReady(Clock::time_point now) {
-  DropLate(now);
+  // The only one is looked at when it is taken.
+  if (num_queued_ > 1) DropLate(now);
   FormedBatch batch;
   Entry* const oldest = Choose(now);
   if (oldest == nullptr) return batch;
@@ -83,13 +92,13 @@ FormedBatch BatchFormer::TakeIfReady(Clock::time_point now) {
   last_extent_ = oldest->request->extent;
 
   int64_t batch_bytes = 0;
-  Fill(QueueOf(priority, last_extent_, model_index), batch, batch_bytes);
+  Fill(QueueOf(priority, last_extent_, model_index), now, batch, batch_bytes);
   if (loads_[model_index].num_requests == 0) return batch;
-  Fill(QueueOf(priority, Other(last_extent_), model_index), batch, batch_bytes);
+  Fill(QueueOf(priority, Other(last_extent_), model_index), now, batch, batch_bytes);
   for (const Priority other : kPriorities) {
     if (other == priority) continue;
     for (const Extent extent : kExtents) {
-      Fill(QueueOf(other, extent, model_index), batch, batch_bytes);
+      Fill(QueueOf(other, extent, model_index), now, batch, batch_bytes);
     }
   }
   return batch;
@@ -112,7 +121,8 @@ std::optional<Clock::time_point> BatchFormer::ReadyAt() const {
   return first;
 }
 
-Clock::time_point BatchFormer::FirstDeadline() const {
+Clock::time_point BatchFormer::FirstDeadline() {
+  IndexLatest();
   return by_deadline_.empty() ? Clock::time_point::max() : by_deadline_.begin()->first.first;
 }
 
@@ -147,13 +157,18 @@ BatchFormer::Entry* BatchFormer::Choose(Clock::time_point now) {
   return nullptr;
 }
 
-void BatchFormer::Fill(Queue& queue, FormedBatch& batch, int64_t& batch_bytes) {
+void BatchFormer::Fill(Queue& queue, Clock::time_point now, FormedBatch& batch,
+                       int64_t& batch_bytes) {
   while (queue.first != nullptr &&
          static_cast<int>(batch.requests.size()) < options_.max_segments) {
-    const int64_t bytes = queue.first->bytes;
-    if (!batch.requests.empty() && bytes > options_.max_batch_bytes - batch_bytes) return;
-    batch_bytes += bytes;
-    batch.requests.push_back(Remove(*queue.first));
+    Entry& first = *queue.first;
+    if (first.request->deadline <= now) {
+      Drop(Remove(first), now);
+      continue;
+    }
+    if (!batch.requests.empty() && first.bytes > options_.max_batch_bytes - batch_bytes) return;
+    batch_bytes += first.bytes;
+    batch.requests.push_back(Remove(first));
   }
 }
 
@@ -168,18 +183,10 @@ std::unique_ptr<Request> BatchFormer::Remove(Entry& entry) {
   Queue& queue = QueueOf(*request);
   (entry.previous == nullptr ? queue.first : entry.previous->next) = entry.next;
   (entry.next == nullptr ? queue.last : entry.next->previous) = entry.previous;
-  if (entry.previous_of_caller != nullptr) {
-    entry.previous_of_caller->next_of_caller = entry.next_of_caller;
-  }
-  if (entry.next_of_caller != nullptr) {
-    entry.next_of_caller->previous_of_caller = entry.previous_of_caller;
-  } else if (entry.previous_of_caller != nullptr) {
-    by_caller_[request->cancelled.get()] = entry.previous_of_caller;
+  if (unindexed_ == &entry) {
+    unindexed_ = nullptr;
   } else {
-    by_caller_.erase(request->cancelled.get());
-  }
-  if (request->deadline != Clock::time_point::max()) {
-    by_deadline_.erase({request->deadline, entry.sequence});
+    RemoveFromIndices(entry, *request);
   }
 
   ModelLoad& load = loads_[request->model->index];
@@ -188,6 +195,22 @@ std::unique_ptr<Request> BatchFormer::Remove(Entry& entry) {
   --num_queued_;
   --num_queued_of_[static_cast<int>(request->priority)][static_cast<int>(request->extent)];
   return request;
+}
+
+void BatchFormer::RemoveFromIndices(Entry& entry, const Request& request) {
+  if (entry.previous_of_caller != nullptr) {
+    entry.previous_of_caller->next_of_caller = entry.next_of_caller;
+  }
+  if (entry.next_of_caller != nullptr) {
+    entry.next_of_caller->previous_of_caller = entry.previous_of_caller;
+  } else if (entry.previous_of_caller != nullptr) {
+    by_caller_[request.cancelled.get()] = entry.previous_of_caller;
+  } else {
+    by_caller_.erase(request.cancelled.get());
+  }
+  if (request.deadline != Clock::time_point::max()) {
+    by_deadline_.erase({request.deadline, entry.sequence});
+  }
 }
 
 }  // namespace swiglu::server

@@ -79,7 +79,7 @@ class BatchFormer {
   std::optional<Clock::time_point> ReadyAt() const;
 
   // The earliest deadline of what is queued; `max()` when nothing queued has one.
-  Clock::time_point FirstDeadline() const;
+  Clock::time_point FirstDeadline();
 
   bool empty() const { return num_queued_ == 0; }
 
@@ -116,15 +116,20 @@ class BatchFormer {
   Entry* OldestReady(Priority priority, Extent extent, Clock::time_point now);
   // What the next batch begins with, or nullptr.
   Entry* Choose(Clock::time_point now);
-  // Moves what fits from `queue` into the batch.
-  void Fill(Queue& queue, FormedBatch& batch, int64_t& batch_bytes);
+  // Moves what fits from `queue` into the batch, and drops what is late.
+  void Fill(Queue& queue, Clock::time_point now, FormedBatch& batch, int64_t& batch_bytes);
+  // Lets the latest request be found by its deadline and its caller.
+  void IndexLatest();
   void Drop(std::unique_ptr<Request> request, Clock::time_point now);
   // Takes it off its queue, its caller's list and the deadlines; `entry` is gone after that.
   std::unique_ptr<Request> Remove(Entry& entry);
+  void RemoveFromIndices(Entry& entry, const Request& request);
 
   const BatchFormerOptions options_;
   // By priority, extent and Model::index.
   std::array<std::array<std::array<Queue, kNumModels>, kNumExtents>, kNumPriorities> queues_;
+  // The latest, if it is in neither of the next two: most are in a batch before that matters.
+  Entry* unindexed_ = nullptr;
   // Those that have a deadline, with their sequence.
   absl::btree_map<std::pair<Clock::time_point, int64_t>, Entry*> by_deadline_;
   // The latest of each caller, by `Request::cancelled`.

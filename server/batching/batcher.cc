@@ -186,7 +186,7 @@ void Batcher::FinishDropped(std::vector<DroppedRequest> dropped) {
   }
 }
 
-Clock::time_point Batcher::NextDue() const {
+Clock::time_point Batcher::NextDue() {
   Clock::time_point due = former_.FirstDeadline();
   const bool starts_by_clock =
       options_.max_queue_delay > Clock::duration::zero() && busy_lanes_ < num_lanes_;

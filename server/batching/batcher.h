@@ -78,7 +78,7 @@ class Batcher {
   // begins.
   void WatchClock();
   // When the clock brings something to do, if nothing else happens; `max()` when it does not.
-  Clock::time_point NextDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Clock::time_point NextDue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Wakes the clock watcher if it would sleep past that.
   void RouseWatcher() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

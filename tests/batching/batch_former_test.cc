@@ -180,6 +180,17 @@ TEST_F(BatchFormerTest, WhatComesDeadIsNotQueued) {
   EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{3}));
 }
 
+TEST_F(BatchFormerTest, TheOnlyRequestMayBeLateOrCancelled) {
+  former_.Add(Due(seconds(1), 1));
+  EXPECT_EQ(Elements(former_.TakeIfReady(kNow + seconds(1))), std::vector<int64_t>());
+  EXPECT_EQ(TakeDropped(), (std::vector<Dropped>{{1, kLate}}));
+  const auto caller = std::make_shared<std::atomic<bool>>(false);
+  former_.Add(RequestOf(2, caller));
+  former_.Cancel(*caller, kNow);
+  EXPECT_EQ(TakeDropped(), (std::vector<Dropped>{{2, kCancelled}}));
+  EXPECT_TRUE(former_.empty());
+}
+
 // A caller's own clock reaches the deadline before the server's does.
 TEST_F(BatchFormerTest, WhoGoesAwayAtItsDeadlineWasNotServedInTime) {
   using std::chrono::milliseconds;
