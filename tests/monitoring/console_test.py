@@ -64,6 +64,9 @@ def add_old_server(history, now):
         history.add("swiglu_requests_total", it | {"model": "forward", "code": code}, OLD_S, counter)
     history.add("swiglu_requests_total", it | {"model": "unknown", "code": "NOT_FOUND"}, OLD_S, steady(0.00005))
     history.add("swiglu_elements_total", it | {"model": "forward"}, OLD_S, steady(21.7e6))
+    for direction, rate in {"in": 3.0 * 2**20, "out": 0.376 * 2**20}.items():
+        history.add("swiglu_request_bytes_total", it | {"direction": direction}, OLD_S, steady(rate))
+    history.add("process_resident_memory_bytes", it, OLD_S, constant(37.66 * 2**20))
     for reason, rate in {"invalid": 0.1, "budget": 0}.items():
         history.add("swiglu_rejected_total", it | {"reason": reason}, OLD_S, steady(rate))
     for phase, (mean_s, last_empty_le) in {"copy_in": (0, 0), "queue": (742e-9, 0), "compute": (30e-6, 20e-6), "send": (12, 10)}.items():
@@ -135,11 +138,12 @@ class ConsoleTest(unittest.TestCase):
         self.assertEqual((forward["requests/s"], forward["failed/s"], forward["callers' errors/s"]), ("0.617", "0.0167", "0.1"))
         self.assertEqual((unknown["requests/s"], unknown["failed/s"], unknown["callers' errors/s"]), ("< 0.0001", "–", "< 0.0001"))
         [replica] = self.old.table("Replicas")
-        self.assertEqual((replica["requests/s"], replica["ready"]), ("0.617", "yes"))
+        self.assertEqual((replica["requests/s"], replica["ready"], replica["resident"]), ("0.617", "yes", "37.6 MiB"))
         self.assertRegex(replica["up for"], r"^1 d 2 h \d+ min$")
 
     def test_large_numbers_are_of_what_is_large(self):
         self.assertEqual(self.old.table("Models")[0]["elements/s"], "21.7 M")
+        self.assertEqual(self.old.graph("Message bytes per second, in and out").now, "3.37 MiB")
 
     def test_zeros_are_zeros(self):
         self.assertEqual(self.old.table("Refused or dropped"), [{"reason": "invalid", "per second": "0.1"},
