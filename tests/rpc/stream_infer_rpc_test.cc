@@ -72,7 +72,8 @@ TEST_F(StreamInferRpcTest, MarksAnswersAsTheLastOfTheirRequestWhereThatIsWanted)
       request.set_model_name(model);
       (*request.mutable_parameters())["triton_enable_empty_final_response"].set_bool_param(wanted);
       stream.Send(request);
-      const auto& parameters = stream.Receive().infer_response().parameters();
+      const ModelStreamInferResponse answer = stream.Receive();
+      const auto& parameters = answer.infer_response().parameters();
       EXPECT_EQ(parameters.size(), wanted ? 1u : 0u) << model;
       EXPECT_TRUE(!wanted || parameters.at("triton_final_response").bool_param()) << model;
     }
