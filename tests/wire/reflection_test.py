@@ -91,7 +91,8 @@ class ReflectionTest(unittest.TestCase):
         with self.assertRaises(grpc.RpcError) as raised:
             ask(self.channel, {"file_containing_symbol": "x" * 70_000})
         self.assertEqual(raised.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
-        self.assertRegex(raised.exception.details(), r"^ServerReflectionRequest of \d+ bytes exceeds the 65536 that it may have$")
+        self.assertRegex(raised.exception.details(),
+                         r"^ServerReflectionRequest of \d+ bytes exceeds the 65536 that it may have$")
 
     def test_open_call_does_not_hold_up_a_drain(self):
         method = self.channel.stream_stream(METHOD.format("v1alpha"),
