@@ -130,7 +130,7 @@ class SignalTest(unittest.TestCase):
             self.assertRegex(server.log[-1], r" W second signal: exiting at once$")
 
     def test_drain_timeout_exits_with_one_and_counts_what_was_cut_off(self):
-        with Server("--drain_timeout=50ms", "--max_queue_delay=1h") as server, Connection(server.address) as connection:
+        with Server("--drain_timeout=50ms", "--max_queue_delay=10s") as server, Connection(server.address) as connection:
             for _ in range(2):
                 connection.open(plain_grpc.INFER).send(forward_request())
             while server.metric("swiglu_queued_requests") < 2:
