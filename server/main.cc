@@ -68,12 +68,12 @@ CachingSlabPoolOptions PoolFor(int64_t memory_budget_bytes) {
 // What small messages may have beyond the other half, at most.
 constexpr int64_t kMostSmallReserveBytes = int64_t{8} << 20;
 
-// What the library may hold. Past it, it breaks calls off that it picks, innocent ones too, so it
-// is far from what the server itself lets in; but of a unix socket that cannot know what comes.
+// What the library may hold: that half, and what comes before it is seen or refused. Past it, the
+// library breaks calls off that it picks, innocent ones too. Through a unix socket nobody sees what
+// comes until it is there.
 int64_t ReceiveQuota(const Flags& flags) {
   const bool is_measured = UnixSocketPath(flags.grpc_address).empty();
-  const int64_t bytes = is_measured ? flags.memory_budget_bytes : flags.memory_budget_bytes / 2;
-  return bytes + (int64_t{32} << 20);
+  return flags.memory_budget_bytes / 2 + (int64_t{is_measured ? 64 : 32} << 20);
 }
 
 // What the page shows of the devices and of their memory.

@@ -57,7 +57,6 @@ void MessageLedger::Look(int64_t received_bytes, Clock::time_point now) {
     // Another connection under the same name.
     received_bytes_ = received_before_ = pending_bytes_ = 0;
   }
-  if (received_bytes > received_bytes_) moved_at_ = now;
   pending_bytes_ += received_bytes - received_bytes_;
   // Headers and other frames add up to nothing: no message can have come before it was awaited.
   const int64_t base = awaited_.empty() ? received_before_ : awaited_.front()->base_bytes;
@@ -79,16 +78,17 @@ std::optional<Overrun> MessageLedger::Settle(Clock::time_point now, bool others_
     return std::nullopt;
   }
   const size_t culprit = FindCulprit();
-  const AwaitedMessage& message = *awaited_[culprit];
+  AwaitedMessage& message = *awaited_[culprit];
   // All others have what they bring reserved: the rest is of this one.
   const bool is_certain = num_unannounced() == (message.kind == AwaitedKind::kAnnounced ? 0 : 1);
   const int64_t its_bytes = wanted_bytes + message.reservation.bytes();
   if (is_certain && its_bytes > CertainlyTooLarge(message.max_bytes)) {
     return TakeOff(culprit, {awaited_[culprit], Rejection::kTooLarge, its_bytes});
   }
-  if (message.kind == AwaitedKind::kOfStream && wanted_bytes > kLeastProgressBytes &&
-      now - moved_at_ > stall) {
-    return TakeOff(culprit, {awaited_[culprit], Rejection::kDeadline, its_bytes});
+  if (message.kind == AwaitedKind::kOfStream && wanted_bytes > kLeastProgressBytes) {
+    if (!HasProgressed(message, now) && now - message.progress_at > stall) {
+      return TakeOff(culprit, {awaited_[culprit], Rejection::kDeadline, its_bytes});
+    }
   }
   // Frames around a message are not charged past what a message can have.
   const int64_t most_bytes = std::max<int64_t>(admission_->half_budget_bytes() - reserved_bytes, 0);
@@ -105,17 +105,24 @@ bool MessageLedger::is_idle() const {
 }
 
 void MessageLedger::JudgeProgress(Clock::time_point now, bool others_want) {
-  const Clock::duration patience = others_want ? kShortPatience : kPatience;
   for (AwaitedMessage* message : awaited_) {
-    if (message->kind != AwaitedKind::kAnnounced || now - message->progress_at < patience) continue;
-    const bool moved = received_bytes_ - message->progress_bytes >= kLeastProgressBytes;
-    message->progress_bytes = received_bytes_;
-    message->progress_at = now;
-    if (moved) continue;
+    if (message->kind != AwaitedKind::kAnnounced) continue;
+    if (!message->has_begun) message->has_begun = HasProgressed(*message, now);
+    // Once it has begun, a pause may be this server's, which is busy.
+    const bool is_short = others_want && !message->has_begun;
+    if (now - message->progress_at < (is_short ? kShortPatience : kPatience)) continue;
+    if (HasProgressed(*message, now)) continue;
     message->kind = AwaitedKind::kUnannounced;
     const int64_t first_bytes = admission_->first_message_bytes();
     if (message->reservation.bytes() > first_bytes) message->reservation.Resize(first_bytes);
   }
+}
+
+bool MessageLedger::HasProgressed(AwaitedMessage& message, Clock::time_point now) const {
+  if (received_bytes_ - message.progress_bytes < kLeastProgressBytes) return false;
+  message.progress_bytes = received_bytes_;
+  message.progress_at = now;
+  return true;
 }
 
 size_t MessageLedger::FindCulprit() const {

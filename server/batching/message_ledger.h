@@ -34,8 +34,9 @@ struct AwaitedMessage {
   Charge reservation;
 
   // The ledger's own: what its connection had received at the last look but one before it, and when
-  // and at how many bytes its progress was judged last.
+  // and at how many bytes it last came on.
   int64_t base_bytes = 0;
+  bool has_begun = false;
   int64_t progress_bytes = 0;
   Clock::time_point progress_at;
 };
@@ -53,8 +54,8 @@ struct Overrun {
 class MessageLedger {
  public:
   // How long an announced message may bring less than kLeastProgressBytes before it loses its
-  // reservation; the short time holds while others find no room. It goes on as one that was not
-  // announced.
+  // reservation; the short time holds before it has brought any, while others find no room. It goes
+  // on as one that was not announced.
   static constexpr std::chrono::milliseconds kPatience{2000};
   static constexpr std::chrono::milliseconds kShortPatience{200};
   static constexpr int64_t kLeastProgressBytes = int64_t{64} << 10;
@@ -91,6 +92,9 @@ class MessageLedger {
 
  private:
   void JudgeProgress(Clock::time_point now, bool others_want);
+  // Whether the message may have come on by kLeastProgressBytes since that was so last: pings and
+  // their like are less.
+  bool HasProgressed(AwaitedMessage& message, Clock::time_point now) const;
   // The oldest message of those that are most likely to have outgrown their reservation. REQUIRES:
   // there is one.
   size_t FindCulprit() const;
@@ -110,7 +114,6 @@ class MessageLedger {
   int64_t received_bytes_ = 0;
   int64_t received_before_ = 0;
   Clock::time_point looked_at_;
-  Clock::time_point moved_at_;  // when it last received anything
 };
 
 }  // namespace swiglu::server

@@ -30,6 +30,7 @@ MessageSource MessageWatch::Entry::source() const {
 void MessageWatch::Entry::Begin(Charge reservation, AwaitedKind kind, int64_t max_bytes) {
   message_.reservation = std::move(reservation);
   message_.kind = kind;
+  message_.has_begun = false;
   message_.max_bytes = max_bytes;
   message_.overrun.reset();
   is_awaiting_ = true;

@@ -172,6 +172,16 @@ TEST_F(MessageLedgerTest, LosesItsReservationSoonerWhileOthersFindNoRoom) {
   EXPECT_EQ(received(), admission_.first_message_bytes());
 }
 
+// The server may be too busy to take what comes.
+TEST_F(MessageLedgerTest, KeepsItsReservationThroughAPauseOnceItHasBegun) {
+  others_want_ = true;
+  const auto paused = Begin(peer_, 60 * kMiB);
+  EXPECT_EQ(Receive(peer_, kMiB), std::nullopt);
+  now_ += milliseconds(1900);
+  EXPECT_EQ(Receive(peer_, 0), std::nullopt);
+  EXPECT_EQ(received(), 60 * kMiB);
+}
+
 TEST_F(MessageLedgerTest, AnAnnouncementThatComesKeepsItsReservation) {
   const auto slow = Begin(peer_, 60 * kMiB);
   for (int i = 0; i < 600; ++i) EXPECT_EQ(Receive(peer_, 1000), std::nullopt);
@@ -215,8 +225,11 @@ TEST_F(MessageLedgerTest, AStreamMayIdleButNotStopHalfway) {
   EXPECT_EQ(Receive(peer_, 1000), std::nullopt);
   EXPECT_EQ(Receive(peer_, kMiB), std::nullopt);
   EXPECT_GT(received(), kMiB - 1000);
-  now_ += kStall;
-  const auto overrun = Receive(peer_, 0);
+  // Pings go on.
+  now_ += kStall / 2;
+  EXPECT_EQ(Receive(peer_, 17), std::nullopt);
+  now_ += kStall / 2;
+  const auto overrun = Receive(peer_, 17);
   ASSERT_TRUE(overrun.has_value());
   EXPECT_EQ(overrun->reason, Rejection::kDeadline);
   EXPECT_EQ(received(), 0);

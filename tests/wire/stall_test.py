@@ -90,6 +90,22 @@ class StallTest(unittest.TestCase):
             self.assertIsNotNone(watch.message())
         self.assertEqual(self.server.exit_code(), 0)
 
+    # A stream may be idle; by the bytes of its connection the server sees that this one is not.
+    def test_message_of_a_stream_that_stops_in_the_middle_ends_the_stream(self):
+        with Server("--stall_timeout=1s", "--keepalive_time=0") as server, Connection(server.address) as connection:
+            idle = connection.open(plain_grpc.STREAM_INFER)
+            idle.send(forward_request(), last=False)
+            self.assertIsNotNone(idle.message())
+            with Connection(server.address) as other:
+                stream = other.open(plain_grpc.STREAM_INFER)
+                stream.pour(b"\0" + (10_000_000).to_bytes(4, "big") + bytes(500_000))
+                self.assertEqual(stream.status(), (DEADLINE_EXCEEDED, "the message did not come within 1s"))
+            self.assertFalse(idle.ended)
+            idle.send(forward_request())
+            self.assertIsNotNone(idle.message())
+            self.assertEqual(idle.status(), (plain_grpc.OK, ""))
+            self.assertEqual(server.stop(), 0, server.log)
+
     def test_answer_that_is_not_taken_is_given_up(self):
         with Connection(self.server.address, window_bytes=0) as connection:
             call = connection.open(plain_grpc.INFER)
