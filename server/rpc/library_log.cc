@@ -7,6 +7,7 @@
 
 #include <chrono>
 
+#include "absl/strings/match.h"
 #include "google/protobuf/stubs/logging.h"
 #include "server/log/log.h"
 
@@ -14,7 +15,9 @@ namespace swiglu::server {
 
 void RouteLibraryLogs() {
   gpr_set_log_function([](gpr_log_func_args* line) {
-    if (line->severity == GPR_LOG_SEVERITY_ERROR) {
+    if (absl::StartsWith(line->message, "assertion failed")) {
+      LOG(ERROR, "gRPC: {}", line->message);  // the last line: it aborts
+    } else if (line->severity == GPR_LOG_SEVERITY_ERROR) {
       LOG_EVERY(WARNING, std::chrono::seconds(1), "gRPC: {}", line->message);
     } else {
       LOG(DEBUG, "gRPC: {}", line->message);
