@@ -10,6 +10,7 @@
 #include "proto/health.pb.h"
 #include "proto/inference.pb.h"
 #include "server/log/log.h"
+#include "server/rpc/control_call.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/messages.h"
 
@@ -117,7 +118,13 @@ ServerReflectionResponse Reflection::Answer(const ServerReflectionRequest& reque
   return response;
 }
 
+void ReflectionCall::OnStart() {
+  awaited_.Bind(parts_.watch, call_);
+  Read();
+}
+
 void ReflectionCall::OnMessage(grpc::ByteBuffer message) {
+  awaited_.Arrive(static_cast<int64_t>(message.Length()));
   if (finished_) return;
   ServerReflectionRequest request;
   const absl::Status status = ParseMessage(message, &request);
@@ -125,7 +132,7 @@ void ReflectionCall::OnMessage(grpc::ByteBuffer message) {
   const grpc::ByteBuffer answer = SerializeMessage(reflection_->Answer(request));
   writing_ = true;
   started_ = Clock::now();
-  due_ = stall_limit_.Due(started_, static_cast<int64_t>(answer.Length()));
+  due_ = parts_.stall_limit.Due(started_, static_cast<int64_t>(answer.Length()));
   call_->Write(answer);
 }
 
@@ -138,6 +145,9 @@ void ReflectionCall::OnWritten(bool ok) {
 
 void ReflectionCall::OnServerEvent(ServerEvent event) {
   if (event == ServerEvent::kTick) CheckStall();
+  if (event == ServerEvent::kOverrun) {
+    if (const auto overrun = awaited_.TakeOverrun()) Finish(WhyControlOverrun(*overrun, parts_));
+  }
   if (event != ServerEvent::kDraining) return;
   draining_ = true;
   if (!writing_) Finish(errors::Draining());
@@ -145,7 +155,8 @@ void ReflectionCall::OnServerEvent(ServerEvent event) {
 
 void ReflectionCall::Read() {
   started_ = Clock::now();
-  due_ = stall_limit_.Due(started_, kMaxControlMessageBytes);
+  due_ = parts_.stall_limit.Due(started_, kMaxControlMessageBytes);
+  AwaitControlMessage(awaited_);
   call_->Read();
 }
 
@@ -158,6 +169,7 @@ void ReflectionCall::CheckStall() {
 void ReflectionCall::Finish(const absl::Status& status) {
   if (finished_) return;
   finished_ = true;
+  awaited_.Drop();
   call_->Finish(status);
 }
 

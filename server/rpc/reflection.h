@@ -11,7 +11,8 @@
 #include "google/protobuf/descriptor.h"
 #include "proto/reflection.pb.h"
 #include "server/rpc/call.h"
-#include "server/rpc/stall_limit.h"
+#include "server/rpc/infer_parts.h"
+#include "server/rpc/message_watch.h"
 
 namespace swiglu::server {
 
@@ -47,10 +48,10 @@ class Reflection {
 class ReflectionCall final : public CallHandler {
  public:
   // `reflection` must outlive it; `call` owns it.
-  ReflectionCall(Call* call, const Reflection* reflection, StallLimit stall_limit)
-      : call_(call), reflection_(reflection), stall_limit_(stall_limit) {}
+  ReflectionCall(Call* call, const Reflection* reflection, const InferParts& parts)
+      : call_(call), reflection_(reflection), parts_(parts) {}
 
-  void OnStart() override { Read(); }
+  void OnStart() override;
   void OnMessage(grpc::ByteBuffer message) override;
   void OnNoMessage() override { Finish(absl::OkStatus()); }
   void OnWritten(bool ok) override;
@@ -65,7 +66,8 @@ class ReflectionCall final : public CallHandler {
 
   Call* const call_;
   const Reflection* const reflection_;
-  const StallLimit stall_limit_;
+  const InferParts parts_;
+  MessageWatch::Entry awaited_;
   bool writing_ = false;
   Clock::time_point started_;  // what is being read or written
   Clock::time_point due_;

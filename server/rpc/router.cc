@@ -72,7 +72,7 @@ std::unique_ptr<CallHandler> Router::MakeHandler(Call& call) const {
   }
   if (options_.reflection != nullptr &&
       (path == Reflection::kPath || path == Reflection::kOlderPath)) {
-    return std::make_unique<ReflectionCall>(&call, options_.reflection, infer_.stall_limit);
+    return std::make_unique<ReflectionCall>(&call, options_.reflection, infer_);
   }
   if (const auto it = control_methods_.find(path); it != control_methods_.end()) {
     return std::make_unique<ControlCall>(&call, &it->second, infer_);

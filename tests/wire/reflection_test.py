@@ -3,6 +3,7 @@
 #
 # Server reflection by the gRPC project's own client of it, which knows nothing of this project's messages: what it finds has
 # to be the wire contract, and enough to make a call.
+import struct
 import threading
 import unittest
 
@@ -106,6 +107,15 @@ class ReflectionTest(unittest.TestCase):
         with self.assertRaises(grpc.RpcError) as raised:
             next(call)
         self.assertEqual(raised.exception.code(), grpc.StatusCode.UNAVAILABLE)
+
+
+class LargeQuestionTest(unittest.TestCase):
+    def test_question_that_grows_too_large_is_refused_before_all_of_it_is_there(self):
+        with Server("--reflection") as server, Connection(server.address) as connection:
+            call = connection.open(METHOD.format("v1"))
+            call.pour(b"\0" + struct.pack(">I", 100_000_000) + bytes(300_000))
+            code, sentence = call.status()
+            self.assertEqual((code, sentence), (8, "message exceeds the 65536 bytes that it may have"))
 
 
 class StallTest(unittest.TestCase):
