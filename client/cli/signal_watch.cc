@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// sigwait.
+// Signals by sigwait, on a thread of its own.
 #include "client/cli/signal_watch.h"
 
 #include <unistd.h>
