@@ -178,13 +178,14 @@ TEST(FlagsTest, EdgesOfEveryRangeAreValid) {
         "--max_request_bytes=1", "--max_queued_requests=1", "--max_queue_delay=0",
         "--stall_timeout=1s", "--max_connection_age=0", "--max_connection_age_grace=1s",
         "--keepalive_time=0", "--keepalive_timeout=0", "--min_ping_interval=1ms",
-        "--max_metadata_bytes=1KiB", "--drain_delay=0", "--drain_timeout=0s", "--devices=0"});
+        "--max_metadata_bytes=1KiB", "--max_connections=1", "--unix_socket_mode=0",
+        "--drain_delay=0", "--drain_timeout=0s", "--devices=0"});
   Good({"--lanes_per_device=64", "--io_threads=256", "--memory_budget_bytes=9223372036854775807",
         "--max_request_bytes=2147483647", "--max_queued_requests=1000000", "--max_queue_delay=10s",
         "--stall_timeout=24h", "--max_connection_age=480h", "--max_connection_age_grace=480h",
         "--keepalive_time=480h", "--keepalive_timeout=480h", "--min_ping_interval=480h",
-        "--max_metadata_bytes=256KiB", "--drain_delay=24h", "--drain_timeout=24h",
-        "--devices=all"});
+        "--max_metadata_bytes=256KiB", "--max_connections=1000000", "--unix_socket_mode=0777",
+        "--grpc_address=h:65535", "--drain_delay=24h", "--drain_timeout=24h", "--devices=all"});
   for (const char* level : {"debug", "info", "warning", "error"}) {
     EXPECT_EQ(Good({"--log_level", level}).log_level, level);
     EXPECT_TRUE(logging::SetLevel(level));
@@ -223,7 +224,7 @@ TEST(FlagsTest, EveryBadValueIsNamedWithWhatIsValid) {
       {"max_queue_delay", {"-1us", "5", "11s"}, "a time from 0s to 10s, as in 500us or 2ms"},
       {"max_connections", {"0", "-1", "1000001", "many"}, "a number from 1 to 1000000"},
       {"unix_socket_mode",
-       {"", "8", "0668", "01000", "07770", "-600", "rw"},
+       {"", "8", "0668", "1000", "01000", "07770", "-600", "rw"},
        "an octal number from 0000 to 0777, as in 0660"},
       {"stall_timeout", {"0", "999ms", "25h"}, "a time from 1s to 24h, as in 30s or 5m"},
       {"max_connection_age",
@@ -273,7 +274,12 @@ TEST(FlagsTest, MissingValueIsAMistake) {
 TEST(FlagsTest, OddTextIsShownOnOneLineAndCut) {
   EXPECT_EQ(Bad({"--log_level=a\nb\x1b"}),
             "swiglu-server: --log_level=a\\nb\\x1b: want debug, info, warning or error");
-  EXPECT_LT(Bad({("--log_level=" + std::string(100'000, 'x')).c_str()}).size(), 300u);
+  EXPECT_EQ(Bad({("--log_level=" + std::string(201, 'x')).c_str()}),
+            "swiglu-server: --log_level=" + std::string(200, 'x') +
+                "...: want debug, info, warning or error");
+  EXPECT_EQ(Bad({("--log_level=" + std::string(200, 'x')).c_str()}),
+            "swiglu-server: --log_level=" + std::string(200, 'x') +
+                ": want debug, info, warning or error");
 }
 
 TEST(FlagsTest, VersionIsOneLineAndExitsWithZero) {

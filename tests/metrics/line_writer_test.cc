@@ -4,6 +4,7 @@
 #include "server/log/line_writer.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -208,9 +209,11 @@ TEST(LineWriterTest, PipeThatAnotherProcessMadeNonBlockingLosesNothing) {
   pipe.Fill();
   LineWriter writer(pipe.writer(), Gap);
   ASSERT_TRUE(writer.Start());
-  writer.Write("a\n");
+  // It goes into the pipe in parts.
+  const std::string large = Line(1, 5 * kPipeBytes);
+  writer.Write(large + "\n");
   EXPECT_FALSE(writer.Flush(kShort));
-  EXPECT_EQ(pipe.ReadUntil("a").back(), "a");
+  EXPECT_EQ(pipe.ReadUntil(large).back(), large);
   EXPECT_EQ(writer.num_dropped(), 0);
 }
 
@@ -224,6 +227,21 @@ TEST(LineWriterTest, LinesForAReaderThatIsGoneAreDropped) {
     EXPECT_TRUE(writer.Flush(kLong));
   }
   EXPECT_EQ(writer.num_dropped(), 3);
+}
+
+TEST(LineWriterTest, SignalsOfTheCallerStayAsTheyWere) {
+  Pipe pipe;
+  LineWriter writer(pipe.writer(), Gap);
+  sigset_t one;
+  sigset_t after;
+  ::sigemptyset(&one);
+  ::sigaddset(&one, SIGUSR1);
+  ASSERT_EQ(::pthread_sigmask(SIG_SETMASK, &one, nullptr), 0);
+  ASSERT_TRUE(writer.Start());
+  ::sigemptyset(&one);
+  ASSERT_EQ(::pthread_sigmask(SIG_SETMASK, &one, &after), 0);
+  EXPECT_EQ(::sigismember(&after, SIGUSR1), 1);
+  EXPECT_EQ(::sigismember(&after, SIGTERM), 0);
 }
 
 TEST(LineWriterTest, LinesForAFullDiskAreDropped) {

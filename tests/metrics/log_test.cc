@@ -3,9 +3,14 @@
 // The log: levels, both formats, what is escaped, the rate limit and CHECK.
 #include "server/log/log.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <regex>
 #include <string>
 #include <thread>
@@ -48,6 +53,31 @@ TEST_F(LogTest, TextLineHasTimeLevelAndMessage) {
       std::regex(
           "\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{3}Z I listening on localhost:8001\n")))
       << line;
+}
+
+TEST_F(LogTest, TimeIsThatOfTheClock) {
+  const auto now_ms = [] {
+    return std::chrono::floor<std::chrono::milliseconds>(
+               std::chrono::system_clock::now().time_since_epoch())
+        .count();
+  };
+  // With all its digits.
+  while (now_ms() % 1000 < 100) {
+  }
+  const int64_t before_ms = now_ms();
+  const std::string line = Logged([] { LOG(INFO, "now"); });
+  const int64_t after_ms = now_ms();
+  std::tm utc{};
+  int ms = 0;
+  ASSERT_EQ(std::sscanf(line.c_str(), "%d-%d-%dT%d:%d:%d.%dZ", &utc.tm_year, &utc.tm_mon,
+                        &utc.tm_mday, &utc.tm_hour, &utc.tm_min, &utc.tm_sec, &ms),
+            7)
+      << line;
+  utc.tm_year -= 1900;
+  utc.tm_mon -= 1;
+  const int64_t logged_ms = int64_t{timegm(&utc)} * 1000 + ms;
+  EXPECT_LE(before_ms, logged_ms);
+  EXPECT_LE(logged_ms, after_ms);
 }
 
 TEST_F(LogTest, EveryLevelHasItsLetter) {
@@ -141,14 +171,14 @@ TEST_F(LogTest, EveryControlCharacterIsEscaped) {
 }
 
 TEST_F(LogTest, HiddenCharactersAreEscapedInBothFormats) {
-  const std::string text = "a\xE2\x80\xAE\xE2\x80\xA8\xE2\x80\x8B\xF3\xA0\x81\x81";
+  const std::string text = "a\xE2\x80\xAE\xE2\x80\xA8\xE2\x80\x8B\xF3\xA0\xBF\xBF";
   const Field fields[] = {{"id", text}};
   const auto log = [&] { LogWithFields(Level::kInfo, text, fields); };
   EXPECT_EQ(WithoutTime(Logged(log)),
-            "I a\\u202e\\u2028\\u200b\\U000e0041 id=a\\u202e\\u2028\\u200b\\U000e0041\n");
+            "I a\\u202e\\u2028\\u200b\\U000e0fff id=a\\u202e\\u2028\\u200b\\U000e0fff\n");
   SetFormat("json");
   const std::string line = Logged(log);
-  EXPECT_NE(line.find("\"msg\":\"a\\u202e\\u2028\\u200b\\udb40\\udc41\""), std::string::npos)
+  EXPECT_NE(line.find("\"msg\":\"a\\u202e\\u2028\\u200b\\udb43\\udfff\""), std::string::npos)
       << line;
   const nlohmann::json object = nlohmann::json::parse(line);
   EXPECT_EQ(object["msg"], text);
@@ -197,6 +227,9 @@ TEST_F(LogTest, RateLimitLetsOneThroughAndTellsHowManyItHeldBack) {
   EXPECT_EQ(WithoutTime(Logged([&] { log(seconds(0)); })),
             "W queue is full: 4096 requests (7 like this suppressed)\n");
   EXPECT_EQ(WithoutTime(Logged([&] { log(seconds(0)); })), "W queue is full: 4096 requests\n");
+  EXPECT_EQ(Logged([&] { log(std::chrono::hours(1)); }), "");
+  EXPECT_EQ(WithoutTime(Logged([&] { log(seconds(0)); })),
+            "W queue is full: 4096 requests (1 like this suppressed)\n");
 }
 
 TEST(RateLimiterTest, AdmitsAgainOnceTheIntervalIsOver) {
@@ -249,6 +282,53 @@ TEST(BackgroundDeathTest, FailedCheckIsHeard) {
     if (WriteInBackground()) CHECK(false);
   };
   EXPECT_EXIT(fail(), testing::KilledBySignal(SIGABRT), "check failed: false");
+}
+
+// Ends with 0 if a flush waits for a line that nobody reads, and ends once it is read.
+void FlushSlowly() {
+  const std::string dots(4096, '.');
+  int pipe[2];
+  if (::pipe(pipe) != 0 || ::fcntl(pipe[1], F_SETPIPE_SZ, 4096) != 4096) return;
+  if (::write(pipe[1], dots.data(), dots.size()) != 4096) return;
+  if (::dup2(pipe[1], STDERR_FILENO) < 0 || !WriteInBackground()) return;
+  LOG(INFO, "the last");
+  if (Flush(std::chrono::milliseconds(1))) return;
+  std::string buffer(4096, ' ');
+  if (::read(pipe[0], buffer.data(), buffer.size()) != 4096) return;
+  std::_Exit(Flush(seconds(60)) ? 0 : 1);
+}
+
+TEST(BackgroundDeathTest, FlushWaitsForTheLastLine) {
+  EXPECT_EXIT(FlushSlowly(), testing::ExitedWithCode(0), "");
+}
+
+// Logs more than may wait to a stderr that nobody reads, then reads it, and ends with the line that
+// tells of the gap on the first stderr.
+void ShowGap() {
+  const int shown = ::dup(STDERR_FILENO);
+  int pipe[2];
+  if (::pipe(pipe) != 0 || ::dup2(pipe[1], STDERR_FILENO) < 0 || !WriteInBackground()) return;
+  for (int i = 0; i < 10'000; ++i)
+    LOG(INFO, "line {} of some length, so that they are too much", i);
+  LOG(INFO, "the last");
+  if (NumDroppedLines() == 0) return;
+  std::string received;
+  while (received.find("the last") == std::string::npos) {
+    char buffer[4096];
+    const ssize_t count = ::read(pipe[0], buffer, sizeof(buffer));
+    if (count <= 0) return;
+    received.append(buffer, static_cast<size_t>(count));
+  }
+  const size_t gap = received.find("lines of the log dropped");
+  if (gap == std::string::npos) return;
+  const size_t begin = received.rfind('\n', gap) + 1;
+  const std::string line = received.substr(begin, received.find('\n', gap) + 1 - begin);
+  std::_Exit(::write(shown, line.data(), line.size()) > 0 ? 0 : 1);
+}
+
+TEST(BackgroundDeathTest, GapInTheLogIsAWarning) {
+  EXPECT_EXIT(ShowGap(), testing::ExitedWithCode(0),
+              "Z W lines of the log dropped: nobody took them dropped=[0-9]+\n");
 }
 
 TEST(CheckDeathTest, FailureNamesPlaceAndExpression) {

@@ -51,6 +51,32 @@ TEST_F(MemoryLimitTest, VersionTwoSmallestOfTheGroupsAbove) {
   EXPECT_EQ(MemoryLimitBytes(root_), 32 * kMiB);
 }
 
+TEST_F(MemoryLimitTest, VersionTwoLimitAboveThatIsSmallerThanTheGroupsOwn) {
+  Write("/proc/self/cgroup", "0::/a/b\n");
+  Write("/sys/fs/cgroup/a/b/memory.max", "67108864\n");
+  Write("/sys/fs/cgroup/a/memory.max", "33554432\n");
+  EXPECT_EQ(MemoryLimitBytes(root_), 32 * kMiB);
+}
+
+TEST_F(MemoryLimitTest, VersionTwoBesideVersionOne) {
+  Write("/proc/self/cgroup", "4:memory:/\n0::/a\n");
+  Write("/sys/fs/cgroup/unified/a/memory.max", "33554432\n");
+  EXPECT_EQ(MemoryLimitBytes(root_), 32 * kMiB);
+}
+
+TEST_F(MemoryLimitTest, NameOfAGroupMayHaveColons) {
+  Write("/proc/self/cgroup", "0::/a:b:c\n");
+  Write("/sys/fs/cgroup/a:b:c/memory.max", "33554432\n");
+  EXPECT_EQ(MemoryLimitBytes(root_), 32 * kMiB);
+}
+
+TEST_F(MemoryLimitTest, VersionOneGroupOfAnotherControllerIsNone) {
+  Write("/proc/self/cgroup", "5:cpu,cpuacct:/c\n4:memory:/m\n");
+  Write("/sys/fs/cgroup/memory/c/memory.limit_in_bytes", "4194304\n");
+  Write("/sys/fs/cgroup/memory/m/memory.limit_in_bytes", "8388608\n");
+  EXPECT_EQ(MemoryLimitBytes(root_), 8 * kMiB);
+}
+
 TEST_F(MemoryLimitTest, VersionTwoContainerWhoseGroupIsTheRoot) {
   Write("/proc/self/cgroup", "0::/\n");
   Write("/sys/fs/cgroup/memory.max", "16777216\n");

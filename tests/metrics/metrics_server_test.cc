@@ -29,9 +29,8 @@ namespace {
 
 constexpr char kRequest[] = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-// A connected socket; get() is -1 when nobody answers.
-Descriptor Connect(int port, int family = AF_INET) {
-  Descriptor socket(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+// Connects `socket`; false when nobody answers.
+bool ConnectTo(const Descriptor& socket, int port, int family = AF_INET) {
   // A server that does not close when it should is a "reset" in the test, and not a hang.
   const timeval limit{20, 0};
   ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
@@ -47,7 +46,13 @@ Descriptor Connect(int port, int family = AF_INET) {
       family == AF_INET
           ? ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&v4), sizeof(v4))
           : ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&v6), sizeof(v6));
-  return connected == 0 ? std::move(socket) : Descriptor();
+  return connected == 0;
+}
+
+// A connected socket; get() is -1 when nobody answers.
+Descriptor Connect(int port, int family = AF_INET) {
+  Descriptor socket(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  return ConnectTo(socket, port, family) ? std::move(socket) : Descriptor();
 }
 
 void Send(const Descriptor& socket, absl::string_view text) {
@@ -199,52 +204,86 @@ TEST(MetricsServerTest, ConnectionEndsAtItsTimeWhateverItDoes) {
   EXPECT_LT(ReceiveAll(untaken).size(), page.size());
 }
 
-TEST(MetricsServerTest, ConnectionThatStaysOpenAfterItsAnswerEndsAtItsTime) {
-  const auto server = Start("127.0.0.1:0", XPage, {16, std::chrono::milliseconds(200)});
-  const auto num_open = [] {
-    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
-  };
-  const Descriptor lingering = Connect(server->port());
-  const auto num_without = num_open();
-  Send(lingering, kRequest);
-  EXPECT_TRUE(absl::EndsWith(ReceiveAll(lingering), "x 1\n"));
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  // The server's side of it is a descriptor of this process.
-  while (num_open() > num_without && std::chrono::steady_clock::now() < end) {
-  }
-  EXPECT_LE(num_open(), num_without);
+TEST(MetricsServerTest, ClientThatEndsInTheMiddleOfItsRequestIsClosedAtOnce) {
+  const auto server = Start("127.0.0.1:0", XPage, {16, std::chrono::hours(1)});
+  const Descriptor socket = Connect(server->port());
+  Send(socket, "GET /metrics");
+  ::shutdown(socket.get(), SHUT_WR);
+  EXPECT_EQ(ReceiveAll(socket), "");
 }
 
-TEST(MetricsServerTest, ConnectionThatDoesNothingTakesNoTime) {
-  const auto server = Start("127.0.0.1:0", XPage);
-  const Descriptor idle = Connect(server->port());
+// The descriptors of this process, which hosts the server's side of a connection, too.
+int64_t NumOpen() {
+  return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
+}
+
+// Whether there are no more than that, within 20 seconds.
+bool FallsTo(int64_t num_open) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (NumOpen() > num_open && std::chrono::steady_clock::now() < end) {
+  }
+  return NumOpen() <= num_open;
+}
+
+TEST(MetricsServerTest, AnsweredConnectionIsClosedOnceTheClientHasClosedIt) {
+  const auto server = Start("127.0.0.1:0", XPage, {16, std::chrono::hours(1)});
+  const int64_t num_open = NumOpen();
   EXPECT_TRUE(absl::EndsWith(Get(server->port()), "x 1\n"));
+  EXPECT_TRUE(FallsTo(num_open));
+}
+
+TEST(MetricsServerTest, AnsweredConnectionThatStaysOpenEndsAtItsTime) {
+  const auto server = Start("127.0.0.1:0", XPage, {16, std::chrono::milliseconds(200)});
+  const int64_t num_open = NumOpen();
+  const Descriptor lingering = Connect(server->port());
+  Send(lingering, kRequest);
+  EXPECT_TRUE(absl::EndsWith(ReceiveAll(lingering), "x 1\n"));
+  EXPECT_TRUE(FallsTo(num_open + 1));
+}
+
+// The processor's time that this process takes while the test waits for half a second.
+int64_t CpuMsOfAWait() {
   const auto cpu_ms = [] {
     timespec time{};
     ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-    return time.tv_sec * 1000 + time.tv_nsec / 1'000'000;
+    return int64_t{time.tv_sec} * 1000 + time.tv_nsec / 1'000'000;
   };
-  const auto before_ms = cpu_ms();
-  pollfd fd{idle.get(), POLLIN, 0};
-  EXPECT_EQ(::poll(&fd, 1, 500), 0);
-  // A loop that does not wait would have taken all of it.
-  EXPECT_LT(cpu_ms() - before_ms, 100);
+  const int64_t before_ms = cpu_ms();
+  ::poll(nullptr, 0, 500);
+  return cpu_ms() - before_ms;
+}
+
+// A loop that does not wait would take most of a wait.
+constexpr int64_t kFewMs = 100;
+
+TEST(MetricsServerTest, WaitsWithoutTakingTime) {
+  const auto server = Start("127.0.0.1:0", XPage);
+  EXPECT_LT(CpuMsOfAWait(), kFewMs);
+  const Descriptor idle = Connect(server->port());
+  EXPECT_TRUE(absl::EndsWith(Get(server->port()), "x 1\n"));
+  EXPECT_LT(CpuMsOfAWait(), kFewMs);
+  EXPECT_FALSE(HasNews(idle));
 }
 
 TEST(MetricsServerTest, AcceptsAgainWhenThereAreDescriptors) {
   const auto server = Start("127.0.0.1:0", XPage);
-  const Descriptor first = Connect(server->port());
+  const Descriptor before = Connect(server->port());
+  EXPECT_TRUE(absl::EndsWith(Get(server->port()), "x 1\n"));
+  Descriptor socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   rlimit limit{};
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
-  rlimit none = limit;
-  none.rlim_cur = 0;
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
-  Send(first, kRequest);
-  // The server logs it when it finds none, if the first was not accepted before that.
-  pollfd fd{first.get(), POLLIN, 0};
-  ::poll(&fd, 1, 300);
+  // Every descriptor below the limit is taken.
+  rlimit low = limit;
+  low.rlim_cur = 64;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &low), 0);
+  std::vector<Descriptor> taken;
+  for (int fd = 0; (fd = ::dup(0)) >= 0;) taken.emplace_back(fd);
+  ConnectTo(socket, server->port());
+  Send(socket, kRequest);
+  const int64_t waiting_ms = CpuMsOfAWait();
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
-  EXPECT_TRUE(absl::EndsWith(ReceiveAll(first), "x 1\n"));
+  EXPECT_LT(waiting_ms, kFewMs);
+  EXPECT_TRUE(absl::EndsWith(ReceiveAll(socket), "x 1\n"));
   EXPECT_TRUE(absl::EndsWith(Get(server->port()), "x 1\n"));
 }
 

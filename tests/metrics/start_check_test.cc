@@ -32,8 +32,6 @@ void Limit(__rlimit_resource resource, rlim_t limit) {
   std::_Exit(1);
 }
 
-using StartCheckDeathTest = testing::Test;
-
 TEST(StartCheckDeathTest, NoLimitsAreEnough) {
   EXPECT_EXIT(Check({.descriptors = 32, .threads = 16, .address_space_bytes = int64_t{1} << 40}),
               testing::ExitedWithCode(0), "");
@@ -73,7 +71,8 @@ TEST(StartCheckDeathTest, AddressSpaceIsMeasuredWhereItIsLimited) {
         (Limit(resource, rlim_t{1} << 30), Check({.address_space_bytes = int64_t{1} << 28})),
         testing::ExitedWithCode(0), "");
     // Each thread needs its stack.
-    EXPECT_EXIT((Limit(resource, rlim_t{1} << 30), Check({.threads = 1000})),
+    EXPECT_EXIT((Limit(resource, rlim_t{1} << 30),
+                 Check({.threads = 1000, .address_space_bytes = 1 << 20})),
                 testing::ExitedWithCode(1), "more bytes of address space are needed");
   }
 }

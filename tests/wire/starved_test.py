@@ -86,10 +86,11 @@ class StartTest(unittest.TestCase):
         self.assertFalse(served[0])
         self.assertTrue(served[-1])
 
-    def test_default_budget_is_a_quarter_of_the_address_space(self):
+    def test_default_budget_is_a_quarter_of_the_limit(self):
         limit = 1 << 30
-        with StarvedServer("as", limit, "--io_threads=2") as server:
-            self.assertEqual(server.metric("swiglu_memory_budget_bytes"), limit // 4)
+        for option in ("as", "data"):
+            with self.subTest(option), StarvedServer(option, limit, "--io_threads=2") as server:
+                self.assertEqual(server.metric("swiglu_memory_budget_bytes"), limit // 4)
 
 
 class LoadTest(unittest.TestCase):
