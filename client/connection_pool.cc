@@ -24,7 +24,7 @@ constexpr char kRequestBytesKey[] = "swiglu-request-bytes";
 // What gRPC itself says when a call's time is over.
 constexpr absl::string_view kGrpcDeadlineMessage = "Deadline Exceeded";
 
-// What it says when the kernel cannot read what it is to send: the text of EFAULT.
+// What it says, and no more, when the kernel cannot read what it is to send: the text of EFAULT.
 constexpr absl::string_view kUnreadableMemory = "Bad address";
 
 // How often the wait for borrowed memory looks again.
@@ -203,18 +203,18 @@ absl::Status ConnectionPool::ToStatus(const grpc::Status& status, Connection& co
       message == kGrpcDeadlineMessage) {
     return Late(limit);
   }
-  // A server's own UNAVAILABLE leaves the connection up, or says more in its trailers; gRPC's does
-  // neither.
-  if (status.error_code() == grpc::StatusCode::UNAVAILABLE && !has_trailing_metadata &&
-      connection.channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_READY) {
-    // The kernel ends a write from memory that is not there. It may be another call's memory.
-    if (absl::StrContains(message, kUnreadableMemory)) {
+  if (status.error_code() == grpc::StatusCode::UNAVAILABLE && !has_trailing_metadata) {
+    // The kernel ends a write from memory that is not there; it may be another call's memory.
+    if (message == kUnreadableMemory) {
       return absl::UnavailableError(
           absl::StrCat("the connection to ", address_,
-                       " broke: an input's memory cannot be read; was its "
-                       "file cut short?"));
+                       " broke: an input's memory cannot be read; was its file cut short?"));
     }
-    return absl::UnavailableError(absl::StrCat("no connection to ", address_, ": ", message));
+    // A server's own UNAVAILABLE leaves the connection up, or says more in its trailers; gRPC's
+    // does neither.
+    if (connection.channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_READY) {
+      return absl::UnavailableError(absl::StrCat("no connection to ", address_, ": ", message));
+    }
   }
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), message);
 }
