@@ -111,11 +111,10 @@ absl::StatusOr<Report> Measure(const CommandLine& command, Load& load, StopOrder
 void StopOrder::Take(int signal) {
   absl::MutexLock lock(&mu_);
   const Clock::time_point now = Clock::now();
-  const bool is_same_order = first_ && now - *first_ < kSameOrder;
-  if (pace_ == nullptr || (signal != SIGINT && signal != SIGTERM) || (first_ && !is_same_order)) {
-    cli::EndBy(signal);
-  }
-  if (first_) return;
+  const bool is_stop = signal == SIGINT || signal == SIGTERM;
+  // The load may have ended since.
+  if (is_stop && first_ && now - *first_ < kSameOrder) return;
+  if (!is_stop || first_ || pace_ == nullptr) cli::EndBy(signal);
   first_ = now;
   pace_->Stop();
 }

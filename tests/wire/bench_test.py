@@ -5,6 +5,7 @@
 import json
 import pathlib
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -156,6 +157,21 @@ class ServerTest(BenchTest):
             self.assertEqual(server.metric("swiglu_requests_total", model="swiglu_forward_fp16", code="OK"), 200)
         self.assertGreater(result["server"]["cpu_seconds"], 0)
         self.assertGreater(result["server"]["resident_bytes"], 1 << 20)
+
+    def test_use_of_the_machine_is_that_of_the_window(self):
+        flags = ("--warm_up=300ms", "--duration=100ms")
+        with Server() as server:
+            metrics = f"--metrics=127.0.0.1:{server.metrics_port}"
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            results = [self.load(server.address, metrics, *flags) for _ in range(2)]
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            used_by_server = server.metric("process_cpu_seconds_total")
+        for result in results:
+            self.assertGreater(result["server"]["cpu_seconds"], 0)
+        self.assertLess(sum(result["server"]["cpu_seconds"] for result in results), used_by_server)
+        # The warm-up is three times as long as the window.
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        self.assertLess(sum(result["client_cpu_seconds"] for result in results), 0.75 * used)
 
     def test_metrics_page_is_found_by_the_name_of_its_host(self):
         with Server() as server:

@@ -81,6 +81,21 @@ TEST_P(ClientsTest, GivesARequestItsTime) {
   EXPECT_GE(told, absl::Seconds(280));
 }
 
+// gRPC rounds the time up to a tenth of a second.
+TEST_P(ClientsTest, GivesALargeRequestMoreTime) {
+  absl::Time deadline;
+  FakeServer server([&](const FakeCall& call) {
+    deadline = call.deadline;
+    return client::EchoInfer(call);
+  });
+  LoadOptions options = Options(server);
+  options.request_bytes = {{40'000'000, 1}};
+  const absl::Time start = absl::Now();
+  const Tally tally = RunLoad(GetParam(), options, 1);
+  EXPECT_EQ(tally.NumFailed(), 0) << tally.example();
+  EXPECT_GE(deadline - start, absl::Seconds(30.4));
+}
+
 TEST_P(ClientsTest, CountsAnAnswerOfTheWrongSizeAsInternal) {
   FakeServer server([&](const FakeCall&) {
     FakeReply reply;

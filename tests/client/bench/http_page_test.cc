@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <string>
@@ -35,6 +36,9 @@ class LocalPort {
                      is_v4 ? reinterpret_cast<sockaddr*>(&v4) : reinterpret_cast<sockaddr*>(&v6),
                      size_) == 0;
     getsockname(socket_.fd(), reinterpret_cast<sockaddr*>(&address_), &size_);
+    // Nobody waits for ever for a client that does not come.
+    const timeval patience = {.tv_sec = 30, .tv_usec = 0};
+    setsockopt(socket_.fd(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     info_.ai_family = family;
     info_.ai_addr = reinterpret_cast<sockaddr*>(&address_);
     info_.ai_addrlen = size_;

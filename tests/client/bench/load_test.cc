@@ -3,9 +3,12 @@
 // The data that a load sends, and the sums of what came of it.
 #include "client/bench/load.h"
 
+#include <signal.h>
+
 #include <cmath>
 #include <cstring>
 
+#include "client/bench/load_command.h"
 #include "gtest/gtest.h"
 
 namespace swiglu::bench {
@@ -89,6 +92,22 @@ TEST(TallyTest, MergesEachSize) {
   EXPECT_EQ(tally.Total().bytes_in, 128);
   EXPECT_EQ(tally.Total().bytes_out, 64);
   EXPECT_EQ(tally.last_done(), now + milliseconds(2));
+}
+
+// The name has gtest run it first, before other tests start threads.
+TEST(StopOrderDeathTest, StopsALoadOnceAndEndsTheProcessWhereNoneRuns) {
+  Pace pace({.duration = std::chrono::hours(1)}, Clock::now());
+  StopOrder stop;
+  EXPECT_EXIT(stop.Take(SIGINT), ::testing::KilledBySignal(SIGINT), "");
+  stop.SetLoad(&pace);
+  EXPECT_EXIT(stop.Take(SIGHUP), ::testing::KilledBySignal(SIGHUP), "");
+  EXPECT_FALSE(pace.was_stopped());
+  stop.Take(SIGTERM);
+  EXPECT_TRUE(pace.was_stopped());
+  // The same order again, also when it was obeyed in the meantime.
+  stop.Take(SIGTERM);
+  stop.SetLoad(nullptr);
+  stop.Take(SIGTERM);
 }
 
 TEST(MeasuredTimeTest, IsTheWindowOrWhatItTook) {

@@ -146,6 +146,8 @@ TEST(PaceTest, StopWakesThoseThatWait) {
   Pace pace({.duration = hours(9), .rate = 0.001, .arrivals = Arrivals::kConstant}, start);
   std::thread next([&] { EXPECT_EQ(pace.Next(), absl::nullopt); });
   std::thread until([&] { pace.WaitUntil(start + hours(1)); });
+  // Most often both wait by then; the outcome is the same if they do not yet.
+  std::this_thread::sleep_for(milliseconds(20));
   pace.Stop();
   next.join();
   until.join();
