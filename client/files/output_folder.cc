@@ -15,7 +15,7 @@
 namespace swiglu::files {
 namespace {
 
-absl::Status Failed(absl::string_view path, absl::string_view what, int error) {
+absl::Status CannotUse(absl::string_view path, absl::string_view what, int error) {
   return absl::ErrnoToStatus(error, absl::StrCat(path, ": cannot ", what));
 }
 
@@ -48,10 +48,10 @@ absl::Status CheckMayMakeFolder(const std::string& path) {
   for (const std::string& folder : WithParents(path)) {
     if (!IsThere(folder)) continue;
     struct stat info;
-    if (stat(folder.c_str(), &info) != 0) return Failed(path, "write to the folder", errno);
-    if (!S_ISDIR(info.st_mode)) return Failed(path, "write to the folder", ENOTDIR);
+    if (stat(folder.c_str(), &info) != 0) return CannotUse(path, "write to the folder", errno);
+    if (!S_ISDIR(info.st_mode)) return CannotUse(path, "write to the folder", ENOTDIR);
     if (access(folder.c_str(), W_OK | X_OK) == 0) return absl::OkStatus();
-    return Failed(path, IsThere(path) ? "write to the folder" : "make the folder", errno);
+    return CannotUse(path, IsThere(path) ? "write to the folder" : "make the folder", errno);
   }
   return absl::OkStatus();
 }
@@ -68,7 +68,7 @@ absl::StatusOr<OutputFolder> OutputFolder::Create(const std::string& path,
         folder, [&folder] { return mkdir(folder.c_str(), 0777) == 0 ? 0 : errno; });
     // Another process may have made it in the meantime: then it is not ours.
     if (error == EEXIST) continue;
-    if (error != 0) return Failed(path, "make the folder", error);
+    if (error != 0) return CannotUse(path, "make the folder", error);
     made.made_.push_back(folder);
   }
   return made;
