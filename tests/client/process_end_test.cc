@@ -61,6 +61,24 @@ TEST(UnfinishedFilesTest, DoesNotKnowWhatCouldNotBeMade) {
   EXPECT_EQ(TempFolder::Read(path), "x");
 }
 
+TEST(UnfinishedFilesTest, MakesNothingWhileTheProcessEnds) {
+  EXPECT_EXIT(
+      {
+        UnfinishedFiles unfinished;
+        unfinished.RemoveAll();
+        std::thread maker([&unfinished] {
+          unfinished.Make("x", [] {
+            _exit(1);
+            return 0;
+          });
+        });
+        // Time in which it could be made; the outcome is the same without.
+        usleep(50'000);
+        _exit(0);
+      },
+      ::testing::ExitedWithCode(0), "");
+}
+
 // Runs in a process of its own: an order to end comes while a file under a temporary name and one
 // without a name are open, in a folder that was made for them.
 void EndInTheMiddle(const TempFolder& folder, int signal) {

@@ -216,6 +216,10 @@ TEST(SafetensorsTest, RefusesMalformedEntries) {
   constexpr char kMalformed[] =
       "a.safetensors: tensor 't' is malformed; expected dtype, shape and data_offsets";
   EXPECT_EQ(with("1"), kMalformed);
+  EXPECT_EQ(with(R"(1,"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]})"), kMalformed);
+  EXPECT_EQ(
+      Message(File(R"({"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},"t":1})", "abcd")),
+      kMalformed);
   EXPECT_EQ(with("{}"), kMalformed);
   EXPECT_EQ(with(R"({"dtype":"F16","shape":[2]})"), kMalformed);
   EXPECT_EQ(with("null"), kMalformed);
