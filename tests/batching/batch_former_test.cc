@@ -315,8 +315,10 @@ TEST_F(DelayedBatchFormerTest, WhatIsDroppedFillsNoBatchAndHastensNone) {
 
 TEST_F(DelayedBatchFormerTest, IsReadyWhenWhatIsLeftIs) {
   const auto caller = std::make_shared<std::atomic<bool>>(false);
-  former_.Add(RequestOf(1, caller));
-  AddAt(kNow + kDelay / 2, 2);
+  // Together they would fill a batch.
+  former_.Add(RequestOf(200, caller));
+  AddAt(kNow + kDelay / 2, 60);
+  EXPECT_EQ(former_.ReadyAt(), kNow);
   former_.Cancel(*caller, kNow);
   EXPECT_EQ(former_.ReadyAt(), kNow + kDelay / 2 + kDelay);
 }
