@@ -72,6 +72,7 @@ void Call::OnAccepted(bool ok) {
     return;
   }
   started_ = Clock::now();
+  peer_ = context_.peer();
   handler_ = home_->OnAccepted(*this);
   handler_->OnStart();
   DeliverAll();

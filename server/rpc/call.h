@@ -89,7 +89,7 @@ class Call : public std::enable_shared_from_this<Call> {
 
   const std::string& path() const { return context_.method(); }
   // The peer's name, as Connections knows it.
-  std::string peer() const { return context_.peer(); }
+  const std::string& peer() const { return peer_; }
   Home* home() const { return home_; }
   // When the headers came.
   Clock::time_point started() const { return started_; }
@@ -101,7 +101,9 @@ class Call : public std::enable_shared_from_this<Call> {
   int64_t MetadataBytes() const;
   // Who calls, as the log says it.
   std::string DescribePeer() const { return home_->DescribePeer(peer()); }
-  // True once the caller has gone. Keeps the call alive.
+  // True once the caller has gone.
+  bool is_cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+  // The same, for others to look at. Keeps the call alive.
   std::shared_ptr<const std::atomic<bool>> cancelled() { return {shared_from_this(), &cancelled_}; }
 
   void Read();
@@ -180,6 +182,7 @@ class Call : public std::enable_shared_from_this<Call> {
   Home* const home_;
   IoQueue* const queue_;
   Clock::time_point started_;
+  std::string peer_;  // asked for at the beginning: gRPC does not know it any more at the end
   std::atomic<bool> cancelled_{false};
   grpc::GenericServerContext context_;
   grpc::GenericServerAsyncReaderWriter stream_{&context_};

@@ -225,6 +225,10 @@ absl::Status QueueFull(int64_t max_queued_requests) {
   return absl::UnavailableError(absl::StrCat("queue is full: ", max_queued_requests, " requests"));
 }
 
+absl::Status TooManyCalls(int64_t max_calls) {
+  return absl::UnavailableError(absl::StrCat(max_calls, " calls are open, the most at once"));
+}
+
 absl::Status BudgetInUse(int64_t memory_budget_bytes) {
   return absl::UnavailableError(
       absl::StrCat("memory budget of ", memory_budget_bytes, " bytes is in use"));

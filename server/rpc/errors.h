@@ -79,6 +79,7 @@ absl::Status RequestOutgrows(int64_t max_request_bytes);
 absl::Status MessageOutgrows(int64_t max_bytes);
 absl::Status UnannouncedTooLarge(int64_t max_bytes, int64_t memory_budget_bytes);
 absl::Status QueueFull(int64_t max_queued_requests);
+absl::Status TooManyCalls(int64_t max_calls);
 absl::Status BudgetInUse(int64_t memory_budget_bytes);
 absl::Status ShareInUse(int64_t memory_budget_bytes);
 absl::Status Draining();

@@ -16,8 +16,13 @@ namespace {
 
 constexpr char kInferPath[] = "/inference.GRPCInferenceService/ModelInfer";
 constexpr char kStreamInferPath[] = "/inference.GRPCInferenceService/ModelStreamInfer";
+constexpr char kServerLivePath[] = "/inference.GRPCInferenceService/ServerLive";
+constexpr char kServerReadyPath[] = "/inference.GRPCInferenceService/ServerReady";
 constexpr char kHealthCheckPath[] = "/grpc.health.v1.Health/Check";
 constexpr char kHealthWatchPath[] = "/grpc.health.v1.Health/Watch";
+
+// Further calls for those that ask whether the server is well: a crowd must not make it look dead.
+constexpr int64_t kHealthCalls = 1024;
 
 std::string InferencePath(absl::string_view method) {
   return absl::StrCat("/inference.GRPCInferenceService/", method);
@@ -28,8 +33,8 @@ std::string InferencePath(absl::string_view method) {
 Router::Router(InferParts infer, const ControlService* control, const Health* health,
                RouterOptions options)
     : infer_(infer), control_(control), health_(health), options_(options) {
-  Add(InferencePath("ServerLive"), &ControlService::ServerLive);
-  Add(InferencePath("ServerReady"), &ControlService::ServerReady);
+  Add(kServerLivePath, &ControlService::ServerLive);
+  Add(kServerReadyPath, &ControlService::ServerReady);
   Add(InferencePath("ModelReady"), &ControlService::ModelReady);
   Add(InferencePath("ServerMetadata"), &ControlService::ServerMetadata);
   Add(InferencePath("ModelMetadata"), &ControlService::ModelMetadata);
@@ -58,9 +63,15 @@ Router::Router(InferParts infer, const ControlService* control, const Health* he
   }
 }
 
-std::unique_ptr<CallHandler> Router::MakeHandler(Call& call) const {
+std::unique_ptr<CallHandler> Router::MakeHandler(Call& call, int64_t num_open) const {
   const std::string& path = call.path();
-  if (call.MetadataBytes() > options_.max_metadata_bytes) return RefuseMetadata(call);
+  if (num_open >= MaxOpen(path)) {
+    return Refuse(call, Rejection::kQueueFull, errors::TooManyCalls(options_.max_calls));
+  }
+  if (const int64_t bytes = call.MetadataBytes(); bytes > options_.max_metadata_bytes) {
+    return Refuse(call, Rejection::kTooLarge,
+                  errors::MetadataTooLarge(bytes, options_.max_metadata_bytes));
+  }
   if (path == kInferPath) {
     return std::make_unique<InferCall>(&call, infer_);
   }
@@ -83,10 +94,17 @@ std::unique_ptr<CallHandler> Router::MakeHandler(Call& call) const {
   return std::make_unique<RefusedCall>(&call, errors::UnknownMethod(path));
 }
 
-std::unique_ptr<CallHandler> Router::RefuseMetadata(Call& call) const {
-  absl::Status status = errors::MetadataTooLarge(call.MetadataBytes(), options_.max_metadata_bytes);
+int64_t Router::MaxOpen(const std::string& path) const {
+  const bool is_health =
+      path == kHealthCheckPath || path == kServerLivePath || path == kServerReadyPath;
+  return options_.max_calls + (is_health ? kHealthCalls : 0);
+}
+
+std::unique_ptr<CallHandler> Router::Refuse(Call& call, Rejection reason,
+                                            absl::Status status) const {
   if (call.path() == kInferPath || call.path() == kStreamInferPath) {
-    infer_.observer->RequestRejected(Rejection::kTooLarge);
+    infer_.observer->RequestRejected(reason);
+    if (errors::IsRetryable(status)) infer_.observer->RetryAdvised();
     infer_.service->ReportUnstarted(status, call.started());
     if (RequestLog::Wants(status)) {
       infer_.log->Write(

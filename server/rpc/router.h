@@ -21,6 +21,8 @@ namespace swiglu::server {
 struct RouterOptions {
   // The most that the metadata of a call may have; see Call::MetadataBytes. > 0.
   int64_t max_metadata_bytes = 32 << 10;
+  // Calls that may be open at once; a further one is refused at its headers. > 0.
+  int64_t max_calls = 8192;
   // nullptr: this server does not offer reflection.
   const Reflection* reflection = nullptr;
 };
@@ -32,14 +34,17 @@ class Router {
   Router(InferParts infer, const ControlService* control, const Health* health,
          RouterOptions options = {});
 
-  std::unique_ptr<CallHandler> MakeHandler(Call& call) const;
+  // For a call that comes when `num_open` are open.
+  std::unique_ptr<CallHandler> MakeHandler(Call& call, int64_t num_open) const;
 
  private:
   template <typename Request, typename Response>
   using ServiceMethod = absl::Status (ControlService::*)(const Request&, Response*) const;
-  // For a call with too much metadata: it is counted, and has a line in the log, if it is one of
+  // How many calls may be open for one more of `path`.
+  int64_t MaxOpen(const std::string& path) const;
+  // For a call that is refused unread: it is counted, and has a line in the log, if it is one of
   // inference.
-  std::unique_ptr<CallHandler> RefuseMetadata(Call& call) const;
+  std::unique_ptr<CallHandler> Refuse(Call& call, Rejection reason, absl::Status status) const;
   // Adds a method of the control service under `path`.
   template <typename Request, typename Response>
   void Add(const std::string& path, ServiceMethod<Request, Response> method);

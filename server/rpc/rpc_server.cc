@@ -4,7 +4,9 @@
 #include "server/rpc/rpc_server.h"
 
 #include <grpc/grpc.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -24,6 +26,8 @@ constexpr int kMaxStreamsPerConnection = 1024;
 
 // How often it is looked whether the last calls have ended.
 constexpr absl::Duration kEndingCallInterval = absl::Microseconds(200);
+
+constexpr std::chrono::seconds kLogInterval{1};
 
 // Keeps the gRPC library up until the process ends. When its last user goes it waits for pollers of
 // its own, which after a large message sleep for ten seconds: a drained server would exit that
@@ -122,24 +126,56 @@ std::unique_ptr<CallHandler> RpcServer::OnAccepted(Call& call) {
   PostAccept();
   calls_.Add(call);
   if (draining_.load()) call.Deliver(ServerEvent::kDraining);
-  return router_->MakeHandler(call);
+  // Without this one and those that are waited for.
+  const int64_t num_open = num_calls_.load(std::memory_order_relaxed) - kPostedAccepts - 1;
+  return router_->MakeHandler(call, num_open);
+}
+
+void RpcServer::OnGone(Call& call) {
+  calls_.Remove(call);
+  if (call.is_cancelled()) CountReset(call);
+}
+
+void RpcServer::CountReset(const Call& call) {
+  {
+    absl::MutexLock lock(&resets_mutex_);
+    if (!resets_.IsExceeded(call.peer(), Clock::now())) return;
+  }
+  LOG_EVERY(WARNING, kLogInterval, "connection of {} ended: it has reset more than {} calls",
+            call.DescribePeer(), ResetLimit::kAtOnce);
+  connections_.End(call.peer());
 }
 
 void RpcServer::StartAccepting(std::function<void(bool accepting)> accepting_changed) {
-  acceptor_->Start(
-      {.num_open = [this] { return connections_.NumOpen(); },
-       .take =
-           [this](int fd) {
-             connections_.Add(fd);
-             grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
-             connection.fd = fd;
-             handover_->HandleNewConnection(&connection);
-           },
-       .accepting_changed =
-           [this, accepting_changed = std::move(accepting_changed)](bool accepting) {
-             if (accepting_changed) accepting_changed(accepting);
-             Broadcast(ServerEvent::kHealthChanged);
-           }});
+  acceptor_->Start({.num_open = [this] { return connections_.NumOpen(); },
+                    .take =
+                        [this](int fd) {
+                          connections_.Add(fd);
+                          num_calls_.fetch_add(1, std::memory_order_relaxed);
+                          IoQueue& queue = threads_->Bind();
+                          queue.Post(WorkLength::kShort, [this, fd, &queue] {
+                            HandOver(fd);
+                            OnDestroyed(&queue);
+                          });
+                        },
+                    .accepting_changed =
+                        [this, accepting_changed = std::move(accepting_changed)](bool accepting) {
+                          if (accepting_changed) accepting_changed(accepting);
+                          Broadcast(ServerEvent::kHealthChanged);
+                        }});
+}
+
+void RpcServer::HandOver(int fd) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (shut_down_) {
+      ::close(fd);
+      return;
+    }
+  }
+  grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+  connection.fd = fd;
+  handover_->HandleNewConnection(&connection);
 }
 
 void RpcServer::PostAccept() {

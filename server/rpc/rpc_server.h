@@ -26,6 +26,7 @@
 #include "server/rpc/connections.h"
 #include "server/rpc/io_threads.h"
 #include "server/rpc/live_calls.h"
+#include "server/rpc/reset_limit.h"
 #include "server/rpc/router.h"
 
 namespace swiglu::server {
@@ -90,15 +91,19 @@ class RpcServer final : private Call::Home {
 
   // Call::Home.
   std::unique_ptr<CallHandler> OnAccepted(Call& call) override;
-  void OnGone(Call& call) override { calls_.Remove(call); }
+  void OnGone(Call& call) override;
   std::string DescribePeer(absl::string_view peer) override { return connections_.Describe(peer); }
   std::optional<uint64_t> ReceivedBytes(absl::string_view peer) override {
     return connections_.ReceivedBytes(peer);
   }
   void OnDestroyed(IoQueue* queue) override;
 
+  // The caller of `call` has reset it: ends the connection of one who does that too often.
+  void CountReset(const Call& call);
   // Hands accepted connections to gRPC from here on.
   void StartAccepting(std::function<void(bool accepting)> accepting_changed);
+  // Hands one over, on an I/O thread: what its peer has sent already is parsed there and then.
+  void HandOver(int fd);
   // Waits for one more call.
   void PostAccept();
   // Tells live calls of every tick, until the shutdown.
@@ -115,8 +120,11 @@ class RpcServer final : private Call::Home {
   std::thread ticker_;
   std::unique_ptr<Acceptor> acceptor_;
 
+  absl::Mutex resets_mutex_;
+  ResetLimit resets_ ABSL_GUARDED_BY(resets_mutex_);
+
   // Calls that exist: waiting for their headers, live, or over but still owned by a request that is
-  // not done.
+  // not done. And connections that are being handed over.
   std::atomic<int64_t> num_calls_{0};
   absl::Mutex mutex_;
   bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;

