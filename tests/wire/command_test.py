@@ -215,14 +215,14 @@ class BadFileTest(CommandTest):
                 self.assert_holds("e.npy")
 
     def test_result_for_which_there_is_no_memory_is_one(self):
-        shape = (1 << 28,)  # 512 MiB, of holes
+        shape = (1 << 30,)  # 2 GiB, of holes
         large = write_npy(self.folder / "large.npy", FP16.name, shape, b"")
         os.truncate(large, large.stat().st_size + 2 * shape[0])
         # Room for the program and for the file, mapped twice, but not for the result.
-        limit = (1 << 30) + (400 << 20)
+        limit = (4 << 30) + (3 << 29)
         result = self.swiglu("forward", "--e", large, "--g", large, "--out", self.folder / "h.npy",
                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
-        self.assert_fails(result, 1, "no memory for the results: 1 of 536870912 bytes")
+        self.assert_fails(result, 1, "no memory for the results: 1 of 2147483648 bytes")
         self.assert_holds("large.npy")
 
     def test_overwriting_follows_links_and_keeps_modes(self):
