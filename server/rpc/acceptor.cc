@@ -3,8 +3,8 @@
 // The loop that accepts. See the header.
 #include "server/rpc/acceptor.h"
 
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
