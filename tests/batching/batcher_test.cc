@@ -161,15 +161,14 @@ class WaitingRequestTest : public testing::TestWithParam<bool> {
   Admission admission_{{.max_queued_requests = 8}};
   FakeExecutor executor_{1, 256};
   RecordingObserver observer_;
-  Ending ending_;
+  std::array<Ending, 10> endings_;
   Batcher batcher_{
       {.max_queue_delay = GetParam() ? std::chrono::hours(0) : kForever}, &executor_, &observer_};
 };
 
 // More than once, so that the clock watcher is asleep for most of them.
 TEST_P(WaitingRequestTest, EndsAtItsDeadline) {
-  for (int i = 0; i < 10; ++i) {
-    Ending ending;
+  for (Ending& ending : endings_) {
     const Clock::time_point deadline = Clock::now() + std::chrono::milliseconds(10);
     auto request = MakeRequest(kBackward, 1, ending.Keep());
     request->deadline = deadline;
@@ -183,15 +182,16 @@ TEST_P(WaitingRequestTest, EndsAtItsDeadline) {
 
 // The watcher has to hear of a deadline that is before the one that it sleeps for.
 TEST_P(WaitingRequestTest, EndsAtItsDeadlineAlsoIfAnothersIsLater) {
-  Ending later;
+  Ending& sooner = endings_[0];
+  Ending& later = endings_[1];
   auto cancelled = std::make_shared<std::atomic<bool>>(false);
   auto first = MakeRequest(kBackward, 1, later.Keep(), cancelled);
   first->deadline = Clock::now() + kForever;
   batcher_.Submit(std::move(first));
-  auto request = MakeRequest(kBackward, 1, ending_.Keep());
+  auto request = MakeRequest(kBackward, 1, sooner.Keep());
   request->deadline = Clock::now() + std::chrono::milliseconds(50);
   batcher_.Submit(std::move(request));
-  EXPECT_EQ(ending_.Await(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(sooner.Await(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_FALSE(later.ended.HasBeenNotified());
   *cancelled = true;
   batcher_.Cancel(*cancelled);
