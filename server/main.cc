@@ -4,7 +4,6 @@
 // depend on each other; then a wait, a drain and an exit code. It decides nothing else.
 
 #include <algorithm>
-#include <atomic>
 #include <cstdio>
 #include <optional>
 #include <thread>
@@ -112,16 +111,9 @@ Gauges MakeGauges(const Admission& admission, const Batcher& batcher, const Heal
   return gauges;
 }
 
-// `serving` is null until there is a server.
-void AddConnectionGauges(const std::atomic<RpcServer*>& serving, int64_t limit, Gauges& gauges) {
-  gauges.connections = [&serving] {
-    RpcServer* const rpc = serving.load();
-    return rpc == nullptr ? 0 : rpc->connections().NumOpen();
-  };
-  gauges.refused_connections = [&serving] {
-    RpcServer* const rpc = serving.load();
-    return rpc == nullptr ? 0 : rpc->num_refused_connections();
-  };
+void AddConnectionGauges(Connections& connections, int64_t limit, Gauges& gauges) {
+  gauges.connections = [&connections] { return connections.NumOpen(); };
+  gauges.refused_connections = [&connections] { return connections.num_refused(); };
   gauges.connection_limit = [limit] { return limit; };
 }
 
@@ -241,7 +233,8 @@ int Run(const Flags& flags, int64_t max_connections) {
   std::optional<Reflection> reflection;
   if (flags.reflection) reflection.emplace();
   const StallLimit stall_limit{absl::ToChronoNanoseconds(flags.stall_timeout)};
-  MessageWatch watch(&admission, stall_limit.base);
+  Connections connections;
+  MessageWatch watch(&admission, &connections, stall_limit.base);
   const Router router({&infer, &active, &observers, &request_log, stall_limit, &watch}, &control,
                       &health,
                       {.max_metadata_bytes = flags.max_metadata_bytes,
@@ -249,9 +242,8 @@ int Run(const Flags& flags, int64_t max_connections) {
 
   const GpuMonitor gpus(flags.metrics_address.empty() ? std::vector<DeviceInfo>()
                                                       : created->cuda_devices);
-  std::atomic<RpcServer*> serving{nullptr};
   Gauges gauges = MakeGauges(admission, batcher, health);
-  AddConnectionGauges(serving, max_connections, gauges);
+  AddConnectionGauges(connections, max_connections, gauges);
   AddDeviceGauges(*created, gpus, gauges);
   const MetricsPage page(&prometheus, std::move(gauges), {kVersion, kCommit, kCudaVersion});
   std::unique_ptr<MetricsServer> metrics;
@@ -273,9 +265,8 @@ int Run(const Flags& flags, int64_t max_connections) {
                        .keepalive_time = flags.keepalive_time,
                        .keepalive_timeout = flags.keepalive_timeout,
                        .min_ping_interval = flags.min_ping_interval}},
-      &router);
+      &router, &connections);
   if (!rpc.ok()) return Fail(rpc.status());
-  serving = rpc->get();
 
   LOG(INFO, "swiglu-server {} (commit {}) on {}", kVersion, kCommit, executor.description());
   LOG(INFO, "device {}", created->reason);

@@ -148,7 +148,7 @@ bool Acceptor::HasRoom() {
     ++most_open_;
     return true;
   }
-  num_refused_.fetch_add(1, std::memory_order_relaxed);
+  callbacks_.refused();
   LOG_EVERY(WARNING, kLogInterval,
             "connection refused: {} are open, the limit of --max_connections",
             options_.max_connections);

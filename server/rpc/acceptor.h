@@ -5,7 +5,6 @@
 // docs/adr/0011 says why.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -38,6 +37,8 @@ class Acceptor {
   struct Callbacks {
     // How many connections are open now.
     std::function<int64_t()> num_open;
+    // A connection was closed because there were too many.
+    std::function<void()> refused;
     // Takes a connection over: `fd` is a non-blocking socket.
     std::function<void(int fd)> take;
     // False: no connection can be accepted for want of descriptors or memory. True: again it can.
@@ -60,9 +61,6 @@ class Acceptor {
   // at a time.
   void Stop();
 
-  // Connections that were closed because there were too many.
-  int64_t num_refused() const { return num_refused_.load(std::memory_order_relaxed); }
-
  private:
   Acceptor(AcceptorOptions options, ListenSockets listening);
 
@@ -78,7 +76,6 @@ class Acceptor {
   std::string address_;
   Descriptor stopping_;  // an eventfd
   Callbacks callbacks_;
-  std::atomic<int64_t> num_refused_{0};
   std::thread thread_;
 
   // The thread's own: as many connections were open at the last count, or have come since.

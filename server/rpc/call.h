@@ -9,7 +9,6 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -71,10 +70,6 @@ class Call : public std::enable_shared_from_this<Call> {
     virtual void OnGone(Call& call) = 0;
     // Who is behind a peer's name, for the log.
     virtual std::string DescribePeer(absl::string_view peer) = 0;
-    // What has come over a peer's connection since it began; none if nobody can tell.
-    virtual std::optional<uint64_t> ReceivedBytes(absl::string_view /*peer*/) {
-      return std::nullopt;
-    }
     // Nothing of a call on `queue` uses its home any more.
     virtual void OnDestroyed(IoQueue* queue) = 0;
   };
@@ -90,7 +85,6 @@ class Call : public std::enable_shared_from_this<Call> {
   const std::string& path() const { return context_.method(); }
   // The peer's name, as Connections knows it.
   const std::string& peer() const { return peer_; }
-  Home* home() const { return home_; }
   // When the headers came.
   Clock::time_point started() const { return started_; }
   // The caller's deadline on our clock; `max()` if it has none.

@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -30,6 +31,10 @@ class Connections {
  public:
   // Knows a connection from here on. `fd` is its socket, which stays the caller's.
   void Add(int fd);
+
+  // A connection was closed because there were too many.
+  void CountRefused() { num_refused_.fetch_add(1, std::memory_order_relaxed); }
+  int64_t num_refused() const { return num_refused_.load(std::memory_order_relaxed); }
 
   // How many are open. Looks at each, a third of a microsecond long.
   int64_t NumOpen();
@@ -70,6 +75,7 @@ class Connections {
   // Forgets those that have ended.
   void Sweep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  std::atomic<int64_t> num_refused_{0};
   mutable absl::Mutex mutex_;
   std::unordered_multimap<std::string, Connection> connections_ ABSL_GUARDED_BY(mutex_);
   // At this many it is looked which have ended.

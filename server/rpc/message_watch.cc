@@ -72,8 +72,9 @@ std::optional<Overrun> MessageWatch::Entry::TakeOverrun() {
   return std::exchange(message_.overrun, std::nullopt);
 }
 
-MessageWatch::MessageWatch(Admission* admission, Clock::duration stall)
-    : admission_(admission), stall_(stall), thread_([this] { Run(); }) {}
+MessageWatch::MessageWatch(Admission* admission, const Connections* connections,
+                           Clock::duration stall)
+    : admission_(admission), connections_(connections), stall_(stall), thread_([this] { Run(); }) {}
 
 MessageWatch::~MessageWatch() {
   {
@@ -91,25 +92,25 @@ std::shared_ptr<MessageWatch::Connection> MessageWatch::Find(const Call& call) {
   absl::MutexLock lock(&shard.mutex);
   std::shared_ptr<Connection>& known = shard.connections[peer];
   if (known != nullptr) return known;
-  known = std::make_shared<Connection>(peer, call.home(), admission_);
-  known->is_measured = known->ReceivedBytes().has_value();
+  known = std::make_shared<Connection>(peer, admission_);
+  known->is_measured = ReceivedBytes(*known).has_value();
   std::shared_ptr<Connection> connection = known;
   if (shard.connections.size() >= shard.sweep_at) Sweep(shard);
   return connection;
 }
 
-void MessageWatch::Sweep(Shard& shard) {
+void MessageWatch::Sweep(Shard& shard) const {
   for (auto it = shard.connections.begin(); it != shard.connections.end();) {
     const bool is_used = it->second.use_count() > 1;
-    it = is_used || it->second->ReceivedBytes().has_value() ? std::next(it)
-                                                            : shard.connections.erase(it);
+    it = is_used || ReceivedBytes(*it->second).has_value() ? std::next(it)
+                                                           : shard.connections.erase(it);
   }
   shard.sweep_at = std::max(kFirstSweep, 2 * shard.connections.size());
 }
 
-void MessageWatch::LookIfDue(Connection& connection, Clock::time_point now) {
+void MessageWatch::LookIfDue(Connection& connection, Clock::time_point now) const {
   if (!connection.is_measured || now - connection.ledger.looked_at() < kInterval) return;
-  if (const auto bytes = connection.ReceivedBytes()) {
+  if (const auto bytes = ReceivedBytes(connection)) {
     connection.ledger.Look(static_cast<int64_t>(*bytes), now);
   }
 }
@@ -162,7 +163,7 @@ void MessageWatch::LookAt(Connection& connection, int64_t round) {
     // Streams that wait for their callers are seldom worth a look.
     if (connection.ledger.is_idle() && round % kIdleRounds != 0) return;
     const Clock::time_point now = Clock::now();
-    if (const auto bytes = connection.ReceivedBytes()) {
+    if (const auto bytes = ReceivedBytes(connection)) {
       connection.ledger.Look(static_cast<int64_t>(*bytes), now);
     }
     while (true) {

@@ -21,6 +21,7 @@
 #include "server/batching/admission.h"
 #include "server/batching/message_ledger.h"
 #include "server/rpc/call.h"
+#include "server/rpc/connections.h"
 
 namespace swiglu::server {
 
@@ -87,20 +88,18 @@ class MessageWatch {
     Message message_;
   };
 
-  // `stall`: how long a message of a stream may stop halfway. `admission` must outlive it.
-  MessageWatch(Admission* admission, Clock::duration stall);
+  // `stall`: how long a message of a stream may stop halfway. `admission` and `connections` must
+  // outlive it.
+  MessageWatch(Admission* admission, const Connections* connections, Clock::duration stall);
   ~MessageWatch();
 
  private:
   // A connection that has had calls.
   struct Connection {
-    Connection(std::string its_peer, Call::Home* its_home, Admission* admission)
-        : peer(std::move(its_peer)), home(its_home), ledger(admission, share) {}
-
-    std::optional<uint64_t> ReceivedBytes() const { return home->ReceivedBytes(peer); }
+    Connection(std::string its_peer, Admission* admission)
+        : peer(std::move(its_peer)), ledger(admission, share) {}
 
     const std::string peer;
-    Call::Home* const home;
     const std::shared_ptr<ReceiveShare> share = std::make_shared<ReceiveShare>();
     bool is_measured = false;  // set at the beginning
     std::atomic<int> num_awaited{0};
@@ -117,9 +116,12 @@ class MessageWatch {
   };
 
   std::shared_ptr<Connection> Find(const Call& call);
-  static void Sweep(Shard& shard) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+  std::optional<uint64_t> ReceivedBytes(const Connection& connection) const {
+    return connections_->ReceivedBytes(connection.peer);
+  }
+  void Sweep(Shard& shard) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
   // Looks at the connection if the last look was a while ago.
-  static void LookIfDue(Connection& connection, Clock::time_point now)
+  void LookIfDue(Connection& connection, Clock::time_point now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(connection.mutex);
   void Wake();
   // The thread.
@@ -128,6 +130,7 @@ class MessageWatch {
   void LookAt(Connection& connection, int64_t round);
 
   Admission* const admission_;
+  const Connections* const connections_;
   const Clock::duration stall_;
   std::array<Shard, 16> shards_;
   std::atomic<int64_t> num_awaited_{0};

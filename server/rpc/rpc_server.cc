@@ -40,7 +40,8 @@ void KeepLibrary() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions options,
-                                                            const Router* router) {
+                                                            const Router* router,
+                                                            Connections* connections) {
   CHECK(options.io_threads >= 1);
   auto acceptor = Acceptor::Listen({.address = options.address,
                                     .unix_socket_mode = options.unix_socket_mode,
@@ -49,7 +50,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions opt
   if (!acceptor.ok()) return acceptor.status();
 
   KeepLibrary();
-  auto server = std::unique_ptr<RpcServer>(new RpcServer(router));
+  auto server = std::unique_ptr<RpcServer>(new RpcServer(router, connections));
   server->acceptor_ = *std::move(acceptor);
   grpc::ServerBuilder builder;
   server->handover_ = builder.experimental().AddExternalConnectionAcceptor(
@@ -84,7 +85,8 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions opt
   return server;
 }
 
-RpcServer::RpcServer(const Router* router) : router_(router) {}
+RpcServer::RpcServer(const Router* router, Connections* connections)
+    : router_(router), connections_(connections) {}
 
 RpcServer::~RpcServer() { Shutdown(absl::ZeroDuration()); }
 
@@ -101,7 +103,7 @@ void RpcServer::CloseConnections(absl::Duration grace) {
   }
   SilenceLibraryLogs();
   acceptor_->Stop();
-  connections_.Close(end);
+  connections_->Close(end);
 }
 
 void RpcServer::Shutdown(absl::Duration grace) {
@@ -143,14 +145,15 @@ void RpcServer::CountReset(const Call& call) {
   }
   LOG_EVERY(WARNING, kLogInterval, "connection of {} ended: it has reset more than {} calls",
             call.DescribePeer(), ResetLimit::kAtOnce);
-  connections_.End(call.peer());
+  connections_->End(call.peer());
 }
 
 void RpcServer::StartAccepting(std::function<void(bool accepting)> accepting_changed) {
-  acceptor_->Start({.num_open = [this] { return connections_.NumOpen(); },
+  acceptor_->Start({.num_open = [this] { return connections_->NumOpen(); },
+                    .refused = [this] { connections_->CountRefused(); },
                     .take =
                         [this](int fd) {
-                          connections_.Add(fd);
+                          connections_->Add(fd);
                           num_calls_.fetch_add(1, std::memory_order_relaxed);
                           IoQueue& queue = threads_->Bind();
                           queue.Post(WorkLength::kShort, [this, fd, &queue] {

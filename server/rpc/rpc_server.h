@@ -58,7 +58,8 @@ class RpcServer final : private Call::Home {
   // Listens on the address. On error (FAILED_PRECONDITION: the address cannot be had, and why)
   // nothing is left behind. `router` must outlive the server.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(RpcServerOptions options,
-                                                          const Router* router);
+                                                          const Router* router,
+                                                          Connections* connections);
   // Shuts down at once if `Shutdown` was not called.
   ~RpcServer() override;
   RpcServer(const RpcServer&) = delete;
@@ -69,11 +70,6 @@ class RpcServer final : private Call::Home {
 
   // Tells every live call; of a drain, those that come later, too.
   void Broadcast(ServerEvent event);
-
-  // The connections that are open.
-  Connections& connections() { return connections_; }
-  // Connections that were closed because there were too many.
-  int64_t num_refused_connections() const { return acceptor_->num_refused(); }
 
   // Ends every connection and takes no new one. Before that, gives the calls that are live, and
   // their peers what was written to them, `grace` in all. A shutdown alone lets gRPC answer calls
@@ -87,15 +83,12 @@ class RpcServer final : private Call::Home {
   void Shutdown(absl::Duration grace);
 
  private:
-  explicit RpcServer(const Router* router);
+  RpcServer(const Router* router, Connections* connections);
 
   // Call::Home.
   std::unique_ptr<CallHandler> OnAccepted(Call& call) override;
   void OnGone(Call& call) override;
-  std::string DescribePeer(absl::string_view peer) override { return connections_.Describe(peer); }
-  std::optional<uint64_t> ReceivedBytes(absl::string_view peer) override {
-    return connections_.ReceivedBytes(peer);
-  }
+  std::string DescribePeer(absl::string_view peer) override { return connections_->Describe(peer); }
   void OnDestroyed(IoQueue* queue) override;
 
   // The caller of `call` has reset it: ends the connection of one who does that too often.
@@ -110,7 +103,7 @@ class RpcServer final : private Call::Home {
   void TickUntilShutdown(absl::Duration tick);
 
   const Router* const router_;
-  Connections connections_;
+  Connections* const connections_;
   grpc::AsyncGenericService service_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> handover_;  // to gRPC

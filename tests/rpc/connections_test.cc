@@ -55,6 +55,7 @@ class AcceptingServer {
     handover_ = std::move(handover);
     acceptor->Start(
         {.num_open = [this] { return connections.NumOpen(); },
+         .refused = [] {},
          .take =
              [this](int fd) {
                connections.Add(fd);
@@ -192,15 +193,15 @@ TEST(ConnectionsTest, EndsAPeersConnection) {
   TestServer server(&executor);
   BackgroundInfer held(server, GoodRequest(kForwardFp16, {4}));
   ASSERT_TRUE(executor.AwaitHeld());
-  EXPECT_EQ(server.rpc->connections().NumOpen(), 1);
-  EXPECT_EQ(server.rpc->connections().End("ipv4:127.0.0.1:1"), 0);
+  EXPECT_EQ(server.connections.NumOpen(), 1);
+  EXPECT_EQ(server.connections.End("ipv4:127.0.0.1:1"), 0);
   const std::string path = testing::TempDir() + "ended_peer";
   TestServerOptions options;
   options.address = "unix:" + path;
   TestServer unix_server(&executor, options);
   BackgroundInfer ended(unix_server, GoodRequest(kForwardFp16, {4}));
-  ASSERT_TRUE(Eventually([&] { return unix_server.rpc->connections().NumOpen() == 1; }));
-  EXPECT_EQ(unix_server.rpc->connections().End("unix:"), 1);
+  ASSERT_TRUE(Eventually([&] { return unix_server.connections.NumOpen() == 1; }));
+  EXPECT_EQ(unix_server.connections.End("unix:"), 1);
   EXPECT_EQ(ended.Wait().status.error_code(), grpc::StatusCode::UNAVAILABLE);
   executor.Release();
   EXPECT_TRUE(held.Wait().status.ok());
@@ -221,7 +222,7 @@ TEST(AcceptorTest, ClosesWhatIsTooMany) {
   PatientContext context;
   inference::ServerLiveResponse response;
   EXPECT_EQ(stub->ServerLive(&context, {}, &response).error_code(), grpc::StatusCode::UNAVAILABLE);
-  EXPECT_GE(server.rpc->num_refused_connections(), 1);
+  EXPECT_GE(server.connections.num_refused(), 1);
   // The others go on.
   EXPECT_TRUE(Infer(server, GoodRequest(kForwardFp16, {4})).status.ok());
 }
@@ -269,6 +270,7 @@ TEST(AcceptorTest, AcceptsAgainWhenThereAreDescriptorsAgain) {
   auto acceptor = Acceptor::Listen({.address = "127.0.0.1:0"});
   ASSERT_TRUE(acceptor.ok());
   (*acceptor)->Start({.num_open = [] { return 0; },
+                      .refused = [] {},
                       .take = [&](int fd) { taken[num_taken++] = Descriptor(fd); },
                       .accepting_changed = [&](bool accepting) { is_accepting = accepting; }});
   const Descriptor client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));

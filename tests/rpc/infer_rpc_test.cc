@@ -291,14 +291,14 @@ TEST(RpcServerTest, ServesOnAUnixSocketAndRemovesItsFile) {
 TEST(RpcServerTest, SaysThatItsPortIsInUse) {
   HoldingExecutor executor;
   TestServer first(&executor);
-  auto second = RpcServer::Start({first.rpc->address(), 1}, nullptr);
+  auto second = RpcServer::Start({first.rpc->address()}, nullptr, nullptr);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(second.status().message(),
             "cannot listen on " + first.rpc->address() + ": Address already in use");
 }
 
 TEST(RpcServerTest, SaysThatItsFolderIsMissing) {
-  auto server = RpcServer::Start({"unix:/nonexistent/folder/socket", 2}, nullptr);
+  auto server = RpcServer::Start({"unix:/nonexistent/folder/socket"}, nullptr, nullptr);
   EXPECT_EQ(server.status(),
             absl::FailedPreconditionError(
                 "cannot listen on unix:/nonexistent/folder/socket: No such file or directory"));

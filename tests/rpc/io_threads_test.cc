@@ -47,9 +47,10 @@ class IoThreadsTest : public testing::Test {
 
   // Runs something short on `queue` and waits for it.
   static void Touch(IoQueue& queue) {
-    absl::Notification done;
-    queue.Post(WorkLength::kShort, [&] { done.Notify(); });
-    EXPECT_TRUE(done.WaitForNotificationWithTimeout(kPatience));
+    // Both threads own it: one may still be in Notify when the other has heard of it.
+    const auto done = std::make_shared<absl::Notification>();
+    queue.Post(WorkLength::kShort, [done] { done->Notify(); });
+    EXPECT_TRUE(done->WaitForNotificationWithTimeout(kPatience));
   }
   // Lets `number` threads poll, and waits until the threads have looked.
   void LetPoll(int number, IoQueue& queue) {
@@ -179,13 +180,14 @@ TEST_F(IoThreadsTest, AnotherThreadPollsWhileTheOnlyOneIsKept) {
   Start(1, 1);
   IoQueue& queue = threads_->Bind();
   for (int i = 0; i < 3; ++i) {
-    absl::Notification helped, done;
-    queue.Post(WorkLength::kShort, [&] {
-      EXPECT_TRUE(SpinUntil(helped));
-      done.Notify();
+    const auto helped = std::make_shared<absl::Notification>();
+    const auto done = std::make_shared<absl::Notification>();
+    queue.Post(WorkLength::kShort, [helped, done] {
+      EXPECT_TRUE(SpinUntil(*helped));
+      done->Notify();
     });
-    queue.Post(WorkLength::kLong, [&] { helped.Notify(); });
-    done.WaitForNotification();  // its own wait ends in time
+    queue.Post(WorkLength::kLong, [helped] { helped->Notify(); });
+    done->WaitForNotification();  // its own wait ends in time
     // Whoever was kept is of use again.
     Touch(queue);
   }
@@ -198,13 +200,13 @@ TEST_F(IoThreadsTest, PollsOnWhileAsManyThreadsAreKeptAsThereAreReserves) {
   absl::Notification helped;
   std::atomic<int> num_kept{IoThreads::kNumReserves};
   for (int i = 0; i < IoThreads::kNumReserves; ++i) {
-    absl::Notification begun;
-    queue.Post(WorkLength::kShort, [&] {
-      begun.Notify();
+    const auto begun = std::make_shared<absl::Notification>();
+    queue.Post(WorkLength::kShort, [&, begun] {
+      begun->Notify();
       EXPECT_TRUE(SpinUntil(helped));
       --num_kept;
     });
-    EXPECT_TRUE(begun.WaitForNotificationWithTimeout(kPatience));
+    EXPECT_TRUE(begun->WaitForNotificationWithTimeout(kPatience));
   }
   Touch(queue);
   helped.Notify();

@@ -64,14 +64,14 @@ class TestServer {
                   .max_queue_delay = std::chrono::duration_cast<std::chrono::microseconds>(
                       options.batching.max_queue_delay)},
                  &health, &statistics),
-        watch_(&admission, options.stall_limit.base),
+        watch_(&admission, &connections, options.stall_limit.base),
         router_({&infer_, &active_, &observers_, &request_log_, options.stall_limit, &watch_},
                 &control_, &health) {
     auto started = RpcServer::Start({.address = options.address,
                                      .max_connections = options.max_connections,
                                      .io_threads = options.io_threads,
                                      .tick = options.tick},
-                                    &router_);
+                                    &router_, &connections);
     EXPECT_TRUE(started.ok()) << started.status();
     rpc = *std::move(started);
     channel = NewChannel();
@@ -123,6 +123,7 @@ class TestServer {
 
  public:
   Health health;
+  Connections connections;
 
  private:
   InferService infer_;
