@@ -52,8 +52,6 @@ class HangWatch final : public testing::EmptyTestEventListener {
 
 [[maybe_unused]] const bool kWatched = [] {
   testing::UnitTest::GetInstance()->listeners().Append(new HangWatch);  // which owns it
-  // A program with threads may not fork and go on; a death test starts it anew instead.
-  testing::GTEST_FLAG(death_test_style) = "threadsafe";
   return true;
 }();
 

@@ -3,7 +3,8 @@
 // Tells ThreadSanitizer what the system's Abseil and gRPC, which are not built with it, order:
 // whoever takes a mutex sees what was done before it was let go, whoever waits for a notification
 // (but not until a time) or a counter sees what was done before it, and whoever gets an event from
-// a completion queue sees what was done before its operation began. Stands before those libraries'
+// a completion queue sees what was done before its operation began; whoever frees a slice sees what
+// was done before it was made. Stands before those libraries'
 // own functions and calls them. Linked into tests of the `tsan` preset only, which run with
 // `ignore_noninstrumented_modules=1`. Nothing is suppressed: a missing lock still shows.
 #include <dlfcn.h>
@@ -14,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "grpc/grpc.h"
+#include "grpc/slice.h"
 #include "grpcpp/alarm.h"
 #include "grpcpp/completion_queue.h"
 
@@ -31,6 +33,19 @@ Function* Library(const char* name) {
   if (function == nullptr) std::abort();
   return reinterpret_cast<Function*>(function);
 }
+
+// Of a slice over memory that somebody owns.
+struct OrderedOwner {
+  void (*free)(void*);
+  void* owner;
+
+  static void Free(void* ordered) {
+    __tsan_acquire(ordered);
+    const auto* const self = static_cast<OrderedOwner*>(ordered);
+    self->free(self->owner);
+    delete self;
+  }
+};
 
 // Abseil looks at the condition of a thread that waits from whichever thread holds the mutex.
 struct OrderedCondition {
@@ -167,6 +182,15 @@ grpc_event grpc_completion_queue_next(grpc_completion_queue* queue, gpr_timespec
   const grpc_event event = next(queue, deadline, reserved);
   if (event.type == GRPC_OP_COMPLETE) __tsan_acquire(event.tag);
   return event;
+}
+
+grpc_slice grpc_slice_new_with_user_data(void* bytes, size_t length, void (*free)(void*),
+                                         void* owner) {
+  static auto* const next =
+      Library<grpc_slice(void*, size_t, void (*)(void*), void*)>("grpc_slice_new_with_user_data");
+  auto* const ordered = new OrderedOwner{free, owner};
+  __tsan_release(ordered);
+  return next(bytes, length, &OrderedOwner::Free, ordered);
 }
 
 }  // extern "C"
