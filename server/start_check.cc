@@ -22,13 +22,18 @@ namespace {
 
 // Of an idle server: 17 descriptors (signals, events, the listening sockets, those of gRPC's event
 // loops), and then some for connections. A thread for each of these: the log, signals, the metrics
-// page, accepting, the ticker, the batcher's clock, the GPU monitor; and seven of gRPC's.
+// page, accepting, the ticker, the batcher's clock, messages that come, the GPU monitor, the
+// watchdog of the I/O threads and their four reserves; and seven of gRPC's.
 constexpr int kDescriptors = 32;
-constexpr int kThreadsOfTheServer = 7;
+constexpr int kThreadsOfTheServer = 13;
 constexpr int kThreadsOfGrpc = 7;
 
 // What the program takes beyond its budget, as docs/operations/running.md says.
 constexpr int64_t kBesideBudgetBytes = int64_t{100} << 20;
+
+// gRPC's memory quota is the whole budget, and half of the budget is for tensors: what is received
+// in a burst can be there before it is refused.
+constexpr int64_t kHalvesOfBudget = 3;
 
 // More than any address space has.
 constexpr int64_t kMostBytes = int64_t{1} << 60;
@@ -105,7 +110,8 @@ StartNeeds NeedsOfServer(int io_threads, int lanes_per_device, int cores,
   return {
       .descriptors = kDescriptors,
       .threads = kThreadsOfTheServer + kThreadsOfGrpc + io_threads + lanes_per_device + 2 * cores,
-      .address_space_bytes = std::min(memory_budget_bytes, kMostBytes) + kBesideBudgetBytes};
+      .address_space_bytes =
+          std::min(memory_budget_bytes, kMostBytes) / 2 * kHalvesOfBudget + kBesideBudgetBytes};
 }
 
 absl::Status CheckStart(const StartNeeds& needs) {

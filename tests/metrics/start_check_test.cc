@@ -84,7 +84,7 @@ TEST(StartCheckTest, NeedsGrowWithTheFlags) {
   EXPECT_EQ(NeedsOfServer(4, 0, 1, 0).threads, base.threads + 3);
   EXPECT_EQ(NeedsOfServer(1, 5, 1, 0).threads, base.threads + 5);
   EXPECT_EQ(NeedsOfServer(1, 0, 4, 0).threads, base.threads + 6);
-  EXPECT_EQ(NeedsOfServer(1, 0, 1, 1000).address_space_bytes, base.address_space_bytes + 1000);
+  EXPECT_EQ(NeedsOfServer(1, 0, 1, 1000).address_space_bytes, base.address_space_bytes + 1500);
   EXPECT_GT(NeedsOfServer(1, 0, 1, std::numeric_limits<int64_t>::max()).address_space_bytes, 0);
 }
 

@@ -5,7 +5,9 @@
 # with what it started with it serves whatever load there is, or refuses.
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 import unittest
 
 import plain_grpc
@@ -21,9 +23,9 @@ NOBODY_ELSE = 54321
 class StarvedServer(Server):
     """A server with a limit of its process, which it sets itself before it becomes the server."""
 
-    def __init__(self, option, limit, *flags, become=()):
-        """`become`: a command in front of the server's that makes it another user's."""
-        program, *rest = *become, "prlimit", f"--{option}={limit}:{limit}", server_process.SERVER
+    def __init__(self, option, limit, *flags, become=(), server=None):
+        """`become`: a command in front of the server's that makes it another user's. `server`: another copy of the program."""
+        program, *rest = *become, "prlimit", f"--{option}={limit}:{limit}", server or server_process.SERVER
         super().__init__(*rest, "--grpc_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0", "--device=cpu", *flags,
                          program=program, has_defaults=False)
 
@@ -73,12 +75,17 @@ class StartTest(unittest.TestCase):
 
     def test_few_processes(self):
         become = ("setpriv", f"--reuid={NOBODY_ELSE}", "--clear-groups")
-        if os.getuid() != 0 or server_process.run(*become, server_process.SERVER, "--version").returncode != 0:
+        # Where that user may run it, wherever the tree lies.
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        os.chmod(folder, 0o755)
+        program = shutil.copy(server_process.SERVER, folder)
+        runs = (*become, "prlimit", "--nproc=4096", program, "--version")
+        if os.getuid() != 0 or server_process.run(*runs).returncode != 0:
             server_process.skip(self, "the program cannot be run as a user without other processes")
         served = []
         for limit in (0, 1, 2, 4, 8, 12, 16, 200):
             # The limit does not bind root.
-            with self.subTest(limit), StarvedServer("nproc", limit, "--io_threads=2", become=become) as server:
+            with self.subTest(limit), StarvedServer("nproc", limit, "--io_threads=2", become=become, server=program) as server:
                 served.append(self.assert_serves_or_says_why(
                     server, r"E cannot start: (\d+ more threads are needed, and \d+ are to be had \(ulimit -u, or pids.max of the "
                             r"control group\)|no thread is to be had for the log)$"))
