@@ -10,7 +10,6 @@
 #include <string>
 #include <thread>
 
-#include "absl/strings/str_cat.h"
 #include "client/cli/signal_watch.h"
 #include "client/files/mapped_file.h"
 #include "client/files/output_file.h"
@@ -170,7 +169,8 @@ TEST(TruncationWatchTest, NamesTheFileThatWasCutShort) {
   const TempFolder folder;
   const std::string path = folder.Write("cut.npy", std::string(10'000, 'x'));
   EXPECT_EXIT(TouchWhatIsGone(path, /*is_watched=*/true), ::testing::ExitedWithCode(1),
-              absl::StrCat("^program: ", path, ": was cut short while it was read\n$"));
+              // The program that ends may have been started anew, with a folder of its own.
+              "^program: /.*/cut.npy: was cut short while it was read\n$");
 }
 
 TEST(TruncationWatchTest, OtherFaultsEndTheProcessAsEver) {

@@ -95,9 +95,11 @@ TEST_F(QueueRpcTest, TheMoreUrgentRequestIsExecutedFirst) {
     infers.push_back(std::make_unique<BackgroundInfer>(server_, request));
     ASSERT_TRUE(AwaitQueued(static_cast<int64_t>(infers.size())));
   }
-  for (int i = 0; i < 4; ++i) {
+  for (size_t i = 0; i < 4; ++i) {
     ASSERT_TRUE(executor_.AwaitHeld());
     executor_.Complete();
+    // They end on several threads.
+    ASSERT_EQ(server_.observer.AwaitFinished(i + 1).size(), i + 1);
   }
   const std::vector<RequestRecord> records = server_.observer.AwaitFinished(4);
   ASSERT_EQ(records.size(), 4u);
