@@ -42,7 +42,7 @@ class MetadataTest(unittest.TestCase):
                     code, sentence = call(connection, method, metadata_of(100_000)).status()
                     self.assertEqual(code, plain_grpc.RESOURCE_EXHAUSTED)
                     self.assertRegex(sentence, r"^metadata of 100\d\d\d bytes exceeds max_metadata_bytes 10000$")
-            self.assertEqual(server.metric("swiglu_rejected_total", reason="too_large"), 2)
+            server.wait_for_metric(2, "swiglu_rejected_total", reason="too_large")
             server.wait_for(rf" W request not served: metadata of \d+ bytes .* peer={connection.peer()} ")
 
     def test_first_call_of_a_connection_is_held_to_the_limit_too(self):
@@ -51,7 +51,7 @@ class MetadataTest(unittest.TestCase):
             code, sentence = call(connection, plain_grpc.INFER, metadata_of(2_000_000)).status()
             self.assertEqual(code, plain_grpc.RESOURCE_EXHAUSTED)
             self.assertRegex(sentence, r"^metadata of 2000\d\d\d bytes exceeds max_metadata_bytes 32768$")
-            self.assertEqual(server.metric("swiglu_rejected_total", reason="too_large"), 1)
+            server.wait_for_metric(1, "swiglu_rejected_total", reason="too_large")
 
     def test_refused_call_leaves_the_others_of_its_connection_alone(self):
         with Server() as server, Connection(server.address) as connection:

@@ -33,12 +33,6 @@ class FaultServer(Server):
     def __init__(self, *flags, program=None):
         super().__init__("--lanes_per_device=1", *flags, program=program or server_process.FAULT_SERVER, stdin=subprocess.PIPE)
 
-    def wait_for_metric(self, value, name, **labels):
-        """Reads the metrics page until that series has that value."""
-        while self.metric(name, **labels) != value:
-            if not self.is_running():
-                raise AssertionError("the server has ended:\n" + "\n".join(self.log))
-
 
 def begin(connection, num_elements):
     """Begins a request."""

@@ -208,6 +208,13 @@ class Server:
                 return float(value)
         raise AssertionError(f"no series {name} with {labels} on the page")
 
+    def wait_for_metric(self, value, name, **labels):
+        """Reads the metrics page until that series has that value: what is counted may be so a moment after a caller has heard."""
+        deadline = time.monotonic() + DEADLINE_S
+        while self.metric(name, **labels) != value:
+            if not self.is_running() or time.monotonic() > deadline:
+                raise AssertionError(f"{name} of {labels} is not {value}:\n" + "\n".join(self.log))
+
     def _set_reading(self, is_reading):
         with self._changed:
             self._is_reading = is_reading

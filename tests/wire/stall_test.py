@@ -58,7 +58,7 @@ class StallTest(unittest.TestCase):
             call.send(forward_request()[:30], last=False, announced=90_000)
             self.assertEqual(call.status(), LATE)
             self.wait_until_free("receive")
-            self.assertEqual(self.server.metric("swiglu_rejected_total", reason="deadline"), 1)
+            self.server.wait_for_metric(1, "swiglu_rejected_total", reason="deadline")
         self.assert_stops()
 
     def test_call_without_tensors_whose_message_does_not_come_ends(self):
