@@ -30,6 +30,7 @@
 #include "server/metrics/prometheus_observer.h"
 #include "server/rpc/active_requests.h"
 #include "server/rpc/control_service.h"
+#include "server/rpc/flood_watch.h"
 #include "server/rpc/health.h"
 #include "server/rpc/infer_service.h"
 #include "server/rpc/library_log.h"
@@ -115,6 +116,11 @@ void AddConnectionGauges(Connections& connections, int64_t limit, Gauges& gauges
   gauges.connections = [&connections] { return connections.NumOpen(); };
   gauges.refused_connections = [&connections] { return connections.num_refused(); };
   gauges.connection_limit = [limit] { return limit; };
+  for (const EndReason reason : {EndReason::kResets, EndReason::kFrames}) {
+    gauges.ended_connections[static_cast<size_t>(reason)] = [&connections, reason] {
+      return connections.num_ended(reason);
+    };
+  }
 }
 
 // Opens the way for as many connections as are `wanted`; how many there may be.
@@ -233,8 +239,9 @@ int Run(const Flags& flags, int64_t max_connections) {
   std::optional<Reflection> reflection;
   if (flags.reflection) reflection.emplace();
   const StallLimit stall_limit{absl::ToChronoNanoseconds(flags.stall_timeout)};
-  Connections connections;
+  Connections connections(flags.log_peers);
   MessageWatch watch(&admission, &connections, stall_limit.base);
+  const FloodWatch flood_watch(&connections, &watch);
   const Router router({&infer, &active, &observers, &request_log, stall_limit, &watch}, &control,
                       &health,
                       {.max_metadata_bytes = flags.max_metadata_bytes,

@@ -60,6 +60,11 @@ void GaugeCollector::CollectServer(Families& families) const {
   families.push_back(MakeSingle(metrics::kConnections, Read(gauges_.connections)));
   families.push_back(MakeSingle(metrics::kConnectionLimit, Read(gauges_.connection_limit)));
   families.push_back(MakeSingle(metrics::kRefusedConnections, Read(gauges_.refused_connections)));
+  families.push_back(MakeFamily(metrics::kEndedConnections));
+  for (size_t i = 0; i < metrics::kEndReasons.size(); ++i) {
+    AddSeries(families.back(), metrics::kEndedConnections, {metrics::kEndReasons[i]},
+              Read(gauges_.ended_connections[i]));
+  }
   families.push_back(MakeSingle(metrics::kReady, Read(gauges_.ready)));
   families.push_back(MakeSingle(metrics::kLive, Read(gauges_.live)));
   families.push_back(MakeSingle(metrics::kDraining, Read(gauges_.draining)));

@@ -43,6 +43,8 @@ struct Gauges {
   Sample connections;
   Sample connection_limit;
   Sample refused_connections;
+  // By EndReason of rpc/connections.h: resets, frames.
+  std::array<Sample, metrics::kEndReasons.size()> ended_connections;
   Sample memory_budget_bytes;
   // By MemoryKind: receive, staging, response; then region.
   std::array<Sample, metrics::kMemoryKinds.size()> memory_used_bytes;

@@ -69,6 +69,9 @@ inline constexpr std::array<const char*, 3> kDeviceErrorKinds = {"sticky", "out_
 inline constexpr std::array<const char*, 3> kThrottleReasons = {"thermal", "power", "hardware"};
 inline constexpr std::array<const char*, 2> kEccErrorKinds = {"corrected", "uncorrected"};
 
+// Values of `reason` of ended connections.
+inline constexpr std::array<const char*, 2> kEndReasons = {"resets", "frames"};
+
 // Values of a slab pool's `state`.
 inline constexpr std::array<const char*, 2> kSlabStates = {"used", "free"};
 
@@ -165,6 +168,12 @@ inline constexpr Metric kConnectionLimit{"swiglu_connection_limit", MetricType::
                                          "The most gRPC connections that may be open."};
 inline constexpr Metric kRefusedConnections{"swiglu_refused_connections_total", MetricType::Counter,
                                             "gRPC connections closed because there were too many."};
+inline constexpr Metric kEndedConnections{
+    "swiglu_ended_connections_total",
+    MetricType::Counter,
+    "gRPC connections that were ended for what they sent: too many calls begun and reset, or too "
+    "many bytes that belong to no message.",
+    {"reason"}};
 inline constexpr Metric kLive{"swiglu_live", MetricType::Gauge,
                               "0 once a device has failed for good, else 1."};
 inline constexpr Metric kDraining{"swiglu_draining", MetricType::Gauge,

@@ -14,6 +14,7 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstring>
 #include <utility>
@@ -22,6 +23,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "server/log/log.h"
 #include "server/rpc/peer.h"
 
 namespace swiglu::server {
@@ -35,6 +37,8 @@ constexpr int kEstablished = 1;
 
 // Processes that a description names.
 constexpr size_t kMaxProcesses = 4;
+
+constexpr std::chrono::seconds kLogInterval{1};
 
 constexpr char kUnixPeer[] = "unix:";
 
@@ -103,6 +107,30 @@ void AwaitTaken(int fd, absl::Time deadline) {
   }
 }
 
+// Has the socket's end, whoever brings it about, be a reset: a peer whose window is closed would
+// not hear of any other for a minute.
+void EndByReset(int fd) {
+  const linger at_once{.l_onoff = 1, .l_linger = 0};
+  ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+}
+
+// Throws away what has come and was not read.
+void DropReceived(int fd) {
+  constexpr size_t kAnyBytes = size_t{1} << 30;
+  while (::recv(fd, nullptr, kAnyBytes, MSG_TRUNC | MSG_DONTWAIT) > 0) {
+  }
+}
+
+const char* SentenceOf(EndReason reason) {
+  switch (reason) {
+    case EndReason::kResets:
+      return "it has begun and reset too many calls";
+    case EndReason::kFrames:
+      return "it has sent too many bytes that belong to no message";
+  }
+  return "";
+}
+
 ino_t InodeOf(int fd) {
   struct stat info {};
   return ::fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode) ? info.st_ino : 0;
@@ -154,11 +182,32 @@ int64_t Connections::NumOpen() {
 
 std::optional<uint64_t> Connections::ReceivedBytes(absl::string_view peer) const {
   for (const Connection& connection : Find(peer)) {
-    const std::optional<tcp_info> info = TcpInfo(connection.fd);
-    // Still the same socket: then it was the same in between.
-    if (info.has_value() && IsOpen(connection)) return info->tcpi_bytes_received;
+    if (const auto bytes = ReceivedBytes(connection)) return bytes;
   }
   return std::nullopt;
+}
+
+std::optional<uint64_t> Connections::ReceivedBytes(const Connection& connection) {
+  const std::optional<tcp_info> info = TcpInfo(connection.fd);
+  // Still the same socket: then it was the same in between.
+  if (info.has_value() && IsOpen(connection)) return info->tcpi_bytes_received;
+  return std::nullopt;
+}
+
+std::vector<Connections::Received> Connections::ReceivedByAll() const {
+  std::vector<std::pair<std::string, Connection>> known;
+  {
+    absl::MutexLock lock(&mutex_);
+    known.assign(connections_.begin(), connections_.end());
+  }
+  std::vector<Received> all;
+  for (auto& [peer, connection] : known) {
+    if (peer == kUnixPeer) continue;
+    if (const auto bytes = ReceivedBytes(connection)) {
+      all.push_back({std::move(peer), connection.inode, *bytes});
+    }
+  }
+  return all;
 }
 
 std::string Connections::Describe(absl::string_view peer) const {
@@ -176,12 +225,19 @@ std::string Connections::Describe(absl::string_view peer) const {
   return absl::StrCat(kUnixPeer, absl::StrJoin(processes, "+"));
 }
 
-int Connections::End(absl::string_view peer) {
+int Connections::End(absl::string_view peer, EndReason reason) {
+  const std::string described = log_peers_ ? Describe(peer) : "a peer";
   int num_ended = 0;
   for (const Connection& connection : Find(peer)) {
     const Descriptor own = Duplicate(connection);
-    if (own.get() >= 0 && ::shutdown(own.get(), SHUT_RDWR) == 0) ++num_ended;
+    if (own.get() < 0) continue;
+    EndByReset(own.get());
+    if (::shutdown(own.get(), SHUT_RDWR) == 0) ++num_ended;
+    DropReceived(own.get());
   }
+  if (num_ended == 0) return 0;
+  num_ended_[static_cast<size_t>(reason)].fetch_add(num_ended, std::memory_order_relaxed);
+  LOG_EVERY(WARNING, kLogInterval, "connection of {} ended: {}", described, SentenceOf(reason));
   return num_ended;
 }
 

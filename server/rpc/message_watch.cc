@@ -40,6 +40,7 @@ void MessageWatch::Entry::Begin(Charge reservation, AwaitedKind kind, int64_t ma
     connection_->ledger.Begin(message_, Clock::now());
   }
   connection_->num_awaited.fetch_add(1, std::memory_order_relaxed);
+  connection_->num_steps.fetch_add(1, std::memory_order_relaxed);
   watch_->num_awaited_.fetch_add(1);
   watch_->Wake();
 }
@@ -50,6 +51,9 @@ Charge MessageWatch::Entry::Arrive(int64_t size_bytes) {
 }
 
 void MessageWatch::Entry::Drop() {
+  if (is_awaiting_ && connection_ != nullptr) {
+    connection_->lost_bytes.fetch_add(message_.max_bytes, std::memory_order_relaxed);
+  }
   EndWait([&](MessageLedger& ledger) { ledger.Drop(message_); });
   message_.reservation = Charge();
 }
@@ -62,6 +66,7 @@ void MessageWatch::Entry::EndWait(End end) {
     end(connection_->ledger);
     watch_->LookIfDue(*connection_, Clock::now());
   }
+  connection_->num_steps.fetch_add(1, std::memory_order_relaxed);
   connection_->num_awaited.fetch_sub(1, std::memory_order_relaxed);
   watch_->num_awaited_.fetch_sub(1);
 }
@@ -84,11 +89,33 @@ MessageWatch::~MessageWatch() {
   thread_.join();
 }
 
+size_t MessageWatch::ShardOf(const std::string& peer) const {
+  return std::hash<std::string>()(peer) % shards_.size();
+}
+
+void MessageWatch::CountUnread(const Call& call) {
+  const std::shared_ptr<Connection> connection = Find(call);
+  if (connection == nullptr) return;
+  connection->lost_bytes.fetch_add(FloodLimit::kMostLostBytes, std::memory_order_relaxed);
+  connection->num_steps.fetch_add(1, std::memory_order_relaxed);
+}
+
+ConnectionTraffic MessageWatch::Traffic(const std::string& peer) const {
+  const Shard& shard = shards_[ShardOf(peer)];
+  absl::MutexLock lock(&shard.mutex);
+  const auto found = shard.connections.find(peer);
+  if (found == shard.connections.end()) return {};
+  const Connection& connection = *found->second;
+  return {.num_steps = connection.num_steps.load(std::memory_order_relaxed),
+          .lost_bytes = connection.lost_bytes.load(std::memory_order_relaxed),
+          .is_awaiting = connection.num_awaited.load(std::memory_order_relaxed) > 0};
+}
+
 std::shared_ptr<MessageWatch::Connection> MessageWatch::Find(const Call& call) {
   const std::string peer = call.peer();
   // All callers of a unix socket have one name.
   if (peer.rfind("ipv", 0) != 0) return nullptr;
-  Shard& shard = shards_[std::hash<std::string>()(peer) % shards_.size()];
+  Shard& shard = shards_[ShardOf(peer)];
   absl::MutexLock lock(&shard.mutex);
   std::shared_ptr<Connection>& known = shard.connections[peer];
   if (known != nullptr) return known;

@@ -22,6 +22,7 @@
 #include "server/batching/message_ledger.h"
 #include "server/rpc/call.h"
 #include "server/rpc/connections.h"
+#include "server/rpc/flood_limit.h"
 
 namespace swiglu::server {
 
@@ -93,6 +94,13 @@ class MessageWatch {
   MessageWatch(Admission* admission, const Connections* connections, Clock::duration stall);
   ~MessageWatch();
 
+  // A call has come in whose message nobody will read.
+  void CountUnread(const Call& call);
+
+  // What the calls of a peer have done, but for what was received. Of a peer without calls:
+  // nothing.
+  ConnectionTraffic Traffic(const std::string& peer) const;
+
  private:
   // A connection that has had calls.
   struct Connection {
@@ -103,18 +111,22 @@ class MessageWatch {
     const std::shared_ptr<ReceiveShare> share = std::make_shared<ReceiveShare>();
     bool is_measured = false;  // set at the beginning
     std::atomic<int> num_awaited{0};
+    // As ConnectionTraffic has them.
+    std::atomic<uint64_t> num_steps{0};
+    std::atomic<int64_t> lost_bytes{0};
     absl::Mutex mutex;
     MessageLedger ledger ABSL_GUARDED_BY(mutex);
   };
 
   static constexpr size_t kFirstSweep = 16;
   struct alignas(64) Shard {
-    absl::Mutex mutex;
+    mutable absl::Mutex mutex;
     std::unordered_map<std::string, std::shared_ptr<Connection>> connections ABSL_GUARDED_BY(mutex);
     // Past so many, those that are gone are removed.
     size_t sweep_at ABSL_GUARDED_BY(mutex) = kFirstSweep;
   };
 
+  size_t ShardOf(const std::string& peer) const;
   std::shared_ptr<Connection> Find(const Call& call);
   std::optional<uint64_t> ReceivedBytes(const Connection& connection) const {
     return connections_->ReceivedBytes(connection.peer);

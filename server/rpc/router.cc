@@ -89,9 +89,9 @@ std::unique_ptr<CallHandler> Router::MakeHandler(Call& call, int64_t num_open) c
     return std::make_unique<ControlCall>(&call, &it->second, infer_);
   }
   if (const auto it = refused_methods_.find(path); it != refused_methods_.end()) {
-    return std::make_unique<RefusedCall>(&call, errors::MethodNotOffered(it->second));
+    return RefuseUnread(call, errors::MethodNotOffered(it->second));
   }
-  return std::make_unique<RefusedCall>(&call, errors::UnknownMethod(path));
+  return RefuseUnread(call, errors::UnknownMethod(path));
 }
 
 int64_t Router::MaxOpen(const std::string& path) const {
@@ -106,11 +106,16 @@ std::unique_ptr<CallHandler> Router::Refuse(Call& call, Rejection reason,
     infer_.observer->RequestRejected(reason);
     if (errors::IsRetryable(status)) infer_.observer->RetryAdvised();
     infer_.service->ReportUnstarted(status, call.started());
-    if (RequestLog::Wants(status)) {
-      infer_.log->Write(
-          status, {"", call.Metadata(kRequestIdMetadata), [&call] { return call.DescribePeer(); },
-                   nullptr, call.started(), Clock::now()});
-    }
+  }
+  return RefuseUnread(call, std::move(status));
+}
+
+std::unique_ptr<CallHandler> Router::RefuseUnread(Call& call, absl::Status status) const {
+  if (infer_.watch != nullptr) infer_.watch->CountUnread(call);
+  if (RequestLog::Wants(status)) {
+    infer_.log->Write(
+        status, {"", call.Metadata(kRequestIdMetadata), [&call] { return call.DescribePeer(); },
+                 nullptr, call.started(), Clock::now()});
   }
   return std::make_unique<RefusedCall>(&call, std::move(status));
 }

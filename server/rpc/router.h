@@ -42,9 +42,10 @@ class Router {
   using ServiceMethod = absl::Status (ControlService::*)(const Request&, Response*) const;
   // How many calls may be open for one more of `path`.
   int64_t MaxOpen(const std::string& path) const;
-  // For a call that is refused unread: it is counted, and has a line in the log, if it is one of
-  // inference.
+  // For a call that there is no room for. One of inference is counted.
   std::unique_ptr<CallHandler> Refuse(Call& call, Rejection reason, absl::Status status) const;
+  // For a call whose message nobody will read. It has a line in the log.
+  std::unique_ptr<CallHandler> RefuseUnread(Call& call, absl::Status status) const;
   // Adds a method of the control service under `path`.
   template <typename Request, typename Response>
   void Add(const std::string& path, ServiceMethod<Request, Response> method);

@@ -6,7 +6,6 @@
 #include <grpc/grpc.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -26,8 +25,6 @@ constexpr int kMaxStreamsPerConnection = 1024;
 
 // How often it is looked whether the last calls have ended.
 constexpr absl::Duration kEndingCallInterval = absl::Microseconds(200);
-
-constexpr std::chrono::seconds kLogInterval{1};
 
 // Keeps the gRPC library up until the process ends. When its last user goes it waits for pollers of
 // its own, which after a large message sleep for ten seconds: a drained server would exit that
@@ -143,9 +140,7 @@ void RpcServer::CountReset(const Call& call) {
     absl::MutexLock lock(&resets_mutex_);
     if (!resets_.IsExceeded(call.peer(), Clock::now())) return;
   }
-  LOG_EVERY(WARNING, kLogInterval, "connection of {} ended: it has reset more than {} calls",
-            call.DescribePeer(), ResetLimit::kAtOnce);
-  connections_->End(call.peer());
+  connections_->End(call.peer(), EndReason::kResets);
 }
 
 void RpcServer::StartAccepting(std::function<void(bool accepting)> accepting_changed) {

@@ -72,6 +72,7 @@ TEST(MetricsPageTest, GaugesAreSampledEachTime) {
   gauges.devices.push_back({3, [&] { return base + 9; }});
   gauges.devices.push_back({4, [] { return std::nullopt; }});
   gauges.slab_pool = {"host", {[&] { return base + 11; }, [&] { return base + 12; }}};
+  gauges.ended_connections = {[&] { return base + 17; }, [&] { return base + 18; }};
   gauges.ready = [&] { return base + 13; };
   gauges.live = [&] { return base + 14; };
   gauges.draining = [&] { return base + 15; };
@@ -97,6 +98,8 @@ TEST(MetricsPageTest, GaugesAreSampledEachTime) {
     EXPECT_EQ(parsed.values["swiglu_live"], base + 14);
     EXPECT_EQ(parsed.values["swiglu_draining"], base + 15);
     EXPECT_EQ(parsed.values["swiglu_dropped_log_lines_total"], base + 16);
+    EXPECT_EQ(parsed.values["swiglu_ended_connections_total{reason=\"resets\"}"], base + 17);
+    EXPECT_EQ(parsed.values["swiglu_ended_connections_total{reason=\"frames\"}"], base + 18);
   }
 }
 

@@ -4,12 +4,16 @@
 #include "server/rpc/connections.h"
 
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
 #include <atomic>
+#include <cerrno>
+#include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -181,7 +185,8 @@ TEST(ConnectionsTest, ForgetsTheOneThatIsClosed) {
   ASSERT_EQ(::dup2(other.server.get(), fd), fd);
   const Descriptor reused(fd);
   EXPECT_EQ(connections.ReceivedBytes(ends.peer), std::nullopt);
-  EXPECT_EQ(connections.End(ends.peer), 0);
+  EXPECT_EQ(connections.End(ends.peer, EndReason::kFrames), 0);
+  EXPECT_EQ(connections.num_ended(EndReason::kFrames), 0);
   EXPECT_EQ(connections.NumOpen(), 0);
   EXPECT_EQ(::send(other.client.get(), "x", 1, 0), 1);
   char byte = 0;
@@ -194,17 +199,55 @@ TEST(ConnectionsTest, EndsAPeersConnection) {
   BackgroundInfer held(server, GoodRequest(kForwardFp16, {4}));
   ASSERT_TRUE(executor.AwaitHeld());
   EXPECT_EQ(server.connections.NumOpen(), 1);
-  EXPECT_EQ(server.connections.End("ipv4:127.0.0.1:1"), 0);
+  EXPECT_EQ(server.connections.End("ipv4:127.0.0.1:1", EndReason::kResets), 0);
   const std::string path = testing::TempDir() + "ended_peer";
   TestServerOptions options;
   options.address = "unix:" + path;
   TestServer unix_server(&executor, options);
   BackgroundInfer ended(unix_server, GoodRequest(kForwardFp16, {4}));
   ASSERT_TRUE(Eventually([&] { return unix_server.connections.NumOpen() == 1; }));
-  EXPECT_EQ(unix_server.connections.End("unix:"), 1);
+  EXPECT_EQ(unix_server.connections.End("unix:", EndReason::kResets), 1);
+  EXPECT_EQ(unix_server.connections.num_ended(EndReason::kResets), 1);
+  EXPECT_EQ(unix_server.connections.num_ended(EndReason::kFrames), 0);
   EXPECT_EQ(ended.Wait().status.error_code(), grpc::StatusCode::UNAVAILABLE);
   executor.Release();
   EXPECT_TRUE(held.Wait().status.ok());
+}
+
+// A peer that has filled the server's buffer can send nothing, and so would not hear of an end that
+// waits for what it sends.
+TEST(ConnectionsTest, EndsAPeerWhoseWindowIsClosed) {
+  Connections connections;
+  Ends ends = Connect();
+  connections.Add(ends.server.get());
+  const std::string bytes(1 << 20, 'x');
+  while (::send(ends.client.get(), bytes.data(), bytes.size(), MSG_DONTWAIT) > 0) {
+  }
+  ASSERT_EQ(errno, EAGAIN);
+  EXPECT_EQ(connections.End(ends.peer, EndReason::kFrames), 1);
+  ends.server = Descriptor();  // as gRPC does
+  pollfd polled{ends.client.get(), 0, 0};
+  EXPECT_EQ(::poll(&polled, 1, static_cast<int>(kPatience / absl::Milliseconds(1))), 1);
+  EXPECT_NE(polled.revents & POLLERR, 0);
+}
+
+TEST(ConnectionsTest, TellsWhatHasComeOverEach) {
+  Connections connections;
+  Ends first = Connect();
+  Ends second = Connect();
+  Ends closed = Connect();
+  for (const Ends* ends : {&first, &second, &closed}) connections.Add(ends->server.get());
+  closed.server = Descriptor();
+  ASSERT_EQ(::send(second.client.get(), "xyz", 3, 0), 3);
+  ASSERT_TRUE(Eventually([&] { return connections.ReceivedBytes(second.peer) == 3u; }));
+  std::map<std::string, uint64_t> bytes;
+  std::set<ino_t> inodes;
+  for (const Connections::Received& received : connections.ReceivedByAll()) {
+    bytes[received.peer] = received.bytes;
+    inodes.insert(received.inode);
+  }
+  EXPECT_EQ(bytes, (std::map<std::string, uint64_t>{{first.peer, 0}, {second.peer, 3}}));
+  EXPECT_EQ(inodes.size(), 2u);
 }
 
 TEST(AcceptorTest, ClosesWhatIsTooMany) {

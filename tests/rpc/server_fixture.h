@@ -25,6 +25,7 @@
 #include "server/batching/statistics.h"
 #include "server/rpc/active_requests.h"
 #include "server/rpc/control_service.h"
+#include "server/rpc/flood_watch.h"
 #include "server/rpc/health.h"
 #include "server/rpc/infer_service.h"
 #include "server/rpc/message_watch.h"
@@ -65,6 +66,7 @@ class TestServer {
                       options.batching.max_queue_delay)},
                  &health, &statistics),
         watch_(&admission, &connections, options.stall_limit.base),
+        flood_watch_(&connections, &watch_),
         router_({&infer_, &active_, &observers_, &request_log_, options.stall_limit, &watch_},
                 &control_, &health) {
     auto started = RpcServer::Start({.address = options.address,
@@ -131,6 +133,7 @@ class TestServer {
   ActiveRequests active_;
   RequestLog request_log_;
   MessageWatch watch_;
+  FloodWatch flood_watch_;
   Router router_;
 
  public:
