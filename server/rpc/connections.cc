@@ -194,17 +194,20 @@ std::optional<uint64_t> Connections::ReceivedBytes(const Connection& connection)
   return std::nullopt;
 }
 
-std::vector<Connections::Received> Connections::ReceivedByAll() const {
+std::vector<Connections::Taken> Connections::TakenFromAll() const {
   std::vector<std::pair<std::string, Connection>> known;
   {
     absl::MutexLock lock(&mutex_);
     known.assign(connections_.begin(), connections_.end());
   }
-  std::vector<Received> all;
+  std::vector<Taken> all;
   for (auto& [peer, connection] : known) {
     if (peer == kUnixPeer) continue;
+    // Asked for first, so that it is not more than what has come.
+    int num_unread_bytes = 0;
+    ::ioctl(connection.fd, SIOCINQ, &num_unread_bytes);
     if (const auto bytes = ReceivedBytes(connection)) {
-      all.push_back({std::move(peer), connection.inode, *bytes});
+      all.push_back({std::move(peer), connection.inode, *bytes - num_unread_bytes});
     }
   }
   return all;

@@ -34,8 +34,8 @@ inline constexpr int kNumEndReasons = 2;
 // one of them is said of all. Thread-safe.
 class Connections {
  public:
-  // What has come over a connection.
-  struct Received {
+  // What has come over a connection, and was read.
+  struct Taken {
     std::string peer;
     ino_t inode = 0;  // which connection it is, as long as it is open
     uint64_t bytes = 0;
@@ -58,8 +58,8 @@ class Connections {
   // known: for a unix socket, or when the connection has ended.
   std::optional<uint64_t> ReceivedBytes(absl::string_view peer) const;
 
-  // The same of every connection where it is known. Takes about two microseconds for each.
-  std::vector<Received> ReceivedByAll() const;
+  // What was read of every connection where that is known. Takes about two microseconds for each.
+  std::vector<Taken> TakenFromAll() const;
 
   // Who the peer is, for a log: its address, or the processes behind a unix socket as
   // "unix:pid=12,uid=1000", several of them with a '+' between.

@@ -32,9 +32,9 @@ void FloodWatch::Run() {
 
 void FloodWatch::LookAtAll() {
   ++round_;
-  for (const Connections::Received& connection : connections_->ReceivedByAll()) {
+  for (const Connections::Taken& connection : connections_->TakenFromAll()) {
     ConnectionTraffic traffic = messages_->Traffic(connection.peer);
-    traffic.received_bytes = connection.bytes;
+    traffic.taken_bytes = connection.bytes;
     const Clock::time_point now = Clock::now();
     const auto [it, is_new] =
         watched_.try_emplace(connection.inode, Watched{FloodLimit(traffic, now)});

@@ -51,9 +51,6 @@ Charge MessageWatch::Entry::Arrive(int64_t size_bytes) {
 }
 
 void MessageWatch::Entry::Drop() {
-  if (is_awaiting_ && connection_ != nullptr) {
-    connection_->lost_bytes.fetch_add(message_.max_bytes, std::memory_order_relaxed);
-  }
   EndWait([&](MessageLedger& ledger) { ledger.Drop(message_); });
   message_.reservation = Charge();
 }
@@ -95,9 +92,7 @@ size_t MessageWatch::ShardOf(const std::string& peer) const {
 
 void MessageWatch::CountUnread(const Call& call) {
   const std::shared_ptr<Connection> connection = Find(call);
-  if (connection == nullptr) return;
-  connection->lost_bytes.fetch_add(FloodLimit::kMostLostBytes, std::memory_order_relaxed);
-  connection->num_steps.fetch_add(1, std::memory_order_relaxed);
+  if (connection != nullptr) connection->num_steps.fetch_add(1, std::memory_order_relaxed);
 }
 
 ConnectionTraffic MessageWatch::Traffic(const std::string& peer) const {
@@ -107,7 +102,6 @@ ConnectionTraffic MessageWatch::Traffic(const std::string& peer) const {
   if (found == shard.connections.end()) return {};
   const Connection& connection = *found->second;
   return {.num_steps = connection.num_steps.load(std::memory_order_relaxed),
-          .lost_bytes = connection.lost_bytes.load(std::memory_order_relaxed),
           .is_awaiting = connection.num_awaited.load(std::memory_order_relaxed) > 0};
 }
 

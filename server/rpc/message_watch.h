@@ -97,8 +97,7 @@ class MessageWatch {
   // A call has come in whose message nobody will read.
   void CountUnread(const Call& call);
 
-  // What the calls of a peer have done, but for what was received. Of a peer without calls:
-  // nothing.
+  // What is known of a peer but for what was taken from it. Of a peer without calls: nothing.
   ConnectionTraffic Traffic(const std::string& peer) const;
 
  private:
@@ -111,9 +110,7 @@ class MessageWatch {
     const std::shared_ptr<ReceiveShare> share = std::make_shared<ReceiveShare>();
     bool is_measured = false;  // set at the beginning
     std::atomic<int> num_awaited{0};
-    // As ConnectionTraffic has them.
-    std::atomic<uint64_t> num_steps{0};
-    std::atomic<int64_t> lost_bytes{0};
+    std::atomic<uint64_t> num_steps{0};  // as ConnectionTraffic has it
     absl::Mutex mutex;
     MessageLedger ledger ABSL_GUARDED_BY(mutex);
   };

@@ -231,7 +231,7 @@ TEST(ConnectionsTest, EndsAPeerWhoseWindowIsClosed) {
   EXPECT_NE(polled.revents & POLLERR, 0);
 }
 
-TEST(ConnectionsTest, TellsWhatHasComeOverEach) {
+TEST(ConnectionsTest, TellsWhatWasTakenFromEach) {
   Connections connections;
   Ends first = Connect();
   Ends second = Connect();
@@ -239,14 +239,16 @@ TEST(ConnectionsTest, TellsWhatHasComeOverEach) {
   for (const Ends* ends : {&first, &second, &closed}) connections.Add(ends->server.get());
   closed.server = Descriptor();
   ASSERT_EQ(::send(second.client.get(), "xyz", 3, 0), 3);
+  char taken[2];
+  ASSERT_EQ(::recv(second.server.get(), taken, sizeof(taken), MSG_WAITALL), 2);
   ASSERT_TRUE(Eventually([&] { return connections.ReceivedBytes(second.peer) == 3u; }));
   std::map<std::string, uint64_t> bytes;
   std::set<ino_t> inodes;
-  for (const Connections::Received& received : connections.ReceivedByAll()) {
-    bytes[received.peer] = received.bytes;
-    inodes.insert(received.inode);
+  for (const Connections::Taken& of_one : connections.TakenFromAll()) {
+    bytes[of_one.peer] = of_one.bytes;
+    inodes.insert(of_one.inode);
   }
-  EXPECT_EQ(bytes, (std::map<std::string, uint64_t>{{first.peer, 0}, {second.peer, 3}}));
+  EXPECT_EQ(bytes, (std::map<std::string, uint64_t>{{first.peer, 0}, {second.peer, 2}}));
   EXPECT_EQ(inodes.size(), 2u);
 }
 

@@ -53,6 +53,14 @@ class CallLimitsTest(unittest.TestCase):
                 self.assertEqual(call.status()[0], code)
             server.wait_for_metric(0, "swiglu_ended_connections_total", reason="frames")
 
+    def test_a_load_that_is_refused_is_no_flood(self):
+        # Large messages that lie in the windows of calls which a busy server has not got round to.
+        with Server("--memory_budget_bytes=200MiB") as server:
+            for _ in range(3):
+                server_process.run(server_process.BENCH, f"--server={server.address}", "--requests=100", "--in_flight=32",
+                                   "--request_bytes=4MiB")
+            server.wait_for_metric(0, "swiglu_ended_connections_total", reason="frames")
+
     def test_the_log_names_no_peer_where_it_may_not(self):
         with Server("--log_peers=off") as server, Attack("priority", server, seconds=30) as attack:
             self.assertRegex(attack.result(), ENDED)
