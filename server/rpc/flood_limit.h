@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How many bytes a connection may send that belong to no message: frames that carry nothing (pings,
-// settings, windows), and headers that never end. They cost the peer next to nothing and the server
-// much. Pure: counts and times come in.
+// When a connection floods the server: it goes on sending bytes that belong to no message, frames
+// that carry nothing (pings, settings, windows) or headers that never end. They cost the peer next
+// to nothing and the server much. Pure: counts and times come in.
 #pragma once
 
 #include <chrono>
@@ -20,42 +20,41 @@ struct ConnectionTraffic {
   bool is_awaiting = false;
 };
 
-// Of one connection: counts its bytes since its last call or message. Not thread-safe.
+// Of one connection. Not thread-safe.
 class FloodLimit {
  public:
   using Time = std::chrono::steady_clock::time_point;
 
-  // What comes belongs to no message for sure once it is more than the windows of HTTP/2 hold for
-  // calls that the server has not got round to...
-  static constexpr uint64_t kAtOnceBytes = 64 << 20;
-  // ... or more than this, when the server has had so long to get round to them.
-  static constexpr uint64_t kLastingBytes = 4 << 20;
-  static constexpr std::chrono::milliseconds kPatience{2000};
-  // Beside that, so many may come in a second: pings and windows of answers that take long.
-  static constexpr uint64_t kBytesPerSecond = 2 << 20;
+  // A flood brings more than so many bytes in so long, so many times in a row, without any call.
+  // Many more may come at once: messages of calls that a busy server has not got round to, or has
+  // refused, fill the windows of HTTP/2, which gRPC makes as large as 150 MB on a fast wire.
+  static constexpr int64_t kBytesPerSlice = 2 << 20;
+  static constexpr std::chrono::milliseconds kSlice{500};
+  static constexpr int kNumSlices = 4;
 
   // `first`: what is known of the connection now.
-  FloodLimit(const ConnectionTraffic& first, Time now)
-      : base_bytes_(first.taken_bytes), num_steps_(first.num_steps), since_(now) {}
+  FloodLimit(const ConnectionTraffic& first, Time now) : slice_begin_(first), slice_begun_(now) {}
 
-  // Takes what is known at `now`; true if the connection is past its limit.
+  // Takes what is known at `now`; true if the connection floods the server.
   bool IsExceeded(const ConnectionTraffic& traffic, Time now) {
-    if (traffic.is_awaiting || traffic.num_steps != num_steps_) {
+    if (traffic.is_awaiting || traffic.num_steps != slice_begin_.num_steps) {
       *this = FloodLimit(traffic, now);
       return false;
     }
-    const Time::duration passed = now - since_;
-    const auto allowed =
-        static_cast<uint64_t>(kBytesPerSecond * std::chrono::duration<double>(passed).count());
-    const uint64_t bytes = traffic.taken_bytes - base_bytes_;
-    return bytes > allowed + (passed < kPatience ? kAtOnceBytes : kLastingBytes);
+    const std::chrono::duration<double> passed = now - slice_begun_;
+    if (passed >= kSlice) {
+      const auto bytes = static_cast<double>(traffic.taken_bytes - slice_begin_.taken_bytes);
+      num_flooded_ = bytes > kBytesPerSlice * (passed / kSlice) ? num_flooded_ + 1 : 0;
+      slice_begin_ = traffic;
+      slice_begun_ = now;
+    }
+    return num_flooded_ >= kNumSlices;
   }
 
  private:
-  // At the last call or message, and when that was seen.
-  uint64_t base_bytes_;
-  uint64_t num_steps_;
-  Time since_;
+  ConnectionTraffic slice_begin_;
+  Time slice_begun_;
+  int num_flooded_ = 0;  // slices in a row that had too much
 };
 
 }  // namespace swiglu::server

@@ -19,7 +19,9 @@ void MessageWatch::Entry::Bind(MessageWatch* watch, Call* call) {
   watch_ = watch;
   call_ = call;
   message_.entry = this;
-  if (watch != nullptr) connection_ = watch->Find(*call);
+  if (watch == nullptr) return;
+  connection_ = watch->Find(*call);
+  if (connection_ != nullptr) connection_->CountStep();
 }
 
 MessageSource MessageWatch::Entry::source() const {
@@ -40,7 +42,6 @@ void MessageWatch::Entry::Begin(Charge reservation, AwaitedKind kind, int64_t ma
     connection_->ledger.Begin(message_, Clock::now());
   }
   connection_->num_awaited.fetch_add(1, std::memory_order_relaxed);
-  connection_->num_steps.fetch_add(1, std::memory_order_relaxed);
   watch_->num_awaited_.fetch_add(1);
   watch_->Wake();
 }
@@ -63,7 +64,7 @@ void MessageWatch::Entry::EndWait(End end) {
     end(connection_->ledger);
     watch_->LookIfDue(*connection_, Clock::now());
   }
-  connection_->num_steps.fetch_add(1, std::memory_order_relaxed);
+  connection_->CountStep();
   connection_->num_awaited.fetch_sub(1, std::memory_order_relaxed);
   watch_->num_awaited_.fetch_sub(1);
 }
@@ -92,7 +93,7 @@ size_t MessageWatch::ShardOf(const std::string& peer) const {
 
 void MessageWatch::CountUnread(const Call& call) {
   const std::shared_ptr<Connection> connection = Find(call);
-  if (connection != nullptr) connection->num_steps.fetch_add(1, std::memory_order_relaxed);
+  if (connection != nullptr) connection->CountStep();
 }
 
 ConnectionTraffic MessageWatch::Traffic(const std::string& peer) const {

@@ -106,6 +106,8 @@ class MessageWatch {
     Connection(std::string its_peer, Admission* admission)
         : peer(std::move(its_peer)), ledger(admission, share) {}
 
+    void CountStep() { num_steps.fetch_add(1, std::memory_order_relaxed); }
+
     const std::string peer;
     const std::shared_ptr<ReceiveShare> share = std::make_shared<ReceiveShare>();
     bool is_measured = false;  // set at the beginning

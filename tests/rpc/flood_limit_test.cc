@@ -14,7 +14,7 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr uint64_t kAMebibyte = 1 << 20;
+constexpr uint64_t kPerSlice = FloodLimit::kBytesPerSlice;
 const FloodLimit::Time kFloodStart{std::chrono::hours(1)};
 
 // A connection that has sent nothing yet, and the limit of it.
@@ -31,41 +31,48 @@ struct WatchedConnection {
   FloodLimit limit{traffic, now};
 };
 
-TEST(FloodLimitTest, IsExceededByMoreThanMayComeAtOnce) {
+TEST(FloodLimitTest, IsExceededByWhatLasts) {
   WatchedConnection connection;
-  EXPECT_FALSE(connection.Receive(64 * kAMebibyte, milliseconds(0)));
-  EXPECT_TRUE(connection.Receive(1, milliseconds(0)));
+  for (int i = 0; i < 3; ++i) ASSERT_FALSE(connection.Receive(kPerSlice + 1, milliseconds(500)));
+  EXPECT_FALSE(connection.Receive(kPerSlice + 1, milliseconds(499)));
+  EXPECT_TRUE(connection.Receive(4200, milliseconds(1)));
 }
 
-TEST(FloodLimitTest, IsExceededByLessOnceItLasts) {
+TEST(FloodLimitTest, IsNotExceededByWhatMayComeForLong) {
   WatchedConnection connection;
-  EXPECT_FALSE(connection.Receive(8 * kAMebibyte + 1, milliseconds(1999)));
-  EXPECT_TRUE(connection.Receive(0, milliseconds(1)));
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_FALSE(connection.Receive(kPerSlice, milliseconds(500))) << i;
+    ASSERT_FALSE(connection.Receive(2 * kPerSlice, seconds(1))) << i;
+  }
 }
 
-TEST(FloodLimitTest, IsNotExceededByTwoMebibytesASecond) {
+TEST(FloodLimitTest, IsNotExceededByWhatComesAtOnce) {
   WatchedConnection connection;
-  ASSERT_FALSE(connection.Receive(4 * kAMebibyte, seconds(0)));
-  for (int i = 0; i < 100; ++i) ASSERT_FALSE(connection.Receive(2 * kAMebibyte, seconds(1))) << i;
-  EXPECT_TRUE(connection.Receive(1, seconds(0)));
+  for (int i = 0; i < 100; ++i) {
+    for (int j = 0; j < 3; ++j) {
+      ASSERT_FALSE(connection.Receive(1000 * kPerSlice, milliseconds(500))) << i;
+    }
+    ASSERT_FALSE(connection.Receive(0, milliseconds(500))) << i;
+  }
 }
 
 TEST(FloodLimitTest, LeavesWhatComesForAMessageAlone) {
   WatchedConnection connection;
   connection.traffic.is_awaiting = true;
-  EXPECT_FALSE(connection.Receive(1000 * kAMebibyte, seconds(0)));
-  EXPECT_FALSE(connection.Receive(1000 * kAMebibyte, seconds(10)));
+  for (int i = 0; i < 10; ++i) ASSERT_FALSE(connection.Receive(kPerSlice + 1, seconds(1)));
   connection.traffic.is_awaiting = false;
-  EXPECT_FALSE(connection.Receive(64 * kAMebibyte, milliseconds(0)));
-  EXPECT_TRUE(connection.Receive(1, milliseconds(0)));
+  for (int i = 0; i < 3; ++i) ASSERT_FALSE(connection.Receive(kPerSlice + 1, milliseconds(500)));
+  EXPECT_TRUE(connection.Receive(kPerSlice + 1, milliseconds(500)));
 }
 
 TEST(FloodLimitTest, BeginsAnewWithEachCall) {
   WatchedConnection connection;
   for (int i = 0; i < 100; ++i) {
-    ASSERT_FALSE(connection.Receive(64 * kAMebibyte, milliseconds(10))) << i;
+    for (int j = 0; j < 3; ++j) {
+      ASSERT_FALSE(connection.Receive(1000 * kPerSlice, milliseconds(500))) << i;
+    }
     ++connection.traffic.num_steps;
-    ASSERT_FALSE(connection.Receive(64 * kAMebibyte, seconds(10))) << i;
+    ASSERT_FALSE(connection.Receive(1000 * kPerSlice, milliseconds(500))) << i;
   }
 }
 

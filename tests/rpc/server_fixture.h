@@ -110,6 +110,7 @@ class TestServer {
 
   ActiveRequests& active() { return active_; }
   InferService& infer() { return infer_; }
+  const MessageWatch& watch() const { return watch_; }
 
   Statistics statistics;
   WaitableObserver observer;
