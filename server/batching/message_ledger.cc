@@ -14,6 +14,12 @@ constexpr int64_t kFrameBytes = 16384;
 constexpr int64_t kFrameHeadBytes = 9;
 constexpr int64_t kCallHeadBytes = 48;
 
+// What the library reads at once, and may be of a call whose headers come with it.
+constexpr int64_t kMostReadAhead = int64_t{4} << 20;
+
+// How old the last look but one may be to tell what came before a message.
+constexpr std::chrono::milliseconds kFreshLooks{50};
+
 int64_t WireBytes(int64_t message_bytes) {
   return message_bytes + kCallHeadBytes + kFrameHeadBytes * (message_bytes / kFrameBytes + 1);
 }
@@ -26,8 +32,7 @@ int64_t CertainlyTooLarge(int64_t max_bytes) {
 }  // namespace
 
 void MessageLedger::Begin(AwaitedMessage& message, Clock::time_point now) {
-  // A part of it may have come before the last look.
-  message.base_bytes = received_before_;
+  message.base_bytes = BaseBytes(now);
   message.progress_bytes = received_bytes_;
   message.progress_at = now;
   awaited_.push_back(&message);
@@ -36,10 +41,9 @@ void MessageLedger::Begin(AwaitedMessage& message, Clock::time_point now) {
 void MessageLedger::Arrive(AwaitedMessage& message, int64_t size_bytes) {
   const auto found = std::find(awaited_.begin(), awaited_.end(), &message);
   if (found == awaited_.end()) return;
-  awaited_.erase(found);
   pending_bytes_ -= WireBytes(size_bytes);
   message.reservation.TakeFrom(growth_, size_bytes - message.reservation.bytes());
-  if (awaited_.empty()) growth_ = Charge();
+  Erase(found);
 }
 
 void MessageLedger::Drop(AwaitedMessage& message) {
@@ -48,14 +52,28 @@ void MessageLedger::Drop(AwaitedMessage& message) {
   // gRPC frees what it has of it; how much that is nobody tells.
   const auto num_awaited = static_cast<int64_t>(awaited_.size());
   pending_bytes_ -= std::max<int64_t>(pending_bytes_, 0) / num_awaited;
-  awaited_.erase(found);
-  if (awaited_.empty()) growth_ = Charge();
+  Erase(found);
+}
+
+int64_t MessageLedger::BaseBytes(Clock::time_point now) const {
+  // A part of the message may have come before the last look.
+  if (now - looked_before_ <= kFreshLooks) return received_before_;
+  // What came since then may be of messages that were refused.
+  return std::max(received_before_, received_bytes_ - kMostReadAhead);
+}
+
+void MessageLedger::Erase(std::vector<AwaitedMessage*>::iterator message) {
+  awaited_.erase(message);
+  if (!awaited_.empty()) return;
+  growth_ = Charge();
+  has_unread_ = false;
 }
 
 void MessageLedger::Look(int64_t received_bytes, Clock::time_point now) {
   if (received_bytes < received_bytes_) {
     // Another connection under the same name.
     received_bytes_ = received_before_ = pending_bytes_ = 0;
+    for (AwaitedMessage* message : awaited_) message->base_bytes = message->progress_bytes = 0;
   }
   pending_bytes_ += received_bytes - received_bytes_;
   // Headers and other frames add up to nothing: no message can have come before it was awaited.
@@ -63,6 +81,7 @@ void MessageLedger::Look(int64_t received_bytes, Clock::time_point now) {
   pending_bytes_ =
       std::clamp<int64_t>(pending_bytes_, 0, std::max<int64_t>(received_bytes - base, 0));
   received_before_ = received_bytes_;
+  looked_before_ = looked_at_;
   received_bytes_ = received_bytes;
   looked_at_ = now;
 }
@@ -77,10 +96,15 @@ std::optional<Overrun> MessageLedger::Settle(Clock::time_point now, bool others_
     growth_ = Charge();
     return std::nullopt;
   }
+  const bool all_announced = num_unannounced() == 0;
+  if (has_unread_ && all_announced) {
+    growth_ = Charge();
+    return std::nullopt;
+  }
   const size_t culprit = FindCulprit();
   AwaitedMessage& message = *awaited_[culprit];
   // All others have what they bring reserved: the rest is of this one.
-  const bool is_certain = num_unannounced() == (message.kind == AwaitedKind::kAnnounced ? 0 : 1);
+  const bool is_certain = !has_unread_ && (all_announced || num_unannounced() == 1);
   const int64_t its_bytes = wanted_bytes + message.reservation.bytes();
   if (is_certain && its_bytes > CertainlyTooLarge(message.max_bytes)) {
     return TakeOff(culprit, {awaited_[culprit], Rejection::kTooLarge, its_bytes});
@@ -142,8 +166,8 @@ int64_t MessageLedger::num_unannounced() const {
 Overrun MessageLedger::TakeOff(size_t index, const Overrun& overrun) {
   // Which part of it was whose is not known: of several, each has its share.
   pending_bytes_ -= pending_bytes_ / std::max<int64_t>(num_unannounced(), 1);
-  awaited_.erase(awaited_.begin() + static_cast<ptrdiff_t>(index));
-  if (awaited_.empty()) growth_ = Charge();
+  Erase(awaited_.begin() + static_cast<ptrdiff_t>(index));
+  CountUnread();
   return overrun;
 }
 

@@ -75,6 +75,11 @@ class MessageLedger {
   // The message does not come any more. As above for one that was overrun.
   void Drop(AwaitedMessage& message);
 
+  // A message was refused unread, and its caller may still send it. While others are awaited, what
+  // comes may be its bytes: no announced message is to blame for them, and none is too large for
+  // sure.
+  void CountUnread() { has_unread_ = !awaited_.empty(); }
+
   // The connection has received so many bytes since it began.
   void Look(int64_t received_bytes, Clock::time_point now);
 
@@ -99,6 +104,11 @@ class MessageLedger {
   // there is one.
   size_t FindCulprit() const;
   int64_t num_unannounced() const;
+  // What the connection had received at most, about, when a message of a call began to come whose
+  // headers were read at `now`.
+  int64_t BaseBytes(Clock::time_point now) const;
+  // Takes a message off the list.
+  void Erase(std::vector<AwaitedMessage*>::iterator message);
   // Takes the message of that index off the list; returns `overrun`.
   Overrun TakeOff(size_t index, const Overrun& overrun);
   // Charges `bytes` beyond the reservations. False if there is no room.
@@ -110,10 +120,12 @@ class MessageLedger {
   // Beyond the reservations of `awaited_`.
   Charge growth_;
   int64_t pending_bytes_ = 0;  // below 0 until the next look, if more was delivered than was seen
+  bool has_unread_ = false;    // see CountUnread
   // Of the last look, and of the one before it.
   int64_t received_bytes_ = 0;
   int64_t received_before_ = 0;
   Clock::time_point looked_at_;
+  Clock::time_point looked_before_;
 };
 
 }  // namespace swiglu::server

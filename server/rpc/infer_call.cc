@@ -130,7 +130,7 @@ void InferCall::Log(const absl::Status& status, absl::string_view id, Clock::tim
 void InferCall::Refuse(absl::Status status) {
   state_ = State::kRefused;
   refusal_ = std::move(status);
-  awaited_.Drop();
+  awaited_.Refuse();
   if (errors::IsRetryable(refusal_)) parts_.observer->RetryAdvised();
   call_->Finish(refusal_);
 }

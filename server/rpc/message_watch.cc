@@ -7,11 +7,16 @@
 #include <functional>
 #include <utility>
 
+#include "server/base/heap.h"
+
 namespace swiglu::server {
 namespace {
 
 // How long nothing is awaited until the thread sleeps.
 constexpr std::chrono::seconds kAwake{1};
+
+// What the allocator may hold beyond the budget while the budget does not suffice.
+constexpr int64_t kMostUnusedBytes = int64_t{48} << 20;
 
 }  // namespace
 
@@ -39,7 +44,9 @@ void MessageWatch::Entry::Begin(Charge reservation, AwaitedKind kind, int64_t ma
   if (connection_ == nullptr) return;
   {
     absl::MutexLock lock(&connection_->mutex);
-    connection_->ledger.Begin(message_, Clock::now());
+    const Clock::time_point now = Clock::now();
+    watch_->LookIfDue(*connection_, now);
+    connection_->ledger.Begin(message_, now);
   }
   connection_->num_awaited.fetch_add(1, std::memory_order_relaxed);
   watch_->num_awaited_.fetch_add(1);
@@ -54,6 +61,13 @@ Charge MessageWatch::Entry::Arrive(int64_t size_bytes) {
 void MessageWatch::Entry::Drop() {
   EndWait([&](MessageLedger& ledger) { ledger.Drop(message_); });
   message_.reservation = Charge();
+}
+
+void MessageWatch::Entry::Refuse() {
+  Drop();
+  if (connection_ == nullptr) return;
+  absl::MutexLock lock(&connection_->mutex);
+  connection_->ledger.CountUnread();
 }
 
 template <typename End>
@@ -93,7 +107,10 @@ size_t MessageWatch::ShardOf(const std::string& peer) const {
 
 void MessageWatch::CountUnread(const Call& call) {
   const std::shared_ptr<Connection> connection = Find(call);
-  if (connection != nullptr) connection->CountStep();
+  if (connection == nullptr) return;
+  connection->CountStep();
+  absl::MutexLock lock(&connection->mutex);
+  connection->ledger.CountUnread();
 }
 
 ConnectionTraffic MessageWatch::Traffic(const std::string& peer) const {
@@ -149,6 +166,10 @@ void MessageWatch::Run() {
     if (num_awaited_.load() > 0) {
       last_needed = Clock::now();
       LookAtAll(round);
+      // What was received and let go again is not all of use for what comes next.
+      if (admission_->WasShortOfLate()) {
+        ReleaseUnusedHeap(admission_->options().memory_budget_bytes + kMostUnusedBytes);
+      }
     }
     absl::MutexLock lock(&mutex_);
     if (Clock::now() - last_needed < kAwake) {

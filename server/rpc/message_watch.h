@@ -66,6 +66,8 @@ class MessageWatch {
     Charge Arrive(int64_t size_bytes);
     // It does not come any more: nothing is charged for it.
     void Drop();
+    // It is refused, awaited or not: as `Drop`, but its caller may still send it.
+    void Refuse();
     // Why it cannot go on; once for each time.
     std::optional<Overrun> TakeOverrun();
 

@@ -208,12 +208,49 @@ TEST_F(MessageLedgerTest, ForgetsWhatCameBeforeAMessage) {
   EXPECT_EQ(received(), admission_.first_message_bytes());
 }
 
+// A connection whose calls were refused is looked at only once it awaits a message again.
+TEST_F(MessageLedgerTest, DoesNotBlameAMessageForWhatCameOfOthersBefore) {
+  EXPECT_EQ(Receive(peer_, 1000), std::nullopt);
+  now_ += milliseconds(500);
+  peer_.received_bytes += 200 * kMiB;
+  peer_.ledger.Look(peer_.received_bytes, now_);
+  const auto message = Begin(peer_, 32 * kMiB);
+  for (int i = 0; i < 33; ++i) ASSERT_EQ(Receive(peer_, kMiB), std::nullopt) << i;
+  EXPECT_LE(received(), 38 * kMiB);
+}
+
+TEST_F(MessageLedgerTest, DoesNotBlameAnAnnouncedMessageForOneThatWasRefused) {
+  const auto message = Begin(peer_, 10 * kMiB);
+  peer_.ledger.CountUnread();
+  for (int i = 0; i < 200; ++i) ASSERT_EQ(Receive(peer_, kMiB), std::nullopt) << i;
+  EXPECT_EQ(received(), 10 * kMiB);
+  peer_.ledger.Arrive(*message, 10 * kMiB);
+  message->reservation = Charge();
+  // What comes later is judged again.
+  const auto next = Begin(peer_, kMiB);
+  std::optional<Overrun> overrun;
+  for (int i = 0; i < 200 && !overrun.has_value(); ++i) overrun = Receive(peer_, kMiB);
+  ASSERT_TRUE(overrun.has_value());
+  EXPECT_EQ(overrun->reason, Rejection::kTooLarge);
+}
+
+// Its caller is told to come again: nobody knows which of the two has outgrown the limit.
+TEST_F(MessageLedgerTest, AnUnannouncedMessageBesideARefusedOneIsNotTooLargeForSure) {
+  const auto message = Begin(peer_);
+  message->max_bytes = 8 * kMiB;
+  peer_.ledger.CountUnread();
+  std::optional<Overrun> overrun;
+  for (int i = 0; i < 200 && !overrun.has_value(); ++i) overrun = Receive(peer_, kMiB);
+  ASSERT_TRUE(overrun.has_value());
+  EXPECT_EQ(overrun->reason, Rejection::kBudget);
+}
+
 // The kernel may have a message before its call is heard of.
 TEST_F(MessageLedgerTest, CountsBytesThatCameWithTheHeaders) {
-  EXPECT_EQ(Receive(peer_, 5 * kMiB), std::nullopt);
+  EXPECT_EQ(Receive(peer_, 3 * kMiB), std::nullopt);
   const auto message = Begin(peer_);
   EXPECT_EQ(Receive(peer_, kMiB), std::nullopt);
-  EXPECT_EQ(received(), 6 * kMiB);
+  EXPECT_EQ(received(), 4 * kMiB);
 }
 
 TEST_F(MessageLedgerTest, AStreamMayIdleButNotStopHalfway) {

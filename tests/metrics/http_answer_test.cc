@@ -86,6 +86,9 @@ TEST(HttpAnswerTest, LongHeadIsRefused) {
   EXPECT_EQ(StatusOf(start + std::string(kMaxHttpHeadBytes - start.size() - 1, 'x')), "more");
   EXPECT_EQ(StatusOf(start + std::string(kMaxHttpHeadBytes - start.size(), 'x')),
             "HTTP/1.1 431 Request Header Fields Too Large");
+  const std::string longest = start + std::string(kMaxHttpHeadBytes - start.size() - 1, 'x');
+  EXPECT_EQ(StatusOf(longest + "\r\n\r\n"), "HTTP/1.1 200 OK");
+  EXPECT_EQ(StatusOf(longest + "x\r\n\r\n"), "HTTP/1.1 431 Request Header Fields Too Large");
   EXPECT_EQ(StatusOf(start + std::string(kMaxHttpHeadBytes, 'x') + "\r\n\r\n"),
             "HTTP/1.1 431 Request Header Fields Too Large");
 }

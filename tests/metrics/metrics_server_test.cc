@@ -169,6 +169,20 @@ TEST(MetricsServerTest, RequestWithABodyIsAnsweredAndClosedInOrder) {
   EXPECT_TRUE(absl::EndsWith(answer, "\r\n\r\n405 Method Not Allowed\n")) << answer;
 }
 
+TEST(MetricsServerTest, AnsweredClientThatGoesOnSendingHearsOfNoReset) {
+  const auto server = Start("127.0.0.1:0", [] { return std::string("x 1\n"); });
+  const Descriptor socket = Connect(server->port());
+  Send(socket, kRequest);
+  ReceiveAll(socket);
+  Send(socket, "more");
+  // The server's only thread has been there.
+  Get(server->port());
+  int error = -1;
+  socklen_t size = sizeof(error);
+  ASSERT_EQ(::getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &error, &size), 0);
+  EXPECT_EQ(error, 0);
+}
+
 // Whether the other side has closed, or sent something.
 bool HasNews(const Descriptor& socket) {
   pollfd fd{socket.get(), POLLIN, 0};

@@ -42,6 +42,15 @@ class Tree:
             command += [f"--gtest_filter={selected}"] if selected else []
         return self._run(command, self._limit_s)
 
+    def selects(self, test):
+        """Whether there is a test by that name; GoogleTest is content with a filter that selects none."""
+        program, _, selected = test.partition(" ")
+        if not selected or test.startswith("ctest:"):
+            return True
+        command = [str(self.folder / "bin" / program), "--gtest_list_tests", f"--gtest_filter={selected}"]
+        # Lines of tests are indented below that of their suite.
+        return "\n  " in subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
     def _run(self, command, limit_s):
         # A session of its own, so that what a test has started ends with it.
         process = subprocess.Popen(command, cwd=self.root, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -83,6 +92,8 @@ def run(tree, chosen):
     tests = sorted({test for mutant in chosen for test in mutant.tests})
     if not tree.build(tests):
         sys.exit("mutation: the code does not build as it is")
+    if missing := [test for test in tests if not tree.selects(test)]:
+        sys.exit(f"mutation: these select no test: {', '.join(missing)}")
     broken = [test for test in tests if tree.test(test) != "passed"]
     if broken:
         sys.exit(f"mutation: these tests fail without any bug put in: {', '.join(broken)}")

@@ -77,6 +77,13 @@ class MutateTest(unittest.TestCase):
             dict(name="same", old="two", new="2", test='sees_one"]\nequivalent = "no one reads it"\n#'))
         self.assertEqual((status, "0 of 0 bugs noticed; 1 are listed" in printed), (0, True))
 
+    def test_refuses_filters_that_select_no_test(self):
+        self.script("gtest", """test "$1" = --gtest_list_tests || exit 0
+        test "$2" != --gtest_filter=Suite.* || printf 'Suite.\\n  Test\\n'""")
+        self.assertEqual(self.run_with(dict(name="bug", old="one", new="1", test="gtest Other.*"))[0],
+                         "mutation: these select no test: gtest Other.*")
+        self.assertEqual(self.run_with(dict(name="bug", old="one", new="1", test="gtest Suite.*"))[0], 1)
+
     def test_refuses_tests_that_fail_anyway(self):
         self.script("broken", "exit 1")
         status, _ = self.run_with(dict(name="some", old="one", new="1", test="broken"))

@@ -24,6 +24,7 @@ KINDS = [
     (r"(spdlog|fmt)/", "spdlog"),
     (r"nlohmann/", "json"),
     (r"hwy/", "hwy"),
+    (r"gperftools/", "tcmalloc"),
     (r"version/version\.h$", "version"),
     (r"server/(base|log|batching|device|metrics|rpc)/", None),  # the folder's own name
     (r"server/\w+\.h$", "server"),
@@ -35,7 +36,7 @@ KINDS = [
 # What the files of a folder may include; the longest folder that holds a file counts.
 ALLOWED = {
     "kernels": "std cuda hwy kernels",
-    "server/base": "std absl base",
+    "server/base": "std absl base tcmalloc",
     "server/log": "std spdlog log",
     "server/batching": "std absl log batching",
     "server/device": "std absl log batching device kernels cuda",

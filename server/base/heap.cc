@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// tcmalloc's own functions, where the program is linked with it.
+#include "server/base/heap.h"
+
+#include <gperftools/malloc_extension_c.h>
+
+#include <cstddef>
+
+// Weak, so that they are null with any other allocator.
+#pragma weak MallocExtension_GetNumericProperty
+#pragma weak MallocExtension_ReleaseToSystem
+
+namespace swiglu::server {
+
+void ReleaseUnusedHeap(int64_t most_bytes) {
+  if (MallocExtension_GetNumericProperty == nullptr || MallocExtension_ReleaseToSystem == nullptr) {
+    return;
+  }
+  size_t heap_bytes = 0;
+  size_t returned_bytes = 0;
+  if (MallocExtension_GetNumericProperty("generic.heap_size", &heap_bytes) == 0 ||
+      MallocExtension_GetNumericProperty("tcmalloc.pageheap_unmapped_bytes", &returned_bytes) ==
+          0) {
+    return;
+  }
+  const auto held_bytes = static_cast<int64_t>(heap_bytes - returned_bytes);
+  if (held_bytes > most_bytes) {
+    MallocExtension_ReleaseToSystem(static_cast<size_t>(held_bytes - most_bytes));
+  }
+}
+
+}  // namespace swiglu::server
