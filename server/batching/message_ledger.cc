@@ -91,20 +91,17 @@ std::optional<Overrun> MessageLedger::Settle(Clock::time_point now, bool others_
   JudgeProgress(now, others_want);
   int64_t reserved_bytes = 0;
   for (const AwaitedMessage* message : awaited_) reserved_bytes += message->reservation.bytes();
-  const int64_t wanted_bytes = std::max<int64_t>(pending_bytes_ - reserved_bytes, 0);
+  int64_t wanted_bytes = std::max<int64_t>(pending_bytes_ - reserved_bytes, 0);
+  if (has_unread_) wanted_bytes = std::min(wanted_bytes, MostUnreserved());
   if (awaited_.empty() || wanted_bytes == 0) {
-    growth_ = Charge();
-    return std::nullopt;
-  }
-  const bool all_announced = num_unannounced() == 0;
-  if (has_unread_ && all_announced) {
     growth_ = Charge();
     return std::nullopt;
   }
   const size_t culprit = FindCulprit();
   AwaitedMessage& message = *awaited_[culprit];
   // All others have what they bring reserved: the rest is of this one.
-  const bool is_certain = !has_unread_ && (all_announced || num_unannounced() == 1);
+  const bool is_certain =
+      !has_unread_ && num_unannounced() == (message.kind == AwaitedKind::kAnnounced ? 0 : 1);
   const int64_t its_bytes = wanted_bytes + message.reservation.bytes();
   if (is_certain && its_bytes > CertainlyTooLarge(message.max_bytes)) {
     return TakeOff(culprit, {awaited_[culprit], Rejection::kTooLarge, its_bytes});
@@ -155,6 +152,15 @@ size_t MessageLedger::FindCulprit() const {
       std::min_element(awaited_.begin(), awaited_.end(),
                        [](const auto* a, const auto* b) { return a->kind < b->kind; });
   return static_cast<size_t>(culprit - awaited_.begin());
+}
+
+int64_t MessageLedger::MostUnreserved() const {
+  int64_t bytes = 0;
+  for (const AwaitedMessage* message : awaited_) {
+    if (message->kind == AwaitedKind::kAnnounced) continue;
+    bytes += std::max<int64_t>(message->max_bytes - message->reservation.bytes(), 0);
+  }
+  return bytes;
 }
 
 int64_t MessageLedger::num_unannounced() const {

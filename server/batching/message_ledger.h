@@ -76,8 +76,8 @@ class MessageLedger {
   void Drop(AwaitedMessage& message);
 
   // A message was refused unread, and its caller may still send it. While others are awaited, what
-  // comes may be its bytes: no announced message is to blame for them, and none is too large for
-  // sure.
+  // comes may be its bytes: the others are charged no more than they may have, and none is too
+  // large for sure.
   void CountUnread() { has_unread_ = !awaited_.empty(); }
 
   // The connection has received so many bytes since it began.
@@ -104,6 +104,8 @@ class MessageLedger {
   // there is one.
   size_t FindCulprit() const;
   int64_t num_unannounced() const;
+  // The most that messages which were not announced may have beyond their reservations.
+  int64_t MostUnreserved() const;
   // What the connection had received at most, about, when a message of a call began to come whose
   // headers were read at `now`.
   int64_t BaseBytes(Clock::time_point now) const;

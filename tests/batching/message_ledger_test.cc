@@ -234,10 +234,19 @@ TEST_F(MessageLedgerTest, DoesNotBlameAnAnnouncedMessageForOneThatWasRefused) {
   EXPECT_EQ(overrun->reason, Rejection::kTooLarge);
 }
 
+TEST_F(MessageLedgerTest, ASmallMessageIsChargedNoMoreThanItMayHaveBesideARefusedOne) {
+  const auto small = Begin(peer_);
+  small->max_bytes = 64 << 10;
+  peer_.ledger.CountUnread();
+  for (int i = 0; i < 200; ++i) ASSERT_EQ(Receive(peer_, kMiB), std::nullopt) << i;
+  EXPECT_EQ(received(), 64 << 10);
+}
+
 // Its caller is told to come again: nobody knows which of the two has outgrown the limit.
 TEST_F(MessageLedgerTest, AnUnannouncedMessageBesideARefusedOneIsNotTooLargeForSure) {
   const auto message = Begin(peer_);
-  message->max_bytes = 8 * kMiB;
+  Peer other(&admission_);
+  const auto neighbour = Begin(other, 40 * kMiB);
   peer_.ledger.CountUnread();
   std::optional<Overrun> overrun;
   for (int i = 0; i < 200 && !overrun.has_value(); ++i) overrun = Receive(peer_, kMiB);

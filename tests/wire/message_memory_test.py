@@ -15,8 +15,9 @@ from server_process import Server
 
 LIVE = "/inference.GRPCInferenceService/ServerLive"
 UNARY_AND_STREAMS = (plain_grpc.INFER, plain_grpc.STREAM_INFER, LIVE, plain_grpc.WATCH)
-TOO_LARGE = ("request has more than 25165824 bytes; without swiglu-request-bytes three eighths of the memory budget of 67108864 "
-             "bytes are the most")
+# By how much has come when it is seen.
+TOO_LARGE = ("^(request has more than 25165824 bytes; without swiglu-request-bytes three eighths of the memory budget of 67108864 "
+             r"bytes are the most|request needs \d+ bytes at once; half of the memory budget of 67108864 bytes is the most)$")
 # What the process may grow by for reasons of its own: its first calls, threads that wake up.
 SLACK_BYTES = 40_000_000
 
@@ -147,7 +148,9 @@ class BudgetTest(unittest.TestCase):
             call = connection.open(plain_grpc.INFER)
             # So slow that it is seen before it is whole.
             num_sent = self.pour_slowly(call, 40_000_000)
-            self.assertEqual(call.status(), (RESOURCE_EXHAUSTED, TOO_LARGE))
+            code, sentence = call.status()
+            self.assertEqual(code, RESOURCE_EXHAUSTED, sentence)
+            self.assertRegex(sentence, TOO_LARGE)
         self.assertLess(num_sent, 40_000_000)
         self.assertEqual(self.server.metric("swiglu_rejected_total", reason="too_large"), 1)
         self.assertEqual(self.server.metric("swiglu_rejected_total", reason="cancelled"), 0)
@@ -173,6 +176,18 @@ class BudgetTest(unittest.TestCase):
             self.assertIn(code, (RESOURCE_EXHAUSTED, plain_grpc.UNAVAILABLE), sentence)
             self.assertRegex(sentence, "memory budget of 67108864 bytes")
         self.assertEqual(self.server.metric("swiglu_rejected_total", reason="cancelled"), 0)
+
+    def test_what_comes_of_a_refused_message_harms_no_other_of_its_connection(self):
+        with Connection(self.address) as connection:
+            announced = connection.open(plain_grpc.INFER, [("swiglu-request-bytes", "1000")])
+            refused = connection.open(plain_grpc.INFER, [("swiglu-request-bytes", str(1 << 40))])
+            self.assertEqual(refused.status()[0], RESOURCE_EXHAUSTED)
+            # Three times half of the budget, which is the most that a message may have.
+            for _ in range(100):
+                refused.pour_on(1 << 20)
+                self.assertIsNotNone(self.last_call(connection))
+            announced.send(forward_request())
+            self.assertEqual(announced.status(), (plain_grpc.OK, ""))
 
     def test_announcement_of_a_message_that_does_not_come_is_soon_forgotten(self):
         with Connection(self.address) as connection:
@@ -207,12 +222,14 @@ class BudgetTest(unittest.TestCase):
         return call.message()
 
     def pour_slowly(self, call, num_bytes):
-        """Pours a message in pieces, each after the server has answered a call on the same connection; returns how far it came."""
+        """Pours a message in pieces, each after the server has answered a call of another connection; returns how far it came."""
         message = prefixed(plain_grpc.field(15, bytes(num_bytes)))
         at = 0
-        while at < len(message) and not call.ended:
-            at += call.pour(message[at:at + 1_000_000])
-            self.last_call(call.connection)
+        with Connection(self.address) as other:
+            while at < len(message) and not call.ended:
+                at += call.pour(message[at:at + 1_000_000])
+                self.last_call(other)
+                call.connection.read_what_is_there()
         return at
 
 

@@ -3,6 +3,7 @@
 # A gRPC client out of the standard library, as small as a test can do with: calls of one connection, HTTP/2 frames as they
 # are, and nothing that keeps a caller from sending what no real client would send.
 import re
+import select
 import socket
 import struct
 import urllib.parse
@@ -87,6 +88,14 @@ class Call:
             self.window_bytes -= room
             at += room
         return at
+
+    def pour_on(self, num_bytes):
+        """Sends so many bytes as a part of a message, as the connection's window allows, though the call may have ended."""
+        for _ in range(num_bytes // MAX_FRAME_BYTES):
+            while self.connection.window_bytes < MAX_FRAME_BYTES:
+                self.connection.read()
+            self.connection.send(frame(DATA, 0, self._stream, bytes(MAX_FRAME_BYTES)))
+            self.connection.window_bytes -= MAX_FRAME_BYTES
 
     def reset(self):
         """Cancels the call."""
@@ -176,6 +185,11 @@ class Connection:
             found, payload = self.read()
             if found == kind:
                 return payload
+
+    def read_what_is_there(self):
+        """Takes frames in as long as that needs no waiting for the next one."""
+        while select.select([self._socket], [], [], 0)[0]:
+            self.read()
 
     def read(self):
         """Takes one frame in; returns its kind and its payload."""
