@@ -281,20 +281,30 @@ TEST(BatcherTest, TheDestructorWaitsForAnswersOnTheirWay) {
   EXPECT_EQ(ending.Await(), absl::StatusCode::kOk);
 }
 
-// The clock watcher has to hear that there is a lane for what waits for company.
+// The clock watcher has to hear that there is a lane for what waits for company. More than once: it
+// may be awake by chance.
 TEST(BatcherTest, ALaneThatGetsFreeIsUsedOnceTheDelayIsOver) {
   FakeExecutor executor(1, 2);
   RecordingObserver observer;
-  Ending ending;
-  Batcher batcher({.max_queue_delay = std::chrono::milliseconds(200)}, &executor, &observer);
-  batcher.Submit(MakeRequest(kForward, 1));
-  batcher.Submit(MakeRequest(kForward, 1));  // a full batch, which starts at once
-  ASSERT_EQ(executor.num_held(), 1u);
-  batcher.Submit(MakeRequest(kForward, 1, ending.Keep()));
-  executor.complete_inline = true;
-  executor.Complete(absl::OkStatus());
-  EXPECT_EQ(ending.Await(), absl::StatusCode::kOk);
-  EXPECT_EQ(executor.sizes(), (std::vector<size_t>{2, 1}));
+  std::array<Ending, 5> waiting;
+  std::array<Ending, 5> late;
+  Batcher batcher({.max_queue_delay = std::chrono::milliseconds(20)}, &executor, &observer);
+  for (int i = 0; i < 5; ++i) {
+    executor.complete_inline = false;
+    batcher.Submit(MakeRequest(kForward, 1));
+    batcher.Submit(MakeRequest(kForward, 1));  // a full batch, which starts at once
+    ASSERT_EQ(executor.num_held(), 1u);
+    // Once the watcher has seen to this one there is nothing that it waits for.
+    auto request = MakeRequest(kBackward, 1, late[i].Keep());
+    request->deadline = Clock::now() + std::chrono::milliseconds(1);
+    batcher.Submit(std::move(request));
+    ASSERT_EQ(late[i].Await(), absl::StatusCode::kDeadlineExceeded);
+    batcher.Submit(MakeRequest(kForward, 1, waiting[i].Keep()));
+    executor.complete_inline = true;
+    executor.Complete(absl::OkStatus());
+    ASSERT_EQ(waiting[i].Await(), absl::StatusCode::kOk);
+  }
+  EXPECT_EQ(executor.sizes(), (std::vector<size_t>{2, 1, 2, 1, 2, 1, 2, 1, 2, 1}));
 }
 
 TEST(BatcherTest, LeavesTheQueueWhenABatchIsFormedButKeepsItsBytes) {
