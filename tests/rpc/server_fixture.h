@@ -19,19 +19,10 @@
 #include "proto/health.grpc.pb.h"
 #include "proto/inference.grpc.pb.h"
 #include "server/batching/admission.h"
-#include "server/batching/batcher.h"
 #include "server/batching/executor.h"
 #include "server/batching/observer.h"
 #include "server/batching/statistics.h"
-#include "server/rpc/active_requests.h"
-#include "server/rpc/control_service.h"
-#include "server/rpc/flood_watch.h"
-#include "server/rpc/health.h"
-#include "server/rpc/infer_service.h"
-#include "server/rpc/message_watch.h"
-#include "server/rpc/request_log.h"
-#include "server/rpc/router.h"
-#include "server/rpc/rpc_server.h"
+#include "server/server.h"
 #include "tests/rpc/requests.h"
 #include "tests/rpc/test_doubles.h"
 
@@ -49,33 +40,25 @@ struct TestServerOptions {
   int64_t max_connections = 4096;
 };
 
-// The graph of the program over an executor, in the same order, with its clients.
+// The server over an executor, with its clients.
 class TestServer {
  public:
   // `executor` must outlive it.
   explicit TestServer(Executor* executor, TestServerOptions options = {})
       : observers_({&statistics, &observer}),
-        admission(options.admission),
-        batcher_(options.batching, executor, &observers_),
-        health([executor] { return executor->healthy(); }),
-        infer_(options.infer, &admission, executor, &batcher_, &observers_),
-        control_({.version = "1.2.3",
-                  .device = executor->description(),
-                  .num_lanes = executor->num_lanes(),
-                  .max_queue_delay = std::chrono::duration_cast<std::chrono::microseconds>(
-                      options.batching.max_queue_delay)},
-                 &health, &statistics),
-        watch_(&admission, &connections, options.stall_limit.base),
-        flood_watch_(&connections, &watch_),
-        router_({&infer_, &active_, &observers_, &request_log_, options.stall_limit, &watch_},
-                &control_, &health) {
-    auto started = RpcServer::Start({.address = options.address,
-                                     .max_connections = options.max_connections,
-                                     .io_threads = options.io_threads,
-                                     .tick = options.tick},
-                                    &router_, &connections);
-    EXPECT_TRUE(started.ok()) << started.status();
-    rpc = *std::move(started);
+        server_({.version = "1.2.3",
+                 .admission = options.admission,
+                 .batching = options.batching,
+                 .infer = options.infer,
+                 .stall_limit = options.stall_limit,
+                 .rpc = {.address = options.address,
+                         .max_connections = options.max_connections,
+                         .io_threads = options.io_threads,
+                         .tick = options.tick}},
+                executor, &observers_, &statistics) {
+    const absl::Status started = server_.Start();
+    EXPECT_TRUE(started.ok()) << started;
+    rpc = &server_.rpc();
     channel = NewChannel();
     stub = inference::GRPCInferenceService::NewStub(channel);
     health_stub = grpc::health::v1::Health::NewStub(channel);
@@ -92,10 +75,8 @@ class TestServer {
 
   // What the program does at the first signal.
   void StartDrain() {
-    health.StopServing();
-    rpc->Broadcast(ServerEvent::kHealthChanged);
-    admission.StartDrain();
-    rpc->Broadcast(ServerEvent::kDraining);
+    server_.StopBeingReady();
+    server_.StopTakingRequests();
   }
 
   // True once nothing is charged to the budget and no place in the queue is taken.
@@ -104,41 +85,26 @@ class TestServer {
       return admission.used_bytes(MemoryKind::kReceive) == 0 &&
              admission.used_bytes(MemoryKind::kStaging) == 0 &&
              admission.used_bytes(MemoryKind::kResponse) == 0 && admission.queued_requests() == 0 &&
-             batcher_.inflight_requests() == 0;
+             server_.batcher().inflight_requests() == 0;
     });
   }
 
-  ActiveRequests& active() { return active_; }
-  InferService& infer() { return infer_; }
-  const MessageWatch& watch() const { return watch_; }
+  ActiveRequests& active() { return server_.active(); }
+  InferService& infer() { return server_.infer(); }
+  const MessageWatch& watch() const { return server_.message_watch(); }
 
   Statistics statistics;
   WaitableObserver observer;
 
  private:
   ObserverList observers_;
+  Server server_;
 
  public:
-  Admission admission;
-
- private:
-  Batcher batcher_;
-
- public:
-  Health health;
-  Connections connections;
-
- private:
-  InferService infer_;
-  ControlService control_;
-  ActiveRequests active_;
-  RequestLog request_log_;
-  MessageWatch watch_;
-  FloodWatch flood_watch_;
-  Router router_;
-
- public:
-  std::unique_ptr<RpcServer> rpc;
+  Admission& admission = server_.admission();
+  Health& health = server_.health();
+  Connections& connections = server_.connections();
+  RpcServer* rpc = nullptr;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<inference::GRPCInferenceService::Stub> stub;
   std::unique_ptr<grpc::health::v1::Health::Stub> health_stub;

@@ -20,6 +20,7 @@
 #include "server/device/pinned_memory.h"
 #include "server/device/warm_up.h"
 #include "server/log/log.h"
+#include "server/program.h"
 #include "tests/wire/cuda_faults.h"
 
 namespace swiglu::server {
@@ -70,9 +71,7 @@ absl::StatusOr<LaneDevice> MakeDevice(const DeviceInfo& info, int num_lanes, Sla
   return device;
 }
 
-}  // namespace
-
-absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options) {
+absl::StatusOr<CreatedExecutor> CreateBreakableExecutor(const ExecutorOptions& options) {
   absl::StatusOr<DeviceChoice> choice =
       ChooseDevices(DeviceKind::kCuda, options.ordinals, FindCudaDevices());
   if (!choice.ok()) return choice.status();
@@ -93,4 +92,9 @@ absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options) {
                          std::move(choice->reason)};
 }
 
+}  // namespace
 }  // namespace swiglu::server
+
+int main(int argc, char** argv) {
+  return swiglu::server::RunProgram(argc, argv, swiglu::server::CreateBreakableExecutor);
+}

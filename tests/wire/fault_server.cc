@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The program swiglu-server over devices that fail when they are told to: everything is the
-// program's own but `CreateExecutor`, and the lanes that it makes. For device_fault_test.py. Flags
+// program's own but its executor, and the lanes that it has. For device_fault_test.py. Flags
 // are the program's; --devices says which devices there are, by default 0. What runs is computed on
 // the CPU, each batch on a thread of its own, as on so many devices.
 //
@@ -36,6 +36,7 @@
 #include "server/device/lane_executor.h"
 #include "server/device/memory_source.h"
 #include "server/log/log.h"
+#include "server/program.h"
 
 namespace swiglu::server {
 namespace {
@@ -191,9 +192,7 @@ void ObeyCommands(Devices& devices) {
   }
 }
 
-}  // namespace
-
-absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options) {
+absl::StatusOr<CreatedExecutor> CreateFaultyExecutor(const ExecutorOptions& options) {
   auto& devices = *new Devices();  // for as long as the process lives, as the thread below
   std::vector<int> ordinals = options.ordinals;
   if (ordinals.empty()) ordinals = {0};
@@ -219,4 +218,9 @@ absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options) {
   return created;
 }
 
+}  // namespace
 }  // namespace swiglu::server
+
+int main(int argc, char** argv) {
+  return swiglu::server::RunProgram(argc, argv, swiglu::server::CreateFaultyExecutor);
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where the gauges of the metrics page come from: the parts of the server, the executor's memory,
+// and the GPUs.
+#pragma once
+
+#include "server/device/device_factory.h"
+#include "server/device/gpu_monitor.h"
+#include "server/metrics/metrics_page.h"
+#include "server/server.h"
+
+namespace swiglu::server {
+
+// All of them. What they read, the arguments, must outlive the page.
+Gauges GaugesOf(Server& server, const CreatedExecutor& executor, const GpuMonitor& gpus);
+
+}  // namespace swiglu::server

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From the command line to the exit code: the flags, the checks before the start, the executor, the
+// server, and its metrics.
+#include "server/program.h"
+
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "server/base/descriptor_limit.h"
+#include "server/batching/statistics.h"
+#include "server/device/gpu_monitor.h"
+#include "server/flags.h"
+#include "server/gauges.h"
+#include "server/health_probe.h"
+#include "server/lifecycle.h"
+#include "server/log/log.h"
+#include "server/metrics/metrics_page.h"
+#include "server/metrics/metrics_server.h"
+#include "server/metrics/prometheus_observer.h"
+#include "server/rpc/library_log.h"
+#include "server/server.h"
+#include "server/server_options.h"
+#include "server/start_check.h"
+#include "version/version.h"
+
+namespace swiglu::server {
+namespace {
+
+// Settings of libraries that have to come before their first use.
+void PrepareLibraries() {
+  // Debian's absl checks every lock for deadlocks and aborts on false ones; gRPC takes many.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  RouteLibraryLogs();
+}
+
+// Raises the limit of open files as far as `wanted` connections need it. Returns how many
+// connections there may be.
+int64_t AllowConnections(int64_t wanted) {
+  const DescriptorLimit limit = RaiseDescriptorLimit();
+  if (limit.now > limit.before) {
+    LOG(INFO, "limit of open files raised from {} to {}", limit.before, limit.now);
+  }
+  const int64_t allowed = ConnectionLimit(wanted, limit.now);
+  if (allowed < wanted) {
+    LOG(WARNING, "at most {} connections, not {}: the process may open {} files", allowed, wanted,
+        limit.now);
+  }
+  return allowed;
+}
+
+int Fail(const absl::Status& status) {
+  LOG(ERROR, "{}", status.message());
+  return kExitFailure;
+}
+
+// Serves until a signal comes. Returns the exit code.
+int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& create_executor) {
+  StopSource stop([&flags] { logging::ToggleDebug(flags.log_level); });
+  PrometheusObserver prometheus;
+  Statistics statistics;
+  ObserverList observers({&prometheus, &statistics, &stop});
+  const auto created = create_executor(ExecutorOptionsOf(flags, &observers));
+  if (!created.ok()) return Fail(created.status());
+  Executor& executor = *created->executor;
+  const bool on_gpu = !created->cuda_devices.empty();
+  Server server(ServerOptionsOf(flags, on_gpu, max_connections), &executor, &observers,
+                &statistics);
+
+  const bool has_metrics = !flags.metrics_address.empty();
+  const GpuMonitor gpus(has_metrics ? created->cuda_devices : std::vector<DeviceInfo>());
+  const MetricsPage page(&prometheus, GaugesOf(server, *created, gpus),
+                         {kVersion, kCommit, kCudaVersion});
+  std::unique_ptr<MetricsServer> metrics;
+  if (has_metrics) {
+    auto listening =
+        MetricsServer::Create(flags.metrics_address, [&page] { return page.Render(); });
+    if (!listening.ok()) return Fail(listening.status());
+    metrics = *std::move(listening);
+  }
+  if (const absl::Status started = server.Start(); !started.ok()) return Fail(started);
+
+  LOG(INFO, "swiglu-server {} (commit {}) on {}", kVersion, kCommit, executor.description());
+  LOG(INFO, "device {}", created->reason);
+  if (metrics != nullptr) {
+    const absl::string_view host(flags.metrics_address.data(), flags.metrics_address.rfind(':'));
+    LOG(INFO, "metrics on http://{}:{}/metrics", host, metrics->port());
+  }
+  LOG(INFO, "serving gRPC on {}", server.rpc().address());
+  return server.ServeUntilStopped(stop);
+}
+
+// As `Serve`, once it is sure that the server can start. Every line of the log that somebody takes
+// is written when it returns.
+int CheckAndServe(const Flags& flags, const ExecutorFactory& create_executor) {
+  if (!logging::WriteInBackground()) {
+    return Fail(absl::ResourceExhaustedError("cannot start: no thread is to be had for the log"));
+  }
+  EndOnExceptions();
+  const int64_t max_connections = AllowConnections(flags.max_connections);
+  const absl::Status can_start = CheckStart(NeedsOfServer(
+      flags.io_threads, flags.lanes_per_device,
+      static_cast<int>(std::thread::hardware_concurrency()), flags.memory_budget_bytes));
+  const int code =
+      can_start.ok() ? Serve(flags, max_connections, create_executor) : Fail(can_start);
+  logging::Flush(logging::kLastWordsLimit);
+  return code;
+}
+
+// Asks a running server for its health. Returns the exit code.
+int Probe(const std::string& address, const std::string& service) {
+  const absl::Status health = ProbeHealth(address, service);
+  if (health.ok()) return 0;
+  std::fprintf(stderr, "swiglu-server: %s\n", std::string(health.message()).c_str());
+  return kExitFailure;
+}
+
+}  // namespace
+
+int RunProgram(int argc, char** argv, const ExecutorFactory& create_executor) {
+  PrepareLibraries();
+  const std::variant<Flags, EarlyExit> parsed = ParseFlags(argc, argv);
+  if (const auto* exit = std::get_if<EarlyExit>(&parsed)) {
+    std::fputs(exit->text.c_str(), exit->code == 0 ? stdout : stderr);
+    return exit->code;
+  }
+  const Flags& flags = std::get<Flags>(parsed);
+  logging::SetLevel(flags.log_level);
+  logging::SetFormat(flags.log_format);
+  if (flags.health.has_value()) return Probe(flags.grpc_address, *flags.health);
+  return CheckAndServe(flags, create_executor);
+}
+
+}  // namespace swiglu::server

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How the parts are put together, and how they end.
+#include "server/server.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "server/log/log.h"
+
+namespace swiglu::server {
+namespace {
+
+// How long a fault's last answers may take to leave, and how long calls that carry no inference may
+// take to end.
+constexpr absl::Duration kLastWords = absl::Seconds(1);
+
+// How often the log says how many lines about requests it has left out.
+constexpr absl::Duration kFlushInterval = absl::Seconds(1);
+
+ControlServiceOptions ControlOptions(const ServerOptions& options, const Executor& executor) {
+  return {.version = options.version,
+          .device = executor.description(),
+          .on_gpu = options.on_gpu,
+          .num_lanes = executor.num_lanes(),
+          .max_queue_delay = std::chrono::duration_cast<std::chrono::microseconds>(
+              options.batching.max_queue_delay)};
+}
+
+}  // namespace
+
+Server::Server(ServerOptions options, Executor* executor, Observer* observer,
+               const Statistics* statistics)
+    : options_(std::move(options)),
+      admission_(options_.admission),
+      batcher_(options_.batching, executor, observer),
+      health_([executor] { return executor->healthy(); }),
+      infer_(options_.infer, &admission_, executor, &batcher_, observer),
+      control_(ControlOptions(options_, *executor), &health_, statistics),
+      request_log_({.with_peers = options_.log_peers}),
+      reflection_(options_.reflection ? std::make_optional<Reflection>() : std::nullopt),
+      connections_(options_.log_peers),
+      message_watch_(&admission_, &connections_, options_.stall_limit.base),
+      flood_watch_(&connections_, &message_watch_),
+      router_({&infer_, &active_, observer, &request_log_, options_.stall_limit, &message_watch_},
+              &control_, &health_,
+              {.max_metadata_bytes = options_.max_metadata_bytes,
+               .reflection = reflection_.has_value() ? &*reflection_ : nullptr}) {}
+
+Server::~Server() = default;
+
+absl::Status Server::Start() {
+  RpcServerOptions options = options_.rpc;
+  options.accepting_changed = [this](bool accepting) { health_.SetAccepting(accepting); };
+  auto started = RpcServer::Start(std::move(options), &router_, &connections_);
+  if (!started.ok()) return started.status();
+  rpc_ = *std::move(started);
+  return absl::OkStatus();
+}
+
+int Server::ServeUntilStopped(StopSource& stop) {
+  if (Await(stop, absl::InfiniteDuration()) == StopReason::kDeviceFault) ExitAfterFault();
+  StopBeingReady();
+  LOG(INFO, "not ready any more; serving on for {}", absl::FormatDuration(options_.drain_delay));
+  if (Await(stop, options_.drain_delay) == StopReason::kDeviceFault) ExitAfterFault();
+  return Drain(stop);
+}
+
+void Server::StopBeingReady() {
+  health_.StopServing();
+  rpc_->Broadcast(ServerEvent::kHealthChanged);
+}
+
+void Server::StopTakingRequests() {
+  admission_.StartDrain();
+  rpc_->Broadcast(ServerEvent::kDraining);
+}
+
+StopReason Server::Await(StopSource& stop, absl::Duration timeout) {
+  const absl::Time end = absl::Now() + timeout;
+  while (true) {
+    const StopReason reason = stop.Wait(std::min(end - absl::Now(), kFlushInterval));
+    request_log_.Flush();
+    if (reason != StopReason::kTimeout || absl::Now() >= end) return reason;
+  }
+}
+
+int Server::Drain(StopSource& stop) {
+  StopTakingRequests();
+  const int64_t num_left = active_.WaitUntilNone(options_.drain_timeout);
+  if (stop.device_failed()) ExitAfterFault();
+  if (active_.num_in_work() > 0) {
+    ExitAfter(
+        [this, num_left] {
+          request_log_.Flush();
+          LOG(ERROR, "drain timeout of {} passed: {} requests cut off",
+              absl::FormatDuration(options_.drain_timeout), num_left);
+        },
+        kExitFailure);
+  }
+  request_log_.Flush();
+  if (num_left > 0) {
+    LOG(WARNING, "drain timeout passed: answers not taken by their callers: {}", num_left);
+  }
+  rpc_->CloseConnections(kLastWords);
+  rpc_->Shutdown(kLastWords);
+  LOG(INFO, "drained; exiting");
+  return 0;
+}
+
+void Server::ExitAfterFault() {
+  rpc_->Broadcast(ServerEvent::kHealthChanged);
+  StopTakingRequests();
+  active_.WaitUntilNone(kLastWords);
+  rpc_->CloseConnections(kLastWords);
+  rpc_->Shutdown(kLastWords);
+  ExitAfter(
+      [this] {
+        request_log_.Flush();
+        LOG(ERROR, "exiting with code {} after a device fault", kExitDeviceFault);
+      },
+      kExitDeviceFault);
+}
+
+}  // namespace swiglu::server

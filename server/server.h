@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The server as one object: the graph of its parts, built in the order in which they depend on each
+// other, over an executor that its owner brings. It serves, drains, and ends after a device fault.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/batching/admission.h"
+#include "server/batching/batcher.h"
+#include "server/batching/executor.h"
+#include "server/batching/observer.h"
+#include "server/batching/statistics.h"
+#include "server/lifecycle.h"
+#include "server/rpc/active_requests.h"
+#include "server/rpc/connections.h"
+#include "server/rpc/control_service.h"
+#include "server/rpc/flood_watch.h"
+#include "server/rpc/health.h"
+#include "server/rpc/infer_service.h"
+#include "server/rpc/message_watch.h"
+#include "server/rpc/reflection.h"
+#include "server/rpc/request_log.h"
+#include "server/rpc/router.h"
+#include "server/rpc/rpc_server.h"
+#include "server/rpc/stall_limit.h"
+
+namespace swiglu::server {
+
+struct ServerOptions {
+  // As ServerMetadata tells it.
+  std::string version;
+  // Whether the executor computes on GPUs, as ModelConfig tells it.
+  bool on_gpu = false;
+  AdmissionOptions admission;
+  BatchFormerOptions batching;
+  InferServiceOptions infer;
+  StallLimit stall_limit;
+  // Whether the log names the peers of requests and connections.
+  bool log_peers = true;
+  int64_t max_metadata_bytes = 32 << 10;
+  // Whether tools may ask for the services and their messages.
+  bool reflection = false;
+  // The server adds what it has to be told of itself.
+  RpcServerOptions rpc;
+  // After the first stop signal: how long requests are served on while the server says that it is
+  // not ready; and then, how long accepted requests may take.
+  absl::Duration drain_delay = absl::ZeroDuration();
+  absl::Duration drain_timeout = absl::Seconds(30);
+};
+
+// Thread-safe, but for `Start`, `ServeUntilStopped` and the destructor.
+class Server {
+ public:
+  // Builds the graph, which does not listen yet. `observer` hears of every request, batch and
+  // device error; `statistics` is one of those that it passes them on to. All three must outlive
+  // the server.
+  Server(ServerOptions options, Executor* executor, Observer* observer,
+         const Statistics* statistics);
+  // Shuts down at once what still serves.
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // Listens and serves from here on. Once. FAILED_PRECONDITION: the address cannot be had, and why.
+  absl::Status Start();
+
+  // Serves until `stop` tells of a signal, then drains. Returns the exit code of the process: 0, or
+  // kExitFailure if requests were cut off. After a device fault, and where requests are still in
+  // work when the drain's time is over, it ends the process itself, since the device must not be
+  // touched again. REQUIRES: `Start` has returned OK.
+  int ServeUntilStopped(StopSource& stop);
+
+  // The steps of a drain. The server says that it is not ready, and serves on.
+  void StopBeingReady();
+  // It takes no new requests, and tells its calls.
+  void StopTakingRequests();
+
+  // The parts, for figures and for tests.
+  Admission& admission() { return admission_; }
+  Batcher& batcher() { return batcher_; }
+  Health& health() { return health_; }
+  Connections& connections() { return connections_; }
+  ActiveRequests& active() { return active_; }
+  InferService& infer() { return infer_; }
+  const MessageWatch& message_watch() const { return message_watch_; }
+  // REQUIRES: `Start` has returned OK.
+  RpcServer& rpc() { return *rpc_; }
+  const ServerOptions& options() const { return options_; }
+
+ private:
+  // As `StopSource::Wait`; writes lines about requests that are due meanwhile.
+  StopReason Await(StopSource& stop, absl::Duration timeout);
+  // Drains for as long as that may take. Returns the exit code.
+  int Drain(StopSource& stop);
+  // Lets what is already failing be answered and ends the process. No destructor runs, and so
+  // nothing of the device's memory is freed.
+  [[noreturn]] void ExitAfterFault();
+
+  const ServerOptions options_;
+  Admission admission_;
+  Batcher batcher_;
+  Health health_;
+  InferService infer_;
+  const ControlService control_;
+  ActiveRequests active_;
+  RequestLog request_log_;
+  std::optional<Reflection> reflection_;
+  Connections connections_;
+  MessageWatch message_watch_;
+  FloodWatch flood_watch_;
+  const Router router_;
+  std::unique_ptr<RpcServer> rpc_;
+};
+
+}  // namespace swiglu::server
