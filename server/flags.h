@@ -12,7 +12,7 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "server/device/device_choice.h"
+#include "server/gpu/device_choice.h"
 
 namespace swiglu::server {
 

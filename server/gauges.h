@@ -5,7 +5,7 @@
 #pragma once
 
 #include "server/device/device_factory.h"
-#include "server/device/gpu_monitor.h"
+#include "server/gpu/gpu_monitor.h"
 #include "server/metrics/metrics_page.h"
 #include "server/server.h"
 

@@ -13,7 +13,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "server/batching/observer.h"
+#include "server/core/observer.h"
 
 namespace swiglu::server {
 

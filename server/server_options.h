@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "server/batching/observer.h"
+#include "server/core/observer.h"
 #include "server/device/device_factory.h"
 #include "server/flags.h"
 #include "server/server.h"

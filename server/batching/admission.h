@@ -13,7 +13,7 @@
 #include <utility>
 
 #include "absl/types/variant.h"
-#include "server/batching/observer.h"
+#include "server/core/observer.h"
 
 namespace swiglu::server {
 

@@ -16,9 +16,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "server/batching/batch_former.h"
-#include "server/batching/executor.h"
-#include "server/batching/observer.h"
 #include "server/batching/request.h"
+#include "server/core/executor.h"
+#include "server/core/observer.h"
 
 namespace swiglu::server {
 

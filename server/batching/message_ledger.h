@@ -11,10 +11,18 @@
 #include <vector>
 
 #include "server/batching/admission.h"
-#include "server/batching/observer.h"
 #include "server/batching/request.h"
+#include "server/core/observer.h"
 
 namespace swiglu::server {
+
+// Where a message comes from.
+struct MessageSource {
+  // What its connection holds; nullptr if it is not known which that is.
+  std::shared_ptr<ReceiveShare> share;
+  // Whether what comes is known.
+  bool is_measured = false;
+};
 
 enum class AwaitedKind : uint8_t {
   // A first few bytes are reserved for it.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // An accepted request as batching sees it: which model, where its tensors lie, until when it is
-// wanted, and whom to tell. Made by rpc, owned by the batcher from `Submit` to its completion.
+// wanted, and whom to tell. Made by inference, owned by the batcher from `Submit` to its
+// completion.
 #pragma once
 
 #include <atomic>
@@ -12,9 +13,9 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "server/batching/admission.h"
-#include "server/batching/executor.h"
-#include "server/batching/model.h"
-#include "server/batching/task_queue.h"
+#include "server/core/executor.h"
+#include "server/core/model.h"
+#include "server/core/task_queue.h"
 
 namespace swiglu::server {
 

@@ -9,7 +9,7 @@
 #include <memory>
 #include <utility>
 
-#include "server/batching/slab.h"
+#include "server/core/slab.h"
 #include "server/device/launch_plan.h"
 
 namespace swiglu::server {

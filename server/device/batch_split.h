@@ -8,7 +8,7 @@
 #include <optional>
 #include <utility>
 
-#include "server/batching/executor.h"
+#include "server/core/executor.h"
 #include "server/device/lane.h"
 
 namespace swiglu::server {

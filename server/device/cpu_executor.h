@@ -7,8 +7,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "server/batching/executor.h"
-#include "server/device/slab_pool.h"
+#include "server/core/executor.h"
+#include "server/memory/slab_pool.h"
 
 namespace swiglu::server {
 

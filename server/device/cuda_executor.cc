@@ -8,11 +8,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/device/cuda_handles.h"
 #include "server/device/cuda_lane.h"
-#include "server/device/cuda_status.h"
-#include "server/device/pinned_memory.h"
 #include "server/device/warm_up.h"
+#include "server/gpu/cuda_handles.h"
+#include "server/gpu/cuda_status.h"
+#include "server/memory/pinned_memory.h"
 
 namespace swiglu::server {
 namespace {

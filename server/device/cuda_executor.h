@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "server/batching/observer.h"
-#include "server/device/device_choice.h"
+#include "server/core/observer.h"
 #include "server/device/lane_executor.h"
-#include "server/device/slab_pool.h"
+#include "server/gpu/device_choice.h"
+#include "server/memory/slab_pool.h"
 
 namespace swiglu::server {
 

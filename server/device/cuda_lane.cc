@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "server/device/cuda_launch.h"
-#include "server/device/cuda_status.h"
+#include "server/gpu/cuda_status.h"
 #include "server/log/log.h"
 
 namespace swiglu::server {

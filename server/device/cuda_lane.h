@@ -14,9 +14,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "server/device/cuda_handles.h"
 #include "server/device/cuda_staged_path.h"
 #include "server/device/lane.h"
+#include "server/gpu/cuda_handles.h"
 
 namespace swiglu::server {
 

@@ -6,7 +6,7 @@
 #include <cuda_runtime_api.h>
 
 #include "absl/types/span.h"
-#include "server/batching/executor.h"
+#include "server/core/executor.h"
 
 namespace swiglu::server {
 

@@ -7,8 +7,8 @@
 #include <cuda_runtime_api.h>
 
 #include "absl/status/statusor.h"
-#include "server/device/cuda_handles.h"
 #include "server/device/launch_plan.h"
+#include "server/gpu/cuda_handles.h"
 
 namespace swiglu::server {
 

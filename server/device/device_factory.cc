@@ -13,7 +13,7 @@
 #include "server/device/cpu_executor.h"
 #ifdef SWIGLU_CUDA
 #include "server/device/cuda_executor.h"
-#include "server/device/cuda_probe.h"
+#include "server/gpu/cuda_probe.h"
 #endif
 
 namespace swiglu::server {

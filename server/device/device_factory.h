@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "server/batching/executor.h"
-#include "server/batching/observer.h"
-#include "server/device/device_choice.h"
-#include "server/device/slab_pool.h"
+#include "server/core/executor.h"
+#include "server/core/observer.h"
+#include "server/gpu/device_choice.h"
+#include "server/memory/slab_pool.h"
 
 namespace swiglu::server {
 

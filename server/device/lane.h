@@ -9,8 +9,8 @@
 #include <string>
 
 #include "absl/functional/any_invocable.h"
-#include "server/batching/executor.h"
-#include "server/batching/observer.h"
+#include "server/core/executor.h"
+#include "server/core/observer.h"
 #include "server/device/launch_plan.h"
 
 namespace swiglu::server {

@@ -12,11 +12,11 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "server/batching/executor.h"
-#include "server/device/device_faults.h"
+#include "server/core/executor.h"
 #include "server/device/lane.h"
 #include "server/device/lane_choice.h"
-#include "server/device/slab_pool.h"
+#include "server/gpu/device_faults.h"
+#include "server/memory/slab_pool.h"
 
 namespace swiglu::server {
 

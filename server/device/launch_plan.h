@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "server/batching/executor.h"
+#include "server/core/executor.h"
 #include "swiglu/segment.h"
 
 namespace swiglu::server {

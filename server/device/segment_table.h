@@ -8,7 +8,7 @@
 #include <span>
 
 #include "absl/types/span.h"
-#include "server/batching/executor.h"
+#include "server/core/executor.h"
 #include "swiglu/segment.h"
 
 namespace swiglu::server {

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "absl/status/status.h"
-#include "server/batching/slab.h"
+#include "server/core/slab.h"
 #include "server/device/lane.h"
 
 namespace swiglu::server {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "prometheus/metric_family.h"
-#include "server/batching/gpu_figures.h"
+#include "server/core/gpu_figures.h"
 
 namespace swiglu::server {
 

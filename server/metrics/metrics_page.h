@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "prometheus/collectable.h"
-#include "server/batching/gpu_figures.h"
+#include "server/core/gpu_figures.h"
 #include "server/metrics/names.h"
 #include "server/metrics/prometheus_observer.h"
 
@@ -43,7 +43,7 @@ struct Gauges {
   Sample connections;
   Sample connection_limit;
   Sample refused_connections;
-  // By EndReason of rpc/connections.h: resets, frames.
+  // By EndReason of connections/connections.h: resets, frames.
   std::array<Sample, metrics::kEndReasons.size()> ended_connections;
   Sample memory_budget_bytes;
   // By MemoryKind: receive, staging, response; then region.

@@ -16,7 +16,7 @@
 #include "prometheus/gauge.h"
 #include "prometheus/metric_family.h"
 #include "prometheus/registry.h"
-#include "server/batching/observer.h"
+#include "server/core/observer.h"
 #include "server/metrics/histogram.h"
 #include "server/metrics/names.h"
 

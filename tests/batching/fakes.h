@@ -13,11 +13,11 @@
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
-#include "server/batching/executor.h"
-#include "server/batching/model.h"
-#include "server/batching/observer.h"
 #include "server/batching/request.h"
-#include "server/batching/task_queue.h"
+#include "server/core/executor.h"
+#include "server/core/model.h"
+#include "server/core/observer.h"
+#include "server/core/task_queue.h"
 
 namespace swiglu::server {
 

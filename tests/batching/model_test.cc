@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The table of models is the public interface: names, tensors, order.
-#include "server/batching/model.h"
+#include "server/core/model.h"
 
 #include <gtest/gtest.h>
 

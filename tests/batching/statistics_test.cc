@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Statistics: what counts where.
-#include "server/batching/statistics.h"
+#include "server/core/statistics.h"
 
 #include <gtest/gtest.h>
 

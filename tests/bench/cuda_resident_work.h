@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "server/device/cuda_handles.h"
+#include "server/gpu/cuda_handles.h"
 
 namespace swiglu::bench {
 

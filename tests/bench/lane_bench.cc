@@ -18,9 +18,9 @@
 #include <vector>
 
 #include "server/device/cuda_lane.h"
-#include "server/device/pinned_memory.h"
-#include "server/device/slab_pool.h"
 #include "server/device/warm_up.h"
+#include "server/memory/pinned_memory.h"
+#include "server/memory/slab_pool.h"
 #include "tests/bench/cuda_host.h"
 #include "tests/bench/cuda_resident_work.h"
 #include "tests/bench/lane_traffic.h"

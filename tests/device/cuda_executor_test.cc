@@ -17,8 +17,8 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
-#include "server/device/cuda_probe.h"
-#include "server/device/pinned_memory.h"
+#include "server/gpu/cuda_probe.h"
+#include "server/memory/pinned_memory.h"
 #include "swiglu/cuda.h"
 #include "tests/device/test_batch.h"
 

@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
-#include "server/device/cuda_probe.h"
-#include "server/device/pinned_memory.h"
-#include "server/device/slab_pool.h"
+#include "server/gpu/cuda_probe.h"
+#include "server/memory/pinned_memory.h"
+#include "server/memory/slab_pool.h"
 #include "tests/device/test_batch.h"
 
 namespace swiglu::server {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // From CUDA errors to statuses and kinds.
-#include "server/device/cuda_status.h"
+#include "server/gpu/cuda_status.h"
 
 #include <gtest/gtest.h>
 
 #include <set>
 #include <string>
 
-#include "server/device/cuda_probe.h"
+#include "server/gpu/cuda_probe.h"
 
 namespace swiglu::server {
 namespace {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the server runs on, from what was asked for and what was found: choices and sentences.
-#include "server/device/device_choice.h"
+#include "server/gpu/device_choice.h"
 
 #include <gtest/gtest.h>
 

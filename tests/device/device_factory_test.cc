@@ -8,9 +8,9 @@
 #include <string>
 
 #include "absl/strings/match.h"
-#include "server/device/gpu_memory.h"
+#include "server/gpu/gpu_memory.h"
 #ifdef SWIGLU_CUDA
-#include "server/device/cuda_probe.h"
+#include "server/gpu/cuda_probe.h"
 #endif
 
 namespace swiglu::server {

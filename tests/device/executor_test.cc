@@ -2,7 +2,7 @@
 //
 // What every executor owes the batcher, asked of each one that this build has. Those for CUDA are
 // skipped where there is no device.
-#include "server/batching/executor.h"
+#include "server/core/executor.h"
 
 #include <gtest/gtest.h>
 

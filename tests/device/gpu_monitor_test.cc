@@ -2,7 +2,7 @@
 //
 // The monitor over an NVML that stands in for the driver's: it samples at once and again, it is
 // never waited for, and what cannot be had is missing, not wrong.
-#include "server/device/gpu_monitor.h"
+#include "server/gpu/gpu_monitor.h"
 
 #include <chrono>
 #include <optional>
@@ -13,7 +13,7 @@
 #include "gtest/gtest.h"
 #include "tests/device/fake_nvml_library.h"
 #ifdef SWIGLU_CUDA
-#include "server/device/cuda_probe.h"
+#include "server/gpu/cuda_probe.h"
 #endif
 
 namespace swiglu::server {

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
-#include "server/device/memory_source.h"
+#include "server/memory/memory_source.h"
 #include "tests/device/fake_lane.h"
 
 namespace swiglu::server {

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <vector>
 
-#include "server/device/slab_pool.h"
+#include "server/memory/slab_pool.h"
 #include "swiglu/cpu.h"
 #include "tests/device/test_batch.h"
 

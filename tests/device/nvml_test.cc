@@ -2,7 +2,7 @@
 //
 // NVML over libraries that stand in for the driver's: each figure in its unit, each gap left out,
 // each reason for having none in words.
-#include "server/device/nvml.h"
+#include "server/gpu/nvml.h"
 
 #include <memory>
 #include <optional>

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "server/batching/model.h"
+#include "server/core/model.h"
 
 namespace swiglu::server {
 

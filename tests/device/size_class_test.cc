@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The size classes of slabs: sizes, borders and waste.
-#include "server/device/size_class.h"
+#include "server/memory/size_class.h"
 
 #include <gtest/gtest.h>
 

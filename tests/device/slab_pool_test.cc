@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The slab pool over a memory source that counts: reuse, bound, eviction, poison, threads.
-#include "server/device/slab_pool.h"
+#include "server/memory/slab_pool.h"
 
 #include <gtest/gtest.h>
 

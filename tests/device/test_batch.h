@@ -13,9 +13,9 @@
 #include <utility>
 #include <vector>
 
-#include "server/batching/executor.h"
-#include "server/batching/model.h"
-#include "server/batching/slab.h"
+#include "server/core/executor.h"
+#include "server/core/model.h"
+#include "server/core/slab.h"
 #include "tests/device/reference.h"
 
 namespace swiglu::server {

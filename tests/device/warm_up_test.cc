@@ -11,7 +11,7 @@
 #include <set>
 #include <utility>
 
-#include "server/device/slab_pool.h"
+#include "server/memory/slab_pool.h"
 
 namespace swiglu::server {
 namespace {

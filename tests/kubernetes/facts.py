@@ -28,7 +28,7 @@ def label_values(array):
 
 def health_services():
     """Returns the names that the health service answers for; the empty one is the server as a whole."""
-    text = (ROOT / "server/rpc/health.cc").read_text()
+    text = (ROOT / "server/service/health.cc").read_text()
     return set(re.findall(r'service == "([\w.]+)"', text)) | ({""} if "service.empty()" in text else set())
 
 

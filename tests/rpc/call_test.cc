@@ -2,7 +2,7 @@
 //
 // What a call tells its handler: each thing once, one after the other, from whichever threads they
 // come. Over a real connection, since only gRPC can make a call begin.
-#include "server/rpc/call.h"
+#include "server/transport/call.h"
 
 #include <algorithm>
 #include <atomic>
@@ -20,7 +20,7 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "gtest/gtest.h"
-#include "server/rpc/io_threads.h"
+#include "server/transport/io_threads.h"
 #include "tests/rpc/test_doubles.h"
 
 namespace swiglu::server {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Callers' deadlines, as far away as gRPC lets them be.
-#include "server/rpc/caller_deadline.h"
+#include "server/transport/caller_deadline.h"
 
 #include <gtest/gtest.h>
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "gtest/gtest.h"
-#include "server/rpc/inference.h"
+#include "server/inference/inference.h"
 #include "tests/rpc/requests.h"
 
 namespace swiglu::server {

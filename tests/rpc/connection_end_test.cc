@@ -14,7 +14,7 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "server/base/descriptor.h"
-#include "server/rpc/connections.h"
+#include "server/connections/connections.h"
 #include "tests/rpc/test_doubles.h"
 
 namespace swiglu::server {

@@ -2,7 +2,7 @@
 //
 // How early a ping may come. What the library makes of the limits is tried over connections, in
 // tests/wire/connection_limits_test.py.
-#include "server/rpc/connection_limits.h"
+#include "server/transport/connection_limits.h"
 
 #include "gtest/gtest.h"
 

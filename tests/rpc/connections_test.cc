@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The connections below gRPC: their names, what comes over them, their number and their end.
-#include "server/rpc/connections.h"
+#include "server/connections/connections.h"
 
 #include <netinet/in.h>
 #include <poll.h>
@@ -24,7 +24,7 @@
 #include "grpcpp/server_builder.h"
 #include "gtest/gtest.h"
 #include "server/base/listen_socket.h"
-#include "server/rpc/acceptor.h"
+#include "server/connections/acceptor.h"
 #include "tests/rpc/server_fixture.h"
 
 namespace swiglu::server {

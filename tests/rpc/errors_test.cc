@@ -2,12 +2,13 @@
 //
 // What the sentences of refusals do with long and odd text from callers. The sentences themselves
 // are checked where they arise.
-#include "server/rpc/errors.h"
+#include "server/inference/errors.h"
 
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "server/core/retry.h"
 
 namespace swiglu::server {
 namespace {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How many bytes without messages a connection may send, by a clock that the test moves.
-#include "server/rpc/flood_limit.h"
+#include "server/connections/flood_limit.h"
 
 #include <chrono>
 #include <cstdint>

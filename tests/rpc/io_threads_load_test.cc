@@ -16,7 +16,7 @@
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "gtest/gtest.h"
-#include "server/rpc/io_threads.h"
+#include "server/transport/io_threads.h"
 #include "tests/rpc/test_doubles.h"
 
 namespace swiglu::server {

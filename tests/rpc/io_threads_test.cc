@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The I/O threads without a call: which queue is given to the next one, and where tasks run.
-#include "server/rpc/io_threads.h"
+#include "server/transport/io_threads.h"
 
 #include <atomic>
 #include <cstddef>

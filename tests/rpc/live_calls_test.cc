@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The list of live calls, whose ends may come before their beginnings.
-#include "server/rpc/live_calls.h"
+#include "server/transport/live_calls.h"
 
 #include <gtest/gtest.h>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What is known of a connection by its calls: the signs of life that tell it from a flood.
-#include "server/rpc/message_watch.h"
+#include "server/transport/message_watch.h"
 
 #include <cstdint>
 

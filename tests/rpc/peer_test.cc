@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How gRPC's addresses of peers read in the log.
-#include "server/rpc/peer.h"
+#include "server/connections/peer.h"
 
 #include "gtest/gtest.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How many threads poll, as a function of how busy they are.
-#include "server/rpc/poller_count.h"
+#include "server/transport/poller_count.h"
 
 #include "gtest/gtest.h"
 

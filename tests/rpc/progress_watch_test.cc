@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // When a thread counts as kept, by what it did and when it was looked at.
-#include "server/rpc/progress_watch.h"
+#include "server/transport/progress_watch.h"
 
 #include <chrono>
 

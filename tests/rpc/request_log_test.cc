@@ -2,7 +2,7 @@
 //
 // The lines about requests: what is in them, how few there are in a storm, and that no id can break
 // or forge one.
-#include "server/rpc/request_log.h"
+#include "server/inference/request_log.h"
 
 #include <chrono>
 #include <sstream>
@@ -11,7 +11,7 @@
 
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "server/batching/model.h"
+#include "server/core/model.h"
 
 namespace swiglu::server {
 namespace {

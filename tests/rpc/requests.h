@@ -16,7 +16,7 @@
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/slice.h"
 #include "proto/inference.pb.h"
-#include "server/batching/model.h"
+#include "server/core/model.h"
 
 namespace swiglu::server {
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How many calls a peer may reset, by a clock that the test moves.
-#include "server/rpc/reset_limit.h"
+#include "server/connections/reset_limit.h"
 
 #include <chrono>
 #include <string>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // When a caller counts as stalled: after the base, and later the more there is to move.
-#include "server/rpc/stall_limit.h"
+#include "server/service/stall_limit.h"
 
 #include <chrono>
 #include <cstdint>

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "server/rpc/stream_infer_call.h"
+#include "server/service/stream_infer_call.h"
 #include "tests/rpc/calls.h"
 
 namespace swiglu::server {

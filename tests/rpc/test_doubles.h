@@ -20,9 +20,9 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
-#include "server/batching/executor.h"
-#include "server/batching/model.h"
-#include "server/batching/observer.h"
+#include "server/core/executor.h"
+#include "server/core/model.h"
+#include "server/core/observer.h"
 
 namespace swiglu::server {
 

@@ -26,7 +26,7 @@ KINDS = [
     (r"hwy/", "hwy"),
     (r"gperftools/", "tcmalloc"),
     (r"version/version\.h$", "version"),
-    (r"server/(base|log|batching|device|metrics|rpc)/", None),  # the folder's own name
+    (r"server/(base|log|core|gpu|memory|device|metrics|batching|connections|transport|inference|service)/", None),  # the folder's own name
     (r"server/\w+\.h$", "server"),
     (r"kernels/", "kernels"),
     (r"client/files/", "files"),
@@ -38,11 +38,18 @@ ALLOWED = {
     "kernels": "std cuda hwy kernels",
     "server/base": "std absl base tcmalloc",
     "server/log": "std spdlog log",
-    "server/batching": "std absl log batching",
-    "server/device": "std absl log batching device kernels cuda",
-    "server/metrics": "std absl base log batching metrics prometheus version",
-    "server/rpc": "std absl base log batching rpc grpc protobuf proto version",
-    "server": "std absl base log batching device metrics rpc server grpc protobuf proto version",
+    "server/core": "std absl log core",
+    "server/gpu": "std absl log core gpu cuda",
+    "server/memory": "std absl log core gpu memory cuda",
+    "server/device": "std absl log core gpu memory device kernels cuda",
+    "server/metrics": "std absl base log core metrics prometheus version",
+    "server/batching": "std absl log core batching",
+    "server/connections": "std absl base log connections",
+    "server/transport": "std absl base log core batching connections transport grpc protobuf",
+    "server/inference": "std absl log core batching inference grpc protobuf proto",
+    "server/service": "std absl log core batching inference transport service grpc protobuf proto version",
+    "server": "std absl base log core gpu memory device metrics batching connections transport inference service server "
+              "grpc protobuf proto version",
     "client": "std absl grpc protobuf proto client files json version",
     "client/files": "std absl json client files",
 }

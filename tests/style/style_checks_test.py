@@ -34,22 +34,33 @@ class CheckIncludesTest(TreeTest):
         for path, included in [
             ("kernels/cpu/forward.cc", '"absl/types/span.h"'),
             ("kernels/cuda/forward.cu", '"server/log/log.h"'),
-            ("server/log/log.h", '"server/batching/model.h"'),
+            ("server/log/log.h", '"server/core/model.h"'),
             ("server/log/log.h", '"absl/strings/str_cat.h"'),
             ("server/batching/batcher.cc", "<cuda_runtime_api.h>"),
             ("server/batching/batcher.cc", "<grpcpp/grpcpp.h>"),
             ("server/batching/batcher.cc", '"proto/inference.pb.h"'),
             ("server/batching/batcher.cc", "<prometheus/counter.h>"),
             ("server/batching/batcher.cc", '"server/device/lane.h"'),
+            ("server/core/model.h", '"server/batching/admission.h"'),
+            ("server/device/lane.h", '"server/batching/admission.h"'),
+            ("server/metrics/names.h", '"server/batching/admission.h"'),
+            ("server/gpu/nvml.h", '"server/device/lane.h"'),
+            ("server/memory/slab_pool.h", '"server/device/lane.h"'),
+            ("server/connections/acceptor.h", '"server/transport/call.h"'),
+            ("server/connections/acceptor.h", "<grpcpp/grpcpp.h>"),
+            ("server/transport/call.h", '"server/service/router.h"'),
+            ("server/transport/call.h", '"server/inference/errors.h"'),
+            ("server/inference/errors.h", '"server/transport/call.h"'),
+            ("server/inference/errors.h", '"server/service/router.h"'),
             ("server/device/lane.h", "<grpcpp/grpcpp.h>"),
-            ("server/device/lane.h", '"server/rpc/call.h"'),
+            ("server/device/lane.h", '"server/transport/call.h"'),
             ("server/metrics/names.h", "<cuda_runtime_api.h>"),
             ("server/metrics/names.h", "<grpcpp/grpcpp.h>"),
-            ("server/rpc/call.h", "<cuda.h>"),
-            ("server/rpc/call.h", '"server/device/lane.h"'),
-            ("server/rpc/call.h", "<prometheus/counter.h>"),
+            ("server/transport/call.h", "<cuda.h>"),
+            ("server/transport/call.h", '"server/device/lane.h"'),
+            ("server/transport/call.h", "<prometheus/counter.h>"),
             ("server/main.cc", "<cuda_runtime.h>"),
-            ("client/connection.cc", '"server/rpc/errors.h"'),
+            ("client/connection.cc", '"server/inference/errors.h"'),
             ("client/files/npy.cc", "<grpcpp/grpcpp.h>"),
         ]:
             with self.subTest(path=path, included=included):
@@ -62,8 +73,8 @@ class CheckIncludesTest(TreeTest):
             ("server/batching/batcher.cc", '"absl/types/span.h"'),
             ("server/batching/batcher.cc", "<sys/mman.h>"),
             ("server/device/lane.h", "<cuda_runtime_api.h>"),
-            ("server/metrics/names.h", '"server/batching/observer.h"'),
-            ("server/rpc/call.h", '"server/batching/batcher.h"'),
+            ("server/metrics/names.h", '"server/core/observer.h"'),
+            ("server/transport/call.h", '"server/batching/batcher.h"'),
             ("server/main.cc", '"server/metrics/names.h"'),
             ("client/connection.cc", "<string>"),
         ]:
@@ -72,8 +83,8 @@ class CheckIncludesTest(TreeTest):
 
     def test_refuses_a_path_that_does_not_begin_at_the_root(self):
         self.assertEqual(
-            self.includes("server/rpc/call.cc", '"call.h"'),
-            ['server/rpc/call.cc:4: server/rpc may not include "call.h" (unknown)'],
+            self.includes("server/transport/call.cc", '"call.h"'),
+            ['server/transport/call.cc:4: server/transport may not include "call.h" (unknown)'],
         )
 
     def test_a_public_header_belongs_to_the_folder_that_holds_it(self):

@@ -12,14 +12,14 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "server/device/cuda_handles.h"
 #include "server/device/cuda_lane.h"
-#include "server/device/cuda_probe.h"
 #include "server/device/device_factory.h"
 #include "server/device/lane_executor.h"
-#include "server/device/pinned_memory.h"
 #include "server/device/warm_up.h"
+#include "server/gpu/cuda_handles.h"
+#include "server/gpu/cuda_probe.h"
 #include "server/log/log.h"
+#include "server/memory/pinned_memory.h"
 #include "server/program.h"
 #include "tests/wire/cuda_faults.h"
 

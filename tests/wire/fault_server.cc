@@ -34,8 +34,8 @@
 #include "server/device/device_factory.h"
 #include "server/device/lane.h"
 #include "server/device/lane_executor.h"
-#include "server/device/memory_source.h"
 #include "server/log/log.h"
+#include "server/memory/memory_source.h"
 #include "server/program.h"
 
 namespace swiglu::server {

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The six models that the server offers, one per operation and dtype. Plain constant tables:
+// everything that needs a model's name, its tensors or its element size asks here. Used by
+// inference, batching, device and metrics.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+
+namespace swiglu::server {
+
+enum class Op : uint8_t { kForward, kBackward };
+enum class Dtype : uint8_t { kFp16, kBf16, kFp32 };
+
+inline constexpr int kNumOps = 2;
+inline constexpr int kNumDtypes = 3;
+inline constexpr int kNumModels = kNumOps * kNumDtypes;
+
+// Most inputs, and most outputs, that any operation has.
+inline constexpr int kMaxTensors = 3;
+
+// One operation on one dtype. Instances live as long as the process; compare and pass them by
+// pointer.
+struct Model {
+  // Position in `Models()`, 0 to 5.
+  int index;
+  Op op;
+  Dtype dtype;
+  // `swiglu_forward_fp16` and so on: the name on the wire and the metric label.
+  absl::string_view name;
+  // Forward: e, g. Backward: DW, e, g.
+  absl::Span<const absl::string_view> inputs;
+  // Forward: h. Backward: h, df, de. Output k may share its memory with input k.
+  absl::Span<const absl::string_view> outputs;
+};
+
+// All models, in the order in which they are listed to users.
+absl::Span<const Model> Models();
+
+// The model of that name, or nullptr.
+const Model* FindModel(absl::string_view name);
+
+// The model of that operation and dtype.
+const Model& GetModel(Op op, Dtype dtype);
+
+// 2 for FP16 and BF16, 4 for FP32.
+int64_t ElementBytes(Dtype dtype);
+
+// Of a batch of so many elements: all inputs and outputs.
+int64_t BytesReadAndWritten(const Model& model, int64_t num_elements);
+
+// `FP16`, `BF16`, `FP32`: the protocol's datatype names.
+absl::string_view DatatypeName(Dtype dtype);
+
+// `forward`, `backward`, and `fp16`, `bf16`, `fp32`: the metric labels.
+absl::string_view OpLabel(Op op);
+absl::string_view DtypeLabel(Dtype dtype);
+
+}  // namespace swiglu::server

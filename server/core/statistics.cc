@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Adds up what the data path reports, one lock per model.
+#include "server/core/statistics.h"
+
+namespace swiglu::server {
+
+ModelStatistics Statistics::Get(const Model& model) const {
+  const Entry& entry = entries_[model.index];
+  absl::MutexLock lock(&entry.mutex);
+  return entry.figures;
+}
+
+void Statistics::RequestFinished(const RequestRecord& record) {
+  if (record.model == nullptr) return;
+  const auto total =
+      record.receive + record.queue + record.copy_in + record.compute + record.copy_out;
+  Entry& entry = entries_[record.model->index];
+  absl::MutexLock lock(&entry.mutex);
+  ModelStatistics& figures = entry.figures;
+  if (record.code != absl::StatusCode::kOk) {
+    figures.fail.Add(total);
+    return;
+  }
+  figures.last_success = std::chrono::system_clock::now();
+  figures.success.Add(total);
+  figures.queue.Add(record.queue);
+  figures.copy_in.Add(record.receive + record.copy_in);
+  figures.compute.Add(record.compute);
+  figures.copy_out.Add(record.copy_out);
+}
+
+void Statistics::BatchFinished(const BatchRecord& record) {
+  if (!record.execution.status.ok()) return;
+  Entry& entry = entries_[GetModel(record.op, record.dtype).index];
+  absl::MutexLock lock(&entry.mutex);
+  ++entry.figures.num_batches;
+  BatchSizeStatistics& by_size = entry.figures.by_batch_size[record.num_requests];
+  by_size.copy_in.Add(record.execution.copy_in);
+  by_size.compute.Add(record.execution.compute);
+  by_size.copy_out.Add(record.execution.copy_out);
+}
+
+}  // namespace swiglu::server

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Counts and durations per model since the start, as the protocol's ModelStatistics wants them.
+// Filled by the data path through the observer interface, read by the control service.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <map>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "server/core/observer.h"
+
+namespace swiglu::server {
+
+// How often something happened and how long it took in all.
+struct CountAndTime {
+  int64_t count = 0;
+  std::chrono::nanoseconds time{0};
+
+  void Add(std::chrono::nanoseconds duration) {
+    ++count;
+    time += duration;
+  }
+};
+
+struct BatchSizeStatistics {
+  CountAndTime copy_in, compute, copy_out;
+};
+
+// One model's figures. Failed requests count under `fail` alone.
+struct ModelStatistics {
+  // Wall clock at the end of the last successful request; the epoch when there was none.
+  std::chrono::system_clock::time_point last_success{};
+  int64_t num_batches = 0;
+  CountAndTime success, fail, queue, copy_in, compute, copy_out;
+  // By requests in the batch.
+  std::map<int64_t, BatchSizeStatistics> by_batch_size;
+};
+
+// Thread-safe.
+class Statistics final : public Observer {
+ public:
+  ModelStatistics Get(const Model& model) const;
+
+  void RequestFinished(const RequestRecord& record) override;
+  void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
+  void RequestRejected(Rejection) override {}
+  void BatchFinished(const BatchRecord& record) override;
+  void DeviceFailed(int, DeviceError) override {}
+
+ private:
+  struct alignas(64) Entry {
+    mutable absl::Mutex mutex;
+    ModelStatistics figures ABSL_GUARDED_BY(mutex);
+  };
+  std::array<Entry, kNumModels> entries_;  // by Model::index
+};
+
+}  // namespace swiglu::server

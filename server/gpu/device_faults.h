@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What has gone wrong on the devices: kept, told and logged in one place, whoever met it, a batch
+// or a request for pinned memory.
+#pragma once
+
+#include <atomic>
+#include <optional>
+
+#include "absl/strings/string_view.h"
+#include "server/core/observer.h"
+
+namespace swiglu::server {
+
+// Thread-safe.
+class DeviceFaults {
+ public:
+  // `observer` is told of device errors; it may be nullptr, and must outlive this.
+  explicit DeviceFaults(Observer* observer) : observer_(observer) {}
+  DeviceFaults(const DeviceFaults&) = delete;
+  DeviceFaults& operator=(const DeviceFaults&) = delete;
+
+  // Tells the observer, then logs, which blocks where nobody takes the log. Of sticky errors it
+  // tells only the first one of all devices: everything that is in flight then says the same.
+  void Report(int ordinal, DeviceError kind, absl::string_view description);
+
+  // The first device that failed for good; nullopt while none has. Never changes once it is set.
+  std::optional<int> failed_device() const;
+
+ private:
+  static constexpr int kNoDevice = -1;
+
+  Observer* const observer_;
+  std::atomic<int> failed_device_{kNoDevice};
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Keeps an eye on the CUDA devices for the metrics page: asks the drivers on a thread of its own,
+// so that neither a reader of the page nor a request ever waits for one.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "server/core/gpu_figures.h"
+#include "server/gpu/device_choice.h"
+#include "server/gpu/nvml.h"
+
+namespace swiglu::server {
+
+struct GpuMonitorOptions {
+  // From the end of one sample to the next. > 0.
+  std::chrono::milliseconds interval{1000};
+  // What to open for NVML: a name for the loader, or a path.
+  std::string nvml_library = kNvmlLibrary;
+  // How long its destruction waits for a driver.
+  std::chrono::milliseconds patience{500};
+};
+
+// Samples every device at once and then again and again until its destruction. Without devices it
+// does nothing. Thread-safe.
+class GpuMonitor {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // A driver that hangs answers nothing new: figures older than this are worth less than none.
+  static constexpr std::chrono::seconds kMaxAge{10};
+
+  // Opens NVML and takes the first sample, so that nothing is missing afterwards. Logs in one line
+  // what cannot be had, and goes on without it.
+  explicit GpuMonitor(std::vector<DeviceInfo> devices, GpuMonitorOptions options = {});
+
+  // Waits for the sample that is being taken, but not long: a driver that hangs keeps the thread.
+  ~GpuMonitor();
+  GpuMonitor(const GpuMonitor&) = delete;
+  GpuMonitor& operator=(const GpuMonitor&) = delete;
+
+  // The last figures of the device with that CUDA ordinal; nullopt for one that NVML does not know
+  // or has not spoken of for `kMaxAge`. Does not wait for a driver.
+  std::optional<GpuFigures> figures(int ordinal, Clock::time_point now = Clock::now()) const;
+
+  // Memory of that device which is in use, by this process or any other, as CUDA sees it; nullopt
+  // where it cannot be read or was not for `kMaxAge`. Does not wait for a driver.
+  std::optional<int64_t> memory_used_bytes(int ordinal, Clock::time_point now = Clock::now()) const;
+
+ private:
+  class Watch;
+
+  std::shared_ptr<Watch> watch_;  // the thread's, too
+  std::thread thread_;            // none without devices
+};
+
+}  // namespace swiglu::server

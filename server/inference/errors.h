@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Every refusal of a call: which code, and which words. The one place where a reader finds
+// what a user is told. Text that came from a caller is cut to a bounded length before it is
+// repeated, and its hidden characters are escaped.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "server/core/model.h"
+#include "server/core/observer.h"
+
+namespace swiglu::server::errors {
+
+// What an answer repeats of a caller's id or name when there was an error: its first 128 bytes.
+std::string Echo(absl::string_view text);
+
+// `[3,4]`; long shapes are cut.
+std::string FormatShape(absl::Span<const int64_t> shape);
+
+// Models and versions.
+absl::Status UnknownModel(absl::string_view name);
+absl::Status WrongVersion(const Model& model, absl::string_view version);
+absl::Status VersionNotInteger(absl::string_view version);
+
+// The message and its parameters.
+absl::Status Malformed(absl::string_view message_type, absl::string_view where);
+// The caller has sent nothing, or only a part of a message: gRPC does not tell which.
+absl::Status NoWholeMessage(absl::string_view message_type);
+// Likewise what gRPC shows of a message whose flag byte it does not know.
+absl::Status EmptyRequest();
+// Of a message without tensors.
+absl::Status MessageTooLarge(absl::string_view message_type, int64_t bytes, int64_t max_bytes);
+absl::Status EnvelopeTooLarge(int64_t max_envelope_bytes);
+absl::Status UnsupportedParameter(absl::string_view name);
+absl::Status BadTimeout(absl::string_view found);
+absl::Status BadPriority(absl::string_view found);
+
+// Inputs and outputs of a request.
+absl::Status MissingInput(absl::string_view input);
+absl::Status UnknownInput(absl::string_view input, const Model& model);
+absl::Status RepeatedInput(absl::string_view input);
+absl::Status UnknownOutput(absl::string_view output, const Model& model);
+absl::Status RepeatedOutput(absl::string_view output);
+absl::Status WrongDatatype(absl::string_view input, absl::string_view datatype, const Model& model);
+absl::Status NegativeDimension(absl::string_view input, absl::Span<const int64_t> shape);
+absl::Status ShapeTooLarge(absl::string_view input, absl::Span<const int64_t> shape);
+absl::Status ShapesDiffer(absl::string_view input, absl::Span<const int64_t> shape,
+                          absl::string_view first, absl::Span<const int64_t> first_shape);
+
+// The data of a request.
+absl::Status WrongSize(absl::string_view input, int64_t found_bytes,
+                       absl::Span<const int64_t> shape, Dtype dtype, int64_t needed_bytes);
+absl::Status NoData(absl::string_view input, absl::Span<const int64_t> shape, Dtype dtype,
+                    int64_t needed_bytes);
+absl::Status TooManyRawEntries(int found, absl::Span<const absl::string_view> inputs);
+absl::Status BothKindsOfData(absl::string_view input);
+absl::Status TypedNotAccepted(absl::string_view input, Dtype dtype);
+absl::Status WrongTypedField(absl::string_view input, absl::string_view field);
+absl::Status SharedMemoryOff(absl::string_view tensor, absl::string_view region);
+
+// Limits and life cycle.
+absl::Status RequestTooLarge(int64_t bytes, int64_t max_request_bytes);
+absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes);
+absl::Status MetadataTooLarge(int64_t bytes, int64_t max_metadata_bytes);
+// `bytes`: of the message, or of the working copy of its tensors.
+absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes);
+// Of a message that has not come whole.
+absl::Status RequestOutgrows(int64_t max_request_bytes);
+absl::Status MessageOutgrows(int64_t max_bytes);
+absl::Status UnannouncedTooLarge(int64_t max_bytes, int64_t memory_budget_bytes);
+absl::Status QueueFull(int64_t max_queued_requests);
+absl::Status TooManyCalls(int64_t max_calls);
+absl::Status BudgetInUse(int64_t memory_budget_bytes);
+absl::Status ShareInUse(int64_t memory_budget_bytes);
+absl::Status Draining();
+absl::Status LateMessage(absl::Duration limit);
+absl::Status Expired(absl::string_view when);
+absl::Status Cancelled(absl::string_view when);
+
+// Methods.
+absl::Status UnknownMethod(absl::string_view path);
+absl::Status MethodNotOffered(absl::string_view reason);
+absl::Status UnknownHealthService(absl::string_view service);
+// `asked`: a file, or the full name of what is in one.
+absl::Status NotReflected(absl::string_view asked);
+
+}  // namespace swiglu::server::errors

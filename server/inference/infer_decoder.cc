@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The protocol's rules of the data. Sentences come from errors.h.
+#include "server/inference/infer_decoder.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "server/inference/errors.h"
+
+namespace swiglu::server {
+namespace {
+
+using inference::ModelInferRequest;
+using Input = ModelInferRequest::InferInputTensor;
+
+bool IsInteger(absl::string_view text) {
+  if (!text.empty() && (text[0] == '-' || text[0] == '+')) text.remove_prefix(1);
+  return !text.empty() && std::all_of(text.begin(), text.end(), absl::ascii_isdigit);
+}
+
+// The value of a parameter that counts something, capped at the largest int64; none if it is of
+// another type.
+std::optional<int64_t> CountParameter(const inference::InferParameter& value) {
+  if (value.parameter_choice_case() == inference::InferParameter::kInt64Param) {
+    return value.int64_param();
+  }
+  if (value.parameter_choice_case() == inference::InferParameter::kUint64Param) {
+    return static_cast<int64_t>(
+        std::min<uint64_t>(value.uint64_param(), std::numeric_limits<int64_t>::max()));
+  }
+  return std::nullopt;
+}
+
+absl::Status CheckTimeout(const inference::InferParameter& value, InferPlan& plan) {
+  const std::optional<int64_t> timeout_us = CountParameter(value);
+  if (!timeout_us.has_value()) return errors::BadTimeout("of another type");
+  if (*timeout_us < 0) return errors::BadTimeout(absl::StrCat(*timeout_us));
+  if (*timeout_us > 0) plan.timeout = std::chrono::microseconds(*timeout_us);
+  return absl::OkStatus();
+}
+
+// 1 goes first, then 2, which is the default, then everything higher.
+absl::Status CheckPriority(const inference::InferParameter& value, InferPlan& plan) {
+  const std::optional<int64_t> priority = CountParameter(value);
+  if (!priority.has_value()) return errors::BadPriority("of another type");
+  if (*priority < 0) return errors::BadPriority(absl::StrCat(*priority));
+  if (*priority == 1) plan.priority = Priority::kHigh;
+  if (*priority > 2) plan.priority = Priority::kLow;
+  return absl::OkStatus();
+}
+
+absl::Status CheckParameters(const ModelInferRequest& request, InferPlan& plan) {
+  for (const auto& [name, value] : request.parameters()) {
+    absl::Status status;
+    if (absl::StartsWith(name, "sequence_") || name == "classification") {
+      status = errors::UnsupportedParameter(name);
+    } else if (name == "timeout") {
+      status = CheckTimeout(value, plan);
+    } else if (name == "priority") {
+      status = CheckPriority(value, plan);
+    }
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+template <typename Tensor>
+absl::Status CheckTensorParameters(const Tensor& tensor) {
+  for (const auto& [name, value] : tensor.parameters()) {
+    if (name == "classification") return errors::UnsupportedParameter(name);
+    if (name == "shared_memory_region") {
+      return errors::SharedMemoryOff(tensor.name(), value.string_param());
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The request's inputs in the model's order, each exactly once.
+absl::StatusOr<std::array<const Input*, kMaxTensors>> MatchInputs(const ModelInferRequest& request,
+                                                                  const Model& model) {
+  std::array<const Input*, kMaxTensors> matched{};
+  for (const Input& input : request.inputs()) {
+    const auto found = std::find(model.inputs.begin(), model.inputs.end(), input.name());
+    if (found == model.inputs.end()) return errors::UnknownInput(input.name(), model);
+    const Input*& slot = matched[found - model.inputs.begin()];
+    if (slot != nullptr) return errors::RepeatedInput(input.name());
+    slot = &input;
+  }
+  for (size_t k = 0; k < model.inputs.size(); ++k) {
+    if (matched[k] == nullptr) return errors::MissingInput(model.inputs[k]);
+  }
+  return matched;
+}
+
+// Elements of `shape`; an error if a dim is negative or the tensor has over 2^63 - 1 bytes.
+absl::StatusOr<int64_t> CountElements(const std::string& name, absl::Span<const int64_t> shape,
+                                      Dtype dtype) {
+  bool empty = false;
+  for (const int64_t dim : shape) {
+    if (dim < 0) return errors::NegativeDimension(name, shape);
+    empty |= dim == 0;
+  }
+  if (empty) return 0;
+  const int64_t limit = std::numeric_limits<int64_t>::max() / ElementBytes(dtype);
+  int64_t count = 1;
+  for (const int64_t dim : shape) {
+    if (count > limit / dim) return errors::ShapeTooLarge(name, shape);
+    count *= dim;
+  }
+  return count;
+}
+
+absl::Status CheckShapes(absl::Span<const Input* const> inputs, InferPlan& plan) {
+  for (const Input* input : inputs) {
+    const absl::Span<const int64_t> shape(input->shape().data(), input->shape_size());
+    auto count = CountElements(input->name(), shape, plan.model->dtype);
+    if (!count.ok()) return count.status();
+    if (input == inputs[0]) {
+      plan.shape.assign(shape.begin(), shape.end());
+      plan.num_elements = *count;
+      plan.tensor_bytes = *count * ElementBytes(plan.model->dtype);
+    }
+  }
+  // The gate is the reference, as in the protocol's sentence; DW is compared with it too.
+  const auto gate = std::find_if(inputs.begin(), inputs.end(),
+                                 [](const Input* input) { return input->name() == "e"; });
+  const absl::Span<const int64_t> gate_shape((*gate)->shape().data(), (*gate)->shape_size());
+  for (const Input* input : inputs) {
+    const absl::Span<const int64_t> shape(input->shape().data(), input->shape_size());
+    if (shape != gate_shape) return errors::ShapesDiffer(input->name(), shape, "e", gate_shape);
+  }
+  return absl::OkStatus();
+}
+
+// The name of a field of `contents` that holds anything, or ""; the good one only if it is alone.
+absl::string_view TypedFieldInUse(const inference::InferTensorContents& contents) {
+  if (contents.bool_contents_size() > 0) return "bool_contents";
+  if (contents.int_contents_size() > 0) return "int_contents";
+  if (contents.int64_contents_size() > 0) return "int64_contents";
+  if (contents.uint_contents_size() > 0) return "uint_contents";
+  if (contents.uint64_contents_size() > 0) return "uint64_contents";
+  if (contents.fp64_contents_size() > 0) return "fp64_contents";
+  if (contents.bytes_contents_size() > 0) return "bytes_contents";
+  if (contents.fp32_contents_size() > 0) return "fp32_contents";
+  return "";
+}
+
+// Finds the typed data of one input, if it has any: `packed`, or what the envelope has.
+absl::Status CheckTyped(const Input& input, const TensorBytes& packed, bool has_raw,
+                        const InferPlan& plan, InferPlan::Source& source) {
+  absl::string_view field = TypedFieldInUse(input.contents());
+  if (field.empty() && packed.size_bytes > 0) field = "fp32_contents";
+  if (field.empty()) return absl::OkStatus();
+  if (has_raw) return errors::BothKindsOfData(input.name());
+  if (plan.model->dtype != Dtype::kFp32) {
+    return errors::TypedNotAccepted(input.name(), plan.model->dtype);
+  }
+  if (field != "fp32_contents") return errors::WrongTypedField(input.name(), field);
+  if (packed.size_bytes > 0) {
+    source.bytes = &packed;
+  } else {
+    source.values = &input.contents().fp32_contents();
+  }
+  return absl::OkStatus();
+}
+
+// Gives each input its data: the k-th input of the request takes the k-th raw entry.
+absl::Status MatchData(const InferMessage& message, InferPlan& plan) {
+  const ModelInferRequest& request = message.envelope;
+  const Model& model = *plan.model;
+  if (message.raw.size() > static_cast<size_t>(request.inputs_size())) {
+    return errors::TooManyRawEntries(static_cast<int>(message.raw.size()), model.inputs);
+  }
+  for (int i = 0; i < request.inputs_size(); ++i) {
+    const Input& input = request.inputs(i);
+    const auto position = std::find(model.inputs.begin(), model.inputs.end(), input.name());
+    InferPlan::Source& source = plan.sources[position - model.inputs.begin()];
+
+    absl::Status status = CheckTyped(input, message.typed[i], !message.raw.empty(), plan, source);
+    if (!status.ok()) return status;
+    int64_t found_bytes = 0;
+    if (source.values != nullptr) {
+      found_bytes = int64_t{source.values->size()} * 4;
+    } else if (source.bytes != nullptr) {
+      found_bytes = static_cast<int64_t>(source.bytes->size_bytes);
+    } else if (static_cast<size_t>(i) < message.raw.size()) {
+      source.bytes = &message.raw[i];
+      found_bytes = static_cast<int64_t>(source.bytes->size_bytes);
+    } else if (plan.num_elements > 0) {
+      return errors::NoData(input.name(), plan.shape, model.dtype, plan.tensor_bytes);
+    }
+    if (found_bytes != plan.tensor_bytes) {
+      return errors::WrongSize(input.name(), found_bytes, plan.shape, model.dtype,
+                               plan.tensor_bytes);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MatchOutputs(const ModelInferRequest& request, InferPlan& plan) {
+  const auto& names = plan.model->outputs;
+  for (const auto& output : request.outputs()) {
+    const auto found = std::find(names.begin(), names.end(), output.name());
+    if (found == names.end()) return errors::UnknownOutput(output.name(), *plan.model);
+    const int index = static_cast<int>(found - names.begin());
+    if (std::find(plan.outputs.begin(), plan.outputs.end(), index) != plan.outputs.end()) {
+      return errors::RepeatedOutput(output.name());
+    }
+    absl::Status status = CheckTensorParameters(output);
+    if (!status.ok()) return status;
+    plan.outputs.push_back(index);
+  }
+  if (plan.outputs.empty()) {
+    for (size_t k = 0; k < names.size(); ++k) plan.outputs.push_back(static_cast<int>(k));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::string& version) {
+  const Model* model = FindModel(name);
+  if (model == nullptr) return errors::UnknownModel(name);
+  if (version.empty()) return model;
+  if (!IsInteger(version)) return errors::VersionNotInteger(version);
+  int64_t number = 0;
+  if (!absl::SimpleAtoi(version, &number) || number != 1) {
+    return errors::WrongVersion(*model, version);
+  }
+  return model;
+}
+
+absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message) {
+  const ModelInferRequest& request = message.envelope;
+  InferPlan plan;
+  auto model = ResolveModel(request.model_name(), request.model_version());
+  if (!model.ok()) return model.status();
+  plan.model = *model;
+
+  absl::Status status = CheckParameters(request, plan);
+  if (!status.ok()) return status;
+  auto inputs = MatchInputs(request, *plan.model);
+  if (!inputs.ok()) return inputs.status();
+  const absl::Span<const Input* const> used(inputs->data(), plan.model->inputs.size());
+  for (const Input* input : used) {
+    if (input->datatype() != DatatypeName(plan.model->dtype)) {
+      return errors::WrongDatatype(input->name(), input->datatype(), *plan.model);
+    }
+    status = CheckTensorParameters(*input);
+    if (!status.ok()) return status;
+  }
+  status = CheckShapes(used, plan);
+  if (!status.ok()) return status;
+  status = MatchData(message, plan);
+  if (!status.ok()) return status;
+  status = MatchOutputs(request, plan);
+  if (!status.ok()) return status;
+  return plan;
+}
+
+PlanReader::PlanReader(const InferPlan& plan) {
+  for (int k = 0; k < kMaxTensors; ++k) {
+    const InferPlan::Source& source = plan.sources[k];
+    if (source.bytes != nullptr) sources_[k].bytes = source.bytes->begin;
+    if (source.values == nullptr) continue;
+    sources_[k].values = std::make_shared<const std::string>(
+        reinterpret_cast<const char*>(source.values->data()), plan.tensor_bytes);
+  }
+}
+
+void PlanReader::Read(int k, std::byte* target, size_t size_bytes) {
+  Source& source = sources_[k];
+  if (source.values == nullptr) return source.bytes.Copy(target, size_bytes);
+  std::memcpy(target, source.values->data() + source.num_read, size_bytes);
+  source.num_read += size_bytes;
+}
+
+void PlanReader::Skip(size_t size_bytes) {
+  for (Source& source : sources_) {
+    source.num_read += size_bytes;
+    // An input that is not in slices, or that the model does not have, has nothing to skip.
+    source.bytes.Skip(size_bytes);
+  }
+}
+
+}  // namespace swiglu::server

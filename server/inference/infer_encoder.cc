@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Hand-made protobuf framing around slices. The metadata too: it goes with every response.
+#include "server/inference/infer_encoder.h"
+
+#include <utility>
+
+#include "proto/inference.pb.h"
+#include "server/inference/errors.h"
+
+namespace swiglu::server {
+namespace {
+
+// What the metadata of one output and an id of moderate length fit into.
+constexpr size_t kUsualMetadataBytes = 160;
+
+// The parameter by which Triton's clients see that no further answer to a request comes.
+constexpr char kFinalResponse[] = "triton_final_response";
+
+void AppendVarint(uint64_t value, std::string* out) {
+  for (; value >= 0x80; value >>= 7) out->push_back(static_cast<char>(value | 0x80));
+  out->push_back(static_cast<char>(value));
+}
+
+// Appends the tag and the length of a length-delimited field.
+void AppendFieldHeader(int field_number, size_t size, std::string* out) {
+  AppendVarint(static_cast<uint64_t>(field_number) << 3 | 2, out);
+  AppendVarint(size, out);
+}
+
+void AppendBytes(int field_number, absl::string_view bytes, std::string* out) {
+  AppendFieldHeader(field_number, bytes.size(), out);
+  out->append(bytes.data(), bytes.size());
+}
+
+// As protobuf encodes: nothing for an empty string.
+void AppendString(int field_number, absl::string_view text, std::string* out) {
+  if (!text.empty()) AppendBytes(field_number, text, out);
+}
+
+// Everything of the response but the tensors' bytes.
+std::string EncodeMetadata(const InferPlan& plan, absl::string_view id) {
+  using inference::ModelInferResponse;
+  using Output = ModelInferResponse::InferOutputTensor;
+  std::string metadata, shape, output;
+  metadata.reserve(kUsualMetadataBytes);
+  for (const int64_t dim : plan.shape) AppendVarint(static_cast<uint64_t>(dim), &shape);
+  AppendString(ModelInferResponse::kModelNameFieldNumber, plan.model->name, &metadata);
+  AppendString(ModelInferResponse::kModelVersionFieldNumber, "1", &metadata);
+  AppendString(ModelInferResponse::kIdFieldNumber, id, &metadata);
+  for (const int k : plan.outputs) {
+    output.clear();
+    AppendString(Output::kNameFieldNumber, plan.model->outputs[k], &output);
+    AppendString(Output::kDatatypeFieldNumber, DatatypeName(plan.model->dtype), &output);
+    AppendString(Output::kShapeFieldNumber, shape, &output);
+    AppendBytes(ModelInferResponse::kOutputsFieldNumber, output, &metadata);
+  }
+  return metadata;
+}
+
+// The parameter `triton_final_response`, as a field of a ModelInferResponse.
+std::string EncodeFinalMark() {
+  inference::ModelInferResponse mark;
+  (*mark.mutable_parameters())[kFinalResponse].set_bool_param(true);
+  return mark.SerializeAsString();
+}
+
+}  // namespace
+
+grpc::Slice SharedSlice(std::shared_ptr<const void> owner, const std::byte* data,
+                        size_t size_bytes) {
+  auto* held = new std::shared_ptr<const void>(std::move(owner));
+  return grpc::Slice(
+      const_cast<std::byte*>(data), size_bytes,
+      [](void* user) { delete static_cast<std::shared_ptr<const void>*>(user); }, held);
+}
+
+EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
+                                   absl::Span<const OutputPiece> pieces,
+                                   const std::shared_ptr<const void>& owner) {
+  EncodedMessage message;
+  std::string framing = EncodeMetadata(plan, id);
+  for (const int k : plan.outputs) {
+    AppendFieldHeader(inference::ModelInferResponse::kRawOutputContentsFieldNumber,
+                      static_cast<size_t>(plan.tensor_bytes), &framing);
+    if (plan.tensor_bytes == 0) continue;
+    message.Append(grpc::Slice(framing));
+    framing.clear();
+    for (const OutputPiece& piece : pieces) {
+      message.Append(SharedSlice(owner, piece.outputs[k], piece.size_bytes));
+    }
+  }
+  if (!framing.empty()) message.Append(grpc::Slice(framing));
+  return message;
+}
+
+int64_t ResponseTensorBytes(const InferPlan& plan) {
+  return plan.tensor_bytes * static_cast<int64_t>(plan.outputs.size());
+}
+
+int64_t ResponseBytes(const InferPlan& plan, const std::string& id) {
+  std::string header;
+  AppendFieldHeader(inference::ModelInferResponse::kRawOutputContentsFieldNumber,
+                    static_cast<size_t>(plan.tensor_bytes), &header);
+  return static_cast<int64_t>(EncodeMetadata(plan, id).size()) +
+         static_cast<int64_t>(header.size() * plan.outputs.size()) + ResponseTensorBytes(plan);
+}
+
+EncodedMessage WrapForStream(EncodedMessage response, const InferIdentity& identity) {
+  // In front: a response ends with its tensors.
+  const std::string mark = identity.wants_final_mark ? EncodeFinalMark() : "";
+  std::string header;
+  AppendFieldHeader(inference::ModelStreamInferResponse::kInferResponseFieldNumber,
+                    mark.size() + response.size_bytes, &header);
+  header += mark;
+  response.size_bytes += header.size();
+  response.slices.insert(response.slices.begin(), grpc::Slice(header));
+  return response;
+}
+
+EncodedMessage EncodeStreamError(const InferIdentity& identity, absl::string_view error_message) {
+  inference::ModelStreamInferResponse response;
+  response.set_error_message(error_message.data(), error_message.size());
+  response.mutable_infer_response()->set_model_name(errors::Echo(identity.model_name));
+  response.mutable_infer_response()->set_id(errors::Echo(identity.id));
+  if (identity.wants_final_mark) {
+    auto& parameters = *response.mutable_infer_response()->mutable_parameters();
+    parameters[kFinalResponse].set_bool_param(true);
+  }
+  EncodedMessage message;
+  message.Append(grpc::Slice(response.SerializeAsString()));
+  return message;
+}
+
+}  // namespace swiglu::server

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From results in a slab to the slices of a ModelInferResponse: small encoded pieces between
+// tensors that are sent from where they lie, without a copy.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "absl/container/inlined_vector.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/slice.h"
+#include "server/core/executor.h"
+#include "server/inference/infer_decoder.h"
+
+namespace swiglu::server {
+
+// A message as a list of slices, with their total size.
+struct EncodedMessage {
+  // As many as a forward response of one piece has, inline.
+  absl::InlinedVector<grpc::Slice, 2> slices;
+  size_t size_bytes = 0;
+
+  void Append(grpc::Slice slice) {
+    size_bytes += slice.size();
+    slices.push_back(std::move(slice));
+  }
+  grpc::ByteBuffer ToByteBuffer() const { return {slices.data(), slices.size()}; }
+};
+
+// What an answer repeats of its request.
+struct InferIdentity {
+  std::string model_name;
+  std::string id;
+  // The caller wants to be told, on a stream, that no further answer to the request comes.
+  bool wants_final_mark = false;
+};
+
+// A slice over `size_bytes` at `data`. It shares `owner`, which is let go when gRPC has no use for
+// the bytes any more, on a thread of gRPC's.
+grpc::Slice SharedSlice(std::shared_ptr<const void> owner, const std::byte* data,
+                        size_t size_bytes);
+
+// Where `size_bytes` of each output lie.
+struct OutputPiece {
+  std::array<const std::byte*, kMaxTensors> outputs{};
+  size_t size_bytes = 0;
+};
+
+// The ModelInferResponse of a finished request: metadata of each output asked for, then their
+// bytes, those of an output from all `pieces` in order. Every tensor slice shares `owner`.
+EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
+                                   absl::Span<const OutputPiece> pieces,
+                                   const std::shared_ptr<const void>& owner);
+
+// How many bytes `EncodeInferResponse` gives: of tensors alone, which costs nothing to know, and in
+// all.
+int64_t ResponseTensorBytes(const InferPlan& plan);
+int64_t ResponseBytes(const InferPlan& plan, const std::string& id);
+
+// A ModelStreamInferResponse around the encoded ModelInferResponse to the request of that identity.
+// To a caller who wants it, the parameter `triton_final_response` says that it is the last one.
+EncodedMessage WrapForStream(EncodedMessage response, const InferIdentity& identity);
+
+// A ModelStreamInferResponse that reports an error about the request of that identity. Long names
+// and ids are cut, as in the sentences of errors.
+EncodedMessage EncodeStreamError(const InferIdentity& identity, absl::string_view error_message);
+
+}  // namespace swiglu::server

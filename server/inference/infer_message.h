@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The slices of a ModelInferRequest taken apart: tensors stay where they lie, everything else is
+// small, or refused, and parsed. The wire format only; infer_decoder.h has the rules of the data.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "grpcpp/support/slice.h"
+#include "proto/inference.pb.h"
+#include "server/inference/slice_reader.h"
+
+namespace swiglu::server {
+
+// The most bytes that a request may have beside its tensors: names, shapes, parameters. A parsed
+// message takes up to a hundred times its bytes, which no budget sees.
+inline constexpr size_t kMaxEnvelopeBytes = size_t{64} << 10;
+
+// A tensor's bytes, still in their slices.
+struct TensorBytes {
+  SliceReader begin;
+  size_t size_bytes;
+};
+
+// A message taken apart, nothing checked but that it is a protobuf of that type.
+struct InferMessage {
+  // Everything but `raw` and `typed`.
+  inference::ModelInferRequest envelope;
+  // The entries of raw_input_contents.
+  std::vector<TensorBytes> raw;
+  // By input: its fp32_contents where they are one packed run, as every client sends them, which is
+  // the same bytes as raw ones; else of size 0, and what there is is in the envelope.
+  std::vector<TensorBytes> typed;
+  // The envelope was short and laid out as usual.
+  bool is_plain = true;
+
+  // Empties it, and keeps its memory for the next one, unless that may be much.
+  void Clear();
+};
+
+// Takes the message apart. Fields may come in any order. On error: INVALID_ARGUMENT, "malformed
+// ModelInferRequest" and where; RESOURCE_EXHAUSTED past kMaxEnvelopeBytes. `message`, which is
+// cleared first, then refers to `slices`, and is of no use on error.
+absl::Status ParseInferMessage(absl::Span<const grpc::Slice> slices, InferMessage& message);
+
+}  // namespace swiglu::server

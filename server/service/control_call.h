@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A unary call that is answered at once from the server's own state: everything but inference and
+// watching. And a call of a method that does not exist.
+#pragma once
+
+#include <functional>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "server/service/infer_parts.h"
+#include "server/transport/call.h"
+
+namespace swiglu::server {
+
+// From a request message to a response message, or an error. Does not block.
+using ControlMethod = std::function<absl::StatusOr<grpc::ByteBuffer>(grpc::ByteBuffer request)>;
+
+// Begins to wait for the message of a call that carries no tensors.
+void AwaitControlMessage(MessageWatch::Entry& awaited);
+// Why such a message cannot go on.
+absl::Status WhyControlOverrun(const Overrun& overrun, const InferParts& parts);
+
+class ControlCall final : public CallHandler {
+ public:
+  // `method` must outlive it; `call` owns it.
+  ControlCall(Call* call, const ControlMethod* method, const InferParts& parts)
+      : call_(call), method_(method), parts_(parts) {}
+
+  void OnStart() override;
+  void OnMessage(grpc::ByteBuffer message) override;
+  void OnNoMessage() override;
+  void OnWritten(bool) override { due_ = Clock::time_point::max(); }
+  void OnGone(bool) override { due_ = Clock::time_point::max(); }
+  // It is answered while the server drains too: health least of all may fail then.
+  void OnServerEvent(ServerEvent event) override;
+
+ private:
+  // Ends the call, once.
+  void Finish(const absl::Status& status);
+
+  Call* const call_;
+  const ControlMethod* const method_;
+  const InferParts parts_;
+  MessageWatch::Entry awaited_;
+  bool answered_ = false;
+  // When the message is to be there; once answered, when the answer is to be written.
+  Clock::time_point due_;
+};
+
+// Ends a call with a fixed error, unread.
+class RefusedCall final : public CallHandler {
+ public:
+  RefusedCall(Call* call, absl::Status status) : call_(call), status_(std::move(status)) {}
+
+  void OnStart() override { call_->Finish(status_); }
+  void OnMessage(grpc::ByteBuffer) override {}
+  void OnNoMessage() override {}
+  void OnWritten(bool) override {}
+  void OnGone(bool) override {}
+  void OnServerEvent(ServerEvent) override {}
+
+ private:
+  Call* const call_;
+  const absl::Status status_;
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Readiness and liveness: the two facts behind grpc.health.v1, ServerReady, ServerLive and
+// ModelReady. And the Watch call, which tells a caller whenever the answer changes.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/string_view.h"
+#include "proto/health.pb.h"
+#include "server/service/infer_parts.h"
+#include "server/transport/call.h"
+
+namespace swiglu::server {
+
+// Thread-safe.
+class Health {
+ public:
+  // `device_healthy` is asked at every look; it must be thread-safe and quick.
+  explicit Health(std::function<bool()> device_healthy)
+      : device_healthy_(std::move(device_healthy)) {}
+
+  // False once and for all: the server is to be taken out of rotation.
+  void StopServing() { serving_.store(false, std::memory_order_relaxed); }
+
+  // False while no connection can be accepted.
+  void SetAccepting(bool accepting) { accepting_.store(accepting, std::memory_order_relaxed); }
+
+  // True while requests are welcome.
+  bool ready() const {
+    return serving_.load(std::memory_order_relaxed) && accepting_.load(std::memory_order_relaxed) &&
+           live();
+  }
+  // False only when a device has failed for good.
+  bool live() const { return device_healthy_(); }
+
+  // The state of a service by name: "" and `inference.GRPCInferenceService` follow readiness,
+  // `liveness` liveness. SERVICE_UNKNOWN for any other name.
+  grpc::health::v1::HealthCheckResponse::ServingStatus Check(const std::string& service) const;
+
+ private:
+  const std::function<bool()> device_healthy_;
+  std::atomic<bool> serving_{true};
+  std::atomic<bool> accepting_{true};
+};
+
+// The Watch call: sends the state, then every change of it.
+class HealthWatchCall final : public CallHandler {
+ public:
+  // `health` must outlive it; `call` owns it.
+  HealthWatchCall(Call* call, const Health* health, const InferParts& parts)
+      : call_(call), health_(health), parts_(parts) {}
+
+  void OnStart() override;
+  void OnMessage(grpc::ByteBuffer message) override;
+  void OnNoMessage() override;
+  void OnWritten(bool ok) override;
+  void OnGone(bool) override;
+  void OnServerEvent(ServerEvent event) override;
+
+ private:
+  // Sends what the caller does not know yet; ends the call when the server drains.
+  void Advance();
+  // Ends what the caller has stopped halfway.
+  void CheckStall();
+  void Finish(const absl::Status& status);
+
+  Call* const call_;
+  const Health* const health_;
+  const InferParts parts_;
+  MessageWatch::Entry awaited_;
+  // When the request is to be there, or what is being sent to be written; `max()`: neither is due.
+  Clock::time_point due_;
+  std::optional<std::string> service_;  // once the request is there
+  std::optional<grpc::health::v1::HealthCheckResponse::ServingStatus> sent_;
+  bool writing_ = false;
+  bool draining_ = false;
+  bool finished_ = false;
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The ModelInfer call: headers → room for the message → one message → one answer.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "server/batching/admission.h"
+#include "server/service/active_requests.h"
+#include "server/service/infer_parts.h"
+#include "server/transport/call.h"
+
+namespace swiglu::server {
+
+class InferCall final : public CallHandler {
+ public:
+  // `call` owns it.
+  InferCall(Call* call, const InferParts& parts) : call_(call), parts_(parts) {}
+
+  void OnStart() override;
+  void OnMessage(grpc::ByteBuffer message) override;
+  void OnNoMessage() override;
+  void OnWritten(bool ok) override;
+  void OnGone(bool cancelled) override;
+  void OnServerEvent(ServerEvent event) override;
+
+ private:
+  enum class State {
+    kAwaitingMessage,
+    kStarted,  // the message is there: its answer ends the call
+    kRefused,  // ended without its message; one that still comes is dropped
+    kMissing,  // likewise, because the caller sent none
+  };
+
+  // Ends the call before its message came.
+  void Refuse(absl::Status status);
+  // Any thread.
+  void Answer(const InferReply& reply);
+  // Ends what the caller has stopped halfway.
+  void CheckStall();
+  // The line in the log of a request that ends with `status`.
+  void Log(const absl::Status& status, absl::string_view id, Clock::time_point ended);
+
+  Call* const call_;
+  const InferParts parts_;
+
+  State state_ = State::kAwaitingMessage;
+  absl::Status refusal_;  // of kRefused and kMissing
+  // The message, with what is reserved for it, until it is there.
+  MessageWatch::Entry awaited_;
+  bool size_announced_ = false;
+  Clock::time_point message_due_;
+  // Set by Answer, read once the answer is written.
+  ActiveRequests::Token token_;
+  const Model* model_ = nullptr;
+  Clock::time_point answered_;
+  int64_t answer_bytes_ = 0;
+  Charge answer_charge_;  // of an error
+  // When the server began to drain; `max()`: it does not.
+  Clock::time_point draining_since_ = Clock::time_point::max();
+  // When the answer is to be written; set last by Answer.
+  std::atomic<Clock::time_point> answer_due_{Clock::time_point::max()};
+};
+
+}  // namespace swiglu::server

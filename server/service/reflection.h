@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Server reflection: tools such as grpcurl ask for the services of a server and for the messages of
+// their methods. The answers come from the descriptors that were generated with the messages.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "google/protobuf/descriptor.h"
+#include "proto/reflection.pb.h"
+#include "server/service/infer_parts.h"
+#include "server/transport/call.h"
+#include "server/transport/message_watch.h"
+
+namespace swiglu::server {
+
+// What this server offers, itself included, as descriptors. Immutable after construction, so
+// thread-safe.
+class Reflection {
+ public:
+  // The method, under the protocol's name and under its older one. Both have the same messages.
+  static constexpr char kPath[] = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+  static constexpr char kOlderPath[] =
+      "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+
+  Reflection();
+
+  // The answer to one question; what is not there is an answer too.
+  grpc::reflection::v1::ServerReflectionResponse Answer(
+      const grpc::reflection::v1::ServerReflectionRequest& request) const;
+
+ private:
+  using Response = grpc::reflection::v1::ServerReflectionResponse;
+
+  // REQUIRES: the file imports none.
+  void Add(const google::protobuf::FileDescriptorProto& file);
+  static void FillFile(const google::protobuf::FileDescriptor* file, absl::string_view asked,
+                       Response& response);
+
+  google::protobuf::DescriptorPool pool_;
+  std::vector<std::string> services_;  // full names, sorted
+};
+
+// The call: questions in, answers out, one after the other. It ends when the caller ends it, and
+// when the next question or the taking of an answer takes longer than a message may.
+class ReflectionCall final : public CallHandler {
+ public:
+  // `reflection` must outlive it; `call` owns it.
+  ReflectionCall(Call* call, const Reflection* reflection, const InferParts& parts)
+      : call_(call), reflection_(reflection), parts_(parts) {}
+
+  void OnStart() override;
+  void OnMessage(grpc::ByteBuffer message) override;
+  void OnNoMessage() override { Finish(absl::OkStatus()); }
+  void OnWritten(bool ok) override;
+  void OnGone(bool) override { finished_ = true; }
+  void OnServerEvent(ServerEvent event) override;
+
+ private:
+  void Read();
+  // Ends a call that takes too long.
+  void CheckStall();
+  void Finish(const absl::Status& status);
+
+  Call* const call_;
+  const Reflection* const reflection_;
+  const InferParts parts_;
+  MessageWatch::Entry awaited_;
+  bool writing_ = false;
+  Clock::time_point started_;  // what is being read or written
+  Clock::time_point due_;
+  bool draining_ = false;
+  bool finished_ = false;
+};
+
+}  // namespace swiglu::server

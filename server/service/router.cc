@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The table of methods.
+#include "server/service/router.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/core/retry.h"
+#include "server/inference/errors.h"
+#include "server/inference/messages.h"
+#include "server/service/infer_call.h"
+#include "server/service/stream_infer_call.h"
+
+namespace swiglu::server {
+namespace {
+
+constexpr char kInferPath[] = "/inference.GRPCInferenceService/ModelInfer";
+constexpr char kStreamInferPath[] = "/inference.GRPCInferenceService/ModelStreamInfer";
+constexpr char kServerLivePath[] = "/inference.GRPCInferenceService/ServerLive";
+constexpr char kServerReadyPath[] = "/inference.GRPCInferenceService/ServerReady";
+constexpr char kHealthCheckPath[] = "/grpc.health.v1.Health/Check";
+constexpr char kHealthWatchPath[] = "/grpc.health.v1.Health/Watch";
+
+// Further calls for those that ask whether the server is well: a crowd must not make it look dead.
+constexpr int64_t kHealthCalls = 1024;
+
+std::string InferencePath(absl::string_view method) {
+  return absl::StrCat("/inference.GRPCInferenceService/", method);
+}
+
+}  // namespace
+
+Router::Router(InferParts infer, const ControlService* control, const Health* health,
+               RouterOptions options)
+    : infer_(infer), control_(control), health_(health), options_(options) {
+  Add(kServerLivePath, &ControlService::ServerLive);
+  Add(kServerReadyPath, &ControlService::ServerReady);
+  Add(InferencePath("ModelReady"), &ControlService::ModelReady);
+  Add(InferencePath("ServerMetadata"), &ControlService::ServerMetadata);
+  Add(InferencePath("ModelMetadata"), &ControlService::ModelMetadata);
+  Add(InferencePath("ModelConfig"), &ControlService::ModelConfig);
+  Add(InferencePath("ModelStatistics"), &ControlService::ModelStatistics);
+  Add(InferencePath("RepositoryIndex"), &ControlService::RepositoryIndex);
+  Add(kHealthCheckPath, &ControlService::HealthCheck);
+
+  for (const char* kind : {"System", "Cuda"}) {
+    for (const char* method : {"Status", "Register", "Unregister"}) {
+      const std::string name = absl::StrCat(kind, "SharedMemory", method);
+      refused_methods_[InferencePath(name)] =
+          absl::StrCat(name, ": this server takes no shared memory");
+    }
+  }
+  for (const char* method : {"RepositoryModelLoad", "RepositoryModelUnload"}) {
+    refused_methods_[InferencePath(method)] =
+        absl::StrCat(method, ": the models of this server are fixed");
+  }
+  refused_methods_[InferencePath("TraceSetting")] = "TraceSetting: this server keeps no traces";
+  refused_methods_[InferencePath("LogSettings")] =
+      "LogSettings: logging is set by the server's flags alone";
+  if (options_.reflection != nullptr) return;
+  for (const char* path : {Reflection::kPath, Reflection::kOlderPath}) {
+    refused_methods_[path] = "ServerReflectionInfo: this server runs without --reflection";
+  }
+}
+
+std::unique_ptr<CallHandler> Router::MakeHandler(Call& call, int64_t num_open) const {
+  const std::string& path = call.path();
+  if (num_open >= MaxOpen(path)) {
+    return Refuse(call, Rejection::kQueueFull, errors::TooManyCalls(options_.max_calls));
+  }
+  if (const int64_t bytes = call.MetadataBytes(); bytes > options_.max_metadata_bytes) {
+    return Refuse(call, Rejection::kTooLarge,
+                  errors::MetadataTooLarge(bytes, options_.max_metadata_bytes));
+  }
+  if (path == kInferPath) {
+    return std::make_unique<InferCall>(&call, infer_);
+  }
+  if (path == kStreamInferPath) {
+    return std::make_unique<StreamInferCall>(&call, infer_);
+  }
+  if (path == kHealthWatchPath) {
+    return std::make_unique<HealthWatchCall>(&call, health_, infer_);
+  }
+  if (options_.reflection != nullptr &&
+      (path == Reflection::kPath || path == Reflection::kOlderPath)) {
+    return std::make_unique<ReflectionCall>(&call, options_.reflection, infer_);
+  }
+  if (const auto it = control_methods_.find(path); it != control_methods_.end()) {
+    return std::make_unique<ControlCall>(&call, &it->second, infer_);
+  }
+  if (const auto it = refused_methods_.find(path); it != refused_methods_.end()) {
+    return RefuseUnread(call, errors::MethodNotOffered(it->second));
+  }
+  return RefuseUnread(call, errors::UnknownMethod(path));
+}
+
+int64_t Router::MaxOpen(const std::string& path) const {
+  const bool is_health =
+      path == kHealthCheckPath || path == kServerLivePath || path == kServerReadyPath;
+  return options_.max_calls + (is_health ? kHealthCalls : 0);
+}
+
+std::unique_ptr<CallHandler> Router::Refuse(Call& call, Rejection reason,
+                                            absl::Status status) const {
+  if (call.path() == kInferPath || call.path() == kStreamInferPath) {
+    infer_.observer->RequestRejected(reason);
+    if (errors::IsRetryable(status)) infer_.observer->RetryAdvised();
+    infer_.service->ReportUnstarted(status, call.started());
+  }
+  return RefuseUnread(call, std::move(status));
+}
+
+std::unique_ptr<CallHandler> Router::RefuseUnread(Call& call, absl::Status status) const {
+  if (infer_.watch != nullptr) infer_.watch->CountUnread(call);
+  if (RequestLog::Wants(status)) {
+    infer_.log->Write(
+        status, {"", call.Metadata(kRequestIdMetadata), [&call] { return call.DescribePeer(); },
+                 nullptr, call.started(), Clock::now()});
+  }
+  return std::make_unique<RefusedCall>(&call, std::move(status));
+}
+
+template <typename Request, typename Response>
+void Router::Add(const std::string& path, ServiceMethod<Request, Response> method) {
+  control_methods_[path] = [this,
+                            method](grpc::ByteBuffer bytes) -> absl::StatusOr<grpc::ByteBuffer> {
+    Request request;
+    absl::Status status = ParseMessage(bytes, &request);
+    if (!status.ok()) return status;
+    Response response;
+    status = (control_->*method)(request, &response);
+    if (!status.ok()) return status;
+    return SerializeMessage(response);
+  };
+}
+
+}  // namespace swiglu::server

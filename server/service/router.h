@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From a method's path to the handler of its calls: the table of everything that this server
+// answers.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "server/service/control_call.h"
+#include "server/service/control_service.h"
+#include "server/service/health.h"
+#include "server/service/infer_parts.h"
+#include "server/service/reflection.h"
+#include "server/transport/call.h"
+
+namespace swiglu::server {
+
+struct RouterOptions {
+  // The most that the metadata of a call may have; see Call::MetadataBytes. > 0.
+  int64_t max_metadata_bytes = 32 << 10;
+  // Calls that may be open at once; a further one is refused at its headers. > 0.
+  int64_t max_calls = 8192;
+  // nullptr: this server does not offer reflection.
+  const Reflection* reflection = nullptr;
+};
+
+// Immutable after construction, so thread-safe. All parts must outlive it and the handlers that it
+// makes.
+class Router final : public CallRouter {
+ public:
+  Router(InferParts infer, const ControlService* control, const Health* health,
+         RouterOptions options = {});
+
+  // CallRouter.
+  std::unique_ptr<CallHandler> MakeHandler(Call& call, int64_t num_open) const override;
+
+ private:
+  template <typename Request, typename Response>
+  using ServiceMethod = absl::Status (ControlService::*)(const Request&, Response*) const;
+  // How many calls may be open for one more of `path`.
+  int64_t MaxOpen(const std::string& path) const;
+  // For a call that there is no room for. One of inference is counted.
+  std::unique_ptr<CallHandler> Refuse(Call& call, Rejection reason, absl::Status status) const;
+  // For a call whose message nobody will read. It has a line in the log.
+  std::unique_ptr<CallHandler> RefuseUnread(Call& call, absl::Status status) const;
+  // Adds a method of the control service under `path`.
+  template <typename Request, typename Response>
+  void Add(const std::string& path, ServiceMethod<Request, Response> method);
+
+  const InferParts infer_;
+  const ControlService* const control_;
+  const Health* const health_;
+  const RouterOptions options_;
+  std::unordered_map<std::string, ControlMethod> control_methods_;
+  // Methods of the protocol that this server has no use for, with the reason.
+  std::unordered_map<std::string, std::string> refused_methods_;
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One completion queue with the calls that are bound to it, as a place for tasks. It has no thread
+// of its own: IoThreads polls it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "grpcpp/alarm.h"
+#include "grpcpp/completion_queue.h"
+#include "server/core/task_queue.h"
+
+namespace swiglu::server {
+
+// Something that a completion queue reports.
+class Event {
+ public:
+  virtual ~Event() = default;
+  virtual void Happen(bool ok) = 0;
+};
+
+// Thread-safe.
+class IoQueue final : public TaskQueue, private Event {
+ public:
+  // Whose threads poll it.
+  class Owner {
+   public:
+    virtual ~Owner() = default;
+    // Whether the calling thread is one of the owner's.
+    virtual bool IsOwnThread() const = 0;
+    // As TaskQueue's.
+    virtual void BeginLongWork() = 0;
+    virtual void EndLongWork() = 0;
+  };
+
+  IoQueue(Owner* owner, std::unique_ptr<grpc::ServerCompletionQueue> queue)
+      : owner_(owner), queue_(std::move(queue)) {}
+
+  grpc::ServerCompletionQueue* queue() { return queue_.get(); }
+
+  // A call begins to wait for its headers here: whether it is the only one.
+  bool Bind() { return num_calls_.fetch_add(1) == 0; }
+  // Nothing uses a call any more.
+  void Unbind();
+  int64_t num_calls() const { return num_calls_.load(); }
+
+  // A short task runs with the others that have come meanwhile, one after the other.
+  void Post(WorkLength length, Task task) override;
+  bool IsCurrent() const override { return owner_->IsOwnThread(); }
+  void BeginLongWork() override { owner_->BeginLongWork(); }
+  void EndLongWork() override { owner_->EndLongWork(); }
+
+ private:
+  friend class IoThreads;
+
+  void PostShort(Task task);
+  // Runs the short tasks.
+  void Happen(bool ok) override;
+
+  Owner* const owner_;
+  const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
+  std::atomic<int64_t> num_calls_{0};
+
+  absl::Mutex mutex_;
+  std::vector<Task> short_tasks_ ABSL_GUARDED_BY(mutex_);  // none, or `alarm_` is set
+  grpc::Alarm alarm_;
+
+  // The owner's: threads that poll it, and that would if they were not away.
+  std::atomic<int> num_pollers_{0};
+  std::atomic<int> num_away_{0};
+  bool is_ended_ = false;  // nothing more comes; guarded by the owner's lock
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The threads that poll the completion queues and pass each event to its tag; nothing else. A call
+// stays on one queue. As many threads poll as the work keeps busy (poller_count.h), and as many
+// queues are given calls: each queue with calls has a thread, and threads beyond that help with the
+// queue that has most. The others sleep until one of those takes up long work.
+//
+// What a peer sends can keep gRPC's parser busy for seconds, and with it the thread that polls. A
+// watchdog sees this (progress_watch.h) and counts the thread as away, as one that does long work:
+// another one polls its queue meanwhile.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "grpc/support/time.h"
+#include "grpcpp/completion_queue.h"
+#include "server/transport/io_queue.h"
+#include "server/transport/poller_count.h"
+#include "server/transport/progress_watch.h"
+
+namespace swiglu::server {
+
+// Thread-safe.
+class IoThreads final : public IoQueue::Owner {
+ public:
+  using Queues = std::vector<std::unique_ptr<grpc::ServerCompletionQueue>>;
+
+  // How many threads poll from here on, 1 to `max_pollers`.
+  using Policy = std::function<int(const PollerLoad& load, int max_pollers)>;
+
+  // Threads beyond those that were asked for. They sleep unless others are away.
+  static constexpr int kNumReserves = 4;
+
+  // How many queues are worth having for `num_threads` (>= 1) threads.
+  static int NumQueues(int num_threads);
+
+  // `num_threads` (>= 1) threads and the reserves over `queues`, of which there is at least one,
+  // running from here on.
+  IoThreads(Queues queues, int num_threads, Policy policy = ChoosePollerCount);
+  // REQUIRES: `Shutdown` was called.
+  ~IoThreads() override;
+
+  // The queue for one more call, which ends with `IoQueue::Unbind`. As many queues as threads poll
+  // have them in turn.
+  IoQueue& Bind();
+
+  // IoQueue::Owner.
+  bool IsOwnThread() const override;
+  void BeginLongWork() override;
+  void EndLongWork() override;
+
+  // Ends the threads, after every event that is still due. REQUIRES: nothing begins anything on the
+  // queues any more.
+  void Shutdown();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  // One thread.
+  struct alignas(64) Worker {
+    // Of the thread's own making, but for one step: the watchdog turns kPolling into kAway.
+    enum class State : uint8_t { kAsleep, kPolling, kLongWork, kAway };
+    std::atomic<State> state{State::kAsleep};
+    // Signs of life until now: turns, events, and handlers and long work that came to their end.
+    std::atomic<uint32_t> num_steps{0};
+    IoQueue* queue = nullptr;  // which it polls, unless it is asleep; set under the lock
+    int num_long_works = 0;    // the thread's own: one inside the other
+    // Of the state; set under the lock.
+    Clock::time_point since;
+    clockid_t cpu_clock = 0;
+    ProgressWatch progress;  // the watchdog's
+  };
+
+  // A thread, from beginning to end.
+  void Run(Worker& worker);
+  // Polls for as long as that is this thread's turn.
+  void Poll(Worker& worker);
+  // Waits until a queue needs `worker`. False when all is over.
+  bool AwaitTurn(Worker& worker);
+  // A queue for one more thread; nullptr if none needs one.
+  IoQueue* FindTurn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A queue that needs a thread and has none, or too few.
+  IoQueue* ClaimLonelyQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A sign of life of the calling thread, which is back now if it was away.
+  void CountStep(Worker& worker);
+  // Has the calling thread leave its queue to another one and be `next`.
+  void YieldTurn(Worker& worker, Worker::State next);
+  // Counts the calling thread, which was away, as a poller again.
+  void ComeBack(Worker& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // How long a thread that polls `queue` may sleep.
+  static gpr_timespec NextDeadline(const IoQueue& queue);
+  // How many threads `queue`, which has calls, needs at least.
+  static int PollersNeeded(const IoQueue& queue);
+  // Adds or takes away a poller of `queue`.
+  void CountPoller(IoQueue& queue, int change);
+  // Looks for threads that are kept, until the shutdown.
+  void Watch();
+  // Counts `worker` as away if it is kept.
+  void WatchWorker(Worker& worker, Clock::time_point now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether the calling thread, which polls `queue`, is to go on.
+  bool KeepsTurn(const IoQueue& queue) const;
+  // Looks at the load every now and then, on whichever thread comes by first.
+  void Adjust();
+  // What all threads together have done until now, and how many are to poll.
+  PollerLoad Totals() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Of the calling thread: whose it is, and which.
+  static thread_local const IoThreads* t_owner;
+  static thread_local Worker* t_worker;
+
+  const Policy policy_;
+  std::vector<std::unique_ptr<IoQueue>> queues_;
+  // So many threads are to poll, and so many queues, from the first on, are given calls.
+  std::atomic<int> target_pollers_{1};
+  std::atomic<int> num_pollers_{0};   // threads that have a turn and do poll
+  std::atomic<size_t> num_bound_{0};  // calls until now
+  std::atomic<int64_t> long_work_ns_{0};
+  std::atomic<Clock::rep> next_look_{0};  // since the clock's epoch
+
+  absl::Mutex mutex_;
+  absl::CondVar turn_free_;
+  absl::CondVar stop_;  // for the watchdog
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  Clock::time_point looked_at_ ABSL_GUARDED_BY(mutex_);
+  PollerLoad totals_ ABSL_GUARDED_BY(mutex_);  // of the last look
+  int num_awake_ ABSL_GUARDED_BY(mutex_) = 0;  // threads that have a turn and are not away
+
+  const int num_threads_;                         // without the reserves
+  std::vector<std::unique_ptr<Worker>> workers_;  // of `threads_`; all there before the first one
+  std::vector<std::thread> threads_;
+  std::thread watchdog_;
+};
+
+}  // namespace swiglu::server

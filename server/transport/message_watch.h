@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Follows the messages that calls wait for: a thread looks every few milliseconds at what their
+// connections have received, has it charged, and tells a call whose message cannot go on. What that
+// means is in batching/message_ledger.h; docs/adr/0012 says why.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "server/batching/admission.h"
+#include "server/batching/message_ledger.h"
+#include "server/connections/connections.h"
+#include "server/connections/flood_limit.h"
+#include "server/transport/call.h"
+
+namespace swiglu::server {
+
+// Thread-safe. Must outlive its entries.
+class MessageWatch {
+ public:
+  // How often the thread looks.
+  static constexpr std::chrono::milliseconds kInterval{10};
+  // Every how many times, at a connection of streams that move nothing.
+  static constexpr int64_t kIdleRounds = 4;
+
+ private:
+  struct Connection;
+
+ public:
+  // One message that a call awaits, or none. Its call's handler owns it and uses it one thing at a
+  // time.
+  class Entry {
+   public:
+    Entry() = default;
+    Entry(const Entry&) = delete;
+    Entry& operator=(const Entry&) = delete;
+    ~Entry() { Drop(); }
+
+    // Binds it to the connection of `call`, which owns the handler. Before anything else, once.
+    void Bind(MessageWatch* watch, Call* call);
+    MessageSource source() const;
+
+    // The message is awaited from here on. If it cannot go on, the call is told
+    // `ServerEvent::kOverrun`.
+    void Begin(Charge reservation, AwaitedKind kind, int64_t max_bytes);
+    // It is there: returns what is charged for it.
+    Charge Arrive(int64_t size_bytes);
+    // It does not come any more: nothing is charged for it.
+    void Drop();
+    // It is refused, awaited or not: as `Drop`, but its caller may still send it.
+    void Refuse();
+    // Why it cannot go on; once for each time.
+    std::optional<Overrun> TakeOverrun();
+
+   private:
+    friend class MessageWatch;
+
+    // Guarded by the connection's lock while it is awaited.
+    struct Message : AwaitedMessage {
+      Entry* entry = nullptr;
+      std::optional<Overrun> overrun;
+    };
+
+    // Ends the wait, by `end`.
+    template <typename End>
+    void EndWait(End end);
+
+    MessageWatch* watch_ = nullptr;
+    Call* call_ = nullptr;
+    std::shared_ptr<Connection> connection_;
+    bool is_awaiting_ = false;
+    Message message_;
+  };
+
+  // `stall`: how long a message of a stream may stop halfway. `admission` and `connections` must
+  // outlive it.
+  MessageWatch(Admission* admission, const Connections* connections, Clock::duration stall);
+  ~MessageWatch();
+
+  // A call has come in whose message nobody will read.
+  void CountUnread(const Call& call);
+
+  // What is known of a peer but for what was taken from it. Of a peer without calls: nothing.
+  ConnectionTraffic Traffic(const std::string& peer) const;
+
+ private:
+  // A connection that has had calls.
+  struct Connection {
+    Connection(std::string its_peer, Admission* admission)
+        : peer(std::move(its_peer)), ledger(admission, share) {}
+
+    void CountStep() { num_steps.fetch_add(1, std::memory_order_relaxed); }
+
+    const std::string peer;
+    const std::shared_ptr<ReceiveShare> share = std::make_shared<ReceiveShare>();
+    bool is_measured = false;  // set at the beginning
+    std::atomic<int> num_awaited{0};
+    std::atomic<uint64_t> num_steps{0};  // as ConnectionTraffic has it
+    absl::Mutex mutex;
+    MessageLedger ledger ABSL_GUARDED_BY(mutex);
+  };
+
+  static constexpr size_t kFirstSweep = 16;
+  struct alignas(64) Shard {
+    mutable absl::Mutex mutex;
+    std::unordered_map<std::string, std::shared_ptr<Connection>> connections ABSL_GUARDED_BY(mutex);
+    // Past so many, those that are gone are removed.
+    size_t sweep_at ABSL_GUARDED_BY(mutex) = kFirstSweep;
+  };
+
+  size_t ShardOf(const std::string& peer) const;
+  std::shared_ptr<Connection> Find(const Call& call);
+  std::optional<uint64_t> ReceivedBytes(const Connection& connection) const {
+    return connections_->ReceivedBytes(connection.peer);
+  }
+  void Sweep(Shard& shard) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+  // Looks at the connection if the last look was a while ago.
+  void LookIfDue(Connection& connection, Clock::time_point now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(connection.mutex);
+  void Wake();
+  // The thread.
+  void Run();
+  void LookAtAll(int64_t round);
+  void LookAt(Connection& connection, int64_t round);
+
+  Admission* const admission_;
+  const Connections* const connections_;
+  const Clock::duration stall_;
+  std::array<Shard, 16> shards_;
+  std::atomic<int64_t> num_awaited_{0};
+  std::atomic<bool> is_asleep_{false};
+
+  absl::Mutex mutex_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool is_needed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The gRPC server: an address, and I/O threads over completion queues. Every call, of whatever
+// method, comes in generically, headers first, and goes to the router. Nothing here knows what a
+// call means.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "grpcpp/generic/async_generic_service.h"
+#include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
+#include "server/connections/acceptor.h"
+#include "server/connections/connections.h"
+#include "server/connections/reset_limit.h"
+#include "server/transport/call.h"
+#include "server/transport/connection_limits.h"
+#include "server/transport/io_threads.h"
+#include "server/transport/live_calls.h"
+
+namespace swiglu::server {
+
+struct RpcServerOptions {
+  // `HOST:PORT` or `unix:/path`; port 0 takes a free one.
+  std::string address;
+  // The permissions of a unix socket's file.
+  int unix_socket_mode = 0600;
+  // Connections that may be open at once. >= 1.
+  int64_t max_connections = 4096;
+  // Told when no connection can be accepted any more, for want of descriptors or memory, and when
+  // again it can; live calls are told of a change of health afterwards. On a thread of the server's
+  // own. Empty: nobody is told.
+  std::function<void(bool accepting)> accepting_changed = {};
+  // The most threads that poll at once; as many do as the work keeps busy. >= 1.
+  int io_threads = 4;
+  // What the library may hold of messages that are being received, in bytes; past it calls are
+  // broken off. The last line of defence: admission refuses before. >= 1.
+  int64_t receive_quota_bytes = int64_t{1} << 30;
+  // How often live calls are told that time has passed. > 0.
+  absl::Duration tick = absl::Seconds(1);
+  ConnectionLimits connections = {};
+};
+
+// Serves from `Start` on. Thread-safe.
+class RpcServer final : private Call::Home {
+ public:
+  // Listens on the address. On error (FAILED_PRECONDITION: the address cannot be had, and why)
+  // nothing is left behind. `router` must outlive the server.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(RpcServerOptions options,
+                                                          const CallRouter* router,
+                                                          Connections* connections);
+  // Shuts down at once if `Shutdown` was not called.
+  ~RpcServer() override;
+  RpcServer(const RpcServer&) = delete;
+  RpcServer& operator=(const RpcServer&) = delete;
+
+  // Where it listens, with the port that was taken.
+  const std::string& address() const { return acceptor_->address(); }
+
+  // Tells every live call; of a drain, those that come later, too.
+  void Broadcast(ServerEvent event);
+
+  // Ends every connection and takes no new one. Before that, gives the calls that are live, and
+  // their peers what was written to them, `grace` in all. A shutdown alone lets gRPC answer calls
+  // that come meanwhile, and it answers CANCELLED; without their connection they are UNAVAILABLE,
+  // as all are that come in a drain. REQUIRES: calls have been told of the drain; a shutdown is
+  // next.
+  void CloseConnections(absl::Duration grace);
+
+  // Takes no new call; gives live ones `grace` to end, then cancels them; ends the threads. Blocks
+  // until every call is gone, which needs every accepted request to be done. Idempotent.
+  void Shutdown(absl::Duration grace);
+
+ private:
+  RpcServer(const CallRouter* router, Connections* connections);
+
+  // Call::Home.
+  std::unique_ptr<CallHandler> OnAccepted(Call& call) override;
+  void OnGone(Call& call) override;
+  std::string DescribePeer(absl::string_view peer) override { return connections_->Describe(peer); }
+  void OnDestroyed(IoQueue* queue) override;
+
+  // The caller of `call` has reset it: ends the connection of one who does that too often.
+  void CountReset(const Call& call);
+  // Hands accepted connections to gRPC from here on.
+  void StartAccepting(std::function<void(bool accepting)> accepting_changed);
+  // Hands one over, on an I/O thread: what its peer has sent already is parsed there and then.
+  void HandOver(int fd);
+  // Waits for one more call.
+  void PostAccept();
+  // Tells live calls of every tick, until the shutdown.
+  void TickUntilShutdown(absl::Duration tick);
+
+  const CallRouter* const router_;
+  Connections* const connections_;
+  grpc::AsyncGenericService service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> handover_;  // to gRPC
+  std::unique_ptr<IoThreads> threads_;
+  LiveCalls calls_;
+  std::atomic<bool> draining_{false};
+  std::thread ticker_;
+  std::unique_ptr<Acceptor> acceptor_;
+
+  absl::Mutex resets_mutex_;
+  ResetLimit resets_ ABSL_GUARDED_BY(resets_mutex_);
+
+  // Calls that exist: waiting for their headers, live, or over but still owned by a request that is
+  // not done. And connections that are being handed over.
+  std::atomic<int64_t> num_calls_{0};
+  absl::Mutex mutex_;
+  bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace swiglu::server
