@@ -7,7 +7,7 @@
 // Shapes: any number of elements per segment, flat. Accumulation: none; float32 inside an element.
 // Bytes moved per element: forward 3, backward 6 times the element, each byte once. One slot of 16
 // bytes per thread reaches the memory's limit; more slots per thread, other cache hints, persistent
-// blocks and bulk copies were each slower on an H100: docs/performance.md.
+// blocks and bulk copies were each slower on an H100: docs/performance-record.md.
 #pragma once
 
 #include <cstdint>
