@@ -73,8 +73,7 @@ class LibraryLoad final : public Load {
     const auto input = [&data](size_t k) {
       return TensorView{data.model().dtype, {data.num_elements()}, data.input(k)};
     };
-    const client::CallOptions options{.timeout = RequestTimeout(options_, data.input_bytes()),
-                                      .on_chunk = nullptr};
+    const client::CallOptions options{.timeout = RequestTimeout(options_, data.input_bytes())};
     if (data.model().inputs.size() == 2) {
       return client_->ForwardInto(input(0), input(1), answer.subspan(0, size), options);
     }

@@ -40,8 +40,7 @@ Outcome BadInput(const absl::Status& status) {
 Outcome CallFailed(const absl::Status& status, client::Client& client) {
   ExitCode code = ExitCode::kRefused;
   if (MayBeUnreachable(status)) {
-    const absl::StatusOr<bool> ready =
-        client.ServerReady({.timeout = kProbeTimeout, .on_chunk = nullptr});
+    const absl::StatusOr<bool> ready = client.ServerReady({.timeout = kProbeTimeout});
     if (!ready.ok() || !*ready) code = ExitCode::kUnreachable;
   }
   return {code, Describe(status)};

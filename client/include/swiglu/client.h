@@ -53,14 +53,14 @@ struct Options {
 struct CallOptions {
   // Overrides Options::timeout for this call. 0 or less, which is what remains of a deadline that
   // has passed, is DEADLINE_EXCEEDED at once: nothing is sent. Default none: what Options say.
-  absl::optional<absl::Duration> timeout;
+  absl::optional<absl::Duration> timeout = absl::nullopt;
 
   // Called whenever a chunk of a split operation is done, with the number done so far and of all;
   // not called for an operation that fits into one message. Several threads may call it at once,
   // and in any order; all calls end before the operation returns. An exception that it throws
   // starts no further chunk, and leaves the operation once those under way have ended: the first,
   // if there are several. Default: none.
-  std::function<void(int64_t num_done, int64_t num_chunks)> on_chunk;
+  std::function<void(int64_t num_done, int64_t num_chunks)> on_chunk = nullptr;
 };
 
 // Results of backward.
