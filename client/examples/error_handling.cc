@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Example: the kinds of errors that a call ends with, and what to do about each.
+// `error_handling HOST:PORT` provokes them and ends with 0 if each is of the kind that it says.
+#include <cmath>
+#include <cstdio>
+#include <span>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "swiglu/client.h"
+
+using absl::StatusCode;
+using swiglu::client::Client;
+using swiglu::client::Dtype;
+using swiglu::client::TensorView;
+
+// The code decides what to do. The message is for people.
+const char* Remedy(const absl::Status& status) {
+  if (status.ok()) return "none";
+  // The server is full, draining or not there.
+  if (absl::IsUnavailable(status)) return "try again after a pause";
+  // Too little time, or the server is too busy.
+  if (absl::IsDeadlineExceeded(status)) return "give more time";
+  // The call is wrong, too large for the server or for this process, or unknown to the server.
+  if (absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
+      absl::IsResourceExhausted(status) || absl::IsUnimplemented(status)) {
+    return "change the call";
+  }
+  // INTERNAL: a device failed, or the answer is not one to the call.
+  return "look into the server's log";
+}
+
+// Tries again what is worth it, until the deadline of the whole. A call changes nothing on the
+// server, so a repeat is harmless. Where many callers retry, add a random part to the pause.
+absl::StatusOr<swiglu::client::Tensor> ForwardBy(absl::Time deadline, Client& client,
+                                                 const TensorView& e, const TensorView& g) {
+  absl::Duration pause = absl::Milliseconds(20);
+  for (int tries = 1;; ++tries, pause *= 2) {
+    auto h = client.Forward(e, g, {.timeout = deadline - absl::Now()});
+    if (!absl::IsUnavailable(h.status()) || tries == 4 || absl::Now() + pause > deadline) return h;
+    absl::SleepFor(pause);
+  }
+}
+
+// Prints an error and its remedy. Whether it has the code that the example provokes.
+bool Show(const char* kind, const absl::Status& status, StatusCode expected) {
+  std::printf("%s: %s; remedy: %s\n", kind, status.ToString().c_str(), Remedy(status));
+  return status.code() == expected;
+}
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::fprintf(stderr, "usage: error_handling HOST:PORT\n");
+    return 2;
+  }
+  const auto client = Client::Create(argv[1]);
+  if (!client.ok()) return Show("address", client.status(), StatusCode::kOk) ? 0 : 1;
+  const std::vector<float> ones(1000, 1.0f);
+  const TensorView e{Dtype::kFp32, {1000}, std::as_bytes(std::span(ones))};
+
+  // Local: nothing is sent. CheckForward finds by itself what Forward would find.
+  bool right = Show("local", CheckForward(e, {Dtype::kFp32, {10, 100}, e.bytes}),
+                    StatusCode::kInvalidArgument);
+  const auto late = (*client)->Forward(e, e, {.timeout = absl::Microseconds(1)});
+  right &= Show("deadline", late.status(), StatusCode::kDeadlineExceeded);
+  right &= Show("permanent", (*client)->ModelMetadata("nope").status(), StatusCode::kNotFound);
+  const auto nobody = Client::Create("unix:/nonexistent/socket");
+  const auto refused = ForwardBy(absl::Now() + absl::Seconds(5), **nobody, e, e);
+  right &= Show("retryable", refused.status(), StatusCode::kUnavailable);
+  const auto h = ForwardBy(absl::Now() + absl::Seconds(10), **client, e, e);
+  right &= Show("call", h.status(), StatusCode::kOk);
+  for (size_t i = 0; right && i < ones.size(); ++i) {
+    const float found = reinterpret_cast<const float*>(h->bytes().data())[i];
+    right = std::fabs(found - 1 / (1 + std::exp(-1.0))) <= 1e-5;
+  }
+  if (!right) std::printf("wrong: an error of another kind, or another value\n");
+  return right ? 0 : 1;
+}
