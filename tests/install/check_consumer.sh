@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Builds and runs the project in consumer/ against an installed package, as a user of the libraries would.
+# Builds and runs the project in consumer/, and that of client/examples, against an installed package, as a user of the libraries
+# would.
 #
 #   check_consumer.sh INSTALLED FOLDER [CMAKE_ARGUMENT...]
 set -euo pipefail
@@ -14,3 +15,8 @@ cmake --build "$folder"
 "$folder/kernels_consumer"
 "$folder/client_consumer"
 if [ -x "$folder/cuda_consumer" ]; then "$folder/cuda_consumer"; fi
+
+# The examples, with the installed server.
+cmake -G Ninja -S "$here/../../client/examples" -B "$folder/examples" -DCMAKE_PREFIX_PATH="$installed"
+cmake --build "$folder/examples"
+python3 -B "$here/../wire/examples_test.py" --server="$installed/bin/swiglu-server" --examples="$folder/examples"

@@ -25,15 +25,17 @@ UNKNOWN_MODEL = ("unknown model 'nope': this server has swiglu_forward_fp16, swi
 SERVER = ""
 CLIENT = ""
 BENCH = ""
+# The folder of the C++ examples.
+EXAMPLES = ""
 # Of the tests: the server over devices that fail, and over CUDA devices that can be broken.
 FAULT_SERVER = ""
 CUDA_FAULT_SERVER = ""
 
 
 def main():
-    """Takes --server, --client, --bench, --fault_server and --cuda_fault_server=PATH from the command line and runs the tests
-    of the calling module."""
-    global SERVER, CLIENT, BENCH, FAULT_SERVER, CUDA_FAULT_SERVER
+    """Takes --server, --client, --bench, --examples, --fault_server and --cuda_fault_server=PATH from the command line and runs
+    the tests of the calling module."""
+    global SERVER, CLIENT, BENCH, EXAMPLES, FAULT_SERVER, CUDA_FAULT_SERVER
     rest = []
     for argument in sys.argv:
         if argument.startswith("--server="):
@@ -42,6 +44,8 @@ def main():
             CLIENT = argument.partition("=")[2]
         elif argument.startswith("--bench="):
             BENCH = argument.partition("=")[2]
+        elif argument.startswith("--examples="):
+            EXAMPLES = argument.partition("=")[2]
         elif argument.startswith("--fault_server="):
             FAULT_SERVER = argument.partition("=")[2]
         elif argument.startswith("--cuda_fault_server="):

@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# Runs the Python examples of client/examples against the server, and every example, C++ or Python, against a server whose answers
+# are wrong, which each must notice.
+import concurrent.futures
+import importlib.util
+import os
+import subprocess
+import sys
+import unittest
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+import server_process
+from examples_test import NAMES, SOURCES
+from server_process import DEADLINE_S, ServerTest
+
+SCRIPTS = {path.name: [sys.executable, "-B", str(path)] for path in sorted((SOURCES / "python").glob("*.py"))}
+
+
+def run_all(commands, address):
+    """Runs commands by name, beside each other. Gives the exit code, stdout and stderr of each, by name."""
+    # They connect to this machine whatever proxy the environment names.
+    environment = {**os.environ, "no_proxy": "127.0.0.1"}
+    started = {name: subprocess.Popen([*command, address], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                      stderr=subprocess.PIPE, text=True, env=environment)
+               for name, command in commands.items()}
+    ended = {}
+    for name, process in started.items():
+        said, complained = process.communicate(timeout=DEADLINE_S)
+        ended[name] = process.returncode, said, complained
+    return ended
+
+
+class Echo(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Answers with the inputs where the results should be."""
+
+    def ModelInfer(self, request, context):
+        answer = service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1", id=request.id)
+        is_forward = len(request.inputs) == 2
+        for name, tensor, raw in zip(["h"] if is_forward else ["h", "df", "de"], request.inputs, request.raw_input_contents):
+            answer.outputs.add(name=name, datatype=tensor.datatype, shape=tensor.shape)
+            answer.raw_output_contents.append(raw)
+        return answer
+
+    def ModelMetadata(self, request, context):
+        context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+
+
+class RightAnswersTest(ServerTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.ended = run_all(SCRIPTS, cls.server.address)
+
+    def assert_right(self, name, line):
+        self.assertEqual(self.ended[name], (0, f"{line}\n", ""))
+
+    def test_every_script_has_a_test(self):
+        self.assertEqual(list(SCRIPTS), ["backward.py", "bf16.py", "forward.py", "torch_autograd.py"])
+
+    def test_forward(self):
+        self.assert_right("forward.py", "forward.py: 6000 elements are right")
+
+    def test_backward(self):
+        self.assert_right("backward.py", "backward.py: 3000 elements are right")
+
+    def test_bf16(self):
+        self.assert_right("bf16.py", "bf16.py: 4000 elements are right")
+
+    def test_torch_autograd(self):
+        if importlib.util.find_spec("torch"):
+            self.assert_right("torch_autograd.py", "torch_autograd.py: values and gradients are right")
+        else:
+            reason = "autograd, because torch is not installed"
+            self.assert_right("torch_autograd.py", f"skipped: {reason}")
+            server_process.skip(self, reason)
+
+
+class WrongAnswersTest(unittest.TestCase):
+    def test_every_example_notices(self):
+        server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Echo(), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        self.addCleanup(server.stop, None)
+        programs = {name: [f"{server_process.EXAMPLES}/{name}"] for name in NAMES}
+        for name, (code, said, complained) in run_all({**SCRIPTS, **programs}, f"127.0.0.1:{port}").items():
+            with self.subTest(name):
+                self.assertEqual(code, 1, said + complained)
+                self.assertRegex(said + complained, "(?m)^wrong: ")
+
+
+if __name__ == "__main__":
+    server_process.main()
