@@ -31,8 +31,9 @@ constexpr int kThreadsOfGrpc = 7;
 // What the program takes beyond its budget, as docs/operations/running.md says.
 constexpr int64_t kBesideBudgetBytes = int64_t{100} << 20;
 
-// gRPC's memory quota is the whole budget, and half of the budget is for tensors: what is received
-// in a burst can be there before it is refused.
+// gRPC's quota for messages is half of the budget and 64 MiB, or 32 MiB on a unix socket: what is
+// received in a burst can be there before it is refused. The other half of the budget is for slabs.
+// One more half is spare.
 constexpr int64_t kHalvesOfBudget = 3;
 
 // More than any address space has.

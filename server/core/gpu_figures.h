@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a GPU says about itself, as plain values: `server/device` asks the driver for it,
+// What a GPU says about itself, as plain values: `server/gpu` asks the driver for it,
 // `server/metrics` shows it. Knows neither.
 #pragma once
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the data path reports about itself, as plain values. `server/metrics` turns it into
-// Prometheus series, `server/batching/statistics` into the protocol's ModelStatistics. Knows
-// neither.
+// Prometheus series, `server/core/statistics` into the protocol's ModelStatistics. Knows neither.
 #pragma once
 
 #include <chrono>
@@ -24,7 +23,7 @@ struct RequestRecord {
   int64_t bytes_in = 0;   // of the request message
   int64_t bytes_out = 0;  // of the response message; 0 on error
   int64_t num_elements = 0;
-  std::chrono::nanoseconds receive{0};   // first byte of the call to the tensors in their slab
+  std::chrono::nanoseconds receive{0};   // from the start, as RequestSent says, to queued
   std::chrono::nanoseconds queue{0};     // accepted to taken into a batch
   std::chrono::nanoseconds copy_in{0};   // of the batch that it was part of
   std::chrono::nanoseconds compute{0};   // likewise
@@ -63,8 +62,9 @@ class Observer {
 
   // Exactly once for each request, just before its answer is handed to gRPC.
   virtual void RequestFinished(const RequestRecord& record) = 0;
-  // After RequestFinished, once gRPC has taken the last byte: `total` since the first byte came,
-  // `send` since the answer was handed over. Not called when the caller went away first.
+  // After RequestFinished, once gRPC has taken the last byte: `total` since the start, which is
+  // when the call's headers were there or, for a request of a stream, its whole message; `send`
+  // since the answer was handed over. Not called when the caller went away first.
   virtual void RequestSent(const Model* model, std::chrono::nanoseconds total,
                            std::chrono::nanoseconds send) = 0;
   // Beside RequestFinished, for a request that was refused or dropped.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A slab is the host memory that holds one request's tensors; a pool hands slabs out and takes them
-// back. This is the interface only: `server/device` implements it over pinned memory (CUDA) or
+// back. This is the interface only: `server/memory` implements it over pinned memory (CUDA) or
 // plain memory (CPU).
 #pragma once
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Threads that serve callers, as a place for work beside that. This is the interface only:
-// `server/rpc` has the threads.
+// The threads that serve callers, as a place to post other work. This is the interface only:
+// `server/transport` has the threads.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Launch and completion, on the lane's thread unless the plan says otherwise.
+// Launch and completion. Both are on the lane's thread, unless the plan lets the caller wait. A
+// thread of any lane that brings a batch from a completion launches it, too.
 #include "server/device/cuda_lane.h"
 
 #include <utility>

@@ -35,9 +35,11 @@ class CudaLane final : public Lane {
   CudaLane& operator=(const CudaLane&) = delete;
 
   // Leaves the work to the lane's thread: launches take turns in the driver, and callers have
-  // better to do. Only where the plan says so does the caller launch, wait, and call `finished` if
-  // the batch is done by then. A plan that is not staged needs tensors that the device sees where
-  // they lie: in device memory, or in pinned host memory.
+  // better to do. There are two exceptions. Where the plan has a `caller_wait`, the caller
+  // launches, waits for that long, and calls `finished` if the batch is done by then. And where the
+  // caller is the thread of a lane, this one's or another's, because a completion brought the
+  // batch, it launches, and leaves the waiting to this lane's thread. A plan that is not staged
+  // needs tensors that the device sees where they lie: in device memory, or in pinned host memory.
   void Run(const Batch& batch, LaunchPlan plan, Finished finished) override;
 
  private:

@@ -25,8 +25,8 @@ namespace swiglu::server {
 
 struct CachingSlabPoolOptions {
   // The most memory that slabs in use and cached slabs take together, in bytes of their size
-  // classes. >= 1. A class is up to a quarter larger than what was asked for, so leave that much
-  // room over the requests' own budget.
+  // classes. >= 1. Admission charges slabs at the size of their class, so that they fit into their
+  // half of the budget. The program gives the pool that half and 1 MiB.
   size_t capacity_bytes = 0;
   // Fills every slab with this byte before it is handed out and again when it comes back. For
   // tests: it shows what reads memory that it did not write, or that it no longer holds.

@@ -33,7 +33,10 @@ enum class ServerEvent {
 };
 inline constexpr int kNumServerEvents = 4;
 
-// The meaning of one call. Its methods run on the I/O threads, never two at once.
+// The meaning of one call. Never two of its methods run at once. Any of them may run on an I/O
+// thread, or on the ticker's, the main, the acceptor's or the message watch's thread: whoever tells
+// the call something (`Call::Deliver`) also tells it whatever else comes meanwhile. `OnStart`
+// always runs on an I/O thread.
 class CallHandler {
  public:
   virtual ~CallHandler() = default;
@@ -49,7 +52,7 @@ class CallHandler {
   virtual void OnWritten(bool ok) = 0;
   // The call is over, finished or broken. The last event but for outstanding reads and writes.
   virtual void OnGone(bool cancelled) = 0;
-  // On whichever thread has it to tell.
+  // The server has something to tell.
   virtual void OnServerEvent(ServerEvent event) = 0;
 };
 
@@ -116,7 +119,8 @@ class Call : public std::enable_shared_from_this<Call> {
   // Breaks the call off: what is being read or written fails soon.
   void Cancel() { context_.TryCancel(); }
 
-  // Tells the handler. From any thread.
+  // Tells the handler, on the calling thread unless another thread is inside the handler. From any
+  // thread.
   void Deliver(ServerEvent event) {
     Deliver(Signals{1} << (kFirstServerEvent + static_cast<int>(event)));
   }

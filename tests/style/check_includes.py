@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Fails on an #include that the layering forbids: every folder lists what it may include, anything else is an error. Calls
-# go one way, from rpc by way of batching to device and kernels, and this is what keeps it so.
+# go one way, from service by way of inference and batching to device and kernels, and this is what keeps it so.
 import pathlib
 import re
 import sys
