@@ -42,7 +42,7 @@ struct Batch {
   Op op = Op::kForward;
   Dtype dtype = Dtype::kFp16;
   std::vector<Segment> segments;
-  // Its request is the only one there is: the thread that brings the batch may well wait for it.
+  // The server holds no other request, so the thread that brings the batch may wait for it.
   bool is_alone = false;
 };
 
@@ -53,7 +53,7 @@ inline int64_t NumElements(const Batch& batch) {
   return sum;
 }
 
-// The way that a batch's bytes took to the arithmetic; the metric label `path`.
+// How a batch's bytes got to the arithmetic; the metric label `path`.
 enum class Path : uint8_t { kCpu, kMapped, kStaged, kRegion };
 inline constexpr int kNumPaths = 4;
 
@@ -64,7 +64,7 @@ inline constexpr int kCpuDevice = -1;
 struct Execution {
   absl::Status status;
   Path path = Path::kCpu;
-  // A CUDA ordinal or kCpuDevice; of no meaning for a batch that no device was given.
+  // A CUDA ordinal or kCpuDevice. It has no meaning for a batch that was given to no device.
   int device = kCpuDevice;
   // Where the time went; zero where a path has no such phase (a mapped kernel does all three at
   // once: `compute`).
@@ -92,7 +92,7 @@ class Executor {
   // A larger request comes in several batches.
   virtual int64_t max_batch_bytes() const = 0;
 
-  // True if it reads inputs out of the pieces in which they were received as fast as out of one.
+  // True if it reads inputs that lie in several pieces as fast as inputs that lie in one.
   virtual bool TakesReaders() const { return false; }
 
   // Runs `batch`, or starts it and returns. `done` is called exactly once, from any thread,

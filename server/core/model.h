@@ -20,7 +20,7 @@ inline constexpr int kNumOps = 2;
 inline constexpr int kNumDtypes = 3;
 inline constexpr int kNumModels = kNumOps * kNumDtypes;
 
-// Most inputs, and most outputs, that any operation has.
+// The most inputs, and the most outputs, that any operation has.
 inline constexpr int kMaxTensors = 3;
 
 // One operation on one dtype. Instances live as long as the process; compare and pass them by
@@ -50,7 +50,7 @@ const Model& GetModel(Op op, Dtype dtype);
 // 2 for FP16 and BF16, 4 for FP32.
 int64_t ElementBytes(Dtype dtype);
 
-// Of a batch of so many elements: all inputs and outputs.
+// Bytes of all inputs and outputs of a batch with `num_elements` elements.
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements);
 
 // `FP16`, `BF16`, `FP32`: the protocol's datatype names.

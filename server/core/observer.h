@@ -14,8 +14,8 @@
 
 namespace swiglu::server {
 
-// How one ModelInfer, or one message of a stream, ended, and where its time went. Phases that it
-// never reached are 0.
+// How one ModelInfer call, or one message of a stream, ended, and where its time went. Phases that
+// it did not reach are 0.
 struct RequestRecord {
   // nullptr when the request named no known model.
   const Model* model = nullptr;
@@ -69,7 +69,7 @@ class Observer {
                            std::chrono::nanoseconds send) = 0;
   // Beside RequestFinished, for a request that was refused or dropped.
   virtual void RequestRejected(Rejection reason) = 0;
-  // Just before a call of a request, or of a stream, ends with the advice to try again later.
+  // Just before a unary call or a stream ends with the advice to try again later.
   virtual void RetryAdvised() {}
   virtual void BatchFinished(const BatchRecord& record) = 0;
   virtual void DeviceFailed(int device, DeviceError kind) = 0;

@@ -36,7 +36,7 @@ struct ModelStatistics {
   std::chrono::system_clock::time_point last_success{};
   int64_t num_batches = 0;
   CountAndTime success, fail, queue, copy_in, compute, copy_out;
-  // By requests in the batch.
+  // By the number of requests in the batch.
   std::map<int64_t, BatchSizeStatistics> by_batch_size;
 };
 

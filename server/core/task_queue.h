@@ -11,10 +11,10 @@
 
 namespace swiglu::server {
 
-// From so many bytes on, it is long work to copy them, to compute on them or to send them.
+// Copying, computing on or sending this many bytes, or more, is long work.
 inline constexpr int64_t kLongWorkBytes = int64_t{512} << 10;
 
-// Whether work takes so long that another thread had better serve callers meanwhile.
+// Whether work takes so long that another thread should serve callers meanwhile.
 enum class WorkLength : uint8_t { kShort, kLong };
 inline WorkLength LengthOf(int64_t bytes) {
   return bytes >= kLongWorkBytes ? WorkLength::kLong : WorkLength::kShort;
@@ -26,17 +26,18 @@ class TaskQueue {
   using Task = absl::AnyInvocable<void()>;
 
   virtual ~TaskQueue() = default;
-  // Runs `task` once, on whichever of the threads comes to it; tasks may run at the same time.
-  // REQUIRES: a call is alive until it has run.
+  // Runs `task` once, on any of the threads. Tasks may run at the same time. REQUIRES: at least one
+  // call stays alive until `task` has run.
   virtual void Post(WorkLength length, Task task) = 0;
   // Whether the calling thread is one of them.
   virtual bool IsCurrent() const = 0;
-  // On one of them, between these two: it does long work.
+  // The calling thread is one of them, and does long work between these two calls.
   virtual void BeginLongWork() = 0;
   virtual void EndLongWork() = 0;
 };
 
-// Long work for as long as it lives, if it is long and on one of the queue's threads.
+// Marks the calling thread as doing long work for as long as this object lives. Does nothing if the
+// work is short, or the thread is not one of the queue's.
 class LongWork {
  public:
   LongWork(TaskQueue& tasks, WorkLength length)
