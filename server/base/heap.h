@@ -7,10 +7,10 @@
 
 namespace swiglu::server {
 
-// Has the allocator give memory that nobody uses back to the system, until it holds no more than
-// `most_bytes`, or nothing unused any more. What is used again afterwards costs page faults. Does
-// nothing where the allocator is another one (under the sanitizers). Thread-safe; takes less than a
-// microsecond where there is nothing to do.
+// Has the allocator give unused memory back to the system, until it holds at most `most_bytes` or
+// has no unused memory left. Memory that is used again later costs page faults. Does nothing where
+// the allocator is another one (under the sanitizers). Thread-safe; takes less than a microsecond
+// where there is nothing to do.
 void ReleaseUnusedHeap(int64_t most_bytes);
 
 }  // namespace swiglu::server
