@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where the lines of the log go: to a file descriptor that somebody reads, or does not. Part of the
+// Writes the lines of the log to a file descriptor, whether or not somebody reads it. Part of the
 // log.
 #pragma once
 
@@ -18,30 +18,33 @@
 
 namespace swiglu::logging {
 
-// Writes lines in the order in which they come. At first the thread that has a line writes it, and
-// waits where the descriptor makes it wait. After `Start` another thread writes, and no one else
-// waits: of the lines that nobody takes the latest kMaxWaitingBytes wait, older ones are dropped
-// and counted, and a line says so in their place. The descriptor stays as it is; a pipe that is
-// made non-blocking would be so for the other processes that write to it, too. Thread-safe.
+// Writes lines in the order in which they come. Before `Start`, the thread that has a line writes
+// it, and blocks if the descriptor blocks. After `Start`, the writer's own thread writes, and no
+// other thread blocks. If nobody reads the descriptor, the latest kMaxWaitingBytes of lines wait.
+// Older lines are dropped and counted, and a line in their place says how many. The descriptor's
+// flags stay as they are: a pipe that was made non-blocking would be so for the other processes
+// that write to it, too. Thread-safe.
 class LineWriter {
  public:
-  // What may wait to be written, beside what is being written (a line, or kPieceBytes of them).
+  // The most that may wait to be written, beside what is being written (one line, or lines of
+  // kPieceBytes in all).
   static constexpr size_t kMaxWaitingBytes = 256 * 1024;
 
-  // The most that is written at once, if it is several lines: what Linux writes to a pipe whole.
+  // The most that is written at once, if it is several lines. Linux writes this much to a pipe as
+  // one piece.
   static constexpr size_t kPieceBytes = 4096;
 
-  // `gap` makes the line that stands for so many dropped ones. It is called under a lock.
+  // `gap` makes the line that stands for `num_dropped` dropped lines. It is called under a lock.
   LineWriter(int fd, std::function<std::string(int64_t num_dropped)> gap)
       : fd_(fd), gap_(std::move(gap)) {}
 
-  // Ends the thread, which may wait for the descriptor until then.
+  // Ends the thread. Blocks while the thread waits for the descriptor.
   ~LineWriter();
   LineWriter(const LineWriter&) = delete;
   LineWriter& operator=(const LineWriter&) = delete;
 
-  // From here on a thread of this writer writes. False if no thread is to be had: then all stays as
-  // it is. REQUIRES: not started.
+  // From here on a thread of this writer writes. Returns false, and changes nothing, if no thread
+  // can be started. REQUIRES: not started.
   bool Start();
 
   // Writes `line`, which ends with a newline, or drops it where it cannot be written. May throw
@@ -55,7 +58,7 @@ class LineWriter {
   // As Flush, from a signal handler.
   void FlushInSignalHandler(std::chrono::milliseconds timeout) const;
 
-  // Counts a line that did not even come to Write.
+  // Counts a line that was lost before it came to Write.
   void CountDropped() { num_dropped_.fetch_add(1, std::memory_order_relaxed); }
 
   // How many lines nobody will see.

@@ -42,14 +42,14 @@ void ToggleDebug(std::string_view usual);
 // shown_text.h) are escaped. Returns false, and changes nothing, for any other text. Thread-safe.
 bool SetFormat(std::string_view text);
 
-// The longest that a process that ends waits for its last lines to be taken.
+// How long, at most, an ending process waits until its last lines are taken.
 inline constexpr std::chrono::milliseconds kLastWordsLimit{500};
 
-// From here on a thread of the log's own writes, and who logs waits for nothing: lines that nobody
-// takes from stderr wait, and too many of them are dropped (LineWriter has the limits), with a line
-// that says how many. Before, who logs writes. A process that ends flushes the log, or calls
-// abort(), which flushes it for kLastWordsLimit. Returns false, and changes nothing, if no thread
-// is to be had. Call it once.
+// From here on the log's own thread writes the lines, and a thread that logs never blocks. Lines
+// that nobody takes from stderr wait. If too many wait, the oldest are dropped and a line says how
+// many (LineWriter has the limits). Before this call, each thread writes its own lines. A process
+// that ends must flush the log, or call abort(), which flushes it for kLastWordsLimit. Returns
+// false, and changes nothing, if no thread can be started. Call it once.
 bool WriteInBackground();
 
 // Blocks until every line so far is written or dropped, for `timeout` at most. Returns whether they
@@ -80,12 +80,12 @@ class RateLimiter {
 
   constexpr RateLimiter() = default;
 
-  // How many events were held back since the last one that was let through (0 or more) when an
-  // event at `now` may pass; -1 when it is to be dropped.
+  // If an event at `now` may pass, returns how many were held back since the last one that passed
+  // (0 or more). Returns -1 if the event must be dropped.
   int64_t Admit(TimePoint now, std::chrono::nanoseconds interval);
 
-  // How many were held back since then, for who says so without a further event. They count as
-  // told.
+  // Returns how many events were held back and not reported yet, for a caller that reports them
+  // without a further event. They count as reported from then on.
   int64_t TakeSuppressed() { return num_suppressed_.exchange(0, std::memory_order_relaxed); }
 
  private:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Text of others as people may see it: in a line of the log, or in an error. Part of the log.
+// Makes text that came from outside safe to show to people, in a line of the log or in an error.
+// Part of the log.
 #pragma once
 
 #include <cstddef>
