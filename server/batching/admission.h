@@ -17,13 +17,13 @@
 
 namespace swiglu::server {
 
-// What a byte that is charged to the budget is held for; the metric label `kind`.
+// What a charged byte of the budget is used for; the metric label `kind`.
 enum class MemoryKind : uint8_t { kReceive, kStaging, kResponse };
 inline constexpr int kNumMemoryKinds = 3;
 
 class Admission;
 
-// What one connection holds of the half for messages. Thread-safe.
+// How much of the half for messages one connection holds. Thread-safe.
 class ReceiveShare {
  public:
   int64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
@@ -47,9 +47,11 @@ class Charge {
 
   // Counts the same bytes under another kind of the same half from here on.
   void MoveTo(MemoryKind kind);
-  // Claims `bytes` instead. False, and nothing changes, if that is more and there is no room.
+  // Changes the claim to `bytes`. Returns false, and changes nothing, if that is more than before
+  // and there is no room.
   bool Resize(int64_t bytes);
-  // Takes up to `bytes` (if they are above 0) over from `other`, which is of the same connection.
+  // Takes up to `bytes` over from `other`, a charge of the same connection. Does nothing if `bytes`
+  // is not above 0.
   void TakeFrom(Charge& other, int64_t bytes);
   int64_t bytes() const { return bytes_; }
   bool is_held() const { return admission_ != nullptr; }
@@ -110,8 +112,8 @@ struct AdmissionOptions {
   // the other for slabs, in work or being sent. Each half is bounded by itself, because memory that
   // one has given back stays with its allocator and is of no use to the other. >= 2.
   int64_t memory_budget_bytes = int64_t{1} << 30;
-  // What messages of up to kSmallMessageBytes may have beyond the first half, so that large ones
-  // never keep them out. >= 0.
+  // How far messages of up to kSmallMessageBytes may go past the first half, so that large messages
+  // never keep small ones out. >= 0.
   int64_t small_message_reserve_bytes = 0;
 };
 
@@ -120,9 +122,10 @@ class Admission {
  public:
   // Messages up to this size have a reserve of their own.
   static constexpr int64_t kSmallMessageBytes = int64_t{64} << 10;
-  // Beside others, a connection holds so many times what it leaves free at most.
+  // While other connections hold something, one connection holds at most this many times what it
+  // leaves free.
   static constexpr int64_t kMostPerFree = 7;
-  // So long after a refusal for want of room, room is short.
+  // For this long after a message was refused for lack of room, room counts as short.
   static constexpr std::chrono::seconds kShort{1};
 
   explicit Admission(AdmissionOptions options) : options_(options) {}
@@ -131,23 +134,23 @@ class Admission {
 
   // Room for a message of `bytes` that is about to be received, or why not: kDraining, kQueueFull
   // (its request would find no place), kBudget (the half, or what the connection of `share` may
-  // have of it, is in use) or kTooLarge (it could never fit). Without a share, any part of it is
-  // free.
+  // have of it, is in use) or kTooLarge (it could never fit). Without a share, the limit for one
+  // connection does not apply.
   absl::variant<Charge, Rejection> Reserve(int64_t bytes,
                                            std::shared_ptr<ReceiveShare> share = nullptr);
 
-  // Room for more of messages that are being received. None if there is none.
+  // Room for `bytes` more of messages that are being received; nullopt if there is none.
   std::optional<Charge> ClaimGrowth(int64_t bytes, std::shared_ptr<ReceiveShare> share);
 
-  // Whether there is room for `bytes` of another connection's than that of `share`, which has all
-  // that it may have.
+  // Whether the half has room for `bytes`, and so only the limit for one connection keeps the
+  // connection of `share` from them.
   bool IsShareInUse(int64_t bytes, const ReceiveShare& share) const;
 
   // Whether a message was refused lately because there was no room.
   bool WasShortOfLate() const;
 
-  // The most that a message can have whose size nobody announced: it must be told from one that is
-  // too large before it has all that its connection may have beside others.
+  // The largest message whose size nobody announced. A message that is too large must be recognised
+  // before it reaches what its connection may hold beside others, so this is less.
   int64_t max_unannounced_bytes() const { return half_budget_bytes() / 4 * 3; }
   // What is reserved for a message of which nothing is known: as much as a call itself takes.
   int64_t first_message_bytes() const {
@@ -158,7 +161,7 @@ class Admission {
   // nothing more is held.
   absl::variant<Ticket, Rejection> Admit(int64_t bytes);
 
-  // Charges `bytes` of an answer that is there already, as kResponse: also past the half, which
+  // Charges `bytes` of an answer that exists already, as kResponse, even past the half. The half
   // then has no room for anything else.
   Charge ChargeAnswer(int64_t bytes);
   // Whether the half for slabs and answers has any room.
@@ -190,8 +193,8 @@ class Admission {
   std::atomic<int64_t>& HalfOf(MemoryKind kind) {
     return kind == MemoryKind::kReceive ? received_bytes_ : slab_bytes_;
   }
-  // Takes `bytes` more of a half, or fewer if negative, for a charge that has `total_bytes` then.
-  // False if there is no room.
+  // Adds `bytes`, which may be negative, to what is held of a half, for a charge that then has
+  // `total_bytes`. False if there is no room.
   bool Take(MemoryKind kind, int64_t bytes, int64_t total_bytes, ReceiveShare* share);
   // Raises the half for messages by `bytes`, or not.
   bool RaiseReceived(int64_t bytes, int64_t total_bytes, const ReceiveShare* share);

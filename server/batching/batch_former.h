@@ -25,7 +25,8 @@ struct BatchFormerOptions {
   // The most input bytes in one batch of several requests; a larger request travels alone. Keeps a
   // batch short, so that what comes next does not wait long. >= 1.
   int64_t max_batch_bytes = int64_t{4} << 20;
-  // How long a request may wait for company before a batch that is not full closes; 0: not at all.
+  // How long a request may wait for others before its batch closes without being full; 0: not at
+  // all.
   Clock::duration max_queue_delay{0};
 };
 
@@ -43,8 +44,8 @@ struct DroppedRequest {
 
 // Queues requests and forms batches. Not thread-safe.
 //
-// A request leaves its queue in a batch, at its deadline or when its caller cancels it, wherever it
-// stands: that takes a time that grows with the logarithm of what is queued.
+// A request leaves its queue in a batch, at its deadline, or when its caller cancels it, wherever
+// in the queue it stands. The time that this takes grows with the logarithm of how many are queued.
 //
 // The next batch belongs to the most urgent level that has one ready. Within a level, whole
 // requests and chunks take turns, and the oldest comes first. What else is queued of the same model
@@ -61,21 +62,21 @@ class BatchFormer {
   // dropped instead.
   void Add(std::unique_ptr<Request> request);
 
-  // Drops what is queued with that `Request::cancelled`: as late what its caller has waited for
-  // until the deadline, the rest as cancelled.
+  // Drops every queued request with that `Request::cancelled`: as late if its caller has waited
+  // until the deadline, else as cancelled.
   void Cancel(const std::atomic<bool>& cancelled, Clock::time_point now);
 
   // Drops what is queued with a deadline at or before `now`.
   void DropLate(Clock::time_point now);
 
-  // What was dropped since the last time. It counts as queued no more.
+  // Takes what was dropped since the last call. It no longer counts as queued.
   std::vector<DroppedRequest> TakeDropped() { return std::exchange(dropped_, {}); }
 
-  // The next batch; empty when none is ready. Without a delay, one is as soon as anything is
-  // queued. Drops first what is late.
+  // The next batch; empty if none is ready. Without a delay, a batch is ready as soon as anything
+  // is queued. Late requests are dropped first.
   FormedBatch TakeIfReady(Clock::time_point now);
 
-  // When a batch is ready even if nothing more comes; none when nothing is queued.
+  // When a batch will be ready if nothing more comes; nullopt if nothing is queued.
   std::optional<Clock::time_point> ReadyAt() const;
 
   // The earliest deadline of what is queued; `max()` when nothing queued has one.
@@ -110,7 +111,7 @@ class BatchFormer {
   Queue& QueueOf(Priority priority, Extent extent, int model_index) {
     return queues_[static_cast<int>(priority)][static_cast<int>(extent)][model_index];
   }
-  // A batch of that model would not grow any more.
+  // Whether what is queued of that model fills a batch.
   bool IsFull(int model_index) const;
   // The oldest request that is ready of that level and extent, or nullptr.
   Entry* OldestReady(Priority priority, Extent extent, Clock::time_point now);
@@ -128,7 +129,8 @@ class BatchFormer {
   const BatchFormerOptions options_;
   // By priority, extent and Model::index.
   std::array<std::array<std::array<Queue, kNumModels>, kNumExtents>, kNumPriorities> queues_;
-  // The latest, if it is in neither of the next two: most are in a batch before that matters.
+  // The latest request, if it is in neither of the next two. Most requests are in a batch before
+  // they need to be found there.
   Entry* unindexed_ = nullptr;
   // Those that have a deadline, with their sequence.
   absl::btree_map<std::pair<Clock::time_point, int64_t>, Entry*> by_deadline_;

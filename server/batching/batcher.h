@@ -36,13 +36,13 @@ class Batcher {
   // block. REQUIRES: every field of `request` is set; its ticket holds a place in the queue.
   void Submit(std::unique_ptr<Request> request);
 
-  // Ends every request with that `Request::cancelled` that is in no batch yet: CANCELLED, or
-  // DEADLINE_EXCEEDED if that is why the caller has gone. Does not block. REQUIRES: it is set, so
-  // that one that is still to be submitted ends likewise.
+  // Ends every request with that `Request::cancelled` that is in no batch yet: with
+  // DEADLINE_EXCEEDED if its caller waited until the deadline, else with CANCELLED. Does not block.
+  // REQUIRES: `cancelled` is set, so that a request that is submitted later ends likewise.
   void Cancel(const std::atomic<bool>& cancelled);
 
-  // Requests that are in a batch which is not done. Takes no lock, so that whoever looks stalls
-  // nobody.
+  // Requests that are in a batch which is not done. Lock-free: a scrape of the metrics never blocks
+  // the data path.
   int64_t inflight_requests() const { return inflight_requests_.load(std::memory_order_relaxed); }
 
  private:
@@ -54,8 +54,8 @@ class Batcher {
   };
 
   // Starts batches for as long as lanes are free and batches are ready, after queueing `request`,
-  // if any. A batch that is done before `Run` returns would begin this anew from within; that is
-  // left to the outer one.
+  // if any. If a batch is done before `Run` returns, its completion calls Pump again on this
+  // thread. That inner call leaves the work to the outer one.
   void Pump(std::unique_ptr<Request> request = nullptr);
   // The next batch to run, or nullptr when there is none now.
   std::unique_ptr<RunningBatch> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -68,18 +68,18 @@ class Batcher {
     Clock::time_point taken_at;
     Execution execution;
   };
-  // Calls every `done`, some at a time, on the threads where they are wanted.
+  // Calls every `done`, a few together, on the threads that the requests name (`Request::tasks`).
   void HandBack(RunningBatch& running, const Execution& execution);
   void CallDoneOn(TaskQueue* tasks, WorkLength length, Returned returned);
   void CallDone(Returned returned);
-  // Frees their places in the queue, and calls every `done` on the thread where it is wanted.
+  // Frees their places in the queue, and calls every `done` on the threads that the request names.
   void FinishDropped(std::vector<DroppedRequest> dropped);
   // Pumps whenever a batch has waited long enough or a deadline has come, until the destructor
   // begins.
   void WatchClock();
-  // When the clock brings something to do, if nothing else happens; `max()` when it does not.
+  // When the clock watcher next has something to do, if nothing else happens; `max()` if never.
   Clock::time_point NextDue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Wakes the clock watcher if it would sleep past that.
+  // Wakes the clock watcher if it would sleep past `NextDue`.
   void RouseWatcher() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const BatchFormerOptions options_;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What gRPC holds of the messages that one connection is bringing. gRPC shows a message only once
-// it is whole, so this goes by the bytes that the connection has received, which the kernel tells.
-// A pure state machine: counts and times come in, charges and refusals come out.
+// it is whole, so this counts the bytes that the connection has received, as the kernel reports
+// them. A pure state machine: counts and times come in, charges and refusals come out.
 #pragma once
 
 #include <cstdint>
@@ -20,16 +20,16 @@ namespace swiglu::server {
 struct MessageSource {
   // What its connection holds; nullptr if it is not known which that is.
   std::shared_ptr<ReceiveShare> share;
-  // Whether what comes is known.
+  // Whether the bytes that the connection receives can be counted.
   bool is_measured = false;
 };
 
 enum class AwaitedKind : uint8_t {
-  // A first few bytes are reserved for it.
+  // A small first amount is reserved for it.
   kUnannounced,
-  // So much is reserved for it as its caller announced.
+  // The size that its caller announced is reserved for it.
   kAnnounced,
-  // Of a stream: it may take for ever to begin, and nothing is reserved for it.
+  // Of a stream: it may never begin, so nothing is reserved for it.
   kOfStream,
 };
 
@@ -41,8 +41,8 @@ struct AwaitedMessage {
   // What is charged for it.
   Charge reservation;
 
-  // The ledger's own: what its connection had received at the last look but one before it, and when
-  // and at how many bytes it last came on.
+  // The ledger's own: what its connection had received when it can have begun at the earliest
+  // (`BaseBytes`); and when, and at how many received bytes, it last made progress.
   int64_t base_bytes = 0;
   bool has_begun = false;
   int64_t progress_bytes = 0;
@@ -61,9 +61,9 @@ struct Overrun {
 // Not thread-safe.
 class MessageLedger {
  public:
-  // How long an announced message may bring less than kLeastProgressBytes before it loses its
-  // reservation; the short time holds before it has brought any, while others find no room. It goes
-  // on as one that was not announced.
+  // An announced message that brings less than kLeastProgressBytes for this long loses its
+  // reservation, and goes on as one that was not announced. The short time applies while it has
+  // brought nothing yet and others find no room.
   static constexpr std::chrono::milliseconds kPatience{2000};
   static constexpr std::chrono::milliseconds kShortPatience{200};
   static constexpr int64_t kLeastProgressBytes = int64_t{64} << 10;
@@ -75,28 +75,29 @@ class MessageLedger {
   // A message is awaited from here on. It must stay where it is until it has ended.
   void Begin(AwaitedMessage& message, Clock::time_point now);
 
-  // The message is there, with so many bytes. What was charged for it, and for it in the growth of
-  // the connection, is in its reservation then, which still has to take the right size. Does
-  // nothing for a message that was overrun.
+  // The message is whole and has `size_bytes`. Its reservation then also has what was charged for
+  // it as growth of the connection; the caller still has to give it the right size. Does nothing
+  // for a message that was overrun.
   void Arrive(AwaitedMessage& message, int64_t size_bytes);
 
-  // The message does not come any more. As above for one that was overrun.
+  // The message will not come. Does nothing for a message that was overrun.
   void Drop(AwaitedMessage& message);
 
-  // A message was refused unread, and its caller may still send it. While others are awaited, what
-  // comes may be its bytes: the others are charged no more than they may have, and none is too
-  // large for sure.
+  // A message was refused unread, and its caller may still send it. While others are awaited, the
+  // bytes that come may belong to it. So the others are charged no more than they may have, and
+  // none of them can be called too large.
   void CountUnread() { has_unread_ = !awaited_.empty(); }
 
-  // The connection has received so many bytes since it began.
+  // The connection has received `received_bytes` since it began.
   void Look(int64_t received_bytes, Clock::time_point now);
 
-  // Makes the charges follow what has come. At most one message is taken off the list for it, the
-  // oldest that may be to blame; call again until there is none. `others_want`: somebody found no
-  // room of late. `stall`: how long a message of a stream may stop halfway.
+  // Adjusts the charges to what has come. Takes at most one message off the list that cannot go on,
+  // the oldest that may be to blame, and returns it. Call again until nothing is returned.
+  // `others_want`: somebody found no room of late. `stall`: how long a message of a stream may stop
+  // halfway.
   std::optional<Overrun> Settle(Clock::time_point now, bool others_want, Clock::duration stall);
 
-  // What has come and was not delivered, about.
+  // About how many bytes have come and were not delivered.
   int64_t pending_bytes() const { return pending_bytes_; }
   bool is_awaiting() const { return !awaited_.empty(); }
   // Whether nothing is awaited but streams, and nothing has come at the last look.
@@ -105,8 +106,8 @@ class MessageLedger {
 
  private:
   void JudgeProgress(Clock::time_point now, bool others_want);
-  // Whether the message may have come on by kLeastProgressBytes since that was so last: pings and
-  // their like are less.
+  // Whether the message may have brought kLeastProgressBytes since it last did. Pings and similar
+  // frames bring less.
   bool HasProgressed(AwaitedMessage& message, Clock::time_point now) const;
   // The oldest message of those that are most likely to have outgrown their reservation. REQUIRES:
   // there is one.
@@ -114,7 +115,7 @@ class MessageLedger {
   int64_t num_unannounced() const;
   // The most that messages which were not announced may have beyond their reservations.
   int64_t MostUnreserved() const;
-  // What the connection had received at most, about, when a message of a call began to come whose
+  // About the most that the connection can have received when a message began to come whose call's
   // headers were read at `now`.
   int64_t BaseBytes(Clock::time_point now) const;
   // Takes a message off the list.

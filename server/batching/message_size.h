@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How large the next message of a caller that announces no size will be, where nobody can tell how
-// much of it has come: as large as the largest of late. So that such a caller's read, too, starts
-// under a reservation that is nearly right.
+// Estimates the next message of a caller that announces no size, where nobody can tell how much of
+// it has come: it will be as large as the largest of late. So the read of such a message, too,
+// starts with a reservation that is nearly right.
 #pragma once
 
 #include <algorithm>

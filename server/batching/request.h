@@ -26,8 +26,8 @@ using Clock = std::chrono::steady_clock;
 enum class Priority : uint8_t { kHigh, kNormal, kLow };
 inline constexpr int kNumPriorities = 3;
 
-// Whether a request is one, or one of several that a large one was cut into. Whole requests and
-// chunks take turns, so that small ones do not wait behind all of a large one.
+// Whether a request is whole, or one of the chunks that a large one was cut into. Whole requests
+// and chunks take turns, so that small ones do not wait behind all of a large one.
 enum class Extent : uint8_t { kWhole, kChunk };
 inline constexpr int kNumExtents = 2;
 
@@ -57,7 +57,7 @@ struct Request {
   Clock::time_point accepted_at;
   // Past this point nobody waits for the answer: it is dropped then, if it is in no batch yet.
   Clock::time_point deadline = Clock::time_point::max();
-  // No other request was there when it was admitted: its thread may well wait for it.
+  // The server held no other request when it was admitted, so its thread may wait for it.
   bool is_alone = false;
   // On whose threads `done` is to be called; nullptr: on any.
   TaskQueue* tasks = nullptr;
@@ -67,8 +67,9 @@ struct Request {
   Done done;
 };
 
-// Whether a caller that goes away at `now` has waited until its deadline. Its own clock is there
-// before ours: gRPC tells a timeout rounded up by 1 % at most, and telling it took time.
+// Whether a caller that goes away at `now` has waited until its deadline. By the caller's clock the
+// deadline comes earlier than by ours: gRPC rounds the timeout that it sends up by at most 1 %, and
+// sending it takes time.
 inline bool HasWaitedUntil(Clock::time_point deadline, Clock::time_point start,
                            Clock::time_point now) {
   constexpr std::chrono::milliseconds kOnTheWay{10};
