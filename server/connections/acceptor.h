@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Listens and accepts, on a thread of its own: how many connections there may be, and what happens
-// when descriptors run out, is decided here and not by gRPC, which is then handed each connection.
-// docs/adr/0011 says why.
+// Listens and accepts, on a thread of its own: it decides how many connections there may be, and
+// what happens when descriptors run out. gRPC is handed each accepted connection. docs/adr/0011
+// says why.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ struct AcceptorOptions {
   int unix_socket_mode = 0600;
   // Connections that may be open at once; a further one is closed as soon as it is accepted. >= 1.
   int64_t max_connections = 4096;
-  // How long a peer may acknowledge nothing of what it is sent before its connection ends. > 0.
+  // For how long a peer may leave what it is sent unacknowledged before its connection ends. > 0.
   absl::Duration acknowledge_timeout = absl::Seconds(30);
 };
 
@@ -78,7 +78,7 @@ class Acceptor {
   Callbacks callbacks_;
   std::thread thread_;
 
-  // The thread's own: as many connections were open at the last count, or have come since.
+  // The thread's own: connections that were open at the last count, and those that have come since.
   int64_t most_open_ = 0;
   absl::Time counted_at_ = absl::InfinitePast();
 };

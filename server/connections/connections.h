@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The connections that the server has accepted, from below gRPC, which hides them: whose they are,
-// what has come over them, and their end. Knows sockets and nothing of what goes over them.
+// The connections that the server has accepted. gRPC hides them, so this looks at their sockets:
+// whose they are, how much has come over them, and how to end them. Knows nothing of what goes over
+// them.
 #pragma once
 
 #include <sys/types.h>
@@ -26,15 +27,15 @@ namespace swiglu::server {
 enum class EndReason : uint8_t { kResets, kFrames };
 inline constexpr int kNumEndReasons = 2;
 
-// gRPC owns the sockets and closes them when it likes. Each is therefore remembered by its number
-// and its inode, and a number that is another file's by now is left alone.
+// gRPC owns the sockets and may close them at any time. So each is remembered by its number and its
+// inode. A number that belongs to another file by now is left alone.
 //
 // A peer is named as gRPC names it in `ServerContext::peer()`: "ipv4:10.0.0.1:4711",
 // "ipv6:%5B::1%5D:4711". All peers of a unix socket have one name, "unix:", so that what is said of
 // one of them is said of all. Thread-safe.
 class Connections {
  public:
-  // What has come over a connection, and was read.
+  // What was read from a connection.
   struct Taken {
     std::string peer;
     ino_t inode = 0;  // which connection it is, as long as it is open
@@ -51,7 +52,7 @@ class Connections {
   void CountRefused() { num_refused_.fetch_add(1, std::memory_order_relaxed); }
   int64_t num_refused() const { return num_refused_.load(std::memory_order_relaxed); }
 
-  // How many are open. Looks at each, a third of a microsecond long.
+  // How many are open. Looks at each one, which takes a third of a microsecond.
   int64_t NumOpen();
 
   // How many bytes have come from the peer since its connection began. nullopt where that is not
@@ -73,11 +74,11 @@ class Connections {
     return num_ended_[static_cast<size_t>(reason)].load(std::memory_order_relaxed);
   }
 
-  // Closes our direction of every connection, each when its peer has acknowledged what was written
-  // until now, at `deadline` at the latest; who closes earlier may lose that. A peer's call that
-  // has no answer by then fails there as UNAVAILABLE. Blocks until `deadline` at most. REQUIRES:
-  // none is added any more, and the server is about to end; what still writes meets a broken pipe.
-  // docs/adr/0010 says why.
+  // Closes our direction of every connection, each once its peer has acknowledged what was written
+  // so far, and at `deadline` at the latest. A connection that is closed earlier may lose what was
+  // written. A peer's call that has no answer by then fails there as UNAVAILABLE. Blocks until
+  // `deadline` at most. REQUIRES: none is added any more, and the server is about to end; what
+  // still writes meets a broken pipe. docs/adr/0010 says why.
   void Close(absl::Time deadline);
 
  private:
@@ -103,7 +104,7 @@ class Connections {
   std::array<std::atomic<int64_t>, kNumEndReasons> num_ended_{};
   mutable absl::Mutex mutex_;
   std::unordered_multimap<std::string, Connection> connections_ ABSL_GUARDED_BY(mutex_);
-  // At this many it is looked which have ended.
+  // At this many, those that have ended are forgotten.
   size_t sweep_at_ ABSL_GUARDED_BY(mutex_) = 64;
 };
 

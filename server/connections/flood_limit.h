@@ -25,9 +25,10 @@ class FloodLimit {
  public:
   using Time = std::chrono::steady_clock::time_point;
 
-  // A flood brings more than so many bytes in so long, so many times in a row, without any call.
-  // Many more may come at once: messages of calls that a busy server has not got round to, or has
-  // refused, fill the windows of HTTP/2, which gRPC makes as large as 150 MB on a fast wire.
+  // A flood brings more than kBytesPerSlice in a time of kSlice, kNumSlices times in a row, without
+  // any call. Many more may come at once: messages of calls that a busy server has not got round
+  // to, or has refused, fill the windows of HTTP/2, which gRPC makes as large as 150 MB on a fast
+  // wire.
   static constexpr int64_t kBytesPerSlice = 2 << 20;
   static constexpr std::chrono::milliseconds kSlice{500};
   static constexpr int kNumSlices = 4;

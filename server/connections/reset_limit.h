@@ -22,13 +22,13 @@ class ResetLimit {
  public:
   using Time = std::chrono::steady_clock::time_point;
 
-  // A peer may reset so many calls at once, and so many a second: four times as many as a
-  // connection has streams, for callers whose deadlines pass together.
+  // A peer may reset kAtOnce calls at once, and kPerSecond a second. That is four times as many as
+  // a connection has streams, for callers whose deadlines pass together.
   static constexpr double kAtOnce = 4096;
   static constexpr double kPerSecond = 4096;
 
-  // `peer` has reset a call at `now`. True if that is past its limit; the count of the peer begins
-  // anew then.
+  // `peer` has reset a call at `now`. True if that is past its limit; the peer's count then begins
+  // at zero again.
   bool IsExceeded(absl::string_view peer, Time now) {
     if (resets_.size() >= sweep_at_) Sweep(now);
     const auto [it, is_new] = resets_.try_emplace(std::string(peer), Resets{now, 0});
