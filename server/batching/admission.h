@@ -142,8 +142,8 @@ class Admission {
   // Room for `bytes` more of messages that are being received; nullopt if there is none.
   std::optional<Charge> ClaimGrowth(int64_t bytes, std::shared_ptr<ReceiveShare> share);
 
-  // Whether the half has room for `bytes`, and so only the limit for one connection keeps the
-  // connection of `share` from them.
+  // Whether the half has room for `bytes`, so that only the limit for one connection keeps out more
+  // from the connection of `share`.
   bool IsShareInUse(int64_t bytes, const ReceiveShare& share) const;
 
   // Whether a message was refused lately because there was no room.

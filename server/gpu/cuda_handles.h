@@ -36,7 +36,8 @@ absl::Status UseCudaDevice(int ordinal);
 // A stream of that device which does not wait for the default stream.
 absl::StatusOr<CudaStream> MakeCudaStream(int ordinal);
 
-// What an event is for: to be waited for, asleep, or to tell the time between two of its kind.
+// What an event is for: a thread sleeps until it happens, or it measures the time between two of
+// its kind.
 enum class CudaEventKind { kWaiting, kTiming };
 
 absl::StatusOr<CudaEvent> MakeCudaEvent(int ordinal, CudaEventKind kind);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The one place where a cudaError_t becomes something that the rest of the server understands.
+// The one place that translates a cudaError_t for the rest of the server.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What has gone wrong on the devices: kept, told and logged in one place, whoever met it, a batch
-// or a request for pinned memory.
+// What has gone wrong on the devices. It is kept, reported and logged in one place, whether a batch
+// met it or a request for pinned memory.
 #pragma once
 
 #include <atomic>
@@ -20,8 +20,8 @@ class DeviceFaults {
   DeviceFaults(const DeviceFaults&) = delete;
   DeviceFaults& operator=(const DeviceFaults&) = delete;
 
-  // Tells the observer, then logs, which blocks where nobody takes the log. Of sticky errors it
-  // tells only the first one of all devices: everything that is in flight then says the same.
+  // Tells the observer, then logs. Logging may block where nobody reads the log. Of sticky errors
+  // it tells only the first one of all devices: everything that is in flight then says the same.
   void Report(int ordinal, DeviceError kind, absl::string_view description);
 
   // The first device that failed for good; nullopt while none has. Never changes once it is set.

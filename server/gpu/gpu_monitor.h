@@ -33,14 +33,15 @@ class GpuMonitor {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // A driver that hangs answers nothing new: figures older than this are worth less than none.
+  // Figures older than this are not given out: a driver that hangs brings no new ones.
   static constexpr std::chrono::seconds kMaxAge{10};
 
   // Opens NVML and takes the first sample, so that nothing is missing afterwards. Logs in one line
   // what cannot be had, and goes on without it.
   explicit GpuMonitor(std::vector<DeviceInfo> devices, GpuMonitorOptions options = {});
 
-  // Waits for the sample that is being taken, but not long: a driver that hangs keeps the thread.
+  // Waits for the sample that is being taken, for `patience` at most. If the driver hangs, the
+  // thread is left behind.
   ~GpuMonitor();
   GpuMonitor(const GpuMonitor&) = delete;
   GpuMonitor& operator=(const GpuMonitor&) = delete;

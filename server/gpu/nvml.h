@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// NVML, the driver's library for its own figures, opened at run time and never linked: a machine
-// without it, or with an older one, only has fewer figures.
+// NVML, the driver's library for its own figures. It is opened at run time and never linked, so a
+// machine without it, or with an older one, only has fewer figures.
 #pragma once
 
 #include <memory>
@@ -23,7 +23,7 @@ class Nvml {
   using Gpu = struct nvmlDevice_st*;
 
   // Opens `library` and starts it. FAILED_PRECONDITION, saying why: there is none, it lacks a
-  // function that nothing goes without, or it does not start.
+  // function that is always needed, or it does not start.
   static absl::StatusOr<std::unique_ptr<Nvml>> Open(const std::string& library);
 
   ~Nvml();
