@@ -16,8 +16,8 @@ namespace swiglu::server {
 
 // Pinned host memory, mapped into the address space of every device at the address that it has on
 // the host (unified addressing). Allocated in the context of device `ordinal`. Takes about a
-// millisecond for a few MiB; freeing may wait for the device. `faults` are told what CUDA says
-// where there is none to be had, and must outlive the memory.
+// millisecond for a few MiB; freeing may wait for the device. `faults` are told of CUDA's error
+// when an allocation fails, and must outlive the memory.
 std::unique_ptr<MemorySource> MakePinnedMemory(int ordinal, DeviceFaults* faults);
 
 // What `Allocate` does with an error of CUDA: tells `faults`, and returns RESOURCE_EXHAUSTED where

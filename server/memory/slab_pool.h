@@ -50,16 +50,16 @@ class CachingSlabPool final : public SlabPool {
   size_t SlabBytes(size_t size_bytes) const override;
 
   // As the interface says. RESOURCE_EXHAUSTED also where the slab would take the pool over its
-  // capacity. Where the source has no more memory, as much is freed of the cache, and it is asked
-  // once more.
+  // capacity. If the source has no more memory, that much of the cache is freed and the source is
+  // asked once more.
   absl::StatusOr<Slab> Acquire(size_t size_bytes) override;
 
-  // Fills the cache with slabs of these sizes, all there at once. On error, what was had until then
-  // stays cached.
+  // Fills the cache with slabs of these sizes, which then exist all at once. On error, those that
+  // were allocated stay cached.
   absl::Status Reserve(absl::Span<const size_t> sizes);
 
-  // Memory of the slabs that somebody holds, and of those that wait for the next request. Take no
-  // lock: while slabs come and go, the two may be of different moments.
+  // Memory of the slabs that somebody holds, and of those that wait for the next request. They take
+  // no lock: while slabs come and go, the two may be from different moments.
   size_t used_bytes() const { return used_bytes_; }
   size_t cached_bytes() const { return cached_bytes_; }
 
@@ -82,7 +82,7 @@ class CachingSlabPool final : public SlabPool {
   bool FreeOne(int size_class) ABSL_EXCLUSIVE_LOCKS_REQUIRED(growth_mutex_);
   // Frees cached slabs, the largest first, until they come to `wanted_bytes` or none is left.
   void FreeCached(size_t wanted_bytes);
-  // Takes back the count of a slab that could not be had.
+  // Takes back the count of a slab that could not be allocated.
   void Forget(int size_class);
   void Return(std::byte* data, int size_class) noexcept;
   void Poison(std::byte* data, int size_class) const;
