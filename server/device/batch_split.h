@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A batch that was too large for the device's memory, in smaller ones: how it is cut, and how the
-// parts are run. Knows no CUDA.
+// Cuts a batch that was too large for the device's memory into smaller ones, and runs them. Knows
+// no CUDA.
 #pragma once
 
 #include <functional>
@@ -22,14 +22,14 @@ inline constexpr int kMaxHalvings = 3;
 // function. REQUIRES: no segment has a reader.
 std::optional<std::pair<Batch, Batch>> Halve(const Batch& batch);
 
-// Whether what became of a batch can be tried again in smaller parts: the device's memory did not
-// do, and no output has been written, which may lie where an input does.
+// Whether a batch that ended like this can be tried again in smaller parts: the device ran out of
+// memory, and no output has been written. (An output may lie where an input does.)
 bool IsWorthRetrying(const LaneResult& result);
 
-// Runs `batch`, which came to `result`, in halves on `lane`, one after the other, and in halves of
-// those where the memory does not do for them either; then calls `finished` once, with the sum of
-// their times or with the first error, after which nothing more is run. `on_retry` is told of each
-// fault that is tried again. REQUIRES: as for Lane::Run; IsWorthRetrying(result).
+// Runs `batch`, which ended with `result`, in halves on `lane`, one after the other. A half that
+// runs out of memory, too, is halved again. Then calls `finished` once, with the sum of the times
+// or with the first error. After an error nothing more is run. `on_retry` is told of each fault
+// that is tried again. REQUIRES: as for Lane::Run; IsWorthRetrying(result).
 void RunInHalves(Lane& lane, const Batch& batch, const LaneResult& result,
                  std::function<void(const DeviceFault&)> on_retry, Lane::Finished finished);
 

@@ -20,7 +20,7 @@ struct CpuExecutorOptions {
 };
 
 // Computes each batch inside `Run`: the thread that received a request has its bytes in its cache,
-// and handing them to another one takes longer than a small batch. Inputs are taken out of the
+// and a hand-over to another thread takes longer than a small batch. Inputs are taken out of the
 // pieces that they came in, a block at a time, so that they pass through memory once. Thread-safe.
 // It never fails: `healthy()` stays true.
 class CpuExecutor final : public Executor {

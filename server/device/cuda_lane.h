@@ -68,17 +68,18 @@ class CudaLane final : public Lane {
   cudaError_t Await(Job& job);
   // Returns when the event has happened or the device has failed. Spins first, then sleeps.
   cudaError_t AwaitEvent();
-  // Spins until the event has happened or the device has failed; cudaErrorNotReady after that time.
+  // Spins until the event has happened or the device has failed; returns cudaErrorNotReady after
+  // `spin_time`.
   cudaError_t PollEvent(std::chrono::microseconds spin_time);
-  // Whether waiting so long was enough; false at once for no time.
+  // Whether the event happens within `time`; false at once if that is zero.
   bool IsDoneWithin(std::chrono::microseconds time);
   // Calls `finished`.
   void Finish(Job job, cudaError_t error);
 
   // The lane's thread.
   void ServeJobs();
-  // Takes the job in flight, waiting for one; one without `finished` when the destructor has begun
-  // and none is left.
+  // Waits for a job and takes it. Returns one without `finished` once the destructor has begun and
+  // no job is left.
   Job NextJob();
 
   const int ordinal_;
@@ -90,7 +91,7 @@ class CudaLane final : public Lane {
   absl::Mutex mutex_;
   absl::CondVar changed_;
   Job job_ ABSL_GUARDED_BY(mutex_);
-  std::atomic<bool> has_job_{false};  // for who looks without the lock
+  std::atomic<bool> has_job_{false};  // read without the lock
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread thread_;

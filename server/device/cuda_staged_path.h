@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The way of a chunk by copies: to device memory, through the kernel, and back. Part of a CUDA
-// lane.
+// Takes a chunk by copies to device memory, through the kernel, and back. Part of a CUDA lane.
 #pragma once
 
 #include <cuda_runtime_api.h>

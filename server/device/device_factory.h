@@ -31,7 +31,7 @@ struct ExecutorOptions {
   Observer* observer = nullptr;
 };
 
-// An executor that is warm, and what is to be said about it.
+// An executor that is warmed up, and what there is to say about it.
 struct CreatedExecutor {
   std::unique_ptr<Executor> executor;
   // The executor's own pool, for its figures.
@@ -44,9 +44,10 @@ struct CreatedExecutor {
 };
 
 // Makes the executor that `options` ask for. Takes up to some hundred milliseconds per CUDA device.
-// Where CUDA was asked for and cannot be had, an error that says why, never the CPU:
-// FAILED_PRECONDITION (no build support, no driver, no device), INVALID_ARGUMENT (a wrong ordinal
-// or option), INTERNAL (the device fails). `kAuto` takes the CPU instead of a device that fails.
+// Where CUDA was asked for and is not available, it returns an error that says why, and never takes
+// the CPU instead: FAILED_PRECONDITION (no build support, no driver, no device), INVALID_ARGUMENT
+// (a wrong ordinal or option), INTERNAL (the device fails). `kAuto` takes the CPU instead of a
+// device that fails.
 absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options);
 
 }  // namespace swiglu::server

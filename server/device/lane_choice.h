@@ -18,9 +18,9 @@ struct DeviceLoad {
   int64_t given_bytes = 0;  // of all batches until now; see `GiveBatch`
 };
 
-// The position of the device with the fewest bytes outstanding among those with a free lane. Of
-// equals, which all are under a light load, the one that was given the fewest until now, then the
-// first. -1 when no lane is free.
+// The position of the device with the fewest bytes outstanding among those with a free lane. Under
+// a light load all are equal in this. Of equals it is the one that was given the fewest bytes until
+// now, then the first. -1 when no lane is free.
 inline int ChooseDevice(absl::Span<const DeviceLoad> loads) {
   int best = -1;
   for (int i = 0; i < static_cast<int>(loads.size()); ++i) {
@@ -33,8 +33,9 @@ inline int ChooseDevice(absl::Span<const DeviceLoad> loads) {
   return best;
 }
 
-// Counts a batch of so many bytes for that device. One that was given much less than it, because it
-// was slower for a while, is not given all of a light load for it afterwards.
+// Counts a batch of `bytes` for `device`. A device that was slower for a while, and so was given
+// much less, must not get all of a light load afterwards: none counts as more than kMostArrears
+// behind.
 inline void GiveBatch(absl::Span<DeviceLoad> loads, int device, int64_t bytes) {
   constexpr int64_t kMostArrears = int64_t{64} << 20;
   loads[device].outstanding_bytes += bytes;

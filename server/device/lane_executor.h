@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The executor over the lanes of any number of devices: chooses the lane and the way for each
-// batch, and keeps account of what is in flight and of what has failed. Knows no CUDA.
+// The executor over the lanes of any number of devices: it chooses the lane and the path of each
+// batch, and keeps count of what is in flight and of what has failed. Knows no CUDA.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +28,10 @@ struct LaneDevice {
 };
 
 // Spreads batches over its devices: each goes to the one that `ChooseDevice` says, on the lane
-// there that has been free the longest. A batch that the device's memory does not do for is tried
-// again in smaller parts. Thread-safe; `done` may call `Run`. Once a device has failed for good, in
-// a batch or as `faults` were told by others, `healthy()` is false and every later batch, also one
-// for another device, completes with UNAVAILABLE and on none: the process has to end.
+// there that has been free the longest. A batch that runs out of device memory is tried again in
+// halves. Thread-safe; `done` may call `Run`. A device can fail for good in a batch, or in other
+// work that reports to `faults`. From then on `healthy()` is false, and every later batch completes
+// with UNAVAILABLE and runs on no device: the process has to end.
 class LaneExecutor final : public Executor {
  public:
   // REQUIRES: at least one device. The slab pool's memory source may report to `faults`.

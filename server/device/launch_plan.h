@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which way a batch takes to a GPU's arithmetic and back: decided here, carried out by a lane. Pure
+// Decides how a batch's bytes get to a GPU's arithmetic and back. A lane carries it out. Pure
 // functions on plain values; knows no CUDA. docs/adr/0006 says why.
 #pragma once
 
@@ -22,8 +22,8 @@ inline constexpr size_t kLaneBufferBytes =
 // Where the tensors of a batch lie.
 enum class MemoryPlace : uint8_t { kPinnedHost, kDevice };
 
-// Whether kernels on tensors that lie in the device's own memory are running there. They are slowed
-// down several times by kernels on host memory, and hardly by copies.
+// Whether kernels on tensors that lie in the device's own memory are running there. Kernels on host
+// memory make them several times slower; copies hardly slow them down.
 enum class ResidentWork : uint8_t { kNone, kRunning };
 
 // What a plan depends on beside the batch.
@@ -53,11 +53,12 @@ struct LaunchPlan {
   // kMapped and kRegion: one launch on the tensors where they lie. kStaged: chunk after chunk, by
   // way of the lane's device buffer.
   Path path = Path::kMapped;
-  // Most blocks of a launch; 0: as many as the work wants.
+  // The most blocks of a launch; 0: as many as the work wants.
   int max_blocks = 0;
   // All elements of the batch in their order; empty unless the path is kStaged.
   std::vector<Chunk> chunks = {};
-  // How long the caller waits for the batch itself, before it leaves that to the lane's thread.
+  // How long the caller itself waits for the batch before it leaves the waiting to the lane's
+  // thread.
   std::chrono::microseconds caller_wait{0};
 };
 
