@@ -81,7 +81,7 @@ class Call : public std::enable_shared_from_this<Call> {
     virtual void OnGone(Call& call) = 0;
     // Who is behind a peer's name, for the log.
     virtual std::string DescribePeer(absl::string_view peer) = 0;
-    // Nothing of a call on `queue` uses its home any more.
+    // A call on `queue` is gone, and no longer uses its home.
     virtual void OnDestroyed(IoQueue* queue) = 0;
   };
 
@@ -102,7 +102,8 @@ class Call : public std::enable_shared_from_this<Call> {
   Clock::time_point Deadline() const;
   // The value of the caller's metadata `key`, or "". It lives as long as the call.
   absl::string_view Metadata(absl::string_view key) const;
-  // What the caller's metadata counts: names, values, and 32 bytes for each, as in HTTP/2.
+  // The size of the caller's metadata: names, values, and 32 bytes for each entry, as HTTP/2
+  // counts.
   int64_t MetadataBytes() const;
   // Who calls, as the log says it.
   std::string DescribePeer() const { return home_->DescribePeer(peer()); }
@@ -129,7 +130,8 @@ class Call : public std::enable_shared_from_this<Call> {
   // Once the call has come in.
   CallHandler& handler() { return *handler_; }
 
-  // Whether it is among its home's live calls, and its neighbours there; guarded by those.
+  // Whether it is among its home's live calls, and its neighbours there. Guarded by the locks of
+  // LiveCalls.
   enum class Place : uint8_t { kNew, kListed, kRemoved };
   Place place = Place::kNew;
   Call* previous = nullptr;
@@ -143,7 +145,7 @@ class Call : public std::enable_shared_from_this<Call> {
     IoQueue* const queue;
   };
 
-  // What a handler is told, as bits that are set until it has been.
+  // What the handler has to be told. A bit is set until the handler is told of it.
   using Signals = uint32_t;
   static constexpr Signals kRead = 1 << 0;
   static constexpr Signals kNotRead = 1 << 1;
@@ -178,9 +180,10 @@ class Call : public std::enable_shared_from_this<Call> {
   void OnWritten(bool ok) { Deliver(ok ? kWritten : kNotWritten); }
   void OnGone(bool ok);
 
-  // Tells the handler now, or leaves it to the thread that is telling it something else.
+  // Tells the handler now, or leaves that to the thread that is inside the handler.
   void Deliver(Signals signals);
-  // Tells the handler all there is to tell. REQUIRES: `kDelivering` is this thread's doing.
+  // Tells the handler everything that there is to tell. REQUIRES: this thread has set
+  // `kDelivering`, or is the one that makes the handler.
   void DeliverAll();
   void Tell(Signals signals);
 
@@ -188,7 +191,7 @@ class Call : public std::enable_shared_from_this<Call> {
   Home* const home_;
   IoQueue* const queue_;
   Clock::time_point started_;
-  std::string peer_;  // asked for at the beginning: gRPC does not know it any more at the end
+  std::string peer_;  // asked for at the beginning: at the end gRPC no longer knows it
   std::atomic<bool> cancelled_{false};
   grpc::GenericServerContext context_;
   grpc::GenericServerAsyncReaderWriter stream_{&context_};

@@ -9,25 +9,25 @@
 namespace swiglu::server {
 
 struct ConnectionLimits {
-  // A connection is told to end when it is so old, give or take a tenth, so that clients connect
+  // The age at which a connection is told to end, give or take a tenth, so that clients connect
   // anew and balancers can spread them; zero: never.
   absl::Duration max_age = absl::ZeroDuration();
-  // After that its calls may go on for so long, then they are cut off. > 0.
+  // How long its calls may go on after that, until they are cut off. > 0.
   absl::Duration max_age_grace = absl::Minutes(5);
-  // A connection that brings nothing for so long is asked whether its peer is there; zero: never.
+  // After how long without a byte the server asks whether the peer is there; zero: never.
   absl::Duration keepalive_time = absl::Seconds(30);
-  // It is closed when no answer comes for so long, and when the peer takes no byte for so long.
-  // > 0.
+  // The connection is closed if for this long no answer comes, or the peer takes no byte. > 0.
   absl::Duration keepalive_timeout = absl::Seconds(30);
-  // A client may ask so often whether the server is there. One that asks at its very interval may
-  // be early by as much as its timer and the network are. > 0.
+  // How far apart a client's pings have to be. One that pings at exactly this interval may come a
+  // little early, because timers and networks are not exact. > 0.
   absl::Duration min_ping_interval = absl::Seconds(10);
 };
 
 // Has `builder` keep them.
 void ApplyConnectionLimits(const ConnectionLimits& limits, grpc::ServerBuilder& builder);
 
-// How far apart pings have to be so that none counts as too early, where `interval` is allowed.
+// The interval that gRPC is given where `interval` is allowed: somewhat shorter, so that no ping of
+// such a client counts as too early.
 absl::Duration PingIntervalWithSlack(absl::Duration interval);
 
 }  // namespace swiglu::server

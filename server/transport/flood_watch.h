@@ -22,8 +22,8 @@ namespace swiglu::server {
 // Thread-safe.
 class FloodWatch {
  public:
-  // How often the thread looks at least. With thousands of connections it takes longer, so that it
-  // never needs more than a 50th of a core.
+  // The shortest rest between two looks. The thread rests at least kRestFactor times as long as the
+  // look took, so that with thousands of connections, too, it needs no more than a 50th of a core.
   static constexpr std::chrono::milliseconds kInterval{20};
   static constexpr int kRestFactor = 50;
 

@@ -8,7 +8,8 @@
 namespace swiglu::server {
 namespace {
 
-// A time that has passed for sure: one that has just come waits for the next look at the timers.
+// A time that has already expired, so gRPC fires the alarm at once. An alarm for this very moment
+// would wait for gRPC's next look at its timers.
 gpr_timespec AtOnce() { return gpr_inf_past(GPR_CLOCK_MONOTONIC); }
 
 struct LongTask final : Event {

@@ -44,9 +44,9 @@ class IoQueue final : public TaskQueue, private Event {
 
   grpc::ServerCompletionQueue* queue() { return queue_.get(); }
 
-  // A call begins to wait for its headers here: whether it is the only one.
+  // Counts a call that begins to wait for its headers here. Returns whether it is the only one.
   bool Bind() { return num_calls_.fetch_add(1) == 0; }
-  // Nothing uses a call any more.
+  // Counts down a call that nothing uses any more.
   void Unbind();
   int64_t num_calls() const { return num_calls_.load(); }
 
@@ -71,7 +71,7 @@ class IoQueue final : public TaskQueue, private Event {
   std::vector<Task> short_tasks_ ABSL_GUARDED_BY(mutex_);  // none, or `alarm_` is set
   grpc::Alarm alarm_;
 
-  // The owner's: threads that poll it, and that would if they were not away.
+  // The owner's: how many threads poll it, and how many would if they were not away.
   std::atomic<int> num_pollers_{0};
   std::atomic<int> num_away_{0};
   bool is_ended_ = false;  // nothing more comes; guarded by the owner's lock

@@ -2,12 +2,12 @@
 //
 // The threads that poll the completion queues and pass each event to its tag; nothing else. A call
 // stays on one queue. As many threads poll as the work keeps busy (poller_count.h), and as many
-// queues are given calls: each queue with calls has a thread, and threads beyond that help with the
-// queue that has most. The others sleep until one of those takes up long work.
+// queues are given calls. Each queue with calls has a thread. Further pollers help with the queue
+// that has the most calls. The other threads sleep until a poller begins long work.
 //
 // What a peer sends can keep gRPC's parser busy for seconds, and with it the thread that polls. A
-// watchdog sees this (progress_watch.h) and counts the thread as away, as one that does long work:
-// another one polls its queue meanwhile.
+// watchdog sees this (progress_watch.h) and counts the thread as away, like one that does long
+// work. Another thread polls its queue meanwhile.
 #pragma once
 
 #include <sys/types.h>
@@ -51,8 +51,8 @@ class IoThreads final : public IoQueue::Owner {
   // REQUIRES: `Shutdown` was called.
   ~IoThreads() override;
 
-  // The queue for one more call, which ends with `IoQueue::Unbind`. As many queues as threads poll
-  // have them in turn.
+  // The queue for one more call, until `IoQueue::Unbind`. As many queues as there are pollers are
+  // given calls in turn.
   IoQueue& Bind();
 
   // IoQueue::Owner.
@@ -69,7 +69,7 @@ class IoThreads final : public IoQueue::Owner {
 
   // One thread.
   struct alignas(64) Worker {
-    // Of the thread's own making, but for one step: the watchdog turns kPolling into kAway.
+    // The thread itself sets it, with one exception: the watchdog turns kPolling into kAway.
     enum class State : uint8_t { kAsleep, kPolling, kLongWork, kAway };
     std::atomic<State> state{State::kAsleep};
     // Signs of life until now: turns, events, and handlers and long work that came to their end.
@@ -94,7 +94,7 @@ class IoThreads final : public IoQueue::Owner {
   IoQueue* ClaimLonelyQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // A sign of life of the calling thread, which is back now if it was away.
   void CountStep(Worker& worker);
-  // Has the calling thread leave its queue to another one and be `next`.
+  // The calling thread leaves its queue to another one, and its state becomes `next`.
   void YieldTurn(Worker& worker, Worker::State next);
   // Counts the calling thread, which was away, as a poller again.
   void ComeBack(Worker& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

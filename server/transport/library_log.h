@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What gRPC and protobuf log themselves, through our log or not at all.
+// Routes what gRPC and protobuf log to our log, or silences it.
 #pragma once
 
 namespace swiglu::server {
 
-// From here on what gRPC has to complain about becomes a rate-limited warning of ours, and protobuf
-// is silent: its complaints are about messages, and go back to their senders. Call once, before any
-// other use of either.
+// From here on gRPC's complaints become rate-limited warnings in our log. Protobuf is silent: it
+// complains about messages, and their senders are told. Call once, before any other use of either.
 void RouteLibraryLogs();
 
-// From here on gRPC is silent, too: it would complain of what happens to it.
+// From here on gRPC is silent, too. For the end of the server, which makes gRPC complain.
 void SilenceLibraryLogs();
 
 }  // namespace swiglu::server

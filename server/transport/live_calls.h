@@ -14,12 +14,13 @@
 
 namespace swiglu::server {
 
-// Thread-safe. In parts with a lock each, since every call of every thread passes here twice.
+// Thread-safe. It is split into parts with a lock each, because every call of every thread passes
+// here twice.
 class LiveCalls {
  public:
-  // False, and nothing happens, if the call was removed already: the thread that has its end may be
-  // ahead of the one that has its beginning. REQUIRES: `call` is owned by somebody until it is
-  // removed.
+  // Returns false, and does nothing, if the call was removed already: the thread that handles its
+  // end may be faster than the one that handles its beginning. REQUIRES: `call` is owned by
+  // somebody until it is removed.
   bool Add(Call& call) {
     Shard& shard = ShardOf(call);
     absl::MutexLock lock(&shard.mutex);

@@ -31,15 +31,15 @@ class MessageWatch {
  public:
   // How often the thread looks.
   static constexpr std::chrono::milliseconds kInterval{10};
-  // Every how many times, at a connection of streams that move nothing.
+  // A connection whose streams move nothing is looked at only every so many times.
   static constexpr int64_t kIdleRounds = 4;
 
  private:
   struct Connection;
 
  public:
-  // One message that a call awaits, or none. Its call's handler owns it and uses it one thing at a
-  // time.
+  // One message that a call awaits, or none. Its call's handler owns it, and calls one of its
+  // methods at a time.
   class Entry {
    public:
     Entry() = default;
@@ -54,13 +54,13 @@ class MessageWatch {
     // The message is awaited from here on. If it cannot go on, the call is told
     // `ServerEvent::kOverrun`.
     void Begin(Charge reservation, AwaitedKind kind, int64_t max_bytes);
-    // It is there: returns what is charged for it.
+    // The message is whole: returns its charge.
     Charge Arrive(int64_t size_bytes);
-    // It does not come any more: nothing is charged for it.
+    // The message will not come: nothing is charged for it any more.
     void Drop();
-    // It is refused, awaited or not: as `Drop`, but its caller may still send it.
+    // The message is refused, awaited or not. As `Drop`, but its caller may still send it.
     void Refuse();
-    // Why it cannot go on; once for each time.
+    // Why the message cannot go on. Each reason is returned once.
     std::optional<Overrun> TakeOverrun();
 
    private:
@@ -91,7 +91,7 @@ class MessageWatch {
   // A call has come in whose message nobody will read.
   void CountUnread(const Call& call);
 
-  // What is known of a peer but for what was taken from it. Of a peer without calls: nothing.
+  // What is known of a peer, all but `taken_bytes`. Nothing for a peer without calls.
   ConnectionTraffic Traffic(const std::string& peer) const;
 
  private:

@@ -20,8 +20,8 @@ struct PollerLoad {
   double long_threads = 0;
 };
 
-// The number of pollers from here on, 1 to `max_pollers`: one more while those that there are
-// have hardly a pause, one fewer when the others could do the work with pauses enough.
+// The number of pollers from here on, 1 to `max_pollers`: one more while the pollers are hardly
+// ever idle, one fewer when the others could do the work and be idle often enough.
 inline int ChoosePollerCount(const PollerLoad& load, int max_pollers) {
   constexpr double kCrowded = 0.8;
   constexpr double kRoomy = 0.6;

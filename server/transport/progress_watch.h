@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Whether a thread that polls is kept by something: it uses the processor and brings no event.
-// Pure: clocks are passed in.
+// Whether something keeps a thread from polling: it uses the processor and brings no event. Pure:
+// clocks are passed in.
 #pragma once
 
 #include <chrono>
@@ -17,7 +17,8 @@ class ProgressWatch {
   // Processor time without an event from which on a thread counts as kept. An idle thread uses next
   // to none; a message of some megabytes takes less.
   static constexpr std::chrono::milliseconds kKeptFor{10};
-  // Processor time counts for so long. What an idle thread uses now and then never adds up.
+  // For how long processor time counts, so that what an idle thread uses now and then never adds
+  // up.
   static constexpr std::chrono::milliseconds kForgetAfter{250};
 
   // Looks at the thread, which has brought `num_events` and used `cpu` of the processor, both since

@@ -17,7 +17,7 @@
 namespace swiglu::server {
 namespace {
 
-// Waits for a call that are kept posted: a burst finds takers at once.
+// How many calls are requested from gRPC ahead, so that a burst finds them posted.
 constexpr int kPostedAccepts = 128;
 
 // Streams of one connection that are served at once; a client's further calls wait on its own side.

@@ -37,9 +37,9 @@ struct RpcServerOptions {
   int unix_socket_mode = 0600;
   // Connections that may be open at once. >= 1.
   int64_t max_connections = 4096;
-  // Told when no connection can be accepted any more, for want of descriptors or memory, and when
-  // again it can; live calls are told of a change of health afterwards. On a thread of the server's
-  // own. Empty: nobody is told.
+  // Told when no more connections can be accepted for lack of descriptors or memory, and when they
+  // can be accepted again. Live calls are told of a change of health afterwards. On a thread of the
+  // server's own. Empty: nobody is told.
   std::function<void(bool accepting)> accepting_changed = {};
   // The most threads that poll at once; as many do as the work keeps busy. >= 1.
   int io_threads = 4;
@@ -67,14 +67,14 @@ class RpcServer final : private Call::Home {
   // Where it listens, with the port that was taken.
   const std::string& address() const { return acceptor_->address(); }
 
-  // Tells every live call; of a drain, those that come later, too.
+  // Tells every live call. Calls that come later are told of a drain, too.
   void Broadcast(ServerEvent event);
 
-  // Ends every connection and takes no new one. Before that, gives the calls that are live, and
-  // their peers what was written to them, `grace` in all. A shutdown alone lets gRPC answer calls
-  // that come meanwhile, and it answers CANCELLED; without their connection they are UNAVAILABLE,
-  // as all are that come in a drain. REQUIRES: calls have been told of the drain; a shutdown is
-  // next.
+  // Ends every connection and takes no new one. Before that it waits, for `grace` in all, until
+  // live calls have ended and their peers have what was written to them. During a shutdown alone,
+  // gRPC would answer calls that come meanwhile with CANCELLED. Without a connection they fail with
+  // UNAVAILABLE, as all do that come in a drain. REQUIRES: calls have been told of the drain; a
+  // shutdown is next.
   void CloseConnections(absl::Duration grace);
 
   // Takes no new call; gives live ones `grace` to end, then cancels them; ends the threads. Blocks
@@ -90,7 +90,7 @@ class RpcServer final : private Call::Home {
   std::string DescribePeer(absl::string_view peer) override { return connections_->Describe(peer); }
   void OnDestroyed(IoQueue* queue) override;
 
-  // The caller of `call` has reset it: ends the connection of one who does that too often.
+  // The caller of `call` has reset it. Ends its connection if it does that too often.
   void CountReset(const Call& call);
   // Hands accepted connections to gRPC from here on.
   void StartAccepting(std::function<void(bool accepting)> accepting_changed);
