@@ -33,7 +33,7 @@ absl::Status VersionNotInteger(absl::string_view version);
 absl::Status Malformed(absl::string_view message_type, absl::string_view where);
 // The caller has sent nothing, or only a part of a message: gRPC does not tell which.
 absl::Status NoWholeMessage(absl::string_view message_type);
-// Likewise what gRPC shows of a message whose flag byte it does not know.
+// Also for a message whose flag byte gRPC does not know: gRPC shows it like this.
 absl::Status EmptyRequest();
 // Of a message without tensors.
 absl::Status MessageTooLarge(absl::string_view message_type, int64_t bytes, int64_t max_bytes);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From a ModelInferRequest taken apart to a checked description of it: which model, which shape,
-// and where each input's bytes lie among the slices. The tensors are not copied here, and not
-// looked at. Pure functions.
+// Turns a ModelInferRequest that was taken apart into a checked description of it: which model,
+// which shape, and where each input's bytes lie among the slices. The tensors are not copied here,
+// and not looked at. Pure functions.
 #pragma once
 
 #include <array>
@@ -51,8 +51,8 @@ absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::st
 // Checks every rule of the data. The plan refers to `message`.
 absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message);
 
-// The inputs of a plan, byte after byte, each from its own beginning; keeps what the plan refers to
-// but the slices. Cheap to copy: a copy is a bookmark.
+// The inputs of a plan, byte after byte, each from its own beginning; keeps all that the plan
+// refers to, except the slices. Cheap to copy: a copy is a bookmark.
 class PlanReader final : public InputReader {
  public:
   PlanReader() = default;
@@ -66,7 +66,7 @@ class PlanReader final : public InputReader {
  private:
   struct Source {
     SliceReader bytes;
-    // Set: these instead, from `num_read` on. At most an envelope's bytes.
+    // If set, the input is these bytes instead, from `num_read` on. At most an envelope's bytes.
     std::shared_ptr<const std::string> values;
     size_t num_read = 0;
   };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From results in a slab to the slices of a ModelInferResponse: small encoded pieces between
-// tensors that are sent from where they lie, without a copy.
+// Turns results in a slab into the slices of a ModelInferResponse: small encoded pieces, and
+// between them tensors that are sent from where they lie, without a copy.
 #pragma once
 
 #include <array>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The slices of a ModelInferRequest taken apart: tensors stay where they lie, everything else is
-// small, or refused, and parsed. The wire format only; infer_decoder.h has the rules of the data.
+// Takes the slices of a ModelInferRequest apart. Tensors stay where they lie. Everything else is
+// parsed, and refused if it is not small. This is the wire format only; infer_decoder.h has the
+// rules of the data.
 #pragma once
 
 #include <cstddef>
@@ -25,19 +26,21 @@ struct TensorBytes {
   size_t size_bytes;
 };
 
-// A message taken apart, nothing checked but that it is a protobuf of that type.
+// A message that was taken apart. It is known to be a protobuf of that type; nothing else is
+// checked.
 struct InferMessage {
   // Everything but `raw` and `typed`.
   inference::ModelInferRequest envelope;
   // The entries of raw_input_contents.
   std::vector<TensorBytes> raw;
-  // By input: its fp32_contents where they are one packed run, as every client sends them, which is
-  // the same bytes as raw ones; else of size 0, and what there is is in the envelope.
+  // By input: its fp32_contents where they are one packed run, as every client sends them. Such a
+  // run has the same bytes as raw contents. In any other case this has size 0, and the values, if
+  // any, are in the envelope.
   std::vector<TensorBytes> typed;
   // The envelope was short and laid out as usual.
   bool is_plain = true;
 
-  // Empties it, and keeps its memory for the next one, unless that may be much.
+  // Empties it, and keeps its memory for the next message, unless that may be large.
   void Clear();
 };
 

@@ -36,13 +36,13 @@ class InferService {
   InferService(InferServiceOptions options, Admission* admission, Executor* executor,
                Batcher* batcher, Observer* observer);
 
-  // Room for a message that is about to be read: of the size that its sender announces, or else a
-  // little, which grows with what comes; where nobody can tell what comes, as much as such messages
-  // had of late, if there is that. UNAVAILABLE when there is none now, RESOURCE_EXHAUSTED when
-  // there can be none; the rejection is counted then.
+  // Room for a message that is about to be read. With an announced size it is that much. Without
+  // one it is a little, which grows with what comes. Where nobody can tell what comes, it is as
+  // much as such messages had of late, if there is that much. UNAVAILABLE if there is no room now,
+  // RESOURCE_EXHAUSTED if there never can be; either counts as a rejection.
   absl::StatusOr<Charge> ReserveMessage(std::optional<int64_t> announced_bytes,
                                         const MessageSource& source);
-  // The largest message that can be taken: of the size that its sender announces, or without that.
+  // The largest message that can be taken, with and without an announced size.
   int64_t max_announced_bytes() const {
     return std::min(options_.max_request_bytes, admission_->half_budget_bytes());
   }
@@ -51,14 +51,16 @@ class InferService {
   }
   int64_t memory_budget_bytes() const { return admission_->options().memory_budget_bytes; }
 
-  // Why a message cannot go on, counted. Not of kDeadline.
+  // Counts the refusal of a message that cannot go on, and returns its error. REQUIRES: the reason
+  // is not kDeadline.
   absl::Status Refuse(const Overrun& overrun, const MessageSource& source);
 
   // Starts one inference on `message` (one ModelInferRequest), which is consumed. `done` is called
   // exactly once, perhaps before this returns. The observer has the request's record by then.
   void Start(grpc::ByteBuffer message, InferContext context, Done done);
 
-  // The caller of what was started with `cancelled`, which is set now, has gone: what waits ends.
+  // The caller has gone: ends what still waits of that which was started with `cancelled`.
+  // REQUIRES: `cancelled` is set.
   void Cancel(const std::atomic<bool>& cancelled) { batcher_->Cancel(cancelled); }
 
   // The charge of an answer without tensors, for as long as it waits to be written.
@@ -66,7 +68,7 @@ class InferService {
   // Whether one more such answer has room.
   bool HasRoomForAnswers() const { return admission_->HasRoomForAnswers(); }
 
-  // Why a request, or a message of a connection, is refused, counted.
+  // Counts the refusal of a request, or of a message from `source`, and returns its error.
   absl::Status Reject(Rejection reason, int64_t bytes = 0, const MessageSource& source = {});
 
   // Reports a request that ended without ever reaching `Start`.

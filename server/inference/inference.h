@@ -29,9 +29,9 @@
 
 namespace swiglu::server {
 
-// What the call knows about a request beside its message.
+// What the call knows about a request, apart from its message.
 struct InferContext {
-  // First sign of the request.
+  // When the call's headers were there; for a request of a stream, when its message was whole.
   Clock::time_point started;
   // The caller's deadline.
   Clock::time_point deadline = Clock::time_point::max();
@@ -84,7 +84,7 @@ class Inference : public std::enable_shared_from_this<Inference> {
   // The memory that its slabs take.
   int64_t SlabBytes() const;
 
-  // Set step by step until it runs; constant from then on, but for what says otherwise.
+  // Set step by step until it runs. Constant from then on, except where a comment says otherwise.
   InferContext context;
   InferIdentity identity;  // the name only of an unknown model
   // Gone once it is read. The buffer's references to the slices go last, because gRPC 1.51 may have

@@ -18,8 +18,8 @@ struct PlainEnvelope {
   int num_inputs = 0;
 };
 
-// The fields before the first of raw_input_contents, if these are whole, of known numbers, and have
-// no typed contents; none otherwise, which says nothing about the message. What they hold is not
+// The fields before the first raw_input_contents, if they are whole, have known numbers, and have
+// no typed contents. Otherwise nullopt, which says nothing about the message. What they hold is not
 // looked at, and they may be no valid protobuf.
 std::optional<PlainEnvelope> FindPlainEnvelope(absl::Span<const unsigned char> bytes);
 

@@ -24,9 +24,9 @@ class SliceReader {
   size_t position() const { return position_; }
   size_t remaining() const { return remaining_; }
 
-  // Reads one base-128 varint of no more bits than `value` has, and no more bytes than those need:
-  // ten of 64 bits; five of 32 bits, which protobuf's tags and lengths are. False, with the
-  // position unspecified, if there is none.
+  // Reads one base-128 varint that fits into `value`, of at most ten bytes for 64 bits and at most
+  // five for 32 bits. Protobuf's tags and lengths have 32 bits. False, with the position
+  // unspecified, if there is none.
   bool ReadVarint(uint64_t* value) { return ReadVarintAs(value); }
   bool ReadVarint(uint32_t* value) { return ReadVarintAs(value); }
 
