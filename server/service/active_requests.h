@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Counts the inferences that are being answered, from the message to the last byte handed to gRPC,
-// so that a drain can wait for them. From its answer on, a request waits for its caller alone.
+// so that a drain can wait for them. Once it has its answer, a request waits only for its caller.
 #pragma once
 
 #include <atomic>

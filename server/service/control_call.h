@@ -32,7 +32,7 @@ class ControlCall final : public CallHandler {
   void OnNoMessage() override;
   void OnWritten(bool) override { due_ = Clock::time_point::max(); }
   void OnGone(bool) override { due_ = Clock::time_point::max(); }
-  // It is answered while the server drains too: health least of all may fail then.
+  // Control calls are answered during a drain, too: health checks, above all, must not fail then.
   void OnServerEvent(ServerEvent event) override;
 
  private:

@@ -24,10 +24,10 @@ class Health {
   explicit Health(std::function<bool()> device_healthy)
       : device_healthy_(std::move(device_healthy)) {}
 
-  // False once and for all: the server is to be taken out of rotation.
+  // From here on the server is never ready again: it is to be taken out of rotation.
   void StopServing() { serving_.store(false, std::memory_order_relaxed); }
 
-  // False while no connection can be accepted.
+  // Whether connections can be accepted; while not, the server is not ready.
   void SetAccepting(bool accepting) { accepting_.store(accepting, std::memory_order_relaxed); }
 
   // True while requests are welcome.
@@ -73,7 +73,7 @@ class HealthWatchCall final : public CallHandler {
   const Health* const health_;
   const InferParts parts_;
   MessageWatch::Entry awaited_;
-  // When the request is to be there, or what is being sent to be written; `max()`: neither is due.
+  // When the request must be there, or what is being sent must be written; `max()`: neither is due.
   Clock::time_point due_;
   std::optional<std::string> service_;  // once the request is there
   std::optional<grpc::health::v1::HealthCheckResponse::ServingStatus> sent_;

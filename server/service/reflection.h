@@ -44,7 +44,7 @@ class Reflection {
 };
 
 // The call: questions in, answers out, one after the other. It ends when the caller ends it, and
-// when the next question or the taking of an answer takes longer than a message may.
+// when the caller takes longer than a message may to ask the next question or to take an answer.
 class ReflectionCall final : public CallHandler {
  public:
   // `reflection` must outlive it; `call` owns it.

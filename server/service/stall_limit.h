@@ -22,7 +22,7 @@ struct StallLimit {
   StallLimit InDrain() const { return {std::min<Clock::duration>(base, kMostInDrain)}; }
   static constexpr std::chrono::seconds kMostInDrain{5};
 
-  // From `start` on, when `bytes` have to be through.
+  // When a message of `bytes` that begins at `start` must be through.
   Clock::time_point Due(Clock::time_point start, int64_t bytes) const {
     return start + base + std::chrono::milliseconds(bytes / (kBytesPerSecond / 1000));
   }

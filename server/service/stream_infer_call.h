@@ -66,7 +66,7 @@ class StreamInferCall final : public CallHandler {
     return draining_since_ != Clock::time_point::max();
   }
 
-  // While `reading_`. Touched by the handler's calls alone, and by those under the lock.
+  // In use while `reading_`. Only the handler's methods touch it.
   MessageWatch::Entry awaited_;
 
   absl::Mutex mutex_;
