@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A histogram for the data path. Not prometheus-cpp's, whose every observation takes a lock that a
-// reader of the page takes, too: a reader that loses its core meanwhile would stall requests.
+// A histogram for the data path. In prometheus-cpp's histogram, observations and readers of the
+// page take the same lock: a reader that loses its core while it holds it would stall requests.
 #pragma once
 
 #include <atomic>
@@ -31,7 +31,8 @@ class AtomicHistogram {
   // Two relaxed additions.
   void Observe(int64_t value);
 
-  // Bucket by bucket: observations that are made meanwhile may count in some of it only.
+  // Reads one bucket after the other, so an observation that is made meanwhile may be missing in a
+  // part of it.
   prometheus::ClientMetric Collect() const;
 
  private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The little of HTTP that a page needs, as one pure function from bytes to bytes.
+// As much of HTTP as a page needs, as one pure function from bytes to bytes.
 #pragma once
 
 #include <functional>

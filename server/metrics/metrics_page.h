@@ -25,7 +25,7 @@ struct Gauges {
 
   struct Device {
     int device = kCpuDevice;  // a CUDA ordinal or kCpuDevice
-    // If it is known; empty where it never is.
+    // nullopt while it is not known; an empty function if it never is.
     std::function<std::optional<double>()> memory_used_bytes;
     // A GPU's figures, if there are any; empty for the CPU.
     std::function<std::optional<GpuFigures>()> gpu = {};

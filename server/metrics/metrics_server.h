@@ -30,8 +30,8 @@ struct MetricsLimits {
 // Serves from `Create` to its destruction, on one thread of its own.
 class MetricsServer {
  public:
-  // Listens on `address`, `HOST:PORT` (see `Listen` for its forms and errors); port 0 takes a free
-  // one. `page` is called on the server's thread and what it reads must outlive the server.
+  // Listens on `address`, `HOST:PORT` (see `ListenTcp` for its forms and errors); port 0 takes a
+  // free one. `page` is called on the server's thread and what it reads must outlive the server.
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Create(const std::string& address,
                                                                Page page,
                                                                const MetricsLimits& limits = {});
