@@ -63,9 +63,9 @@ struct EarlyExit {
   std::string text;  // ends with a newline
 };
 
-// Reads the command line; each call starts from the defaults, which depend on the machine. Flags
-// are
-// `--name=value` or `--name value`; of a repeated flag the last value counts. Not thread-safe.
+// Reads the command line; each call starts from the defaults, which depend on the machine. A flag
+// is written `--name=value` or `--name value`; of a repeated flag the last value counts. Not
+// thread-safe.
 std::variant<Flags, EarlyExit> ParseFlags(int argc, const char* const* argv);
 
 }  // namespace swiglu::server

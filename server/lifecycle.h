@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// When the process ends: signals and device faults, told to one waiting thread, and made sure of by
-// another. Part of the program, not of a library.
+// When the process ends. Signals and device faults are told to one waiting thread; another thread,
+// a watchdog, ends the process if nobody else does. Part of the program, not of a library.
 #pragma once
 
 #include <chrono>
@@ -24,8 +24,8 @@ inline constexpr int kExitDeviceFault = 70;
 // Why the wait ended.
 enum class StopReason { kSignal, kDeviceFault, kTimeout };
 
-// Ends the process with `code`, without any destructor, once `last_words` has returned, which must
-// not block. They may log: the lines have logging::kLastWordsLimit to be taken.
+// Calls `last_words`, which must not block, then ends the process with `code`. No destructor runs.
+// `last_words` may log: the lines have logging::kLastWordsLimit to be taken.
 [[noreturn]] void ExitAfter(absl::FunctionRef<void()> last_words, int code);
 
 // From here on an exception that leaves a thread ends the process with a line that says which: with
@@ -33,15 +33,15 @@ enum class StopReason { kSignal, kDeviceFault, kTimeout };
 void EndOnExceptions();
 
 // Takes SIGTERM, SIGINT and SIGHUP, and sticky device errors. The first SIGTERM or SIGINT and the
-// first error end a `Wait`. What comes within kSameOrder of that first signal is the same order
-// again: timeout(1) signals its child and then the child's whole process group. On a later one a
-// thread of its own ends the process at once, with kExitFailure; and after an error that everybody
-// else has not ended it for within kFaultGrace, with kExitDeviceFault, whatever they are waiting
-// for. Make it before any other thread, so that all threads have
-// the signals blocked. One per process.
+// first error end a `Wait`. A signal within kSameOrder of that first one is the same order again:
+// timeout(1) signals its child and then the child's whole process group. On a later signal a
+// watchdog thread ends the process at once, with kExitFailure. After a device error the watchdog
+// ends the process with kExitDeviceFault if it has not ended within kFaultGrace, even if logging
+// blocks the other threads. Make it before any other thread, so that all threads have the signals
+// blocked. One per process.
 class StopSource final : public Observer {
  public:
-  // How long after the first stop signal a further one says nothing new.
+  // For how long after the first stop signal a further one means the same order.
   static constexpr std::chrono::seconds kSameOrder{1};
 
   // The longest that a process lives on after a sticky device error, last words aside.
@@ -54,8 +54,9 @@ class StopSource final : public Observer {
   StopSource(const StopSource&) = delete;
   StopSource& operator=(const StopSource&) = delete;
 
-  // Blocks until a signal or an error comes that no wait has ended for, or for `timeout`; an error
-  // ends every wait from then on. Logs the signal. One thread at a time.
+  // Blocks until a signal comes that no wait has returned yet, until an error has come, or for
+  // `timeout`. Once an error has come, every wait ends at once. Logs the signal. One thread at a
+  // time.
   StopReason Wait(absl::Duration timeout);
 
   // Whether a sticky error has come. Thread-safe.
@@ -69,7 +70,7 @@ class StopSource final : public Observer {
   void BatchFinished(const BatchRecord&) override {}
 
  private:
-  // The thread that ends the process; nothing but the end may block it.
+  // The watchdog's thread. Nothing may block it before the end of the process.
   void Watch();
   void TakeStopSignal();
   void TakeHangup();
@@ -84,7 +85,7 @@ class StopSource final : public Observer {
   std::optional<std::chrono::steady_clock::time_point> ordered_;
 
   mutable absl::Mutex mutex_;
-  int stop_signal_ ABSL_GUARDED_BY(mutex_) = 0;  // that no wait has told of yet; 0: none
+  int stop_signal_ ABSL_GUARDED_BY(mutex_) = 0;  // that no wait has returned yet; 0: none
   bool device_failed_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread watcher_;

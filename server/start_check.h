@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Whether the system gives what a server needs to start. Libraries end the process where they get
-// no descriptor, thread or memory; a server that would meet that says so before it begins. Part of
+// Whether the system has what a server needs to start. Libraries end the process if they get no
+// descriptor, thread or memory. This check finds that out first, and says what is missing. Part of
 // the program.
 #pragma once
 
@@ -15,17 +15,17 @@ namespace swiglu::server {
 struct StartNeeds {
   int descriptors = 0;
   int threads = 0;
-  // Of address space, beside the threads' stacks.
+  // Address space, not counting the threads' stacks.
   int64_t address_space_bytes = 0;
 };
 
-// What a server needs. `cores`: of the machine, by which libraries and the CPU's executor choose
-// how many threads they start.
+// What a server needs. `cores`: the machine's. Libraries and the CPU's executor choose by it how
+// many threads they start.
 StartNeeds NeedsOfServer(int io_threads, int lanes_per_device, int cores,
                          int64_t memory_budget_bytes);
 
 // Takes all of it for a moment and gives it back. OK, or RESOURCE_EXHAUSTED with what is missing,
-// how much there is, and which limit that may be. Address space is looked at only where it is
+// how much there is, and which limit may be the cause. Address space is looked at only where it is
 // limited. Opens descriptors, and starts threads that have ended when it returns.
 absl::Status CheckStart(const StartNeeds& needs);
 
