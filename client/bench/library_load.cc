@@ -32,7 +32,7 @@ class LibraryLoad final : public Load {
 
   void Start(Pace* pace) override {
     for (Caller& caller : callers_) {
-      caller.thread = std::thread([this, pace, &caller] { CallOnAndOn(*pace, caller); });
+      caller.thread = std::thread([this, pace, &caller] { CallUntilStopped(*pace, caller); });
     }
   }
 
@@ -57,7 +57,7 @@ class LibraryLoad final : public Load {
     std::thread thread;
   };
 
-  void CallOnAndOn(Pace& pace, Caller& caller) const {
+  void CallUntilStopped(Pace& pace, Caller& caller) const {
     while (const absl::optional<Turn> turn = pace.Next()) {
       const size_t size = caller.sizes.Pick();
       const absl::Status status = Call(data_[size], absl::MakeSpan(caller.answer));

@@ -25,7 +25,7 @@ const void* KernelFor(const SegmentTable<Entry, kCapacity>& table) {
   if constexpr (kCapacity == 1) {
     return reinterpret_cast<const void*>(SegmentKernel<kDtype, Entry>);
   } else {
-    return table.is_alike
+    return table.same_alignment
                ? reinterpret_cast<const void*>(TableKernel<kDtype, Entry, kCapacity, false>)
                : reinterpret_cast<const void*>(TableKernel<kDtype, Entry, kCapacity, true>);
   }
@@ -73,7 +73,7 @@ cudaError_t LaunchTable(Dtype dtype, std::span<const Segment> segments, const La
   const Grid grid = PlanLaunch(segments, ElementBytes(dtype), limits.max_blocks, device, table);
   // The kernel for one segment has a block for each tile, and aligned slots.
   if constexpr (kCapacity == 1) {
-    if (grid.num_blocks != table.num_tiles || !table.is_alike) {
+    if (grid.num_blocks != table.num_tiles || !table.same_alignment) {
       return LaunchTable<Entry, 16>(dtype, segments, limits, stream);
     }
   }

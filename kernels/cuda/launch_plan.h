@@ -35,7 +35,7 @@ struct TableEntry {
   // itself: slot i starts at element i * (elements per slot) - shift and is aligned there.
   int shift;
   // Whether that holds for every pointer of the segment.
-  bool is_alike;
+  bool same_alignment;
 };
 
 using ForwardEntry = TableEntry<2, 1>;
@@ -54,7 +54,7 @@ template <class Entry, int kCapacity>
 struct SegmentTable {
   int64_t num_tiles;
   int num_segments;
-  bool is_alike;            // all entries are
+  bool same_alignment;      // all entries are
   float segments_per_tile;  // num_segments / num_tiles: where to look for a tile's segment first
   Entry entries[kCapacity];
 };
@@ -74,7 +74,7 @@ struct Grid {
   int shared_bytes;
 };
 
-// Sets the entry's `shift` and `is_alike`, see TableEntry.
+// Sets the entry's `shift` and `same_alignment`, see TableEntry.
 template <int kInputs, int kOutputs>
 void AlignSlots(TableEntry<kInputs, kOutputs>& entry, size_t element_bytes) {
   const auto remainder = [](const void* pointer) {
@@ -82,8 +82,8 @@ void AlignSlots(TableEntry<kInputs, kOutputs>& entry, size_t element_bytes) {
   };
   const uintptr_t first = remainder(entry.outputs[0]);
   const auto agrees = [&](const void* pointer) { return remainder(pointer) == first; };
-  entry.is_alike = std::all_of(std::begin(entry.inputs), std::end(entry.inputs), agrees) &&
-                   std::all_of(std::begin(entry.outputs), std::end(entry.outputs), agrees);
+  entry.same_alignment = std::all_of(std::begin(entry.inputs), std::end(entry.inputs), agrees) &&
+                         std::all_of(std::begin(entry.outputs), std::end(entry.outputs), agrees);
   entry.shift = static_cast<int>(first / element_bytes);
 }
 
@@ -129,13 +129,13 @@ Grid PlanLaunch(std::span<const Segment> segments, size_t element_bytes, int max
                 const DeviceTraits& device, SegmentTable<Entry, kCapacity>& table) {
   int64_t num_slots = 0;
   table.num_segments = 0;
-  table.is_alike = true;
+  table.same_alignment = true;
   for (const Segment& segment : segments) {
     if (segment.num_elements == 0) continue;
     Entry& entry = table.entries[table.num_segments++];
     entry = ToEntry(segment);
     AlignSlots(entry, element_bytes);
-    table.is_alike &= entry.is_alike;
+    table.same_alignment &= entry.same_alignment;
     num_slots += NumSlots(entry.num_elements, entry.shift, element_bytes);
   }
 

@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(256)
   for (int64_t tile = blockIdx.x; tile < table.num_tiles; tile += gridDim.x) {
     const Entry& entry = EntryOf(table, tile);
     const int64_t first = FirstElement<kDtype>(entry, tile - entry.first_tile);
-    if (kRealigns && !entry.is_alike) {
+    if (kRealigns && !entry.same_alignment) {
       UnalikeSlot<kDtype>(entry, first);
     } else {
       AlikeSlot<kDtype>(entry, first);

@@ -20,7 +20,7 @@ BatchFormerOptions Limit(BatchFormerOptions options, const Executor& executor) {
 }
 
 // Requests that one task hands back: few, so that several threads share a batch's answers.
-constexpr size_t kReturnedTogether = 8;
+constexpr size_t kMaxDonePerTask = 8;
 
 // The batcher that this thread is pumping, if any.
 thread_local const Batcher* t_pumped = nullptr;
@@ -147,7 +147,7 @@ void Batcher::HandBack(RunningBatch& running, const Execution& execution) {
     TaskQueue* const tasks = running.requests[next]->tasks;
     int64_t bytes = 0;
     while (next < running.requests.size() && running.requests[next]->tasks == tasks &&
-           returned.requests.size() < kReturnedTogether && LengthOf(bytes) == WorkLength::kShort) {
+           returned.requests.size() < kMaxDonePerTask && LengthOf(bytes) == WorkLength::kShort) {
       bytes += InputBytes(*running.requests[next]);
       returned.requests.push_back(std::move(running.requests[next++]));
     }

@@ -34,14 +34,14 @@ inline int ChooseDevice(absl::Span<const DeviceLoad> loads) {
 }
 
 // Counts a batch of `bytes` for `device`. A device that was slower for a while, and so was given
-// much less, must not get all of a light load afterwards: none counts as more than kMostArrears
+// much less, must not get all of a light load afterwards: none counts as more than kMaxLagBytes
 // behind.
 inline void GiveBatch(absl::Span<DeviceLoad> loads, int device, int64_t bytes) {
-  constexpr int64_t kMostArrears = int64_t{64} << 20;
+  constexpr int64_t kMaxLagBytes = int64_t{64} << 20;
   loads[device].outstanding_bytes += bytes;
   loads[device].given_bytes += bytes;
   for (DeviceLoad& load : loads) {
-    load.given_bytes = std::max(load.given_bytes, loads[device].given_bytes - kMostArrears);
+    load.given_bytes = std::max(load.given_bytes, loads[device].given_bytes - kMaxLagBytes);
   }
 }
 

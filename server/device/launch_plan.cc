@@ -23,7 +23,7 @@ constexpr int64_t kSmallestCopyBytes = int64_t{1} << 20;
 
 // A batch of up to this much, read and written, is done before another thread has woken up. With
 // nothing else in flight its caller has nothing better to do than to wait for it.
-constexpr int64_t kSoonDoneBytes = int64_t{256} << 10;
+constexpr int64_t kMaxCallerLaunchBytes = int64_t{256} << 10;
 constexpr std::chrono::microseconds kCallerWait{40};
 
 size_t NumTensors(const Model& model) { return model.inputs.size() + model.outputs.size(); }
@@ -79,7 +79,7 @@ LaunchPlan PlanLaunch(const Batch& batch, const LaunchSituation& situation) {
   if (situation.memory == MemoryPlace::kDevice) return {.path = Path::kRegion};
   if (IsFasterStaged(batch, situation)) return PlanStaged(batch, situation.buffer_bytes);
   LaunchPlan plan = PlanMapped(kMappedBlocks);
-  if (batch.is_alone && BatchBytes(batch) <= kSoonDoneBytes) {
+  if (batch.is_alone && BatchBytes(batch) <= kMaxCallerLaunchBytes) {
     plan.caller_wait = kCallerWait;
   }
   return plan;

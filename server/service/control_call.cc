@@ -12,7 +12,7 @@ void AwaitControlMessage(MessageWatch::Entry& awaited) {
   awaited.Begin(Charge(), AwaitedKind::kUnannounced, kMaxControlMessageBytes);
 }
 
-absl::Status WhyControlOverrun(const Overrun& overrun, const InferParts& parts) {
+absl::Status WhyControlOverrun(const Overrun& overrun, const InferDependencies& parts) {
   return overrun.reason == Rejection::kTooLarge
              ? errors::MessageOutgrows(kMaxControlMessageBytes)
              : errors::BudgetInUse(parts.service->memory_budget_bytes());

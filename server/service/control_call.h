@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
-#include "server/service/infer_parts.h"
+#include "server/service/infer_dependencies.h"
 #include "server/transport/call.h"
 
 namespace swiglu::server {
@@ -19,12 +19,12 @@ using ControlMethod = std::function<absl::StatusOr<grpc::ByteBuffer>(grpc::ByteB
 // Begins to wait for the message of a call that carries no tensors.
 void AwaitControlMessage(MessageWatch::Entry& awaited);
 // Why such a message cannot go on.
-absl::Status WhyControlOverrun(const Overrun& overrun, const InferParts& parts);
+absl::Status WhyControlOverrun(const Overrun& overrun, const InferDependencies& parts);
 
 class ControlCall final : public CallHandler {
  public:
   // `method` must outlive it; `call` owns it.
-  ControlCall(Call* call, const ControlMethod* method, const InferParts& parts)
+  ControlCall(Call* call, const ControlMethod* method, const InferDependencies& parts)
       : call_(call), method_(method), parts_(parts) {}
 
   void OnStart() override;
@@ -41,7 +41,7 @@ class ControlCall final : public CallHandler {
 
   Call* const call_;
   const ControlMethod* const method_;
-  const InferParts parts_;
+  const InferDependencies parts_;
   MessageWatch::Entry awaited_;
   bool answered_ = false;
   // When the message is to be there; once answered, when the answer is to be written.

@@ -12,7 +12,7 @@
 
 #include "absl/strings/string_view.h"
 #include "proto/health.pb.h"
-#include "server/service/infer_parts.h"
+#include "server/service/infer_dependencies.h"
 #include "server/transport/call.h"
 
 namespace swiglu::server {
@@ -52,7 +52,7 @@ class Health {
 class HealthWatchCall final : public CallHandler {
  public:
   // `health` must outlive it; `call` owns it.
-  HealthWatchCall(Call* call, const Health* health, const InferParts& parts)
+  HealthWatchCall(Call* call, const Health* health, const InferDependencies& parts)
       : call_(call), health_(health), parts_(parts) {}
 
   void OnStart() override;
@@ -71,7 +71,7 @@ class HealthWatchCall final : public CallHandler {
 
   Call* const call_;
   const Health* const health_;
-  const InferParts parts_;
+  const InferDependencies parts_;
   MessageWatch::Entry awaited_;
   // When the request must be there, or what is being sent must be written; `max()`: neither is due.
   Clock::time_point due_;

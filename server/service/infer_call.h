@@ -8,7 +8,7 @@
 
 #include "server/batching/admission.h"
 #include "server/service/active_requests.h"
-#include "server/service/infer_parts.h"
+#include "server/service/infer_dependencies.h"
 #include "server/transport/call.h"
 
 namespace swiglu::server {
@@ -16,7 +16,7 @@ namespace swiglu::server {
 class InferCall final : public CallHandler {
  public:
   // `call` owns it.
-  InferCall(Call* call, const InferParts& parts) : call_(call), parts_(parts) {}
+  InferCall(Call* call, const InferDependencies& parts) : call_(call), parts_(parts) {}
 
   void OnStart() override;
   void OnMessage(grpc::ByteBuffer message) override;
@@ -43,7 +43,7 @@ class InferCall final : public CallHandler {
   void Log(const absl::Status& status, absl::string_view id, Clock::time_point ended);
 
   Call* const call_;
-  const InferParts parts_;
+  const InferDependencies parts_;
 
   State state_ = State::kAwaitingMessage;
   absl::Status refusal_;  // of kRefused and kMissing

@@ -10,7 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "google/protobuf/descriptor.h"
 #include "proto/reflection.pb.h"
-#include "server/service/infer_parts.h"
+#include "server/service/infer_dependencies.h"
 #include "server/transport/call.h"
 #include "server/transport/message_watch.h"
 
@@ -48,7 +48,7 @@ class Reflection {
 class ReflectionCall final : public CallHandler {
  public:
   // `reflection` must outlive it; `call` owns it.
-  ReflectionCall(Call* call, const Reflection* reflection, const InferParts& parts)
+  ReflectionCall(Call* call, const Reflection* reflection, const InferDependencies& parts)
       : call_(call), reflection_(reflection), parts_(parts) {}
 
   void OnStart() override;
@@ -66,7 +66,7 @@ class ReflectionCall final : public CallHandler {
 
   Call* const call_;
   const Reflection* const reflection_;
-  const InferParts parts_;
+  const InferDependencies parts_;
   MessageWatch::Entry awaited_;
   bool writing_ = false;
   Clock::time_point started_;  // what is being read or written

@@ -31,7 +31,7 @@ std::string InferencePath(absl::string_view method) {
 
 }  // namespace
 
-Router::Router(InferParts infer, const ControlService* control, const Health* health,
+Router::Router(InferDependencies infer, const ControlService* control, const Health* health,
                RouterOptions options)
     : infer_(infer), control_(control), health_(health), options_(options) {
   Add(kServerLivePath, &ControlService::ServerLive);

@@ -12,7 +12,7 @@
 #include "server/service/control_call.h"
 #include "server/service/control_service.h"
 #include "server/service/health.h"
-#include "server/service/infer_parts.h"
+#include "server/service/infer_dependencies.h"
 #include "server/service/reflection.h"
 #include "server/transport/call.h"
 
@@ -31,7 +31,7 @@ struct RouterOptions {
 // makes.
 class Router final : public CallRouter {
  public:
-  Router(InferParts infer, const ControlService* control, const Health* health,
+  Router(InferDependencies infer, const ControlService* control, const Health* health,
          RouterOptions options = {});
 
   // CallRouter.
@@ -50,7 +50,7 @@ class Router final : public CallRouter {
   template <typename Request, typename Response>
   void Add(const std::string& path, ServiceMethod<Request, Response> method);
 
-  const InferParts infer_;
+  const InferDependencies infer_;
   const ControlService* const control_;
   const Health* const health_;
   const RouterOptions options_;

@@ -11,7 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "server/service/active_requests.h"
-#include "server/service/infer_parts.h"
+#include "server/service/infer_dependencies.h"
 #include "server/transport/call.h"
 
 namespace swiglu::server {
@@ -22,7 +22,7 @@ class StreamInferCall final : public CallHandler {
   static constexpr int kMaxUnanswered = 128;
 
   // `call` owns it.
-  StreamInferCall(Call* call, const InferParts& parts) : call_(call), parts_(parts) {}
+  StreamInferCall(Call* call, const InferDependencies& parts) : call_(call), parts_(parts) {}
 
   void OnStart() override;
   void OnMessage(grpc::ByteBuffer message) override;
@@ -57,7 +57,7 @@ class StreamInferCall final : public CallHandler {
   void FinishIfIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Call* const call_;
-  const InferParts parts_;
+  const InferDependencies parts_;
   absl::string_view metadata_id_;  // of the whole stream; set by OnStart
   bool ends_on_error_ = false;     // likewise
 

@@ -86,7 +86,7 @@ class Call : public std::enable_shared_from_this<Call> {
   };
 
   // A call whose events come from `queue`.
-  Call(Home* home, IoQueue* queue) : presence_{home, queue}, home_(home), queue_(queue) {}
+  Call(Home* home, IoQueue* queue) : destruction_notice_{home, queue}, home_(home), queue_(queue) {}
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
@@ -139,8 +139,8 @@ class Call : public std::enable_shared_from_this<Call> {
 
  private:
   // Tells the home of the call's end, as the last member to go.
-  struct Presence {
-    ~Presence() { home->OnDestroyed(queue); }
+  struct DestructionNotice {
+    ~DestructionNotice() { home->OnDestroyed(queue); }
     Home* const home;
     IoQueue* const queue;
   };
@@ -166,7 +166,7 @@ class Call : public std::enable_shared_from_this<Call> {
       return static_cast<Event*>(this);
     }
     void Disarm() { call_.reset(); }
-    void Happen(bool ok) override {
+    void OnEvent(bool ok) override {
       const CallPtr call = std::move(call_);
       (call.get()->*kMethod)(ok);
     }
@@ -187,7 +187,7 @@ class Call : public std::enable_shared_from_this<Call> {
   void DeliverAll();
   void Tell(Signals signals);
 
-  const Presence presence_;  // the first member
+  const DestructionNotice destruction_notice_;  // the first member
   Home* const home_;
   IoQueue* const queue_;
   Clock::time_point started_;

@@ -14,7 +14,7 @@ gpr_timespec AtOnce() { return gpr_inf_past(GPR_CLOCK_MONOTONIC); }
 
 struct LongTask final : Event {
   LongTask(TaskQueue* queue, TaskQueue::Task what) : tasks(queue), task(std::move(what)) {}
-  void Happen(bool) override {
+  void OnEvent(bool) override {
     {
       const LongWork work(*tasks, WorkLength::kLong);
       task();
@@ -51,7 +51,7 @@ void IoQueue::PostShort(Task task) {
   alarm_.Set(queue_.get(), AtOnce(), static_cast<Event*>(this));
 }
 
-void IoQueue::Happen(bool) {
+void IoQueue::OnEvent(bool) {
   std::vector<Task> tasks;
   {
     absl::MutexLock lock(&mutex_);

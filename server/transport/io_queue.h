@@ -22,7 +22,7 @@ namespace swiglu::server {
 class Event {
  public:
   virtual ~Event() = default;
-  virtual void Happen(bool ok) = 0;
+  virtual void OnEvent(bool ok) = 0;
 };
 
 // Thread-safe.
@@ -61,7 +61,7 @@ class IoQueue final : public TaskQueue, private Event {
 
   void PostShort(Task task);
   // Runs the short tasks.
-  void Happen(bool ok) override;
+  void OnEvent(bool ok) override;
 
   Owner* const owner_;
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;

@@ -110,7 +110,7 @@ void IoThreads::Poll(Worker& worker) {
       return;
     }
     if (status == Status::GOT_EVENT) {
-      static_cast<Event*>(tag)->Happen(ok);
+      static_cast<Event*>(tag)->OnEvent(ok);
       CountStep(worker);
     }
     Adjust();
@@ -147,7 +147,7 @@ bool IoThreads::AwaitTurn(Worker& worker) {
 
 IoQueue* IoThreads::FindTurn() {
   if (!stopping_ && num_awake_ >= num_threads_) return nullptr;
-  if (IoQueue* const queue = ClaimLonelyQueue()) return queue;
+  if (IoQueue* const queue = ClaimUnpolledQueue()) return queue;
   if (stopping_ || num_pollers_.load(std::memory_order_relaxed) >=
                        target_pollers_.load(std::memory_order_relaxed)) {
     return nullptr;
@@ -160,7 +160,7 @@ IoQueue* IoThreads::FindTurn() {
   return busiest->get();
 }
 
-IoQueue* IoThreads::ClaimLonelyQueue() {
+IoQueue* IoThreads::ClaimUnpolledQueue() {
   for (const auto& queue : queues_) {
     const bool needs_thread = stopping_ ? !queue->is_ended_ : queue->num_calls() > 0;
     // A thread that comes back from long work may take it, too.

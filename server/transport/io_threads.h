@@ -91,7 +91,7 @@ class IoThreads final : public IoQueue::Owner {
   // A queue for one more thread; nullptr if none needs one.
   IoQueue* FindTurn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // A queue that needs a thread and has none, or too few.
-  IoQueue* ClaimLonelyQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  IoQueue* ClaimUnpolledQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // A sign of life of the calling thread, which is back now if it was away.
   void CountStep(Worker& worker);
   // The calling thread leaves its queue to another one, and its state becomes `next`.

@@ -45,16 +45,16 @@ TEST(LaunchPlanTest, PutsSlotsOnTheBoundariesOfTheFirstOutput) {
 }
 
 TEST(LaunchPlanTest, FindsThatOneTensorIsUnlikeTheOthers) {
-  EXPECT_TRUE(WithSlots(EntryAt(0x1006, 0x2016, 0x3ff6), kFp16Bytes).is_alike);
-  EXPECT_FALSE(WithSlots(EntryAt(0x1002, 0x2000, 0x3000), kFp16Bytes).is_alike);
-  EXPECT_FALSE(WithSlots(EntryAt(0x1000, 0x2008, 0x3000), kFp16Bytes).is_alike);
-  EXPECT_FALSE(WithSlots(EntryAt(0x1000, 0x2000, 0x300e), kFp16Bytes).is_alike);
+  EXPECT_TRUE(WithSlots(EntryAt(0x1006, 0x2016, 0x3ff6), kFp16Bytes).same_alignment);
+  EXPECT_FALSE(WithSlots(EntryAt(0x1002, 0x2000, 0x3000), kFp16Bytes).same_alignment);
+  EXPECT_FALSE(WithSlots(EntryAt(0x1000, 0x2008, 0x3000), kFp16Bytes).same_alignment);
+  EXPECT_FALSE(WithSlots(EntryAt(0x1000, 0x2000, 0x300e), kFp16Bytes).same_alignment);
   for (int tensor = 0; tensor < 6; ++tensor) {
     uintptr_t at[6] = {0x1002, 0x2002, 0x3002, 0x4002, 0x5002, 0x6002};
     at[tensor] += 2;
     const BackwardSegment segment{At(at[0]), At(at[1]), At(at[2]), At(at[3]),
                                   At(at[4]), At(at[5]), 1};
-    EXPECT_FALSE(WithSlots(ToEntry(segment), kFp16Bytes).is_alike) << tensor;
+    EXPECT_FALSE(WithSlots(ToEntry(segment), kFp16Bytes).same_alignment) << tensor;
   }
 }
 
@@ -62,10 +62,10 @@ TEST(LaunchPlanTest, KnowsWhetherAllSegmentsAreAlike) {
   SegmentTable<ForwardEntry, 2> table;
   const std::array segments = {Aligned(4), Aligned(4, 2)};
   PlanLaunch(std::span<const ForwardSegment>(segments), kFp16Bytes, 0, {}, table);
-  EXPECT_TRUE(table.is_alike);
+  EXPECT_TRUE(table.same_alignment);
   const std::array mixed = {Aligned(4), ForwardSegment{At(0x1002), At(0x2000), At(0x3000), 4}};
   PlanLaunch(std::span<const ForwardSegment>(mixed), kFp16Bytes, 0, {}, table);
-  EXPECT_FALSE(table.is_alike);
+  EXPECT_FALSE(table.same_alignment);
 }
 
 TEST(LaunchPlanTest, CoversASegmentWithSlotsThePartialOnesIncluded) {

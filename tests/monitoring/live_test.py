@@ -39,7 +39,8 @@ METRICS_OF_KUBERNETES = "kube_pod_container_status_"
 MAY_BE_ZERO = {
     "Alerts firing: firing", "Queue used: {{instance}}", "Requests queued and in flight: queued", "Requests queued and in flight: in flight",
     "Registered regions: regions", "Device errors: {{device}} {{kind}}",
-    "Poisoned devices: {{instance}} {{device}}", "Connections refused: {{instance}}", "Health: {{instance}} draining",
+    "Poisoned devices: {{instance}} {{device}}", "Connections refused: {{instance}}",
+    "Connections refused: {{instance}} ended: {{reason}}", "Health: {{instance}} draining",
     "GPU power: {{instance}} {{device}} mean", "GPU memory errors: {{instance}} {{device}} {{kind}}",
 }
 

@@ -13,7 +13,7 @@
 namespace swiglu::server {
 
 // All parts must outlive the calls.
-struct InferParts {
+struct InferDependencies {
   InferService* service = nullptr;
   ActiveRequests* active = nullptr;
   Observer* observer = nullptr;
