@@ -32,7 +32,7 @@ constexpr int kStarvedWaitMs = 50;
 // The least time between two counts of the open connections.
 constexpr absl::Duration kCountInterval = absl::Milliseconds(20);
 
-constexpr std::chrono::seconds kLogInterval{1};
+constexpr std::chrono::seconds kRefusalLogInterval{1};
 
 absl::StatusOr<ListenSockets> ListenOn(const AcceptorOptions& options) {
   const std::string path = UnixSocketPath(options.address);
@@ -131,7 +131,7 @@ bool Acceptor::AcceptFrom(int listener) {
     }
     if (errno == EAGAIN || errno == EWOULDBLOCK) return true;
     if (IsStarved(errno)) {
-      LOG_EVERY(ERROR, kLogInterval, "cannot accept connections: {}", std::strerror(errno));
+      LOG_EVERY(ERROR, kRefusalLogInterval, "cannot accept connections: {}", std::strerror(errno));
       return false;
     }
     // A connection that ended before it was accepted, or one that a firewall forbids: the next.
@@ -149,7 +149,7 @@ bool Acceptor::HasRoom() {
     return true;
   }
   callbacks_.refused();
-  LOG_EVERY(WARNING, kLogInterval,
+  LOG_EVERY(WARNING, kRefusalLogInterval,
             "connection refused: {} are open, the limit of --max_connections",
             options_.max_connections);
   return false;
