@@ -21,8 +21,6 @@ constexpr size_t kMaxShownDims = 16;
 
 }  // namespace
 
-int64_t ElementBytes(Dtype dtype) { return dtype == Dtype::kFp32 ? 4 : 2; }
-
 absl::string_view DatatypeName(Dtype dtype) {
   switch (dtype) {
     case Dtype::kFp16:

@@ -43,8 +43,6 @@ const Model& GetModel(Op op, Dtype dtype) {
   return kModels[static_cast<int>(op) * kNumDtypes + static_cast<int>(dtype)];
 }
 
-int64_t ElementBytes(Dtype dtype) { return dtype == Dtype::kFp32 ? 4 : 2; }
-
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements) {
   const auto num_tensors = static_cast<int64_t>(model.inputs.size() + model.outputs.size());
   return num_tensors * num_elements * ElementBytes(model.dtype);

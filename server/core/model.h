@@ -10,11 +10,11 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "swiglu/dtype.h"
 
 namespace swiglu::server {
 
 enum class Op : uint8_t { kForward, kBackward };
-enum class Dtype : uint8_t { kFp16, kBf16, kFp32 };
 
 inline constexpr int kNumOps = 2;
 inline constexpr int kNumDtypes = 3;
@@ -46,9 +46,6 @@ const Model* FindModel(absl::string_view name);
 
 // The model of that operation and dtype.
 const Model& GetModel(Op op, Dtype dtype);
-
-// 2 for FP16 and BF16, 4 for FP32.
-int64_t ElementBytes(Dtype dtype);
 
 // Bytes of all inputs and outputs of a batch with `num_elements` elements.
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements);

@@ -24,11 +24,11 @@ constexpr int64_t kMaxBatchBytes = int64_t{1} << 20;
 constexpr int64_t kBlockBytes = int64_t{8} << 10;
 
 swiglu::KernelStatus Compute(Dtype dtype, const swiglu::ForwardSegment& segment) {
-  return swiglu::ForwardCpu(KernelDtype(dtype), {&segment, 1});
+  return swiglu::ForwardCpu(dtype, {&segment, 1});
 }
 
 swiglu::KernelStatus Compute(Dtype dtype, const swiglu::BackwardSegment& segment) {
-  return swiglu::BackwardCpu(KernelDtype(dtype), {&segment, 1});
+  return swiglu::BackwardCpu(dtype, {&segment, 1});
 }
 
 template <typename KernelSegment>

@@ -12,7 +12,7 @@ namespace swiglu::server {
 cudaError_t LaunchKernel(const Model& model, absl::Span<const Segment> segments, int max_blocks,
                          cudaStream_t stream) {
   CHECK(segments.size() <= static_cast<size_t>(swiglu::kMaxSegments));
-  const swiglu::Dtype dtype = KernelDtype(model.dtype);
+  const Dtype dtype = model.dtype;
   const swiglu::LaunchLimits limits{.max_blocks = max_blocks};
   if (model.op == Op::kForward) {
     const SegmentTable<swiglu::ForwardSegment> table(segments);

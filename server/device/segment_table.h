@@ -13,13 +13,6 @@
 
 namespace swiglu::server {
 
-inline swiglu::Dtype KernelDtype(Dtype dtype) {
-  static_assert(static_cast<int>(Dtype::kFp16) == static_cast<int>(swiglu::Dtype::kFp16));
-  static_assert(static_cast<int>(Dtype::kBf16) == static_cast<int>(swiglu::Dtype::kBf16));
-  static_assert(static_cast<int>(Dtype::kFp32) == static_cast<int>(swiglu::Dtype::kFp32));
-  return static_cast<swiglu::Dtype>(dtype);
-}
-
 // The orders are those of `Model::inputs` and `Model::outputs`.
 inline void Convert(const Segment& from, swiglu::ForwardSegment& to) {
   to = {.e = from.inputs[0],

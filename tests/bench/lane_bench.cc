@@ -76,7 +76,7 @@ T OrExit(absl::StatusOr<T> value) {
 }
 
 Work MakeWork(server::SlabPool& pool, server::Op op, size_t input_bytes, int num_segments) {
-  const server::Model& model = server::GetModel(op, server::Dtype::kBf16);
+  const server::Model& model = server::GetModel(op, Dtype::kBf16);
   const size_t num_inputs = model.inputs.size();
   const size_t tensor_bytes = input_bytes / num_inputs / num_segments / 2 * 2;
   const size_t stride =

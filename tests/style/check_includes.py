@@ -35,10 +35,10 @@ KINDS = [
 
 # What the files of a folder may include; the longest folder that holds a file counts.
 ALLOWED = {
-    "kernels": "std cuda hwy kernels",
+    "kernels": "std dtype cuda hwy kernels",
     "server/base": "std absl base tcmalloc",
     "server/log": "std spdlog log",
-    "server/core": "std absl log core",
+    "server/core": "std dtype absl log core",
     "server/gpu": "std absl log core gpu cuda",
     "server/memory": "std absl log core gpu memory cuda",
     "server/device": "std absl log core gpu memory device kernels cuda",
@@ -50,8 +50,8 @@ ALLOWED = {
     "server/service": "std absl log core batching inference transport service grpc protobuf proto version",
     "server": "std absl base log core gpu memory device metrics batching connections transport inference service server "
               "grpc protobuf proto version",
-    "client": "std absl grpc protobuf proto client files json version",
-    "client/files": "std absl json client files",
+    "client": "std dtype absl grpc protobuf proto client files json version",
+    "client/files": "std dtype absl json client files",
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')
@@ -59,6 +59,8 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')
 
 def kind_of(root, included):
     """Returns what `included` is, or "unknown". The public headers, "swiglu/...", belong to the folder that holds them."""
+    if included == "swiglu/dtype.h":
+        return "dtype"
     if included.startswith("swiglu/"):
         for folder in ("kernels", "client"):
             if (root / folder / "include" / included).is_file():

@@ -15,14 +15,12 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
+#include "swiglu/dtype.h"
 
 namespace swiglu::client {
 
-// The element types of the service.
-enum class Dtype { kFp16, kBf16, kFp32 };
-
-// 2 for FP16 and BF16, 4 for FP32.
-int64_t ElementBytes(Dtype dtype);
+using swiglu::Dtype;
+using swiglu::ElementBytes;
 
 // `FP16`, `BF16` or `FP32`: the protocol's names.
 absl::string_view DatatypeName(Dtype dtype);

@@ -24,17 +24,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "swiglu/dtype.h"
+
 namespace swiglu {
-
-// The type of every element of a segment. The numbers are stable: they may cross a C interface.
-enum class Dtype : int {
-  kFp16 = 0,  // IEEE 754 binary16
-  kBf16 = 1,  // bfloat16
-  kFp32 = 2,  // IEEE 754 binary32
-};
-
-// Returns the size of one element in bytes.
-constexpr size_t ElementBytes(Dtype dtype) { return dtype == Dtype::kFp32 ? 4 : 2; }
 
 // One forward problem: `num_elements` contiguous elements of e (gate) and g (up) give as many of h.
 // Shape does not matter: a row-major contiguous tensor of any rank is a segment.

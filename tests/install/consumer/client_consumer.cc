@@ -8,6 +8,12 @@
 #include <vector>
 
 #include "swiglu/client.h"
+#include "swiglu/segment.h"
+
+// The client's names and the kernels' go together.
+using namespace swiglu;          // NOLINT(google-build-using-namespace)
+using namespace swiglu::client;  // NOLINT(google-build-using-namespace)
+static_assert(ElementBytes(Dtype::kFp32) == 4 && sizeof(ForwardSegment) > 0);
 
 int main() {
   swiglu::client::TuneProcess();
