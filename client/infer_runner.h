@@ -30,10 +30,11 @@ class InferRunner {
 
   InferRunner(const InferRunnerOptions& options, ConnectionPool* pool);
 
-  // Sends one message if it may be that large, and in parts what may not, or what the server finds
-  // too large. Blocks until the outputs are filled or `limit` is over, which all messages share. On
-  // error the outputs hold anything; of the errors of chunks it gives the first, and starts no
-  // further chunk. `on_chunk` may be empty; an exception of it is thrown here, when all is over.
+  // Sends the inference as one message if that fits into `max_message_bytes`, else in chunks; also
+  // in chunks if the server answers RESOURCE_EXHAUSTED. Blocks until the outputs are filled or
+  // `limit` is over, which all messages share. On error the outputs hold anything; of the errors of
+  // chunks it gives the first, and starts no further chunk. `on_chunk` may be empty; an exception
+  // of it is thrown here, when all is over.
   absl::Status Run(const Inference& inference, const TimeLimit& limit, const OnChunk& on_chunk);
 
  private:

@@ -33,15 +33,15 @@ enum class StopReason { kSignal, kDeviceFault, kTimeout };
 void EndOnExceptions();
 
 // Takes SIGTERM, SIGINT and SIGHUP, and sticky device errors. The first SIGTERM or SIGINT and the
-// first error end a `Wait`. A signal within kSameOrder of that first one is the same order again:
-// timeout(1) signals its child and then the child's whole process group. On a later signal a
+// first error end a `Wait`. A signal within kSameOrder of that first one is the same request to
+// stop: timeout(1) signals its child and then the child's whole process group. On a later signal a
 // watchdog thread ends the process at once, with kExitFailure. After a device error the watchdog
 // ends the process with kExitDeviceFault if it has not ended within kFaultGrace, even if logging
 // blocks the other threads. Make it before any other thread, so that all threads have the signals
 // blocked. One per process.
 class StopSource final : public Observer {
  public:
-  // For how long after the first stop signal a further one means the same order.
+  // For how long after the first stop signal a further one means the same request to stop.
   static constexpr std::chrono::seconds kSameOrder{1};
 
   // The longest that a process lives on after a sticky device error, last words aside.

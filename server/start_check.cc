@@ -107,7 +107,8 @@ absl::Status CheckThreads(int needed) {
 
 StartNeeds NeedsOfServer(int io_threads, int lanes_per_device, int cores,
                          int64_t memory_budget_bytes) {
-  // A pool of the cores computes, and gRPC has threads by cores, too.
+  // gRPC has threads by cores. Batches of the CPU run on the I/O threads; the server has no pool of
+  // its own for them.
   return {
       .descriptors = kDescriptors,
       .threads = kThreadsOfTheServer + kThreadsOfGrpc + io_threads + lanes_per_device + 2 * cores,

@@ -19,8 +19,7 @@ struct StartNeeds {
   int64_t address_space_bytes = 0;
 };
 
-// What a server needs. `cores`: the machine's. Libraries and the CPU's executor choose by it how
-// many threads they start.
+// What a server needs. `cores`: the machine's. gRPC chooses by it how many threads it starts.
 StartNeeds NeedsOfServer(int io_threads, int lanes_per_device, int cores,
                          int64_t memory_budget_bytes);
 

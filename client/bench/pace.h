@@ -74,13 +74,14 @@ class Pace {
   void WaitUntil(Clock::time_point time);
 
   // Ends the load now, if it has not ended: those that wait for a turn or a time wait no longer.
-  // What is counted is as if the window had been to end now.
+  // The window then ends now.
   void Stop();
   // Whether the load was stopped before its end.
   bool was_stopped() const { return stopped_.HasBeenNotified(); }
 
-  // Whether a request of that turn that ended at `done` counts. In a closed loop by time those do
-  // that end inside the window; else those that should have started there.
+  // Whether a request of that turn that ended at `done` counts. In a closed loop with a duration,
+  // requests that end in the window count. In all other loads, those with `Turn::is_measured`
+  // count.
   bool Counts(const Turn& turn, Clock::time_point done) const;
 
   // Requests of an open loop whose time came before the end and that nobody took. Ends the load:
@@ -91,8 +92,8 @@ class Pace {
   // Whether a number of requests ends the load, and not a time.
   bool ends_by_number() const { return options_.num_requests > 0; }
 
-  // The window in which requests count. The end is `max()` where it is a number that ends the load,
-  // as long as nobody stops it; stopped in the warm-up, it ends before it begins.
+  // The window in which requests count. If a number of requests ends the load, the end is `max()`
+  // until `Stop`. If the load is stopped in the warm-up, the window ends before it begins.
   Clock::time_point begin() const { return begin_; }
   Clock::time_point end() const { return end_.load(); }
 

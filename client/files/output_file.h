@@ -24,9 +24,9 @@ enum class IfExists { kFail, kOverwrite };
 // counts.
 absl::Status CheckMayWrite(const std::string& path, IfExists if_exists);
 
-// One file on its way. Move-only, not thread-safe. Destroyed before Commit, it leaves nothing
-// behind, and neither does the end of the process by a signal that whoever waits for it answers
-// with UnfinishedFiles::RemoveAll. Messages begin with the path.
+// One file on its way. Move-only, not thread-safe. If it is destroyed before Commit, it leaves
+// nothing behind. The same holds if a signal ends the process, as long as the thread that takes the
+// signal calls UnfinishedFiles::RemoveAll. Messages begin with the path.
 //
 // A file that is replaced gives the new one its mode and, as far as the system lets this user, its
 // owner and group; where the group cannot be kept it gets the rights of others. A symbolic link

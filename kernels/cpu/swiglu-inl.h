@@ -3,10 +3,9 @@
 // The arithmetic of SwiGLU on vectors of float32; T is Fp16, Bf16 or Fp32 of narrow_float-inl.h.
 // Included once per instruction set, as Highway asks.
 //
-// The formulas are those of "swiglu/segment.h", with three turns that cost no accuracy where
-// float32 would lose some:
-// - The sigmoid is held twice as large, as the reciprocal of half of 1 + exp(-e), and e half as
-//   large. Half of 1 + exp(-e) is finite up to where the sigmoid turns 0.
+// The formulas are those of "swiglu/segment.h", rewritten in three ways to keep accuracy:
+// - The code holds 2 * sigmoid = 1 / ((1 + exp(-e)) / 2), and e / 2. (1 + exp(-e)) / 2 is finite up
+//   to where the sigmoid turns 0.
 // - de is dg * (se * slope), not (dg * se) * slope: |se * slope| < 1.1, and where the slope is not
 //   near its zero the product is more than 2^-122 or exactly 0, while dg * se may be subnormal.
 // - FP32 reduces e by multiples of ln 2 in two parts. The 16-bit types do well with one.

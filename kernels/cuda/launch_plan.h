@@ -93,8 +93,8 @@ inline int64_t NumSlots(int64_t num_elements, int shift, size_t element_bytes) {
   return (num_elements + shift + per_slot - 1) / per_slot;
 }
 
-// Returns whether a problem of so many slots is worth a bound on resident blocks: below, it fits
-// into a wave of them or two, or into the L2.
+// Returns whether a problem of so many slots is worth a bound on resident blocks. Smaller problems
+// fit into one or two waves of blocks, or into the L2.
 inline bool IsLarge(int num_tensors, int64_t num_slots) {
   return num_slots >= (num_tensors <= 3 ? int64_t{1} << 18 : int64_t{1} << 20);
 }

@@ -122,8 +122,8 @@ class Admission {
  public:
   // Messages up to this size have a reserve of their own.
   static constexpr int64_t kSmallMessageBytes = int64_t{64} << 10;
-  // While other connections hold something, one connection holds at most this many times what it
-  // leaves free.
+  // While other connections hold something, one connection holds at most this many times what then
+  // is still free: seven eighths of what the others have left.
   static constexpr int64_t kMostPerFree = 7;
   // For this long after a message was refused for lack of room, room counts as short.
   static constexpr std::chrono::seconds kShort{1};
@@ -142,15 +142,15 @@ class Admission {
   // Room for `bytes` more of messages that are being received; nullopt if there is none.
   std::optional<Charge> ClaimGrowth(int64_t bytes, std::shared_ptr<ReceiveShare> share);
 
-  // Whether the half has room for `bytes`, so that only the limit for one connection keeps out more
-  // from the connection of `share`.
+  // True if the half has room for `bytes`. Then a refusal is due to the limit of the connection of
+  // `share`.
   bool IsShareInUse(int64_t bytes, const ReceiveShare& share) const;
 
   // Whether a message was refused lately because there was no room.
   bool WasShortOfLate() const;
 
-  // The largest message whose size nobody announced. A message that is too large must be recognised
-  // before it reaches what its connection may hold beside others, so this is less.
+  // The largest message whose size nobody announced. It is less than one connection's limit beside
+  // others (7/8), so that too large a message is refused as too large and not for lack of room.
   int64_t max_unannounced_bytes() const { return half_budget_bytes() / 4 * 3; }
   // What is reserved for a message of which nothing is known: as much as a call itself takes.
   int64_t first_message_bytes() const {

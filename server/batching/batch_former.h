@@ -129,8 +129,8 @@ class BatchFormer {
   const BatchFormerOptions options_;
   // By priority, extent and Model::index.
   std::array<std::array<std::array<Queue, kNumModels>, kNumExtents>, kNumPriorities> queues_;
-  // The latest request, if it is in neither of the next two. Most requests are in a batch before
-  // they need to be found there.
+  // The latest request while it is not yet in the two indices below. It is indexed late, because
+  // most requests leave before a lookup.
   Entry* unindexed_ = nullptr;
   // Those that have a deadline, with their sequence.
   absl::btree_map<std::pair<Clock::time_point, int64_t>, Entry*> by_deadline_;

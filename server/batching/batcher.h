@@ -60,7 +60,9 @@ class Batcher {
   // The next batch to run, or nullptr when there is none now.
   std::unique_ptr<RunningBatch> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Start(std::unique_ptr<RunningBatch> running);
-  // Frees the lane, lets the next batch start, then hands the requests back.
+  // Frees the lane, lets the next batch start, then hands the requests back. On the CPU this runs
+  // inside `Pump`: there the requests are handed back first, and then the outer `Pump` starts the
+  // next batch.
   void Finish(RunningBatch& running, const Execution& execution);
   // Requests that are handed back together.
   struct Returned {

@@ -41,11 +41,15 @@ struct AwaitedMessage {
   // What is charged for it.
   Charge reservation;
 
-  // The ledger's own: what its connection had received when it can have begun at the earliest
-  // (`BaseBytes`); and when, and at how many received bytes, it last made progress.
+  // The other fields are the ledger's own.
+
+  // What its connection had received before the message (`BaseBytes`).
   int64_t base_bytes = 0;
+  // Whether it has ever made progress.
   bool has_begun = false;
+  // What its connection had received when the message last made progress.
   int64_t progress_bytes = 0;
+  // When that was.
   Clock::time_point progress_at;
 };
 
@@ -75,9 +79,9 @@ class MessageLedger {
   // A message is awaited from here on. It must stay where it is until it has ended.
   void Begin(AwaitedMessage& message, Clock::time_point now);
 
-  // The message is whole and has `size_bytes`. Its reservation then also has what was charged for
-  // it as growth of the connection; the caller still has to give it the right size. Does nothing
-  // for a message that was overrun.
+  // The message is whole and has `size_bytes`. Moves the growth charged for it into its
+  // reservation. The caller resizes that to the true size. Does nothing for a message that was
+  // overrun.
   void Arrive(AwaitedMessage& message, int64_t size_bytes);
 
   // The message will not come. Does nothing for a message that was overrun.
@@ -91,10 +95,10 @@ class MessageLedger {
   // The connection has received `received_bytes` since it began.
   void Look(int64_t received_bytes, Clock::time_point now);
 
-  // Adjusts the charges to what has come. Takes at most one message off the list that cannot go on,
-  // the oldest that may be to blame, and returns it. Call again until nothing is returned.
-  // `others_want`: somebody found no room of late. `stall`: how long a message of a stream may stop
-  // halfway.
+  // Adjusts the charges to what has come. If a message cannot go on, takes it off the list and
+  // returns it: the oldest one that may be the cause. Call again until nothing is returned.
+  // `others_want`: a message was refused lately for lack of room. `stall`: how long a message of a
+  // stream may stop halfway.
   std::optional<Overrun> Settle(Clock::time_point now, bool others_want, Clock::duration stall);
 
   // About how many bytes have come and were not delivered.
@@ -106,8 +110,8 @@ class MessageLedger {
 
  private:
   void JudgeProgress(Clock::time_point now, bool others_want);
-  // Whether the message may have brought kLeastProgressBytes since it last did. Pings and similar
-  // frames bring less.
+  // Whether its connection has received kLeastProgressBytes since the last progress. Pings and
+  // similar frames bring less.
   bool HasProgressed(AwaitedMessage& message, Clock::time_point now) const;
   // The oldest message of those that are most likely to have outgrown their reservation. REQUIRES:
   // there is one.
@@ -115,8 +119,8 @@ class MessageLedger {
   int64_t num_unannounced() const;
   // The most that messages which were not announced may have beyond their reservations.
   int64_t MostUnreserved() const;
-  // About the most that the connection can have received when a message began to come whose call's
-  // headers were read at `now`.
+  // An estimate of the bytes that came before the message of a call whose headers were read at
+  // `now`, rather too high than too low.
   int64_t BaseBytes(Clock::time_point now) const;
   // Takes a message off the list.
   void Erase(std::vector<AwaitedMessage*>::iterator message);

@@ -26,7 +26,8 @@ class MessageSizeEstimate {
   }
 
   // A message of that size has come. A larger one counts at once; a smaller one lowers the estimate
-  // by a share of the difference, so that it also halves in some 44 messages.
+  // by a share of the difference. Small messages therefore lower it by half in about 44 messages.
+  // Time lowers it, too (see `bytes`).
   void Add(int64_t message_bytes, Clock::time_point now) {
     const int64_t before = bytes(now);
     const int64_t lowered = before - (before - message_bytes + kMemory - 1) / kMemory;

@@ -78,7 +78,8 @@ class Acceptor {
   Callbacks callbacks_;
   std::thread thread_;
 
-  // The thread's own: connections that were open at the last count, and those that have come since.
+  // The thread's own. Upper bound of open connections: those at the last count plus those accepted
+  // since.
   int64_t most_open_ = 0;
   absl::Time counted_at_ = absl::InfinitePast();
 };

@@ -75,10 +75,10 @@ class Connections {
   }
 
   // Closes our direction of every connection, each once its peer has acknowledged what was written
-  // so far, and at `deadline` at the latest. A connection that is closed earlier may lose what was
-  // written. A peer's call that has no answer by then fails there as UNAVAILABLE. Blocks until
-  // `deadline` at most. REQUIRES: none is added any more, and the server is about to end; what
-  // still writes meets a broken pipe. docs/adr/0010 says why.
+  // so far, and at `deadline` at the latest. At the deadline a connection is closed even if data is
+  // unacknowledged; that data may be lost. A peer's call that has no answer by then fails there as
+  // UNAVAILABLE. Blocks until `deadline` at most. REQUIRES: none is added any more, and the server
+  // is about to end; what still writes meets a broken pipe. docs/adr/0010 says why.
   void Close(absl::Time deadline);
 
  private:

@@ -14,7 +14,7 @@ namespace swiglu::server {
 struct ConnectionTraffic {
   // What gRPC has taken from it since it began.
   uint64_t taken_bytes = 0;
-  // Its calls, and their messages that came or will not come any more.
+  // The number of its calls, plus the messages that have arrived or were given up.
   uint64_t num_steps = 0;
   // Whether a call waits for a message: what comes belongs to it.
   bool is_awaiting = false;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How many calls a peer may take back. A call that is begun and reset at once costs the peer two
-// frames, and the server a call: some thousands a second on one connection keep it from everything
-// else. Pure: the clock is passed in.
+// frames, and the server a call: some thousands a second on one connection keep the server from all
+// other work. Pure: the clock is passed in.
 #pragma once
 
 #include <algorithm>
@@ -16,8 +16,8 @@
 
 namespace swiglu::server {
 
-// Counts resets by peer. Forgets peers whose resets are long past, so that it holds as many as
-// reset calls within a second. Not thread-safe.
+// Counts resets by peer. Forgets peers whose resets are past, so it holds only peers that reset
+// calls within the last second or so. Not thread-safe.
 class ResetLimit {
  public:
   using Time = std::chrono::steady_clock::time_point;

@@ -89,7 +89,8 @@ class Executor {
   virtual int max_segments() const = 0;
 
   // The most input bytes that a batch should have, so that others need not wait long; at least 1.
-  // A larger request comes in several batches.
+  // It is also the size of a chunk: a request with more input bytes is cut into chunks of this
+  // size.
   virtual int64_t max_batch_bytes() const = 0;
 
   // True if it reads inputs that lie in several pieces as fast as inputs that lie in one.
@@ -108,7 +109,7 @@ class Executor {
   // The memory that this executor's batches read and write fastest.
   virtual SlabPool& slab_pool() = 0;
 
-  // For logs and `swiglu status`: "cpu (AVX3, 2 threads)", "cuda:0 NVIDIA H100 80GB HBM3".
+  // For logs and `swiglu status`: "cpu (AVX3, 2 lanes)", "cuda:0 NVIDIA H100 80GB HBM3".
   virtual std::string description() const = 0;
 };
 

@@ -14,8 +14,9 @@
 
 namespace swiglu::server {
 
-// How one ModelInfer call, or one message of a stream, ended, and where its time went. Phases that
-// it did not reach are 0.
+// How one ModelInfer call, or one message of a stream, ended, and where its time went. Its time
+// starts when the headers of the call are there; in a stream, when the whole message is there.
+// Phases that it did not reach are 0.
 struct RequestRecord {
   // nullptr when the request named no known model.
   const Model* model = nullptr;
@@ -23,7 +24,7 @@ struct RequestRecord {
   int64_t bytes_in = 0;   // of the request message
   int64_t bytes_out = 0;  // of the response message; 0 on error
   int64_t num_elements = 0;
-  std::chrono::nanoseconds receive{0};   // from the start, as RequestSent says, to queued
+  std::chrono::nanoseconds receive{0};   // from the start to queued
   std::chrono::nanoseconds queue{0};     // accepted to taken into a batch
   std::chrono::nanoseconds copy_in{0};   // of the batch that it was part of
   std::chrono::nanoseconds compute{0};   // likewise
@@ -62,9 +63,9 @@ class Observer {
 
   // Exactly once for each request, just before its answer is handed to gRPC.
   virtual void RequestFinished(const RequestRecord& record) = 0;
-  // After RequestFinished, once gRPC has taken the last byte: `total` since the start, which is
-  // when the call's headers were there or, for a request of a stream, its whole message; `send`
-  // since the answer was handed over. Not called when the caller went away first.
+  // After RequestFinished, once gRPC has taken the last byte: `total` since the start (see
+  // RequestRecord), `send` since the answer was handed over. Not called when the caller went away
+  // first.
   virtual void RequestSent(const Model* model, std::chrono::nanoseconds total,
                            std::chrono::nanoseconds send) = 0;
   // Beside RequestFinished, for a request that was refused or dropped.

@@ -15,7 +15,9 @@ namespace swiglu::server {
 // Tensors inside a slab begin at multiples of this many bytes, and so does the slab.
 inline constexpr size_t kSlabAlignment = 256;
 
-// Shared ownership of one slab: the memory goes back to its pool when the last copy of `data` is
+// Shared ownership of one slab. A slab is for one request or chunk. If the executor reads inputs
+// where they are (`Executor::TakesReaders`), it has the outputs alone; else it has the inputs, and
+// the outputs take their places. The memory goes back to its pool when the last copy of `data` is
 // gone, on whichever thread that is. The content of a fresh slab is unspecified.
 struct Slab {
   std::shared_ptr<std::byte> data;

@@ -36,10 +36,10 @@ class CudaLane final : public Lane {
 
   // Leaves the work to the lane's thread: launches take turns in the driver, and callers have
   // better to do. There are two exceptions. Where the plan has a `caller_wait`, the caller
-  // launches, waits for that long, and calls `finished` if the batch is done by then. And where the
-  // caller is the thread of a lane, this one's or another's, because a completion brought the
-  // batch, it launches, and leaves the waiting to this lane's thread. A plan that is not staged
-  // needs tensors that the device sees where they lie: in device memory, or in pinned host memory.
+  // launches, waits for that long, and calls `finished` if the batch is done by then. And if the
+  // caller is any lane's thread (it has just completed a batch), it launches here; this lane's
+  // thread waits. A plan that is not staged needs tensors that the device sees where they lie: in
+  // device memory, or in pinned host memory.
   void Run(const Batch& batch, LaunchPlan plan, Finished finished) override;
 
  private:

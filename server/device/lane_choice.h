@@ -33,9 +33,8 @@ inline int ChooseDevice(absl::Span<const DeviceLoad> loads) {
   return best;
 }
 
-// Counts a batch of `bytes` for `device`. A device that was slower for a while, and so was given
-// much less, must not get all of a light load afterwards: none counts as more than kMaxLagBytes
-// behind.
+// Counts a batch of `bytes` for `device`. The lag of each device is limited to kMaxLagBytes.
+// Otherwise a device that was slow would later get all of a light load.
 inline void GiveBatch(absl::Span<DeviceLoad> loads, int device, int64_t bytes) {
   constexpr int64_t kMaxLagBytes = int64_t{64} << 20;
   loads[device].outstanding_bytes += bytes;

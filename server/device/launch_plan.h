@@ -14,8 +14,8 @@
 
 namespace swiglu::server {
 
-// The device buffer of a lane: room for 16 MiB of inputs, twice what an executor asks batches to
-// have, in as many segments as a launch takes.
+// The device buffer of a lane: 16 MiB of inputs, which is twice `max_batch_bytes` of LaneExecutor,
+// plus alignment for kMaxSegments segments.
 inline constexpr size_t kLaneBufferBytes =
     (size_t{16} << 20) + size_t{swiglu::kMaxSegments} * kMaxTensors * kSlabAlignment;
 

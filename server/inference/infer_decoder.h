@@ -51,8 +51,8 @@ absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::st
 // Checks every rule of the data. The plan refers to `message`.
 absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message);
 
-// The inputs of a plan, byte after byte, each from its own beginning; keeps all that the plan
-// refers to, except the slices. Cheap to copy: a copy is a bookmark.
+// Reads each input of a plan from its beginning. Owns copies of typed values; does not own the
+// slices. Cheap to copy: a copy is a bookmark.
 class PlanReader final : public InputReader {
  public:
   PlanReader() = default;

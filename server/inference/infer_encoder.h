@@ -40,8 +40,8 @@ struct InferIdentity {
   bool wants_final_mark = false;
 };
 
-// A slice over `size_bytes` at `data`. It shares `owner`, and lets it go on whichever thread
-// releases the last reference to the slice.
+// A slice over `size_bytes` at `data`. Holds a reference to `owner`, and drops it on the thread
+// that releases the slice last.
 grpc::Slice SharedSlice(std::shared_ptr<const void> owner, const std::byte* data,
                         size_t size_bytes);
 

@@ -37,8 +37,8 @@ class InferService {
                Batcher* batcher, Observer* observer);
 
   // Room for a message that is about to be read. With an announced size it is that much. Without
-  // one it is a little, which grows with what comes. Where nobody can tell what comes, it is as
-  // much as such messages had of late, if there is that much. UNAVAILABLE if there is no room now,
+  // one it is a little, which grows with what comes. On a unix socket it is the recent size of such
+  // messages, or the little amount if that does not fit. UNAVAILABLE if there is no room now,
   // RESOURCE_EXHAUSTED if there never can be; either counts as a rejection.
   absl::StatusOr<Charge> ReserveMessage(std::optional<int64_t> announced_bytes,
                                         const MessageSource& source);

@@ -87,8 +87,8 @@ class Inference : public std::enable_shared_from_this<Inference> {
   // Set step by step until it runs. Constant from then on, except where a comment says otherwise.
   InferContext context;
   InferIdentity identity;  // the name only of an unknown model
-  // Gone once it is read. The buffer's references to the slices go last, because gRPC 1.51 may have
-  // to tell its memory quota of freed memory, and prepares that for buffers, not for slices.
+  // Gone once it is read. Cleared after `slices`: only a ByteBuffer sets up what gRPC 1.51 needs to
+  // report freed memory to its quota.
   grpc::ByteBuffer message;
   std::vector<grpc::Slice> slices;
   InferPlan plan;     // its sources are gone
@@ -135,7 +135,7 @@ class Inference : public std::enable_shared_from_this<Inference> {
   std::chrono::nanoseconds receive_{0};   // set by the first chunk
   std::atomic<int64_t> num_read_{0};      // chunks whose inputs are out of the message
 
-  // Of several chunks; a single one is alone with its state.
+  // Used only with several chunks; a single chunk needs no lock.
   absl::Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   int64_t num_started_ ABSL_GUARDED_BY(mutex_) = 0;

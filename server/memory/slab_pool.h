@@ -34,9 +34,10 @@ struct CachingSlabPoolOptions {
 };
 
 // A slab pool with one free list per size class over a bounded amount of memory. Thread-safe. A
-// slab that fits a cached one costs one short lock and one small allocation. A miss asks the
-// source, after it has freed cached slabs of other classes where the bound demands it; only other
-// misses can wait for it. Returning a slab never calls the source and never fails.
+// slab that fits a cached one costs one short lock and one small allocation. A miss first frees
+// cached slabs of other classes if the capacity requires it, then asks the source. Hits and returns
+// do not wait for it; only other misses may. Returning a slab never calls the source and never
+// fails.
 class CachingSlabPool final : public SlabPool {
  public:
   CachingSlabPool(std::unique_ptr<MemorySource> source, CachingSlabPoolOptions options);

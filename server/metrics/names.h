@@ -95,8 +95,7 @@ inline constexpr Metric kRequests{
     MetricType::Counter,
     "Finished ModelInfer calls and stream messages, by how they ended.",
     {"model", "code"}};
-// The first byte counts from a call's headers or, for a request of a stream, from its whole
-// message.
+// The time starts with the headers of the call; in a stream, when the whole message is there.
 inline constexpr Metric kRequestDuration{
     "swiglu_request_duration_seconds",
     MetricType::Histogram,

@@ -32,8 +32,8 @@ class PrometheusObserver final : public Observer {
   PrometheusObserver(const PrometheusObserver&) = delete;
   PrometheusObserver& operator=(const PrometheusObserver&) = delete;
 
-  // Makes the series of a device (an ordinal or kCpuDevice). Does nothing the second time. Before
-  // it, a device has none until it fails. REQUIRES: no batch has been reported, and none is.
+  // Makes the series of a device (an ordinal or kCpuDevice). Does nothing the second time. Without
+  // this call, a device gets series only when it fails. REQUIRES: called before the first batch.
   void AddDevice(int device);
 
   // Every series with its value now. Not for the data path.

@@ -18,7 +18,8 @@ namespace swiglu::server {
 
 class StreamInferCall final : public CallHandler {
  public:
-  // The most requests of one stream that are unanswered at once; reading stops until one is.
+  // The most requests of one stream that are unanswered at once. Then reading stops until an answer
+  // is written.
   static constexpr int kMaxUnanswered = 128;
 
   // `call` owns it.

@@ -33,9 +33,9 @@ enum class ServerEvent {
 };
 inline constexpr int kNumServerEvents = 4;
 
-// The meaning of one call. Never two of its methods run at once. Any of them may run on an I/O
-// thread, or on the ticker's, the main, the acceptor's or the message watch's thread: whoever tells
-// the call something (`Call::Deliver`) also tells it whatever else comes meanwhile. `OnStart`
+// The meaning of one call. Never two of its methods run at once. The thread that is inside a
+// handler (`Call::Deliver`) also delivers the events that arrive while it is there. So that thread
+// may be an I/O thread, the ticker's, the main, the acceptor's or the message watch's. `OnStart`
 // always runs on an I/O thread.
 class CallHandler {
  public:
@@ -50,7 +50,8 @@ class CallHandler {
   // The last `Write`, `WriteAndFinish` or `Finish` is through; `ok` is false if the call broke
   // first.
   virtual void OnWritten(bool ok) = 0;
-  // The call is over, finished or broken. The last event but for outstanding reads and writes.
+  // The call is over, finished or broken. Afterwards only results of reads and writes that had
+  // begun may come.
   virtual void OnGone(bool cancelled) = 0;
   // The server has something to tell.
   virtual void OnServerEvent(ServerEvent event) = 0;
@@ -157,7 +158,7 @@ class Call : public std::enable_shared_from_this<Call> {
   // A thread is inside the handler, or the handler is not made yet.
   static constexpr Signals kDelivering = 1u << 31;
 
-  // A tag that calls one of our methods and keeps the call alive until it has.
+  // A tag that calls one of our methods and keeps the call alive until that method has run.
   template <void (Call::*kMethod)(bool)>
   class CallEvent final : public Event {
    public:

@@ -71,7 +71,7 @@ class IoQueue final : public TaskQueue, private Event {
   std::vector<Task> short_tasks_ ABSL_GUARDED_BY(mutex_);  // none, or `alarm_` is set
   grpc::Alarm alarm_;
 
-  // The owner's: how many threads poll it, and how many would if they were not away.
+  // The owner's: how many threads poll it, and how many threads of it are away.
   std::atomic<int> num_pollers_{0};
   std::atomic<int> num_away_{0};
   bool is_ended_ = false;  // nothing more comes; guarded by the owner's lock

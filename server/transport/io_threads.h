@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The threads that poll the completion queues and pass each event to its tag; nothing else. A call
-// stays on one queue. As many threads poll as the work keeps busy (poller_count.h), and as many
-// queues are given calls. Each queue with calls has a thread. Further pollers help with the queue
+// stays on one queue. The number of pollers follows the load (poller_count.h). The first that many
+// queues get the new calls. Each queue with calls has a thread. Further pollers help with the queue
 // that has the most calls. The other threads sleep until a poller begins long work.
 //
 // What a peer sends can keep gRPC's parser busy for seconds, and with it the thread that polls. A
@@ -72,7 +72,7 @@ class IoThreads final : public IoQueue::Owner {
     // The thread itself sets it, with one exception: the watchdog turns kPolling into kAway.
     enum class State : uint8_t { kAsleep, kPolling, kLongWork, kAway };
     std::atomic<State> state{State::kAsleep};
-    // Signs of life until now: turns, events, and handlers and long work that came to their end.
+    // Counts turns begun, events received, handlers ended, long work ended.
     std::atomic<uint32_t> num_steps{0};
     IoQueue* queue = nullptr;  // which it polls, unless it is asleep; set under the lock
     int num_long_works = 0;    // the thread's own: one inside the other

@@ -2,9 +2,9 @@
 //
 // How many I/O threads poll at once. A pure function.
 //
-// A thread that finds nothing to do is not free: every event then wakes another one than the last.
-// One poller answers a lone request soonest, and many small requests want several. So the number
-// follows the work. Long work does not count here: whoever does it does not poll meanwhile.
+// An idle poller costs something: each event wakes a different thread. One poller answers a lone
+// request soonest, and many small requests want several. So the number follows the work. Long work
+// does not count here: whoever does it does not poll meanwhile.
 #pragma once
 
 #include <algorithm>
@@ -14,9 +14,9 @@ namespace swiglu::server {
 // The I/O threads since the last look.
 struct PollerLoad {
   int num_pollers = 1;
-  // Threads' worth of processor time that all of them took, long work included.
+  // Processor time of all threads divided by elapsed time, long work included.
   double busy_threads = 0;
-  // Threads' worth of time that went into long work.
+  // Time of all threads in long work divided by elapsed time.
   double long_threads = 0;
 };
 

@@ -14,8 +14,8 @@ class ProgressWatch {
  public:
   using Time = std::chrono::steady_clock::time_point;
 
-  // Processor time without an event from which on a thread counts as kept. An idle thread uses next
-  // to none; a message of some megabytes takes less.
+  // A thread that uses this much processor time without an event counts as kept. An idle thread
+  // uses next to none; a message of some megabytes takes less.
   static constexpr std::chrono::milliseconds kKeptFor{10};
   // For how long processor time counts, so that what an idle thread uses now and then never adds
   // up.

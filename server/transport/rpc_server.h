@@ -70,10 +70,13 @@ class RpcServer final : private Call::Home {
   // Tells every live call. Calls that come later are told of a drain, too.
   void Broadcast(ServerEvent event);
 
-  // Ends every connection and takes no new one. Before that it waits, for `grace` in all, until
-  // live calls have ended and their peers have what was written to them. During a shutdown alone,
-  // gRPC would answer calls that come meanwhile with CANCELLED. Without a connection they fail with
-  // UNAVAILABLE, as all do that come in a drain. REQUIRES: calls have been told of the drain; a
+  // Ends the connections. The steps, for which there is `grace` in all:
+  // - Takes no new connection.
+  // - Waits until live calls have ended.
+  // - Waits until their peers have what was written to them, and ends every connection.
+  //
+  // Calls that come then fail with UNAVAILABLE, as all do that come in a drain. If only a shutdown
+  // came, gRPC would answer them with CANCELLED. REQUIRES: calls have been told of the drain; a
   // shutdown is next.
   void CloseConnections(absl::Duration grace);
 

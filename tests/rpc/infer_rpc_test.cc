@@ -3,7 +3,7 @@
 // ModelInfer over a real connection: what comes back and in which order, each refusal with its code
 // and sentence, and that the server serves on after it. The executor here leaves the inputs where
 // they are, so that outputs can be told apart by their bytes; values are checked in
-// infer_values_test.cc.
+// infer_property_test.cc.
 #include <functional>
 #include <string>
 #include <vector>

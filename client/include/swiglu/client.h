@@ -57,9 +57,9 @@ struct CallOptions {
 
   // Called whenever a chunk of a split operation is done, with the number done so far and of all;
   // not called for an operation that fits into one message. Several threads may call it at once,
-  // and in any order; all calls end before the operation returns. An exception that it throws
-  // starts no further chunk, and leaves the operation once those under way have ended: the first,
-  // if there are several. Default: none.
+  // and in any order; all calls end before the operation returns. If it throws, no further chunk
+  // starts. The operation rethrows when the running chunks have ended; if several threw, the first
+  // one. Default: none.
   std::function<void(int64_t num_done, int64_t num_chunks)> on_chunk = nullptr;
 };
 

@@ -28,9 +28,9 @@ struct LaunchLimits {
 // Enqueues one kernel on `stream`, a stream of the current device, that computes all of `segments`,
 // up to kMaxSegments of any sizes; does not synchronize. Results and their order are those of an
 // ordinary kernel of the stream, and `stream` may be capturing a graph. From Hopper on it is
-// launched with programmatic stream serialization: it waits for the work before it itself, and a
-// kernel of your own behind it that has that attribute must do so too (griddepcontrol.wait). Large
-// work on Hopper asks for 22 to 32 KiB of shared memory a block.
+// launched with programmatic stream serialization: the kernel itself waits for the earlier work in
+// the stream. A kernel of your own behind it that has that attribute must do so, too
+// (griddepcontrol.wait). Large work on Hopper asks for 22 to 32 KiB of shared memory a block.
 //
 // Pointers are readable and writable by the current device: device memory, or pinned host memory
 // that is mapped. They are aligned to their elements; where all pointers of a segment have the same
