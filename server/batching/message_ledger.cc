@@ -51,7 +51,7 @@ void MessageLedger::Drop(AwaitedMessage& message) {
   if (found == awaited_.end()) return;
   // gRPC frees what it has of it; how much that is nobody tells.
   const auto num_awaited = static_cast<int64_t>(awaited_.size());
-  pending_bytes_ -= std::max<int64_t>(pending_bytes_, 0) / num_awaited;
+  pending_bytes_ -= std::min(ShareOf(message, num_awaited), CertainlyTooLarge(message.max_bytes));
   Erase(found);
 }
 
@@ -64,9 +64,7 @@ int64_t MessageLedger::BaseBytes(Clock::time_point now) const {
 
 void MessageLedger::Erase(std::vector<AwaitedMessage*>::iterator message) {
   awaited_.erase(message);
-  if (!awaited_.empty()) return;
-  growth_ = Charge();
-  has_unread_ = false;
+  if (awaited_.empty()) growth_ = Charge();
 }
 
 void MessageLedger::Look(int64_t received_bytes, Clock::time_point now) {
@@ -92,7 +90,9 @@ std::optional<Overrun> MessageLedger::Settle(Clock::time_point now, bool others_
   int64_t reserved_bytes = 0;
   for (const AwaitedMessage* message : awaited_) reserved_bytes += message->reservation.bytes();
   int64_t wanted_bytes = std::max<int64_t>(pending_bytes_ - reserved_bytes, 0);
-  if (has_unread_) wanted_bytes = std::min(wanted_bytes, MostUnreserved());
+  const bool has_unread = now < unread_until_;
+  const bool is_covered = wanted_bytes <= kMostUnreadBytes;
+  if (has_unread && is_covered) wanted_bytes = std::min(wanted_bytes, MostUnreserved());
   if (awaited_.empty() || wanted_bytes == 0) {
     growth_ = Charge();
     return std::nullopt;
@@ -101,21 +101,24 @@ std::optional<Overrun> MessageLedger::Settle(Clock::time_point now, bool others_
   AwaitedMessage& message = *awaited_[culprit];
   // All others have what they bring reserved: the rest is of this one.
   const bool is_certain =
-      !has_unread_ && num_unannounced() == (message.kind == AwaitedKind::kAnnounced ? 0 : 1);
+      !has_unread && num_unannounced() == (message.kind == AwaitedKind::kAnnounced ? 0 : 1);
   const int64_t its_bytes = wanted_bytes + message.reservation.bytes();
+  if (has_unread && !is_covered && wanted_bytes > MostUnreserved()) {
+    return TakeOff(culprit, {awaited_[culprit], Rejection::kBudget, 0}, now);
+  }
   if (is_certain && its_bytes > CertainlyTooLarge(message.max_bytes)) {
-    return TakeOff(culprit, {awaited_[culprit], Rejection::kTooLarge, its_bytes});
+    return TakeOff(culprit, {awaited_[culprit], Rejection::kTooLarge, its_bytes}, now);
   }
   if (message.kind == AwaitedKind::kOfStream && wanted_bytes > kLeastProgressBytes) {
     if (!HasProgressed(message, now) && now - message.progress_at > stall) {
-      return TakeOff(culprit, {awaited_[culprit], Rejection::kDeadline, its_bytes});
+      return TakeOff(culprit, {awaited_[culprit], Rejection::kDeadline, its_bytes}, now);
     }
   }
   // Frames around a message are not charged past what a message can have.
   const int64_t most_bytes = std::max<int64_t>(admission_->half_budget_bytes() - reserved_bytes, 0);
   const bool may_still_fit = pending_bytes_ <= CertainlyTooLarge(admission_->half_budget_bytes());
   if (Grow(may_still_fit ? std::min(wanted_bytes, most_bytes) : wanted_bytes)) return std::nullopt;
-  return TakeOff(culprit, {awaited_[culprit], Rejection::kBudget, its_bytes});
+  return TakeOff(culprit, {awaited_[culprit], Rejection::kBudget, its_bytes}, now);
 }
 
 bool MessageLedger::is_idle() const {
@@ -169,11 +172,17 @@ int64_t MessageLedger::num_unannounced() const {
   });
 }
 
-Overrun MessageLedger::TakeOff(size_t index, const Overrun& overrun) {
+int64_t MessageLedger::ShareOf(const AwaitedMessage& message, int64_t num_sharing) const {
+  const int64_t since_begin = std::max<int64_t>(received_bytes_ - message.base_bytes, 0);
+  const int64_t share = std::max<int64_t>(pending_bytes_, 0) / std::max<int64_t>(num_sharing, 1);
+  return std::min(share, since_begin);
+}
+
+Overrun MessageLedger::TakeOff(size_t index, const Overrun& overrun, Clock::time_point now) {
   // Which part of it was whose is not known: of several, each has its share.
-  pending_bytes_ -= pending_bytes_ / std::max<int64_t>(num_unannounced(), 1);
+  pending_bytes_ -= ShareOf(*awaited_[index], num_unannounced());
   Erase(awaited_.begin() + static_cast<ptrdiff_t>(index));
-  CountUnread();
+  CountUnread(now);
   return overrun;
 }
 

@@ -72,6 +72,12 @@ class MessageLedger {
   static constexpr std::chrono::milliseconds kShortPatience{200};
   static constexpr int64_t kLeastProgressBytes = int64_t{64} << 10;
 
+  // How long a client goes on sending a message that was refused, at most, until it hears of that;
+  // and how much of it goes uncharged. A message beside it that seems to outgrow this is refused as
+  // one that finds no room.
+  static constexpr std::chrono::milliseconds kUnreadTime{1000};
+  static constexpr int64_t kMostUnreadBytes = int64_t{64} << 20;
+
   // `share`: of the connection. `admission` must outlive it.
   MessageLedger(Admission* admission, std::shared_ptr<ReceiveShare> share)
       : admission_(admission), share_(std::move(share)) {}
@@ -87,10 +93,10 @@ class MessageLedger {
   // The message will not come. Does nothing for a message that was overrun.
   void Drop(AwaitedMessage& message);
 
-  // A message was refused unread, and its caller may still send it. While others are awaited, the
-  // bytes that come may belong to it. So the others are charged no more than they may have, and
-  // none of them can be called too large.
-  void CountUnread() { has_unread_ = !awaited_.empty(); }
+  // A message of the connection was refused, and its client may still send it. For kUnreadTime,
+  // what comes may be its bytes: the other messages are charged no more than they may have, and
+  // none is refused as too large.
+  void CountUnread(Clock::time_point now) { unread_until_ = now + kUnreadTime; }
 
   // The connection has received `received_bytes` since it began.
   void Look(int64_t received_bytes, Clock::time_point now);
@@ -124,8 +130,10 @@ class MessageLedger {
   int64_t BaseBytes(Clock::time_point now) const;
   // Takes a message off the list.
   void Erase(std::vector<AwaitedMessage*>::iterator message);
+  // What of the bytes that are pending may be of `message`, if all messages have equal shares.
+  int64_t ShareOf(const AwaitedMessage& message, int64_t num_sharing) const;
   // Takes the message of that index off the list; returns `overrun`.
-  Overrun TakeOff(size_t index, const Overrun& overrun);
+  Overrun TakeOff(size_t index, const Overrun& overrun, Clock::time_point now);
   // Charges `bytes` beyond the reservations. False if there is no room.
   bool Grow(int64_t bytes);
 
@@ -135,7 +143,7 @@ class MessageLedger {
   // Beyond the reservations of `awaited_`.
   Charge growth_;
   int64_t pending_bytes_ = 0;  // below 0 until the next look, if more was delivered than was seen
-  bool has_unread_ = false;    // see CountUnread
+  Clock::time_point unread_until_;  // see CountUnread
   // Of the last look, and of the one before it.
   int64_t received_bytes_ = 0;
   int64_t received_before_ = 0;

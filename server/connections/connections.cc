@@ -38,7 +38,7 @@ constexpr int kEstablished = 1;
 // Processes that a description names.
 constexpr size_t kMaxProcesses = 4;
 
-constexpr std::chrono::seconds kLogInterval{1};
+constexpr std::chrono::milliseconds kLogInterval{50};
 
 constexpr char kUnixPeer[] = "unix:";
 

@@ -16,7 +16,8 @@ struct ConnectionTraffic {
   uint64_t taken_bytes = 0;
   // The number of its calls, plus the messages that have arrived or were given up.
   uint64_t num_steps = 0;
-  // Whether a call waits for a message: what comes belongs to it.
+  // Whether a call waits for a message, or a stream of messages is open, which may be full and not
+  // be read: what comes belongs to them.
   bool is_awaiting = false;
 };
 
@@ -44,7 +45,8 @@ class FloodLimit {
     }
     const std::chrono::duration<double> passed = now - slice_begun_;
     if (passed >= kSlice) {
-      const auto bytes = static_cast<double>(traffic.taken_bytes - slice_begin_.taken_bytes);
+      const auto bytes =
+          static_cast<double>(traffic.taken_bytes) - static_cast<double>(slice_begin_.taken_bytes);
       num_flooded_ = bytes > kBytesPerSlice * (passed / kSlice) ? num_flooded_ + 1 : 0;
       slice_begin_ = traffic;
       slice_begun_ = now;

@@ -17,7 +17,7 @@ namespace swiglu::server {
 void StreamInferCall::OnStart() {
   metadata_id_ = call_->Metadata(kRequestIdMetadata);
   ends_on_error_ = call_->Metadata("triton_grpc_error") == "true";
-  awaited_.Bind(parts_.watch, call_);
+  awaited_.BindStream(parts_.watch, call_);
   absl::MutexLock lock(&mutex_);
   ReadOn();
 }

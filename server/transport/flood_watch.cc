@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <iterator>
-#include <utility>
 
 namespace swiglu::server {
 FloodWatch::FloodWatch(Connections* connections, const MessageWatch* messages)
@@ -40,9 +39,9 @@ void FloodWatch::LookAtAll() {
         watched_.try_emplace(connection.inode, Watched{FloodLimit(traffic, now)});
     Watched& watched = it->second;
     watched.round = round_;
-    if (watched.limit.IsExceeded(traffic, now) && !std::exchange(watched.is_ended, true)) {
-      connections_->End(connection.peer, EndReason::kFrames);
-    }
+    if (!watched.limit.IsExceeded(traffic, now) || watched.is_ended) continue;
+    // It fails where there is no descriptor; then it is tried again.
+    watched.is_ended = connections_->End(connection.peer, EndReason::kFrames) > 0;
   }
   for (auto it = watched_.begin(); it != watched_.end();) {
     it = it->second.round == round_ ? std::next(it) : watched_.erase(it);

@@ -29,6 +29,17 @@ void MessageWatch::Entry::Bind(MessageWatch* watch, Call* call) {
   if (connection_ != nullptr) connection_->CountStep();
 }
 
+void MessageWatch::Entry::BindStream(MessageWatch* watch, Call* call) {
+  Bind(watch, call);
+  is_stream_ = connection_ != nullptr;
+  if (is_stream_) connection_->num_streams.fetch_add(1, std::memory_order_relaxed);
+}
+
+MessageWatch::Entry::~Entry() {
+  Drop();
+  if (is_stream_) connection_->num_streams.fetch_sub(1, std::memory_order_relaxed);
+}
+
 MessageSource MessageWatch::Entry::source() const {
   if (connection_ == nullptr) return {};
   return {connection_->share, connection_->is_measured};
@@ -67,7 +78,7 @@ void MessageWatch::Entry::Refuse() {
   Drop();
   if (connection_ == nullptr) return;
   absl::MutexLock lock(&connection_->mutex);
-  connection_->ledger.CountUnread();
+  connection_->ledger.CountUnread(Clock::now());
 }
 
 template <typename End>
@@ -110,7 +121,7 @@ void MessageWatch::CountUnread(const Call& call) {
   if (connection == nullptr) return;
   connection->CountStep();
   absl::MutexLock lock(&connection->mutex);
-  connection->ledger.CountUnread();
+  connection->ledger.CountUnread(Clock::now());
 }
 
 ConnectionTraffic MessageWatch::Traffic(const std::string& peer) const {
@@ -120,7 +131,8 @@ ConnectionTraffic MessageWatch::Traffic(const std::string& peer) const {
   if (found == shard.connections.end()) return {};
   const Connection& connection = *found->second;
   return {.num_steps = connection.num_steps.load(std::memory_order_relaxed),
-          .is_awaiting = connection.num_awaited.load(std::memory_order_relaxed) > 0};
+          .is_awaiting = connection.num_awaited.load(std::memory_order_relaxed) > 0 ||
+                         connection.num_streams.load(std::memory_order_relaxed) > 0};
 }
 
 std::shared_ptr<MessageWatch::Connection> MessageWatch::Find(const Call& call) {
@@ -175,6 +187,7 @@ void MessageWatch::Run() {
     if (Clock::now() - last_needed < kAwake) {
       mutex_.AwaitWithTimeout(absl::Condition(&stopping_), absl::FromChrono(kInterval));
     } else {
+      ReleaseUnusedHeap(admission_->options().memory_budget_bytes + kMostUnusedBytes);
       is_asleep_.store(true);
       const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
         return stopping_ || is_needed_ || num_awaited_.load() > 0;

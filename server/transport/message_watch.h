@@ -45,10 +45,12 @@ class MessageWatch {
     Entry() = default;
     Entry(const Entry&) = delete;
     Entry& operator=(const Entry&) = delete;
-    ~Entry() { Drop(); }
+    ~Entry();
 
     // Binds it to the connection of `call`, which owns the handler. Before anything else, once.
     void Bind(MessageWatch* watch, Call* call);
+    // The same, of a stream of messages.
+    void BindStream(MessageWatch* watch, Call* call);
     MessageSource source() const;
 
     // The message is awaited from here on. If it cannot go on, the call is told
@@ -80,6 +82,7 @@ class MessageWatch {
     Call* call_ = nullptr;
     std::shared_ptr<Connection> connection_;
     bool is_awaiting_ = false;
+    bool is_stream_ = false;
     Message message_;
   };
 
@@ -106,6 +109,7 @@ class MessageWatch {
     const std::shared_ptr<ReceiveShare> share = std::make_shared<ReceiveShare>();
     bool is_measured = false;  // set at the beginning
     std::atomic<int> num_awaited{0};
+    std::atomic<int> num_streams{0};     // that are open
     std::atomic<uint64_t> num_steps{0};  // as ConnectionTraffic has it
     absl::Mutex mutex;
     MessageLedger ledger ABSL_GUARDED_BY(mutex);

@@ -221,12 +221,29 @@ TEST_F(MessageLedgerTest, DoesNotBlameAMessageForWhatCameOfOthersBefore) {
 
 TEST_F(MessageLedgerTest, DoesNotBlameAnAnnouncedMessageForOneThatWasRefused) {
   const auto message = Begin(peer_, 10 * kMiB);
-  peer_.ledger.CountUnread();
-  for (int i = 0; i < 200; ++i) ASSERT_EQ(Receive(peer_, kMiB), std::nullopt) << i;
+  peer_.ledger.CountUnread(now_);
+  for (int i = 0; i < 74; ++i) ASSERT_EQ(Receive(peer_, kMiB), std::nullopt) << i;
   EXPECT_EQ(received(), 10 * kMiB);
-  peer_.ledger.Arrive(*message, 10 * kMiB);
-  message->reservation = Charge();
-  // What comes later is judged again.
+  // So much that it is not to be borne uncharged. It may come again.
+  const auto overrun = Receive(peer_, kMiB);
+  ASSERT_TRUE(overrun.has_value());
+  EXPECT_EQ(overrun->reason, Rejection::kBudget);
+}
+
+// The message that was refused was the only one, and the next one begins while it still comes.
+TEST_F(MessageLedgerTest, DoesNotBlameTheNextMessageForOneThatWasRefused) {
+  peer_.ledger.CountUnread(now_);
+  const auto announced = Begin(peer_, 1000);
+  const auto small = Begin(peer_);
+  small->max_bytes = 64 << 10;
+  for (int i = 0; i < 60; ++i) ASSERT_EQ(Receive(peer_, kMiB), std::nullopt) << i;
+  EXPECT_EQ(received(), 1000 + (64 << 10));
+  peer_.ledger.Arrive(*announced, 1000);
+  peer_.ledger.Arrive(*small, 1000);
+  announced->reservation = Charge();
+  small->reservation = Charge();
+  // A second later messages are judged again.
+  now_ += milliseconds(1000);
   const auto next = Begin(peer_, kMiB);
   std::optional<Overrun> overrun;
   for (int i = 0; i < 200 && !overrun.has_value(); ++i) overrun = Receive(peer_, kMiB);
@@ -234,12 +251,17 @@ TEST_F(MessageLedgerTest, DoesNotBlameAnAnnouncedMessageForOneThatWasRefused) {
   EXPECT_EQ(overrun->reason, Rejection::kTooLarge);
 }
 
-TEST_F(MessageLedgerTest, ASmallMessageIsChargedNoMoreThanItMayHaveBesideARefusedOne) {
-  const auto small = Begin(peer_);
-  small->max_bytes = 64 << 10;
-  peer_.ledger.CountUnread();
-  for (int i = 0; i < 200; ++i) ASSERT_EQ(Receive(peer_, kMiB), std::nullopt) << i;
-  EXPECT_EQ(received(), 64 << 10);
+// Small calls that are taken back give nothing of a large message away.
+TEST_F(MessageLedgerTest, AMessageThatDoesNotComeFreesNoMoreThanItCanHaveBrought) {
+  const auto large = Begin(peer_);
+  for (int i = 0; i < 20; ++i) ASSERT_EQ(Receive(peer_, kMiB), std::nullopt) << i;
+  for (int i = 0; i < 20; ++i) {
+    const auto small = Begin(peer_);
+    small->max_bytes = 64 << 10;
+    peer_.ledger.Drop(*small);
+  }
+  EXPECT_EQ(Receive(peer_, 0), std::nullopt);
+  EXPECT_GT(received(), 15 * kMiB);
 }
 
 // Its caller is told to come again: nobody knows which of the two has outgrown the limit.
@@ -247,7 +269,7 @@ TEST_F(MessageLedgerTest, AnUnannouncedMessageBesideARefusedOneIsNotTooLargeForS
   const auto message = Begin(peer_);
   Peer other(&admission_);
   const auto neighbour = Begin(other, 40 * kMiB);
-  peer_.ledger.CountUnread();
+  peer_.ledger.CountUnread(now_);
   std::optional<Overrun> overrun;
   for (int i = 0; i < 200 && !overrun.has_value(); ++i) overrun = Receive(peer_, kMiB);
   ASSERT_TRUE(overrun.has_value());

@@ -58,5 +58,19 @@ TEST_F(MessageWatchTest, CountsMessagesThatComeAndThatDoNot) {
   EXPECT_EQ(Traffic().num_steps, 3u);
 }
 
+// A stream with many unanswered messages is not read, and its client may send on.
+TEST_F(MessageWatchTest, AStreamThatIsNotReadStillAwaits) {
+  RawCall stream(server_, "/inference.GRPCInferenceService/ModelStreamInfer");
+  const std::string message = GoodRequest(kForwardFp16, {4}).SerializeAsString();
+  uint64_t num_sent = 0;
+  // More than the server takes without an answer: it has read those when their steps have stopped.
+  for (; num_sent < 150; ++num_sent) ASSERT_TRUE(stream.Write(message));
+  ASSERT_TRUE(Eventually([&] { return Traffic().num_steps >= 128u; }));
+  EXPECT_TRUE(Traffic().is_awaiting);
+  executor_.Release();
+  stream.Cancel();
+  EXPECT_TRUE(Eventually([&] { return !Traffic().is_awaiting; }));
+}
+
 }  // namespace
 }  // namespace swiglu::server
