@@ -45,6 +45,12 @@ class Batcher {
   // the data path.
   int64_t inflight_requests() const { return inflight_requests_.load(std::memory_order_relaxed); }
 
+  // Requests that were submitted and are not handed back yet.
+  int64_t outstanding_requests() const {
+    absl::MutexLock lock(&mutex_);
+    return outstanding_;
+  }
+
  private:
   // A batch on its way through the executor, with the requests that it serves.
   struct RunningBatch {

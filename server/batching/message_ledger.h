@@ -98,6 +98,9 @@ class MessageLedger {
   // none is refused as too large.
   void CountUnread(Clock::time_point now) { unread_until_ = now + kUnreadTime; }
 
+  // So many bytes of what has come were the headers of a call, and belong to no message.
+  void CountHeaders(int64_t bytes) { pending_bytes_ -= bytes; }
+
   // The connection has received `received_bytes` since it began.
   void Look(int64_t received_bytes, Clock::time_point now);
 

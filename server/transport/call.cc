@@ -38,7 +38,7 @@ absl::string_view Call::Metadata(absl::string_view key) const {
   return {found->second.data(), found->second.size()};
 }
 
-int64_t Call::MetadataBytes() const {
+int64_t Call::CountMetadata() const {
   constexpr size_t kEntryBytes = 32;
   size_t bytes = 0;
   for (const auto& [key, value] : context_.client_metadata()) {
@@ -73,6 +73,7 @@ void Call::OnAccepted(bool ok) {
   }
   started_ = Clock::now();
   peer_ = context_.peer();
+  metadata_bytes_ = CountMetadata();
   handler_ = home_->OnAccepted(*this);
   handler_->OnStart();
   DeliverAll();

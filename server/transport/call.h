@@ -105,7 +105,7 @@ class Call : public std::enable_shared_from_this<Call> {
   absl::string_view Metadata(absl::string_view key) const;
   // The size of the caller's metadata: names, values, and 32 bytes for each entry, as HTTP/2
   // counts.
-  int64_t MetadataBytes() const;
+  int64_t MetadataBytes() const { return metadata_bytes_; }
   // Who calls, as the log says it.
   std::string DescribePeer() const { return home_->DescribePeer(peer()); }
   // True once the caller has gone.
@@ -176,6 +176,7 @@ class Call : public std::enable_shared_from_this<Call> {
     CallPtr call_;
   };
 
+  int64_t CountMetadata() const;
   void OnAccepted(bool ok);
   void OnRead(bool ok) { Deliver(ok ? kRead : kNotRead); }
   void OnWritten(bool ok) { Deliver(ok ? kWritten : kNotWritten); }
@@ -192,6 +193,7 @@ class Call : public std::enable_shared_from_this<Call> {
   Home* const home_;
   IoQueue* const queue_;
   Clock::time_point started_;
+  int64_t metadata_bytes_ = 0;
   std::string peer_;  // asked for at the beginning: at the end gRPC no longer knows it
   std::atomic<bool> cancelled_{false};
   grpc::GenericServerContext context_;

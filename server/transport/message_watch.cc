@@ -26,7 +26,9 @@ void MessageWatch::Entry::Bind(MessageWatch* watch, Call* call) {
   message_.entry = this;
   if (watch == nullptr) return;
   connection_ = watch->Find(*call);
-  if (connection_ != nullptr) connection_->CountStep();
+  if (connection_ == nullptr) return;
+  connection_->CountStep();
+  header_bytes_ = call->MetadataBytes();
 }
 
 void MessageWatch::Entry::BindStream(MessageWatch* watch, Call* call) {
@@ -37,6 +39,10 @@ void MessageWatch::Entry::BindStream(MessageWatch* watch, Call* call) {
 
 MessageWatch::Entry::~Entry() {
   Drop();
+  if (header_bytes_ > 0) {
+    absl::MutexLock lock(&connection_->mutex);
+    connection_->ledger.CountHeaders(header_bytes_);
+  }
   if (is_stream_) connection_->num_streams.fetch_sub(1, std::memory_order_relaxed);
 }
 
@@ -87,6 +93,7 @@ void MessageWatch::Entry::EndWait(End end) {
   {
     absl::MutexLock lock(&connection_->mutex);
     end(connection_->ledger);
+    connection_->ledger.CountHeaders(std::exchange(header_bytes_, 0));
     watch_->LookIfDue(*connection_, Clock::now());
   }
   connection_->CountStep();
@@ -121,6 +128,7 @@ void MessageWatch::CountUnread(const Call& call) {
   if (connection == nullptr) return;
   connection->CountStep();
   absl::MutexLock lock(&connection->mutex);
+  connection->ledger.CountHeaders(call.MetadataBytes());
   connection->ledger.CountUnread(Clock::now());
 }
 

@@ -83,6 +83,7 @@ class MessageWatch {
     std::shared_ptr<Connection> connection_;
     bool is_awaiting_ = false;
     bool is_stream_ = false;
+    int64_t header_bytes_ = 0;  // of the call, as long as the ledger does not know of them
     Message message_;
   };
 

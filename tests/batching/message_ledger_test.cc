@@ -303,6 +303,23 @@ TEST_F(MessageLedgerTest, AStreamMayIdleButNotStopHalfway) {
   EXPECT_EQ(received(), 0);
 }
 
+// Headers of calls beside it are no part of a stream's message.
+TEST_F(MessageLedgerTest, AnIdleStreamOutlivesCallsWithLargeHeaders) {
+  auto read = std::make_unique<AwaitedMessage>();
+  read->max_bytes = 64 * kMiB;
+  read->kind = AwaitedKind::kOfStream;
+  peer_.ledger.Begin(*read, now_);
+  for (int i = 0; i < 1000; ++i) {
+    const auto call = Begin(peer_);
+    ASSERT_EQ(Receive(peer_, 8000 + 1000), std::nullopt) << i;
+    peer_.ledger.Arrive(*call, 1000);
+    peer_.ledger.CountHeaders(8000);
+  }
+  now_ += 2 * kStall;
+  EXPECT_EQ(Receive(peer_, 17), std::nullopt);
+  EXPECT_LT(received(), kMiB);
+}
+
 TEST_F(MessageLedgerTest, AMessageThatDoesNotComeFreesWhatItHad) {
   const auto message = Begin(peer_);
   EXPECT_EQ(Receive(peer_, 10 * kMiB), std::nullopt);

@@ -91,6 +91,7 @@ class TestServer {
 
   ActiveRequests& active() { return server_.active(); }
   InferService& infer() { return server_.infer(); }
+  const Batcher& batcher() { return server_.batcher(); }
   const MessageWatch& watch() const { return server_.message_watch(); }
 
   Statistics statistics;

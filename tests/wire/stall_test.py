@@ -52,6 +52,20 @@ class StallTest(unittest.TestCase):
         self.assert_serves()
         self.assert_stops()
 
+    def test_an_idle_stream_outlives_calls_with_large_headers_beside_it(self):
+        with Connection(self.server.address) as connection:
+            stream = connection.open(plain_grpc.STREAM_INFER)
+            for _ in range(100):
+                call = connection.open(plain_grpc.INFER, [("authorization", "x" * 8000)])
+                call.send(forward_request())
+                self.assertEqual(call.status(), (plain_grpc.OK, ""))
+            end = time.monotonic() + 3
+            while time.monotonic() < end:
+                self.assert_serves()
+            stream.send(forward_request())
+            self.assertIsNotNone(stream.message())
+            self.assertEqual(stream.status(), (plain_grpc.OK, ""))
+
     def test_message_that_stops_in_the_middle_ends_its_call(self):
         with Connection(self.server.address) as connection:
             call = connection.open(plain_grpc.INFER)
