@@ -112,7 +112,6 @@ class MessageLedger {
 
   // About how many bytes have come and were not delivered.
   int64_t pending_bytes() const { return pending_bytes_; }
-  bool is_awaiting() const { return !awaited_.empty(); }
   // Whether nothing is awaited but streams, and nothing has come at the last look.
   bool is_idle() const;
   Clock::time_point looked_at() const { return looked_at_; }

@@ -7,6 +7,7 @@
 #include <iterator>
 
 namespace swiglu::server {
+
 FloodWatch::FloodWatch(Connections* connections, const MessageWatch* messages)
     : connections_(connections), messages_(messages), thread_([this] { Run(); }) {}
 
@@ -35,9 +36,8 @@ void FloodWatch::LookAtAll() {
     ConnectionTraffic traffic = messages_->Traffic(connection.peer);
     traffic.taken_bytes = connection.bytes;
     const Clock::time_point now = Clock::now();
-    const auto [it, is_new] =
-        watched_.try_emplace(connection.inode, Watched{FloodLimit(traffic, now)});
-    Watched& watched = it->second;
+    Watched& watched =
+        watched_.try_emplace(connection.inode, Watched{FloodLimit(traffic, now)}).first->second;
     watched.round = round_;
     if (!watched.limit.IsExceeded(traffic, now) || watched.is_ended) continue;
     // It fails where there is no descriptor; then it is tried again.

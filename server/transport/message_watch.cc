@@ -144,7 +144,7 @@ ConnectionTraffic MessageWatch::Traffic(const std::string& peer) const {
 }
 
 std::shared_ptr<MessageWatch::Connection> MessageWatch::Find(const Call& call) {
-  const std::string peer = call.peer();
+  const std::string& peer = call.peer();
   // All callers of a unix socket have one name.
   if (peer.rfind("ipv", 0) != 0) return nullptr;
   Shard& shard = shards_[ShardOf(peer)];
