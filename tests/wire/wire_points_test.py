@@ -3,6 +3,7 @@
 #
 # The driver of the wire's table, run for a moment on the CPU, and its arithmetic.
 import json
+import math
 import os
 import pathlib
 import sys
@@ -15,6 +16,7 @@ import server_process
 DRIVER = pathlib.Path(__file__).resolve().parent.parent / "bench" / "wire" / "wire_points.py"
 sys.path.insert(0, str(DRIVER.parent))
 import contestants  # noqa: E402
+import points  # noqa: E402
 import summary  # noqa: E402
 
 
@@ -22,7 +24,16 @@ def run_driver(*flags, server=None):
     """Runs the driver to its end, with the shortest runs."""
     return server_process.run(sys.executable, "-B", str(DRIVER), f"--bench={server_process.BENCH}",
                               f"--server_program={server or server_process.SERVER}", "--server_flag=--device=cpu",
-                              "--duration=100ms", "--warm_up=50ms", *flags)
+                              "--requests=64", "--warm_up=0", *flags)
+
+
+class MetricTest(unittest.TestCase):
+    def test_result_without_the_number_has_none_and_is_the_worst(self):
+        for result in ({}, {"server": None}, {"server": {}}, {"server": {"cpu_seconds_per_gb": None}}):
+            self.assertIsNone(points.CPU.read(result), result)
+            self.assertEqual(points.CPU.worth(result), -math.inf, result)
+        self.assertEqual(points.CPU.worth({"server": {"cpu_seconds_per_gb": 2}}), -2.0)
+        self.assertEqual(points.RATE.worth({"requests_per_s": 3}), 3.0)
 
 
 class SummaryTest(unittest.TestCase):
@@ -52,7 +63,8 @@ class DriverTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "table.json")
             result = run_driver("--points=b,h", "--rounds=2", f"--json={path}")
-            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertEqual(result.stderr, "")
             table = json.loads(path.read_text())
         self.assertEqual(list(table["points"]), ["b", "a"])
         self.assertIn("swiglu-server ", table["machine"]["server"])

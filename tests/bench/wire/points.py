@@ -2,6 +2,7 @@
 #
 # The points of the wire's table: what is sent at each, and what is read off.
 import dataclasses
+import math
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,12 +13,17 @@ class Metric:
     less_is_better: bool = False
 
     def read(self, result):
-        """Returns the number, or None if the result has none."""
+        """Returns the number, or None if the result has none, as that of a run in which nothing was answered."""
         for key in self.path:
-            if key not in result:
-                return None
-            result = result[key]
-        return float(result)
+            result = (result or {}).get(key)
+        return None if result is None else float(result)
+
+    def worth(self, result):
+        """Returns a number that is the greater the better the result is; no number is the worst."""
+        value = self.read(result)
+        if value is None:
+            return -math.inf
+        return -value if self.less_is_better else value
 
 
 RATE = Metric("requests/s", ("requests_per_s",))

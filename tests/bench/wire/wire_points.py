@@ -29,6 +29,7 @@ def parse_arguments():
     parser.add_argument("--points", default="a,b,c,d,e,h", help="of " + ",".join(points.NAMES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--duration", default="2s", help="of each run")
+    parser.add_argument("--requests", type=int, help="end each run after so many requests, not by --duration")
     parser.add_argument("--warm_up", default="500ms", help="before each run")
     parser.add_argument("--json", help="the file to write")
     arguments = parser.parse_args()
@@ -51,7 +52,8 @@ class PointRun:
     def __init__(self, point, arguments):
         self._point = point
         self._arguments = arguments
-        self._length = point.length or (f"--warm_up={arguments.warm_up}", f"--duration={arguments.duration}")
+        end = f"--requests={arguments.requests}" if arguments.requests else f"--duration={arguments.duration}"
+        self._length = point.length or (f"--warm_up={arguments.warm_up}", end)
 
     def run(self):
         """Returns the results of every contestant, a list with one entry for each round; None stands for a failure."""
@@ -77,8 +79,7 @@ class PointRun:
         def worth(threads):
             with contestants.start_echo(self._arguments.bench, self._point.echo_bytes, threads) as echo:
                 contestants.wait_ready(self._arguments.bench, echo)
-                value = metric.read(self._load(echo, self._point.probe_length or self._length))
-                return -value if metric.less_is_better else value
+                return metric.worth(self._load(echo, self._point.probe_length or self._length))
 
         best = max(echo_threads(machine.cores()), key=worth)
         return contestants.start_echo(self._arguments.bench, self._point.echo_bytes, best)
@@ -120,7 +121,8 @@ def measure(arguments):
              "server_flags": arguments.server_flag, "points": {}}
     for fact, value in table["machine"].items():
         print(f"{fact:<10} {value}")
-    print(f"rounds     {arguments.rounds}, of {arguments.duration}; median (least - most)\n", flush=True)
+    length = f"{arguments.requests} requests" if arguments.requests else arguments.duration
+    print(f"rounds     {arguments.rounds}, of {length}; median (least - most)\n", flush=True)
     for name in names:
         point = points.POINTS[name]
         if point.memory_gib > machine.available_gib():
