@@ -66,7 +66,6 @@ class StopSource final : public Observer {
   void DeviceFailed(int device, DeviceError kind) override;
   void RequestFinished(const RequestRecord&) override {}
   void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
-  void RequestRejected(Rejection) override {}
   void BatchFinished(const BatchRecord&) override {}
 
  private:

@@ -33,20 +33,22 @@ ControlServiceOptions ControlOptions(const ServerOptions& options, const Executo
 Server::Server(ServerOptions options, Executor* executor, Observer* observer,
                const Statistics* statistics)
     : options_(std::move(options)),
-      admission_(options_.admission),
-      batcher_(options_.batching, executor, observer),
-      health_([executor] { return executor->healthy(); }),
-      infer_(options_.infer, &admission_, executor, &batcher_, observer),
-      control_(ControlOptions(options_, *executor), &health_, statistics),
       request_log_({.with_peers = options_.log_peers}),
+      observers_({observer, &request_log_}),
+      admission_(options_.admission),
+      batcher_(options_.batching, executor, &observers_),
+      health_([executor] { return executor->healthy(); }),
+      infer_(options_.infer, &admission_, executor, &batcher_, &observers_),
+      control_(ControlOptions(options_, *executor), &health_, statistics),
       reflection_(options_.reflection ? std::make_optional<Reflection>() : std::nullopt),
       connections_(options_.log_peers),
       message_watch_(&admission_, &connections_, options_.stall_limit.base),
       flood_watch_(&connections_, &message_watch_),
-      router_({&infer_, &active_, observer, &request_log_, options_.stall_limit, &message_watch_},
-              &control_, &health_,
-              {.max_metadata_bytes = options_.max_metadata_bytes,
-               .reflection = reflection_.has_value() ? &*reflection_ : nullptr}) {}
+      router_(
+          {&infer_, &active_, &observers_, &request_log_, options_.stall_limit, &message_watch_},
+          &control_, &health_,
+          {.max_metadata_bytes = options_.max_metadata_bytes,
+           .reflection = reflection_.has_value() ? &*reflection_ : nullptr}) {}
 
 Server::~Server() = default;
 

@@ -103,13 +103,14 @@ class Server {
   [[noreturn]] void ExitAfterFault();
 
   const ServerOptions options_;
+  RequestLog request_log_;
+  ObserverList observers_;  // the owner's, and the log
   Admission admission_;
   Batcher batcher_;
   Health health_;
   InferService infer_;
   const ControlService control_;
   ActiveRequests active_;
-  RequestLog request_log_;
   std::optional<Reflection> reflection_;
   Connections connections_;
   MessageWatch message_watch_;

@@ -143,7 +143,7 @@ void Batcher::Finish(RunningBatch& running, const Execution& execution) {
 void Batcher::HandBack(RunningBatch& running, const Execution& execution) {
   size_t next = 0;
   while (next < running.requests.size()) {
-    Returned returned{{}, running.taken_at, execution};
+    Returned returned{{}, running.taken_at, execution.status, execution.times};
     TaskQueue* const tasks = running.requests[next]->tasks;
     int64_t bytes = 0;
     while (next < running.requests.size() && running.requests[next]->tasks == tasks &&
@@ -163,8 +163,8 @@ void Batcher::CallDoneOn(TaskQueue* tasks, WorkLength length, Returned returned)
 
 void Batcher::CallDone(Returned returned) {
   for (auto& request : returned.requests) {
-    const Outcome outcome{returned.execution.status, returned.taken_at - request->accepted_at,
-                          returned.execution};
+    Outcome outcome{returned.status, returned.times};
+    outcome.times.queue = returned.taken_at - request->accepted_at;
     Request::Done done = std::move(request->done);
     done(std::move(request), outcome);
   }
@@ -178,9 +178,7 @@ void Batcher::FinishDropped(std::vector<DroppedRequest> dropped) {
   for (DroppedRequest& drop : dropped) drop.request->ticket.LeaveQueue();
   for (DroppedRequest& drop : dropped) {
     TaskQueue* const tasks = drop.request->tasks;
-    Execution execution;
-    execution.status = std::move(drop.status);
-    Returned returned{{}, now, std::move(execution)};
+    Returned returned{{}, now, std::move(drop.status), {}};
     returned.requests.push_back(std::move(drop.request));
     CallDoneOn(tasks, WorkLength::kShort, std::move(returned));
   }

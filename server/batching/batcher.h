@@ -74,7 +74,8 @@ class Batcher {
   struct Returned {
     FormedBatch::Requests requests;
     Clock::time_point taken_at;
-    Execution execution;
+    absl::Status status;
+    PhaseTimes times;  // of their batch
   };
   // Calls every `done`, a few together, on the threads that the requests name (`Request::tasks`).
   void HandBack(RunningBatch& running, const Execution& execution);

@@ -13,14 +13,13 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "server/batching/admission.h"
+#include "server/core/clock.h"
 #include "server/core/executor.h"
 #include "server/core/model.h"
+#include "server/core/phase_times.h"
 #include "server/core/task_queue.h"
 
 namespace swiglu::server {
-
-// The one clock of the data path.
-using Clock = std::chrono::steady_clock;
 
 // Who goes first: all that is queued of one level before any of the next.
 enum class Priority : uint8_t { kHigh, kNormal, kLow };
@@ -36,10 +35,8 @@ struct Outcome {
   // OK; DEADLINE_EXCEEDED or CANCELLED when it was dropped before execution; else the executor's
   // error.
   absl::Status status;
-  // From `Request::accepted_at` to the moment when it was taken into a batch, or dropped.
-  std::chrono::nanoseconds queue{0};
-  // Of the batch that it was part of; default for a dropped request.
-  Execution execution;
+  // How long it was queued, and the phases of its batch. A dropped request has no batch.
+  PhaseTimes times;
 };
 
 struct Request {

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <array>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -14,6 +13,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "server/core/model.h"
+#include "server/core/phase_times.h"
 #include "server/core/slab.h"
 
 namespace swiglu::server {
@@ -66,11 +66,7 @@ struct Execution {
   Path path = Path::kCpu;
   // A CUDA ordinal or kCpuDevice. It has no meaning for a batch that was given to no device.
   int device = kCpuDevice;
-  // Where the time went; zero where a path has no such phase (a mapped kernel does all three at
-  // once: `compute`).
-  std::chrono::nanoseconds copy_in{0};
-  std::chrono::nanoseconds compute{0};
-  std::chrono::nanoseconds copy_out{0};
+  PhaseTimes times;
 };
 
 // Runs closed batches on one kind of device. Thread-safe. Its destructor waits for the batches that

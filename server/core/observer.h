@@ -6,30 +6,19 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "server/core/clock.h"
 #include "server/core/executor.h"
 #include "server/core/model.h"
+#include "server/core/phase_times.h"
 
 namespace swiglu::server {
-
-// How one ModelInfer call, or one message of a stream, ended, and where its time went. Its time
-// starts when the headers of the call are there; in a stream, when the whole message is there.
-// Phases that it did not reach are 0.
-struct RequestRecord {
-  // nullptr when the request named no known model.
-  const Model* model = nullptr;
-  absl::StatusCode code = absl::StatusCode::kOk;
-  int64_t bytes_in = 0;   // of the request message
-  int64_t bytes_out = 0;  // of the response message; 0 on error
-  int64_t num_elements = 0;
-  std::chrono::nanoseconds receive{0};   // from the start to queued
-  std::chrono::nanoseconds queue{0};     // accepted to taken into a batch
-  std::chrono::nanoseconds copy_in{0};   // of the batch that it was part of
-  std::chrono::nanoseconds compute{0};   // likewise
-  std::chrono::nanoseconds copy_out{0};  // likewise
-};
 
 // Why a request was not served; the metric label `reason`.
 enum class Rejection : uint8_t {
@@ -42,6 +31,36 @@ enum class Rejection : uint8_t {
   kInvalid,
 };
 inline constexpr int kNumRejections = 7;
+
+// Who sent a request. The log asks for it when it writes a line. Thread-safe.
+class RequestOrigin {
+ public:
+  virtual ~RequestOrigin() = default;
+  // The value of the call's metadata `key`, or "". It lives as long as the origin.
+  virtual absl::string_view Metadata(absl::string_view key) const = 0;
+  // The address that the request came from, as the log shows it.
+  virtual std::string DescribePeer() const = 0;
+};
+
+// How one ModelInfer call, or one message of a stream, ended, and where its time went.
+struct RequestRecord {
+  // nullptr when the request named no known model.
+  const Model* model = nullptr;
+  // What the caller is told.
+  absl::Status status;
+  // Set if the request was refused or dropped.
+  std::optional<Rejection> rejection;
+  int64_t bytes_in = 0;   // of the request message
+  int64_t bytes_out = 0;  // of the response message; 0 on error
+  int64_t num_elements = 0;
+  PhaseTimes times;
+  // When the headers of the call were there; in a stream, when the whole message was there.
+  Clock::time_point started;
+  Clock::time_point ended;
+  // The message's own `id`, or "". Valid only while an observer is told, as is `origin`.
+  absl::string_view id;
+  const RequestOrigin* origin = nullptr;  // nullptr: unknown
+};
 
 // One executed batch, successful or not.
 struct BatchRecord {
@@ -68,8 +87,6 @@ class Observer {
   // first.
   virtual void RequestSent(const Model* model, std::chrono::nanoseconds total,
                            std::chrono::nanoseconds send) = 0;
-  // Beside RequestFinished, for a request that was refused or dropped.
-  virtual void RequestRejected(Rejection reason) = 0;
   // Just before a unary call or a stream ends with the advice to try again later.
   virtual void RetryAdvised() {}
   virtual void BatchFinished(const BatchRecord& record) = 0;
@@ -88,9 +105,6 @@ class ObserverList final : public Observer {
   void RequestSent(const Model* model, std::chrono::nanoseconds total,
                    std::chrono::nanoseconds send) override {
     for (Observer* o : observers_) o->RequestSent(model, total, send);
-  }
-  void RequestRejected(Rejection reason) override {
-    for (Observer* o : observers_) o->RequestRejected(reason);
   }
   void RetryAdvised() override {
     for (Observer* o : observers_) o->RetryAdvised();

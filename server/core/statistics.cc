@@ -13,21 +13,20 @@ ModelStatistics Statistics::Get(const Model& model) const {
 
 void Statistics::RequestFinished(const RequestRecord& record) {
   if (record.model == nullptr) return;
-  const auto total =
-      record.receive + record.queue + record.copy_in + record.compute + record.copy_out;
+  const PhaseTimes& times = record.times;
   Entry& entry = entries_[record.model->index];
   absl::MutexLock lock(&entry.mutex);
   ModelStatistics& figures = entry.figures;
-  if (record.code != absl::StatusCode::kOk) {
-    figures.fail.Add(total);
+  if (!record.status.ok()) {
+    figures.fail.Add(times.Total());
     return;
   }
   figures.last_success = std::chrono::system_clock::now();
-  figures.success.Add(total);
-  figures.queue.Add(record.queue);
-  figures.copy_in.Add(record.receive + record.copy_in);
-  figures.compute.Add(record.compute);
-  figures.copy_out.Add(record.copy_out);
+  figures.success.Add(times.Total());
+  figures.queue.Add(times.queue);
+  figures.copy_in.Add(times.receive + times.copy_in);
+  figures.compute.Add(times.compute);
+  figures.copy_out.Add(times.copy_out);
 }
 
 void Statistics::BatchFinished(const BatchRecord& record) {
@@ -36,9 +35,9 @@ void Statistics::BatchFinished(const BatchRecord& record) {
   absl::MutexLock lock(&entry.mutex);
   ++entry.figures.num_batches;
   BatchSizeStatistics& by_size = entry.figures.by_batch_size[record.num_requests];
-  by_size.copy_in.Add(record.execution.copy_in);
-  by_size.compute.Add(record.execution.compute);
-  by_size.copy_out.Add(record.execution.copy_out);
+  by_size.copy_in.Add(record.execution.times.copy_in);
+  by_size.compute.Add(record.execution.times.compute);
+  by_size.copy_out.Add(record.execution.times.copy_out);
 }
 
 }  // namespace swiglu::server

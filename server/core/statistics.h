@@ -47,7 +47,6 @@ class Statistics final : public Observer {
 
   void RequestFinished(const RequestRecord& record) override;
   void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
-  void RequestRejected(Rejection) override {}
   void BatchFinished(const BatchRecord& record) override;
   void DeviceFailed(int, DeviceError) override {}
 

@@ -53,9 +53,7 @@ class PartialRuns : public std::enable_shared_from_this<PartialRuns> {
     }
     if (result.fault) return finished_(result);
     sum_.execution.path = result.execution.path;
-    sum_.execution.copy_in += result.execution.copy_in;
-    sum_.execution.compute += result.execution.compute;
-    sum_.execution.copy_out += result.execution.copy_out;
+    sum_.execution.times += result.execution.times;
     if (parts_.empty()) return finished_(sum_);
     RunNext();
   }

@@ -94,7 +94,7 @@ void CpuExecutor::Run(const Batch& batch, Done done) {
                                           : ComputeAll<swiglu::BackwardSegment>(model, batch);
   Execution execution;
   execution.path = Path::kCpu;
-  execution.compute = std::chrono::steady_clock::now() - start;
+  execution.times.compute = std::chrono::steady_clock::now() - start;
   if (status != swiglu::KernelStatus::kOk) {
     execution.status = absl::InternalError(
         absl::StrCat("the CPU kernel refused a batch: ", swiglu::ToString(status)));

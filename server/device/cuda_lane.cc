@@ -95,8 +95,8 @@ cudaError_t CudaLane::EnqueueWork(Job& job) {
 cudaError_t CudaLane::Await(Job& job) {
   const cudaError_t error = AwaitEvent();
   if (error != cudaSuccess) return error;
-  if (job.plan.path == Path::kStaged) return staged_path_.AddTimes(job.execution);
-  job.execution.compute = Clock::now() - job.launched_at;
+  if (job.plan.path == Path::kStaged) return staged_path_.AddTimes(job.execution.times);
+  job.execution.times.compute = Clock::now() - job.launched_at;
   return cudaSuccess;
 }
 

@@ -91,13 +91,13 @@ cudaError_t CudaStagedPath::EnqueueCopyOut(const Model& model, const Chunk& chun
   return error;
 }
 
-cudaError_t CudaStagedPath::AddTimes(Execution& execution) const {
-  cudaError_t error = AddElapsed(begun_.get(), copied_in_.get(), execution.copy_in);
+cudaError_t CudaStagedPath::AddTimes(PhaseTimes& times) const {
+  cudaError_t error = AddElapsed(begun_.get(), copied_in_.get(), times.copy_in);
   if (error == cudaSuccess) {
-    error = AddElapsed(copied_in_.get(), computed_.get(), execution.compute);
+    error = AddElapsed(copied_in_.get(), computed_.get(), times.compute);
   }
   if (error == cudaSuccess) {
-    error = AddElapsed(computed_.get(), copied_out_.get(), execution.copy_out);
+    error = AddElapsed(computed_.get(), copied_out_.get(), times.copy_out);
   }
   return error;
 }

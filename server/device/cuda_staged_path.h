@@ -26,8 +26,8 @@ class CudaStagedPath {
   // Likewise the copies out. REQUIRES: the chunk is the one of the last EnqueueCompute.
   cudaError_t EnqueueCopyOut(const Model& model, const Chunk& chunk, cudaStream_t stream);
 
-  // Adds the times of the last chunk's phases to those in `execution`. REQUIRES: it is done.
-  cudaError_t AddTimes(Execution& execution) const;
+  // Adds the times of the last chunk's phases to `times`. REQUIRES: it is done.
+  cudaError_t AddTimes(PhaseTimes& times) const;
 
  private:
   CudaStagedPath() = default;

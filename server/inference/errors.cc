@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "server/log/shown_text.h"
@@ -25,12 +26,49 @@ std::string Quote(absl::string_view text) { return absl::StrCat("'", Cut(text), 
 
 absl::Status Invalid(std::string message) { return absl::InvalidArgumentError(message); }
 
+// Where a status keeps the reason that it is counted as, if its code does not tell. It stays in the
+// process: gRPC sends the code and the message alone.
+constexpr char kRejectionPayload[] = "swiglu/rejection";
+
+absl::Status Refused(absl::StatusCode code, Rejection reason, absl::string_view message) {
+  absl::Status status(code, message);
+  const char value = static_cast<char>(reason);
+  status.SetPayload(kRejectionPayload, absl::Cord(absl::string_view(&value, 1)));
+  return status;
+}
+
+absl::Status TooLarge(absl::string_view message) {
+  return Refused(absl::StatusCode::kResourceExhausted, Rejection::kTooLarge, message);
+}
+
+absl::Status Busy(Rejection reason, absl::string_view message) {
+  return Refused(absl::StatusCode::kUnavailable, reason, message);
+}
+
 std::string SizedShape(absl::Span<const int64_t> shape, Dtype dtype, int64_t needed_bytes) {
   return absl::StrCat("shape ", FormatShape(shape), " of ", DatatypeName(dtype), " needs ",
                       needed_bytes);
 }
 
 }  // namespace
+
+std::optional<Rejection> RejectionOf(const absl::Status& status) {
+  if (const auto payload = status.GetPayload(kRejectionPayload); payload.has_value()) {
+    return static_cast<Rejection>(std::string(*payload)[0]);
+  }
+  switch (status.code()) {
+    case absl::StatusCode::kDeadlineExceeded:
+      return Rejection::kDeadline;
+    case absl::StatusCode::kCancelled:
+      return Rejection::kCancelled;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kUnimplemented:
+      return Rejection::kInvalid;
+    default:
+      return std::nullopt;
+  }
+}
 
 std::string Echo(absl::string_view text) {
   size_t end = std::min(text.size(), kMaxQuotedBytes);
@@ -83,7 +121,7 @@ absl::Status MessageTooLarge(absl::string_view message_type, int64_t bytes, int6
 }
 
 absl::Status EnvelopeTooLarge(int64_t max_envelope_bytes) {
-  return absl::ResourceExhaustedError(
+  return TooLarge(
       absl::StrCat("request has more than ", max_envelope_bytes, " bytes beside its tensors"));
 }
 
@@ -184,30 +222,29 @@ absl::Status SharedMemoryOff(absl::string_view tensor, absl::string_view region)
 }
 
 absl::Status RequestTooLarge(int64_t bytes, int64_t max_request_bytes) {
-  return absl::ResourceExhaustedError(
+  return TooLarge(
       absl::StrCat("request of ", bytes, " bytes exceeds max_request_bytes ", max_request_bytes));
 }
 
 absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes) {
-  return absl::ResourceExhaustedError(
+  return TooLarge(
       absl::StrCat("response of ", bytes, " bytes exceeds max_request_bytes ", max_request_bytes));
 }
 
 absl::Status MetadataTooLarge(int64_t bytes, int64_t max_metadata_bytes) {
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "metadata of ", bytes, " bytes exceeds max_metadata_bytes ", max_metadata_bytes));
+  return TooLarge(absl::StrCat("metadata of ", bytes, " bytes exceeds max_metadata_bytes ",
+                               max_metadata_bytes));
 }
 
 absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes) {
-  return absl::ResourceExhaustedError(absl::StrCat("request needs ", bytes,
-                                                   " bytes at once; half of the memory budget of ",
-                                                   memory_budget_bytes, " bytes is the most"));
+  return TooLarge(absl::StrCat("request needs ", bytes,
+                               " bytes at once; half of the memory budget of ", memory_budget_bytes,
+                               " bytes is the most"));
 }
 
 absl::Status RequestOutgrows(int64_t max_request_bytes) {
-  return absl::ResourceExhaustedError(absl::StrCat("request of more than ", max_request_bytes,
-                                                   " bytes exceeds max_request_bytes ",
-                                                   max_request_bytes));
+  return TooLarge(absl::StrCat("request of more than ", max_request_bytes,
+                               " bytes exceeds max_request_bytes ", max_request_bytes));
 }
 
 absl::Status MessageOutgrows(int64_t max_bytes) {
@@ -216,30 +253,31 @@ absl::Status MessageOutgrows(int64_t max_bytes) {
 }
 
 absl::Status UnannouncedTooLarge(int64_t max_bytes, int64_t memory_budget_bytes) {
-  return absl::ResourceExhaustedError(absl::StrCat(
+  return TooLarge(absl::StrCat(
       "request has more than ", max_bytes, " bytes; without swiglu-request-bytes three eighths of ",
       "the memory budget of ", memory_budget_bytes, " bytes are the most"));
 }
 
 absl::Status QueueFull(int64_t max_queued_requests) {
-  return absl::UnavailableError(absl::StrCat("queue is full: ", max_queued_requests, " requests"));
+  return Busy(Rejection::kQueueFull,
+              absl::StrCat("queue is full: ", max_queued_requests, " requests"));
 }
 
 absl::Status TooManyCalls(int64_t max_calls) {
-  return absl::UnavailableError(absl::StrCat(max_calls, " calls are open, the most at once"));
+  return Busy(Rejection::kQueueFull, absl::StrCat(max_calls, " calls are open, the most at once"));
 }
 
 absl::Status BudgetInUse(int64_t memory_budget_bytes) {
-  return absl::UnavailableError(
-      absl::StrCat("memory budget of ", memory_budget_bytes, " bytes is in use"));
+  return Busy(Rejection::kBudget,
+              absl::StrCat("memory budget of ", memory_budget_bytes, " bytes is in use"));
 }
 
 absl::Status ShareInUse(int64_t memory_budget_bytes) {
-  return absl::UnavailableError(absl::StrCat("this connection's share of the memory budget of ",
-                                             memory_budget_bytes, " bytes is in use"));
+  return Busy(Rejection::kBudget, absl::StrCat("this connection's share of the memory budget of ",
+                                               memory_budget_bytes, " bytes is in use"));
 }
 
-absl::Status Draining() { return absl::UnavailableError("server is draining"); }
+absl::Status Draining() { return Busy(Rejection::kDraining, "server is draining"); }
 
 absl::Status LateMessage(absl::Duration limit) {
   return absl::DeadlineExceededError(

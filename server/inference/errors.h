@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,10 @@
 #include "server/core/observer.h"
 
 namespace swiglu::server::errors {
+
+// What a request that ends with `status` is counted as; nullopt: not as refused, since the server
+// is at fault.
+std::optional<Rejection> RejectionOf(const absl::Status& status);
 
 // What an answer repeats of a caller's id or name when there was an error: its first 128 bytes.
 std::string Echo(absl::string_view text);

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The way of one inference up to its admission. See the header.
+// The way of one request up to its admission. See the header.
 #include "server/inference/infer_service.h"
 
 #include <algorithm>
+#include <chrono>
+#include <memory>
 #include <utility>
 
 #include "server/inference/errors.h"
 #include "server/inference/infer_decoder.h"
 #include "server/inference/infer_message.h"
+#include "server/inference/running_request.h"
 #include "server/log/log.h"
 
 namespace swiglu::server {
@@ -22,15 +25,56 @@ bool WantsFinalMark(const inference::ModelInferRequest& request) {
 
 // What a request holds beside its tensors: its shape and id from its admission on, and both again
 // in its answer, the shape once for each output. 0 where that is as little as usual.
-int64_t EnvelopeBytes(const Inference& inference) {
+int64_t EnvelopeBytes(const InferPlan& plan, const std::string& id) {
   constexpr int64_t kUsualBytes = 1024;
   constexpr int64_t kMostBytesOfADim = 10;  // encoded
-  const auto num_dims = static_cast<int64_t>(inference.plan.shape.size());
-  const auto num_outputs = static_cast<int64_t>(inference.plan.outputs.size());
+  const auto num_dims = static_cast<int64_t>(plan.shape.size());
+  const auto num_outputs = static_cast<int64_t>(plan.outputs.size());
   const int64_t bytes = num_dims * static_cast<int64_t>(sizeof(int64_t)) +
                         num_dims * num_outputs * kMostBytesOfADim +
-                        2 * static_cast<int64_t>(inference.identity.id.size());
+                        2 * static_cast<int64_t>(id.size());
   return bytes <= kUsualBytes ? 0 : bytes;
+}
+
+// The memory that the slabs of a request take.
+int64_t SlabsBytes(const ChunkPlan& chunks, const Model& model, Executor& executor) {
+  const auto slab_bytes = [&](int64_t chunk) {
+    const size_t size =
+        SlotBytes(model, chunks.num_elements(chunk)) * NumSlots(model, executor.TakesReaders());
+    return size == 0 ? 0 : static_cast<int64_t>(executor.slab_pool().SlabBytes(size));
+  };
+  const int64_t last = chunks.num_chunks - 1;
+  return slab_bytes(last) + (last == 0 ? 0 : last * slab_bytes(0));
+}
+
+// Until when a request is wanted: its call's deadline, or sooner, if the message says so.
+Clock::time_point DeadlineOf(const InferPlan& plan, Clock::time_point deadline,
+                             Clock::time_point now) {
+  if (!plan.timeout.has_value()) return deadline;
+  // Compared as a distance, in the coarser unit: a huge timeout overflows a time point, and
+  // nanoseconds too.
+  const auto left = std::chrono::duration_cast<std::chrono::microseconds>(deadline - now);
+  return left > *plan.timeout ? now + *plan.timeout : deadline;
+}
+
+// Takes the message apart and checks it. `request` learns who it is as far as that can be read.
+absl::StatusOr<DecodedRequest> Decode(ReceivedMessage message, OpenRequest& request) {
+  if (!message.bytes.Dump(&message.slices).ok()) {
+    return absl::InternalError("cannot read the received message");
+  }
+  if (message.size_bytes == 0) return errors::EmptyRequest();
+  // Kept from message to message for its memory; nothing of it is used after this function.
+  thread_local InferMessage parsed;
+  absl::Status status = ParseInferMessage(message.slices, parsed);
+  if (!status.ok()) return status;
+  const inference::ModelInferRequest& envelope = parsed.envelope;
+  const Model* const model = FindModel(envelope.model_name());
+  request.Identify(model, {model == nullptr ? errors::Echo(envelope.model_name()) : "",
+                           envelope.id(), WantsFinalMark(envelope)});
+  auto plan = CheckInferMessage(parsed);
+  if (!plan.ok()) return plan.status();
+  PlanReader inputs(*plan);
+  return DecodedRequest{std::move(message), *std::move(plan), std::move(inputs)};
 }
 
 }  // namespace
@@ -46,7 +90,7 @@ InferService::InferService(InferServiceOptions options, Admission* admission, Ex
 absl::StatusOr<Charge> InferService::ReserveMessage(std::optional<int64_t> announced_bytes,
                                                     const MessageSource& source) {
   if (announced_bytes > options_.max_request_bytes) {
-    return Reject(Rejection::kTooLarge, *announced_bytes);
+    return RefusalOf(Rejection::kTooLarge, *announced_bytes);
   }
   const int64_t first_bytes = admission_->first_message_bytes();
   const int64_t bytes = announced_bytes.value_or(first_bytes);
@@ -58,15 +102,14 @@ absl::StatusOr<Charge> InferService::ReserveMessage(std::optional<int64_t> annou
     if (auto* charge = absl::get_if<Charge>(&reserved)) return std::move(*charge);
   }
   auto reserved = admission_->Reserve(bytes, source.share);
-  if (auto* reason = absl::get_if<Rejection>(&reserved)) return Reject(*reason, bytes, source);
+  if (auto* reason = absl::get_if<Rejection>(&reserved)) return RefusalOf(*reason, bytes, source);
   return std::move(absl::get<Charge>(reserved));
 }
 
-absl::Status InferService::Refuse(const Overrun& overrun, const MessageSource& source) {
+absl::Status InferService::RefusalOf(const Overrun& overrun, const MessageSource& source) const {
   // It wanted a little more.
   constexpr int64_t kMoreBytes = Admission::kSmallMessageBytes + 1;
-  if (overrun.reason != Rejection::kTooLarge) return Reject(overrun.reason, kMoreBytes, source);
-  observer_->RequestRejected(Rejection::kTooLarge);
+  if (overrun.reason != Rejection::kTooLarge) return RefusalOf(overrun.reason, kMoreBytes, source);
   if (overrun.bytes > options_.max_request_bytes) {
     return errors::RequestOutgrows(options_.max_request_bytes);
   }
@@ -75,19 +118,29 @@ absl::Status InferService::Refuse(const Overrun& overrun, const MessageSource& s
              : errors::UnannouncedTooLarge(max_unannounced_bytes(), memory_budget_bytes());
 }
 
-void InferService::Start(grpc::ByteBuffer message, InferContext context, Done done) {
+void InferService::Start(ReceivedMessage message, InferContext context, Done done) {
   CHECK(context.cancelled != nullptr && context.tasks != nullptr);
-  auto inference = std::make_shared<Inference>(executor_, batcher_, observer_, std::move(context),
-                                               std::move(done));
-  inference->record.bytes_in = static_cast<int64_t>(message.Length());
-  absl::Status status = Prepare(std::move(message), *inference);
-  if (status.ok()) return inference->Run();
-  inference->record.receive = Clock::now() - inference->context.started;
-  inference->Finish(std::move(status));
+  OpenRequest request(observer_, std::move(context), message.size_bytes, std::move(done));
+  absl::StatusOr<AdmittedRequest> admitted = Prepare(std::move(message), request);
+  if (admitted.ok()) {
+    return std::make_shared<RunningRequest>(executor_, batcher_, *std::move(admitted),
+                                            std::move(request))
+        ->Start();
+  }
+  request.Fail(admitted.status(), {.receive = Clock::now() - request.context().started});
 }
 
-absl::Status InferService::Reject(Rejection reason, int64_t bytes, const MessageSource& source) {
-  observer_->RequestRejected(reason);
+void InferService::ReportUnstarted(absl::Status status, const RequestOrigin* origin,
+                                   Clock::time_point started) {
+  InferContext context;
+  context.started = started;
+  context.origin = origin;
+  OpenRequest(observer_, std::move(context), 0, [](InferReply) {
+  }).Fail(std::move(status), {.receive = Clock::now() - started});
+}
+
+absl::Status InferService::RefusalOf(Rejection reason, int64_t bytes,
+                                     const MessageSource& source) const {
   const AdmissionOptions& limits = admission_->options();
   switch (reason) {
     case Rejection::kDraining:
@@ -105,105 +158,62 @@ absl::Status InferService::Reject(Rejection reason, int64_t bytes, const Message
   }
 }
 
-void InferService::ReportUnstarted(absl::Status status, Clock::time_point started) {
-  InferContext context;
-  context.started = started;
-  const auto inference = std::make_shared<Inference>(executor_, batcher_, observer_,
-                                                     std::move(context), [](InferReply) {});
-  inference->record.receive = Clock::now() - started;
-  inference->Finish(std::move(status));
-}
-
-absl::Status InferService::Prepare(grpc::ByteBuffer message, Inference& inference) {
-  const absl::Status charged = ChargeMessage(inference);
+absl::StatusOr<AdmittedRequest> InferService::Prepare(ReceivedMessage message,
+                                                      OpenRequest& request) {
+  const absl::Status charged = ChargeMessage(message);
   // Also if it is refused, so that the caller of a stream hears which request that was.
-  const absl::Status parsed = Parse(std::move(message), inference);
+  absl::StatusOr<DecodedRequest> decoded = Decode(std::move(message), request);
   if (!charged.ok()) return charged;
-  if (absl::IsResourceExhausted(parsed)) observer_->RequestRejected(Rejection::kTooLarge);
-  return parsed.ok() ? Admit(inference) : parsed;
+  if (!decoded.ok()) return decoded.status();
+  return Admit(*std::move(decoded), request);
 }
 
-absl::Status InferService::ChargeMessage(Inference& inference) {
-  const int64_t bytes = inference.record.bytes_in;
-  Charge& charge = inference.context.message;
-  const MessageSource& source = inference.context.source;
-  if (!inference.context.size_announced && !source.is_measured) {
-    unannounced_.Add(bytes, Clock::now());
+absl::Status InferService::ChargeMessage(ReceivedMessage& message) {
+  const int64_t bytes = message.size_bytes;
+  const MessageSource& source = message.source;
+  if (!message.is_announced && !source.is_measured) unannounced_.Add(bytes, Clock::now());
+  if (bytes > options_.max_request_bytes || bytes > admission_->half_budget_bytes()) {
+    return RefusalOf(Rejection::kTooLarge, bytes);
   }
-  if (bytes > options_.max_request_bytes) return Reject(Rejection::kTooLarge, bytes);
-  if (bytes > admission_->half_budget_bytes()) return Reject(Rejection::kTooLarge, bytes);
-  if (!inference.context.size_announced && source.is_measured && bytes > max_unannounced_bytes()) {
-    observer_->RequestRejected(Rejection::kTooLarge);
+  if (!message.is_announced && source.is_measured && bytes > max_unannounced_bytes()) {
     return errors::UnannouncedTooLarge(max_unannounced_bytes(), memory_budget_bytes());
   }
-  if (charge.is_held()) {
-    if (charge.Resize(bytes)) return absl::OkStatus();
-    return Reject(Rejection::kBudget, bytes - charge.bytes(), source);
+  if (message.charge.is_held()) {
+    if (message.charge.Resize(bytes)) return absl::OkStatus();
+    return RefusalOf(Rejection::kBudget, bytes - message.charge.bytes(), source);
   }
   auto reserved = admission_->Reserve(bytes, source.share);
-  if (auto* reason = absl::get_if<Rejection>(&reserved)) return Reject(*reason, bytes, source);
-  charge = std::move(absl::get<Charge>(reserved));
+  if (auto* reason = absl::get_if<Rejection>(&reserved)) return RefusalOf(*reason, bytes, source);
+  message.charge = std::move(absl::get<Charge>(reserved));
   return absl::OkStatus();
 }
 
-absl::Status InferService::Parse(grpc::ByteBuffer message, Inference& inference) {
-  if (!message.Dump(&inference.slices).ok()) {
-    return absl::InternalError("cannot read the received message");
-  }
-  inference.message.Swap(&message);
-  if (inference.record.bytes_in == 0) return errors::EmptyRequest();
-  // Kept from message to message for its memory; nothing of it is used after this function.
-  thread_local InferMessage parsed;
-  absl::Status status = ParseInferMessage(inference.slices, parsed);
+absl::StatusOr<AdmittedRequest> InferService::Admit(DecodedRequest decoded,
+                                                    const OpenRequest& request) {
+  const InferPlan& plan = decoded.plan;
+  const std::string& id = request.identity().id;
+  absl::Status status = CheckResponseSize(plan, id);
   if (!status.ok()) return status;
-  const inference::ModelInferRequest& envelope = parsed.envelope;
-  inference.identity.id = envelope.id();
-  inference.identity.wants_final_mark = WantsFinalMark(envelope);
-  inference.record.model = FindModel(envelope.model_name());
-  if (inference.record.model == nullptr) {
-    inference.identity.model_name = errors::Echo(envelope.model_name());
-  }
-  auto plan = CheckInferMessage(parsed);
-  if (!plan.ok()) return plan.status();
-  inference.plan = *std::move(plan);
-  inference.inputs = PlanReader(inference.plan);
-  return absl::OkStatus();
-}
-
-absl::Status InferService::Admit(Inference& inference) {
-  const InferPlan& plan = inference.plan;
-  absl::Status status = CheckResponseSize(inference);
-  if (!status.ok()) return status;
-
   const Clock::time_point now = Clock::now();
-  inference.deadline = inference.context.deadline;
-  if (plan.timeout.has_value()) {
-    // Compared as a distance, in the coarser unit: a huge timeout overflows a time point, and
-    // nanoseconds too.
-    const auto left =
-        std::chrono::duration_cast<std::chrono::microseconds>(inference.deadline - now);
-    if (left > *plan.timeout) inference.deadline = now + *plan.timeout;
-  }
-  if (inference.deadline <= now) return errors::Expired("before execution");
+  const Clock::time_point deadline = DeadlineOf(plan, request.context().deadline, now);
+  if (deadline <= now) return errors::Expired("before execution");
 
-  inference.chunks = PlanChunks(*plan.model, plan.num_elements, executor_->max_batch_bytes());
-  const int64_t held_bytes = inference.SlabBytes() + EnvelopeBytes(inference);
+  const ChunkPlan chunks = PlanChunks(*plan.model, plan.num_elements, executor_->max_batch_bytes());
+  const int64_t held_bytes = SlabsBytes(chunks, *plan.model, *executor_) + EnvelopeBytes(plan, id);
   auto admitted = admission_->Admit(held_bytes);
-  if (auto* reason = absl::get_if<Rejection>(&admitted)) return Reject(*reason, held_bytes);
-  inference.ticket = std::move(absl::get<Ticket>(admitted));
-  inference.is_alone = admission_->HoldsOnly(inference.context.message, inference.ticket);
-  return absl::OkStatus();
+  if (auto* reason = absl::get_if<Rejection>(&admitted)) return RefusalOf(*reason, held_bytes);
+  Ticket ticket = std::move(absl::get<Ticket>(admitted));
+  const bool is_alone = admission_->HoldsOnly(decoded.message.charge, ticket);
+  return AdmittedRequest{std::move(decoded), chunks, deadline, std::move(ticket), is_alone};
 }
 
-absl::Status InferService::CheckResponseSize(const Inference& inference) {
+absl::Status InferService::CheckResponseSize(const InferPlan& plan, const std::string& id) const {
   // What a response has beside its tensors, it repeats of the request's envelope, once per output.
   constexpr int64_t kMaxMetadataBytes = (kMaxTensors + 1) * int64_t{kMaxEnvelopeBytes};
   const int64_t limit = options_.max_request_bytes;
-  if (ResponseTensorBytes(inference.plan) <= limit - kMaxMetadataBytes) return absl::OkStatus();
-  const int64_t bytes = ResponseBytes(inference.plan, inference.identity.id);
-  if (bytes <= limit) return absl::OkStatus();
-  observer_->RequestRejected(Rejection::kTooLarge);
-  return errors::ResponseTooLarge(bytes, limit);
+  if (ResponseTensorBytes(plan) <= limit - kMaxMetadataBytes) return absl::OkStatus();
+  const int64_t bytes = ResponseBytes(plan, id);
+  return bytes <= limit ? absl::OkStatus() : errors::ResponseTooLarge(bytes, limit);
 }
 
 }  // namespace swiglu::server

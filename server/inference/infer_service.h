@@ -1,25 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Inferences, from a received message to an encoded answer: decode → check → admit → submit →
-// encode. Knows messages and batching, but no call: unary calls and streams both use it. How one
-// inference runs once it is admitted is in inference.h.
+// Requests, from a received message to an encoded answer: decode → check → admit → run → encode.
+// Knows messages and batching, but no call: unary calls and streams both use it. How a request runs
+// once it is admitted is in running_request.h.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <optional>
+#include <string>
 
-#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "grpcpp/support/byte_buffer.h"
 #include "server/batching/admission.h"
 #include "server/batching/batcher.h"
 #include "server/batching/message_size.h"
 #include "server/core/observer.h"
-#include "server/inference/inference.h"
+#include "server/inference/open_request.h"
+#include "server/inference/stages.h"
 
 namespace swiglu::server {
 
@@ -31,7 +30,7 @@ struct InferServiceOptions {
 // Thread-safe. All parts must outlive it and the requests that it has started.
 class InferService {
  public:
-  using Done = Inference::Done;
+  using Done = OpenRequest::Done;
 
   InferService(InferServiceOptions options, Admission* admission, Executor* executor,
                Batcher* batcher, Observer* observer);
@@ -39,7 +38,7 @@ class InferService {
   // Room for a message that is about to be read. With an announced size it is that much. Without
   // one it is a little, which grows with what comes. On a unix socket it is the recent size of such
   // messages, or the little amount if that does not fit. UNAVAILABLE if there is no room now,
-  // RESOURCE_EXHAUSTED if there never can be; either counts as a rejection.
+  // RESOURCE_EXHAUSTED if there never can be.
   absl::StatusOr<Charge> ReserveMessage(std::optional<int64_t> announced_bytes,
                                         const MessageSource& source);
   // The largest message that can be taken, with and without an announced size.
@@ -51,13 +50,16 @@ class InferService {
   }
   int64_t memory_budget_bytes() const { return admission_->options().memory_budget_bytes; }
 
-  // Counts the refusal of a message that cannot go on, and returns its error. REQUIRES: the reason
-  // is not kDeadline.
-  absl::Status Refuse(const Overrun& overrun, const MessageSource& source);
+  // The error of a message that cannot go on. REQUIRES: the reason is not kDeadline.
+  absl::Status RefusalOf(const Overrun& overrun, const MessageSource& source) const;
 
-  // Starts one inference on `message` (one ModelInferRequest), which is consumed. `done` is called
-  // exactly once, perhaps before this returns. The observer has the request's record by then.
-  void Start(grpc::ByteBuffer message, InferContext context, Done done);
+  // Starts one request on `message` (one ModelInferRequest). `done` is called exactly once, perhaps
+  // before this returns. The observer has the request's record by then.
+  void Start(ReceivedMessage message, InferContext context, Done done);
+
+  // Reports a request that ended with an error without ever reaching `Start`. `origin` may be
+  // nullptr.
+  void ReportUnstarted(absl::Status status, const RequestOrigin* origin, Clock::time_point started);
 
   // The caller has gone: ends what still waits of that which was started with `cancelled`.
   // REQUIRES: `cancelled` is set.
@@ -68,22 +70,17 @@ class InferService {
   // Whether one more such answer has room.
   bool HasRoomForAnswers() const { return admission_->HasRoomForAnswers(); }
 
-  // Counts the refusal of a request, or of a message from `source`, and returns its error.
-  absl::Status Reject(Rejection reason, int64_t bytes = 0, const MessageSource& source = {});
-
-  // Reports a request that ended without ever reaching `Start`.
-  void ReportUnstarted(absl::Status status, Clock::time_point started);
-
   const InferServiceOptions& options() const { return options_; }
 
  private:
-  // Everything up to admission: on OK `inference` can run.
-  absl::Status Prepare(grpc::ByteBuffer message, Inference& inference);
+  // Everything up to admission. `request` learns who it is, also if it is refused.
+  absl::StatusOr<AdmittedRequest> Prepare(ReceivedMessage message, OpenRequest& request);
   // Makes the charge of a message that is there fit its size.
-  absl::Status ChargeMessage(Inference& inference);
-  absl::Status Parse(grpc::ByteBuffer message, Inference& inference);
-  absl::Status Admit(Inference& inference);
-  absl::Status CheckResponseSize(const Inference& inference);
+  absl::Status ChargeMessage(ReceivedMessage& message);
+  absl::StatusOr<AdmittedRequest> Admit(DecodedRequest decoded, const OpenRequest& request);
+  absl::Status CheckResponseSize(const InferPlan& plan, const std::string& id) const;
+  // The error of a request or message of `bytes` that is refused.
+  absl::Status RefusalOf(Rejection reason, int64_t bytes, const MessageSource& source = {}) const;
 
   const InferServiceOptions options_;
   Admission* const admission_;

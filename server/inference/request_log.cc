@@ -27,24 +27,27 @@ std::string CleanRequestId(absl::string_view id) {
   return clean;
 }
 
-void RequestLog::Write(const absl::Status& status, const LoggedRequest& request) {
-  if (!Wants(status)) return;
-  const int64_t num_left_out = limiters_[IndexOf(status.code())].Admit(request.ended, kInterval);
+void RequestLog::RequestFinished(const RequestRecord& record) {
+  const absl::Status& status = record.status;
+  if (!logging::Enabled(LevelOf(status.code()))) return;
+  const int64_t num_left_out = limiters_[IndexOf(status.code())].Admit(record.ended, kInterval);
   if (num_left_out < 0) return;
   const std::string message =
       status.ok() ? "request served" : absl::StrCat("request not served: ", status.message());
   const std::string code = absl::StatusCodeToString(status.code());
-  const std::string model(request.model == nullptr ? "" : request.model->name);
-  const std::string id = CleanRequestId(request.id);
-  const std::string metadata_id = CleanRequestId(request.metadata_id);
-  const std::string peer =
-      options_.with_peers && request.peer ? CleanRequestId(request.peer()) : "";
+  const std::string model(record.model == nullptr ? "" : record.model->name);
+  const std::string id = CleanRequestId(record.id);
+  std::string metadata_id, peer;
+  if (record.origin != nullptr) {
+    metadata_id = CleanRequestId(record.origin->Metadata(kRequestIdMetadata));
+    if (options_.with_peers) peer = CleanRequestId(record.origin->DescribePeer());
+  }
   std::vector<logging::Field> fields = {{"code", code}};
   if (!model.empty()) fields.push_back({"model", model});
   if (!id.empty()) fields.push_back({"id", id});
   if (!metadata_id.empty()) fields.push_back({"x_request_id", metadata_id});
   if (!peer.empty()) fields.push_back({"peer", peer});
-  fields.push_back({"us", Microseconds(request.ended - request.started)});
+  fields.push_back({"us", Microseconds(record.ended - record.started)});
   if (num_left_out > 0) fields.push_back({"left_out", num_left_out});
   logging::LogWithFields(LevelOf(status.code()), message, fields);
 }

@@ -8,13 +8,12 @@
 
 #include <array>
 #include <chrono>
-#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "server/batching/request.h"
 #include "server/core/model.h"
+#include "server/core/observer.h"
 #include "server/log/log.h"
 
 namespace swiglu::server {
@@ -30,37 +29,27 @@ inline constexpr size_t kMaxLoggedIdBytes = 64;
 // field.
 std::string CleanRequestId(absl::string_view id);
 
-// A request at its end.
-struct LoggedRequest {
-  absl::string_view id;           // the message's `id`; may be empty
-  absl::string_view metadata_id;  // of kRequestIdMetadata; may be empty
-  // Asked for the peer, as Call::DescribePeer, if a line is written; may be empty.
-  std::function<std::string()> peer;
-  const Model* model = nullptr;  // nullptr if it named none
-  Clock::time_point started;
-  Clock::time_point ended;
-};
-
 struct RequestLogOptions {
   // Whether lines have the peer's address: off for those who may not keep it.
   bool with_peers = true;
 };
 
 // Thread-safe, lock-free but for the lines that are written.
-class RequestLog {
+class RequestLog final : public Observer {
  public:
   explicit RequestLog(RequestLogOptions options = {}) : options_(options) {}
 
   // The least time between two lines about the same code.
   static constexpr std::chrono::milliseconds kInterval{100};
 
-  // Whether a request that ends with `status` would have a line, the interval aside. Quick; ask
-  // before making a LoggedRequest.
-  static bool Wants(const absl::Status& status) { return logging::Enabled(LevelOf(status.code())); }
-
   // Writes the line of a request, or counts it as left out. Served requests have lines at the level
   // debug, callers that went away at info, faults of this server at error, all others at warning.
-  void Write(const absl::Status& status, const LoggedRequest& request);
+  // Quick where the level is not logged. Of a call that is no inference, pass its record here
+  // alone.
+  void RequestFinished(const RequestRecord& record) override;
+  void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
+  void BatchFinished(const BatchRecord&) override {}
+  void DeviceFailed(int, DeviceError) override {}
 
   // Says how many lines of each code were left out, where no later line has said it.
   void Flush();

@@ -136,18 +136,17 @@ std::vector<prometheus::MetricFamily> PrometheusObserver::Collect() const {
 
 void PrometheusObserver::RequestFinished(const RequestRecord& record) {
   ModelSeries& series = SeriesOf(record.model);
-  const size_t code = Index(record.code);
-  series.requests[code < metrics::kCodes.size() ? code : Index(absl::StatusCode::kUnknown)]
-      ->Increment();
+  series.requests[Index(record.status.code())]->Increment();
+  if (record.rejection.has_value()) rejected_[Index(*record.rejection)]->Increment();
   request_bytes_[Index(Direction::kIn)]->Increment(static_cast<double>(record.bytes_in));
   request_bytes_[Index(Direction::kOut)]->Increment(static_cast<double>(record.bytes_out));
-  if (record.code != absl::StatusCode::kOk || record.model == nullptr) return;
+  if (!record.status.ok() || record.model == nullptr) return;
   series.elements->Increment(static_cast<double>(record.num_elements));
-  series.phases[Index(Phase::kReceive)]->Observe(record.receive.count());
-  series.phases[Index(Phase::kQueue)]->Observe(record.queue.count());
-  series.phases[Index(Phase::kCopyIn)]->Observe(record.copy_in.count());
-  series.phases[Index(Phase::kCompute)]->Observe(record.compute.count());
-  series.phases[Index(Phase::kCopyOut)]->Observe(record.copy_out.count());
+  series.phases[Index(Phase::kReceive)]->Observe(record.times.receive.count());
+  series.phases[Index(Phase::kQueue)]->Observe(record.times.queue.count());
+  series.phases[Index(Phase::kCopyIn)]->Observe(record.times.copy_in.count());
+  series.phases[Index(Phase::kCompute)]->Observe(record.times.compute.count());
+  series.phases[Index(Phase::kCopyOut)]->Observe(record.times.copy_out.count());
 }
 
 void PrometheusObserver::RequestSent(const Model* model, std::chrono::nanoseconds total,
@@ -155,10 +154,6 @@ void PrometheusObserver::RequestSent(const Model* model, std::chrono::nanosecond
   ModelSeries& series = SeriesOf(model);
   series.duration->Observe(total.count());
   if (model != nullptr) series.phases[Index(Phase::kSend)]->Observe(send.count());
-}
-
-void PrometheusObserver::RequestRejected(Rejection reason) {
-  rejected_[Index(reason)]->Increment();
 }
 
 void PrometheusObserver::RetryAdvised() {

@@ -42,7 +42,6 @@ class PrometheusObserver final : public Observer {
   void RequestFinished(const RequestRecord& record) override;
   void RequestSent(const Model* model, std::chrono::nanoseconds total,
                    std::chrono::nanoseconds send) override;
-  void RequestRejected(Rejection reason) override;
   void RetryAdvised() override;
   void BatchFinished(const BatchRecord& record) override;
   void DeviceFailed(int device, DeviceError kind) override;

@@ -25,7 +25,7 @@ void ControlCall::OnStart() {
   call_->Read();
 }
 
-void ControlCall::OnMessage(grpc::ByteBuffer message) {
+void ControlCall::OnMessage(grpc::ByteBuffer& message) {
   awaited_.Arrive(static_cast<int64_t>(message.Length()));
   if (answered_) return;
   absl::StatusOr<grpc::ByteBuffer> response = (*method_)(std::move(message));

@@ -28,7 +28,7 @@ class ControlCall final : public CallHandler {
       : call_(call), method_(method), parts_(parts) {}
 
   void OnStart() override;
-  void OnMessage(grpc::ByteBuffer message) override;
+  void OnMessage(grpc::ByteBuffer& message) override;
   void OnNoMessage() override;
   void OnWritten(bool) override { due_ = Clock::time_point::max(); }
   void OnGone(bool) override { due_ = Clock::time_point::max(); }
@@ -54,7 +54,7 @@ class RefusedCall final : public CallHandler {
   RefusedCall(Call* call, absl::Status status) : call_(call), status_(std::move(status)) {}
 
   void OnStart() override { call_->Finish(status_); }
-  void OnMessage(grpc::ByteBuffer) override {}
+  void OnMessage(grpc::ByteBuffer&) override {}
   void OnNoMessage() override {}
   void OnWritten(bool) override {}
   void OnGone(bool) override {}

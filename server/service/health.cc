@@ -31,7 +31,7 @@ void HealthWatchCall::OnStart() {
   call_->Read();
 }
 
-void HealthWatchCall::OnMessage(grpc::ByteBuffer message) {
+void HealthWatchCall::OnMessage(grpc::ByteBuffer& message) {
   awaited_.Arrive(static_cast<int64_t>(message.Length()));
   if (finished_) return;
   due_ = Clock::time_point::max();

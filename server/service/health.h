@@ -56,7 +56,7 @@ class HealthWatchCall final : public CallHandler {
       : call_(call), health_(health), parts_(parts) {}
 
   void OnStart() override;
-  void OnMessage(grpc::ByteBuffer message) override;
+  void OnMessage(grpc::ByteBuffer& message) override;
   void OnNoMessage() override;
   void OnWritten(bool ok) override;
   void OnGone(bool) override;

@@ -45,14 +45,15 @@ void InferCall::OnStart() {
   call_->Read();
 }
 
-void InferCall::OnMessage(grpc::ByteBuffer message) {
+void InferCall::OnMessage(grpc::ByteBuffer& bytes) {
   if (state_ != State::kAwaitingMessage) return;
   state_ = State::kStarted;
   token_ = ActiveRequests::Token(parts_.active);
-  const auto size_bytes = static_cast<int64_t>(message.Length());
-  InferContext context{call_->started(), call_->Deadline(),           call_->cancelled(),
-                       &call_->tasks(),  awaited_.Arrive(size_bytes), size_announced_,
-                       awaited_.source()};
+  ReceivedMessage message(bytes, awaited_.Arrive(static_cast<int64_t>(bytes.Length())));
+  message.is_announced = size_announced_;
+  message.source = awaited_.source();
+  InferContext context{call_->started(), call_->Deadline(), call_->cancelled(), &call_->tasks(),
+                       call_};
   parts_.service->Start(std::move(message), std::move(context),
                         [call = call_->shared_from_this()](InferReply reply) {
                           static_cast<InferCall&>(call->handler()).Answer(reply);
@@ -88,8 +89,7 @@ void InferCall::OnGone(bool cancelled) {
   }
   state_ = State::kRefused;
   awaited_.Drop();
-  parts_.service->ReportUnstarted(refusal_, call_->started());
-  Log(refusal_, "", Clock::now());
+  parts_.service->ReportUnstarted(refusal_, call_, call_->started());
 }
 
 void InferCall::OnServerEvent(ServerEvent event) {
@@ -97,13 +97,13 @@ void InferCall::OnServerEvent(ServerEvent event) {
   if (event == ServerEvent::kOverrun) {
     const std::optional<Overrun> overrun = awaited_.TakeOverrun();
     if (overrun.has_value() && state_ == State::kAwaitingMessage) {
-      Refuse(parts_.service->Refuse(*overrun, awaited_.source()));
+      Refuse(parts_.service->RefusalOf(*overrun, awaited_.source()));
     }
   }
   if (event != ServerEvent::kDraining) return;
   draining_since_ = std::min(draining_since_, Clock::now());
   if (state_ != State::kAwaitingMessage) return;
-  Refuse(parts_.service->Reject(Rejection::kDraining));
+  Refuse(errors::Draining());
 }
 
 void InferCall::CheckStall() {
@@ -121,13 +121,6 @@ void InferCall::CheckStall() {
   if (now > answer_due) call_->Cancel();
 }
 
-void InferCall::Log(const absl::Status& status, absl::string_view id, Clock::time_point ended) {
-  if (!RequestLog::Wants(status)) return;
-  parts_.log->Write(
-      status, {id, call_->Metadata(kRequestIdMetadata), [this] { return call_->DescribePeer(); },
-               model_, call_->started(), ended});
-}
-
 void InferCall::Refuse(absl::Status status) {
   state_ = State::kRefused;
   refusal_ = std::move(status);
@@ -138,8 +131,7 @@ void InferCall::Refuse(absl::Status status) {
 
 void InferCall::Answer(const InferReply& reply) {
   model_ = reply.model;
-  answered_ = Clock::now();
-  Log(reply.status, reply.identity.id, answered_);
+  answered_ = reply.ended;
   token_.Answered();
   answer_bytes_ = static_cast<int64_t>(reply.status.ok() ? reply.message.size_bytes
                                                          : reply.status.message().size());

@@ -19,7 +19,7 @@ class InferCall final : public CallHandler {
   InferCall(Call* call, const InferDependencies& parts) : call_(call), parts_(parts) {}
 
   void OnStart() override;
-  void OnMessage(grpc::ByteBuffer message) override;
+  void OnMessage(grpc::ByteBuffer& message) override;
   void OnNoMessage() override;
   void OnWritten(bool ok) override;
   void OnGone(bool cancelled) override;
@@ -39,8 +39,6 @@ class InferCall final : public CallHandler {
   void Answer(const InferReply& reply);
   // Ends what the caller has stopped halfway.
   void CheckStall();
-  // The line in the log of a request that ends with `status`.
-  void Log(const absl::Status& status, absl::string_view id, Clock::time_point ended);
 
   Call* const call_;
   const InferDependencies parts_;

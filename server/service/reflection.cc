@@ -123,7 +123,7 @@ void ReflectionCall::OnStart() {
   Read();
 }
 
-void ReflectionCall::OnMessage(grpc::ByteBuffer message) {
+void ReflectionCall::OnMessage(grpc::ByteBuffer& message) {
   awaited_.Arrive(static_cast<int64_t>(message.Length()));
   if (finished_) return;
   ServerReflectionRequest request;

@@ -52,7 +52,7 @@ class ReflectionCall final : public CallHandler {
       : call_(call), reflection_(reflection), parts_(parts) {}
 
   void OnStart() override;
-  void OnMessage(grpc::ByteBuffer message) override;
+  void OnMessage(grpc::ByteBuffer& message) override;
   void OnNoMessage() override { Finish(absl::OkStatus()); }
   void OnWritten(bool ok) override;
   void OnGone(bool) override { finished_ = true; }

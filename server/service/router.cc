@@ -67,11 +67,10 @@ Router::Router(InferDependencies infer, const ControlService* control, const Hea
 std::unique_ptr<CallHandler> Router::MakeHandler(Call& call, int64_t num_open) const {
   const std::string& path = call.path();
   if (num_open >= MaxOpen(path)) {
-    return Refuse(call, Rejection::kQueueFull, errors::TooManyCalls(options_.max_calls));
+    return Refuse(call, errors::TooManyCalls(options_.max_calls));
   }
   if (const int64_t bytes = call.MetadataBytes(); bytes > options_.max_metadata_bytes) {
-    return Refuse(call, Rejection::kTooLarge,
-                  errors::MetadataTooLarge(bytes, options_.max_metadata_bytes));
+    return Refuse(call, errors::MetadataTooLarge(bytes, options_.max_metadata_bytes));
   }
   if (path == kInferPath) {
     return std::make_unique<InferCall>(&call, infer_);
@@ -90,9 +89,9 @@ std::unique_ptr<CallHandler> Router::MakeHandler(Call& call, int64_t num_open) c
     return std::make_unique<ControlCall>(&call, &it->second, infer_);
   }
   if (const auto it = refused_methods_.find(path); it != refused_methods_.end()) {
-    return RefuseUnread(call, errors::MethodNotOffered(it->second));
+    return Refuse(call, errors::MethodNotOffered(it->second));
   }
-  return RefuseUnread(call, errors::UnknownMethod(path));
+  return Refuse(call, errors::UnknownMethod(path));
 }
 
 int64_t Router::MaxOpen(const std::string& path) const {
@@ -101,22 +100,18 @@ int64_t Router::MaxOpen(const std::string& path) const {
   return options_.max_calls + (is_health ? kHealthCalls : 0);
 }
 
-std::unique_ptr<CallHandler> Router::Refuse(Call& call, Rejection reason,
-                                            absl::Status status) const {
-  if (call.path() == kInferPath || call.path() == kStreamInferPath) {
-    infer_.observer->RequestRejected(reason);
-    if (errors::IsRetryable(status)) infer_.observer->RetryAdvised();
-    infer_.service->ReportUnstarted(status, call.started());
-  }
-  return RefuseUnread(call, std::move(status));
-}
-
-std::unique_ptr<CallHandler> Router::RefuseUnread(Call& call, absl::Status status) const {
+std::unique_ptr<CallHandler> Router::Refuse(Call& call, absl::Status status) const {
   if (infer_.watch != nullptr) infer_.watch->CountUnread(call);
-  if (RequestLog::Wants(status)) {
-    infer_.log->Write(
-        status, {"", call.Metadata(kRequestIdMetadata), [&call] { return call.DescribePeer(); },
-                 nullptr, call.started(), Clock::now()});
+  if (call.path() == kInferPath || call.path() == kStreamInferPath) {
+    if (errors::IsRetryable(status)) infer_.observer->RetryAdvised();
+    infer_.service->ReportUnstarted(status, &call, call.started());
+  } else {
+    RequestRecord record;
+    record.status = status;
+    record.started = call.started();
+    record.ended = Clock::now();
+    record.origin = &call;
+    infer_.log->RequestFinished(record);
   }
   return std::make_unique<RefusedCall>(&call, std::move(status));
 }

@@ -42,10 +42,9 @@ class Router final : public CallRouter {
   using ServiceMethod = absl::Status (ControlService::*)(const Request&, Response*) const;
   // How many calls may be open for one more of `path`.
   int64_t MaxOpen(const std::string& path) const;
-  // For a call that there is no room for. An inference call counts as a rejection.
-  std::unique_ptr<CallHandler> Refuse(Call& call, Rejection reason, absl::Status status) const;
-  // For a call whose message nobody will read. It has a line in the log.
-  std::unique_ptr<CallHandler> RefuseUnread(Call& call, absl::Status status) const;
+  // For a call whose message nobody will read. It has a line in the log. An inference call is
+  // reported as a request that ended.
+  std::unique_ptr<CallHandler> Refuse(Call& call, absl::Status status) const;
   // Adds a method of the control service under `path`.
   template <typename Request, typename Response>
   void Add(const std::string& path, ServiceMethod<Request, Response> method);

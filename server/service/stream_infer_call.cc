@@ -15,31 +15,26 @@
 namespace swiglu::server {
 
 void StreamInferCall::OnStart() {
-  metadata_id_ = call_->Metadata(kRequestIdMetadata);
   ends_on_error_ = call_->Metadata("triton_grpc_error") == "true";
   awaited_.BindStream(parts_.watch, call_);
   absl::MutexLock lock(&mutex_);
   ReadOn();
 }
 
-void StreamInferCall::OnMessage(grpc::ByteBuffer message) {
+void StreamInferCall::OnMessage(grpc::ByteBuffer& bytes) {
   Charge charge;
   {
     absl::MutexLock lock(&mutex_);
-    charge = awaited_.Arrive(static_cast<int64_t>(message.Length()));
+    charge = awaited_.Arrive(static_cast<int64_t>(bytes.Length()));
     reading_ = false;
     has_read_ = true;
     // It crossed the end of the call: nobody can be told of it.
     if (finished_ || !failure_.ok()) return;
     ++num_unanswered_;
   }
-  InferContext context;
-  context.started = Clock::now();
-  context.deadline = call_->Deadline();
-  context.cancelled = call_->cancelled();
-  context.tasks = &call_->tasks();
-  context.message = std::move(charge);
-  context.source = awaited_.source();
+  ReceivedMessage message(bytes, std::move(charge));
+  message.source = awaited_.source();
+  InferContext context{Clock::now(), call_->Deadline(), call_->cancelled(), &call_->tasks(), call_};
   parts_.service->Start(
       std::move(message), std::move(context),
       [this, call = call_->shared_from_this(), token = ActiveRequests::Token(parts_.active)](
@@ -68,13 +63,7 @@ void StreamInferCall::OnReply(InferReply reply, ActiveRequests::Token token) {
   }
   answer.model = reply.model;
   answer.started = reply.started;
-  answer.answered = Clock::now();
-  if (RequestLog::Wants(reply.status)) {
-    parts_.log->Write(reply.status,
-                      {reply.identity.id, metadata_id_, [this] { return call_->DescribePeer(); },
-                       reply.model, reply.started, answer.answered});
-  }
-
+  answer.answered = reply.ended;
   absl::MutexLock lock(&mutex_);
   if (ends_on_error_ && failure_.ok()) failure_ = std::move(reply.status);
   if (!IsOpen()) {
@@ -139,7 +128,8 @@ void StreamInferCall::EndForOverrun() {
   if (!overrun.has_value() || !reading_ || finished_ || broken_) return;
   const absl::Status status = overrun->reason == Rejection::kDeadline
                                   ? errors::LateMessage(absl::FromChrono(parts_.stall_limit.base))
-                                  : parts_.service->Refuse(*overrun, awaited_.source());
+                                  : parts_.service->RefusalOf(*overrun, awaited_.source());
+  parts_.service->ReportUnstarted(status, call_, Clock::now());
   // A status comes after the answers that are being written, and what is received until then would
   // have no bound.
   if (!answers_.empty()) return call_->Cancel();

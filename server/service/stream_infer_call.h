@@ -26,7 +26,7 @@ class StreamInferCall final : public CallHandler {
   StreamInferCall(Call* call, const InferDependencies& parts) : call_(call), parts_(parts) {}
 
   void OnStart() override;
-  void OnMessage(grpc::ByteBuffer message) override;
+  void OnMessage(grpc::ByteBuffer& message) override;
   void OnNoMessage() override;
   void OnWritten(bool ok) override;
   void OnGone(bool cancelled) override;
@@ -59,8 +59,7 @@ class StreamInferCall final : public CallHandler {
 
   Call* const call_;
   const InferDependencies parts_;
-  absl::string_view metadata_id_;  // of the whole stream; set by OnStart
-  bool ends_on_error_ = false;     // likewise
+  bool ends_on_error_ = false;  // set by OnStart
 
   // The server takes nothing more.
   bool draining() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {

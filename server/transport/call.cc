@@ -110,7 +110,7 @@ void Call::Tell(Signals signals) {
     grpc::ByteBuffer message;
     message.Swap(&message_);
     const LongWork work(tasks(), LengthOf(static_cast<int64_t>(message.Length())));
-    handler_->OnMessage(std::move(message));
+    handler_->OnMessage(message);
   }
   if (signals & kNotRead) handler_->OnNoMessage();
   if (signals & (kWritten | kNotWritten)) handler_->OnWritten((signals & kWritten) != 0);

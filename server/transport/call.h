@@ -15,7 +15,8 @@
 #include "absl/strings/string_view.h"
 #include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/support/byte_buffer.h"
-#include "server/batching/request.h"
+#include "server/core/clock.h"
+#include "server/core/observer.h"
 #include "server/core/task_queue.h"
 #include "server/transport/io_queue.h"
 
@@ -43,8 +44,9 @@ class CallHandler {
 
   // The headers are there.
   virtual void OnStart() = 0;
-  // The message that `Call::Read` asked for.
-  virtual void OnMessage(grpc::ByteBuffer message) = 0;
+  // The message that `Call::Read` asked for. The handler may take the bytes out of it with `Swap`;
+  // a copy or a move of a ByteBuffer costs an allocation and a count of each slice.
+  virtual void OnMessage(grpc::ByteBuffer& message) = 0;
   // There is no message for `Call::Read`: the caller is done sending, or is gone.
   virtual void OnNoMessage() = 0;
   // The last `Write`, `WriteAndFinish` or `Finish` is through; `ok` is false if the call broke
@@ -70,7 +72,7 @@ class CallRouter {
 
 // A call, from the wait for its headers on. The sending methods may be called from any thread, one
 // `Write…` or `Finish` at a time; `Read` likewise, one at a time.
-class Call : public std::enable_shared_from_this<Call> {
+class Call final : public RequestOrigin, public std::enable_shared_from_this<Call> {
  public:
   // Where calls come from and go to.
   class Home {
@@ -101,13 +103,11 @@ class Call : public std::enable_shared_from_this<Call> {
   Clock::time_point started() const { return started_; }
   // The caller's deadline on our clock; `max()` if it has none.
   Clock::time_point Deadline() const;
-  // The value of the caller's metadata `key`, or "". It lives as long as the call.
-  absl::string_view Metadata(absl::string_view key) const;
+  absl::string_view Metadata(absl::string_view key) const override;
   // The size of the caller's metadata: names, values, and 32 bytes for each entry, as HTTP/2
   // counts.
   int64_t MetadataBytes() const { return metadata_bytes_; }
-  // Who calls, as the log says it.
-  std::string DescribePeer() const { return home_->DescribePeer(peer()); }
+  std::string DescribePeer() const override { return home_->DescribePeer(peer()); }
   // True once the caller has gone.
   bool is_cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
   // The same, for others to look at. Keeps the call alive.

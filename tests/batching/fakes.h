@@ -97,12 +97,10 @@ class RecordingObserver final : public Observer {
  public:
   void RequestFinished(const RequestRecord& record) override { Keep(finished, record); }
   void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
-  void RequestRejected(Rejection reason) override { Keep(rejected, reason); }
   void BatchFinished(const BatchRecord& record) override { Keep(batches, record); }
   void DeviceFailed(int, DeviceError) override {}
 
   std::vector<RequestRecord> finished;
-  std::vector<Rejection> rejected;
   std::vector<BatchRecord> batches;
 
  private:

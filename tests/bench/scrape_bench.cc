@@ -53,7 +53,7 @@ void Report(Observer& observer, const Model& model) {
   record.model = &model;
   record.bytes_in = record.bytes_out = 1 << 16;
   record.num_elements = 1 << 14;
-  record.receive = record.compute = std::chrono::microseconds(50);
+  record.times.receive = record.times.compute = std::chrono::microseconds(50);
   observer.RequestFinished(record);
   observer.RequestSent(&model, std::chrono::microseconds(200), std::chrono::microseconds(20));
 }

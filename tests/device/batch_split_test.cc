@@ -97,7 +97,7 @@ class RunInHalvesTest : public testing::Test {
   static LaneResult Took(std::chrono::nanoseconds compute) {
     LaneResult result;
     result.execution.path = Path::kMapped;
-    result.execution.compute = compute;
+    result.execution.times.compute = compute;
     return result;
   }
 
@@ -126,7 +126,7 @@ TEST_F(RunInHalvesTest, RunsOneHalfAfterTheOtherAndAddsUpTheirTimes) {
   ASSERT_EQ(results_.size(), 1u);
   EXPECT_TRUE(results_[0].execution.status.ok());
   EXPECT_FALSE(results_[0].fault);
-  EXPECT_EQ(results_[0].execution.compute.count(), 7);
+  EXPECT_EQ(results_[0].execution.times.compute.count(), 7);
   EXPECT_EQ(num_retries_, 1);
 }
 

@@ -48,7 +48,6 @@ class ErrorRecorder final : public Observer {
  public:
   void RequestFinished(const RequestRecord&) override {}
   void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
-  void RequestRejected(Rejection) override {}
   void BatchFinished(const BatchRecord&) override {}
   void DeviceFailed(int device, DeviceError kind) override { errors.emplace_back(device, kind); }
   std::vector<std::pair<int, DeviceError>> errors;

@@ -113,14 +113,14 @@ TEST_F(CudaLaneTest, StagesTensorsThatAreAlignedToTheirElementsAlone) {
 TEST_F(CudaLaneTest, TimesThePhasesOfStagedBatches) {
   const TestBatch test(*pool_, GetModel(Op::kForward, Dtype::kFp32), {1'000'000});
   const Execution staged = RunAndWait(*lane_, test.batch(), Staged(test.batch())).execution;
-  EXPECT_GT(staged.copy_in.count(), 0);
-  EXPECT_GT(staged.compute.count(), 0);
-  EXPECT_GT(staged.copy_out.count(), 0);
+  EXPECT_GT(staged.times.copy_in.count(), 0);
+  EXPECT_GT(staged.times.compute.count(), 0);
+  EXPECT_GT(staged.times.copy_out.count(), 0);
   const Execution mapped = RunAndWait(*lane_, test.batch(), PlanMapped(32)).execution;
   EXPECT_EQ(mapped.path, Path::kMapped);
-  EXPECT_EQ(mapped.copy_in.count(), 0);
-  EXPECT_GT(mapped.compute.count(), 0);
-  EXPECT_EQ(mapped.copy_out.count(), 0);
+  EXPECT_EQ(mapped.times.copy_in.count(), 0);
+  EXPECT_GT(mapped.times.compute.count(), 0);
+  EXPECT_EQ(mapped.times.copy_out.count(), 0);
 }
 
 TEST_F(CudaLaneTest, ReportsABatchThatCannotBeEnqueuedAndServesOn) {

@@ -101,9 +101,9 @@ TEST_P(ExecutorTest, ReportsItsPathAndTime) {
   const TestBatch test(executor_->slab_pool(), GetModel(Op::kForward, Dtype::kFp32), {100000});
   const Execution execution = RunAndWait(test.batch());
   EXPECT_EQ(execution.path, GetParam() == DeviceKind::kCpu ? Path::kCpu : Path::kMapped);
-  EXPECT_GT(execution.compute.count(), 0);
-  EXPECT_EQ(execution.copy_in.count(), 0);
-  EXPECT_EQ(execution.copy_out.count(), 0);
+  EXPECT_GT(execution.times.compute.count(), 0);
+  EXPECT_EQ(execution.times.copy_in.count(), 0);
+  EXPECT_EQ(execution.times.copy_out.count(), 0);
 }
 
 TEST_P(ExecutorTest, IsHealthyAndDescribesItself) {

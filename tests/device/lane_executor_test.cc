@@ -28,7 +28,6 @@ class FaultRecorder final : public Observer {
  public:
   void RequestFinished(const RequestRecord&) override {}
   void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
-  void RequestRejected(Rejection) override {}
   void BatchFinished(const BatchRecord&) override {}
   void DeviceFailed(int device, DeviceError kind) override { faults.emplace_back(device, kind); }
 
@@ -164,7 +163,7 @@ TEST_F(LaneExecutorTest, TellsEachDoneWhatItsLaneSaidAndOnlyOnce) {
   const size_t first = Run(1), second = Run(2), third = Run(3);
   LaneResult result;
   result.execution.path = Path::kStaged;
-  result.execution.copy_in = std::chrono::nanoseconds(7);
+  result.execution.times.copy_in = std::chrono::nanoseconds(7);
   devices_.End(2, result);
   devices_.End(0);
   devices_.End(1, FaultyResult(DeviceError::kOther, absl::InternalError("device 11: odd")));
@@ -172,7 +171,7 @@ TEST_F(LaneExecutorTest, TellsEachDoneWhatItsLaneSaidAndOnlyOnce) {
   EXPECT_EQ(StatusOf(second), absl::InternalError("device 11: odd"));
   EXPECT_EQ(StatusOf(third), absl::OkStatus());
   EXPECT_EQ(outcomes_[third][0].path, Path::kStaged);
-  EXPECT_EQ(outcomes_[third][0].copy_in.count(), 7);
+  EXPECT_EQ(outcomes_[third][0].times.copy_in.count(), 7);
 }
 
 TEST_F(LaneExecutorTest, TellsEachDoneWhichDeviceItWas) {

@@ -207,7 +207,9 @@ TEST(MetricsPageTest, BuildInfoNamesTheBuild) {
 TEST(MetricsPageTest, CountersOfTheObserverAreOnIt) {
   PrometheusObserver observer;
   const MetricsPage page(&observer, {}, kBuild);
-  observer.RequestRejected(Rejection::kDraining);
+  RequestRecord record;
+  record.rejection = Rejection::kDraining;
+  observer.RequestFinished(record);
   EXPECT_EQ(ParsePage(page.Render()).values["swiglu_rejected_total{reason=\"draining\"}"], 1);
 }
 

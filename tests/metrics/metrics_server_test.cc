@@ -105,7 +105,9 @@ TEST(MetricsServerTest, ServesTheRealPage) {
   PrometheusObserver observer;
   const MetricsPage page(&observer, {}, {"1.2.3", "abc", "none"});
   const auto server = Start("127.0.0.1:0", [&] { return page.Render(); });
-  observer.RequestRejected(Rejection::kBudget);
+  RequestRecord record;
+  record.rejection = Rejection::kBudget;
+  observer.RequestFinished(record);
   const std::string answer = Get(server->port());
   EXPECT_TRUE(absl::StartsWith(answer, "HTTP/1.1 200 OK\r\n")) << answer;
   EXPECT_TRUE(absl::StrContains(answer, "\nswiglu_rejected_total{reason=\"budget\"} 1\n"));

@@ -19,7 +19,7 @@ void PrintPage() {
     RequestRecord record;
     record.model = &model;
     record.bytes_in = 123456789012;
-    record.compute = std::chrono::microseconds(123);
+    record.times.compute = std::chrono::microseconds(123);
     observer.RequestFinished(record);
     observer.RequestSent(&model, std::chrono::milliseconds(3), std::chrono::microseconds(7));
   }

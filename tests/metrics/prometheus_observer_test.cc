@@ -44,10 +44,10 @@ TEST_F(PrometheusObserverTest, NothingHasMovedAtTheStart) { EXPECT_TRUE(Moved().
 TEST_F(PrometheusObserverTest, RefusedRequestCountsItsCodeAndItsBytesAlone) {
   RequestRecord record;
   record.model = &GetModel(Op::kBackward, Dtype::kBf16);
-  record.code = absl::StatusCode::kInvalidArgument;
+  record.status = absl::InvalidArgumentError("");
   record.bytes_in = 300;
   record.num_elements = 7;
-  record.receive = milliseconds(1);
+  record.times.receive = milliseconds(1);
   observer_.RequestFinished(record);
   EXPECT_EQ(
       Moved(),
@@ -59,7 +59,7 @@ TEST_F(PrometheusObserverTest, RefusedRequestCountsItsCodeAndItsBytesAlone) {
 
 TEST_F(PrometheusObserverTest, RequestsOfUnknownModelsAreCountedTogether) {
   RequestRecord record;
-  record.code = absl::StatusCode::kNotFound;
+  record.status = absl::NotFoundError("");
   observer_.RequestFinished(record);
   observer_.RequestFinished(record);
   observer_.RequestSent(nullptr, microseconds(15), microseconds(5));
@@ -89,12 +89,12 @@ TEST_F(PrometheusObserverTest, EveryCodeHasItsName) {
   };
   for (const auto& [code, name] : names) {
     RequestRecord record;
-    record.code = code;
+    record.status = absl::Status(code, "");
     observer_.RequestFinished(record);
     EXPECT_EQ(Value("swiglu_requests_total{code=\"" + name + "\",model=\"unknown\"}"), 1);
   }
   RequestRecord odd;
-  odd.code = static_cast<absl::StatusCode>(99);
+  odd.status = absl::Status(static_cast<absl::StatusCode>(99), "");
   observer_.RequestFinished(odd);
   EXPECT_EQ(Value("swiglu_requests_total{code=\"UNKNOWN\",model=\"unknown\"}"), 2);
 }
@@ -105,11 +105,11 @@ TEST_F(PrometheusObserverTest, ServedRequestCountsBytesElementsAndPhases) {
   record.bytes_in = 1000;
   record.bytes_out = 500;
   record.num_elements = 250;
-  record.receive = milliseconds(1);
-  record.queue = milliseconds(2);
-  record.copy_in = milliseconds(3);
-  record.compute = milliseconds(4);
-  record.copy_out = milliseconds(5);
+  record.times.receive = milliseconds(1);
+  record.times.queue = milliseconds(2);
+  record.times.copy_in = milliseconds(3);
+  record.times.compute = milliseconds(4);
+  record.times.copy_out = milliseconds(5);
   observer_.RequestFinished(record);
   observer_.RequestSent(record.model, milliseconds(21), milliseconds(6));
 
@@ -211,7 +211,9 @@ TEST_F(PrometheusObserverTest, EveryRejectionHasItsName) {
       {Rejection::kCancelled, "cancelled"},  {Rejection::kDraining, "draining"},
       {Rejection::kInvalid, "invalid"}};
   for (const auto& [reason, name] : reasons) {
-    observer_.RequestRejected(reason);
+    RequestRecord record;
+    record.rejection = reason;
+    observer_.RequestFinished(record);
     EXPECT_EQ(Value("swiglu_rejected_total{reason=\"" + name + "\"}"), 1);
   }
 }

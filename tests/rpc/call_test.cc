@@ -39,7 +39,7 @@ class Scribe final : public CallHandler {
     call_->Read();
     started.Notify();
   }
-  void OnMessage(grpc::ByteBuffer message) override {
+  void OnMessage(grpc::ByteBuffer& message) override {
     Write("message");
     call_->Write(message);
   }

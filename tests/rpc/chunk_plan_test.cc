@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How a request is cut into chunks: at the batch's limit, at aligned places, and without a rest.
+#include "server/inference/chunk_plan.h"
+
 #include <cstdint>
 
 #include "gtest/gtest.h"
-#include "server/inference/inference.h"
 #include "tests/rpc/requests.h"
 
 namespace swiglu::server {

@@ -109,11 +109,34 @@ TEST_P(ChunksRpcTest, PutsTheAnswerTogetherAndReportsOnce) {
 
   const std::vector<RequestRecord> records = server_->observer.AwaitFinished(1);
   ASSERT_EQ(records.size(), 1u);
-  EXPECT_EQ(records[0].code, StatusCode::kOk);
+  EXPECT_EQ(records[0].status.code(), StatusCode::kOk);
   EXPECT_EQ(records[0].num_elements, 1'000);
   EXPECT_EQ(records[0].bytes_in, static_cast<int64_t>(request.ByteSizeLong()));
   EXPECT_EQ(records[0].bytes_out, static_cast<int64_t>(result.response.ByteSizeLong()));
   EXPECT_TRUE(server_->observer.AwaitRejected(0).empty());
+}
+
+// Four chunks wait for two lanes beside each other.
+TEST_P(ChunksRpcTest, WaitsNoLongerThanItTook) {
+  constexpr std::chrono::milliseconds kHeld{30};
+  Start(2);
+  const ModelInferRequest small = GoodRequest(kForwardFp16, {256});
+  BackgroundInfer first(*server_, small), second(*server_, small);
+  ASSERT_TRUE(executor_->AwaitHeld(2));
+  const ModelInferRequest request = LargeRequest();
+  BackgroundInfer large(*server_, request);
+  ASSERT_TRUE(AwaitSlabs(2 + 4));
+  Pass(kHeld);
+  executor_->Release();
+  EXPECT_TRUE(first.Wait().status.ok());
+  EXPECT_TRUE(second.Wait().status.ok());
+  EXPECT_TRUE(large.Wait().status.ok());
+
+  for (const RequestRecord& record : server_->observer.AwaitFinished(3)) {
+    if (record.num_elements != 1'000) continue;
+    EXPECT_GE(record.times.queue, kHeld);
+    EXPECT_LE(record.times.queue, record.ended - record.started);
+  }
 }
 
 TEST_P(ChunksRpcTest, PutsEveryOutputTogether) {

@@ -177,19 +177,19 @@ TEST_F(InferRpcTest, ReportsEveryRequestOnce) {
   ASSERT_EQ(records.size(), 5u);
   const Model* model = FindModel(kBackwardBf16);
   EXPECT_EQ(records[0].model, model);
-  EXPECT_EQ(records[0].code, absl::StatusCode::kOk);
+  EXPECT_EQ(records[0].status.code(), absl::StatusCode::kOk);
   EXPECT_EQ(records[0].num_elements, 32);
   EXPECT_EQ(records[0].bytes_in, static_cast<int64_t>(good.ByteSizeLong()));
   EXPECT_GT(records[0].bytes_out, 3 * 64);
-  EXPECT_GT(records[0].receive.count(), 0);
+  EXPECT_GT(records[0].times.receive.count(), 0);
   EXPECT_EQ(records[1].model, model);
-  EXPECT_EQ(records[1].code, absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(records[1].status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(records[1].bytes_out, 0);
   EXPECT_EQ(records[2].model, nullptr);
-  EXPECT_EQ(records[2].code, absl::StatusCode::kNotFound);
+  EXPECT_EQ(records[2].status.code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(records[3].model, nullptr);
-  EXPECT_EQ(records[3].code, absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(records[4].code, absl::StatusCode::kOk);
+  EXPECT_EQ(records[3].status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(records[4].status.code(), absl::StatusCode::kOk);
   EXPECT_EQ(server_.observer.AwaitRejected(3), std::vector<Rejection>(3, Rejection::kInvalid));
   // And after each answer, that it was sent.
   EXPECT_EQ(server_.observer.AwaitSent(5).size(), 5u);

@@ -98,7 +98,7 @@ TEST_F(LifecycleRpcTest, CountsACallerThatGoesBeforeItsMessage) {
   }
   const std::vector<RequestRecord> records = server_.observer.AwaitFinished(1);
   ASSERT_EQ(records.size(), 1u);
-  EXPECT_EQ(records[0].code, StatusCode::kCancelled);
+  EXPECT_EQ(records[0].status.code(), StatusCode::kCancelled);
   EXPECT_EQ(records[0].model, nullptr);
   EXPECT_EQ(records[0].bytes_in, 0);
   EXPECT_EQ(server_.observer.AwaitRejected(1), std::vector<Rejection>{Rejection::kCancelled});

@@ -41,7 +41,7 @@ class LimitsRpcTest : public testing::Test {
     const auto refused = Infer(*server_, request);
     EXPECT_CALL_STATUS(refused.status, code, message);
     const std::vector<RequestRecord> records = server_->observer.AwaitFinished(num_before + 1);
-    EXPECT_EQ(static_cast<int>(records.back().code), static_cast<int>(code));
+    EXPECT_EQ(static_cast<int>(records.back().status.code()), static_cast<int>(code));
     EXPECT_EQ(server_->observer.AwaitRejected(reasons.size()), reasons);
 
     std::vector<std::string> pushbacks;

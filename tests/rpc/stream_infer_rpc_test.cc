@@ -248,12 +248,12 @@ TEST_F(StreamInferRpcTest, ReportsEveryMessageOnce) {
 
   const std::vector<RequestRecord> records = server_.observer.AwaitFinished(3);
   ASSERT_EQ(records.size(), 3u);
-  EXPECT_EQ(records[0].code, absl::StatusCode::kOk);
+  EXPECT_EQ(records[0].status.code(), absl::StatusCode::kOk);
   EXPECT_EQ(records[0].model, FindModel(kForwardFp16));
   EXPECT_EQ(records[0].bytes_in, static_cast<int64_t>(good.ByteSizeLong()));
   EXPECT_EQ(records[0].num_elements, 3);
-  EXPECT_EQ(records[1].code, absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(records[2].code, absl::StatusCode::kOk);
+  EXPECT_EQ(records[1].status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(records[2].status.code(), absl::StatusCode::kOk);
   EXPECT_EQ(server_.observer.AwaitRejected(1), std::vector<Rejection>{Rejection::kInvalid});
   EXPECT_EQ(server_.observer.AwaitSent(3).size(), 3u);
 }

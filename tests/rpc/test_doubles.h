@@ -20,6 +20,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "server/core/clock.h"
 #include "server/core/executor.h"
 #include "server/core/model.h"
 #include "server/core/observer.h"
@@ -37,6 +38,12 @@ inline bool Eventually(const std::function<bool()>& condition) {
     std::this_thread::yield();
   }
   return true;
+}
+
+// Lets some time pass that counts for a request that is held.
+inline void Pass(std::chrono::milliseconds time) {
+  const Clock::time_point end = Clock::now() + time;
+  ASSERT_TRUE(Eventually([end] { return Clock::now() > end; }));
 }
 
 // Plain memory, counted. Thread-safe.
@@ -184,13 +191,15 @@ struct SentTimes {
 // Writes down what it is told; a test can wait for it. Thread-safe.
 class WaitableObserver final : public Observer {
  public:
-  void RequestFinished(const RequestRecord& record) override { Keep(finished_, record); }
+  void RequestFinished(const RequestRecord& record) override {
+    if (record.rejection.has_value()) Keep(rejected_, *record.rejection);
+    Keep(finished_, record);
+  }
   void RequestSent(const Model* model, std::chrono::nanoseconds total,
                    std::chrono::nanoseconds send) override {
     Keep(sent_times_, {total, send});
     Keep(sent_, model);
   }
-  void RequestRejected(Rejection reason) override { Keep(rejected_, reason); }
   void RetryAdvised() override { num_retries_advised_.fetch_add(1); }
   void BatchFinished(const BatchRecord& record) override { Keep(batches_, record); }
   void DeviceFailed(int, DeviceError) override {}
@@ -206,7 +215,7 @@ class WaitableObserver final : public Observer {
   // The codes of all finished requests, in order.
   std::vector<absl::StatusCode> AwaitCodes(size_t count) {
     std::vector<absl::StatusCode> codes;
-    for (const RequestRecord& record : AwaitFinished(count)) codes.push_back(record.code);
+    for (const RequestRecord& record : AwaitFinished(count)) codes.push_back(record.status.code());
     return codes;
   }
 

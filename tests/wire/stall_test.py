@@ -115,6 +115,10 @@ class StallTest(unittest.TestCase):
                 stream = other.open(plain_grpc.STREAM_INFER)
                 stream.pour(b"\0" + (10_000_000).to_bytes(4, "big") + bytes(500_000))
                 self.assertEqual(stream.status(), (DEADLINE_EXCEEDED, "the message did not come within 1s"))
+            self.assertEqual(server.metric("swiglu_rejected_total", reason="deadline"), 1)
+            self.assertEqual(server.metric("swiglu_requests_total", model="unknown", code="DEADLINE_EXCEEDED"), 1)
+            self.assertTrue(any("request not served: the message did not come within 1s code=DEADLINE_EXCEEDED peer=" in line
+                                for line in server.log), server.log)
             self.assertFalse(idle.ended)
             idle.send(forward_request())
             self.assertIsNotNone(idle.message())

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How a request is cut into chunks, and how a chunk's tensors lie in a slab. Pure functions.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "server/core/model.h"
+
+namespace swiglu::server {
+
+// How a request is cut: `num_chunks` chunks of `chunk_elements` each, the last of `last_elements`.
+struct ChunkPlan {
+  int64_t num_chunks = 1;
+  int64_t chunk_elements = 0;
+  int64_t last_elements = 0;
+
+  // Elements of each tensor in chunk number `chunk`.
+  int64_t num_elements(int64_t chunk) const {
+    return chunk + 1 < num_chunks ? chunk_elements : last_elements;
+  }
+};
+
+// Cuts `num_elements` so that the inputs of a chunk have at most `max_batch_bytes`, and tensors one
+// after the other stay aligned.
+ChunkPlan PlanChunks(const Model& model, int64_t num_elements, int64_t max_batch_bytes);
+
+// The number of tensors in a chunk's slab. The server computes in place, with output k over
+// input k. An executor that reads the inputs from the message needs room for the outputs alone.
+int NumSlots(const Model& model, bool takes_readers);
+
+// The bytes of a slab for one tensor of `num_elements`, rounded up so that the next one is aligned.
+size_t SlotBytes(const Model& model, int64_t num_elements);
+
+}  // namespace swiglu::server

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The stages of a request's data: received → decoded → admitted. Each is complete when it is made,
+// and owns the one before it. What runs an admitted request is in running_request.h.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/slice.h"
+#include "server/batching/admission.h"
+#include "server/batching/message_ledger.h"
+#include "server/core/clock.h"
+#include "server/inference/chunk_plan.h"
+#include "server/inference/infer_decoder.h"
+
+namespace swiglu::server {
+
+// A message that has come whole, with what is charged for it. Move-only.
+struct ReceivedMessage {
+  // Takes the bytes out of `buffer`. `its_charge` is what was reserved for the message; empty:
+  // nothing.
+  explicit ReceivedMessage(grpc::ByteBuffer& buffer, Charge its_charge = {})
+      : size_bytes(static_cast<int64_t>(buffer.Length())), charge(std::move(its_charge)) {
+    bytes.Swap(&buffer);
+  }
+  ReceivedMessage(ReceivedMessage&& other) noexcept
+      : size_bytes(other.size_bytes),
+        slices(std::move(other.slices)),
+        charge(std::move(other.charge)),
+        is_announced(other.is_announced),
+        source(std::move(other.source)) {
+    bytes.Swap(&other.bytes);  // gRPC has no move: it copies
+  }
+
+  // Frees the bytes and their charge.
+  void Drop() {
+    slices.clear();
+    bytes.Clear();
+    charge = Charge();
+  }
+
+  int64_t size_bytes;
+  // Cleared after `slices`: only a ByteBuffer sets up what gRPC 1.51 needs to report freed memory
+  // to its quota.
+  grpc::ByteBuffer bytes;
+  // Of the bytes, once they are decoded. They do not move in memory with the message.
+  std::vector<grpc::Slice> slices;
+  Charge charge;
+  bool is_announced = false;  // the client told the size before
+  MessageSource source;
+};
+
+// A request that keeps every rule of the protocol.
+struct DecodedRequest {
+  ReceivedMessage message;
+  InferPlan plan;     // its sources are gone
+  PlanReader inputs;  // reads the slices of `message`
+};
+
+// A request that the server has promised to run.
+struct AdmittedRequest {
+  DecodedRequest decoded;
+  ChunkPlan chunks;
+  Clock::time_point deadline;
+  Ticket ticket;
+  bool is_alone;  // as in Request
+};
+
+}  // namespace swiglu::server
