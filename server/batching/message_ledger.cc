@@ -104,7 +104,7 @@ std::optional<Overrun> MessageLedger::Settle(Clock::time_point now, bool others_
       !has_unread && num_unannounced() == (message.kind == AwaitedKind::kAnnounced ? 0 : 1);
   const int64_t its_bytes = wanted_bytes + message.reservation.bytes();
   if (has_unread && !is_covered && wanted_bytes > MostUnreserved()) {
-    return TakeOff(culprit, {awaited_[culprit], Rejection::kBudget, 0}, now);
+    return TakeOff(culprit, {awaited_[culprit], Rejection::kBudget, 0, true}, now);
   }
   if (is_certain && its_bytes > CertainlyTooLarge(message.max_bytes)) {
     return TakeOff(culprit, {awaited_[culprit], Rejection::kTooLarge, its_bytes}, now);

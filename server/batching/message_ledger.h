@@ -60,6 +60,9 @@ struct Overrun {
   Rejection reason = Rejection::kBudget;
   // What has come, at least, of a message that is too large.
   int64_t bytes = 0;
+  // Bytes of messages that were refused may be among those that came, so nobody knows whether this
+  // message is too large. With kBudget.
+  bool beside_refused = false;
 };
 
 // Not thread-safe.

@@ -277,6 +277,12 @@ absl::Status ShareInUse(int64_t memory_budget_bytes) {
                                                memory_budget_bytes, " bytes is in use"));
 }
 
+absl::Status BesideRefused() {
+  return Busy(Rejection::kBudget,
+              "this connection still brings messages that were refused; try again when they are "
+              "through");
+}
+
 absl::Status Draining() { return Busy(Rejection::kDraining, "server is draining"); }
 
 absl::Status LateMessage(absl::Duration limit) {

@@ -84,6 +84,8 @@ absl::Status QueueFull(int64_t max_queued_requests);
 absl::Status TooManyCalls(int64_t max_calls);
 absl::Status BudgetInUse(int64_t memory_budget_bytes);
 absl::Status ShareInUse(int64_t memory_budget_bytes);
+// Of a message on a connection that still brings messages which were refused.
+absl::Status BesideRefused();
 absl::Status Draining();
 absl::Status LateMessage(absl::Duration limit);
 absl::Status Expired(absl::string_view when);

@@ -107,6 +107,7 @@ absl::StatusOr<Charge> InferService::ReserveMessage(std::optional<int64_t> annou
 }
 
 absl::Status InferService::RefusalOf(const Overrun& overrun, const MessageSource& source) const {
+  if (overrun.beside_refused) return errors::BesideRefused();
   // It wanted a little more.
   constexpr int64_t kMoreBytes = Admission::kSmallMessageBytes + 1;
   if (overrun.reason != Rejection::kTooLarge) return RefusalOf(overrun.reason, kMoreBytes, source);

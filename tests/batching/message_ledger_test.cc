@@ -143,6 +143,7 @@ TEST_F(MessageLedgerTest, BlamesTheOldestUnannouncedMessageOfAConnection) {
   ASSERT_TRUE(overrun.has_value());
   EXPECT_EQ(overrun->message, first.get());
   EXPECT_EQ(overrun->reason, Rejection::kBudget);
+  EXPECT_FALSE(overrun->beside_refused);
 }
 
 TEST_F(MessageLedgerTest, AnAnnouncementWithoutBytesLosesItsReservation) {
@@ -228,6 +229,7 @@ TEST_F(MessageLedgerTest, DoesNotBlameAnAnnouncedMessageForOneThatWasRefused) {
   const auto overrun = Receive(peer_, kMiB);
   ASSERT_TRUE(overrun.has_value());
   EXPECT_EQ(overrun->reason, Rejection::kBudget);
+  EXPECT_TRUE(overrun->beside_refused);
 }
 
 // The message that was refused was the only one, and the next one begins while it still comes.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "server/inference/errors.h"
 #include "tests/rpc/calls.h"
 
 namespace swiglu::server {
@@ -238,6 +239,19 @@ TEST_F(LimitsRpcTest, RefusesWithoutMemoryForASlab) {
   EXPECT_TRUE(executor_.batch_sizes().empty());
   EXPECT_TRUE(server_->AwaitIdle());
   executor_.counting_pool().SetFailing(false);
+}
+
+// The budget may be free then.
+TEST_F(LimitsRpcTest, SaysWhyAMessageIsRefusedBesideRefusedOnes) {
+  StartServer({.memory_budget_bytes = 6'000});
+  Overrun overrun;
+  EXPECT_EQ(server_->infer().RefusalOf(overrun, {}).message(),
+            "memory budget of 6000 bytes is in use");
+  overrun.beside_refused = true;
+  EXPECT_EQ(server_->infer().RefusalOf(overrun, {}).message(),
+            "this connection still brings messages that were refused; try again when they are "
+            "through");
+  EXPECT_EQ(errors::RejectionOf(server_->infer().RefusalOf(overrun, {})), Rejection::kBudget);
 }
 
 TEST_F(LimitsRpcTest, PassesAnExecutorErrorOn) {
