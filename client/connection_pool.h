@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The connections to one server and the one kind of call made on them: unary, synchronous, bytes
-// out and bytes in. Below it is gRPC; above it are the codecs of single messages.
+// The connections to one server and the one kind of call made on them: unary and synchronous, with
+// bytes as request and answer. It uses gRPC, and the codecs of single messages use it.
 #pragma once
 
 #include <atomic>
@@ -34,7 +34,7 @@ class Loan {
   // A slice over `bytes` without a copy. REQUIRES: `bytes` is not empty.
   grpc::Slice Lend(absl::Span<const std::byte> bytes);
 
-  // Whether every slice has come back: the memory is the caller's alone again.
+  // Whether every slice has come back. Then only the caller uses the memory.
   bool IsRepaid() const { return num_lent_.load(std::memory_order_acquire) == 0; }
 
  private:
@@ -43,7 +43,7 @@ class Loan {
   std::atomic<int> num_lent_{0};
 };
 
-// A message on its way out, in pieces. `loan` counts those that are borrowed.
+// A message to be sent, in pieces. `loan` counts the pieces that borrow their memory.
 struct OutgoingMessage {
   void Append(grpc::Slice slice);
 
@@ -52,8 +52,8 @@ struct OutgoingMessage {
   Loan* loan = nullptr;  // nullptr: nothing is borrowed
 };
 
-// The time that an operation may take, from now on: as long as it was told, and when that is over.
-// All calls that it makes share it.
+// The time limit of an operation, from now on, as a duration and as the time when it ends. All
+// calls of the operation share it.
 struct TimeLimit {
   explicit TimeLimit(absl::Duration its_timeout)
       : timeout(its_timeout), deadline(absl::Now() + its_timeout) {}
@@ -62,7 +62,7 @@ struct TimeLimit {
   absl::Time deadline;
 };
 
-// Says how `address` is wrong, if it is neither HOST:PORT nor unix:/path.
+// OK if `address` is HOST:PORT or unix:/path. Otherwise an error that says what is wrong.
 absl::Status CheckAddress(absl::string_view address);
 
 // A fixed number of channels to one address, each with a connection of its own, opened when first
@@ -76,10 +76,10 @@ class ConnectionPool {
   ConnectionPool(const ConnectionPool&) = delete;
   ConnectionPool& operator=(const ConnectionPool&) = delete;
 
-  // Calls `method` (its full path) and blocks until the answer or the failure is there and gRPC
-  // holds nothing of the request any more. Errors: the server's own; UNAVAILABLE, naming the
-  // address, without a connection; DEADLINE_EXCEEDED when `limit` is over, without a call if it is
-  // over already.
+  // Calls `method` (its full path). Blocks until there is an answer or an error, and gRPC holds no
+  // part of the request any more. Errors: the server's own. UNAVAILABLE, naming the address, if
+  // there is no connection. DEADLINE_EXCEEDED when `limit` has passed. If it has passed already, no
+  // call is made.
   absl::StatusOr<grpc::ByteBuffer> Call(const std::string& method, OutgoingMessage request,
                                         const TimeLimit& limit);
 

@@ -18,8 +18,8 @@
 
 namespace swiglu::client {
 
-// One model run once: inputs, and the memory for outputs. All tensors have one dtype and shape.
-// Borrows everything but the shape.
+// One run of one model: its inputs, and the memory for its outputs. All tensors have one dtype and
+// shape. Borrows everything but the shape.
 struct Inference {
   struct Input {
     absl::string_view name;
@@ -46,15 +46,15 @@ struct Inference {
 // An upper bound for the size of the larger of the two messages, request and response.
 int64_t LargestMessageBytes(const Inference& inference);
 
-// A bound for what a message of a rank-1 inference has beside its tensors.
+// An upper bound for the bytes of a message of a rank-1 inference, without those of its tensors.
 inline constexpr int64_t kMaxRank1Overhead = 512;
 
-// The ModelInferRequest. Its slices over the inputs are counted by `loan`.
+// The ModelInferRequest. `loan` counts its slices over the inputs.
 OutgoingMessage EncodeInferRequest(const Inference& inference, Loan* loan);
 
 // Checks that `response` is a ModelInferResponse to `inference` and copies its tensors to the
 // outputs. Trusts nothing: INTERNAL, saying what is wrong, if a name, datatype, shape, size or
-// number of outputs is not the one expected; the outputs then hold anything.
+// number of outputs is not the one expected. The content of the outputs is then unspecified.
 absl::Status DecodeInferResponse(grpc::ByteBuffer response, const Inference& inference);
 
 }  // namespace swiglu::client

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Runs an inference on the server, whole if it fits into a message, in chunks if not. Between the
-// public class and the connections.
+// Runs an inference on the server, whole if it fits into a message, in chunks if not. The public
+// class uses it, and it uses the connections.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ struct InferRunnerOptions {
   // Largest message, in bytes, of an inference that is split. At most max_message_bytes, at least
   // 4096.
   int64_t chunk_bytes;
-  // Chunks under way at once, each waited for by a thread of its own. At least 1.
+  // How many chunks are under way at once. Each has a thread that waits for it. At least 1.
   int num_parallel;
 };
 
@@ -32,9 +32,10 @@ class InferRunner {
 
   // Sends the inference as one message if that fits into `max_message_bytes`, else in chunks; also
   // in chunks if the server answers RESOURCE_EXHAUSTED. Blocks until the outputs are filled or
-  // `limit` is over, which all messages share. On error the outputs hold anything; of the errors of
-  // chunks it gives the first, and starts no further chunk. `on_chunk` may be empty; an exception
-  // of it is thrown here, when all is over.
+  // `limit` has passed. All messages share `limit`. On error the content of the outputs is
+  // unspecified. If chunks fail, it returns the error of the first, and starts no further chunk.
+  // `on_chunk` may be empty. If `on_chunk` throws, this method rethrows the exception after all
+  // running chunks have ended.
   absl::Status Run(const Inference& inference, const TimeLimit& limit, const OnChunk& on_chunk);
 
  private:

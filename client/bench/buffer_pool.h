@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Memory of one size that is used again and again, and lent to gRPC as slices: what the echo copies
-// requests into and answers from.
+// Buffers of one size that are used again and again. The echo copies requests into them, and lends
+// them to gRPC as slices of its answers.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +14,8 @@
 
 namespace swiglu::bench {
 
-// Thread-safe. Held by shared pointers, of which each slice has one: it may outlive its users. It
-// keeps as many buffers as were ever in use at once.
+// Thread-safe. Users and slices own the pool through shared pointers, so the pool lives until the
+// last slice is gone, even after its users. It keeps as many buffers as were ever in use at once.
 class BufferPool : public std::enable_shared_from_this<BufferPool> {
  public:
   // A pool of buffers of `size_bytes`, 1 or more.
@@ -23,7 +23,7 @@ class BufferPool : public std::enable_shared_from_this<BufferPool> {
 
   size_t size_bytes() const { return size_bytes_; }
 
-  // A slice over a whole buffer, its bytes for the caller to write until it is sent. The buffer
+  // A slice over a whole buffer. The caller may write its bytes until the slice is sent. The buffer
   // comes back when gRPC has let go of the slice and all parts of it.
   grpc::Slice Take();
 

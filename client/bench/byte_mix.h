@@ -13,17 +13,17 @@
 
 namespace swiglu::bench {
 
-// A size that requests have, and how often beside the other sizes of its mix.
+// A size of requests, and its share of the mix: weight 2 is drawn twice as often as weight 1.
 struct WeightedSize {
   int64_t bytes = 0;
   int64_t weight = 1;
 };
 
-// Reads a plain number of bytes or one with KiB, MiB, GiB or TiB. INVALID_ARGUMENT if it is neither
-// or beyond 2^63 - 1.
+// Reads a plain number of bytes, or one with KiB, MiB, GiB or TiB. INVALID_ARGUMENT for any other
+// text, and for more than 2^63 - 1 bytes.
 absl::StatusOr<int64_t> ParseBytes(absl::string_view text);
 
-// `64KiB` rather than 65536, where that is exact.
+// Writes `64KiB` rather than 65536, if the size is a whole number of such units.
 std::string FormatBytes(int64_t bytes);
 
 // Reads `SIZE[*WEIGHT][,SIZE[*WEIGHT]]...`; a weight is 1 or more, and 1 if left out.
@@ -33,7 +33,7 @@ absl::StatusOr<std::vector<WeightedSize>> ParseByteMix(absl::string_view text);
 // The inverse, without weights that are 1.
 std::string FormatByteMix(const std::vector<WeightedSize>& mix);
 
-// Draws sizes of a mix at random, the same ones for the same seed. Not thread-safe.
+// Draws sizes of a mix at random. Equal seeds give equal sizes. Not thread-safe.
 class SizePicker {
  public:
   SizePicker(const std::vector<WeightedSize>& mix, uint32_t seed);

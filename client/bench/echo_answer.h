@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the bare echo does with one message: one copy of its bytes, and an answer out of the copy
-// that has the form and the size of the real one.
+// How the bare echo answers a message: it copies the message's bytes once, and makes an answer from
+// the copy. The answer has the form and the size of a real one.
 #pragma once
 
 #include <cstddef>
@@ -16,15 +16,16 @@
 
 namespace swiglu::bench {
 
-// Answers requests of certain sizes, of rank 1, with ModelInferResponses whose tensors hold any
-// bytes of the request. Thread-safe.
+// Answers requests of certain sizes with ModelInferResponses. All tensors have rank 1. The tensors
+// of an answer hold arbitrary bytes of the request. Thread-safe.
 class EchoAnswers {
  public:
-  // REQUIRES: every size, the bytes of a request's inputs, is enough for an element.
+  // REQUIRES: every entry of `request_bytes`, the size of a request's inputs, has room for an
+  // element.
   EchoAnswers(const Model& model, const std::vector<int64_t>& request_bytes);
 
-  // Copies `request`, lets it go, and sets `answer`, without another copy. False, and nothing is
-  // touched, if no size fits.
+  // Copies `request`, releases it, and sets `answer` from that copy. Returns false, and touches
+  // nothing, if the request has none of the sizes.
   bool Answer(grpc::ByteBuffer* request, grpc::ByteBuffer* answer) const;
 
  private:

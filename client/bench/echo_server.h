@@ -23,16 +23,17 @@ struct EchoOptions {
   EchoQueues queues = EchoQueues::kOwn;
 };
 
-// Answers ModelInfer and ServerReady, from construction to destruction; other methods are
-// UNIMPLEMENTED, and requests of a size that it has no answer for INVALID_ARGUMENT.
+// Answers ModelInfer and ServerReady, from construction to destruction. Other methods are
+// UNIMPLEMENTED. Requests of a size for which it has no answer are INVALID_ARGUMENT.
 class EchoServer {
  public:
-  // FAILED_PRECONDITION if the address cannot be had. REQUIRES: `answers` outlives the server.
+  // FAILED_PRECONDITION if it cannot listen on the address. REQUIRES: `answers` outlives the
+  // server.
   static absl::StatusOr<std::unique_ptr<EchoServer>> Start(const EchoOptions& options,
                                                            const EchoAnswers* answers);
   ~EchoServer();
 
-  // Where it listens, as a client takes it.
+  // The address on which it listens, in the form in which a client connects to it.
   const std::string& address() const { return address_; }
 
  private:

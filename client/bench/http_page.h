@@ -28,13 +28,14 @@ class Socket {
   int fd_;  // -1: none
 };
 
-// A connection to the first of a host's addresses that takes one; each gets its share of the time
-// that is left. UNAVAILABLE, with the reason of the last, if none does.
+// Connects to the addresses of a host in turn, and returns the first connection that succeeds. Each
+// attempt gets its share of the time that is left. UNAVAILABLE, with the reason of the last
+// attempt, if all fail.
 absl::StatusOr<Socket> ConnectToAny(const addrinfo* addresses, absl::Time deadline);
 
 // What the server at `address` (HOST:PORT) answers to a GET of `path`, headers included. Blocks for
-// `timeout` at most, and for what the resolver takes. UNAVAILABLE, naming the address, if there is
-// no whole answer by then, or one of more than 64 MiB.
+// `timeout` at most, plus the time that the resolver takes. UNAVAILABLE, naming the address, if the
+// answer is not complete by then or has more than 64 MiB.
 absl::StatusOr<std::string> ReadHttpPage(const std::string& address, absl::string_view path,
                                          absl::Duration timeout);
 

@@ -10,8 +10,9 @@
 
 namespace swiglu::bench {
 
-// Counts durations in buckets whose width is under 1 % of their value, from 1 ns to 4 hours; longer
-// ones count as 4 hours. Not thread-safe: one for each thread, merged at the end.
+// Counts durations in buckets from 1 ns to 4 hours. The width of a bucket is under 1 % of its
+// values. Longer durations count as 4 hours. Not thread-safe: each thread has its own, and they are
+// merged at the end.
 class LatencyHistogram {
  public:
   using Duration = std::chrono::nanoseconds;
@@ -26,12 +27,12 @@ class LatencyHistogram {
   Duration max() const { return Duration(max_ns_); }
   Duration Mean() const;
 
-  // The least latency that a share `fraction` of all, from 0 to 1, does not exceed, within 0.5 %.
-  // 0 if nothing was recorded.
+  // The percentile `fraction` (0 to 1): the least latency that this share of all latencies does not
+  // exceed. Exact to 0.5 %. 0 if nothing was recorded.
   Duration Percentile(double fraction) const;
 
  private:
-  // A value of b bits falls into one of 128 equal parts of the values of b bits.
+  // The values that have b bits are divided into 128 buckets of equal width.
   static constexpr int kPrecisionBits = 7;
   static constexpr int kMaxBits = 44;
   static constexpr size_t kNumBuckets = size_t{kMaxBits - kPrecisionBits + 1} << kPrecisionBits;

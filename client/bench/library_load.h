@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The load as programs put it that use the client library: a thread for each request under way,
-// which blocks until the tensors are there.
+// A load from threads that use the client library as programs do: one thread for each request under
+// way, which blocks until the tensors are there.
 #pragma once
 
 #include <memory>
@@ -14,8 +14,8 @@
 namespace swiglu::bench {
 
 // Makes the client and the memory for answers. Tensors larger than a message are split by the
-// library. INVALID_ARGUMENT for options that the library does not take. REQUIRES: `data` is that of
-// `options` and outlives the load.
+// library. INVALID_ARGUMENT for options that the library does not take. REQUIRES: `data` was made
+// for `options` and outlives the load.
 absl::StatusOr<std::unique_ptr<Load>> CreateLibraryLoad(const LoadOptions& options,
                                                         const std::vector<RequestData>* data);
 

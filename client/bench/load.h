@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A load: what is sent, what sends it, and what came of it. The two clients that send it are in
-// raw_load and library_load.
+// A load: which requests are sent, which client sends them, and how they ended. The two clients
+// that send it are in raw_load and library_load.
 #pragma once
 
 #include <cstdint>
@@ -31,31 +31,32 @@ struct LoadOptions {
   int num_in_flight = 16;
   // Threads of the raw client that take answers. 1 or more.
   int num_threads = 1;
-  // Whether the raw client tells the server a request's size ahead, as the library does.
+  // Whether the raw client announces the size of each request to the server, as the library does.
   bool announce_size = true;
   // Time for a request. 0: 30 s and 1 s more for every 100 MB.
   absl::Duration timeout = absl::ZeroDuration();
 };
 
-// The time that `options` give a request of that size.
+// The timeout of a request of that size under `options`.
 absl::Duration RequestTimeout(const LoadOptions& options, int64_t request_bytes);
 
-// The tensors of every size of `options`, in their order.
+// The tensors for each size of `options`, in the order of the sizes.
 std::vector<RequestData> MakeRequestData(const LoadOptions& options);
 
-// What came of the requests of one size.
+// Results of the requests of one size.
 struct SizeTally {
-  LatencyHistogram latency;  // of those that succeeded
-  int64_t bytes_in = 0;      // of the tensors of those
+  LatencyHistogram latency;  // of requests that succeeded
+  int64_t bytes_in = 0;      // of their tensors
   int64_t bytes_out = 0;
 };
 
-// What came of requests. One for each thread, merged at the end. Not thread-safe.
+// Results of requests. Each thread has its own, and they are merged at the end. Not thread-safe.
 class Tally {
  public:
   explicit Tally(size_t num_sizes) : sizes_(num_sizes) {}
 
-  // Notes the end at `done` of a request for `data`, which is the size of that index.
+  // Records a request that ended at `done`. `size` is the index of its size in the mix, and `data`
+  // is what it sent.
   void Record(size_t size, const RequestData& data, const Turn& turn, Clock::time_point done,
               const absl::Status& status);
 
@@ -68,9 +69,9 @@ class Tally {
   // By code; only those that occurred.
   const std::map<absl::StatusCode, int64_t>& num_errors() const { return num_errors_; }
   int64_t NumFailed() const;
-  // One error of those that occurred, or OK.
+  // One of the errors that occurred, or OK.
   const absl::Status& example() const { return example_; }
-  // When the last request ended that was noted.
+  // When the latest of the recorded requests ended.
   Clock::time_point last_done() const { return last_done_; }
 
  private:
@@ -93,7 +94,8 @@ class Load {
   virtual Tally Finish() = 0;
 };
 
-// The time over which what `tally` counted is spread: the window of `pace`, or what it took.
+// The time in which the requests of `tally` were counted: the window of `pace`, or the time that
+// the requests took.
 Clock::duration MeasuredTime(const Pace& pace, const Tally& tally);
 
 }  // namespace swiglu::bench

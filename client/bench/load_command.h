@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Puts the load on the server, and prints what came of it.
+// Puts the load on the server, and prints the results.
 #pragma once
 
 #include "absl/base/thread_annotations.h"
@@ -12,16 +12,17 @@
 
 namespace swiglu::bench {
 
-// What SIGINT and SIGTERM do to a load: the first one stops it, so that what was measured is
-// printed. One that comes later than a second after that, or while no load runs, ends the process,
-// and so do other signals: one order often arrives twice, at the process and at its group.
-// Thread-safe.
+// What SIGINT and SIGTERM do to a load. The first one stops the load, and what was measured is
+// printed. Another one within a second changes nothing, because one order often arrives twice, at
+// the process and at its process group. A later one ends the process. A signal while no load runs,
+// or any other signal, ends the process, too. Thread-safe.
 class StopOrder {
  public:
-  // Obeys `signal`.
+  // Does what `signal` orders.
   void Take(int signal);
 
-  // The load that is to be stopped, from now on; nullptr: none. It must not go while it is set.
+  // From now on a signal stops this load; nullptr: no load. The object must live as long as it is
+  // set.
   void SetLoad(Pace* pace);
 
  private:

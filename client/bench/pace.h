@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// When requests start and which of them count: the clock of a load, apart from how it is sent.
+// When requests start and which of them count. This is the clock of a load; it does not know how
+// requests are sent.
 #pragma once
 
 #include <atomic>
@@ -20,14 +21,14 @@ using Clock = std::chrono::steady_clock;
 
 enum class Arrivals { kPoisson, kConstant };
 
-// The times of an open loop's requests, from its start: the same ones for the same seed. Not
-// thread-safe.
+// The times at which requests of an open loop start, counted from the start of the load. Equal
+// seeds give equal times. Not thread-safe.
 class ArrivalSchedule {
  public:
   // REQUIRES: `rate`, in requests per second, is above 0.
   ArrivalSchedule(double rate, Arrivals arrivals, uint32_t seed);
 
-  // The next request's time; never before the one before it.
+  // The time of the next request. The times never decrease.
   std::chrono::nanoseconds Next();
 
  private:
@@ -40,11 +41,11 @@ class ArrivalSchedule {
 };
 
 struct PaceOptions {
-  // Requests of this first time do not count. 0 or more.
+  // Requests during this time, from the start of the load, do not count. 0 or more.
   Clock::duration warm_up = std::chrono::seconds(1);
   // Then requests count for this time. Not used where num_requests is above 0.
   Clock::duration duration = std::chrono::seconds(5);
-  // Ends after that many that count. 0: by time.
+  // The load ends after this many requests that count. 0: it ends by time.
   int64_t num_requests = 0;
   // Requests per second of an open loop. 0: a closed loop, in which a request starts when another
   // has ended.
@@ -52,11 +53,11 @@ struct PaceOptions {
   Arrivals arrivals = Arrivals::kPoisson;
 };
 
-// A request's turn.
+// The turn of one request.
 struct Turn {
   // When it should start. In an open loop latency counts from here, however late it starts.
   Clock::time_point intended;
-  // Whether it comes after the warm-up, and is one of the number asked for.
+  // Whether it comes after the warm-up and within the number of requests that was asked for.
   bool is_measured = false;
 };
 
@@ -66,15 +67,15 @@ class Pace {
   // The load begins at `start`.
   Pace(const PaceOptions& options, Clock::time_point start);
 
-  // The next turn, in an open loop when its time has come: blocks till then. None when the load is
-  // over.
+  // The next turn. In an open loop this blocks until the time of that turn. Returns none when the
+  // load is over.
   absl::optional<Turn> Next();
 
   // Blocks until `time`, or until the load is stopped.
   void WaitUntil(Clock::time_point time);
 
-  // Ends the load now, if it has not ended: those that wait for a turn or a time wait no longer.
-  // The window then ends now.
+  // Ends the load now, if it has not ended. All threads that wait for a turn or a time return. The
+  // window then ends now.
   void Stop();
   // Whether the load was stopped before its end.
   bool was_stopped() const { return stopped_.HasBeenNotified(); }
@@ -84,8 +85,8 @@ class Pace {
   // count.
   bool Counts(const Turn& turn, Clock::time_point done) const;
 
-  // Requests of an open loop whose time came before the end and that nobody took. Ends the load:
-  // call it once, at the end.
+  // The number of requests of an open loop whose time came before the end but which no thread sent.
+  // Also ends the load: call it once, at the end.
   int64_t NumNotSent();
 
   bool is_closed_loop() const { return options_.rate == 0; }

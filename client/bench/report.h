@@ -17,18 +17,20 @@ namespace swiglu::bench {
 struct Report {
   CommandLine command;
   Tally tally;
-  Clock::duration elapsed;   // over which what the tally counted is spread
+  Clock::duration elapsed;   // the time in which the requests of the tally were counted
   int64_t num_not_sent = 0;  // of an open loop
   bool was_stopped = false;  // before its end, by a signal
   double client_cpu_seconds = 0;
-  // Of the server: the seconds of the window, the memory at its end.
+  // What the server used: processor time during the window, and memory at the end of the window.
   absl::optional<ServerUsage> server;
 };
 
-// A few lines for people. What cannot be told, as the latency of no request, is a dash.
+// A few lines for people. A figure that does not exist is a dash, for example a latency if no
+// request was made.
 std::string FormatText(const Report& report);
 
-// One JSON object, configuration included, without a line break. What cannot be told is null.
+// One JSON object, configuration included, without a line break. A figure that does not exist is
+// null.
 std::string FormatJson(const Report& report);
 
 }  // namespace swiglu::bench

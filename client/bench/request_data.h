@@ -17,7 +17,7 @@ namespace swiglu::bench {
 // is from 0.5 to 1. Move-only; reading is thread-safe.
 class RequestData {
  public:
-  // REQUIRES: `model` lives as long; one element or more.
+  // REQUIRES: `model` outlives this; `num_elements` is 1 or more.
   RequestData(const Model* model, int64_t num_elements);
 
   const Model& model() const { return *model_; }

@@ -25,14 +25,14 @@ struct Outcome {
   std::string error;
 };
 
-// The end that a local error makes: bad input.
+// How the program ends after a local error: bad input.
 Outcome BadInput(const absl::Status& status);
 
-// The end that a failed call makes. For those codes that do not tell an overloaded server from an
-// absent one, it asks the server whether it is ready, and waits 2 s at most.
+// How the program ends after a failed call. Some codes do not say whether the server is overloaded
+// or absent. For these it asks the server whether it is ready, and waits 2 s at most.
 Outcome CallFailed(const absl::Status& status, client::Client& client);
 
-// OK if the server is there and ready; the end of the command if not.
+// OK if the server is there and ready. Otherwise this is how the command ends.
 Outcome CheckReady(client::Client& client);
 
 // Ends a program's work: flushes stdout, which may fail, prints the error on stderr as one line

@@ -9,9 +9,9 @@
 
 namespace swiglu::cli {
 
-// Runs the command and prints its line. Whatever can be checked is checked before anything is sent;
-// output files appear only when all results are there, and what is not finished is known to
-// `unfinished`. REQUIRES: the command is kForward or kBackward.
+// Runs the command and prints its line. It makes all checks that it can before it sends anything.
+// Output files appear only when all results are there. `unfinished` knows the files that are not
+// finished. REQUIRES: the command is kForward or kBackward.
 Outcome RunInfer(const CommandLine& command_line, files::UnfinishedFiles& unfinished);
 
 }  // namespace swiglu::cli

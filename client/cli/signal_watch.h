@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Orders to end, taken on a thread of their own, where any code may run.
+// Handles signals that order the process to end. It does so on a thread of its own, where, unlike
+// in a signal handler, any code may run.
 #pragma once
 
 #include <signal.h>
@@ -11,13 +12,14 @@
 
 namespace swiglu::cli {
 
-// While it lives, SIGINT, SIGTERM, SIGHUP and SIGQUIT do nothing but call a function, one call at a
-// time; those that the process was started to ignore, as by nohup, stay ignored.
+// While it lives, SIGINT, SIGTERM, SIGHUP and SIGQUIT only call a function, one call at a time. If
+// the process was started with some of these signals ignored, for example by nohup, they stay
+// ignored.
 class SignalWatch {
  public:
   // Takes over the signals for this thread and all that it starts. REQUIRES: no other thread runs.
   explicit SignalWatch(std::function<void(int signal)> on_signal);
-  // Waits for a call that is in progress. What comes later has no effect.
+  // Waits for a call that is in progress. Signals that come later have no effect.
   ~SignalWatch();
   SignalWatch(const SignalWatch&) = delete;
   SignalWatch& operator=(const SignalWatch&) = delete;
@@ -31,7 +33,8 @@ class SignalWatch {
   std::thread thread_;
 };
 
-// Ends the process as `signal` does without a handler, so that whoever waits for it sees why.
+// Ends the process as `signal` does without a handler, so that the parent process sees why it
+// ended.
 [[noreturn]] void EndBy(int signal);
 
 }  // namespace swiglu::cli

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// `swiglu status`: what the server says of itself.
+// `swiglu status`: what the server reports about itself.
 #pragma once
 
 #include "client/cli/command_line.h"
@@ -8,7 +8,7 @@
 
 namespace swiglu::cli {
 
-// Asks the server and prints what it says. A server that answers and is not ready is printed too,
+// Asks the server and prints its answers. If the server answers but is not ready, this prints that,
 // and the outcome is kUnreachable. REQUIRES: the command is kStatus.
 Outcome RunStatus(const CommandLine& command_line);
 

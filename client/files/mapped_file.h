@@ -13,13 +13,14 @@
 
 namespace swiglu::files {
 
-// A regular file mapped for reading. Move-only. The file must keep its size while this lives: bytes
-// that another process cuts off become zeros up to the end of their page, and touching those beyond
-// it ends this process with SIGBUS, as with any mapping. TruncationWatch gives that end a sentence.
+// A regular file mapped for reading. Move-only. The file must keep its size while this lives. If
+// another process cuts bytes off, those in the last page become zeros. Touching bytes beyond that
+// page ends this process with SIGBUS, as with any mapping. TruncationWatch makes the process print
+// a line before it ends.
 class MappedFile {
  public:
   // Opens and maps `path`. Errors, each a sentence that begins with the path: NOT_FOUND,
-  // PERMISSION_DENIED, FAILED_PRECONDITION for what is no regular file, UNKNOWN for the rest.
+  // PERMISSION_DENIED, FAILED_PRECONDITION if it is not a regular file, UNKNOWN for the rest.
   static absl::StatusOr<MappedFile> Open(const std::string& path);
 
   MappedFile(MappedFile&& other) noexcept;
@@ -29,8 +30,8 @@ class MappedFile {
   const std::string& path() const { return path_; }
   absl::Span<const std::byte> bytes() const { return {data_, size_bytes_}; }
 
-  // OK if the file still has all of its bytes; DATA_LOSS, naming it, if it was cut short. What was
-  // read before an OK is right.
+  // OK if the file still has all of its bytes. DATA_LOSS, naming the file, if it was cut short. If
+  // this returns OK, everything that was read before is right.
   absl::Status CheckWhole() const;
 
  private:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A file that appears whole or not at all: written without a name where the file system can do
-// that, else under a temporary one in its folder, and given its name at the end.
+// A file that appears whole or not at all. It is written without a name if the file system can do
+// that, else under a temporary name in its folder. It gets its name at the end.
 #pragma once
 
 #include <sys/types.h>
@@ -19,27 +19,28 @@ namespace swiglu::files {
 // Whether a file may take the place of another.
 enum class IfExists { kFail, kOverwrite };
 
-// OK if `path` is free or may be overwritten, ALREADY_EXISTS otherwise: an early word on what
-// Commit decides. Where it may be overwritten and is a symbolic link, that which the link names
-// counts.
+// OK if `path` is free or may be overwritten, ALREADY_EXISTS otherwise. This tells early what
+// Commit will decide. If `path` may be overwritten and is a symbolic link, the file that the link
+// names counts.
 absl::Status CheckMayWrite(const std::string& path, IfExists if_exists);
 
-// One file on its way. Move-only, not thread-safe. If it is destroyed before Commit, it leaves
-// nothing behind. The same holds if a signal ends the process, as long as the thread that takes the
-// signal calls UnfinishedFiles::RemoveAll. Messages begin with the path.
+// One file that is being written. Move-only, not thread-safe. If it is destroyed before Commit, it
+// leaves nothing behind. The same holds if a signal ends the process, as long as the thread that
+// takes the signal calls UnfinishedFiles::RemoveAll. Messages begin with the path.
 //
-// A file that is replaced gives the new one its mode and, as far as the system lets this user, its
-// owner and group; where the group cannot be kept it gets the rights of others. A symbolic link
-// stays and the file that it names is replaced. Other hard links keep the old file.
+// A new file that replaces an old one gets the old one's mode. It also gets the owner and the
+// group, as far as the system permits this user to set them. If the group cannot be kept, the
+// file's group gets only the rights that others have. A symbolic link stays, and the file that it
+// names is replaced. Other hard links keep the old file.
 class OutputFile {
  public:
-  // Begins a file in the folder of `path`. Fails if the folder is missing or may not be written,
-  // and for what is no regular file. `unfinished` outlives this object.
+  // Begins a file in the folder of `path`. Fails if the folder is missing or may not be written, or
+  // if `path` is something else than a regular file. `unfinished` outlives this object.
   static absl::StatusOr<OutputFile> Create(const std::string& path, IfExists if_exists,
                                            UnfinishedFiles* unfinished);
 
-  // The same under a temporary name: what Create does where the file system makes no file without
-  // one.
+  // The same under a temporary name. Create does this if the file system cannot make a file without
+  // a name.
   static absl::StatusOr<OutputFile> CreateNamed(const std::string& path, IfExists if_exists,
                                                 UnfinishedFiles* unfinished);
 
@@ -49,7 +50,7 @@ class OutputFile {
 
   const std::string& path() const { return path_; }
 
-  // Appends. On error the file is of no more use.
+  // Appends. After an error the file must not be used any more.
   absl::Status Write(absl::Span<const std::byte> bytes);
 
   // Makes what was written durable.

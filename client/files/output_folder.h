@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A folder for results: made if it is not there, and gone again if nothing came of it.
+// A folder for results. It is made if it is not there, and removed again if there are no results.
 #pragma once
 
 #include <string>
@@ -12,23 +12,24 @@
 
 namespace swiglu::files {
 
-// OK if `path` is a folder that may be written to, or can be made: an early word on what
-// OutputFolder::Create and OutputFile::Create decide. One sentence that begins with the path.
+// OK if `path` is a folder that may be written to, or can be made. This tells early what
+// OutputFolder::Create and OutputFile::Create will decide. The error is one sentence that begins
+// with the path.
 absl::Status CheckMayMakeFolder(const std::string& path);
 
-// A folder with those above it, as far as they were not there. Move-only, not thread-safe.
+// A folder, and those folders above it that had to be made. Move-only, not thread-safe.
 class OutputFolder {
  public:
-  // Makes what is missing of `path`. `unfinished` outlives this object. On error nothing has been
-  // made.
+  // Makes the missing folders of `path`. `unfinished` outlives this object. On error nothing has
+  // been made.
   static absl::StatusOr<OutputFolder> Create(const std::string& path, UnfinishedFiles* unfinished);
 
   OutputFolder(OutputFolder&&) = default;
   OutputFolder& operator=(OutputFolder&&) = delete;
-  // Removes the folders that it made, if they are empty, unless they are to stay.
+  // Removes the folders that it made, if they are empty and `Keep` was not called.
   ~OutputFolder();
 
-  // What was made is to stay.
+  // Keeps the folders that it made.
   void Keep();
 
  private:

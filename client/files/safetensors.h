@@ -24,8 +24,9 @@ struct SafetensorsEntry {
 };
 
 // All tensors in `file`, the bytes of a whole .safetensors file, in the order of their bytes.
-// INVALID_ARGUMENT, one sentence that begins with `path`, for anything but a file that is right to
-// the last byte: every tensor's bytes lie in the file, none overlap, none are left over.
+// INVALID_ARGUMENT if the file is not exactly right, down to its last byte: it contains the bytes
+// of every tensor, no two tensors overlap, and no bytes are left over. The error is one sentence
+// that begins with `path`.
 absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::string_view path,
                                                                absl::Span<const std::byte> file);
 
@@ -36,7 +37,7 @@ absl::StatusOr<client::TensorView> FindSafetensor(absl::string_view path,
                                                   absl::Span<const std::byte> file,
                                                   absl::string_view name);
 
-// What goes before the bytes of a tensor in a file that holds it alone.
+// The bytes in front of a tensor's bytes, in a file that holds only this tensor.
 std::string SafetensorsHeader(absl::string_view name, client::Dtype dtype,
                               absl::Span<const int64_t> shape, int64_t size_bytes);
 

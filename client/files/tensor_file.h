@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Tensor files by their names: FILE or FILE:TENSOR, the format told by the extension, .npy or
+// Opens tensor files by their names: FILE or FILE:TENSOR. The extension tells the format: .npy or
 // .safetensors.
 #pragma once
 
@@ -21,7 +21,7 @@ enum class Format { kNpy, kSafetensors };
 // `.npy` or `.safetensors`.
 absl::string_view Extension(Format format);
 
-// The format that the end of `path` tells. INVALID_ARGUMENT for any other.
+// The format that the extension of `path` names. INVALID_ARGUMENT for any other extension.
 absl::StatusOr<Format> FormatOf(absl::string_view path);
 
 // OK if a file of that format can hold that dtype, INVALID_ARGUMENT if not.
@@ -30,8 +30,8 @@ absl::Status CheckFormatHolds(Format format, client::Dtype dtype);
 // A tensor in a mapped file. Move-only.
 class TensorFile {
  public:
-  // Opens what `spec` names: FILE, or FILE:TENSOR for a .safetensors file; the first `.npy:` or
-  // `.safetensors:` ends FILE. Errors are one sentence each and name the file.
+  // Opens what `spec` names: FILE, or FILE:TENSOR for a .safetensors file. FILE ends at the first
+  // `.npy:` or `.safetensors:`. Errors are one sentence each and name the file.
   static absl::StatusOr<TensorFile> Open(absl::string_view spec);
 
   // Valid while this object, or the one that it is moved to, lives.

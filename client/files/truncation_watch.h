@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The end of a process that touches a part of a mapped file which is not there any more.
+// Ends the process in an orderly way when it touches a part of a mapped file that has been cut off.
 #pragma once
 
 #include <cstddef>
@@ -13,10 +13,10 @@
 
 namespace swiglu::files {
 
-// While it lives, touching bytes that another process has cut off from one of some mapped files
-// ends this process with an exit code and the line `PROGRAM: FILE: was cut short while it was read`
-// on stderr. SIGBUS for any other reason does what it does without a handler. At most one lives at
-// a time; not thread-safe, but any thread may do the touching.
+// Watches some mapped files while it lives. If another process cuts bytes off one of them, and this
+// process touches these bytes, this process ends with an exit code. It first prints the line
+// `PROGRAM: FILE: was cut short while it was read` on stderr. SIGBUS for any other reason has its
+// default effect. At most one lives at a time. Not thread-safe, but any thread may touch the bytes.
 class TruncationWatch {
  public:
   // REQUIRES: the `files` outlive it.

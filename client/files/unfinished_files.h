@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What must not stay when the process is told to end: files and folders that are not finished.
+// Files and folders that are not finished. They must not stay when the process is told to end.
 #pragma once
 
 #include <string>
@@ -12,20 +12,20 @@
 
 namespace swiglu::files {
 
-// Knows the names of what is being made. Who waits for the signals that end the process calls
-// `RemoveAll` before it does. Thread-safe.
+// Knows the names of the files and folders that are being made. The thread that waits for the
+// signals that end the process calls `RemoveAll` before the end. Thread-safe.
 class UnfinishedFiles {
  public:
-  // Calls `make`, which is to make `path` and to give 0, or an errno value and to make nothing.
-  // From then on `path` is unfinished, with no moment between. Gives what `make` gave. Once
-  // RemoveAll has begun it neither makes anything nor returns.
+  // Calls `make`, and returns what `make` returns. `make` must make `path` and return 0, or make
+  // nothing and return an errno value. As soon as `path` exists, it counts as unfinished. Once
+  // RemoveAll has begun, this function makes nothing and does not return.
   int Make(const std::string& path, absl::FunctionRef<int()> make);
 
-  // `path` is finished, or gone.
+  // Says that `path` is finished, or has been removed.
   void Forget(const std::string& path);
 
-  // Removes everything that is unfinished, the last first, and folders only if they are empty. For
-  // the end of the process: nothing can be made afterwards.
+  // Removes everything that is unfinished, in reverse order, and folders only if they are empty.
+  // For the end of the process: nothing can be made afterwards.
   void RemoveAll();
 
  private:

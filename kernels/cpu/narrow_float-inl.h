@@ -31,35 +31,38 @@ namespace swiglu::internal {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// The tag of as many 16-bit lanes as `D` has 32-bit ones.
+// The tag of a vector with 16-bit lanes that has as many lanes as `D` has 32-bit lanes.
 template <class D>
 using HalfTag = hn::Rebind<uint16_t, D>;
 
-// Returns the low 16 bits of each lane, which must hold no more.
+// Returns the low 16 bits of each lane. The upper 16 bits must be zero.
 template <class D>
 HWY_INLINE hn::Vec<HalfTag<D>> LowHalves(D, hn::Vec<hn::RebindToUnsigned<D>> bits) {
   const hn::RebindToSigned<D> di;
   return hn::DemoteTo(HalfTag<D>(), hn::BitCast(di, bits));
 }
 
-// Two vectors of float32 that hold consecutive elements, in an order that Load and Store of their
-// type know.
+// Two vectors of float32 that together hold consecutive elements. Load and Store of the element
+// type define their order.
 template <class D>
 struct Pair {
   hn::Vec<D> first, second;
 };
 
-// Each of the three types below has: Lane, an element in memory; Widen and Narrow, between lanes
-// and float32 (Narrow rounds to nearest even); Round, the narrowed value as float32; Load and Store
-// of a pair, which widen and narrow; RoundResult, Round for results; and Product, the exact product
-// of two values of the type, rounded to the type.
+// Each of the three types below has:
+// - Lane: an element in memory.
+// - Widen and Narrow: conversion between lanes and float32. Narrow rounds to nearest even.
+// - Round: the narrowed value as float32.
+// - Load and Store of a pair: they widen and narrow.
+// - RoundResult: Round for results.
+// - Product: the exact product of two values of the type, rounded to the type.
 //
-// A result is what float32 arithmetic makes of widened lanes. Its NaNs are quiet, and their
-// payloads are those of lanes or the machine's own: the bits that narrowing drops are zero. Store
-// takes results only.
+// A result is a value that float32 arithmetic has computed from widened lanes. Its NaNs are quiet.
+// The payload of such a NaN comes from a lane or from the machine, so the bits that narrowing drops
+// are zero. Store takes results only.
 
-// Load and Store of a type `T` whose elements lie in memory in the order of a pair: the first
-// vector comes first.
+// Load and Store of a type `T` for which the elements of a pair's first vector lie in memory in
+// front of those of its second vector.
 template <class T, class Lane>
 struct InOrder {
   template <class D>
@@ -96,12 +99,12 @@ struct Fp16 : InOrder<Fp16, uint16_t> {
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::And(bits, hn::Set(du, 0x7FFFu));
     const auto shifted = hn::ShiftLeft<13>(magnitude);
-    // Normal numbers change the bias of the exponent from 15 to 127; infinity and NaN change it
-    // twice, from 31 to 255.
+    // Normal numbers change the bias of the exponent from 15 to 127. Infinity and NaN need this
+    // change twice, because their exponent goes from 31 to 255.
     const auto rebias = hn::Set(du, 112u << 23);
     const auto normal = hn::Add(shifted, rebias);
     const auto special = hn::Add(normal, rebias);
-    // A subnormal is its significand above 2^-14, less 2^-14. Exact.
+    // A subnormal number is computed as (2^-14 + its value) - 2^-14. This is exact.
     const auto least_normal = hn::Set(du, 113u << 23);
     const auto subnormal = hn::BitCast(
         du, hn::Sub(hn::BitCast(d, hn::Add(shifted, least_normal)), hn::BitCast(d, least_normal)));
@@ -118,16 +121,18 @@ struct Fp16 : InOrder<Fp16, uint16_t> {
     const auto bits = hn::BitCast(du, values);
     const auto sign = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 0x8000u));
     const auto magnitude = hn::And(bits, hn::Set(du, 0x7FFFFFFFu));
-    // 65536 and more are infinite; what lies between 65520 and it rounds up to infinity by itself.
+    // Values of 65536 and more are infinite. Values from 65520 to 65536 round up to infinity
+    // without further code.
     const auto infinite = hn::Set(du, 143u << 23);
     const auto over = hn::Gt(ToSigned(d, magnitude), ToSigned(d, infinite));
     const auto bounded = hn::IfThenElse(hn::RebindMask(du, over), infinite, magnitude);
-    // Normal numbers: nearest even by adding just under half, or half where the last bit is odd.
+    // Normal numbers round to nearest even: this adds half a unit if the last bit is odd, else just
+    // under half.
     const auto odd = hn::And(hn::ShiftRight<13>(bounded), hn::Set(du, 1u));
     const auto halfway = hn::Add(hn::Set(du, 0xFFFu), odd);
     const auto normal =
         hn::ShiftRight<13>(hn::Sub(hn::Add(bounded, halfway), hn::Set(du, 112u << 23)));
-    // Subnormal results: the unit in the last place of 0.5 is the step of FP16's subnormals.
+    // Subnormal results: adding 0.5 rounds to multiples of 2^-24, the step of FP16's subnormals.
     const auto half = hn::Set(d, 0.5f);
     const auto subnormal =
         hn::Sub(hn::BitCast(du, hn::Add(hn::BitCast(d, magnitude), half)), hn::BitCast(du, half));
@@ -182,8 +187,8 @@ struct Bf16 : InOrder<Bf16, uint16_t> {
   }
 
 #if HWY_TARGET != HWY_SCALAR
-  // In place of the base's: the first vector has the even elements and the second the odd ones, as
-  // the halves of 32-bit words: no lane has to move.
+  // These replace the functions of the base class. The first vector has the even elements and the
+  // second the odd ones. They are the halves of the same 32-bit words, so no lane has to move.
   template <class D>
   static HWY_INLINE Pair<D> Load(D d, const Lane* lanes) {
     const hn::RebindToUnsigned<D> du;
@@ -204,9 +209,10 @@ struct Bf16 : InOrder<Bf16, uint16_t> {
     return hn::BitCast(d, UpperHalves(d, Nearest(d, result)));
   }
 
-  // The product of two BF16 numbers has 16 bits, so float32 holds it exactly down to 2^-149. What
-  // is smaller is less than half of BF16's least positive number, 2^-133, and float32 rounds it to
-  // no more than exactly that half, which BF16 then ties to even: to zero, as it should be.
+  // The product of two BF16 numbers has 16 bits, so float32 holds it exactly down to 2^-149. A
+  // smaller product is less than half of 2^-133, the least positive number of BF16, so the right
+  // result is zero. In float32 it is rounded to at most that half. Rounding to BF16 then ties to
+  // even, which gives zero.
   template <class D>
   static HWY_INLINE hn::Vec<D> Product(D d, hn::Vec<D> a, hn::Vec<D> b) {
     return RoundResult(d, hn::Mul(a, b));
@@ -220,8 +226,8 @@ struct Bf16 : InOrder<Bf16, uint16_t> {
     return hn::And(bits, hn::Set(hn::RebindToUnsigned<D>(), 0xFFFF0000u));
   }
 
-  // The bits of `result` with the upper 16 rounded to nearest even, whatever the lower are. A
-  // result's NaN stays one: nothing carries out of its lower bits.
+  // The bits of `result` with the upper 16 rounded to nearest even. The lower 16 bits are
+  // arbitrary. A NaN of a result stays a NaN, because nothing carries out of its lower bits.
   template <class D>
   static HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> Nearest(D, hn::Vec<D> result) {
     const hn::RebindToUnsigned<D> du;
@@ -230,7 +236,7 @@ struct Bf16 : InOrder<Bf16, uint16_t> {
     return hn::Add(hn::Add(bits, hn::Set(du, 0x7FFFu)), odd);
   }
 
-  // `values` with every NaN made one that a result may have.
+  // `values`, with every NaN replaced by a NaN that a result may have.
   template <class D>
   static HWY_INLINE hn::Vec<D> AsResult(D d, hn::Vec<D> values) {
     const hn::RebindToUnsigned<D> du;

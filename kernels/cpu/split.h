@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How large work is cut into pieces for several threads. A call's segments are taken as one row of
-// elements; a piece is a run of it. Within a segment pieces meet only at multiples of
-// kCutElements: each element keeps its place in the kernel's vectors, and even a NaN the bits that
-// it has without cuts. Pure; private to the kernels. All of it REQUIRES segments that have been
-// checked.
+// Cuts large work into pieces for several threads. The segments of a call count as one row of
+// elements, and a piece is a stretch of this row. Within a segment, pieces meet only at multiples
+// of kCutElements. So each element keeps its place in the kernel's vectors, and every result has
+// the same bits as without cuts, NaNs included. Pure; private to the kernels. All functions REQUIRE
+// segments that have been checked.
 #pragma once
 
 #include <algorithm>
@@ -16,25 +16,28 @@
 
 namespace swiglu::internal {
 
-// Work of fewer bytes, of all tensors together, is not worth waking threads for.
+// Work with fewer bytes, counted over all tensors, is not worth waking threads for.
 inline constexpr int64_t kMinSplitBytes = int64_t{1} << 20;
 
-// Bytes of each tensor in a piece: at least so many that taking a piece costs little beside
-// computing it, and at most so many that a piece's tensors share a core's cache.
+// Bytes of each tensor in a piece. With at least kMinPieceBytes, taking a piece costs little
+// compared with computing it. With at most kMaxPieceBytes, the tensors of a piece share a core's
+// cache.
 inline constexpr int64_t kMinPieceBytes = int64_t{16} << 10;
 inline constexpr int64_t kMaxPieceBytes = int64_t{128} << 10;
 
-// More than a step of the kernel on any instruction set, and whole cache lines.
+// This is more than a step of the kernel on any instruction set, and it is a whole number of cache
+// lines.
 inline constexpr int64_t kCutElements = 64;
 
-// Pieces for each thread, where the bounds above allow: a thread that is late or slow leaves some
-// of its own to the others.
+// Pieces for each thread, where the bounds above allow. If a thread is late or slow, the other
+// threads take some of its pieces.
 inline constexpr int64_t kPiecesPerThread = 4;
 
 constexpr int NumTensors(const ForwardSegment&) { return 3; }
 constexpr int NumTensors(const BackwardSegment&) { return 6; }
 
-// An element of the row; past the last one, the number of segments and 0.
+// The position of an element in the row. The position past the last element is {number of segments,
+// 0}.
 struct Position {
   size_t segment = 0;
   int64_t element = 0;  // within the segment
@@ -56,15 +59,16 @@ constexpr bool IsLarge(Dtype dtype, int64_t num_elements) {
   return num_elements > (kMinSplitBytes - 1) / (NumTensors(Segment{}) * element_bytes);
 }
 
-// Returns how many elements a piece has at least, the last one aside, when `num_threads` share
-// `num_elements`.
+// Returns how many elements a piece has at least when `num_threads` share `num_elements`. The last
+// piece may have fewer.
 constexpr int64_t PieceElements(Dtype dtype, int64_t num_elements, int num_threads) {
   const auto element_bytes = static_cast<int64_t>(ElementBytes(dtype));
   const int64_t fair_share = num_elements / (kPiecesPerThread * num_threads);
   return std::clamp(fair_share, kMinPieceBytes / element_bytes, kMaxPieceBytes / element_bytes);
 }
 
-// Returns the position `count` elements after `position`. REQUIRES: so many are left.
+// Returns the position `count` elements after `position`. REQUIRES: at least `count` elements are
+// left.
 template <class Segment>
 Position Advance(std::span<const Segment> segments, Position position, int64_t count) {
   position.element += count;
@@ -76,8 +80,8 @@ Position Advance(std::span<const Segment> segments, Position position, int64_t c
   return position;
 }
 
-// Returns how many elements to take from `position` on: `count`, and as many more as there are up
-// to the next place for a cut. REQUIRES: `count` are left.
+// Returns how many elements to take from `position` on: `count`, plus the elements up to the next
+// place for a cut. REQUIRES: at least `count` elements are left.
 template <class Segment>
 int64_t ExtendToCut(std::span<const Segment> segments, Position position, int64_t count) {
   const Position end = Advance(segments, position, count);
@@ -98,8 +102,8 @@ inline BackwardSegment Part(const BackwardSegment& s, int64_t first, int64_t cou
   return {in(s.dw), in(s.e), in(s.g), out(s.h), out(s.df), out(s.de), count};
 }
 
-// Calls `compute` with every part of a segment in the `count` elements from `position` on, in
-// order. REQUIRES: so many are left.
+// The `count` elements from `position` on may belong to several segments. Calls `compute` with each
+// segment's part of them, in order. REQUIRES: at least `count` elements are left.
 template <class Segment, class Compute>
 void ForEachPart(Dtype dtype, std::span<const Segment> segments, Position position, int64_t count,
                  const Compute& compute) {

@@ -4,11 +4,11 @@
 // Included once per instruction set, as Highway asks.
 //
 // The formulas are those of "swiglu/segment.h", rewritten in three ways to keep accuracy:
-// - The code holds 2 * sigmoid = 1 / ((1 + exp(-e)) / 2), and e / 2. (1 + exp(-e)) / 2 is finite up
-//   to where the sigmoid turns 0.
+// - The code holds 2 * sigmoid = 1 / ((1 + exp(-e)) / 2), and e / 2. The term (1 + exp(-e)) / 2 is
+//   finite for every e for which the sigmoid is not 0.
 // - de is dg * (se * slope), not (dg * se) * slope: |se * slope| < 1.1, and where the slope is not
 //   near its zero the product is more than 2^-122 or exactly 0, while dg * se may be subnormal.
-// - FP32 reduces e by multiples of ln 2 in two parts. The 16-bit types do well with one.
+// - FP32 reduces e by multiples of ln 2 in two parts. One part is enough for the 16-bit types.
 #if defined(SWIGLU_KERNELS_CPU_SWIGLU_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SWIGLU_KERNELS_CPU_SWIGLU_INL_H_
 #undef SWIGLU_KERNELS_CPU_SWIGLU_INL_H_
@@ -30,8 +30,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 // The greatest float32 e for which 1 + exp(-e) exceeds float32.
 constexpr float kOverflowingGate = -0x1.62e43p6f;  // -88.7228394
 
-// (1 + exp(-e)) / 2, within 2 units in the last place for FP32 and 2^-18 otherwise. For e of
-// kOverflowingGate and less, and for a NaN, anything at all.
+// (1 + exp(-e)) / 2, within 2 units in the last place for FP32 and 2^-18 otherwise. The result is
+// unspecified if e is at most kOverflowingGate or a NaN.
 template <class T, class D>
 HWY_INLINE hn::Vec<D> HalfOfOnePlusExpOfMinus(D d, hn::Vec<D> e) {
   const hn::RebindToUnsigned<D> du;
@@ -39,15 +39,16 @@ HWY_INLINE hn::Vec<D> HalfOfOnePlusExpOfMinus(D d, hn::Vec<D> e) {
   const auto half = hn::Set(d, 0.5f);
   // Beyond this bound the sum is 1.
   const auto x = hn::Min(e, hn::Set(d, 80.0f));
-  // exp(-x) = 2^k * exp(-x - k * ln 2), with k the integer nearest to -x * log2(e): adding 1.5 *
-  // 2^23 rounds to an integer, which then is in the low bits. 126 more make it the biased exponent
-  // of 2^(k-1).
+  // exp(-x) = 2^k * exp(-x - k * ln 2), with k the integer nearest to -x * log2(e). Adding 1.5 *
+  // 2^23 rounds to an integer, which is then in the low bits. Adding 126 more makes these bits the
+  // biased exponent of 2^(k-1).
   const auto shift = hn::Set(d, 0x1.8p23f + 126.0f);
   const auto shifted = hn::MulAdd(x, minus_log2_e, shift);
   const auto k = hn::Sub(shifted, shift);
   const auto scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, shifted)));
-  // The polynomials are minimax. They are cut into parts that do not wait for each other: `start`
-  // is 1/2 and scale times the first two terms, `rest` the other terms over r^2.
+  // The polynomials are minimax polynomials. Each is cut into parts that do not wait for each
+  // other: `start` is 1/2 + scale * (the first two terms), and `rest` is the other terms divided by
+  // r^2.
   hn::Vec<D> r, start, rest;
   if constexpr (std::is_same_v<T, Fp32>) {
     // r = x + k * ln 2, |r| <= ln 2 / 2, and exp(-r) with a relative error of 2^-28. The first part
@@ -70,14 +71,15 @@ HWY_INLINE hn::Vec<D> HalfOfOnePlusExpOfMinus(D d, hn::Vec<D> e) {
   return hn::MulAdd(hn::Mul(hn::Mul(r, r), scale), rest, start);
 }
 
-// 1 / x for x from 2^-1 to 2^127, within 1 unit in the last place and exact where x is 2^-1; for
-// other x anything at all.
+// 1 / x for x from 2^-1 to 2^127, within 1 unit in the last place and exact where x is 2^-1. The
+// result is unspecified for other x.
 template <class D>
 HWY_INLINE hn::Vec<D> Reciprocal(D d, hn::Vec<D> x) {
   const auto one = hn::Set(d, 1.0f);
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
-  // AVX-512 starts with 14 right bits, also where the reciprocal is subnormal, and one step of
-  // Newton's doubles them. Its division of a whole vector takes as long as all the rest of forward.
+  // AVX-512 gives an estimate with 14 right bits, even if the reciprocal is subnormal. One Newton
+  // step doubles their number. This avoids the division of a whole vector, which would take as long
+  // as all the rest of forward.
   const auto y = hn::ApproximateReciprocal(x);
   return hn::MulAdd(hn::NegMulAdd(x, y, one), y, y);
 #else
@@ -85,7 +87,7 @@ HWY_INLINE hn::Vec<D> Reciprocal(D d, hn::Vec<D> x) {
 #endif
 }
 
-// What forward and backward share.
+// The values that both forward and backward need.
 template <class D>
 struct Silu {
   hn::Vec<D> half_e;

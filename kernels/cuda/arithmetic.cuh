@@ -36,8 +36,8 @@ __device__ inline float MultiplyAddOne(float a, float b) {
 }
 
 __device__ inline float Sigmoid(float e) {
-  // (0 - e) * log2(e) has the same bits as e * -log2(e), but for the sign of a zero, which the
-  // exponential does not see.
+  // (0 - e) * log2(e) has the same bits as e * -log2(e), except for the sign of a zero. That sign
+  // makes no difference to the exponential.
   float sigmoid;
   asm("{\n\t"
       ".reg .f32 t, u, d;\n\t"
@@ -51,8 +51,9 @@ __device__ inline float Sigmoid(float e) {
   return sigmoid;
 }
 
-// How a word holds elements of each dtype: Element is one in memory, kPerWord how many fill a
-// word, Widen and Narrow convert (Narrow rounds to nearest even), Product multiplies in the dtype.
+// How a word holds elements of each dtype. Element is an element in memory, and kPerWord is the
+// number of elements in a word. Widen and Narrow convert (Narrow rounds to nearest even). Product
+// multiplies in the dtype.
 template <Dtype kDtype>
 struct Word;
 
@@ -102,7 +103,8 @@ struct Word<Dtype::kBf16> {
 #if __CUDA_ARCH__ >= 900
     asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
 #else
-    // Ampere has no product alone. Adding -0.0 keeps the sign of a zero product.
+    // Ampere has no multiplication of BF16 without an addition. Adding -0.0 keeps the sign of a
+    // zero product.
     asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000u));
 #endif
     return product;

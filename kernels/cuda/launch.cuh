@@ -44,8 +44,8 @@ const void* KernelFor(Dtype dtype, const SegmentTable<Entry, kCapacity>& table) 
   return nullptr;
 }
 
-// The traits of the current device, nothing where they cannot be had. Asks for them once per
-// device.
+// The traits of the current device. If CUDA does not tell them, the result is empty. Asks CUDA once
+// per device.
 inline DeviceTraits CurrentDevice() {
   static std::array<std::atomic<uint64_t>, 64> known{};  // shared_bytes, compute_capability; or 0
   int device = 0;
@@ -99,9 +99,10 @@ cudaError_t Launch(Dtype dtype, std::span<const Segment> segments, const LaunchL
                    cudaStream_t stream) {
   using Entry = decltype(ToEntry(Segment()));
   if (segments.size() > kMaxSegments || limits.max_blocks < 0) return cudaErrorInvalidValue;
-  // Not cudaErrorMisalignedAddress for a misaligned one: that says that the device is lost.
+  // For a misaligned pointer this is not cudaErrorMisalignedAddress, because that code says that
+  // the device is lost.
   if (CheckSegments(dtype, segments) != KernelStatus::kOk) return cudaErrorInvalidValue;
-  // The table is as small as it can be: the driver copies all of it at every launch.
+  // The smallest table that has room for the segments: the driver copies all of it at every launch.
   const auto num_filled = std::count_if(segments.begin(), segments.end(),
                                         [](const Segment& s) { return s.num_elements > 0; });
   if (num_filled <= 1) return LaunchTable<Entry, 1>(dtype, segments, limits, stream);

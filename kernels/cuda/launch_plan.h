@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How a call becomes one launch: segments in, a table of them and a grid out. Pure functions on
-// plain values, so that they are tested without a GPU. Private to the kernels; swiglu_kernel.cuh
-// reads the table, launch.cuh launches it.
+// Turns a call into one launch: its segments become a table and a grid. Pure functions on plain
+// values, so that they are tested without a GPU. Private to the kernels. swiglu_kernel.cuh reads
+// the table, launch.cuh launches the kernel.
 //
 // Work is cut into slots and tiles. A slot is what one thread does at a time: 16 bytes of each
 // tensor. A tile is one slot for each thread of a block, and never spans two segments. Tiles are
@@ -31,10 +31,11 @@ struct TableEntry {
   void* outputs[kOutputs];
   int64_t num_elements;
   int64_t first_tile;
-  // How many elements lie between the 16-byte boundary at or before the first output and the output
-  // itself: slot i starts at element i * (elements per slot) - shift and is aligned there.
+  // `shift` elements lie between the start of the first output and the 16-byte boundary at or
+  // before it. Slot i starts at element i * (elements per slot) - shift, so the slots of the first
+  // output are aligned.
   int shift;
-  // Whether that holds for every pointer of the segment.
+  // Whether the slots are aligned for every pointer of the segment.
   bool same_alignment;
 };
 
@@ -48,18 +49,18 @@ inline BackwardEntry ToEntry(const BackwardSegment& s) {
   return {{s.dw, s.e, s.g}, {s.h, s.df, s.de}, s.num_elements, 0, 0, false};
 }
 
-// All that a kernel is told, passed by value as its parameter. Entries from `num_segments` on are
+// The whole input of a kernel, passed by value as its parameter. Entries from `num_segments` on are
 // undefined.
 template <class Entry, int kCapacity>
 struct SegmentTable {
   int64_t num_tiles;
   int num_segments;
-  bool same_alignment;      // all entries are
+  bool same_alignment;      // whether all entries have it
   float segments_per_tile;  // num_segments / num_tiles: where to look for a tile's segment first
   Entry entries[kCapacity];
 };
 
-// What the choice of a launch needs to know of a device.
+// The facts about a device that the choice of a launch depends on.
 struct DeviceTraits {
   int compute_capability = 0;  // the major number
   int shared_bytes = 0;        // shared memory of a multiprocessor
@@ -93,8 +94,8 @@ inline int64_t NumSlots(int64_t num_elements, int shift, size_t element_bytes) {
   return (num_elements + shift + per_slot - 1) / per_slot;
 }
 
-// Returns whether a problem of so many slots is worth a bound on resident blocks. Smaller problems
-// fit into one or two waves of blocks, or into the L2.
+// Returns whether a problem with this many slots runs faster with a bound on resident blocks.
+// Smaller problems fit into one or two waves of blocks, or into the L2.
 inline bool IsLarge(int num_tensors, int64_t num_slots) {
   return num_slots >= (num_tensors <= 3 ? int64_t{1} << 18 : int64_t{1} << 20);
 }
@@ -103,10 +104,10 @@ inline bool IsLarge(int num_tensors, int64_t num_slots) {
 // multiprocessors; a bounded grid, which is for host memory, gets enough threads to saturate PCIe.
 inline int ThreadsPerBlock(int max_blocks) { return max_blocks == 0 ? 128 : 256; }
 
-// Returns `Grid::shared_bytes`: a bound for much work in device memory. Threads beyond those that
-// keep the memory busy only spread its accesses over more of its rows: forward, with 3 tensors, is
-// fastest with 1280 threads on a multiprocessor of an H100, backward, with 6, with 896. Other
-// architectures have not been measured and get no bound.
+// Returns `Grid::shared_bytes`: a bound for much work in device memory. A certain number of threads
+// keeps the memory busy. Further threads only spread the accesses over more rows of the memory. On
+// an H100, forward (3 tensors) is fastest with 1280 threads on a multiprocessor, and backward (6
+// tensors) with 896. Other architectures have not been measured and get no bound.
 inline int SharedBytesPerBlock(int num_tensors, int64_t num_slots, int max_blocks,
                                const DeviceTraits& device) {
   constexpr int kReservedBytes = 1024;  // what the system takes of each block
@@ -118,12 +119,12 @@ inline int SharedBytesPerBlock(int num_tensors, int64_t num_slots, int max_block
   return std::max(share, 0) / kGranularity * kGranularity;
 }
 
-// Returns whether kernels may start while the one before them in the stream is still finishing:
-// from Hopper on, where they wait for its results themselves.
+// Returns whether a kernel may start while the kernel before it in the stream is still finishing.
+// This holds from Hopper on: there each kernel waits itself for the results of the one before.
 inline bool StartsEarly(const DeviceTraits& device) { return device.compute_capability >= 9; }
 
 // Fills `table` with the segments that have elements, at most kCapacity, and returns the grid for
-// it; no blocks where there are no elements. REQUIRES: the segments have been checked.
+// it. The grid has no blocks if there are no elements. REQUIRES: the segments have been checked.
 template <class Segment, class Entry, int kCapacity>
 Grid PlanLaunch(std::span<const Segment> segments, size_t element_bytes, int max_blocks,
                 const DeviceTraits& device, SegmentTable<Entry, kCapacity>& table) {

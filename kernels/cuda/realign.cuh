@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Slots of tensors that do not lie on 16-byte boundaries together. Slots are laid out so that the
-// first output is aligned; every other tensor of the segment is read or written here by aligned
-// vectors too, shifted by whole bytes in registers. Memory sees the same traffic as for aligned
-// tensors, but for the ends of each warp's stretch. Private to the kernels.
+// Slots of a segment whose tensors do not all lie on 16-byte boundaries at the same elements. Slots
+// are laid out so that the first output is aligned. The code here also reads and writes every other
+// tensor of the segment with aligned vectors, and shifts them by whole bytes in registers. The
+// memory traffic is the same as for aligned tensors, except at the ends of each warp's stretch.
+// Private to the kernels.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +21,11 @@ __device__ inline uint32_t BytesPastBoundary(const void* pointer) {
   return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(pointer) % kSlotBytes);
 }
 
-// Returns 16 of the 32 bytes of `low` and, behind it, `high`: those from byte `offset` on.
+// Takes the 32 bytes of `low` followed by `high`, and returns the 16 bytes from byte `offset` on.
 // REQUIRES: offset is even and below 16.
 __device__ inline uint4 BytesFrom(uint32_t offset, const uint4& low, const uint4& high) {
   uint32_t words[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-  // By 8 and by 4 bytes, then by what is left of a word.
+  // This shifts by 8 and by 4 bytes, then by the rest within a word.
 #pragma unroll
   for (int step = 2; step >= 1; --step) {
     const bool moves = (offset & (4u * step)) != 0;
@@ -46,10 +47,10 @@ __device__ inline uint4 LoadUnaligned(const void* from) {
   return BytesFrom(offset, low, boundary[1]);
 }
 
-// Writes each lane's `vector` to its `to`; the lanes' 16 bytes are neighbours in memory. A lane
+// Each lane writes its `vector` to its `to`. The lanes' 16 bytes are neighbours in memory. A lane
 // writes the aligned vector in which its bytes begin, together with the last bytes of the lane
-// before it; the outermost lanes write their share of a vector element by element. REQUIRES: all
-// lanes of the warp take part, with consecutive `to`.
+// before it. The first and the last lane write the bytes that do not fill an aligned vector element
+// by element. REQUIRES: all lanes of the warp take part, with consecutive `to`.
 template <class Element>
 __device__ inline void StoreUnaligned(void* to, const uint4& vector) {
   const uint32_t offset = BytesPastBoundary(to);

@@ -4,10 +4,11 @@
 // of them. arithmetic.cuh has the formulas; launch_plan.h says how work is divided into slots and
 // tiles.
 //
-// Shapes: any number of elements per segment, flat. Accumulation: none; float32 inside an element.
-// Bytes moved per element: forward 3, backward 6 times the element, each byte once. One slot of 16
-// bytes per thread reaches the memory's limit; more slots per thread, other cache hints, persistent
-// blocks and bulk copies were each slower on an H100: docs/performance-record.md.
+// Shapes: any number of elements per segment, flat. Accumulation: none, because elements are
+// independent; within an element the arithmetic is float32. Bytes moved for each element: 3 times
+// its size in forward, 6 times in backward; each byte is moved once. One slot of 16 bytes per
+// thread reaches the memory's limit. More slots per thread, other cache hints, persistent blocks
+// and bulk copies were each slower on an H100: docs/performance-record.md.
 #pragma once
 
 #include <cstdint>
@@ -25,16 +26,17 @@ inline constexpr int kWordsPerSlot = kSlotBytes / 4;
 template <int kTensors>
 using Slot = uint32_t[kTensors][kWordsPerSlot];
 
-// Waits until what comes before this kernel in its stream is done and its results can be seen; a
-// kernel may start before that. First thing in every kernel.
+// Waits until all earlier work of the stream is done and its results can be seen. The kernel may
+// have started before that. Every kernel calls this first.
 __device__ inline void AwaitEarlierWork() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
-// Lets the next kernel of the stream start, once every block has said so or ended. It waits for
-// this one as above, so this may be said at any time; early, its start costs no time of its own.
+// Lets the next kernel of the stream start, once every block has called this or ended. The next
+// kernel waits for the results of this one (AwaitEarlierWork), so any moment is right for the call.
+// If the call comes early, the start of the next kernel overlaps this kernel.
 __device__ inline void LetNextKernelStart() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");
@@ -65,8 +67,8 @@ __device__ inline uint4 ToVector(const uint32_t (&words)[kWordsPerSlot]) {
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// A slot that lies inside the segment and on a 16-byte boundary, `first` being its first element.
-// Past the L1, which has no use for what is touched once.
+// A slot that lies inside the segment and on a 16-byte boundary. `first` is its first element.
+// Loads and stores bypass the L1, because each byte is touched only once.
 template <Dtype kDtype, int kInputs, int kOutputs>
 __device__ inline void WholeSlot(const TableEntry<kInputs, kOutputs>& entry, int64_t first) {
   using Element = typename Word<kDtype>::Element;
@@ -86,8 +88,8 @@ __device__ inline void WholeSlot(const TableEntry<kInputs, kOutputs>& entry, int
   }
 }
 
-// A slot that lies inside the segment, as do those around it; all lanes of the warp take part, with
-// neighbouring slots.
+// A slot that lies inside the segment. The slots in front of it and behind it lie inside the
+// segment, too. All lanes of the warp take part, with neighbouring slots.
 template <Dtype kDtype, int kInputs, int kOutputs>
 __device__ inline void RealignedSlot(const TableEntry<kInputs, kOutputs>& entry, int64_t first) {
   using Element = typename Word<kDtype>::Element;
@@ -104,8 +106,9 @@ __device__ inline void RealignedSlot(const TableEntry<kInputs, kOutputs>& entry,
   }
 }
 
-// A slot of which the segment may have a part only, element by element: rare, so it is small rather
-// than fast, and out of the way of the instructions that every launch fetches.
+// A slot that may lie only partly inside the segment, computed element by element. This is rare, so
+// the code is small rather than fast. It is a function of its own, to keep it away from the
+// instructions that every launch fetches.
 template <Dtype kDtype, int kInputs, int kOutputs>
 __device__ __noinline__ void PartialSlot(const TableEntry<kInputs, kOutputs>& entry,
                                          int64_t first) {
@@ -125,8 +128,8 @@ __device__ __noinline__ void PartialSlot(const TableEntry<kInputs, kOutputs>& en
   }
 }
 
-// The first element of this thread's slot of the segment's tile number `tile`; may be before the
-// segment's first or past its last.
+// The first element of this thread's slot in tile number `tile` of the segment. It may lie before
+// the segment's first element or past its last.
 template <Dtype kDtype, class Entry>
 __device__ inline int64_t FirstElement(const Entry& entry, int64_t tile) {
   constexpr int kPerSlot = kWordsPerSlot * Word<kDtype>::kPerWord;
@@ -134,8 +137,8 @@ __device__ inline int64_t FirstElement(const Entry& entry, int64_t tile) {
          entry.shift;
 }
 
-// The slot at `first`, of which the segment has all, a part or nothing. REQUIRES: the segment's
-// pointers agree modulo 16.
+// The slot at `first`, which may lie inside the segment, partly inside or outside. REQUIRES: the
+// segment's pointers agree modulo 16.
 template <Dtype kDtype, class Entry>
 __device__ inline void AlikeSlot(const Entry& entry, int64_t first) {
   constexpr int kPerSlot = kWordsPerSlot * Word<kDtype>::kPerWord;
@@ -158,9 +161,9 @@ __device__ inline void UnalikeSlot(const Entry& entry, int64_t first) {
   }
 }
 
-// Returns the segment that `tile` belongs to: the last whose first tile is not beyond it. Looks
-// first where it would be if all segments were of one size: each step of a search is a wait for the
-// table.
+// Returns the segment that `tile` belongs to: the last whose first tile is not beyond `tile`. It
+// first looks at the place that would be right if all segments had one size. A good guess saves
+// steps of the search, and each step waits for a read of the table.
 template <class Entry, int kCapacity>
 __device__ inline const Entry& EntryOf(const SegmentTable<Entry, kCapacity>& table, int64_t tile) {
   int low = 0;
@@ -192,8 +195,8 @@ __global__ void __launch_bounds__(256) SegmentKernel(const __grid_constant__ Ent
   AlikeSlot<kDtype>(entry, FirstElement<kDtype>(entry, blockIdx.x));
 }
 
-// Any segments, in any number of blocks. kRealigns: whether some segment's pointers do not agree
-// modulo 16; a kernel of its own, since it needs more registers.
+// Any segments, in any number of blocks. kRealigns: whether the pointers of some segment do not
+// agree modulo 16. Such segments have a kernel of their own, because it needs more registers.
 template <Dtype kDtype, class Entry, int kCapacity, bool kRealigns>
 __global__ void __launch_bounds__(256)
     TableKernel(const __grid_constant__ SegmentTable<Entry, kCapacity> table) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The client library: SwiGLU forward and backward on a swiglu-server, and what it tells about
-// itself. Calls are synchronous. The caller's tensors are never copied on the way out; results are
-// copied once, from gRPC's buffers to where they belong. The public face of folder client; no gRPC
-// or protobuf type shows.
+// The client library. It computes SwiGLU forward and backward on a swiglu-server, and asks the
+// server about itself. Calls are synchronous. The caller's tensors are never copied on the way out.
+// Results are copied once, from gRPC's buffers to where they belong. The public headers of the
+// library use no gRPC or protobuf type.
 //
 // A program that moves much data should call `TuneProcess` first thing in `main`.
 #pragma once
@@ -38,28 +38,30 @@ struct Options {
   int num_connections = 0;
 
   // The largest message, in bytes, in either direction. An operation that needs a larger one is
-  // split by elements, and so is one that the server answers with RESOURCE_EXHAUSTED. Default and
-  // most: 2^31 - 1, a limit of protobuf. At least 4096. Lowering it to what the server takes, its
-  // --max_request_bytes or half of its --memory_budget_bytes, saves the attempt.
+  // split by elements. So is one that the server answers with RESOURCE_EXHAUSTED. Default and most:
+  // 2^31 - 1, a limit of protobuf. At least 4096. If you lower it to the limit of the server (its
+  // --max_request_bytes, or half of its --memory_budget_bytes), the library does not first try a
+  // message that is too large.
   int64_t max_message_bytes = (int64_t{1} << 31) - 1;
 
-  // Size, in bytes, of the messages that a split operation is sent in; one is under way on each
-  // connection at a time. Default 32 MiB, at least 4096; max_message_bytes bounds it. Larger ones
+  // Size, in bytes, of the messages that a split operation is sent in. Each connection carries one
+  // of them at a time. Default 32 MiB, at least 4096; max_message_bytes bounds it. Larger ones
   // overlap less, and occupy more of the server's memory.
   int64_t chunk_bytes = int64_t{32} << 20;
 };
 
-// What may differ from call to call.
+// Options of a single call.
 struct CallOptions {
-  // Overrides Options::timeout for this call. 0 or less, which is what remains of a deadline that
-  // has passed, is DEADLINE_EXCEEDED at once: nothing is sent. Default none: what Options say.
+  // Overrides Options::timeout for this call. With 0 or less, for example the rest of a deadline
+  // that has passed, the call fails with DEADLINE_EXCEEDED at once and sends nothing. Default none:
+  // what Options say.
   absl::optional<absl::Duration> timeout = absl::nullopt;
 
-  // Called whenever a chunk of a split operation is done, with the number done so far and of all;
-  // not called for an operation that fits into one message. Several threads may call it at once,
-  // and in any order; all calls end before the operation returns. If it throws, no further chunk
-  // starts. The operation rethrows when the running chunks have ended; if several threw, the first
-  // one. Default: none.
+  // Called whenever a chunk of a split operation is done, with the number of chunks done so far and
+  // the number of all chunks. Not called for an operation that fits into one message. Several
+  // threads may call it at once, and in any order; all calls end before the operation returns. If
+  // it throws, no further chunk starts. When the running chunks have ended, the operation rethrows
+  // the exception. If several calls threw, it rethrows the first exception. Default: none.
   std::function<void(int64_t num_done, int64_t num_chunks)> on_chunk = nullptr;
 };
 
@@ -77,21 +79,21 @@ struct BackwardOutputs {
   absl::Span<std::byte> de;
 };
 
-// What the server says of itself.
+// What the server reports about itself.
 struct ServerInfo {
   std::string name;
   std::string version;
   std::vector<std::string> extensions;
 };
 
-// One tensor that a model takes or gives.
+// One input or output tensor of a model.
 struct TensorInfo {
   std::string name;
   std::string datatype;
   Shape shape;  // -1: any size
 };
 
-// What the server says of a model.
+// What the server reports about a model.
 struct ModelInfo {
   std::string name;
   std::string platform;
@@ -124,32 +126,39 @@ struct ModelCounters {
   absl::Duration compute_time;
 };
 
-// Does for the whole process what large messages need: keeps freed memory for reuse instead of
-// giving it back to the kernel (twice the throughput, and a resident size that stays at its
-// high-water mark), and turns off Abseil's deadlock detector, which builds of gRPC with assertions
-// pay for at every lock. Also keeps gRPC and protobuf from writing to stderr, unless GRPC_VERBOSITY
-// is set: their errors come back as statuses. Call it as the first line of `main`.
+// Changes settings of the whole process for large messages:
+// - Freed memory is kept for reuse and not given back to the kernel. This doubles the throughput.
+//   The resident size then stays at its high-water mark.
+// - Abseil's deadlock detector is turned off. In builds of gRPC with assertions it costs time at
+//   every lock.
+// - gRPC and protobuf do not write to stderr, unless GRPC_VERBOSITY is set. Their errors come back
+//   as statuses.
+//
+// Call it as the first line of `main`.
 void TuneProcess();
 
-// What `Client::Forward` and `Client::Backward` check before they send anything: dtypes are of the
-// service, dtypes and shapes agree, and sizes are those of the shapes. INVALID_ARGUMENT with the
-// sentence that the server would give.
+// What `Client::Forward` and `Client::Backward` check before they send anything: the service
+// supports the dtype, dtypes and shapes agree, and sizes are those of the shapes. The error is
+// INVALID_ARGUMENT, with the text that the server would send.
 absl::Status CheckForward(const TensorView& e, const TensorView& g);
 absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const TensorView& g);
 
 // A client of one server. Thread-safe: any number of threads may call at once. Destroy it after all
 // calls have returned.
 //
-// Every call blocks until it has a result or its deadline passes. It never retries. The caller's
-// tensors are read while the call runs and never after it has returned, whatever the outcome; a
-// call whose bytes the kernel has only half taken when its deadline passes returns as soon as the
-// connection has moved on or failed.
+// Every call blocks until it has a result or its deadline passes. It never retries. A call reads
+// the caller's tensors while it runs, and never after it has returned. If the deadline passes while
+// the kernel has taken only a part of the bytes, the call returns as soon as the connection has
+// moved on or failed.
 //
-// Errors: the server's code and message, unchanged. UNAVAILABLE, naming the address, if there is no
-// connection, or if it broke because an input's memory cannot be read, as that of a mapped file
-// which was cut short. DEADLINE_EXCEEDED. INTERNAL if the answer is not one to the request.
-// INVALID_ARGUMENT, before anything is sent, for what CheckForward and CheckBackward refuse.
-// RESOURCE_EXHAUSTED, before anything is sent, if there is no memory for a result.
+// Errors:
+// - The server's code and message, unchanged.
+// - UNAVAILABLE, naming the address, if there is no connection. Also if the connection broke
+//   because the memory of an input cannot be read, for example a mapped file that was cut short.
+// - DEADLINE_EXCEEDED if the deadline passed.
+// - INTERNAL if the answer does not fit the request.
+// - INVALID_ARGUMENT, before anything is sent, for what CheckForward and CheckBackward refuse.
+// - RESOURCE_EXHAUSTED, before anything is sent, if there is no memory for a result.
 class Client {
  public:
   // A client of the server at `address`, `HOST:PORT` or `unix:/path`. Does not connect yet. Proxies
@@ -162,18 +171,18 @@ class Client {
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
-  // h = f * g with f = SiLU(e), of the inputs' dtype and shape.
+  // h = f * g with f = SiLU(e). h has the dtype and the shape of the inputs.
   absl::StatusOr<Tensor> Forward(const TensorView& e, const TensorView& g,
                                  const CallOptions& options = {});
 
-  // h, and the gradients with respect to g and e, given that with respect to h.
+  // h, and the gradients with respect to g and e. `dw` is the gradient with respect to h.
   absl::StatusOr<BackwardResult> Backward(const TensorView& dw, const TensorView& e,
                                           const TensorView& g, const CallOptions& options = {});
 
-  // The same into the caller's memory. An output may be the memory of an input, as in the in-place
-  // kernel (h over e in forward; h over dw, df over e, de over g in backward), but none may overlap
-  // another tensor in part. On error the outputs hold anything. INVALID_ARGUMENT if an output is
-  // not of the inputs' size.
+  // The same, but the results are written to the caller's memory. An output may be the memory of an
+  // input, as in the in-place kernel (h over e in forward; h over dw, df over e, de over g in
+  // backward), but none may overlap another tensor in part. On error the content of the outputs is
+  // unspecified. INVALID_ARGUMENT if an output is not of the inputs' size.
   absl::Status ForwardInto(const TensorView& e, const TensorView& g, absl::Span<std::byte> h,
                            const CallOptions& options = {});
   absl::Status BackwardInto(const TensorView& dw, const TensorView& e, const TensorView& g,

@@ -25,7 +25,7 @@ using swiglu::ElementBytes;
 // `FP16`, `BF16` or `FP32`: the protocol's names.
 absl::string_view DatatypeName(Dtype dtype);
 
-// The dtype of that protocol name, if it is one of the three.
+// The dtype with that name in the protocol; none if the name is not FP16, BF16 or FP32.
 absl::optional<Dtype> ParseDatatype(absl::string_view name);
 
 // Dimensions, outermost first. No dimension at all means one element.
@@ -46,8 +46,8 @@ struct TensorView {
   absl::Span<const std::byte> bytes;
 };
 
-// A tensor that owns its bytes. Move-only; what was moved from is as by default. Not thread-safe,
-// as usual for values.
+// A tensor that owns its bytes. Move-only; a moved-from tensor equals a default one. Not
+// thread-safe, as usual for values.
 class Tensor {
  public:
   // An FP32 tensor without elements, of shape [0].

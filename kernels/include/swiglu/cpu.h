@@ -3,10 +3,13 @@
 // SwiGLU on the CPU: vectorised, with the instruction set chosen at run time. "swiglu/segment.h"
 // has the formulas, the shapes and the rules of aliasing.
 //
-// Accuracy, against the formulas in float64 with the same roundings to T: FP16 and BF16, f and de
-// within 1 unit in the last place; FP32, f within 4 and de within 8 units in the last place of |dg
-// * se| * max(1, |e|); h and df exactly the rounded products. Results may differ in those last
-// places from one instruction set to another, and from CUDA.
+// Accuracy, against the formulas in float64 with the same roundings to T:
+// - FP16 and BF16: f and de are within 1 unit in the last place.
+// - FP32: f is within 4 units in the last place. de is within 8 units in the last place of |dg *
+//   se| * max(1, |e|).
+// - h and df are exactly the rounded products.
+//
+// Results may differ in those last places from one instruction set to another, and from CUDA.
 #pragma once
 
 #include <span>
@@ -16,10 +19,10 @@
 namespace swiglu {
 
 // Computes `segments` one after the other on the calling thread and returns when all are written.
-// An empty span is fine. On any status but kOk nothing has been written. Pointers of any alignment
-// that the element allows run equally fast. Thread-safe. Allocates nothing. REQUIRES: the thread's
-// floating-point environment is the default one: round to nearest, subnormals neither flushed nor
-// read as zero.
+// An empty span is fine. On any status but kOk nothing has been written. The speed does not depend
+// on how pointers are aligned beyond their element. Thread-safe. Allocates nothing. REQUIRES: the
+// thread's floating-point environment is the default one: round to nearest, subnormals neither
+// flushed nor read as zero.
 KernelStatus ForwardCpu(Dtype dtype, std::span<const ForwardSegment> segments);
 KernelStatus BackwardCpu(Dtype dtype, std::span<const BackwardSegment> segments);
 

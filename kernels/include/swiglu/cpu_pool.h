@@ -11,13 +11,14 @@
 
 namespace swiglu {
 
-// Threads that wait for work, from construction to destruction. Thread-safe: each caller works on
-// its own call, so none waits for another's work to begin, and the pool's threads help the oldest
-// call as long as fewer threads compute large work than the pool was given.
+// Threads that wait for work, from construction to destruction. Thread-safe. Each calling thread
+// works on its own call, so no call has to wait for another one before its work begins. The pool's
+// threads help the oldest call, as long as the threads that compute large work are fewer than
+// `num_threads`.
 class CpuPool {
  public:
-  // `num_threads` is how many compute at once, callers included: 1 or more; more than there are
-  // cores only makes them wait for each other. Starts one thread fewer, or as many as the system
+  // `num_threads` is how many threads compute at once, calling threads included. 1 or more. More
+  // threads than cores only wait for each other. Starts one thread fewer, or as many as the system
   // allows.
   explicit CpuPool(int num_threads);
 
@@ -27,9 +28,10 @@ class CpuPool {
   CpuPool(const CpuPool&) = delete;
   CpuPool& operator=(const CpuPool&) = delete;
 
-  // As ForwardCpu and BackwardCpu say, with the same bits whatever the number of threads. Work of
-  // less than a mebibyte, of all tensors together, runs on the caller alone. REQUIRES: the
-  // constructing thread had the default floating-point environment too, which the pool's inherit.
+  // The same as ForwardCpu and BackwardCpu, with the same bits whatever the number of threads. Work
+  // of less than a mebibyte, counted over all tensors, runs only on the calling thread. REQUIRES:
+  // the thread that constructed the pool had the default floating-point environment, too. The
+  // pool's threads inherit it.
   KernelStatus Forward(Dtype dtype, std::span<const ForwardSegment> segments);
   KernelStatus Backward(Dtype dtype, std::span<const BackwardSegment> segments);
 

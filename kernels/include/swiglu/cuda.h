@@ -17,31 +17,34 @@
 
 namespace swiglu {
 
-// Bounds on what a launch takes of the GPU.
+// Limits on the GPU resources that a launch may use.
 struct LaunchLimits {
-  // Most thread blocks in the grid; 0 means as many as the work wants, which is best for device
-  // memory. Kernels that read and write pinned host memory over PCIe want few, 32, because more
-  // only displace other work. Never negative.
+  // Most thread blocks in the grid. 0 means as many as the work needs, which is best for device
+  // memory. For kernels that read and write pinned host memory over PCIe, 32 are enough; more only
+  // displace other work. Never negative.
   int max_blocks = 0;
 };
 
 // Enqueues one kernel on `stream`, a stream of the current device, that computes all of `segments`,
 // up to kMaxSegments of any sizes; does not synchronize. Results and their order are those of an
-// ordinary kernel of the stream, and `stream` may be capturing a graph. From Hopper on it is
-// launched with programmatic stream serialization: the kernel itself waits for the earlier work in
-// the stream. A kernel of your own behind it that has that attribute must do so, too
-// (griddepcontrol.wait). Large work on Hopper asks for 22 to 32 KiB of shared memory a block.
+// ordinary kernel of the stream, and `stream` may be capturing a graph.
 //
-// Pointers are readable and writable by the current device: device memory, or pinned host memory
-// that is mapped. They are aligned to their elements; where all pointers of a segment have the same
-// remainder modulo 16 the kernel moves 16 bytes at a time, whatever that remainder is. The memory
-// must live, and inputs stay unchanged, until the work on `stream` is done. The array behind
-// `segments` itself may go at return: it travels as a kernel parameter.
+// From Hopper on the kernel is launched with programmatic stream serialization: it waits itself for
+// the earlier work in the stream. If you launch a kernel of your own behind it with the same
+// attribute, your kernel must wait, too (griddepcontrol.wait). Large work on Hopper asks for 22 to
+// 32 KiB of shared memory a block.
 //
-// Returns cudaSuccess once enqueued; also, without a launch, where there are no elements.
-// cudaErrorInvalidValue: too many segments, a negative count, a null pointer in a segment that has
-// elements, a pointer not aligned to its element, an unknown dtype, or a negative limit. Otherwise
-// what the launch itself reports. On error nothing has been
+// REQUIRES: the current device can read and write the memory of all pointers: device memory, or
+// pinned host memory that is mapped. Each pointer is aligned to its element. Where all pointers of
+// a segment have the same remainder modulo 16, the kernel moves 16 bytes at a time, whatever that
+// remainder is. The memory must live, and inputs stay unchanged, until the work on `stream` is
+// done. The array behind `segments` itself may be freed when the call returns, because its content
+// is passed as a kernel parameter.
+//
+// Returns cudaSuccess once the kernel is enqueued. If there are no elements, it returns cudaSuccess
+// without a launch. cudaErrorInvalidValue: too many segments, a negative count, a null pointer in a
+// segment that has elements, a pointer not aligned to its element, an unknown dtype, or a negative
+// limit. For other errors, it returns what the launch itself reports. On error nothing has been
 // enqueued. Like any CUDA call it may report the failure of earlier work on the device; it does not
 // clear an error that an earlier call has left for cudaGetLastError. Thread-safe.
 cudaError_t ForwardCuda(Dtype dtype, std::span<const ForwardSegment> segments,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the SwiGLU kernels work on: element types, segments, and what a launcher refuses. Shared by
-// "swiglu/cpu.h" and "swiglu/cuda.h", which say what is done with the segments.
+// The SwiGLU kernels' input: element types, segments, and the errors for which a launcher refuses
+// them. "swiglu/cpu.h" and "swiglu/cuda.h" share this, and say what they compute from the segments.
 //
 // The arithmetic is that of Unsloth's SwiGLU kernel (unsloth/kernels/swiglu.py, Apache-2.0). With
 // all tensors of one dtype T, element by element:
@@ -41,11 +41,11 @@ struct ForwardSegment {
   int64_t num_elements;  // of each tensor
 };
 
-// One backward problem: dw is the gradient that reaches h. As ForwardSegment, with three inputs and
-// three outputs.
+// One backward problem: dw is the gradient that reaches h. The rules of ForwardSegment hold, but
+// there are three inputs and three outputs.
 //
-// In place the outputs take the inputs' buffers in this order, which is the reference's and is
-// easily taken for a bug:
+// In place, the outputs take the inputs' buffers in this order. The reference kernel uses the same
+// order, and it is easily taken for a bug:
 //
 //   h = dw   the buffer of dw receives h
 //   df = e   the buffer of e (gate) receives df, the gradient of g (up)
