@@ -11,7 +11,7 @@
 
 namespace swiglu::server {
 
-// All of them. What they read, the arguments, must outlive the page.
+// Makes all gauges of the page. They read the arguments, which must outlive the page.
 Gauges GaugesOf(Server& server, const CreatedExecutor& executor, const GpuMonitor& gpus);
 
 }  // namespace swiglu::server

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// When the process ends. Signals and device faults are told to one waiting thread; another thread,
-// a watchdog, ends the process if nobody else does. Part of the program, not of a library.
+// When the process ends. One waiting thread learns of signals and device faults. Another thread, a
+// watchdog, ends the process if no other thread does. Part of the program, not of a library.
 #pragma once
 
 #include <chrono>
@@ -17,7 +17,7 @@
 
 namespace swiglu::server {
 
-// The exit codes beside 0 and the command line's own 2.
+// The exit codes other than 0, and other than 2 for a wrong command line.
 inline constexpr int kExitFailure = 1;
 inline constexpr int kExitDeviceFault = 70;
 
@@ -25,11 +25,13 @@ inline constexpr int kExitDeviceFault = 70;
 enum class StopReason { kSignal, kDeviceFault, kTimeout };
 
 // Calls `last_words`, which must not block, then ends the process with `code`. No destructor runs.
-// `last_words` may log: the lines have logging::kLastWordsLimit to be taken.
+// `last_words` may log; the process waits at most logging::kLastWordsLimit until the lines are
+// read.
 [[noreturn]] void ExitAfter(absl::FunctionRef<void()> last_words, int code);
 
-// From here on an exception that leaves a thread ends the process with a line that says which: with
-// kExitFailure where memory or threads have run out, else by abort().
+// From here on an exception that leaves a thread ends the process. A line of the log names the
+// exception. The exit code is kExitFailure if memory or threads have run out; otherwise the process
+// ends by abort().
 void EndOnExceptions();
 
 // Takes SIGTERM, SIGINT and SIGHUP, and sticky device errors. The first SIGTERM or SIGINT and the
@@ -41,7 +43,7 @@ void EndOnExceptions();
 // blocked. One per process.
 class StopSource final : public Observer {
  public:
-  // For how long after the first stop signal a further one means the same request to stop.
+  // A further stop signal within this time after the first means the same request to stop.
   static constexpr std::chrono::seconds kSameOrder{1};
 
   // The longest that a process lives on after a sticky device error, last words aside.
@@ -54,15 +56,15 @@ class StopSource final : public Observer {
   StopSource(const StopSource&) = delete;
   StopSource& operator=(const StopSource&) = delete;
 
-  // Blocks until a signal comes that no wait has returned yet, until an error has come, or for
-  // `timeout`. Once an error has come, every wait ends at once. Logs the signal. One thread at a
-  // time.
+  // Blocks until there is a signal that no earlier wait has returned, until an error has come, or
+  // for `timeout`. Once an error has come, every wait ends at once. Logs the signal. One thread at
+  // a time.
   StopReason Wait(absl::Duration timeout);
 
   // Whether a sticky error has come. Thread-safe.
   bool device_failed() const;
 
-  // Only a sticky error stops the process; everything else is none of our business.
+  // Only a sticky error stops the process; this class ignores all other errors.
   void DeviceFailed(int device, DeviceError kind) override;
   void RequestFinished(const RequestRecord&) override {}
   void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
@@ -84,7 +86,7 @@ class StopSource final : public Observer {
   std::optional<std::chrono::steady_clock::time_point> ordered_;
 
   mutable absl::Mutex mutex_;
-  int stop_signal_ ABSL_GUARDED_BY(mutex_) = 0;  // that no wait has returned yet; 0: none
+  int stop_signal_ ABSL_GUARDED_BY(mutex_) = 0;  // which no wait has returned yet; 0: none
   bool device_failed_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread watcher_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The program swiglu-server but for where its executor comes from.
+// The program swiglu-server, except the choice of its executor, which the caller passes in.
 #pragma once
 
 #include <functional>

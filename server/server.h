@@ -46,10 +46,10 @@ struct ServerOptions {
   int64_t max_metadata_bytes = 32 << 10;
   // Whether tools may ask for the services and their messages.
   bool reflection = false;
-  // The server adds what it has to be told of itself.
+  // The server itself sets the callback in here.
   RpcServerOptions rpc;
-  // After the first stop signal: how long requests are served on while the server says that it is
-  // not ready; and then, how long accepted requests may take.
+  // After the first stop signal: how long the server goes on serving requests while it says that it
+  // is not ready, and how long accepted requests may take after that.
   absl::Duration drain_delay = absl::ZeroDuration();
   absl::Duration drain_timeout = absl::Seconds(30);
 };
@@ -58,22 +58,23 @@ struct ServerOptions {
 class Server {
  public:
   // Builds the graph, which does not listen yet. `observer` hears of every request, batch and
-  // device error; `statistics` is one of those that it passes them on to. All three must outlive
+  // device error, and passes all of this on to `statistics`, among others. All three must outlive
   // the server.
   Server(ServerOptions options, Executor* executor, Observer* observer,
          const Statistics* statistics);
-  // Shuts down at once what still serves.
+  // Shuts the server down at once if it still serves.
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Listens and serves from here on. Once. FAILED_PRECONDITION: the address cannot be had, and why.
+  // Listens and serves from here on. Once. FAILED_PRECONDITION if it cannot listen on the address;
+  // the error says why.
   absl::Status Start();
 
   // Serves until `stop` tells of a signal, then drains. Returns the exit code of the process: 0, or
-  // kExitFailure if requests were cut off. After a device fault, and where requests are still in
-  // work when the drain's time is over, it ends the process itself, since the device must not be
-  // touched again. REQUIRES: `Start` has returned OK.
+  // kExitFailure if requests were cut off. In two cases it ends the process itself, because the
+  // device must not be touched again: after a device fault, and if requests are still in work when
+  // the time of the drain is over. REQUIRES: `Start` has returned OK.
   int ServeUntilStopped(StopSource& stop);
 
   // The steps of a drain. The server says that it is not ready, and serves on.
@@ -94,12 +95,12 @@ class Server {
   const ServerOptions& options() const { return options_; }
 
  private:
-  // As `StopSource::Wait`; writes lines about requests that are due meanwhile.
+  // As `StopSource::Wait`. Meanwhile it writes the log lines about requests that are due.
   StopReason Await(StopSource& stop, absl::Duration timeout);
-  // Drains for as long as that may take. Returns the exit code.
+  // Drains, within the time limit of a drain. Returns the exit code.
   int Drain(StopSource& stop);
-  // Lets what is already failing be answered and ends the process. No destructor runs, and so
-  // nothing of the device's memory is freed.
+  // Waits until the requests that are already failing are answered, and ends the process. No
+  // destructor runs, and so nothing of the device's memory is freed.
   [[noreturn]] void ExitAfterFault();
 
   const ServerOptions options_;

@@ -12,11 +12,11 @@
 
 namespace swiglu::server {
 
-// What the executor is asked for. It reports device errors to `observer`.
+// The options for the executor. It reports device errors to `observer`.
 ExecutorOptions ExecutorOptionsOf(const Flags& flags, Observer* observer);
 
-// What the server is asked for over an executor that computes on GPUs or does not.
-// `max_connections` is what the limit of open files leaves of the flag's.
+// The options for the server. `on_gpu`: whether the executor computes on GPUs. `max_connections`:
+// the value of the flag, or less if the limit of open files allows fewer.
 ServerOptions ServerOptionsOf(const Flags& flags, bool on_gpu, int64_t max_connections);
 
 }  // namespace swiglu::server

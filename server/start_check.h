@@ -11,7 +11,7 @@
 
 namespace swiglu::server {
 
-// What a server has while it serves, beyond what the process has already.
+// What a server takes while it serves, in addition to what the process already has.
 struct StartNeeds {
   int descriptors = 0;
   int threads = 0;
@@ -19,13 +19,14 @@ struct StartNeeds {
   int64_t address_space_bytes = 0;
 };
 
-// What a server needs. `cores`: the machine's. gRPC chooses by it how many threads it starts.
+// What a server needs. `cores` is the number of cores of the machine; the number of gRPC's threads
+// depends on it.
 StartNeeds NeedsOfServer(int io_threads, int lanes_per_device, int cores,
                          int64_t memory_budget_bytes);
 
 // Takes all of it for a moment and gives it back. OK, or RESOURCE_EXHAUSTED with what is missing,
-// how much there is, and which limit may be the cause. Address space is looked at only where it is
-// limited. Opens descriptors, and starts threads that have ended when it returns.
+// how much there is, and which limit may be the cause. It checks the address space only if that is
+// limited. It opens descriptors and starts threads, and all of them are gone when it returns.
 absl::Status CheckStart(const StartNeeds& needs);
 
 }  // namespace swiglu::server

@@ -16,8 +16,8 @@ struct DescriptorLimit {
 // Raises this process's soft limit to its hard one, as far as the system lets it.
 DescriptorLimit RaiseDescriptorLimit();
 
-// How many connections may be open at once: `wanted`, or fewer if `descriptors`, less what the
-// process needs for itself, allow only that. At least 1. A pure function.
+// How many connections may be open at once: `wanted`, or the number of `descriptors` minus those
+// that the process itself needs, if that is less. At least 1. A pure function.
 int64_t ConnectionLimit(int64_t wanted, int64_t descriptors);
 
 }  // namespace swiglu::server

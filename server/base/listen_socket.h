@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From an address as a user writes it to sockets that listen.
+// Turns an address, in the form in which a user writes it, into sockets that listen.
 #pragma once
 
 #include <string>
@@ -27,8 +27,9 @@ struct ListenSockets {
 absl::StatusOr<ListenSockets> ListenTcp(const std::string& address);
 
 // Listens on the unix socket `path`, which is made with the permissions `mode`. Removes the socket
-// file of a server that is gone; one that answers is an error. On error nothing is left open, and
-// no other file is touched: FAILED_PRECONDITION with the address and the reason.
+// file of a server that is gone. If a server still answers there, that is an error. On error
+// nothing is left open, and no other file is touched: FAILED_PRECONDITION with the address and the
+// reason.
 absl::StatusOr<ListenSockets> ListenUnix(const std::string& path, int mode);
 
 // The path in `unix:/path`, or "".

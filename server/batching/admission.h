@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Admission: yes or no, at once, in requests and in bytes. It bounds what requests can make the
-// server hold, and it is where draining begins. Counters only; it owns no request and no memory.
+// Admission: it decides at once whether the server takes a request or a message, by counting
+// requests and bytes. It bounds what requests can make the server hold, and draining begins here.
+// Counters only; it owns no request and no memory.
 #pragma once
 
 #include <algorithm>
@@ -92,7 +93,7 @@ class Ticket {
   // Frees the place in the queue; the bytes stay charged. Does nothing the second time.
   void LeaveQueue();
 
-  // Takes the charge out, to be held for as long as the memory is.
+  // Takes the charge out. Hold it as long as the memory that it is for.
   Charge TakeCharge() { return std::move(charge_); }
   Charge& charge() { return charge_; }
   const Charge& charge() const { return charge_; }
@@ -108,12 +109,13 @@ class Ticket {
 struct AdmissionOptions {
   // Accepted requests that are in no batch yet. >= 1.
   int64_t max_queued_requests = 4096;
-  // All that requests can make the server hold, in bytes: one half for messages that are received,
-  // the other for slabs, in work or being sent. Each half is bounded by itself, because memory that
-  // one has given back stays with its allocator and is of no use to the other. >= 2.
+  // All that requests can make the server hold, in bytes. One half is for messages that are
+  // received, the other for slabs of requests in work and of answers. Each half is bounded by
+  // itself, because memory that one has given back stays with its allocator and is of no use to the
+  // other. >= 2.
   int64_t memory_budget_bytes = int64_t{1} << 30;
-  // How far messages of up to kSmallMessageBytes may go past the first half, so that large messages
-  // never keep small ones out. >= 0.
+  // How many bytes messages of up to kSmallMessageBytes may take beyond the first half, so that
+  // large messages never keep small ones out. >= 0.
   int64_t small_message_reserve_bytes = 0;
 };
 
@@ -122,43 +124,45 @@ class Admission {
  public:
   // Messages up to this size have a reserve of their own.
   static constexpr int64_t kSmallMessageBytes = int64_t{64} << 10;
-  // While other connections hold something, one connection holds at most this many times what then
-  // is still free: seven eighths of what the others have left.
+  // While other connections hold something, one connection holds at most kMostPerFree times the
+  // bytes that are still free after that. So it holds at most seven eighths of what the others
+  // leave free.
   static constexpr int64_t kMostPerFree = 7;
-  // For this long after a message was refused for lack of room, room counts as short.
+  // How long room counts as short after a message was refused for lack of room.
   static constexpr std::chrono::seconds kShort{1};
 
   explicit Admission(AdmissionOptions options) : options_(options) {}
   Admission(const Admission&) = delete;
   Admission& operator=(const Admission&) = delete;
 
-  // Room for a message of `bytes` that is about to be received, or why not: kDraining, kQueueFull
-  // (its request would find no place), kBudget (the half, or what the connection of `share` may
-  // have of it, is in use) or kTooLarge (it could never fit). Without a share, the limit for one
-  // connection does not apply.
+  // Room for a message of `bytes` that is about to be received, or the reason why there is none.
+  // kDraining. kQueueFull: its request would find no place. kBudget: the half is in use, or the
+  // part of it that the connection of `share` may have. kTooLarge: it could never fit. Without a
+  // share, the limit for one connection does not apply.
   absl::variant<Charge, Rejection> Reserve(int64_t bytes,
                                            std::shared_ptr<ReceiveShare> share = nullptr);
 
   // Room for `bytes` more of messages that are being received; nullopt if there is none.
   std::optional<Charge> ClaimGrowth(int64_t bytes, std::shared_ptr<ReceiveShare> share);
 
-  // True if the half has room for `bytes`. Then a refusal is due to the limit of the connection of
-  // `share`.
+  // True if the half has room for `bytes`. If a message is then refused, the reason is the limit of
+  // the connection of `share`.
   bool IsShareInUse(int64_t bytes, const ReceiveShare& share) const;
 
   // Whether a message was refused lately because there was no room.
   bool WasShortOfLate() const;
 
-  // The largest message whose size nobody announced. It is less than one connection's limit beside
-  // others (7/8), so that too large a message is refused as too large and not for lack of room.
+  // The largest message whose size nobody announced. It is less than the limit of one connection
+  // beside others (7/8). So a message that grows too large reaches this limit first, and is refused
+  // as too large and not for lack of room.
   int64_t max_unannounced_bytes() const { return half_budget_bytes() / 4 * 3; }
-  // What is reserved for a message of which nothing is known: as much as a call itself takes.
+  // What is reserved for a message of unknown size: about as much as a call itself takes.
   int64_t first_message_bytes() const {
     return std::min(int64_t{16} << 10, half_budget_bytes() / 64);
   }
 
-  // A place in the queue and `bytes` of memory for tensors, or why not, as above. On a rejection
-  // nothing more is held.
+  // A place in the queue and `bytes` of memory for tensors, or one of the reasons of `Reserve`. On
+  // a rejection nothing more is held.
   absl::variant<Ticket, Rejection> Admit(int64_t bytes);
 
   // Charges `bytes` of an answer that exists already, as kResponse, even past the half. The half
@@ -176,7 +180,8 @@ class Admission {
   const AdmissionOptions& options() const { return options_; }
   // The most bytes that one message, or one request's slabs, can have.
   int64_t half_budget_bytes() const { return options_.memory_budget_bytes / 2; }
-  // Whether nothing is held beside these two: no other request is read, in work or answered.
+  // Whether the server holds nothing but these two: it is not reading, computing or answering any
+  // other request.
   bool HoldsOnly(const Charge& message, const Ticket& ticket) const {
     return received_bytes_.load(std::memory_order_relaxed) == message.bytes() &&
            slab_bytes_.load(std::memory_order_relaxed) == ticket.charge().bytes();
@@ -193,10 +198,10 @@ class Admission {
   std::atomic<int64_t>& HalfOf(MemoryKind kind) {
     return kind == MemoryKind::kReceive ? received_bytes_ : slab_bytes_;
   }
-  // Adds `bytes`, which may be negative, to what is held of a half, for a charge that then has
-  // `total_bytes`. False if there is no room.
+  // Adds `bytes`, which may be negative, to the bytes held in the half of `kind`. `total_bytes` is
+  // the size of the charge afterwards. False if there is no room.
   bool Take(MemoryKind kind, int64_t bytes, int64_t total_bytes, ReceiveShare* share);
-  // Raises the half for messages by `bytes`, or not.
+  // Adds `bytes` to the half for messages if there is room. Returns whether it did.
   bool RaiseReceived(int64_t bytes, int64_t total_bytes, const ReceiveShare* share);
   int64_t LimitOf(int64_t total_bytes) const {
     const bool is_small = total_bytes <= kSmallMessageBytes;

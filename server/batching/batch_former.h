@@ -22,8 +22,8 @@ namespace swiglu::server {
 struct BatchFormerOptions {
   // The most requests in one batch. >= 1.
   int max_segments = 256;
-  // The most input bytes in one batch of several requests; a larger request travels alone. Keeps a
-  // batch short, so that what comes next does not wait long. >= 1.
+  // The most input bytes in one batch of several requests; a larger request has a batch for itself.
+  // The limit keeps batches short, so that the next batch does not wait long. >= 1.
   int64_t max_batch_bytes = int64_t{4} << 20;
   // How long a request may wait for others before its batch closes without being full; 0: not at
   // all.
@@ -48,8 +48,8 @@ struct DroppedRequest {
 // in the queue it stands. The time that this takes grows with the logarithm of how many are queued.
 //
 // The next batch belongs to the most urgent level that has one ready. Within a level, whole
-// requests and chunks take turns, and the oldest comes first. What else is queued of the same model
-// fills the batch, in the same order.
+// requests and chunks take turns, and the oldest comes first. Further queued requests of the same
+// model fill the batch, in the same order.
 class BatchFormer {
  public:
   explicit BatchFormer(BatchFormerOptions options) : options_(options) {}
@@ -62,8 +62,8 @@ class BatchFormer {
   // dropped instead.
   void Add(std::unique_ptr<Request> request);
 
-  // Drops every queued request with that `Request::cancelled`: as late if its caller has waited
-  // until the deadline, else as cancelled.
+  // Drops every queued request with that `Request::cancelled`. It counts as late if its caller has
+  // waited until the deadline, else as cancelled.
   void Cancel(const std::atomic<bool>& cancelled, Clock::time_point now);
 
   // Drops what is queued with a deadline at or before `now`.
@@ -76,7 +76,8 @@ class BatchFormer {
   // is queued. Late requests are dropped first.
   FormedBatch TakeIfReady(Clock::time_point now);
 
-  // When a batch will be ready if nothing more comes; nullopt if nothing is queued.
+  // When the next batch will be ready if no further request is queued; nullopt if nothing is
+  // queued.
   std::optional<Clock::time_point> ReadyAt() const;
 
   // The earliest deadline of what is queued; `max()` when nothing queued has one.
@@ -113,13 +114,13 @@ class BatchFormer {
   }
   // Whether what is queued of that model fills a batch.
   bool IsFull(int model_index) const;
-  // The oldest request that is ready of that level and extent, or nullptr.
+  // The oldest ready request of that level and extent, or nullptr.
   Entry* OldestReady(Priority priority, Extent extent, Clock::time_point now);
-  // What the next batch begins with, or nullptr.
+  // The first request of the next batch, or nullptr.
   Entry* Choose(Clock::time_point now);
-  // Moves what fits from `queue` into the batch, and drops what is late.
+  // Moves the requests that fit from `queue` into the batch, and drops late ones.
   void Fill(Queue& queue, Clock::time_point now, FormedBatch& batch, int64_t& batch_bytes);
-  // Lets the latest request be found by its deadline and its caller.
+  // Adds the latest request to the indices by deadline and by caller.
   void IndexLatest();
   void Drop(std::unique_ptr<Request> request, Clock::time_point now);
   // Takes it off its queue, its caller's list and the deadlines; `entry` is gone after that.
@@ -140,7 +141,7 @@ class BatchFormer {
   std::array<ModelLoad, kNumModels> loads_;  // by Model::index
   // How many are queued, by priority and extent.
   std::array<std::array<int, kNumExtents>, kNumPriorities> num_queued_of_{};
-  Extent last_extent_ = Extent::kChunk;  // of what began the last batch
+  Extent last_extent_ = Extent::kChunk;  // of the first request of the last batch
   int64_t next_sequence_ = 0;
   int64_t num_queued_ = 0;
 };

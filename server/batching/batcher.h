@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The batcher: wraps the batch former in threads and lanes. It is work-conserving: whenever a lane
-// is free and a batch is ready, it starts at once, on the thread that made it possible (the one
-// that submitted, or the one that completed the batch before). The one thread of its own watches
-// the clock: it starts batches that have waited for company long enough, and drops requests at
-// their deadlines.
+// is free and a batch is ready, the batch starts at once. It starts on the thread that made this
+// possible: the one that submitted the request, or the one that completed the batch before. The
+// batcher has only one thread of its own, which watches the clock. This thread starts batches that
+// have waited long enough for other requests, and drops requests at their deadlines.
 #pragma once
 
 #include <atomic>
@@ -59,15 +59,15 @@ class Batcher {
     Clock::time_point taken_at;
   };
 
-  // Starts batches for as long as lanes are free and batches are ready, after queueing `request`,
-  // if any. If a batch is done before `Run` returns, its completion calls Pump again on this
-  // thread. That inner call leaves the work to the outer one.
+  // Queues `request`, if any. Then starts batches while lanes are free and batches are ready. If a
+  // batch is done before `Run` returns, its completion calls Pump again on this thread. That inner
+  // call leaves the work to the outer one.
   void Pump(std::unique_ptr<Request> request = nullptr);
   // The next batch to run, or nullptr when there is none now.
   std::unique_ptr<RunningBatch> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Start(std::unique_ptr<RunningBatch> running);
   // Frees the lane, lets the next batch start, then hands the requests back. On the CPU this runs
-  // inside `Pump`: there the requests are handed back first, and then the outer `Pump` starts the
+  // inside `Pump`. There it hands the requests back first, and then the outer `Pump` starts the
   // next batch.
   void Finish(RunningBatch& running, const Execution& execution);
   // Requests that are handed back together.
@@ -108,7 +108,7 @@ class Batcher {
   std::atomic<int64_t> inflight_requests_{0};
 
   absl::CondVar watcher_roused_;
-  // Until when the clock watcher sleeps, unless it is roused.
+  // The time until which the clock watcher sleeps, unless it is roused.
   Clock::time_point watcher_due_ ABSL_GUARDED_BY(mutex_) = Clock::time_point::max();
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread clock_watcher_;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What gRPC holds of the messages that one connection is bringing. gRPC shows a message only once
-// it is whole, so this counts the bytes that the connection has received, as the kernel reports
-// them. A pure state machine: counts and times come in, charges and refusals come out.
+// The ledger of one connection: how many bytes gRPC holds of the messages that are arriving on it.
+// gRPC shows a message only once it is whole. So the ledger counts the bytes that the connection
+// has received, as the kernel reports them. A pure state machine: counts and times come in, charges
+// and refusals come out.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@ namespace swiglu::server {
 
 // Where a message comes from.
 struct MessageSource {
-  // What its connection holds; nullptr if it is not known which that is.
+  // The share of its connection; nullptr if the connection is not known. What the connection holds
+  // is counted there.
   std::shared_ptr<ReceiveShare> share;
   // Whether the bytes that the connection receives can be counted.
   bool is_measured = false;
@@ -29,7 +31,7 @@ enum class AwaitedKind : uint8_t {
   kUnannounced,
   // The size that its caller announced is reserved for it.
   kAnnounced,
-  // Of a stream: it may never begin, so nothing is reserved for it.
+  // The message belongs to a stream. It may never begin, so nothing is reserved for it.
   kOfStream,
 };
 
@@ -45,11 +47,11 @@ struct AwaitedMessage {
 
   // What its connection had received before the message (`BaseBytes`).
   int64_t base_bytes = 0;
-  // Whether it has ever made progress.
+  // Whether the message has ever made progress.
   bool has_begun = false;
   // What its connection had received when the message last made progress.
   int64_t progress_bytes = 0;
-  // When that was.
+  // When the message last made progress.
   Clock::time_point progress_at;
 };
 
@@ -58,7 +60,7 @@ struct Overrun {
   AwaitedMessage* message = nullptr;
   // kTooLarge, kBudget or kDeadline.
   Rejection reason = Rejection::kBudget;
-  // What has come, at least, of a message that is too large.
+  // For a message that is too large: at least this many of its bytes have come.
   int64_t bytes = 0;
   // Bytes of messages that were refused may be among those that came, so nobody knows whether this
   // message is too large. With kBudget.
@@ -69,15 +71,15 @@ struct Overrun {
 class MessageLedger {
  public:
   // An announced message that brings less than kLeastProgressBytes for this long loses its
-  // reservation, and goes on as one that was not announced. The short time applies while it has
-  // brought nothing yet and others find no room.
+  // reservation. It then counts as a message that was not announced. kShortPatience applies while
+  // the message has brought nothing yet and others find no room.
   static constexpr std::chrono::milliseconds kPatience{2000};
   static constexpr std::chrono::milliseconds kShortPatience{200};
   static constexpr int64_t kLeastProgressBytes = int64_t{64} << 10;
 
-  // How long a client goes on sending a message that was refused, at most, until it hears of that;
-  // and how much of it goes uncharged. A message beside it that seems to outgrow this is refused as
-  // one that finds no room.
+  // When a message is refused, its caller may go on sending it until it learns of the refusal. This
+  // takes at most kUnreadTime. At most kMostUnreadBytes of these bytes go uncharged. If another
+  // message of the connection seems to exceed even that, it is refused as one that finds no room.
   static constexpr std::chrono::milliseconds kUnreadTime{1000};
   static constexpr int64_t kMostUnreadBytes = int64_t{64} << 20;
 
@@ -96,12 +98,12 @@ class MessageLedger {
   // The message will not come. Does nothing for a message that was overrun.
   void Drop(AwaitedMessage& message);
 
-  // A message of the connection was refused, and its client may still send it. For kUnreadTime,
-  // what comes may be its bytes: the other messages are charged no more than they may have, and
-  // none is refused as too large.
+  // A message of the connection was refused, and its caller may still send it. For kUnreadTime,
+  // bytes that come may belong to this message. So during that time no other message is charged
+  // more than it may have, and none is refused as too large.
   void CountUnread(Clock::time_point now) { unread_until_ = now + kUnreadTime; }
 
-  // So many bytes of what has come were the headers of a call, and belong to no message.
+  // Of the bytes that have come, `bytes` were the headers of a call. They belong to no message.
   void CountHeaders(int64_t bytes) { pending_bytes_ -= bytes; }
 
   // The connection has received `received_bytes` since it began.
@@ -113,9 +115,9 @@ class MessageLedger {
   // stream may stop halfway.
   std::optional<Overrun> Settle(Clock::time_point now, bool others_want, Clock::duration stall);
 
-  // About how many bytes have come and were not delivered.
+  // About how many bytes have come and have not yet been delivered as messages.
   int64_t pending_bytes() const { return pending_bytes_; }
-  // Whether nothing is awaited but streams, and nothing has come at the last look.
+  // Whether the ledger awaits only messages of streams, and the last look found no new bytes.
   bool is_idle() const;
   Clock::time_point looked_at() const { return looked_at_; }
 
@@ -131,11 +133,11 @@ class MessageLedger {
   // The most that messages which were not announced may have beyond their reservations.
   int64_t MostUnreserved() const;
   // An estimate of the bytes that came before the message of a call whose headers were read at
-  // `now`, rather too high than too low.
+  // `now`. It is too high rather than too low.
   int64_t BaseBytes(Clock::time_point now) const;
   // Takes a message off the list.
   void Erase(std::vector<AwaitedMessage*>::iterator message);
-  // What of the bytes that are pending may be of `message`, if all messages have equal shares.
+  // How many of the pending bytes may belong to `message`, if all messages have equal shares.
   int64_t ShareOf(const AwaitedMessage& message, int64_t num_sharing) const;
   // Takes the message of that index off the list; returns `overrun`.
   Overrun TakeOff(size_t index, const Overrun& overrun, Clock::time_point now);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Estimates the next message of a caller that announces no size, where nobody can tell how much of
-// it has come: it will be as large as the largest of late. So the read of such a message, too,
-// starts with a reservation that is nearly right.
+// Estimates the size of the next message if its caller announces none, on a connection on which the
+// server cannot see how many bytes have come. The estimate is the size of the largest recent
+// message. So there, too, the server can reserve nearly the right size before it reads a message.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@ namespace swiglu::server {
 // Thread-safe, lock-free. Losing an update to a race costs precision only.
 class MessageSizeEstimate {
  public:
-  // What to expect before anything was seen, and at least.
+  // The estimate before the first message, and the least estimate.
   static constexpr int64_t kLeastBytes = int64_t{64} << 10;
 
   // It halves every second.
@@ -25,9 +25,9 @@ class MessageSizeEstimate {
     return std::max(bytes_.load(std::memory_order_relaxed) >> Halvings(now), kLeastBytes);
   }
 
-  // A message of that size has come. A larger one counts at once; a smaller one lowers the estimate
-  // by a share of the difference. Small messages therefore lower it by half in about 44 messages.
-  // Time lowers it, too (see `bytes`).
+  // Call this when a message of that size has come. A larger one counts at once; a smaller one
+  // lowers the estimate by a share of the difference. Small messages therefore lower it by half in
+  // about 44 messages. Time lowers it, too (see `bytes`).
   void Add(int64_t message_bytes, Clock::time_point now) {
     const int64_t before = bytes(now);
     const int64_t lowered = before - (before - message_bytes + kMemory - 1) / kMemory;

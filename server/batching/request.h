@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// An accepted request as batching sees it: which model, where its tensors lie, until when it is
-// wanted, and whom to tell. Made by inference, owned by the batcher from `Submit` to its
-// completion.
+// An accepted request as batching sees it: its model, where its tensors lie, its deadline, and the
+// callback for its end. Inference makes it. The batcher owns it from `Submit` to its completion.
 #pragma once
 
 #include <atomic>
@@ -21,7 +20,7 @@
 
 namespace swiglu::server {
 
-// Who goes first: all that is queued of one level before any of the next.
+// The order of requests: all queued requests of one level go before any request of the next level.
 enum class Priority : uint8_t { kHigh, kNormal, kLow };
 inline constexpr int kNumPriorities = 3;
 
@@ -54,19 +53,20 @@ struct Request {
   Clock::time_point accepted_at;
   // Past this point nobody waits for the answer: it is dropped then, if it is in no batch yet.
   Clock::time_point deadline = Clock::time_point::max();
-  // The server held no other request when it was admitted, so its thread may wait for it.
+  // The server held no other request when this one was admitted, so the thread that submits it may
+  // wait for its batch.
   bool is_alone = false;
-  // On whose threads `done` is to be called; nullptr: on any.
+  // `done` is called on the threads of this queue; nullptr: on any thread.
   TaskQueue* tasks = nullptr;
-  // Set by the caller, from any thread, when the answer is no longer wanted; `Batcher::Cancel` then
-  // tells of it. Shared by all requests of one call. Never null.
+  // The code that submits requests sets this, on any thread, when nobody wants the answer any
+  // longer, and then calls `Batcher::Cancel`. Shared by all requests of one call. Never null.
   std::shared_ptr<const std::atomic<bool>> cancelled;
   Done done;
 };
 
-// Whether a caller that goes away at `now` has waited until its deadline. By the caller's clock the
-// deadline comes earlier than by ours: gRPC rounds the timeout that it sends up by at most 1 %, and
-// sending it takes time.
+// Whether a caller that goes away at `now` has waited until its deadline. The caller's deadline
+// comes a little before the deadline on our clock. There are two reasons: gRPC rounds up the
+// timeout that it sends, by at most 1 %, and sending takes time.
 inline bool HasWaitedUntil(Clock::time_point deadline, Clock::time_point start,
                            Clock::time_point now) {
   constexpr std::chrono::milliseconds kOnTheWay{10};

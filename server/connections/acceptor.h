@@ -26,14 +26,15 @@ struct AcceptorOptions {
   int unix_socket_mode = 0600;
   // Connections that may be open at once; a further one is closed as soon as it is accepted. >= 1.
   int64_t max_connections = 4096;
-  // For how long a peer may leave what it is sent unacknowledged before its connection ends. > 0.
+  // If a peer acknowledges nothing of the data sent to it for this long, its connection ends. > 0.
   absl::Duration acknowledge_timeout = absl::Seconds(30);
 };
 
 // Thread-safe.
 class Acceptor {
  public:
-  // What its owner does for it. All of it is called on the acceptor's thread.
+  // Functions that the owner of the acceptor provides. All of them are called on the acceptor's
+  // thread.
   struct Callbacks {
     // How many connections are open now.
     std::function<int64_t()> num_open;
@@ -41,12 +42,13 @@ class Acceptor {
     std::function<void()> refused;
     // Takes a connection over: `fd` is a non-blocking socket.
     std::function<void(int fd)> take;
-    // False: no connection can be accepted for want of descriptors or memory. True: again it can.
+    // False: connections cannot be accepted, because there are no more descriptors or no memory.
+    // True: they can be accepted again.
     std::function<void(bool accepting)> accepting_changed;
   };
 
   // Listens; connections wait until `Start`. On error nothing is left behind: INVALID_ARGUMENT (not
-  // an address) or FAILED_PRECONDITION (cannot be had), with the address and the reason.
+  // an address) or FAILED_PRECONDITION (cannot listen there), with the address and the reason.
   static absl::StatusOr<std::unique_ptr<Acceptor>> Listen(AcceptorOptions options);
   // Stops.
   ~Acceptor();
@@ -57,18 +59,18 @@ class Acceptor {
   // Accepts from here on. Once.
   void Start(Callbacks callbacks);
 
-  // Accepts nothing more and listens no more; removes a unix socket's file. Idempotent, one thread
-  // at a time.
+  // Stops accepting and listening, and removes a unix socket's file. Idempotent, one thread at a
+  // time.
   void Stop();
 
  private:
   Acceptor(AcceptorOptions options, ListenSockets listening);
 
   void Run();
-  // Accepts what waits at `listener`, some at a time. False if descriptors or memory do not
-  // suffice.
+  // Accepts some of the connections that wait at `listener`. False if there are not enough
+  // descriptors or memory.
   bool AcceptFrom(int listener);
-  // Closes a connection if there are too many.
+  // Whether one more connection may be open. If not, counts and logs the refusal.
   bool HasRoom();
 
   const AcceptorOptions options_;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The connections that the server has accepted. gRPC hides them, so this looks at their sockets:
-// whose they are, how much has come over them, and how to end them. Knows nothing of what goes over
-// them.
+// The connections that the server has accepted. gRPC hides them, so this class works on their
+// sockets. It knows their peers, counts the bytes that have come, and ends connections. It does not
+// know what the bytes mean.
 #pragma once
 
 #include <sys/types.h>
@@ -27,15 +27,15 @@ namespace swiglu::server {
 enum class EndReason : uint8_t { kResets, kFrames };
 inline constexpr int kNumEndReasons = 2;
 
-// gRPC owns the sockets and may close them at any time. So each is remembered by its number and its
-// inode. A number that belongs to another file by now is left alone.
+// gRPC owns the sockets and may close them at any time. So each is remembered by its descriptor and
+// its inode. If the descriptor now belongs to another file, it is left alone.
 //
 // A peer is named as gRPC names it in `ServerContext::peer()`: "ipv4:10.0.0.1:4711",
-// "ipv6:%5B::1%5D:4711". All peers of a unix socket have one name, "unix:", so that what is said of
-// one of them is said of all. Thread-safe.
+// "ipv6:%5B::1%5D:4711". All peers of a unix socket have one name, "unix:", so the methods below
+// treat them as one. Thread-safe.
 class Connections {
  public:
-  // What was read from a connection.
+  // How many bytes gRPC has read from a connection.
   struct Taken {
     std::string peer;
     ino_t inode = 0;  // which connection it is, as long as it is open
@@ -45,7 +45,7 @@ class Connections {
   // `log_peers`: whether the log may say who a peer is.
   explicit Connections(bool log_peers = true) : log_peers_(log_peers) {}
 
-  // Knows a connection from here on. `fd` is its socket, which stays the caller's.
+  // Adds a connection. `fd` is its socket; the caller still owns it.
   void Add(int fd);
 
   // A connection was closed because there were too many.
@@ -59,26 +59,27 @@ class Connections {
   // known: for a unix socket, or when the connection has ended.
   std::optional<uint64_t> ReceivedBytes(absl::string_view peer) const;
 
-  // What was read of every connection where that is known. Takes about two microseconds for each.
+  // The bytes that gRPC has read from each connection, for those where the kernel tells it. Takes
+  // about two microseconds for each.
   std::vector<Taken> TakenFromAll() const;
 
   // Who the peer is, for a log: its address, or the processes behind a unix socket as
   // "unix:pid=12,uid=1000", several of them with a '+' between.
   std::string Describe(absl::string_view peer) const;
 
-  // Ends the peer's connection: its calls are cancelled, what it has sent is thrown away, and it
-  // hears of a reset. Logs that, and counts it. All peers of a unix socket end together. Returns
-  // how many connections that were.
+  // Ends the peer's connection: its calls are cancelled, the server throws away what the peer has
+  // sent, and the peer gets a reset. Logs and counts the end. All peers of a unix socket end
+  // together. Returns the number of connections that it ended.
   int End(absl::string_view peer, EndReason reason);
   int64_t num_ended(EndReason reason) const {
     return num_ended_[static_cast<size_t>(reason)].load(std::memory_order_relaxed);
   }
 
-  // Closes our direction of every connection, each once its peer has acknowledged what was written
-  // so far, and at `deadline` at the latest. At the deadline a connection is closed even if data is
-  // unacknowledged; that data may be lost. A peer's call that has no answer by then fails there as
-  // UNAVAILABLE. Blocks until `deadline` at most. REQUIRES: none is added any more, and the server
-  // is about to end; what still writes meets a broken pipe. docs/adr/0010 says why.
+  // Closes our direction of every connection. It closes a connection as soon as the peer has
+  // acknowledged everything written so far. At `deadline` it closes the rest; data that is
+  // unacknowledged then may be lost. A peer's call that has no answer by then fails there as
+  // UNAVAILABLE. Blocks until `deadline` at most. REQUIRES: no connection is added any more, and
+  // the server is about to end; later writes fail with a broken pipe. docs/adr/0010 says why.
   void Close(absl::Time deadline);
 
  private:

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// When a connection floods the server: it goes on sending bytes that belong to no message, frames
-// that carry nothing (pings, settings, windows) or headers that never end. They cost the peer next
-// to nothing and the server much. Pure: counts and times come in.
+// Decides whether a connection floods the server. A flood goes on sending bytes that belong to no
+// message: frames that carry nothing (pings, settings, windows) or headers that never end. They
+// cost the peer next to nothing and the server much. Pure: counts and times come in.
 #pragma once
 
 #include <chrono>
@@ -12,12 +12,12 @@ namespace swiglu::server {
 
 // What is known of a connection at some moment. The counts only grow.
 struct ConnectionTraffic {
-  // What gRPC has taken from it since it began.
+  // How many bytes gRPC has read from it since it began.
   uint64_t taken_bytes = 0;
   // The number of its calls, plus the messages that have arrived or were given up.
   uint64_t num_steps = 0;
-  // Whether a call waits for a message, or a stream of messages is open, which may be full and not
-  // be read: what comes belongs to them.
+  // Whether a call waits for a message, or a stream of messages is open. The server may not be
+  // reading the stream, if it is full. Bytes that come then belong to these messages.
   bool is_awaiting = false;
 };
 
@@ -27,9 +27,9 @@ class FloodLimit {
   using Time = std::chrono::steady_clock::time_point;
 
   // A flood brings more than kBytesPerSlice in a time of kSlice, kNumSlices times in a row, without
-  // any call. Many more may come at once: messages of calls that a busy server has not got round
-  // to, or has refused, fill the windows of HTTP/2, which gRPC makes as large as 150 MB on a fast
-  // wire.
+  // any call. Much more than that may come at once without being a flood. Messages of calls that a
+  // busy server has not got round to, or has refused, fill the windows of HTTP/2. gRPC makes these
+  // windows as large as 150 MB on a fast wire.
   static constexpr int64_t kBytesPerSlice = 2 << 20;
   static constexpr std::chrono::milliseconds kSlice{500};
   static constexpr int kNumSlices = 4;
@@ -37,7 +37,7 @@ class FloodLimit {
   // `first`: what is known of the connection now.
   FloodLimit(const ConnectionTraffic& first, Time now) : slice_begin_(first), slice_begun_(now) {}
 
-  // Takes what is known at `now`; true if the connection floods the server.
+  // Call this with the traffic at `now`. Returns true if the connection floods the server.
   bool IsExceeded(const ConnectionTraffic& traffic, Time now) {
     if (traffic.is_awaiting || traffic.num_steps != slice_begin_.num_steps) {
       *this = FloodLimit(traffic, now);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How many calls a peer may take back. A call that is begun and reset at once costs the peer two
-// frames, and the server a call: some thousands a second on one connection keep the server from all
-// other work. Pure: the clock is passed in.
+// Limits how many calls a peer may reset. A call that is begun and reset at once costs the peer two
+// frames, but costs the server a whole call. Some thousands a second on one connection keep the
+// server from all other work. Pure: the clock is passed in.
 #pragma once
 
 #include <algorithm>
@@ -22,8 +22,9 @@ class ResetLimit {
  public:
   using Time = std::chrono::steady_clock::time_point;
 
-  // A peer may reset kAtOnce calls at once, and kPerSecond a second. That is four times as many as
-  // a connection has streams, for callers whose deadlines pass together.
+  // A peer may reset kAtOnce calls at once, and kPerSecond a second. That is four times the number
+  // of streams that a connection may have. So a caller may let the deadlines of all its calls pass
+  // at once.
   static constexpr double kAtOnce = 4096;
   static constexpr double kPerSecond = 4096;
 
@@ -43,7 +44,7 @@ class ResetLimit {
   size_t num_peers() const { return resets_.size(); }
 
  private:
-  // Of one peer: how many count, at that time.
+  // The resets of one peer: at time `at`, `count` of them counted.
   struct Resets {
     Time at;
     double count = 0;
@@ -63,7 +64,7 @@ class ResetLimit {
 
   static constexpr size_t kFirstSweep = 64;
   std::unordered_map<std::string, Resets> resets_;
-  size_t sweep_at_ = kFirstSweep;  // it is swept when it has so many peers
+  size_t sweep_at_ = kFirstSweep;  // with this many peers, `Sweep` runs
 };
 
 }  // namespace swiglu::server

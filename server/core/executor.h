@@ -18,7 +18,8 @@
 
 namespace swiglu::server {
 
-// Gives the bytes of inputs that lie in pieces, in order, each byte once. One thread at a time.
+// Reads the bytes of inputs that lie in several pieces. It reads each input in order, and each byte
+// once. One thread at a time.
 class InputReader {
  public:
   virtual ~InputReader() = default;
@@ -60,7 +61,7 @@ inline constexpr int kNumPaths = 4;
 // The number that stands for the CPU where devices are counted.
 inline constexpr int kCpuDevice = -1;
 
-// What became of one batch. On error the outputs are unspecified.
+// The result of one batch. On error the outputs are unspecified.
 struct Execution {
   absl::Status status;
   Path path = Path::kCpu;

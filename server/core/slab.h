@@ -16,9 +16,9 @@ namespace swiglu::server {
 inline constexpr size_t kSlabAlignment = 256;
 
 // Shared ownership of one slab. A slab is for one request or chunk. If the executor reads inputs
-// where they are (`Executor::TakesReaders`), it has the outputs alone; else it has the inputs, and
-// the outputs take their places. The memory goes back to its pool when the last copy of `data` is
-// gone, on whichever thread that is. The content of a fresh slab is unspecified.
+// where they are (`Executor::TakesReaders`), the slab has only the outputs. Otherwise the slab has
+// the inputs, and the outputs then replace them. When the last copy of `data` is destroyed, on any
+// thread, the memory goes back to its pool. The content of a fresh slab is unspecified.
 struct Slab {
   std::shared_ptr<std::byte> data;
   // Usable bytes, at least what was asked for.
@@ -34,7 +34,7 @@ class SlabPool {
   virtual size_t SlabBytes(size_t size_bytes) const = 0;
 
   // A slab of at least `size_bytes` (> 0), aligned to `kSlabAlignment`. Does not block on other
-  // requests. On error (RESOURCE_EXHAUSTED: the memory could not be had) nothing changes.
+  // requests. On error (RESOURCE_EXHAUSTED: there is no memory) nothing changes.
   virtual absl::StatusOr<Slab> Acquire(size_t size_bytes) = 0;
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The threads that serve callers, as a place to post other work. This is the interface only:
+// A queue that passes work to the threads that serve callers. This is the interface only:
 // `server/transport` has the threads.
 #pragma once
 
@@ -29,15 +29,16 @@ class TaskQueue {
   // Runs `task` once, on any of the threads. Tasks may run at the same time. REQUIRES: at least one
   // call stays alive until `task` has run.
   virtual void Post(WorkLength length, Task task) = 0;
-  // Whether the calling thread is one of them.
+  // Whether the calling thread is one of the threads that serve callers.
   virtual bool IsCurrent() const = 0;
-  // The calling thread is one of them, and does long work between these two calls.
+  // Between these two calls the calling thread does long work. REQUIRES: it is one of the threads
+  // that serve callers.
   virtual void BeginLongWork() = 0;
   virtual void EndLongWork() = 0;
 };
 
-// Marks the calling thread as doing long work for as long as this object lives. Does nothing if the
-// work is short, or the thread is not one of the queue's.
+// Marks the calling thread as doing long work while this object lives. Does nothing if the work is
+// short, or the thread is not one of the queue's.
 class LongWork {
  public:
   LongWork(TaskQueue& tasks, WorkLength length)

@@ -17,8 +17,8 @@ namespace swiglu::server {
 // least that is tried.
 inline constexpr int kMaxHalvings = 3;
 
-// The elements of `batch` in two batches, in their order and about equally many in each; every
-// tensor's part begins as aligned as the tensor does. None if there is nothing to cut. A pure
+// Splits `batch` into two batches with about equally many elements, in the same order. In both, the
+// parts of a tensor are aligned like the tensor itself. None if there is nothing to cut. A pure
 // function. REQUIRES: no segment has a reader.
 std::optional<std::pair<Batch, Batch>> Halve(const Batch& batch);
 
@@ -28,8 +28,8 @@ bool IsWorthRetrying(const LaneResult& result);
 
 // Runs `batch`, which ended with `result`, in halves on `lane`, one after the other. A half that
 // runs out of memory, too, is halved again. Then calls `finished` once, with the sum of the times
-// or with the first error. After an error nothing more is run. `on_retry` is told of each fault
-// that is tried again. REQUIRES: as for Lane::Run; IsWorthRetrying(result).
+// or with the first error. After an error nothing more is run. `on_retry` is called for each fault
+// after which a batch is tried again. REQUIRES: as for Lane::Run; IsWorthRetrying(result).
 void RunInHalves(Lane& lane, const Batch& batch, const LaneResult& result,
                  std::function<void(const DeviceFault&)> on_retry, Lane::Finished finished);
 

@@ -20,10 +20,10 @@
 
 namespace swiglu::server {
 
-// A thread of its own, rather than one per device, so that a short batch is reported as soon as it
-// is ready, whatever runs on the other lanes and however long their completions take. It also
-// enqueues a batch's chunks after the first, each when the one before is done. A lane allocates all
-// that it needs of CUDA in `Create`.
+// Each lane has a thread of its own, rather than one per device. So a short batch is reported as
+// soon as it is ready, whatever runs on the other lanes and however long their completions take.
+// The thread also enqueues a batch's chunks after the first. It enqueues a chunk when the chunk
+// before is done. A lane allocates everything that it needs from CUDA in `Create`.
 class CudaLane final : public Lane {
  public:
   static absl::StatusOr<std::unique_ptr<CudaLane>> Create(int ordinal);
@@ -34,12 +34,12 @@ class CudaLane final : public Lane {
   CudaLane(const CudaLane&) = delete;
   CudaLane& operator=(const CudaLane&) = delete;
 
-  // Leaves the work to the lane's thread: launches take turns in the driver, and callers have
-  // better to do. There are two exceptions. Where the plan has a `caller_wait`, the caller
-  // launches, waits for that long, and calls `finished` if the batch is done by then. And if the
-  // caller is any lane's thread (it has just completed a batch), it launches here; this lane's
-  // thread waits. A plan that is not staged needs tensors that the device sees where they lie: in
-  // device memory, or in pinned host memory.
+  // Leaves the work to the lane's thread: launches take turns in the driver, and a calling thread
+  // should not wait there. There are two exceptions. If the plan has a `caller_wait`, the calling
+  // thread launches the batch, waits for that long, and calls `finished` if the batch is done by
+  // then. If the calling thread is a lane's thread (it has just completed a batch), it launches the
+  // batch, and this lane's thread waits for it. A plan that is not staged needs tensors that the
+  // device sees where they lie: in device memory, or in pinned host memory.
   void Run(const Batch& batch, LaunchPlan plan, Finished finished) override;
 
  private:
@@ -60,8 +60,8 @@ class CudaLane final : public Lane {
 
   CudaLane(int ordinal, CudaStream stream, CudaEvent event, CudaStagedPath staged_path);
 
-  // Enqueues the job's next chunk, or all of it where there are no chunks, and the event behind.
-  // On error nothing of it is running any more.
+  // Enqueues the job's next chunk, or all of it if it has no chunks, and then the event. On error
+  // nothing of the job is running any more.
   cudaError_t Enqueue(Job& job);
   cudaError_t EnqueueWork(Job& job);
   // Waits for what `Enqueue` enqueued and adds up its times.
@@ -85,7 +85,7 @@ class CudaLane final : public Lane {
   const int ordinal_;
   const CudaStream stream_;
   const CudaEvent event_;  // recorded behind all that is enqueued
-  // Used by whoever has the job: the caller of `Run`, then the lane's thread.
+  // Used by the thread that has the job: the caller of `Run`, then the lane's thread.
   CudaStagedPath staged_path_;
 
   absl::Mutex mutex_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One kernel over segments as batching has them.
+// Launches one kernel over the segments of a batch.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -10,9 +10,9 @@
 
 namespace swiglu::server {
 
-// Enqueues the kernel of `model` over `segments` on `stream`, a stream of the current device, with
-// `max_blocks` blocks at most, 0 for as many as the work wants. The pointers are readable and
-// writable by the device. Does not synchronize. On error nothing has been enqueued. REQUIRES: at
+// Enqueues the kernel of `model` over `segments` on `stream`, a stream of the current device. The
+// kernel has `max_blocks` blocks at most; 0 means as many as the work needs. Does not synchronize.
+// On error nothing has been enqueued. REQUIRES: the device can read and write at the pointers; at
 // most kMaxSegments segments.
 cudaError_t LaunchKernel(const Model& model, absl::Span<const Segment> segments, int max_blocks,
                          cudaStream_t stream);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Takes a chunk by copies to device memory, through the kernel, and back. Part of a CUDA lane.
+// Copies a chunk to device memory, runs the kernel on it there, and copies the results back. Part
+// of a CUDA lane.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -11,8 +12,8 @@
 
 namespace swiglu::server {
 
-// A device buffer and the events that time what passes through it, one chunk at a time. All CUDA
-// memory is there from the start. Not thread-safe.
+// A device buffer, and the events that measure the times of the chunks that pass through it. One
+// chunk at a time. It allocates all CUDA memory in `Create`. Not thread-safe.
 class CudaStagedPath {
  public:
   // Room for chunks of kLaneBufferBytes on that device.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where the server gets its executor: looks at the host, chooses, and makes it ready. The same
-// header with and without CUDA.
+// Makes the executor of the server: it looks at the host, chooses a device, and makes the executor
+// ready. The header is the same with and without CUDA.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,8 @@ namespace swiglu::server {
 
 struct ExecutorOptions {
   DeviceKind device = DeviceKind::kAuto;
-  // CUDA ordinals to use, in this order; empty: all. Naming any is asking for CUDA.
+  // CUDA ordinals to use, in this order; empty: all. If any ordinal is named, `kAuto` behaves like
+  // `kCuda`.
   std::vector<int> ordinals;
   // Batches in flight on each device; the CPU counts as one device. 0: two on a CUDA device, one
   // per core on the CPU.
@@ -31,7 +32,7 @@ struct ExecutorOptions {
   Observer* observer = nullptr;
 };
 
-// An executor that is warmed up, and what there is to say about it.
+// An executor that is warmed up, and facts about it.
 struct CreatedExecutor {
   std::unique_ptr<Executor> executor;
   // The executor's own pool, for its figures.

@@ -38,10 +38,10 @@ class Lane {
 
   virtual ~Lane() = default;
 
-  // Starts `batch` the way that `plan`, which was made for it, says. `finished` is called exactly
-  // once, when the lane is free for the next `Run` and nothing touches the batch's memory any more:
-  // from any thread, possibly before `Run` returns. REQUIRES: the lane is free; `batch` and the
-  // memory that it points to outlive that call; at most kMaxSegments segments.
+  // Starts `batch` according to `plan`, which was made for this batch. `finished` is called exactly
+  // once, when the lane is free for the next `Run` and nothing touches the batch's memory any more.
+  // It is called on any thread, possibly before `Run` returns. REQUIRES: the lane is free; `batch`
+  // and the memory that it points to outlive that call; at most kMaxSegments segments.
   virtual void Run(const Batch& batch, LaunchPlan plan, Finished finished) = 0;
 };
 

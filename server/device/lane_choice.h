@@ -19,8 +19,8 @@ struct DeviceLoad {
 };
 
 // The position of the device with the fewest bytes outstanding among those with a free lane. Under
-// a light load all are equal in this. Of equals it is the one that was given the fewest bytes until
-// now, then the first. -1 when no lane is free.
+// a light load all devices have equally few. Then it is the device that was given the fewest bytes
+// until now, and among those the first. -1 when no lane is free.
 inline int ChooseDevice(absl::Span<const DeviceLoad> loads) {
   int best = -1;
   for (int i = 0; i < static_cast<int>(loads.size()); ++i) {

@@ -27,11 +27,11 @@ struct LaneDevice {
   std::vector<std::unique_ptr<Lane>> lanes;  // free, at least one
 };
 
-// Spreads batches over its devices: each goes to the one that `ChooseDevice` says, on the lane
-// there that has been free the longest. A batch that runs out of device memory is tried again in
-// halves. Thread-safe; `done` may call `Run`. A device can fail for good in a batch, or in other
-// work that reports to `faults`. From then on `healthy()` is false, and every later batch completes
-// with UNAVAILABLE and runs on no device: the process has to end.
+// Spreads batches over its devices. `ChooseDevice` chooses the device of a batch. The batch runs on
+// the lane of that device that has been free the longest. A batch that runs out of device memory is
+// tried again in halves. Thread-safe; `done` may call `Run`. A device can fail for good in a batch,
+// or in other work that reports to `faults`. From then on `healthy()` is false, and every later
+// batch completes with UNAVAILABLE and runs on no device: the process has to end.
 class LaneExecutor final : public Executor {
  public:
   // REQUIRES: at least one device. The slab pool's memory source may report to `faults`.
@@ -74,7 +74,7 @@ class LaneExecutor final : public Executor {
       ABSL_GUARDED_BY(mutex_);                // likewise; the longest free first
   int num_held_ ABSL_GUARDED_BY(mutex_) = 0;  // batches whose `done` has not returned
 
-  // Behind what the lanes' threads use: they end first.
+  // Declared after everything that the lanes' threads use, so that these threads end first.
   const std::vector<LaneDevice> devices_;
 };
 

@@ -26,7 +26,7 @@ enum class MemoryPlace : uint8_t { kPinnedHost, kDevice };
 // memory make them several times slower; copies hardly slow them down.
 enum class ResidentWork : uint8_t { kNone, kRunning };
 
-// What a plan depends on beside the batch.
+// The facts that a plan depends on, in addition to the batch.
 struct LaunchSituation {
   MemoryPlace memory = MemoryPlace::kPinnedHost;
   ResidentWork resident_work = ResidentWork::kNone;
@@ -42,7 +42,7 @@ struct StagedPart {
   size_t offset = 0;
   size_t stride = 0;
 
-  // Where in the buffer input k lies, in bytes; output k takes its place.
+  // The position of input k in the buffer, in bytes. Output k replaces it there.
   size_t place(size_t k) const { return offset + k * stride; }
 };
 
@@ -62,18 +62,18 @@ struct LaunchPlan {
   std::chrono::microseconds caller_wait{0};
 };
 
-// The way for `batch`. A batch without elements is never staged.
+// The plan for `batch`. A batch without elements is never staged.
 LaunchPlan PlanLaunch(const Batch& batch, const LaunchSituation& situation);
 
 // One launch on pinned host memory with `max_blocks` blocks at most.
 LaunchPlan PlanMapped(int max_blocks);
 
-// By way of a device buffer of `buffer_bytes`, which are as LaunchSituation says. REQUIRES: the
-// batch has elements.
+// A staged plan with a device buffer of `buffer_bytes` (see LaunchSituation). REQUIRES: the batch
+// has elements.
 LaunchPlan PlanStaged(const Batch& batch, size_t buffer_bytes);
 
-// `num_elements` of `segment` from element `first` on. Inputs that a reader gives have no place
-// yet: they, and the reader, stay as they are.
+// The part of `segment` that has `num_elements` elements from element `first` on. If a reader gives
+// the inputs, they have no address yet; the part then has the same inputs and reader.
 Segment Part(const Segment& segment, const Model& model, int64_t first, int64_t num_elements);
 
 // The part as a kernel finds it in the device buffer that begins at `buffer`.

@@ -10,9 +10,10 @@
 
 namespace swiglu::server {
 
-// Runs every model on `lane`, a lane of device `ordinal`, in place and staged, in batches of one,
-// of several and of the most segments, over zeros in a slab of `pool`. Waits for the results: an
-// error of the lane or of the pool, or INTERNAL where the outputs are not zeros.
+// Runs every model on `lane`, a lane of device `ordinal`, over zeros in a slab of `pool`. It runs
+// the models in place and staged, in batches of one segment, of several, and of the largest number
+// of segments. Waits for the results. Returns an error of the lane or of the pool, or INTERNAL if
+// the outputs are not zeros.
 absl::Status WarmUp(Lane& lane, int ordinal, SlabPool& pool);
 
 }  // namespace swiglu::server

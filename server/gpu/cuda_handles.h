@@ -36,13 +36,13 @@ absl::Status UseCudaDevice(int ordinal);
 // A stream of that device which does not wait for the default stream.
 absl::StatusOr<CudaStream> MakeCudaStream(int ordinal);
 
-// What an event is for: a thread sleeps until it happens, or it measures the time between two of
-// its kind.
+// What an event is for. kWaiting: a thread sleeps until the event happens. kTiming: two such events
+// measure the time between them.
 enum class CudaEventKind { kWaiting, kTiming };
 
 absl::StatusOr<CudaEvent> MakeCudaEvent(int ordinal, CudaEventKind kind);
 
-// Memory of that device, aligned to 256 bytes. RESOURCE_EXHAUSTED when there is none to be had.
+// Memory of that device, aligned to 256 bytes. RESOURCE_EXHAUSTED if the device has no memory left.
 absl::StatusOr<CudaMemory> MakeCudaMemory(int ordinal, size_t size_bytes);
 
 }  // namespace swiglu::server

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the server runs on, decided once at the start from what was asked for and what is there.
-// Pure functions; knows no CUDA.
+// Decides once, at the start, what the server runs on. It looks at what the user asked for and at
+// the devices of the host. Pure functions; knows no CUDA.
 #pragma once
 
 #include <string>
@@ -28,9 +28,9 @@ struct DeviceChoice {
   std::string reason;                    // one line for the log: "cpu: no NVIDIA driver"
 };
 
-// Chooses from `found`, all devices of the host in order of ordinals, or why there is none.
-// `ordinals` are the devices that were named, in that order; empty means all. Naming devices is
-// asking for CUDA: `kAuto` then behaves like `kCuda`. Errors: FAILED_PRECONDITION where CUDA was
+// Chooses from `found`: all devices of the host in order of ordinals, or the error that says why
+// there is none. `ordinals` are the devices that the user named, in that order; empty means all. If
+// the user named devices, `kAuto` behaves like `kCuda`. Errors: FAILED_PRECONDITION where CUDA was
 // asked for and is not there, INVALID_ARGUMENT for a wrong ordinal.
 absl::StatusOr<DeviceChoice> ChooseDevices(DeviceKind kind, absl::Span<const int> ordinals,
                                            const absl::StatusOr<std::vector<DeviceInfo>>& found);

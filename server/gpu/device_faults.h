@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What has gone wrong on the devices. It is kept, reported and logged in one place, whether a batch
-// met it or a request for pinned memory.
+// The errors of the devices. All of them are kept, reported and logged here: those of batches, and
+// those of allocations of pinned memory.
 #pragma once
 
 #include <atomic>
@@ -20,8 +20,9 @@ class DeviceFaults {
   DeviceFaults(const DeviceFaults&) = delete;
   DeviceFaults& operator=(const DeviceFaults&) = delete;
 
-  // Tells the observer, then logs. Logging may block where nobody reads the log. Of sticky errors
-  // it tells only the first one of all devices: everything that is in flight then says the same.
+  // Tells the observer, then logs. Logging may block where nobody reads the log. Of all sticky
+  // errors on all devices it reports only the first. After that error, everything in flight fails
+  // with the same error.
   void Report(int ordinal, DeviceError kind, absl::string_view description);
 
   // The first device that failed for good; nullopt while none has. Never changes once it is set.

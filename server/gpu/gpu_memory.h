@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What is in use of a GPU's memory, asked of the driver. The build chooses who answers:
-// cuda_memory.cc, or no_cuda_memory.cc where it has no CUDA.
+// Asks the driver how much of a GPU's memory is in use. The build chooses which source answers:
+// cuda_memory.cc, or no_cuda_memory.cc if it has no CUDA.
 #pragma once
 
 #include <cstdint>

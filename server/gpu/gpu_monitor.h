@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Keeps an eye on the CUDA devices for the metrics page: asks the drivers on a thread of its own,
-// so that neither a reader of the page nor a request ever waits for one.
+// Keeps an eye on the CUDA devices for the metrics page. It asks the drivers on a thread of its
+// own, so that neither a reader of the page nor a request ever waits for a driver.
 #pragma once
 
 #include <chrono>
@@ -27,8 +27,8 @@ struct GpuMonitorOptions {
   std::chrono::milliseconds patience{500};
 };
 
-// Samples every device at once and then again and again until its destruction. Without devices it
-// does nothing. Thread-safe.
+// Samples every device when it is constructed, and then at every interval until its destruction.
+// Without devices it does nothing. Thread-safe.
 class GpuMonitor {
  public:
   using Clock = std::chrono::steady_clock;
@@ -36,8 +36,8 @@ class GpuMonitor {
   // Figures older than this are not given out: a driver that hangs brings no new ones.
   static constexpr std::chrono::seconds kMaxAge{10};
 
-  // Opens NVML and takes the first sample, so that nothing is missing afterwards. Logs in one line
-  // what cannot be had, and goes on without it.
+  // Opens NVML and takes the first sample, so that all figures are there when it returns. Logs in
+  // one line which figures are not available, and goes on without them.
   explicit GpuMonitor(std::vector<DeviceInfo> devices, GpuMonitorOptions options = {});
 
   // Waits for the sample that is being taken, for `patience` at most. If the driver hangs, the
@@ -46,18 +46,18 @@ class GpuMonitor {
   GpuMonitor(const GpuMonitor&) = delete;
   GpuMonitor& operator=(const GpuMonitor&) = delete;
 
-  // The last figures of the device with that CUDA ordinal; nullopt for one that NVML does not know
-  // or has not spoken of for `kMaxAge`. Does not wait for a driver.
+  // The last figures of the device with that CUDA ordinal. nullopt if NVML does not know the
+  // device, or has given no figures of it for `kMaxAge`. Does not wait for a driver.
   std::optional<GpuFigures> figures(int ordinal, Clock::time_point now = Clock::now()) const;
 
-  // Memory of that device which is in use, by this process or any other, as CUDA sees it; nullopt
-  // where it cannot be read or was not for `kMaxAge`. Does not wait for a driver.
+  // Memory of that device which is in use, by this process or any other, as CUDA sees it. nullopt
+  // if it cannot be read, or has not been read for `kMaxAge`. Does not wait for a driver.
   std::optional<int64_t> memory_used_bytes(int ordinal, Clock::time_point now = Clock::now()) const;
 
  private:
   class Watch;
 
-  std::shared_ptr<Watch> watch_;  // the thread's, too
+  std::shared_ptr<Watch> watch_;  // shared with the thread
   std::thread thread_;            // none without devices
 };
 

@@ -12,7 +12,7 @@
 
 namespace swiglu::server {
 
-// Where the driver has it.
+// The file name of NVML, as the driver installs it.
 inline constexpr char kNvmlLibrary[] = "libnvidia-ml.so.1";
 
 // An open NVML. Thread-safe. Calls ask the driver and may take milliseconds, or far longer where a
@@ -22,8 +22,8 @@ class Nvml {
   // A GPU, as NVML's handle. Lives as long as the Nvml that found it.
   using Gpu = struct nvmlDevice_st*;
 
-  // Opens `library` and starts it. FAILED_PRECONDITION, saying why: there is none, it lacks a
-  // function that is always needed, or it does not start.
+  // Opens `library` and starts it. FAILED_PRECONDITION if there is no such library, if it lacks a
+  // function that is always needed, or if it does not start. The error says which.
   static absl::StatusOr<std::unique_ptr<Nvml>> Open(const std::string& library);
 
   ~Nvml();
@@ -34,7 +34,8 @@ class Nvml {
   // CUDA_VISIBLE_DEVICES is set. FAILED_PRECONDITION, saying why there is none.
   absl::StatusOr<Gpu> Find(const std::string& pci_bus_id) const;
 
-  // What `gpu` says now. What it does not answer, or this NVML cannot ask, is left out.
+  // The figures of `gpu` now. A figure is left out if the GPU does not give it, or if this NVML has
+  // no function for it.
   GpuFigures Read(Gpu gpu) const;
 
  private:

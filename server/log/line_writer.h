@@ -26,8 +26,8 @@ namespace swiglu::logging {
 // that write to it, too. Thread-safe.
 class LineWriter {
  public:
-  // The most that may wait to be written, beside what is being written (one line, or lines of
-  // kPieceBytes in all).
+  // The largest number of bytes that may wait to be written. What is being written does not count
+  // (one line, or lines of kPieceBytes in all).
   static constexpr size_t kMaxWaitingBytes = 256 * 1024;
 
   // The most that is written at once, if it is several lines. Linux writes this much to a pipe as
@@ -48,7 +48,7 @@ class LineWriter {
   bool Start();
 
   // Writes `line`, which ends with a newline, or drops it where it cannot be written. May throw
-  // std::bad_alloc; then it is neither written nor counted.
+  // std::bad_alloc; then the line is neither written nor counted.
   void Write(std::string line);
 
   // Blocks until every line so far is written or dropped, for `timeout` at most. Returns whether
@@ -70,7 +70,7 @@ class LineWriter {
   int64_t TakePiece();
   void PopFront();
   void DropFront();
-  // All of `text`, or nothing more once the descriptor fails. Returns whether it was all.
+  // Writes all of `text`, but stops when the descriptor fails. Returns whether it wrote all.
   bool WriteAll(const std::string& text) const;
 
   const int fd_;

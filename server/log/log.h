@@ -33,8 +33,9 @@ enum class Level : uint8_t { kDebug, kInfo, kWarning, kError };
 // or error. Returns false, and changes nothing, for any other text. Thread-safe.
 bool SetLevel(std::string_view text);
 
-// Switches to `debug`, and from there to `usual`; to `info` where that is `debug`. Logs which. One
-// thread at a time. REQUIRES: `usual` is a level's name.
+// Switches the level to `debug`, or, if it is `debug` already, to `usual`. If `usual` is `debug`,
+// it switches to `info` instead. Logs the new level. One thread at a time. REQUIRES: `usual` is a
+// level's name.
 void ToggleDebug(std::string_view usual);
 
 // How lines look from here on; `text` at start: `2026-01-31T12:00:00.000Z I message`, or `json`:
@@ -62,9 +63,9 @@ int64_t NumDroppedLines();
 // Whether a line of that level would be written. Thread-safe.
 bool Enabled(Level level);
 
-// Something beside the message: ` key=value` behind it in text, a member of its own in JSON. Values
+// A value beside the message: ` key=value` behind it in text, a member of its own in JSON. Values
 // are escaped as messages are. In text, the message of a line with fields has its own `=` escaped,
-// too, so that what looks like a field is one.
+// too. So everything that looks like a field is a field.
 struct Field {
   std::string_view key;
   std::variant<std::string_view, int64_t> value;
@@ -154,8 +155,8 @@ inline constexpr Level kERROR = Level::kError;
     }                                                                                          \
   } while (false)
 
-// As LOG, at most once per `interval` from this place in the code; the line says how many were held
-// back before it.
+// As LOG, but at most once per `interval` from this place in the code. The line says how many lines
+// were held back before it.
 #define LOG_EVERY(level, interval, ...)                                           \
   do {                                                                            \
     if (::swiglu::logging::Enabled(::swiglu::logging::internal::k##level)) {      \
@@ -169,9 +170,9 @@ inline constexpr Level kERROR = Level::kError;
     }                                                                             \
   } while (false)
 
-// Ends the process with the place and the expression when `condition` is false, in every build. For
-// programmer errors. The place is the file without its folder, so that a program does not depend on
-// where it was built.
+// If `condition` is false, logs the place and the expression and ends the process, in every build.
+// For programmer errors. The place is the file without its folder, so that a program does not
+// depend on where it was built.
 #define CHECK(condition)                                                             \
   do {                                                                               \
     if (!(condition)) [[unlikely]] {                                                 \

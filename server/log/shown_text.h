@@ -19,16 +19,18 @@ struct Character {
 // REQUIRES: `text` is not empty.
 Character FirstCharacter(std::string_view text);
 
-// Whether a character can change how a line looks without being seen itself: control characters,
-// line and paragraph separators, Unicode's format characters (which turn the direction of text
-// round, among others) and those that it ignores by default, as spaces without width.
+// Whether a character can change how a line looks without being seen itself. Such characters are
+// control characters, line and paragraph separators, Unicode's format characters (some of them turn
+// the direction of text round), and characters that Unicode ignores by default, for example spaces
+// without width.
 bool IsHidden(char32_t code);
 
-// What stands for a byte that is no valid UTF-8: U+FFFD.
+// Replaces a byte that is not valid UTF-8: U+FFFD.
 inline constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
-// `text` as valid UTF-8 without hidden characters: they are escaped (`\n`, `\u202e`, `\U000e0041`),
-// and what is no UTF-8 is replaced. Past `max_bytes` of the result it is cut and "..." appended.
+// `text` as valid UTF-8 without hidden characters. Hidden characters are escaped (`\n`, `\u202e`,
+// `\U000e0041`), and bytes that are not UTF-8 are replaced. If the result is longer than
+// `max_bytes`, it is cut and "..." appended.
 std::string ShownText(std::string_view text, size_t max_bytes);
 
 // What ShownText puts in the place of a hidden character.

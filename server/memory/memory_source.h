@@ -11,14 +11,14 @@
 
 namespace swiglu::server {
 
-// Memory in large pieces. Thread-safe. Calls may be slow and may wait for a device, so nobody calls
-// them with a lock held that a request needs.
+// Memory in large pieces. Thread-safe. Calls may be slow and may wait for a device. So do not call
+// them while holding a lock that a request needs.
 class MemorySource {
  public:
   virtual ~MemorySource() = default;
 
-  // `size_bytes` (> 0) bytes, aligned to `kSlabAlignment` or better. RESOURCE_EXHAUSTED when there
-  // are none to be had.
+  // Returns `size_bytes` (> 0) bytes, aligned to `kSlabAlignment` or better. RESOURCE_EXHAUSTED if
+  // there is no memory.
   virtual absl::StatusOr<std::byte*> Allocate(size_t size_bytes) = 0;
 
   // Gives back what `Allocate` returned for the same `size_bytes`. Logs what goes wrong.

@@ -9,9 +9,9 @@
 
 namespace swiglu::server {
 
-// Classes are 4, 8 and 16 KiB and from there four to each doubling: 20, 24, 28, 32, 40 KiB and so
-// on. Whole pages, because memory is pinned by the page; at most a quarter more than was asked for,
-// from 16 KiB up.
+// The classes are 4, 8 and 16 KiB, and from there four to each doubling: 20, 24, 28, 32, 40 KiB and
+// so on. They are whole pages, because memory is pinned by the page. From 16 KiB up, a class has at
+// most a quarter more than was asked for.
 inline constexpr size_t kSmallestSlabBytes = size_t{4} << 10;
 inline constexpr size_t kFirstSteppedSlabBytes = size_t{16} << 10;
 inline constexpr size_t kStepsPerDoubling = 4;

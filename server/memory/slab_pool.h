@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The slab pool of every executor: keeps the memory that requests gave back and hands it to the
-// next ones, so that the way of a request allocates nothing from the system or from CUDA.
+// The slab pool of every executor. It keeps the memory that requests gave back and hands it to the
+// next ones. So serving a request allocates nothing from the system or from CUDA.
 #pragma once
 
 #include <array>
@@ -26,18 +26,18 @@ namespace swiglu::server {
 struct CachingSlabPoolOptions {
   // The most memory that slabs in use and cached slabs take together, in bytes of their size
   // classes. >= 1. Admission charges slabs at the size of their class, so that they fit into their
-  // half of the budget. The program gives the pool that half and 1 MiB.
+  // half of the budget. The program gives the pool that half plus 1 MiB.
   size_t capacity_bytes = 0;
   // Fills every slab with this byte before it is handed out and again when it comes back. For
-  // tests: it shows what reads memory that it did not write, or that it no longer holds.
+  // tests: it reveals code that reads memory that it has not written, or no longer holds.
   std::optional<uint8_t> poison = std::nullopt;
 };
 
-// A slab pool with one free list per size class over a bounded amount of memory. Thread-safe. A
-// slab that fits a cached one costs one short lock and one small allocation. A miss first frees
-// cached slabs of other classes if the capacity requires it, then asks the source. Hits and returns
-// do not wait for it; only other misses may. Returning a slab never calls the source and never
-// fails.
+// A slab pool with one free list per size class over a bounded amount of memory. Thread-safe. If a
+// cached slab fits (a hit), a slab costs one short lock and one small allocation. Otherwise (a
+// miss) the pool first frees cached slabs of other classes if the capacity requires it, then asks
+// the source. Hits and returns never wait for a miss. A miss may wait for another miss. Returning a
+// slab never calls the source and never fails.
 class CachingSlabPool final : public SlabPool {
  public:
   CachingSlabPool(std::unique_ptr<MemorySource> source, CachingSlabPoolOptions options);
@@ -50,17 +50,17 @@ class CachingSlabPool final : public SlabPool {
 
   size_t SlabBytes(size_t size_bytes) const override;
 
-  // As the interface says. RESOURCE_EXHAUSTED also where the slab would take the pool over its
-  // capacity. If the source has no more memory, that much of the cache is freed and the source is
-  // asked once more.
+  // As the interface says. RESOURCE_EXHAUSTED also if the pool would exceed its capacity with this
+  // slab. If the source has no more memory, that much of the cache is freed and the source is asked
+  // once more.
   absl::StatusOr<Slab> Acquire(size_t size_bytes) override;
 
-  // Fills the cache with slabs of these sizes, which then exist all at once. On error, those that
-  // were allocated stay cached.
+  // Fills the cache with one slab for each of these sizes. On error, those that were allocated stay
+  // cached.
   absl::Status Reserve(absl::Span<const size_t> sizes);
 
-  // Memory of the slabs that somebody holds, and of those that wait for the next request. They take
-  // no lock: while slabs come and go, the two may be from different moments.
+  // Memory of the slabs that somebody holds, and of those that wait for the next request. These
+  // methods take no lock. So while slabs come and go, the two values may be from different moments.
   size_t used_bytes() const { return used_bytes_; }
   size_t cached_bytes() const { return cached_bytes_; }
 
@@ -73,8 +73,8 @@ class CachingSlabPool final : public SlabPool {
 
   // A cached slab of that class, now in use, or nullptr.
   std::byte* TakeCached(int size_class);
-  // Counts one more slab of that class as in use, after freeing cached ones where the bound demands
-  // it.
+  // Counts one more slab of that class as in use. Before that, it frees cached slabs if the
+  // capacity requires it.
   absl::Status MakeRoom(int size_class, size_t size_bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(growth_mutex_);
   // Frees cached slabs, the largest first, until `wanted_bytes` more fit or none is left.
@@ -92,8 +92,8 @@ class CachingSlabPool final : public SlabPool {
   const std::unique_ptr<MemorySource> source_;
   const CachingSlabPoolOptions options_;
 
-  // Held while room is made, so that what is being freed is neither handed out nor counted twice.
-  // Never held by a hit or a return.
+  // Held while room is made. So a slab that is being freed is neither handed out nor counted twice.
+  // A hit or a return never holds it.
   absl::Mutex growth_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   absl::Mutex mutex_;
   std::array<FreeList, kNumSizeClasses> free_lists_ ABSL_GUARDED_BY(mutex_);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Families of series whose values are looked up when the page is read, made from the metrics that
-// names.h describes.
+// Makes families of series from the metrics that names.h describes. The values of these series are
+// looked up when the page is read.
 #pragma once
 
 #include <initializer_list>
@@ -15,8 +15,8 @@ namespace swiglu::server {
 // The family of `metric`, without series.
 prometheus::MetricFamily MakeFamily(const metrics::Metric& metric);
 
-// Adds the series with those values of the metric's labels, in their order. REQUIRES: `family` is
-// `metric`'s, a gauge or a counter.
+// Adds a series. `label_values` are the values of the metric's labels, in the order of the labels.
+// REQUIRES: `family` was made from `metric`, a gauge or a counter.
 void AddSeries(prometheus::MetricFamily& family, const metrics::Metric& metric,
                std::initializer_list<std::string> label_values, double value);
 

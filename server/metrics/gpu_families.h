@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The series of GPUs, from the figures of each.
+// Makes the series of GPUs from their figures.
 #pragma once
 
 #include <string>
@@ -11,14 +11,14 @@
 
 namespace swiglu::server {
 
-// A GPU and the value of the label `device` that it has.
+// A GPU and its value of the label `device`.
 struct LabelledGpu {
   std::string device;
   GpuFigures figures;
 };
 
-// The families, each with a series for every GPU whose figure is there; those without any are left
-// out. A GPU without a UUID has no series under Triton's names.
+// The families. Each has a series for every GPU that has this figure. A family without any series
+// is left out. A GPU without a UUID has no series under Triton's names.
 std::vector<prometheus::MetricFamily> MakeGpuFamilies(const std::vector<LabelledGpu>& gpus);
 
 }  // namespace swiglu::server

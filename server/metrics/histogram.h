@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A histogram for the data path. In prometheus-cpp's histogram, observations and readers of the
-// page take the same lock: a reader that loses its core while it holds it would stall requests.
+// page take the same lock. If a reader lost its core while it held that lock, requests would stall.
 #pragma once
 
 #include <atomic>
@@ -19,11 +19,11 @@
 
 namespace swiglu::server {
 
-// Counts integers in the buckets of a metric. The integers are multiples of a unit of the metric's
-// own: nanoseconds for one in seconds. Thread-safe and lock-free.
+// Counts integers in the buckets of a metric. The integers are in a smaller unit than the metric:
+// for example nanoseconds for a metric in seconds. Thread-safe and lock-free.
 class AtomicHistogram {
  public:
-  // How many of the observed integers make one of the metric's unit.
+  // How many units of the observed integers are one unit of the metric.
   enum class Scale : int64_t { kOne = 1, kNanosecondsPerSecond = 1'000'000'000 };
 
   AtomicHistogram(const metrics::Metric& metric, Scale scale);
@@ -31,8 +31,8 @@ class AtomicHistogram {
   // Two relaxed additions.
   void Observe(int64_t value);
 
-  // Reads one bucket after the other, so an observation that is made meanwhile may be missing in a
-  // part of it.
+  // Reads one bucket after the other. So an observation that is made meanwhile may count in some of
+  // the values and not in others.
   prometheus::ClientMetric Collect() const;
 
  private:
@@ -63,7 +63,7 @@ class HistogramFamily {
   };
 
   const metrics::Metric& metric_;
-  std::deque<Series> series_;  // where they lie, they stay
+  std::deque<Series> series_;  // a deque, so that they keep their addresses
 };
 
 }  // namespace swiglu::server

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// As much of HTTP as a page needs, as one pure function from bytes to bytes.
+// The part of HTTP that a page needs, as one pure function from bytes to bytes.
 #pragma once
 
 #include <functional>
@@ -19,9 +19,9 @@ using Page = std::function<std::string()>;
 
 // The whole answer to what a connection has received so far, or nullopt when the head of the
 // request is not complete yet. `GET` and `HEAD` of /metrics, or of it in the absolute form
-// (`http://host/metrics`), give 200 with `page()`; another path 404, another method 405, a longer
-// head 431, anything that is not HTTP 400, an exception from
-// `page` 500. The connection is to be closed afterwards.
+// (`http://host/metrics`), give 200 with `page()`. Another path gives 404, another method 405, a
+// longer head 431, anything that is not HTTP 400, and an exception from `page` 500. Close the
+// connection after the answer.
 absl::optional<std::string> AnswerHttp(absl::string_view received, const Page& page);
 
 }  // namespace swiglu::server

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The text of the /metrics page: what the observer counted, and what is looked up at the moment of
-// reading.
+// The text of the /metrics page. It shows the observer's counts, and values that are looked up when
+// the page is read.
 #pragma once
 
 #include <array>
@@ -19,7 +19,7 @@
 namespace swiglu::server {
 
 // Where the gauges come from. Each function is called whenever the page is read, from any thread,
-// and must not block for long; an empty one stands for 0.
+// and must not block for long. If a function is empty, its gauge is 0.
 struct Gauges {
   using Sample = std::function<double()>;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Serves the /metrics page over HTTP. Its own few lines rather than prometheus-cpp's Exposer: the
-// distributions build the HTTP library behind that one without IPv6, it does not say why it cannot
-// listen, and it adds series of its own.
+// Serves the /metrics page over HTTP. It does not use prometheus-cpp's Exposer, for three reasons.
+// The distributions build the Exposer's HTTP library without IPv6. The Exposer does not say why it
+// cannot listen. And it adds series of its own.
 #pragma once
 
 #include <chrono>
@@ -49,7 +49,7 @@ class MetricsServer {
 
   // The thread: waits for any socket, then moves each connection on, until `wake_` is written to.
   void Serve();
-  // Waits until something is to be done; false when it is time to end.
+  // Waits until there is something to do; false when it is time to end.
   bool Wait();
   void Accept();
   // Moves every connection on, and drops those that are done or have had their time.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Every metric of the server: name, help, type, label names and values, and buckets. The page shows
-// nothing else, and nothing else spells a name. Renaming one is a change for every user;
+// no other metric, and no other file spells a name. Renaming one is a change for every user;
 // tests/metrics/golden_metrics.txt records them all.
 #pragma once
 
@@ -24,7 +24,8 @@ struct Metric {
   std::span<const double> buckets{};
 };
 
-// Values of the label `model` beside the models' own names, and of `device` on the CPU.
+// A value of the label `model`, in addition to the names of the models. The value of `device` on
+// the CPU.
 inline constexpr char kUnknownModel[] = "unknown";
 inline constexpr char kCpuDeviceLabel[] = "cpu";
 
@@ -58,7 +59,8 @@ inline constexpr std::array<const char*, 6> kPhases = {"receive", "queue",    "c
 enum class Direction { kIn, kOut };
 inline constexpr std::array<const char*, 2> kDirections = {"in", "out"};
 
-// Values of `path`, by Path; of `reason`, by Rejection; of a device error's `kind`, by DeviceError.
+// Values of `path`, indexed by Path; of `reason`, by Rejection; of a device error's `kind`, by
+// DeviceError.
 inline constexpr std::array<const char*, 4> kPaths = {"cpu", "mapped", "staged", "region"};
 inline constexpr std::array<const char*, 7> kReasons = {
     "queue_full", "budget", "too_large", "deadline", "cancelled", "draining", "invalid"};
@@ -75,7 +77,8 @@ inline constexpr std::array<const char*, 2> kEndReasons = {"resets", "frames"};
 // Values of a slab pool's `state`.
 inline constexpr std::array<const char*, 2> kSlabStates = {"used", "free"};
 
-// Values of used memory's `kind`: MemoryKind's, and registered regions, which no budget covers.
+// Values of `kind` of used memory: those of MemoryKind, and `region` for registered regions, which
+// no budget covers.
 inline constexpr std::array<const char*, 4> kMemoryKinds = {"receive", "staging", "response",
                                                             "region"};
 
@@ -211,7 +214,7 @@ inline constexpr Metric kDeviceMemoryUsed{
     "this server's slabs.",
     {"device"}};
 
-// GPUs, as the driver sees them. What it does not say has no series.
+// GPUs, as the driver sees them. A figure that the driver does not give has no series.
 inline constexpr Metric kGpuUtilization{
     "swiglu_gpu_utilization_ratio",
     MetricType::Gauge,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Counts the inferences that are being answered, from the message to the last byte handed to gRPC,
-// so that a drain can wait for them. Once it has its answer, a request waits only for its caller.
+// so that a drain can wait for them. A request that has its answer waits only for its caller.
 #pragma once
 
 #include <atomic>
@@ -35,7 +35,8 @@ class ActiveRequests {
       active_->Add(-1);
     }
 
-    // The answer is there, and is yet to be taken. REQUIRES: no other thread uses the token.
+    // The request has its answer, but its caller has not taken the answer yet. REQUIRES: no other
+    // thread uses the token.
     void Answered() {
       if (!std::exchange(in_work_, false)) return;
       active_->in_work_.fetch_sub(1, std::memory_order_relaxed);
@@ -65,7 +66,7 @@ class ActiveRequests {
  private:
   void Add(int64_t amount) {
     if (count_.fetch_add(amount, std::memory_order_acq_rel) + amount > 0) return;
-    absl::MutexLock lock(&mutex_);  // wakes who waits
+    absl::MutexLock lock(&mutex_);  // wakes the thread that waits
   }
 
   absl::Mutex mutex_;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A unary call that is answered at once from the server's own state: everything but inference and
-// watching. And a call of a method that does not exist.
+// watching. A call of a method that does not exist is here, too.
 #pragma once
 
 #include <functional>
@@ -44,11 +44,12 @@ class ControlCall final : public CallHandler {
   const InferDependencies parts_;
   MessageWatch::Entry awaited_;
   bool answered_ = false;
-  // When the message is to be there; once answered, when the answer is to be written.
+  // The time by which the message must be there. Once the call is answered: the time by which the
+  // answer must be written.
   Clock::time_point due_;
 };
 
-// Ends a call with a fixed error, unread.
+// Ends a call with a fixed error, without reading its message.
 class RefusedCall final : public CallHandler {
  public:
   RefusedCall(Call* call, absl::Status status) : call_(call), status_(std::move(status)) {}

@@ -22,10 +22,11 @@ struct ControlServiceOptions {
   std::string version;
   // What the models run on, as ModelMetadata's property `device` tells it.
   std::string device;
-  // Whether that is a GPU, and how many batches run at once: ModelConfig's instance group.
+  // Whether `device` is a GPU, and how many batches run at once, as ModelConfig's instance group
+  // tells them.
   bool on_gpu = false;
   int num_lanes = 1;
-  // How long a request may wait for company: ModelConfig's dynamic batching.
+  // How long a request may wait for others, as ModelConfig's dynamic batching tells it.
   std::chrono::microseconds max_queue_delay{0};
 };
 

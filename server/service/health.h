@@ -20,11 +20,11 @@ namespace swiglu::server {
 // Thread-safe.
 class Health {
  public:
-  // `device_healthy` is asked at every look; it must be thread-safe and quick.
+  // `device_healthy` is called at every query; it must be thread-safe and quick.
   explicit Health(std::function<bool()> device_healthy)
       : device_healthy_(std::move(device_healthy)) {}
 
-  // From here on the server is never ready again: it is to be taken out of rotation.
+  // From here on the server is never ready again, so that load balancers send it no more requests.
   void StopServing() { serving_.store(false, std::memory_order_relaxed); }
 
   // Whether connections can be accepted; while not, the server is not ready.
@@ -38,8 +38,8 @@ class Health {
   // False only when a device has failed for good.
   bool live() const { return device_healthy_(); }
 
-  // The state of a service by name: "" and `inference.GRPCInferenceService` follow readiness,
-  // `liveness` liveness. SERVICE_UNKNOWN for any other name.
+  // The state of a service by name: "" and `inference.GRPCInferenceService` follow readiness, and
+  // `liveness` follows liveness. SERVICE_UNKNOWN for any other name.
   grpc::health::v1::HealthCheckResponse::ServingStatus Check(const std::string& service) const;
 
  private:
@@ -63,9 +63,10 @@ class HealthWatchCall final : public CallHandler {
   void OnServerEvent(ServerEvent event) override;
 
  private:
-  // Sends what the caller does not know yet; ends the call when the server drains.
+  // Sends the state if it differs from what the caller was last sent. Ends the call when the server
+  // drains.
   void Advance();
-  // Ends what the caller has stopped halfway.
+  // Ends the call if its caller has stopped halfway.
   void CheckStall();
   void Finish(const absl::Status& status);
 

@@ -37,7 +37,7 @@ class InferCall final : public CallHandler {
   void Refuse(absl::Status status);
   // Any thread.
   void Answer(const InferReply& reply);
-  // Ends what the caller has stopped halfway.
+  // Ends the call if its caller has stopped halfway.
   void CheckStall();
 
   Call* const call_;
@@ -57,7 +57,7 @@ class InferCall final : public CallHandler {
   Charge answer_charge_;  // of an error
   // When the server began to drain; `max()`: it does not.
   Clock::time_point draining_since_ = Clock::time_point::max();
-  // When the answer is to be written; set last by Answer.
+  // The time by which the answer must be written. Answer sets this last.
   std::atomic<Clock::time_point> answer_due_{Clock::time_point::max()};
 };
 

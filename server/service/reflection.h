@@ -16,7 +16,7 @@
 
 namespace swiglu::server {
 
-// What this server offers, itself included, as descriptors. Immutable after construction, so
+// The services of this server as descriptors, reflection included. Immutable after construction, so
 // thread-safe.
 class Reflection {
  public:
@@ -27,7 +27,7 @@ class Reflection {
 
   Reflection();
 
-  // The answer to one question; what is not there is an answer too.
+  // The answer to one question. If the service or message does not exist, the answer says so.
   grpc::reflection::v1::ServerReflectionResponse Answer(
       const grpc::reflection::v1::ServerReflectionRequest& request) const;
 
@@ -43,8 +43,9 @@ class Reflection {
   std::vector<std::string> services_;  // full names, sorted
 };
 
-// The call: questions in, answers out, one after the other. It ends when the caller ends it, and
-// when the caller takes longer than a message may to ask the next question or to take an answer.
+// The call: questions in, answers out, one after the other. It ends when the caller ends it. It
+// also ends when the caller exceeds the time limit for a message, in asking the next question or in
+// taking an answer.
 class ReflectionCall final : public CallHandler {
  public:
   // `reflection` must outlive it; `call` owns it.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From a method's path to the handler of its calls: the table of everything that this server
-// answers.
+// Finds the handler of a call by its method's path. This is the table of everything that this
+// server answers.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +40,7 @@ class Router final : public CallRouter {
  private:
   template <typename Request, typename Response>
   using ServiceMethod = absl::Status (ControlService::*)(const Request&, Response*) const;
-  // How many calls may be open for one more of `path`.
+  // At this number of open calls, a further call of `path` is refused.
   int64_t MaxOpen(const std::string& path) const;
   // For a call whose message nobody will read. It has a line in the log. An inference call is
   // reported as a request that ended.

@@ -13,16 +13,17 @@
 namespace swiglu::server {
 
 struct StallLimit {
-  // For a message of no size. > 0.
+  // For a message without any bytes. > 0.
   Clock::duration base = std::chrono::seconds(30);
   // What the slowest caller is expected to move in a second.
   static constexpr int64_t kBytesPerSecond = int64_t{16} << 20;
 
-  // While the server drains: an answer that nobody takes must not hold up its end.
+  // The limit while the server drains. It is short, because an answer that nobody takes must not
+  // hold up the end of the drain.
   StallLimit InDrain() const { return {std::min<Clock::duration>(base, kMostInDrain)}; }
   static constexpr std::chrono::seconds kMostInDrain{5};
 
-  // When a message of `bytes` that begins at `start` must be through.
+  // When the transfer of a message of `bytes` that begins at `start` must be complete.
   Clock::time_point Due(Clock::time_point start, int64_t bytes) const {
     return start + base + std::chrono::milliseconds(bytes / (kBytesPerSecond / 1000));
   }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The ModelStreamInfer call: many requests in, answers out as they finish. An error is an answer;
-// the stream stays open. A caller that sends the metadata `triton_grpc_error: true` wants an error
-// as the end of the stream instead, with its code; its other requests then have no answer.
+// the stream stays open. If the caller sends the metadata `triton_grpc_error: true`, an error
+// instead ends the stream, with the code of the error. The caller's other requests then get no
+// answer.
 #pragma once
 
 #include <deque>
@@ -18,8 +19,8 @@ namespace swiglu::server {
 
 class StreamInferCall final : public CallHandler {
  public:
-  // The most requests of one stream that are unanswered at once. Then reading stops until an answer
-  // is written.
+  // How many requests of one stream may be unanswered at the same time. At this number, reading
+  // stops until an answer is written.
   static constexpr int kMaxUnanswered = 128;
 
   // `call` owns it.
@@ -44,7 +45,7 @@ class StreamInferCall final : public CallHandler {
 
   // Any thread.
   void OnReply(InferReply reply, ActiveRequests::Token token);
-  // Whether requests are taken from the stream, and answers given.
+  // Whether the stream still takes requests and gives answers.
   bool IsOpen() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !broken_ && failure_.ok(); }
   // Reads on if one more message may come.
   void ReadOn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One RPC on the completion queue, as a mechanism: it turns gRPC's completions into a handler's
-// callbacks and keeps itself alive while any are due. What a call means is its handler's business
-// (`CallHandler`), chosen by path when its headers are there and nothing has been read yet.
+// One RPC on the completion queue, as a mechanism. It turns gRPC's completions into a handler's
+// callbacks, and keeps itself alive while completions are due. The handler (`CallHandler`) knows
+// what the call means. It is chosen by the path, when the headers are there and nothing has been
+// read yet.
 #pragma once
 
 #include <atomic>
@@ -34,10 +35,10 @@ enum class ServerEvent {
 };
 inline constexpr int kNumServerEvents = 4;
 
-// The meaning of one call. Never two of its methods run at once. The thread that is inside a
-// handler (`Call::Deliver`) also delivers the events that arrive while it is there. So that thread
-// may be an I/O thread, the ticker's, the main, the acceptor's or the message watch's. `OnStart`
-// always runs on an I/O thread.
+// The meaning of one call. Two of its methods never run at the same time. A thread that is inside a
+// handler (`Call::Deliver`) also delivers the events that arrive meanwhile. So an I/O thread, the
+// main thread, and the threads of the ticker, the acceptor and the message watch may all run a
+// handler. `OnStart` always runs on an I/O thread.
 class CallHandler {
  public:
   virtual ~CallHandler() = default;
@@ -49,11 +50,11 @@ class CallHandler {
   virtual void OnMessage(grpc::ByteBuffer& message) = 0;
   // There is no message for `Call::Read`: the caller is done sending, or is gone.
   virtual void OnNoMessage() = 0;
-  // The last `Write`, `WriteAndFinish` or `Finish` is through; `ok` is false if the call broke
+  // The last `Write`, `WriteAndFinish` or `Finish` has ended; `ok` is false if the call broke
   // first.
   virtual void OnWritten(bool ok) = 0;
-  // The call is over, finished or broken. Afterwards only results of reads and writes that had
-  // begun may come.
+  // The call is over, finished or broken. After this, only the results of reads and writes that
+  // have already begun may come.
   virtual void OnGone(bool cancelled) = 0;
   // The server has something to tell.
   virtual void OnServerEvent(ServerEvent event) = 0;
@@ -66,12 +67,12 @@ using CallPtr = std::shared_ptr<Call>;
 class CallRouter {
  public:
   virtual ~CallRouter() = default;
-  // The handler of a call that comes when `num_open` are open.
+  // Makes the handler of a new call; `num_open` calls are open already.
   virtual std::unique_ptr<CallHandler> MakeHandler(Call& call, int64_t num_open) const = 0;
 };
 
-// A call, from the wait for its headers on. The sending methods may be called from any thread, one
-// `Write…` or `Finish` at a time; `Read` likewise, one at a time.
+// A call. It exists from the moment when it waits for its headers. The sending methods may be
+// called from any thread, one `Write…` or `Finish` at a time; `Read` likewise, one at a time.
 class Call final : public RequestOrigin, public std::enable_shared_from_this<Call> {
  public:
   // Where calls come from and go to.
@@ -110,13 +111,14 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
   std::string DescribePeer() const override { return home_->DescribePeer(peer()); }
   // True once the caller has gone.
   bool is_cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
-  // The same, for others to look at. Keeps the call alive.
+  // The same flag, for other objects. It keeps the call alive.
   std::shared_ptr<const std::atomic<bool>> cancelled() { return {shared_from_this(), &cancelled_}; }
 
   void Read();
   void Write(const grpc::ByteBuffer& message);
   void WriteAndFinish(const grpc::ByteBuffer& message);
-  // Ends the call with `status`; a retryable one tells the caller when to come back.
+  // Ends the call with `status`. If the status is retryable, the caller is also told when to try
+  // again.
   void Finish(const absl::Status& status);
   // Breaks the call off: what is being read or written fails soon.
   void Cancel() { context_.TryCancel(); }
@@ -131,22 +133,22 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
   // Once the call has come in.
   CallHandler& handler() { return *handler_; }
 
-  // Whether it is among its home's live calls, and its neighbours there. Guarded by the locks of
-  // LiveCalls.
+  // The call's place in the list of its home's live calls, and its neighbours in the list. Guarded
+  // by the locks of LiveCalls.
   enum class Place : uint8_t { kNew, kListed, kRemoved };
   Place place = Place::kNew;
   Call* previous = nullptr;
   Call* next = nullptr;
 
  private:
-  // Tells the home of the call's end, as the last member to go.
+  // Tells the home of the call's end. This member is destroyed last.
   struct DestructionNotice {
     ~DestructionNotice() { home->OnDestroyed(queue); }
     Home* const home;
     IoQueue* const queue;
   };
 
-  // What the handler has to be told. A bit is set until the handler is told of it.
+  // Things to tell the handler. A bit is set until the handler has been told.
   using Signals = uint32_t;
   static constexpr Signals kRead = 1 << 0;
   static constexpr Signals kNotRead = 1 << 1;
@@ -184,8 +186,8 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
 
   // Tells the handler now, or leaves that to the thread that is inside the handler.
   void Deliver(Signals signals);
-  // Tells the handler everything that there is to tell. REQUIRES: this thread has set
-  // `kDelivering`, or is the one that makes the handler.
+  // Tells the handler everything that is due. REQUIRES: this thread has set `kDelivering`, or is
+  // the one that makes the handler.
   void DeliverAll();
   void Tell(Signals signals);
 

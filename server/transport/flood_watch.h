@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Ends connections that send much and no messages (flood_limit.h): a thread looks at all of them.
-// docs/adr/0013 says why.
+// Ends connections that send many bytes but no messages (flood_limit.h). A thread looks at all
+// connections. docs/adr/0013 says why.
 #pragma once
 
 #include <sys/types.h>

@@ -28,7 +28,7 @@ class Event {
 // Thread-safe.
 class IoQueue final : public TaskQueue, private Event {
  public:
-  // Whose threads poll it.
+  // The owner of the threads that poll this queue.
   class Owner {
    public:
     virtual ~Owner() = default;
@@ -50,7 +50,8 @@ class IoQueue final : public TaskQueue, private Event {
   void Unbind();
   int64_t num_calls() const { return num_calls_.load(); }
 
-  // A short task runs with the others that have come meanwhile, one after the other.
+  // A short task runs together with other short tasks that have been posted meanwhile, one after
+  // the other.
   void Post(WorkLength length, Task task) override;
   bool IsCurrent() const override { return owner_->IsOwnThread(); }
   void BeginLongWork() override { owner_->BeginLongWork(); }

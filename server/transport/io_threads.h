@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The threads that poll the completion queues and pass each event to its tag; nothing else. A call
-// stays on one queue. The number of pollers follows the load (poller_count.h). The first that many
-// queues get the new calls. Each queue with calls has a thread. Further pollers help with the queue
-// that has the most calls. The other threads sleep until a poller begins long work.
+// The threads that poll the completion queues and pass each event to its tag. They do nothing else.
+// A call stays on one queue. The number of pollers follows the load (poller_count.h). With N
+// pollers, the first N queues get the new calls. Each queue with calls has a thread. Further
+// pollers help with the queue that has the most calls. The other threads sleep until a poller
+// begins long work.
 //
-// What a peer sends can keep gRPC's parser busy for seconds, and with it the thread that polls. A
-// watchdog sees this (progress_watch.h) and counts the thread as away, like one that does long
-// work. Another thread polls its queue meanwhile.
+// Bytes from a peer can keep gRPC's parser, and so the polling thread, busy for seconds. A watchdog
+// sees this (progress_watch.h) and counts the thread as away, like one that does long work. Another
+// thread polls its queue meanwhile.
 #pragma once
 
 #include <sys/types.h>
@@ -45,14 +46,14 @@ class IoThreads final : public IoQueue::Owner {
   // How many queues are worth having for `num_threads` (>= 1) threads.
   static int NumQueues(int num_threads);
 
-  // `num_threads` (>= 1) threads and the reserves over `queues`, of which there is at least one,
-  // running from here on.
+  // Starts `num_threads` (>= 1) threads and the reserves, which poll `queues`. REQUIRES: there is
+  // at least one queue.
   IoThreads(Queues queues, int num_threads, Policy policy = ChoosePollerCount);
   // REQUIRES: `Shutdown` was called.
   ~IoThreads() override;
 
-  // The queue for one more call, until `IoQueue::Unbind`. As many queues as there are pollers are
-  // given calls in turn.
+  // The queue for one more call, until `IoQueue::Unbind`. New calls go to the queues in turn, to as
+  // many queues as there are pollers.
   IoQueue& Bind();
 
   // IoQueue::Owner.
@@ -60,8 +61,8 @@ class IoThreads final : public IoQueue::Owner {
   void BeginLongWork() override;
   void EndLongWork() override;
 
-  // Ends the threads, after every event that is still due. REQUIRES: nothing begins anything on the
-  // queues any more.
+  // Ends the threads, after every event that is still due. REQUIRES: no new operation is started on
+  // the queues any more.
   void Shutdown();
 
  private:
@@ -84,7 +85,7 @@ class IoThreads final : public IoQueue::Owner {
 
   // A thread, from beginning to end.
   void Run(Worker& worker);
-  // Polls for as long as that is this thread's turn.
+  // Polls while this thread has a turn.
   void Poll(Worker& worker);
   // Waits until a queue needs `worker`. False when all is over.
   bool AwaitTurn(Worker& worker);
@@ -92,7 +93,7 @@ class IoThreads final : public IoQueue::Owner {
   IoQueue* FindTurn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // A queue that needs a thread and has none, or too few.
   IoQueue* ClaimUnpolledQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // A sign of life of the calling thread, which is back now if it was away.
+  // Records progress of the calling thread. If the thread was away, it is back now.
   void CountStep(Worker& worker);
   // The calling thread leaves its queue to another one, and its state becomes `next`.
   void YieldTurn(Worker& worker, Worker::State next);
@@ -108,20 +109,20 @@ class IoThreads final : public IoQueue::Owner {
   void Watch();
   // Counts `worker` as away if it is kept.
   void WatchWorker(Worker& worker, Clock::time_point now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Whether the calling thread, which polls `queue`, is to go on.
+  // Whether the calling thread, which polls `queue`, should go on.
   bool KeepsTurn(const IoQueue& queue) const;
-  // Looks at the load every now and then, on whichever thread comes by first.
+  // Looks at the load now and then. The first thread that calls this when a look is due does it.
   void Adjust();
-  // What all threads together have done until now, and how many are to poll.
+  // The work of all threads together until now, and how many threads should poll.
   PollerLoad Totals() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // Of the calling thread: whose it is, and which.
+  // The IoThreads and the worker that the calling thread belongs to; nullptr for other threads.
   static thread_local const IoThreads* t_owner;
   static thread_local Worker* t_worker;
 
   const Policy policy_;
   std::vector<std::unique_ptr<IoQueue>> queues_;
-  // So many threads are to poll, and so many queues, from the first on, are given calls.
+  // How many threads should poll. The same number of queues, the first ones, get new calls.
   std::atomic<int> target_pollers_{1};
   std::atomic<int> num_pollers_{0};   // threads that have a turn and do poll
   std::atomic<size_t> num_bound_{0};  // calls until now

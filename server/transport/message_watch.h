@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Follows the messages that calls wait for: a thread looks every few milliseconds at what their
-// connections have received, has it charged, and tells a call whose message cannot go on. What that
-// means is in batching/message_ledger.h; docs/adr/0012 says why.
+// Follows the messages that calls wait for. Every few milliseconds, a thread looks at how many
+// bytes their connections have received, and charges these bytes. If a message cannot go on, the
+// thread tells its call. batching/message_ledger.h says when a message cannot go on; docs/adr/0012
+// says why the watch exists.
 #pragma once
 
 #include <array>
@@ -31,15 +32,15 @@ class MessageWatch {
  public:
   // How often the thread looks.
   static constexpr std::chrono::milliseconds kInterval{10};
-  // A connection whose streams move nothing is looked at only every so many times.
+  // A connection whose streams move nothing is looked at only in one of this many rounds.
   static constexpr int64_t kIdleRounds = 4;
 
  private:
   struct Connection;
 
  public:
-  // One message that a call awaits, or none. Its call's handler owns it, and calls one of its
-  // methods at a time.
+  // One message that a call awaits, or none. The call's handler owns the entry, and calls only one
+  // method of the entry at a time.
   class Entry {
    public:
     Entry() = default;
@@ -49,7 +50,7 @@ class MessageWatch {
 
     // Binds it to the connection of `call`, which owns the handler. Before anything else, once.
     void Bind(MessageWatch* watch, Call* call);
-    // The same, of a stream of messages.
+    // The same for a stream of messages.
     void BindStream(MessageWatch* watch, Call* call);
     MessageSource source() const;
 
@@ -60,7 +61,8 @@ class MessageWatch {
     Charge Arrive(int64_t size_bytes);
     // The message will not come: nothing is charged for it any more.
     void Drop();
-    // The message is refused, awaited or not. As `Drop`, but its caller may still send it.
+    // The message is refused, whether or not it is awaited now. Does the same as `Drop`, but the
+    // message's caller may still send it.
     void Refuse();
     // Why the message cannot go on. Each reason is returned once.
     std::optional<Overrun> TakeOverrun();
@@ -92,10 +94,10 @@ class MessageWatch {
   MessageWatch(Admission* admission, const Connections* connections, Clock::duration stall);
   ~MessageWatch();
 
-  // A call has come in whose message nobody will read.
+  // Call this for a call that was refused, so that nobody will read its message.
   void CountUnread(const Call& call);
 
-  // What is known of a peer, all but `taken_bytes`. Nothing for a peer without calls.
+  // The traffic of a peer, without `taken_bytes`. All zero for a peer without calls.
   ConnectionTraffic Traffic(const std::string& peer) const;
 
  private:
@@ -120,7 +122,7 @@ class MessageWatch {
   struct alignas(64) Shard {
     mutable absl::Mutex mutex;
     std::unordered_map<std::string, std::shared_ptr<Connection>> connections ABSL_GUARDED_BY(mutex);
-    // Past so many, those that are gone are removed.
+    // With more connections than this, those that have ended are removed.
     size_t sweep_at ABSL_GUARDED_BY(mutex) = kFirstSweep;
   };
 

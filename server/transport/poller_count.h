@@ -4,7 +4,7 @@
 //
 // An idle poller costs something: each event wakes a different thread. One poller answers a lone
 // request soonest, and many small requests want several. So the number follows the work. Long work
-// does not count here: whoever does it does not poll meanwhile.
+// does not count here, because a thread that does long work does not poll.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +26,7 @@ inline int ChoosePollerCount(const PollerLoad& load, int max_pollers) {
   constexpr double kCrowded = 0.8;
   constexpr double kRoomy = 0.6;
   const int now = std::clamp(load.num_pollers, 1, max_pollers);
-  // Long work counts by the clock, so it may come to more than the processor time of all.
+  // Long work is measured as elapsed time, so it may exceed the processor time of all threads.
   const double busy = std::max(0.0, load.busy_threads - load.long_threads);
   if (busy > kCrowded * now) return std::min(now + 1, max_pollers);
   if (busy < kRoomy * (now - 1)) return now - 1;

@@ -21,8 +21,8 @@ class ProgressWatch {
   // up.
   static constexpr std::chrono::milliseconds kForgetAfter{250};
 
-  // Looks at the thread, which has brought `num_events` and used `cpu` of the processor, both since
-  // it began: whether it is kept. The first look after an event only begins the count.
+  // Returns whether the thread is kept. Since it began, the thread has brought `num_events` and
+  // used `cpu` of the processor. The first look after an event only begins the count.
   bool IsKept(uint32_t num_events, std::chrono::nanoseconds cpu, Time now) {
     const bool is_new = num_events != num_events_;
     const bool is_kept = !is_new && cpu - cpu_ >= kKeptFor;

@@ -37,14 +37,14 @@ struct RpcServerOptions {
   int unix_socket_mode = 0600;
   // Connections that may be open at once. >= 1.
   int64_t max_connections = 4096;
-  // Told when no more connections can be accepted for lack of descriptors or memory, and when they
-  // can be accepted again. Live calls are told of a change of health afterwards. On a thread of the
-  // server's own. Empty: nobody is told.
+  // Called when no more connections can be accepted for lack of descriptors or memory, and when
+  // they can be accepted again. Live calls are told of a change of health afterwards. It runs on a
+  // thread of the server. An empty function is not called.
   std::function<void(bool accepting)> accepting_changed = {};
-  // The most threads that poll at once; as many do as the work keeps busy. >= 1.
+  // The most threads that poll at once. How many do depends on the load. >= 1.
   int io_threads = 4;
-  // What the library may hold of messages that are being received, in bytes; past it calls are
-  // broken off. The last line of defence: admission refuses before. >= 1.
+  // What the library may hold of messages that are being received, in bytes. Beyond that it breaks
+  // calls off. This is the last line of defence: normally admission refuses earlier. >= 1.
   int64_t receive_quota_bytes = int64_t{1} << 30;
   // How often live calls are told that time has passed. > 0.
   absl::Duration tick = absl::Seconds(1);
@@ -54,8 +54,8 @@ struct RpcServerOptions {
 // Serves from `Start` on. Thread-safe.
 class RpcServer final : private Call::Home {
  public:
-  // Listens on the address. On error (FAILED_PRECONDITION: the address cannot be had, and why)
-  // nothing is left behind. `router` must outlive the server.
+  // Listens on the address. On error nothing is left behind: FAILED_PRECONDITION, saying why it
+  // cannot listen on the address. `router` must outlive the server.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(RpcServerOptions options,
                                                           const CallRouter* router,
                                                           Connections* connections);
@@ -70,18 +70,18 @@ class RpcServer final : private Call::Home {
   // Tells every live call. Calls that come later are told of a drain, too.
   void Broadcast(ServerEvent event);
 
-  // Ends the connections. The steps, for which there is `grace` in all:
+  // Ends the connections, within `grace`, in these steps:
   // - Takes no new connection.
   // - Waits until live calls have ended.
   // - Waits until their peers have what was written to them, and ends every connection.
   //
-  // Calls that come then fail with UNAVAILABLE, as all do that come in a drain. If only a shutdown
-  // came, gRPC would answer them with CANCELLED. REQUIRES: calls have been told of the drain; a
-  // shutdown is next.
+  // Calls that come in the meantime fail with UNAVAILABLE, like all calls that come in a drain.
+  // Without these steps, a shutdown would make gRPC answer them with CANCELLED. REQUIRES: calls
+  // have been told of the drain; a shutdown is next.
   void CloseConnections(absl::Duration grace);
 
   // Takes no new call; gives live ones `grace` to end, then cancels them; ends the threads. Blocks
-  // until every call is gone, which needs every accepted request to be done. Idempotent.
+  // until every call is gone. For that every accepted request must be done. Idempotent.
   void Shutdown(absl::Duration grace);
 
  private:
@@ -93,11 +93,12 @@ class RpcServer final : private Call::Home {
   std::string DescribePeer(absl::string_view peer) override { return connections_->Describe(peer); }
   void OnDestroyed(IoQueue* queue) override;
 
-  // The caller of `call` has reset it. Ends its connection if it does that too often.
+  // The caller of `call` has reset it. Ends the caller's connection after too many resets.
   void CountReset(const Call& call);
   // Hands accepted connections to gRPC from here on.
   void StartAccepting(std::function<void(bool accepting)> accepting_changed);
-  // Hands one over, on an I/O thread: what its peer has sent already is parsed there and then.
+  // Hands one connection over to gRPC. It runs on an I/O thread, because gRPC at once parses, on
+  // the same thread, what the peer has already sent.
   void HandOver(int fd);
   // Waits for one more call.
   void PostAccept();
