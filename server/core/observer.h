@@ -87,7 +87,8 @@ class Observer {
   // first.
   virtual void RequestSent(const Model* model, std::chrono::nanoseconds total,
                            std::chrono::nanoseconds send) = 0;
-  // Just before a unary call or a stream ends with the advice to try again later.
+  // Called just before a unary call or a stream ends with an error that tells the caller to try
+  // again later.
   virtual void RetryAdvised() {}
   virtual void BatchFinished(const BatchRecord& record) = 0;
   virtual void DeviceFailed(int device, DeviceError kind) = 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Counts and durations per model since the start, as the protocol's ModelStatistics wants them.
-// Filled by the data path through the observer interface, read by the control service.
+// Counts and durations per model since the start, in the form of the protocol's ModelStatistics.
+// The data path fills them through the observer interface. The control service reads them.
 #pragma once
 
 #include <array>

@@ -23,7 +23,7 @@ namespace swiglu::server::errors {
 // is at fault.
 std::optional<Rejection> RejectionOf(const absl::Status& status);
 
-// What an answer repeats of a caller's id or name when there was an error: its first 128 bytes.
+// The first 128 bytes of a caller's id or name. An error answer repeats no more of it.
 std::string Echo(absl::string_view text);
 
 // `[3,4]`; long shapes are cut.
@@ -38,9 +38,10 @@ absl::Status VersionNotInteger(absl::string_view version);
 absl::Status Malformed(absl::string_view message_type, absl::string_view where);
 // The caller has sent nothing, or only a part of a message: gRPC does not tell which.
 absl::Status NoWholeMessage(absl::string_view message_type);
-// Also for a message whose flag byte gRPC does not know: gRPC shows it like this.
+// gRPC presents a message with an unknown flag byte as an empty one, so such a message gets this
+// error, too.
 absl::Status EmptyRequest();
-// Of a message without tensors.
+// For a message of a method without tensors.
 absl::Status MessageTooLarge(absl::string_view message_type, int64_t bytes, int64_t max_bytes);
 absl::Status EnvelopeTooLarge(int64_t max_envelope_bytes);
 absl::Status UnsupportedParameter(absl::string_view name);
@@ -76,7 +77,7 @@ absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes);
 absl::Status MetadataTooLarge(int64_t bytes, int64_t max_metadata_bytes);
 // `bytes`: of the message, or of the working copy of its tensors.
 absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes);
-// Of a message that has not come whole.
+// For messages that are not complete yet.
 absl::Status RequestOutgrows(int64_t max_request_bytes);
 absl::Status MessageOutgrows(int64_t max_bytes);
 absl::Status UnannouncedTooLarge(int64_t max_bytes, int64_t memory_budget_bytes);
@@ -95,7 +96,7 @@ absl::Status Cancelled(absl::string_view when);
 absl::Status UnknownMethod(absl::string_view path);
 absl::Status MethodNotOffered(absl::string_view reason);
 absl::Status UnknownHealthService(absl::string_view service);
-// `asked`: a file, or the full name of what is in one.
+// `asked`: the name of a file, or the full name of something that a file defines.
 absl::Status NotReflected(absl::string_view asked);
 
 }  // namespace swiglu::server::errors

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Turns a ModelInferRequest that was taken apart into a checked description of it: which model,
-// which shape, and where each input's bytes lie among the slices. The tensors are not copied here,
-// and not looked at. Pure functions.
+// Makes a checked description of a ModelInferRequest that infer_message.h has taken apart: its
+// model, its shape, and where each input's bytes lie among the slices. The tensors are not copied
+// here, and not looked at. Pure functions.
 #pragma once
 
 #include <array>
@@ -31,7 +31,7 @@ struct InferPlan {
   int64_t num_elements = 0;
   int64_t tensor_bytes = 0;  // of each input, and of each output
   // Where input k of the model lies: in the slices, or else in the envelope (small typed contents
-  // of FP32). Neither when there are no elements.
+  // of FP32). Both are nullptr if there are no elements.
   struct Source {
     const TensorBytes* bytes = nullptr;
     const google::protobuf::RepeatedField<float>* values = nullptr;
@@ -66,7 +66,8 @@ class PlanReader final : public InputReader {
  private:
   struct Source {
     SliceReader bytes;
-    // If set, the input is these bytes instead, from `num_read` on. At most an envelope's bytes.
+    // If set, the input is the rest of these bytes, from `num_read` on. They are at most as long as
+    // an envelope.
     std::shared_ptr<const std::string> values;
     size_t num_read = 0;
   };

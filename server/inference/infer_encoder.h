@@ -21,7 +21,7 @@ namespace swiglu::server {
 
 // A message as a list of slices, with their total size.
 struct EncodedMessage {
-  // As many as a forward response of one piece has, inline.
+  // The inline capacity is the number of slices of a forward response with one piece.
   absl::InlinedVector<grpc::Slice, 2> slices;
   size_t size_bytes = 0;
 
@@ -32,7 +32,7 @@ struct EncodedMessage {
   grpc::ByteBuffer ToByteBuffer() const { return {slices.data(), slices.size()}; }
 };
 
-// What an answer repeats of its request.
+// The fields of a request that its answer repeats.
 struct InferIdentity {
   std::string model_name;
   std::string id;
@@ -45,25 +45,26 @@ struct InferIdentity {
 grpc::Slice SharedSlice(std::shared_ptr<const void> owner, const std::byte* data,
                         size_t size_bytes);
 
-// Where `size_bytes` of each output lie.
+// A piece of each output: `size_bytes` bytes at `outputs[k]`.
 struct OutputPiece {
   std::array<const std::byte*, kMaxTensors> outputs{};
   size_t size_bytes = 0;
 };
 
-// The ModelInferResponse of a finished request: metadata of each output asked for, then their
-// bytes, those of an output from all `pieces` in order. Every tensor slice shares `owner`.
+// The ModelInferResponse of a finished request: first the metadata of each requested output, then
+// the bytes of each output. The bytes of an output are those of all `pieces`, in order. Every
+// tensor slice shares `owner`.
 EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
                                    absl::Span<const OutputPiece> pieces,
                                    const std::shared_ptr<const void>& owner);
 
-// How many bytes `EncodeInferResponse` gives: of tensors alone, which costs nothing to know, and in
-// all.
+// The size of what `EncodeInferResponse` returns. The first function counts only the tensors, which
+// costs nothing. The second counts everything.
 int64_t ResponseTensorBytes(const InferPlan& plan);
 int64_t ResponseBytes(const InferPlan& plan, const std::string& id);
 
 // A ModelStreamInferResponse around the encoded ModelInferResponse to the request of that identity.
-// To a caller who wants it, the parameter `triton_final_response` says that it is the last one.
+// If the caller wants it, the parameter `triton_final_response` marks this answer as the last one.
 EncodedMessage WrapForStream(EncodedMessage response, const InferIdentity& identity);
 
 // A ModelStreamInferResponse that reports an error about the request of that identity. Long names

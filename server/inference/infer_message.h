@@ -17,7 +17,7 @@
 namespace swiglu::server {
 
 // The most bytes that a request may have beside its tensors: names, shapes, parameters. A parsed
-// message takes up to a hundred times its bytes, which no budget sees.
+// message takes up to a hundred times its own size, and this memory is not charged to the budget.
 inline constexpr size_t kMaxEnvelopeBytes = size_t{64} << 10;
 
 // A tensor's bytes, still in their slices.
@@ -33,20 +33,20 @@ struct InferMessage {
   inference::ModelInferRequest envelope;
   // The entries of raw_input_contents.
   std::vector<TensorBytes> raw;
-  // By input: its fp32_contents where they are one packed run, as every client sends them. Such a
-  // run has the same bytes as raw contents. In any other case this has size 0, and the values, if
-  // any, are in the envelope.
+  // For each input, its fp32_contents if they are one packed run. Every client sends them like
+  // this. Such a run has the same bytes as raw contents. Otherwise the entry has size 0, and the
+  // values, if any, are in the envelope.
   std::vector<TensorBytes> typed;
   // The envelope was short and laid out as usual.
   bool is_plain = true;
 
-  // Empties it, and keeps its memory for the next message, unless that may be large.
+  // Empties the message. Keeps the memory for the next message, unless this memory may be large.
   void Clear();
 };
 
-// Takes the message apart. Fields may come in any order. On error: INVALID_ARGUMENT, "malformed
-// ModelInferRequest" and where; RESOURCE_EXHAUSTED past kMaxEnvelopeBytes. `message`, which is
-// cleared first, then refers to `slices`, and is of no use on error.
+// Takes the message apart. Fields may come in any order. Clears `message` first; afterwards it
+// refers to `slices`. Errors: INVALID_ARGUMENT, "malformed ModelInferRequest" and where;
+// RESOURCE_EXHAUSTED past kMaxEnvelopeBytes. After an error `message` must not be used.
 absl::Status ParseInferMessage(absl::Span<const grpc::Slice> slices, InferMessage& message);
 
 }  // namespace swiglu::server

@@ -35,10 +35,10 @@ class InferService {
   InferService(InferServiceOptions options, Admission* admission, Executor* executor,
                Batcher* batcher, Observer* observer);
 
-  // Room for a message that is about to be read. With an announced size it is that much. Without
-  // one it is a little, which grows with what comes. On a unix socket it is the recent size of such
-  // messages, or the little amount if that does not fit. UNAVAILABLE if there is no room now,
-  // RESOURCE_EXHAUSTED if there never can be.
+  // Reserves room for a message that is about to be read. If its size is announced, it reserves
+  // that size. If not, it reserves a small amount, which grows as the message arrives. On a unix
+  // socket it instead reserves the recent size of such messages, or the small amount if that size
+  // does not fit. UNAVAILABLE if there is no room now, RESOURCE_EXHAUSTED if there never can be.
   absl::StatusOr<Charge> ReserveMessage(std::optional<int64_t> announced_bytes,
                                         const MessageSource& source);
   // The largest message that can be taken, with and without an announced size.
@@ -61,11 +61,11 @@ class InferService {
   // nullptr.
   void ReportUnstarted(absl::Status status, const RequestOrigin* origin, Clock::time_point started);
 
-  // The caller has gone: ends what still waits of that which was started with `cancelled`.
+  // The caller has gone. Ends every request that was started with `cancelled` and still waits.
   // REQUIRES: `cancelled` is set.
   void Cancel(const std::atomic<bool>& cancelled) { batcher_->Cancel(cancelled); }
 
-  // The charge of an answer without tensors, for as long as it waits to be written.
+  // Charges an answer without tensors. Hold the charge until the answer is written.
   Charge ChargeAnswer(int64_t bytes) { return admission_->ChargeAnswer(bytes); }
   // Whether one more such answer has room.
   bool HasRoomForAnswers() const { return admission_->HasRoomForAnswers(); }
@@ -75,7 +75,7 @@ class InferService {
  private:
   // Everything up to admission. `request` learns who it is, also if it is refused.
   absl::StatusOr<AdmittedRequest> Prepare(ReceivedMessage message, OpenRequest& request);
-  // Makes the charge of a message that is there fit its size.
+  // Changes the charge of a complete message to the size of the message.
   absl::Status ChargeMessage(ReceivedMessage& message);
   absl::StatusOr<AdmittedRequest> Admit(DecodedRequest decoded, const OpenRequest& request);
   absl::Status CheckResponseSize(const InferPlan& plan, const std::string& id) const;

@@ -11,7 +11,7 @@
 
 namespace swiglu::server {
 
-// The most bytes that such a message may have. The longest honest one is some hundred.
+// The most bytes that such a message may have. The longest valid one has some hundred bytes.
 inline constexpr int64_t kMaxControlMessageBytes = int64_t{64} << 10;
 
 // Parses `bytes`. On error: RESOURCE_EXHAUSTED past kMaxControlMessageBytes, with nothing copied;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The short way through a ModelInferRequest: finds how long its envelope is where the message is
-// laid out as nearly every client lays it out. Looks at one stretch of bytes and never past it;
-// pure.
+// A fast path for a ModelInferRequest. It finds the length of the envelope if the message has the
+// layout that nearly every client uses. Reads one stretch of bytes and never past its end; pure.
 #pragma once
 
 #include <cstddef>
@@ -19,8 +18,8 @@ struct PlainEnvelope {
 };
 
 // The fields before the first raw_input_contents, if they are whole, have known numbers, and have
-// no typed contents. Otherwise nullopt, which says nothing about the message. What they hold is not
-// looked at, and they may be no valid protobuf.
+// no typed contents. Otherwise nullopt, which says nothing about the message. This does not look
+// at the content of the fields, so they may be invalid protobuf.
 std::optional<PlainEnvelope> FindPlainEnvelope(absl::Span<const unsigned char> bytes);
 
 }  // namespace swiglu::server

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the log says of inference requests: one line for each that was not served, few enough of
-// them that a storm cannot flood the log. Beside what the caller was told, it names the request by
-// the ids that the caller gave, cleaned, and the caller by its address. Of tensors, other metadata
-// and credentials it knows nothing.
+// The log lines about inference requests. Each request that was not served has one line. The number
+// of lines is limited, so that many failing requests cannot flood the log. A line has the error
+// that the caller got, the ids that the caller gave (cleaned), and the caller's address. This class
+// does not know of tensors, other metadata or credentials.
 #pragma once
 
 #include <array>
@@ -24,13 +24,13 @@ inline constexpr char kRequestIdMetadata[] = "x-request-id";
 // The longest part of an id or of a peer that the log repeats, in bytes.
 inline constexpr size_t kMaxLoggedIdBytes = 64;
 
-// `id` as the log shows it: printable ASCII without spaces, quotes and backslashes, all else as
-// '_', and "..." for what is too long. So it can break neither a line nor a format, and forge no
-// field.
+// `id` as the log shows it: printable ASCII without spaces, quotes and backslashes. Every other
+// character becomes '_'. An id that is too long is cut and ends in "...". So an id cannot break a
+// line or a format, and cannot look like a field.
 std::string CleanRequestId(absl::string_view id);
 
 struct RequestLogOptions {
-  // Whether lines have the peer's address: off for those who may not keep it.
+  // Whether lines have the peer's address. Some operators may not keep addresses.
   bool with_peers = true;
 };
 
@@ -44,14 +44,14 @@ class RequestLog final : public Observer {
 
   // Writes the line of a request, or counts it as left out. Served requests have lines at the level
   // debug, callers that went away at info, faults of this server at error, all others at warning.
-  // Quick where the level is not logged. Of a call that is no inference, pass its record here
-  // alone.
+  // Returns at once if the level is not logged. The record of a call that is no inference may be
+  // given to the log alone.
   void RequestFinished(const RequestRecord& record) override;
   void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
   void BatchFinished(const BatchRecord&) override {}
   void DeviceFailed(int, DeviceError) override {}
 
-  // Says how many lines of each code were left out, where no later line has said it.
+  // Logs how many lines of each code were left out, unless a later line has already said so.
   void Flush();
 
  private:

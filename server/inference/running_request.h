@@ -26,7 +26,7 @@
 
 namespace swiglu::server {
 
-// Owned by whoever works on it: the chunks that are under way.
+// The chunks that are under way own it.
 class RunningRequest : public std::enable_shared_from_this<RunningRequest> {
  public:
   // Both parts must outlive it.
@@ -44,7 +44,7 @@ class RunningRequest : public std::enable_shared_from_this<RunningRequest> {
   };
 
   const Model& model() const { return *plan_.model; }
-  // Starts chunks for as long as few enough are under way.
+  // Starts chunks until enough are under way.
   void StartChunks();
   // Gets the chunk's slab and hands the chunk to the batcher.
   void RunChunk(int64_t index);
@@ -70,9 +70,9 @@ class RunningRequest : public std::enable_shared_from_this<RunningRequest> {
   Ticket ticket_;      // with the first chunk while that is under way
   PhaseTimes times_;   // guarded by mutex_ while it runs
 
-  absl::InlinedVector<Chunk, 1> chunks_;  // each touched by who works on it
+  absl::InlinedVector<Chunk, 1> chunks_;  // only the thread that works on a chunk touches it
   std::chrono::nanoseconds receive_{0};   // set by the first chunk
-  std::atomic<int64_t> num_read_{0};      // chunks whose inputs are out of the message
+  std::atomic<int64_t> num_read_{0};      // chunks whose inputs have been read from the message
 
   // Used only with several chunks; a single chunk needs no lock.
   absl::Mutex mutex_;
