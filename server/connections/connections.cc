@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -112,6 +113,17 @@ void AwaitTaken(int fd, absl::Time deadline) {
 void EndByReset(int fd) {
   const linger at_once{.l_onoff = 1, .l_linger = 0};
   ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+}
+
+// Has the kernel drop every packet for the socket, or none.
+bool SetDropping(int fd, bool dropping) {
+  if (!dropping) {
+    const int unused = 0;
+    return ::setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof(unused)) == 0;
+  }
+  sock_filter keep_nothing[] = {{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = 0}};
+  const sock_fprog program{.len = 1, .filter = keep_nothing};
+  return ::setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) == 0;
 }
 
 // Throws away what has come and was not read.
@@ -226,6 +238,15 @@ std::string Connections::Describe(absl::string_view peer) const {
     processes.push_back("...");
   }
   return absl::StrCat(kUnixPeer, absl::StrJoin(processes, "+"));
+}
+
+bool Connections::SetPaused(absl::string_view peer, bool paused) {
+  bool is_done = false;
+  for (const Connection& connection : Find(peer)) {
+    const Descriptor socket = Duplicate(connection);
+    is_done |= socket.get() >= 0 && SetDropping(socket.get(), paused);
+  }
+  return is_done;
 }
 
 int Connections::End(absl::string_view peer, EndReason reason) {

@@ -21,6 +21,15 @@ struct ConnectionTraffic {
   bool is_awaiting = false;
 };
 
+// What to do with a connection.
+enum class FloodVerdict : uint8_t {
+  kNone,
+  // Take nothing from it for now, so that the server gets round to others.
+  kPause,
+  // It floods the server.
+  kEnd,
+};
+
 // Of one connection. Not thread-safe.
 class FloodLimit {
  public:
@@ -34,30 +43,60 @@ class FloodLimit {
   static constexpr std::chrono::milliseconds kSlice{500};
   static constexpr int kNumSlices = 4;
 
-  // `first`: what is known of the connection now.
-  FloodLimit(const ConnectionTraffic& first, Time now) : slice_begin_(first), slice_begun_(now) {}
+  // What may be a flood keeps others waiting while it lasts. So a connection that brings more than
+  // kBytesPerBurst within kBurst, without any call, is paused for kPauseTime. An honest client
+  // loses nothing but that time.
+  static constexpr int64_t kBytesPerBurst = 1 << 20;
+  static constexpr std::chrono::milliseconds kBurst{100};
+  static constexpr std::chrono::milliseconds kPauseTime{400};
+  // After a pause TCP waits before it sends again. So for this long, silence is no sign that the
+  // flood is over.
+  static constexpr std::chrono::milliseconds kBackOff{2000};
 
-  // Call this with the traffic at `now`. Returns true if the connection floods the server.
-  bool IsExceeded(const ConnectionTraffic& traffic, Time now) {
-    if (traffic.is_awaiting || traffic.num_steps != slice_begin_.num_steps) {
+  // `first`: what is known of the connection now.
+  FloodLimit(const ConnectionTraffic& first, Time now) : slice_(first, now), burst_(first, now) {}
+
+  // Call this with the traffic at `now`.
+  FloodVerdict Judge(const ConnectionTraffic& traffic, Time now) {
+    if (traffic.is_awaiting || traffic.num_steps != slice_.first.num_steps) {
       *this = FloodLimit(traffic, now);
-      return false;
+      return FloodVerdict::kNone;
     }
-    const std::chrono::duration<double> passed = now - slice_begun_;
-    if (passed >= kSlice) {
-      const auto bytes =
-          static_cast<double>(traffic.taken_bytes) - static_cast<double>(slice_begin_.taken_bytes);
-      num_flooded_ = bytes > kBytesPerSlice * (passed / kSlice) ? num_flooded_ + 1 : 0;
-      slice_begin_ = traffic;
-      slice_begun_ = now;
+    if (now - slice_.begun >= kSlice) {
+      if (slice_.HasMore(kBytesPerSlice, kSlice, traffic, now)) {
+        ++num_flooded_;
+      } else if (now > paused_until_ + kBackOff) {
+        num_flooded_ = 0;
+      }
+      slice_ = Stretch(traffic, now);
     }
-    return num_flooded_ >= kNumSlices;
+    if (now - burst_.begun >= kBurst) {
+      if (burst_.HasMore(kBytesPerBurst, kBurst, traffic, now)) paused_until_ = now + kPauseTime;
+      burst_ = Stretch(traffic, now);
+    }
+    if (num_flooded_ >= kNumSlices) return FloodVerdict::kEnd;
+    return now < paused_until_ ? FloodVerdict::kPause : FloodVerdict::kNone;
   }
 
  private:
-  ConnectionTraffic slice_begin_;
-  Time slice_begun_;
+  // A stretch of time, with the traffic at its beginning.
+  struct Stretch {
+    Stretch(const ConnectionTraffic& traffic, Time now) : first(traffic), begun(now) {}
+    // Whether more than `bytes` in `time` have come since then.
+    bool HasMore(int64_t bytes, std::chrono::duration<double> time,
+                 const ConnectionTraffic& traffic, Time now) const {
+      const auto came =
+          static_cast<double>(traffic.taken_bytes) - static_cast<double>(first.taken_bytes);
+      return came > static_cast<double>(bytes) * ((now - begun) / time);
+    }
+    ConnectionTraffic first;
+    Time begun;
+  };
+
+  Stretch slice_;
+  Stretch burst_;
   int num_flooded_ = 0;  // slices in a row that had too much
+  Time paused_until_ = Time::min();
 };
 
 }  // namespace swiglu::server

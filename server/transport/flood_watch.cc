@@ -39,9 +39,15 @@ void FloodWatch::LookAtAll() {
     Watched& watched =
         watched_.try_emplace(connection.inode, Watched{FloodLimit(traffic, now)}).first->second;
     watched.round = round_;
-    if (!watched.limit.IsExceeded(traffic, now) || watched.is_ended) continue;
-    // It fails where there is no descriptor; then it is tried again.
-    watched.is_ended = connections_->End(connection.peer, EndReason::kFrames) > 0;
+    if (watched.is_ended) continue;
+    const FloodVerdict verdict = watched.limit.Judge(traffic, now);
+    // Either fails where there is no descriptor; then it is tried again.
+    if (verdict == FloodVerdict::kEnd) {
+      watched.is_ended = connections_->End(connection.peer, EndReason::kFrames) > 0;
+    } else if ((verdict == FloodVerdict::kPause) != watched.is_paused &&
+               connections_->SetPaused(connection.peer, !watched.is_paused)) {
+      watched.is_paused = !watched.is_paused;
+    }
   }
   for (auto it = watched_.begin(); it != watched_.end();) {
     it = it->second.round == round_ ? std::next(it) : watched_.erase(it);

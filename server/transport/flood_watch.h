@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Ends connections that send many bytes but no messages (flood_limit.h). A thread looks at all
-// connections. docs/adr/0013 says why.
+// Pauses and ends connections that send many bytes but no messages (flood_limit.h). A thread looks
+// at all connections. docs/adr/0013 says why.
 #pragma once
 
 #include <sys/types.h>
@@ -40,6 +40,7 @@ class FloodWatch {
   struct Watched {
     FloodLimit limit;
     int64_t round = 0;  // the last one that saw it
+    bool is_paused = false;
     bool is_ended = false;
   };
 

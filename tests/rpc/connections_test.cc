@@ -231,6 +231,21 @@ TEST(ConnectionsTest, EndsAPeerWhoseWindowIsClosed) {
   EXPECT_NE(polled.revents & POLLERR, 0);
 }
 
+TEST(ConnectionsTest, TakesNothingFromAPausedPeerUntilItGoesOn) {
+  Connections connections;
+  Ends ends = Connect();
+  connections.Add(ends.server.get());
+  ASSERT_TRUE(connections.SetPaused(ends.peer, true));
+  ASSERT_EQ(::send(ends.client.get(), "xyz", 3, 0), 3);
+  pollfd polled{ends.server.get(), POLLIN, 0};
+  EXPECT_EQ(::poll(&polled, 1, 50), 0);
+  ASSERT_TRUE(connections.SetPaused(ends.peer, false));
+  char taken[3];
+  EXPECT_EQ(::recv(ends.server.get(), taken, sizeof(taken), MSG_WAITALL), 3);
+  ends.server = Descriptor();
+  EXPECT_FALSE(connections.SetPaused(ends.peer, true));
+}
+
 TEST(ConnectionsTest, TellsWhatWasTakenFromEach) {
   Connections connections;
   Ends first = Connect();

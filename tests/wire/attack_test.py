@@ -84,7 +84,7 @@ class AttackTest(unittest.TestCase):
         self.attack("long_header", "--io_threads=1")
 
     def test_floods_of_frames(self):
-        for name in ("ping", "empty_data"):
+        for name in ("ping", "ping_ack", "settings", "empty_data", "small_windows", "priority", "unknown"):
             with self.subTest(name):
                 self.attack(name)
 
