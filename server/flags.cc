@@ -5,8 +5,8 @@
 #include "server/flags.h"
 
 #include <algorithm>
-#include <cctype>
 #include <limits>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -19,6 +19,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "server/base/address.h"
+#include "server/base/byte_size.h"
 #include "server/memory_limit.h"
 #include "version/version.h"
 
@@ -181,22 +183,6 @@ ABSL_FLAG(bool, help, false, "Print this and exit.");
 namespace swiglu::server {
 namespace {
 
-bool IsHostPort(absl::string_view address) {
-  const size_t colon = address.rfind(':');
-  if (colon == absl::string_view::npos || colon == 0) return false;
-  const absl::string_view host = address.substr(0, colon);
-  const bool brackets = host.size() > 2 && host.front() == '[' && host.back() == ']';
-  const absl::string_view digits = address.substr(colon + 1);
-  int port = -1;
-  return (brackets || host.find_first_of(":[]") == absl::string_view::npos) &&
-         std::all_of(digits.begin(), digits.end(), [](unsigned char c) { return isdigit(c); }) &&
-         absl::SimpleAtoi(digits, &port) && port <= 65535;
-}
-
-bool IsUnixPath(absl::string_view address) {
-  return absl::ConsumePrefix(&address, "unix:") && !address.empty();
-}
-
 template <typename T>
 bool InRange(T value, T least, T most) {
   return least <= value && value <= most;
@@ -237,14 +223,11 @@ bool Anything() { return true; }
 // Every flag, in the order of --help.
 constexpr Rule kRules[] = {
     {"grpc_address", "HOST:PORT or unix:/path",
-     [] {
-       const std::string address = absl::GetFlag(FLAGS_grpc_address);
-       return IsHostPort(address) || IsUnixPath(address);
-     }},
+     [] { return IsAddress(absl::GetFlag(FLAGS_grpc_address)); }},
     {"metrics_address", "HOST:PORT or nothing",
      [] {
        const std::string address = absl::GetFlag(FLAGS_metrics_address);
-       return address.empty() || IsHostPort(address);
+       return address.empty() || ParseHostPort(address).has_value();
      }},
     {"device", "auto, cpu or cuda", Anything},
     {"devices", "all or different numbers from 0 on, as in 0,1",
@@ -420,40 +403,7 @@ Flags CurrentFlags() {
   return flags;
 }
 
-struct Unit {
-  const char* suffix;
-  int64_t bytes;
-};
-// The largest first.
-constexpr Unit kUnits[] = {{"TiB", int64_t{1} << 40},
-                           {"GiB", int64_t{1} << 30},
-                           {"MiB", int64_t{1} << 20},
-                           {"KiB", int64_t{1} << 10}};
-
 }  // namespace
-
-std::optional<int64_t> ParseByteSize(absl::string_view text) {
-  int64_t unit_bytes = 1;
-  for (const Unit& unit : kUnits) {
-    if (absl::ConsumeSuffix(&text, unit.suffix)) {
-      unit_bytes = unit.bytes;
-      break;
-    }
-  }
-  int64_t count = 0;
-  if (!std::all_of(text.begin(), text.end(), [](unsigned char c) { return isdigit(c); }) ||
-      !absl::SimpleAtoi(text, &count) || count > std::numeric_limits<int64_t>::max() / unit_bytes) {
-    return std::nullopt;
-  }
-  return count * unit_bytes;
-}
-
-std::string FormatByteSize(int64_t bytes) {
-  for (const Unit& unit : kUnits) {
-    if (bytes > 0 && bytes % unit.bytes == 0) return absl::StrCat(bytes / unit.bytes, unit.suffix);
-  }
-  return absl::StrCat(bytes);
-}
 
 std::variant<Flags, EarlyExit> ParseFlags(int argc, const char* const* argv) {
   ResetFlags();

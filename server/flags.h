@@ -10,18 +10,10 @@
 #include <variant>
 #include <vector>
 
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "server/gpu/device_choice.h"
 
 namespace swiglu::server {
-
-// Reads a number of bytes: digits, perhaps with KiB, MiB, GiB or TiB behind them. nullopt for
-// anything else, or past 2^63 - 1.
-std::optional<int64_t> ParseByteSize(absl::string_view text);
-
-// The shortest text that `ParseByteSize` reads back as `bytes`.
-std::string FormatByteSize(int64_t bytes);
 
 // The flags, checked; `--help` explains each.
 struct Flags {

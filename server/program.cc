@@ -13,8 +13,8 @@
 #include <variant>
 #include <vector>
 
-#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "server/base/address.h"
 #include "server/base/descriptor_limit.h"
 #include "server/core/statistics.h"
 #include "server/flags.h"
@@ -91,8 +91,7 @@ int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& cr
   LOG(INFO, "swiglu-server {} (commit {}) on {}", kVersion, kCommit, executor.description());
   LOG(INFO, "device {}", created->reason);
   if (metrics != nullptr) {
-    const absl::string_view host(flags.metrics_address.data(), flags.metrics_address.rfind(':'));
-    LOG(INFO, "metrics on http://{}:{}/metrics", host, metrics->port());
+    LOG(INFO, "metrics on http://{}/metrics", WithPort(flags.metrics_address, metrics->port()));
   }
   LOG(INFO, "serving gRPC on {}", server.rpc().address());
   return server.ServeUntilStopped(stop);

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "absl/time/time.h"
-#include "server/base/listen_socket.h"
+#include "server/base/address.h"
 #include "version/version.h"
 
 namespace swiglu::server {

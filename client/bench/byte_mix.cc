@@ -1,45 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Byte sizes and mixes of them, from text and to text.
+// Mixes of byte sizes, from text and to text.
 #include "client/bench/byte_mix.h"
 
 #include <algorithm>
-#include <cctype>
-#include <limits>
+#include <optional>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
+#include "server/base/byte_size.h"
 
 namespace swiglu::bench {
 namespace {
 
-struct Unit {
-  absl::string_view suffix;
-  int64_t bytes;
-};
-
-// The largest first.
-constexpr Unit kUnits[] = {{"TiB", int64_t{1} << 40},
-                           {"GiB", int64_t{1} << 30},
-                           {"MiB", int64_t{1} << 20},
-                           {"KiB", int64_t{1} << 10}};
-
-bool IsDigits(absl::string_view text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(),
-                                      [](unsigned char c) { return std::isdigit(c) != 0; });
-}
-
 absl::StatusOr<WeightedSize> ParseWeightedSize(absl::string_view text) {
   const size_t star = text.find('*');
-  absl::StatusOr<int64_t> bytes = ParseBytes(text.substr(0, star));
-  if (!bytes.ok()) return bytes.status();
+  const absl::string_view bytes_text = text.substr(0, star);
+  const std::optional<int64_t> bytes = server::ParseByteSize(bytes_text);
+  if (!bytes.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", bytes_text, "' is no size: bytes, as in 65536, 64KiB or 4MiB"));
+  }
   WeightedSize size{*bytes};
   if (star == absl::string_view::npos) return size;
   const absl::string_view weight = text.substr(star + 1);
-  if (!IsDigits(weight) || !absl::SimpleAtoi(weight, &size.weight) || size.weight < 1) {
+  if (!std::all_of(weight.begin(), weight.end(), absl::ascii_isdigit) ||
+      !absl::SimpleAtoi(weight, &size.weight) || size.weight < 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("'", weight, "' is no weight: 1 or more, as in 64KiB*9"));
   }
@@ -54,31 +43,6 @@ std::vector<double> Weights(const std::vector<WeightedSize>& mix) {
 
 }  // namespace
 
-absl::StatusOr<int64_t> ParseBytes(absl::string_view text) {
-  absl::string_view digits = text;
-  int64_t unit_bytes = 1;
-  for (const Unit& unit : kUnits) {
-    if (absl::ConsumeSuffix(&digits, unit.suffix)) {
-      unit_bytes = unit.bytes;
-      break;
-    }
-  }
-  int64_t count = 0;
-  if (!IsDigits(digits) || !absl::SimpleAtoi(digits, &count) ||
-      count > std::numeric_limits<int64_t>::max() / unit_bytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", text, "' is no size: bytes, as in 65536, 64KiB or 4MiB"));
-  }
-  return count * unit_bytes;
-}
-
-std::string FormatBytes(int64_t bytes) {
-  for (const Unit& unit : kUnits) {
-    if (bytes > 0 && bytes % unit.bytes == 0) return absl::StrCat(bytes / unit.bytes, unit.suffix);
-  }
-  return absl::StrCat(bytes);
-}
-
 absl::StatusOr<std::vector<WeightedSize>> ParseByteMix(absl::string_view text) {
   std::vector<WeightedSize> mix;
   for (const absl::string_view part : absl::StrSplit(text, ',')) {
@@ -91,7 +55,7 @@ absl::StatusOr<std::vector<WeightedSize>> ParseByteMix(absl::string_view text) {
 
 std::string FormatByteMix(const std::vector<WeightedSize>& mix) {
   return absl::StrJoin(mix, ",", [](std::string* out, const WeightedSize& size) {
-    absl::StrAppend(out, FormatBytes(size.bytes));
+    absl::StrAppend(out, server::FormatByteSize(size.bytes));
     if (size.weight != 1) absl::StrAppend(out, "*", size.weight);
   });
 }

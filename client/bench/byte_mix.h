@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Sizes as the command line writes them: `64KiB`, and mixes such as `64KiB*9,4MiB*1`.
+// Mixes of sizes as the command line writes them, such as `64KiB*9,4MiB*1`.
 #pragma once
 
 #include <cstdint>
@@ -18,13 +18,6 @@ struct WeightedSize {
   int64_t bytes = 0;
   int64_t weight = 1;
 };
-
-// Reads a plain number of bytes, or one with KiB, MiB, GiB or TiB. INVALID_ARGUMENT for any other
-// text, and for more than 2^63 - 1 bytes.
-absl::StatusOr<int64_t> ParseBytes(absl::string_view text);
-
-// Writes `64KiB` rather than 65536, if the size is a whole number of such units.
-std::string FormatBytes(int64_t bytes);
 
 // Reads `SIZE[*WEIGHT][,SIZE[*WEIGHT]]...`; a weight is 1 or more, and 1 if left out.
 // INVALID_ARGUMENT naming the part that is wrong.

@@ -12,6 +12,8 @@
 #include "absl/strings/strip.h"
 #include "client/bench/byte_mix.h"
 #include "client/connection_pool.h"
+#include "server/base/address.h"
+#include "server/base/byte_size.h"
 
 namespace swiglu::bench {
 namespace {
@@ -192,7 +194,7 @@ constexpr Flag kFlags[] = {
      [](absl::string_view text, Given& given) {
        given.command.action = Action::kServeEcho;
        given.command.echo.address = std::string(text);
-       return absl::StrContains(text, ':');
+       return server::IsAddress(text);
      }},
     {"echo_threads", "4", "threads of the echo", "1 to 1024",
      [](absl::string_view text, Given& given) {
@@ -268,7 +270,7 @@ absl::Status Complete(Given& given) {
     const absl::Status status = CheckSize(*load.model, size.bytes);
     if (!status.ok()) return status;
     if (given.command.client == ClientKind::kRaw && size.bytes > kMaxRawRequestBytes) {
-      return Usage(absl::StrCat("a request of ", FormatBytes(size.bytes),
+      return Usage(absl::StrCat("a request of ", server::FormatByteSize(size.bytes),
                                 " does not fit into a message: it takes --client=library"));
     }
   }

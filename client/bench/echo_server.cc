@@ -15,6 +15,7 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "proto/inference.pb.h"
+#include "server/base/address.h"
 
 namespace swiglu::bench {
 namespace {
@@ -152,7 +153,7 @@ absl::StatusOr<std::unique_ptr<EchoServer>> EchoServer::Start(const EchoOptions&
   }
   std::string address = options.address;
   if (!absl::StartsWith(address, "unix:")) {
-    address = absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
+    address = server::WithPort(address, port);
   }
   return std::unique_ptr<EchoServer>(new EchoServer(std::move(impl), std::move(address)));
 }

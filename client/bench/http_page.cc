@@ -10,11 +10,13 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "absl/types/optional.h"
+#include "server/base/address.h"
 
 namespace swiglu::bench {
 namespace {
@@ -64,16 +66,6 @@ absl::optional<std::string> Talk(const Socket& socket, absl::string_view request
   return absl::nullopt;
 }
 
-// HOST:PORT taken apart; the host of an IPv6 address is in brackets, which the resolver does not
-// take.
-std::pair<std::string, std::string> SplitAddress(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  if (colon == std::string::npos) return {address, ""};
-  absl::string_view host = absl::string_view(address).substr(0, colon);
-  if (absl::ConsumePrefix(&host, "[")) absl::ConsumeSuffix(&host, "]");
-  return {std::string(host), address.substr(colon + 1)};
-}
-
 }  // namespace
 
 Socket::~Socket() {
@@ -98,11 +90,13 @@ absl::StatusOr<std::string> ReadHttpPage(const std::string& address, absl::strin
   const auto failed = [&](absl::string_view what) {
     return absl::UnavailableError(absl::StrCat("no page http://", address, path, ": ", what));
   };
-  const auto [host, port] = SplitAddress(address);
+  const std::optional<server::HostPort> split = server::ParseHostPort(address);
+  if (!split) return failed("the address is not HOST:PORT");
   addrinfo hints = {};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  const int error = ::getaddrinfo(host.c_str(), port.c_str(), &hints, &found);
+  const int error =
+      ::getaddrinfo(split->host.c_str(), std::to_string(split->port).c_str(), &hints, &found);
   if (error != 0) return failed(::gai_strerror(error));
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, &::freeaddrinfo);
   const absl::Time deadline = absl::Now() + timeout;

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "nlohmann/json.hpp"
+#include "server/base/byte_size.h"
 #include "version/version.h"
 
 namespace swiglu::bench {
@@ -141,7 +142,7 @@ std::string FormatText(const Report& report) {
                         Show(Ratio(Gb(total.bytes_out), seconds), 3));
   absl::StrAppendFormat(&text, "latency   %s\n", FormatLatency(total.latency));
   for (size_t k = 0; load.request_bytes.size() > 1 && k < load.request_bytes.size(); ++k) {
-    absl::StrAppendFormat(&text, "  %-7s %s\n", FormatBytes(load.request_bytes[k].bytes),
+    absl::StrAppendFormat(&text, "  %-7s %s\n", server::FormatByteSize(load.request_bytes[k].bytes),
                           FormatLatency(report.tally.sizes()[k].latency));
   }
   absl::StrAppendFormat(&text, "errors    %s\n", FormatErrors(report.tally));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Splits and resolves an address, then opens a listening socket for each address that it stands
-// for; or makes a unix socket.
+// Resolves an address, then opens a listening socket for each address that it stands for; or makes
+// a unix socket.
 #include "server/base/listen_socket.h"
 
 #include <netdb.h>
@@ -14,13 +14,13 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "absl/strings/strip.h"
+#include "server/base/address.h"
 
 namespace swiglu::server {
 namespace {
@@ -28,32 +28,8 @@ namespace {
 // Connections that the kernel keeps until they are accepted; it may allow fewer.
 constexpr int kBacklog = 1024;
 
-struct HostPort {
-  std::string host;
-  int port = 0;
-};
-
 absl::Status CannotListen(absl::string_view address, absl::string_view why) {
   return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", address, ": ", why));
-}
-
-absl::StatusOr<HostPort> Split(const std::string& address) {
-  const absl::Status malformed = absl::InvalidArgumentError(
-      absl::StrCat("'", address, "' is not an address: HOST:PORT is needed"));
-  const size_t colon = address.rfind(':');
-  HostPort split;
-  if (colon == std::string::npos || colon == 0 ||
-      !absl::SimpleAtoi(address.substr(colon + 1), &split.port) || split.port < 0 ||
-      split.port > 65535) {
-    return malformed;
-  }
-  split.host = address.substr(0, colon);
-  if (split.host.size() > 2 && split.host.front() == '[' && split.host.back() == ']') {
-    split.host = split.host.substr(1, split.host.size() - 2);
-  } else if (split.host.find_first_of(":[]") != std::string::npos) {
-    return malformed;
-  }
-  return split;
 }
 
 // A socket that listens, or errno.
@@ -134,8 +110,11 @@ absl::Status RemoveStale(const sockaddr_un& name, const std::string& address) {
 }  // namespace
 
 absl::StatusOr<ListenSockets> ListenTcp(const std::string& address) {
-  absl::StatusOr<HostPort> split = Split(address);
-  if (!split.ok()) return split.status();
+  const std::optional<HostPort> split = ParseHostPort(address);
+  if (!split.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", address, "' is not an address: HOST:PORT is needed"));
+  }
 
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
@@ -198,14 +177,6 @@ absl::StatusOr<ListenSockets> ListenUnix(const std::string& path, int mode) {
   ListenSockets listening;
   listening.sockets.push_back(std::move(socket));
   return listening;
-}
-
-std::string UnixSocketPath(const std::string& address) {
-  absl::string_view path = address;
-  if (!absl::ConsumePrefix(&path, "unix:")) return "";
-  // `unix:///path` is another way to write `unix:/path`.
-  absl::ConsumePrefix(&path, "//");
-  return std::string(path);
 }
 
 }  // namespace swiglu::server

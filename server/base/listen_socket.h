@@ -32,7 +32,4 @@ absl::StatusOr<ListenSockets> ListenTcp(const std::string& address);
 // reason.
 absl::StatusOr<ListenSockets> ListenUnix(const std::string& path, int mode);
 
-// The path in `unix:/path`, or "".
-std::string UnixSocketPath(const std::string& address);
-
 }  // namespace swiglu::server

@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
+#include "server/base/address.h"
 #include "server/log/log.h"
 
 namespace swiglu::server {
@@ -76,7 +77,7 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(AcceptorOptions optio
 Acceptor::Acceptor(AcceptorOptions options, ListenSockets listening)
     : options_(std::move(options)), listening_(std::move(listening)), address_(options_.address) {
   if (!UnixSocketPath(address_).empty()) return;
-  address_ = absl::StrCat(address_.substr(0, address_.rfind(':')), ":", listening_.port);
+  address_ = WithPort(address_, listening_.port);
   for (const Descriptor& listener : listening_.sockets) {
     SetUpTcp(listener.get(), options_.acknowledge_timeout);
   }

@@ -61,6 +61,8 @@ class CheckIncludesTest(TreeTest):
             ("server/transport/call.h", "<prometheus/counter.h>"),
             ("server/main.cc", "<cuda_runtime.h>"),
             ("client/connection.cc", '"server/inference/errors.h"'),
+            ("client/connection.cc", '"server/base/address.h"'),
+            ("client/files/npy.cc", '"server/base/address.h"'),
             ("client/files/npy.cc", "<grpcpp/grpcpp.h>"),
         ]:
             with self.subTest(path=path, included=included):
@@ -77,6 +79,7 @@ class CheckIncludesTest(TreeTest):
             ("server/transport/call.h", '"server/batching/batcher.h"'),
             ("server/main.cc", '"server/metrics/names.h"'),
             ("client/connection.cc", "<string>"),
+            ("client/bench/echo_server.cc", '"server/base/address.h"'),
         ]:
             with self.subTest(path=path, included=included):
                 self.assertEqual(self.includes(path, included), [])

@@ -11,28 +11,11 @@ namespace {
 
 using ::testing::HasSubstr;
 
-TEST(ByteMixTest, ReadsBytesWithAndWithoutUnits) {
-  EXPECT_EQ(ParseBytes("0").value(), 0);
-  EXPECT_EQ(ParseBytes("65536").value(), 65536);
-  EXPECT_EQ(ParseBytes("64KiB").value(), 65536);
-  EXPECT_EQ(ParseBytes("4MiB").value(), 4194304);
-  EXPECT_EQ(ParseBytes("2GiB").value(), 2147483648);
-  EXPECT_EQ(ParseBytes("8388607TiB").value(), 9223370937343148032);
-}
-
 TEST(ByteMixTest, RefusesWhatIsNoSize) {
-  for (const char* text :
-       {"", "KiB", "-1", "+1", "1.5MiB", "64 KiB", "64kb", "8388608TiB", "1KiBKiB"}) {
-    EXPECT_THAT(std::string(ParseBytes(text).status().message()), HasSubstr("is no size")) << text;
+  for (const char* text : {"", "1.5MiB", "64kb", "8388608TiB"}) {
+    EXPECT_THAT(std::string(ParseByteMix(text).status().message()), HasSubstr("is no size"))
+        << text;
   }
-}
-
-TEST(ByteMixTest, WritesTheLargestExactUnit) {
-  EXPECT_EQ(FormatBytes(0), "0");
-  EXPECT_EQ(FormatBytes(1000), "1000");
-  EXPECT_EQ(FormatBytes(65536), "64KiB");
-  EXPECT_EQ(FormatBytes(1073741824), "1GiB");
-  EXPECT_EQ(FormatBytes(1073741825), "1073741825");
 }
 
 TEST(ByteMixTest, ReadsAMixAndWritesItBack) {
