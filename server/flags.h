@@ -26,12 +26,12 @@ struct Flags {
   int64_t memory_budget_bytes = 0;
   int64_t max_request_bytes = 0;
   int64_t max_queued_requests = 0;
-  absl::Duration max_queue_delay = absl::ZeroDuration();
-  absl::Duration stall_timeout = absl::Seconds(30);
+  absl::Duration max_queue_delay;
+  absl::Duration stall_timeout;
   int64_t max_connections = 0;
-  int unix_socket_mode = 0600;
+  int unix_socket_mode = 0;
   bool reflection = false;
-  absl::Duration max_connection_age = absl::ZeroDuration();  // zero: never ended for its age
+  absl::Duration max_connection_age;  // zero: never ended for its age
   absl::Duration max_connection_age_grace;
   absl::Duration keepalive_time;  // zero: no pings
   absl::Duration keepalive_timeout;
@@ -41,7 +41,7 @@ struct Flags {
   absl::Duration drain_timeout;
   std::string log_level;
   std::string log_format;
-  bool log_peers = true;
+  bool log_peers = false;
   // Set: ask the server at `grpc_address` for this service's health ("" is the whole server) and
   // exit.
   std::optional<std::string> health;
@@ -55,9 +55,8 @@ struct EarlyExit {
   std::string text;  // ends with a newline
 };
 
-// Reads the command line; each call starts from the defaults, which depend on the machine. A flag
-// is written `--name=value` or `--name value`; of a repeated flag the last value counts. Not
-// thread-safe.
+// Reads the command line; each call starts from the defaults, which may depend on the machine. A
+// flag is written `--name=value` or `--name value`; of a repeated flag the last value counts.
 std::variant<Flags, EarlyExit> ParseFlags(int argc, const char* const* argv);
 
 }  // namespace swiglu::server

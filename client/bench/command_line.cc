@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The table of flags, the walk over argv, and what flags have to do with each other.
+// The table of flags, and what flags have to do with each other.
 #include "client/bench/command_line.h"
 
 #include <algorithm>
@@ -9,19 +9,30 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "client/bench/byte_mix.h"
 #include "client/connection_pool.h"
 #include "server/base/address.h"
 #include "server/base/byte_size.h"
+#include "server/base/command_line.h"
+#include "server/base/flag_values.h"
 
 namespace swiglu::bench {
 namespace {
+
+using server::Flag;
+using server::FlagTraits;
+using server::Number;
+using server::OneOf;
+using server::ReadValue;
+using server::Text;
+using server::Truth;
 
 // The largest protobuf message, less what a request has beside its tensors.
 constexpr int64_t kMaxRawRequestBytes = (int64_t{1} << 31) - 1 - 512;
 
 constexpr int kMost = 65536;
+
+constexpr absl::Duration kDay = absl::Hours(24);
 
 // The flags as they are given, before they are put together.
 struct Given {
@@ -31,230 +42,159 @@ struct Given {
   int threads = 0;
 };
 
-bool ParseCount(absl::string_view text, int64_t least, int64_t most, int64_t* count) {
-  return absl::SimpleAtoi(text, count) && *count >= least && *count <= most;
+ReadValue TimeFrom(absl::Duration least, Clock::duration* field) {
+  return [=](absl::string_view text) {
+    absl::Duration time;
+    if (!server::Time(&time, least, kDay)(text)) return false;
+    *field = absl::ToChronoNanoseconds(time);
+    return true;
+  };
 }
 
-bool ParseCount(absl::string_view text, int least, int most, int* count) {
-  return absl::SimpleAtoi(text, count) && *count >= least && *count <= most;
+ReadValue Rate(double* field) {
+  return [field](absl::string_view text) {
+    return absl::SimpleAtod(text, field) && *field >= 0 && *field <= 1e6;
+  };
 }
 
-bool ParseSwitch(absl::string_view text, bool* on) { return absl::SimpleAtob(text, on); }
-
-bool ParseTime(absl::string_view text, absl::Duration least, absl::Duration* time) {
-  return absl::ParseDuration(text, time) && *time >= least && *time <= absl::Hours(24);
+ReadValue ModelOf(const Model** field) {
+  return [field](absl::string_view text) {
+    *field = FindModel(text);
+    return *field != nullptr;
+  };
 }
 
-bool ParseTime(absl::string_view text, absl::Duration least, Clock::duration* time) {
-  absl::Duration duration;
-  if (!ParseTime(text, least, &duration)) return false;
-  *time = absl::ToChronoNanoseconds(duration);
-  return true;
+ReadValue Mix(std::vector<WeightedSize>* field) {
+  return [field](absl::string_view text) {
+    absl::StatusOr<std::vector<WeightedSize>> mix = ParseByteMix(text);
+    if (mix.ok()) *field = *std::move(mix);
+    return mix.ok();
+  };
 }
 
-bool ParseModel(absl::string_view text, const Model** model) {
-  *model = FindModel(text);
-  return *model != nullptr;
+ReadValue Sizes(std::vector<int64_t>* field) {
+  return [field](absl::string_view text) {
+    const absl::StatusOr<std::vector<WeightedSize>> mix = ParseByteMix(text);
+    if (!mix.ok() || absl::StrContains(text, '*')) return false;
+    field->clear();
+    for (const WeightedSize& size : *mix) field->push_back(size.bytes);
+    return true;
+  };
 }
 
-// Picks the value whose name is `text`.
-template <typename Value>
-bool ParseChoice(absl::string_view text,
-                 std::initializer_list<std::pair<const char*, Value>> values, Value* value) {
-  for (const auto& [name, named] : values) {
-    if (text == name) return *value = named, true;
-  }
-  return false;
+// The address of the echo, which is served instead of a load.
+ReadValue EchoAddress(CommandLine* command) {
+  return [command](absl::string_view text) {
+    command->action = Action::kServeEcho;
+    command->echo.address = std::string(text);
+    return server::IsAddress(text);
+  };
 }
 
-bool ParseSizes(absl::string_view text, std::vector<int64_t>* sizes) {
-  const absl::StatusOr<std::vector<WeightedSize>> mix = ParseByteMix(text);
-  if (!mix.ok() || absl::StrContains(text, '*')) return false;
-  sizes->clear();
-  for (const WeightedSize& size : *mix) sizes->push_back(size.bytes);
-  return true;
-}
+// Given, without a value.
+ReadValue Order(Action action, Action* field) { return OneOf<Action>(field, {{"true", action}}); }
 
-bool ParseMix(absl::string_view text, std::vector<WeightedSize>* mix) {
-  absl::StatusOr<std::vector<WeightedSize>> parsed = ParseByteMix(text);
-  if (!parsed.ok()) return false;
-  *mix = *std::move(parsed);
-  return true;
-}
+bool IsServer(absl::string_view text) { return client::CheckAddress(text).ok(); }
 
-struct Flag {
-  absl::string_view name;
-  absl::string_view default_text;  // parsed before the arguments; empty: the field's own
-  absl::string_view help;
-  absl::string_view valid;  // completes "it takes ..."
-  bool (*set)(absl::string_view text, Given& given);
-  bool is_switch = false;  // may be given without a value: "true"
-};
+bool IsPage(absl::string_view text) { return !absl::StartsWith(text, "unix:") && IsServer(text); }
 
 // Every flag, in the order of --help.
-constexpr Flag kFlags[] = {
-    {"server", "127.0.0.1:8001", "the server", "HOST:PORT or unix:/path",
-     [](absl::string_view text, Given& given) {
-       given.command.load.server = std::string(text);
-       return client::CheckAddress(text).ok();
-     }},
-    {"model", "swiglu_forward_fp16", "what is asked for", "one of the server's six models",
-     [](absl::string_view text, Given& given) {
-       return ParseModel(text, &given.command.load.model);
-     }},
-    {"request_bytes", "64KiB",
-     "bytes of the input tensors of a request, rank 1, or a mix such as 64KiB*9,4MiB*1",
-     "SIZE[*WEIGHT][,SIZE[*WEIGHT]]...",
-     [](absl::string_view text, Given& given) {
-       return ParseMix(text, &given.command.load.request_bytes);
-     }},
-    {"client", "raw",
-     "raw: encoded beforehand, answers not parsed; library: swiglu::client, which splits what is "
-     "larger than a message",
-     "raw or library",
-     [](absl::string_view text, Given& given) {
-       return ParseChoice<ClientKind>(
-           text, {{"raw", ClientKind::kRaw}, {"library", ClientKind::kLibrary}},
-           &given.command.client);
-     }},
-    {"connections", "8", "connections to the server", "1 to 65536",
-     [](absl::string_view text, Given& given) {
-       return ParseCount(text, 1, kMost, &given.command.load.num_connections);
-     }},
-    {"in_flight", "16", "requests under way in a closed loop, spread over the connections",
-     "1 to 65536",
-     [](absl::string_view text, Given& given) {
-       return ParseCount(text, 1, kMost, &given.in_flight);
-     }},
-    {"threads", "0",
-     "threads of the raw client that take answers; 0: half of the cores, at most one per "
-     "connection",
-     "0 to 65536",
-     [](absl::string_view text, Given& given) {
-       return ParseCount(text, 0, kMost, &given.threads);
-     }},
-    {"rate", "0", "requests per second of an open loop; 0: a closed loop", "0 to 1000000",
-     [](absl::string_view text, Given& given) {
-       double& rate = given.command.pace.rate;
-       return absl::SimpleAtod(text, &rate) && rate >= 0 && rate <= 1e6;
-     }},
-    {"arrivals", "poisson", "how an open loop's requests follow each other", "poisson or constant",
-     [](absl::string_view text, Given& given) {
-       return ParseChoice<Arrivals>(
-           text, {{"poisson", Arrivals::kPoisson}, {"constant", Arrivals::kConstant}},
-           &given.command.pace.arrivals);
-     }},
-    {"max_outstanding", "256",
-     "requests of an open loop under way at once; further ones start late, and those that did not "
-     "start are counted",
-     "1 to 65536",
-     [](absl::string_view text, Given& given) {
-       return ParseCount(text, 1, kMost, &given.max_outstanding);
-     }},
-    {"duration", "5s", "time in which requests count", "a time above 0, such as 5s or 500ms",
-     [](absl::string_view text, Given& given) {
-       return ParseTime(text, absl::Nanoseconds(1), &given.command.pace.duration);
-     }},
-    {"warm_up", "1s", "time before it", "a time, such as 1s or 0",
-     [](absl::string_view text, Given& given) {
-       return ParseTime(text, absl::ZeroDuration(), &given.command.pace.warm_up);
-     }},
-    {"requests", "0", "end after that many requests that count; 0: by --duration", "0 or more",
-     [](absl::string_view text, Given& given) {
-       return ParseCount(text, int64_t{0}, int64_t{1} << 40, &given.command.pace.num_requests);
-     }},
-    {"timeout", "0", "time for a request; 0: 30s, and 1s more per 100 MB", "a time, such as 10s",
-     [](absl::string_view text, Given& given) {
-       return ParseTime(text, absl::ZeroDuration(), &given.command.load.timeout);
-     }},
-    {"announce_size", "true", "whether the raw client tells the server sizes ahead, as the library",
-     "true or false",
-     [](absl::string_view text, Given& given) {
-       return ParseSwitch(text, &given.command.load.announce_size);
-     },
-     true},
-    {"wait_ready", "0", "how long the server may take to become ready", "a time, such as 10s",
-     [](absl::string_view text, Given& given) {
-       return ParseTime(text, absl::ZeroDuration(), &given.command.wait_ready);
-     }},
-    {"metrics", "", "the server's Prometheus page, for its use of CPU and memory", "HOST:PORT",
-     [](absl::string_view text, Given& given) {
-       given.command.metrics = std::string(text);
-       return !absl::StartsWith(text, "unix:") && client::CheckAddress(text).ok();
-     }},
-    {"server_pid", "", "the server's process on this machine, for the same", "a process's number",
-     [](absl::string_view text, Given& given) {
-       return ParseCount(text, 1, 1 << 30, &given.command.server_pid);
-     }},
-    {"json", "false", "print one JSON object", "true or false",
-     [](absl::string_view text, Given& given) { return ParseSwitch(text, &given.command.json); },
-     true},
-    {"serve_echo", "", "serve the bare echo there until SIGTERM, instead of a load",
-     "HOST:PORT or unix:/path",
-     [](absl::string_view text, Given& given) {
-       given.command.action = Action::kServeEcho;
-       given.command.echo.address = std::string(text);
-       return server::IsAddress(text);
-     }},
-    {"echo_threads", "4", "threads of the echo", "1 to 1024",
-     [](absl::string_view text, Given& given) {
-       return ParseCount(text, 1, 1024, &given.command.echo.num_threads);
-     }},
-    {"echo_queues", "own", "whether its threads have a completion queue each", "own or shared",
-     [](absl::string_view text, Given& given) {
-       return ParseChoice<EchoQueues>(text,
-                                      {{"own", EchoQueues::kOwn}, {"shared", EchoQueues::kShared}},
-                                      &given.command.echo.queues);
-     }},
-    {"echo_model", "swiglu_forward_fp16", "whose answers the echo gives",
-     "one of the server's six models",
-     [](absl::string_view text, Given& given) {
-       return ParseModel(text, &given.command.echo_model);
-     }},
-    {"echo_bytes", "64KiB", "the sizes of requests that it answers", "SIZE[,SIZE]...",
-     [](absl::string_view text, Given& given) {
-       return ParseSizes(text, &given.command.echo_bytes);
-     }},
-};
+std::vector<Flag> FlagsInto(Given* given) {
+  CommandLine* const command = &given->command;
+  LoadOptions* const load = &command->load;
+  PaceOptions* const pace = &command->pace;
+  const absl::Duration zero = absl::ZeroDuration();
+  const FlagTraits is_switch = {.implied = "true"};
+  const FlagTraits version = {.implied = "true", .ends_reading = true};
+  const FlagTraits help = {.implied = "true", .short_name = "-h,", .ends_reading = true};
+  return {
+      {"server", "127.0.0.1:8001", "the server", "HOST:PORT or unix:/path",
+       Text(&load->server, IsServer)},
+      {"model", "swiglu_forward_fp16", "what is asked for", "one of the server's six models",
+       ModelOf(&load->model)},
+      {"request_bytes", "64KiB",
+       "bytes of the input tensors of a request, rank 1, or a mix such as 64KiB*9,4MiB*1",
+       "SIZE[*WEIGHT][,SIZE[*WEIGHT]]...", Mix(&load->request_bytes)},
+      {"client", "raw",
+       "raw: encoded beforehand, answers not parsed; library: swiglu::client, which splits what is "
+       "larger than a message",
+       "raw or library",
+       OneOf<ClientKind>(&command->client,
+                         {{"raw", ClientKind::kRaw}, {"library", ClientKind::kLibrary}})},
+      {"connections", "8", "connections to the server", "1 to 65536",
+       Number(&load->num_connections, 1, kMost)},
+      {"in_flight", "16", "requests under way in a closed loop, spread over the connections",
+       "1 to 65536", Number(&given->in_flight, 1, kMost)},
+      {"threads", "0",
+       "threads of the raw client that take answers; 0: half of the cores, at most one per "
+       "connection",
+       "0 to 65536", Number(&given->threads, 0, kMost)},
+      {"rate", "0", "requests per second of an open loop; 0: a closed loop", "0 to 1000000",
+       Rate(&pace->rate)},
+      {"arrivals", "poisson", "how an open loop's requests follow each other",
+       "poisson or constant",
+       OneOf<Arrivals>(&pace->arrivals,
+                       {{"poisson", Arrivals::kPoisson}, {"constant", Arrivals::kConstant}})},
+      {"max_outstanding", "256",
+       "requests of an open loop under way at once; further ones start late, and those that did "
+       "not start are counted",
+       "1 to 65536", Number(&given->max_outstanding, 1, kMost)},
+      {"duration", "5s", "time in which requests count", "a time above 0, such as 5s or 500ms",
+       TimeFrom(absl::Nanoseconds(1), &pace->duration)},
+      {"warm_up", "1s", "time before it", "a time, such as 1s or 0",
+       TimeFrom(zero, &pace->warm_up)},
+      {"requests", "0", "end after that many requests that count; 0: by --duration", "0 or more",
+       Number(&pace->num_requests, 0, int64_t{1} << 40)},
+      {"timeout", "0", "time for a request; 0: 30s, and 1s more per 100 MB", "a time, such as 10s",
+       server::Time(&load->timeout, zero, kDay)},
+      {"announce_size", "true",
+       "whether the raw client tells the server sizes ahead, as the library", "true or false",
+       Truth(&load->announce_size), is_switch},
+      {"wait_ready", "0", "how long the server may take to become ready", "a time, such as 10s",
+       server::Time(&command->wait_ready, zero, kDay)},
+      {"metrics", "", "the server's Prometheus page, for its use of CPU and memory", "HOST:PORT",
+       Text(&command->metrics, IsPage)},
+      {"server_pid", "", "the server's process on this machine, for the same", "a process's number",
+       Number(&command->server_pid, 1, 1 << 30)},
+      {"json", "false", "print one JSON object", "true or false", Truth(&command->json), is_switch},
+      {"serve_echo", "", "serve the bare echo there until SIGTERM, instead of a load",
+       "HOST:PORT or unix:/path", EchoAddress(command)},
+      {"echo_threads", "4", "threads of the echo", "1 to 1024",
+       Number(&command->echo.num_threads, 1, 1024)},
+      {"echo_queues", "own", "whether its threads have a completion queue each", "own or shared",
+       OneOf<EchoQueues>(&command->echo.queues,
+                         {{"own", EchoQueues::kOwn}, {"shared", EchoQueues::kShared}})},
+      {"echo_model", "swiglu_forward_fp16", "whose answers the echo gives",
+       "one of the server's six models", ModelOf(&command->echo_model)},
+      {"echo_bytes", "64KiB", "the sizes of requests that it answers", "SIZE[,SIZE]...",
+       Sizes(&command->echo_bytes)},
+      {"version", "", "print the version", "nothing", Order(Action::kVersion, &command->action),
+       version},
+      {"help", "", "print this; -h likewise", "nothing", Order(Action::kHelp, &command->action),
+       help},
+  };
+}
+
+server::Program ProgramInto(Given* given) {
+  return {.name = "swiglu-bench",
+          .wording = server::Wording::kTakes,
+          .about =
+              "Puts load on a server of the Open Inference Protocol and measures it, or serves the "
+              "bare echo:\n"
+              "a server that moves the same bytes and computes nothing.\n",
+          .notes =
+              "SIGINT and SIGTERM end a load early: requests under way are waited for, and what "
+              "was measured is\n"
+              "printed. Another one after a second ends it at once.\n"
+              "\n"
+              "GB/s counts the bytes of tensors. Exit codes: 0 done, 1 bad input, 2 usage, 3 "
+              "server unreachable\n"
+              "or not ready, 4 every request failed.\n",
+          .flags = FlagsInto(given)};
+}
 
 absl::Status Usage(absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(what, "; see swiglu-bench --help"));
-}
-
-const Flag* FindFlag(absl::string_view name) {
-  const auto* found = std::find_if(std::begin(kFlags), std::end(kFlags),
-                                   [name](const Flag& flag) { return flag.name == name; });
-  return found == std::end(kFlags) ? nullptr : found;
-}
-
-absl::Status SetFlags(int argc, const char* const* argv, Given& given) {
-  for (const Flag& flag : kFlags) {
-    if (!flag.default_text.empty()) flag.set(flag.default_text, given);
-  }
-  for (int i = 1; i < argc; ++i) {
-    absl::string_view name = argv[i];
-    if (name == "--help" || name == "-h")
-      return given.command.action = Action::kHelp, absl::OkStatus();
-    if (name == "--version") return given.command.action = Action::kVersion, absl::OkStatus();
-    if (!absl::ConsumePrefix(&name, "--")) {
-      return Usage(absl::StrCat("unexpected argument '", argv[i], "'"));
-    }
-    const size_t equals = name.find('=');
-    absl::string_view value = "true";
-    const bool has_value = equals != absl::string_view::npos;
-    if (has_value) value = name.substr(equals + 1);
-    name = name.substr(0, equals);
-    const Flag* flag = FindFlag(name);
-    if (flag == nullptr) return Usage(absl::StrCat("unknown flag '--", name, "'"));
-    if (!has_value && !flag->is_switch) {
-      if (++i == argc) return Usage(absl::StrCat("--", name, " needs a value"));
-      value = argv[i];
-    }
-    if (!flag->set(value, given)) {
-      return Usage(absl::StrCat("--", name, " takes ", flag->valid, ", not '", value, "'"));
-    }
-  }
-  return absl::OkStatus();
 }
 
 absl::Status CheckSize(const Model& model, int64_t request_bytes) {
@@ -289,7 +229,9 @@ absl::Status Complete(Given& given) {
 
 absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) {
   Given given;
-  absl::Status status = SetFlags(argc, argv, given);
+  const server::Program program = ProgramInto(&given);
+  server::SetDefaults(program);
+  absl::Status status = server::ReadArguments(program, argc, argv).status();
   if (status.ok() && given.command.action == Action::kLoad) status = Complete(given);
   if (status.ok() && given.command.action == Action::kServeEcho) {
     for (const int64_t bytes : given.command.echo_bytes) {
@@ -301,31 +243,8 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) 
 }
 
 std::string HelpText() {
-  std::string text =
-      "Puts load on a server of the Open Inference Protocol and measures it, or serves the bare "
-      "echo:\n"
-      "a server that moves the same bytes and computes nothing.\n"
-      "\n"
-      "Usage: swiglu-bench [--FLAG=VALUE]...\n"
-      "\n";
-  for (const Flag& flag : kFlags) {
-    const std::string value = flag.default_text.empty() ? "" : absl::StrCat("=", flag.default_text);
-    absl::StrAppend(&text, "  --", flag.name, value, "\n      ", flag.help, "\n      (", flag.valid,
-                    ")\n");
-  }
-  absl::StrAppend(
-      &text,
-      "  --version\n"
-      "      print the version\n"
-      "\n"
-      "SIGINT and SIGTERM end a load early: requests under way are waited for, and what "
-      "was measured is\n"
-      "printed. Another one after a second ends it at once.\n"
-      "\n"
-      "GB/s counts the bytes of tensors. Exit codes: 0 done, 1 bad input, 2 usage, 3 "
-      "server unreachable\n"
-      "or not ready, 4 every request failed.\n");
-  return text;
+  Given unused;
+  return server::HelpText(ProgramInto(&unused), "");
 }
 
 const char* Name(ClientKind client) { return client == ClientKind::kRaw ? "raw" : "library"; }

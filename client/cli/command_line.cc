@@ -1,224 +1,121 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The flags, which commands take them, and the walk over argv. absl's own parser is not used: it
-// knows no subcommands, ends the process itself, with its own exit code, and brings flags such as
-// --flagfile with it.
+// The table of commands and flags.
 #include "client/cli/command_line.h"
 
-#include <algorithm>
+#include <optional>
+#include <utility>
 #include <vector>
 
-#include "absl/flags/commandlineflag.h"
-#include "absl/flags/flag.h"
-#include "absl/flags/reflection.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "absl/strings/strip.h"
-#include "absl/types/optional.h"
-
-ABSL_FLAG(std::string, server, "127.0.0.1:8001", "the server: HOST:PORT or unix:/path");
-ABSL_FLAG(absl::Duration, timeout, absl::ZeroDuration(),
-          "time for the call, such as 10s (default 30s, and 1s more per 100 MB)");
-ABSL_FLAG(bool, json, false, "print JSON");
-ABSL_FLAG(bool, overwrite, false, "replace output files that exist");
-ABSL_FLAG(std::string, dw, "", "the gradient with respect to h");
-ABSL_FLAG(std::string, e, "", "the gate");
-ABSL_FLAG(std::string, g, "", "the up projection");
-ABSL_FLAG(std::string, out, "", "the file for h");
-ABSL_FLAG(std::string, out_dir, "", "the folder for h, df and de; made if it is not there");
+#include "server/base/command_line.h"
+#include "server/base/flag_values.h"
+#include "version/version.h"
 
 namespace swiglu::cli {
 namespace {
 
-enum class Kind { kText, kDuration, kSwitch };
+using server::Flag;
+using server::FlagTraits;
+using server::Text;
+using server::Truth;
 
-// A flag and the commands that take it.
-struct FlagRule {
-  absl::string_view name;
-  Kind kind;
-  std::vector<Command> taken_by;
-  std::vector<Command> needed_by;
+// What the flags say, before it is put together.
+struct Given {
+  CommandLine line;
+  std::optional<absl::Duration> timeout;
+  bool help = false;
+  bool version = false;
 };
 
-const std::vector<FlagRule>& Rules() {
-  using enum Command;
-  static const auto& rules = *new std::vector<FlagRule>{
-      {"server", Kind::kText, {kForward, kBackward, kStatus}, {kForward, kBackward, kStatus}},
-      {"timeout", Kind::kDuration, {kForward, kBackward, kStatus}, {}},
-      {"json", Kind::kSwitch, {kForward, kBackward, kStatus}, {}},
-      {"overwrite", Kind::kSwitch, {kForward, kBackward}, {}},
-      {"dw", Kind::kText, {kBackward}, {kBackward}},
-      {"e", Kind::kText, {kForward, kBackward}, {kForward, kBackward}},
-      {"g", Kind::kText, {kForward, kBackward}, {kForward, kBackward}},
-      {"out", Kind::kText, {kForward}, {kForward}},
-      {"out_dir", Kind::kText, {kBackward}, {kBackward}}};
-  return rules;
+server::ReadValue Duration(std::optional<absl::Duration>* field) {
+  return [field](absl::string_view text) { return absl::ParseDuration(text, &field->emplace()); };
 }
 
-absl::Status Usage(absl::string_view what) {
-  return absl::InvalidArgumentError(absl::StrCat(what, "; see swiglu --help"));
+// Given, without a value.
+server::ReadValue Asked(bool* field) { return server::OneOf<bool>(field, {{"true", true}}); }
+
+Flag TensorFlag(const char* name, const char* help, std::string* field,
+                std::vector<std::string> commands) {
+  const FlagTraits traits = {.is_required = true, .commands = std::move(commands)};
+  return {name, "", help, "FILE or FILE:TENSOR", Text(field), traits};
 }
 
-bool Contains(const std::vector<Command>& commands, Command command) {
-  return std::find(commands.begin(), commands.end(), command) != commands.end();
+// Every flag, in the order of --help.
+std::vector<Flag> FlagsInto(Given* given) {
+  CommandLine* const line = &given->line;
+  const FlagTraits required = {.is_required = true};
+  const FlagTraits overwrite = {.implied = "true", .commands = {"forward", "backward"}};
+  const FlagTraits out = {.is_required = true, .commands = {"forward"}};
+  const FlagTraits out_dir = {.is_required = true, .commands = {"backward"}};
+  const FlagTraits version = {.implied = "true", .ends_reading = true};
+  const FlagTraits help = {.implied = "true", .short_name = "-h,", .ends_reading = true};
+  return {
+      {"server", "127.0.0.1:8001", "The server.", "HOST:PORT or unix:/path", Text(&line->server),
+       required},
+      {"timeout", "", "Time for the call; by default 30s, and 1s more per 100 MB.",
+       "a duration such as 10s or 500ms", Duration(&given->timeout)},
+      {"json", "false", "Print JSON.", "true or false", Truth(&line->json), {.implied = "true"}},
+      {"overwrite", "false", "Replace output files that exist.", "true or false",
+       Truth(&line->overwrite), overwrite},
+      TensorFlag("dw", "The gradient with respect to h.", &line->dw, {"backward"}),
+      TensorFlag("e", "The gate.", &line->e, {"forward", "backward"}),
+      TensorFlag("g", "The up projection.", &line->g, {"forward", "backward"}),
+      {"out", "", "The file for h.", "a file", Text(&line->out), out},
+      {"out_dir", "", "The folder for h, df and de; made if it is not there.", "a folder",
+       Text(&line->out_dir), out_dir},
+      {"version", "", "Print the version.", "nothing", Asked(&given->version), version},
+      {"help", "", "Print this; -h likewise.", "nothing", Asked(&given->help), help},
+  };
 }
 
-absl::optional<Command> FindCommand(absl::string_view name) {
-  if (name == "forward") return Command::kForward;
-  if (name == "backward") return Command::kBackward;
-  if (name == "status") return Command::kStatus;
-  return absl::nullopt;
+server::Program ProgramInto(Given* given) {
+  return {
+      .name = "swiglu",
+      .wording = server::Wording::kTakes,
+      .about = "SwiGLU on a swiglu-server.\n",
+      .notes =
+          "Files are .npy (FP16, FP32) or .safetensors (FP16, BF16, FP32). :TENSOR may be left out "
+          "where a\n"
+          "file holds one tensor. GB/s counts the bytes of all tensors, in and out.\n"
+          "\n"
+          "Exit codes: 0 done, 1 bad input or file, 2 usage, 3 server unreachable or not ready,\n"
+          "4 the server refused or failed the call.\n",
+      .commands = {{"forward", "--e FILE[:TENSOR] --g FILE[:TENSOR] --out FILE", "h = SiLU(e) * g"},
+                   {"backward",
+                    "--dw FILE[:TENSOR] --e FILE[:TENSOR] --g FILE[:TENSOR] --out_dir DIR",
+                    "h, df (the gradient with respect to g) and de (that with respect to e), a "
+                    "file each"},
+                   {"status", "", "readiness, device, models and counters of the server"}},
+      .flags = FlagsInto(given)};
 }
 
-// The rule for `name`, which may be `noX` for a switch X; `value` is then "false".
-const FlagRule* FindRule(absl::string_view name, absl::optional<std::string>& value) {
-  for (const FlagRule& rule : Rules()) {
-    if (rule.name == name) return &rule;
-    absl::string_view positive = name;
-    if (rule.kind == Kind::kSwitch && !value && absl::ConsumePrefix(&positive, "no") &&
-        positive == rule.name) {
-      value = "false";
-      return &rule;
-    }
-  }
-  return nullptr;
+Command CommandOf(absl::string_view name) {
+  return name == "forward"    ? Command::kForward
+         : name == "backward" ? Command::kBackward
+                              : Command::kStatus;
 }
-
-absl::Status SetFlag(const FlagRule& rule, absl::string_view value) {
-  std::string error;
-  if (!absl::FindCommandLineFlag(rule.name)->ParseFrom(value, &error)) {
-    const absl::string_view expected =
-        rule.kind == Kind::kDuration ? "a duration such as 10s or 500ms" : "true or false";
-    return Usage(absl::StrCat("--", rule.name, " takes ", expected, ", not '", value, "'"));
-  }
-  return absl::OkStatus();
-}
-
-// The arguments from left to right.
-class ArgumentWalk {
- public:
-  ArgumentWalk(int argc, char** argv) : arguments_(argv + std::min(argc, 1), argv + argc) {}
-
-  // Sets the flags and gives the command; kHelp and kVersion end the walk.
-  absl::StatusOr<Command> Run() {
-    while (next_ < arguments_.size()) {
-      const absl::string_view argument = arguments_[next_++];
-      if (argument == "--help" || argument == "-h") return Command::kHelp;
-      if (argument == "--version") return Command::kVersion;
-      const absl::Status status =
-          absl::StartsWith(argument, "-") ? TakeFlag(argument) : TakeWord(argument);
-      if (!status.ok()) return status;
-    }
-    if (!command_) return Usage("a command is missing: forward, backward or status");
-    const absl::Status status = CheckFlags(*command_);
-    if (!status.ok()) return status;
-    return *command_;
-  }
-
- private:
-  absl::Status TakeWord(absl::string_view word) {
-    if (command_) return Usage(absl::StrCat("unexpected argument '", word, "'"));
-    command_ = FindCommand(word);
-    return command_ ? absl::OkStatus() : Usage(absl::StrCat("unknown command '", word, "'"));
-  }
-
-  // --name=value, --name value; for switches --name, --noname.
-  absl::Status TakeFlag(absl::string_view argument) {
-    absl::string_view name = argument;
-    if (!absl::ConsumePrefix(&name, "--")) absl::ConsumePrefix(&name, "-");
-    absl::optional<std::string> value;
-    const size_t equals = name.find('=');
-    if (equals != absl::string_view::npos) {
-      value = std::string(name.substr(equals + 1));
-      name = name.substr(0, equals);
-    }
-    const FlagRule* rule = FindRule(name, value);
-    if (rule == nullptr) return Usage(absl::StrCat("unknown flag '--", name, "'"));
-    if (!value && rule->kind == Kind::kSwitch) value = "true";
-    if (!value) {
-      if (next_ == arguments_.size()) return Usage(absl::StrCat("--", name, " needs a value"));
-      value = arguments_[next_++];
-    }
-    given_.push_back(rule);
-    return SetFlag(*rule, *value);
-  }
-
-  absl::Status CheckFlags(Command command) {
-    for (const FlagRule* rule : given_) {
-      if (!Contains(rule->taken_by, command)) {
-        return Usage(absl::StrCat("--", rule->name, " does not belong to this command"));
-      }
-    }
-    for (const FlagRule& rule : Rules()) {
-      if (Contains(rule.needed_by, command) &&
-          absl::FindCommandLineFlag(rule.name)->CurrentValue().empty()) {
-        return Usage(absl::StrCat("--", rule.name, " is missing"));
-      }
-    }
-    const absl::Duration timeout = absl::GetFlag(FLAGS_timeout);
-    const bool is_given = std::any_of(given_.begin(), given_.end(), [](const FlagRule* rule) {
-      return rule->kind == Kind::kDuration;
-    });
-    if (is_given && (timeout <= absl::ZeroDuration() || timeout == absl::InfiniteDuration())) {
-      return Usage(
-          absl::StrCat("--timeout is above 0 and finite, not ", absl::FormatDuration(timeout)));
-    }
-    return absl::OkStatus();
-  }
-
-  const std::vector<std::string> arguments_;
-  size_t next_ = 0;
-  absl::optional<Command> command_;
-  std::vector<const FlagRule*> given_;
-};
 
 }  // namespace
 
-absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
-  absl::StatusOr<Command> command = ArgumentWalk(argc, argv).Run();
+absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) {
+  Given given;
+  CommandLine& line = given.line;
+  const server::Program program = ProgramInto(&given);
+  server::SetDefaults(program);
+  const absl::StatusOr<std::string> command = server::ReadArguments(program, argc, argv);
   if (!command.ok()) return command.status();
-  return CommandLine{.command = *command,
-                     .server = absl::GetFlag(FLAGS_server),
-                     .timeout = absl::GetFlag(FLAGS_timeout),
-                     .json = absl::GetFlag(FLAGS_json),
-                     .overwrite = absl::GetFlag(FLAGS_overwrite),
-                     .dw = absl::GetFlag(FLAGS_dw),
-                     .e = absl::GetFlag(FLAGS_e),
-                     .g = absl::GetFlag(FLAGS_g),
-                     .out = absl::GetFlag(FLAGS_out),
-                     .out_dir = absl::GetFlag(FLAGS_out_dir)};
-}
-
-std::string HelpText() {
-  std::string text =
-      "SwiGLU on a swiglu-server.\n"
-      "\n"
-      "  swiglu forward --e FILE[:TENSOR] --g FILE[:TENSOR] --out FILE\n"
-      "      h = SiLU(e) * g\n"
-      "  swiglu backward --dw FILE[:TENSOR] --e FILE[:TENSOR] --g FILE[:TENSOR] --out_dir DIR\n"
-      "      h, df (the gradient with respect to g) and de (that with respect to e), a file each\n"
-      "  swiglu status\n"
-      "      readiness, device, models and counters of the server\n"
-      "\n"
-      "Files are .npy (FP16, FP32) or .safetensors (FP16, BF16, FP32). :TENSOR may be left out "
-      "where a\n"
-      "file holds one tensor. GB/s counts the bytes of all tensors, in and out.\n"
-      "\n"
-      "Flags:\n";
-  for (const FlagRule& rule : Rules()) {
-    const absl::CommandLineFlag& flag = *absl::FindCommandLineFlag(rule.name);
-    absl::StrAppend(
-        &text, "  --", rule.name, std::string(11 - rule.name.size(), ' '), flag.Help(),
-        rule.name == "server" ? absl::StrCat(" (default ", flag.DefaultValue(), ")") : "", "\n");
-  }
-  absl::StrAppend(
-      &text,
-      "  --version    print the version\n"
-      "\n"
-      "Exit codes: 0 done, 1 bad input or file, 2 usage, 3 server unreachable or not ready,\n"
-      "4 the server refused or failed the call.\n");
-  return text;
+  if (given.help) line.text = server::HelpText(program, *command);
+  if (given.version) line.text = absl::StrCat("swiglu ", kVersion, " (", kCommit, ")\n");
+  if (!line.text.empty()) return line;
+  line.command = CommandOf(*command);
+  if (!given.timeout.has_value()) return line;
+  line.timeout = *given.timeout;
+  if (line.timeout > absl::ZeroDuration() && line.timeout < absl::InfiniteDuration()) return line;
+  return absl::InvalidArgumentError(absl::StrCat("--timeout is above 0 and finite, not ",
+                                                 absl::FormatDuration(line.timeout),
+                                                 "; see swiglu --help"));
 }
 
 }  // namespace swiglu::cli

@@ -10,11 +10,11 @@
 
 namespace swiglu::cli {
 
-enum class Command { kForward, kBackward, kStatus, kHelp, kVersion };
+enum class Command { kForward, kBackward, kStatus, kPrint };
 
 // What the user asks for. Fields that the command does not use are empty.
 struct CommandLine {
-  Command command = Command::kHelp;
+  Command command = Command::kPrint;
   std::string server;      // HOST:PORT or unix:/path
   absl::Duration timeout;  // 0: what the library takes
   bool json = false;
@@ -24,13 +24,10 @@ struct CommandLine {
   std::string g;
   std::string out;      // a file
   std::string out_dir;  // a folder
+  std::string text;     // kPrint: the help or the version
 };
 
-// Reads the arguments. INVALID_ARGUMENT, with one line, if they are not a command. Call it once:
-// the flags are the process's.
-absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv);
-
-// What --help prints.
-std::string HelpText();
+// Reads the arguments. INVALID_ARGUMENT, with one line, if they are not a command.
+absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv);
 
 }  // namespace swiglu::cli

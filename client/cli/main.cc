@@ -13,7 +13,6 @@
 #include "client/cli/status_command.h"
 #include "client/files/unfinished_files.h"
 #include "swiglu/client.h"
-#include "version/version.h"
 
 namespace swiglu::cli {
 namespace {
@@ -25,11 +24,8 @@ Outcome Run(const CommandLine& command_line, files::UnfinishedFiles& unfinished)
       return RunInfer(command_line, unfinished);
     case Command::kStatus:
       return RunStatus(command_line);
-    case Command::kHelp:
-      fputs(HelpText().c_str(), stdout);
-      return {};
-    case Command::kVersion:
-      printf("swiglu %s (%s)\n", kVersion, kCommit);
+    case Command::kPrint:
+      fputs(command_line.text.c_str(), stdout);
       return {};
   }
   return {ExitCode::kUsage, "unknown command"};

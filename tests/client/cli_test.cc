@@ -40,6 +40,7 @@ using client::FakeServer;
 using client::Shape;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 struct Result {
@@ -209,10 +210,27 @@ TEST_F(CliTest, HelpAndVersionSucceed) {
   EXPECT_THAT(version.out, MatchesRegex("swiglu [0-9]+\\.[0-9]+\\.[0-9]+ \\(.*\\)\n"));
 }
 
+TEST_F(CliTest, HelpOfACommandHasItsFlagsAlone) {
+  const Result help = Swiglu({"forward", "--help"});
+  EXPECT_EQ(help.code, 0);
+  EXPECT_THAT(help.out, StartsWith("  swiglu forward --e FILE[:TENSOR]"));
+  for (const char* flag : {"  --server=127.0.0.1:8001\n", "  --e\n", "  --out\n"}) {
+    EXPECT_THAT(help.out, HasSubstr(flag));
+  }
+  for (const char* flag : {"--dw", "--out_dir", "swiglu status"}) {
+    EXPECT_THAT(help.out, Not(HasSubstr(flag)));
+  }
+  EXPECT_THAT(help.out, HasSubstr("Exit codes: 0 done, 1 bad input or file, 2 usage"));
+  EXPECT_EQ(Swiglu({"-h", "forward"}).out, Swiglu({"--help"}).out);
+}
+
 TEST_F(CliTest, WrongUsageIsTwoWithOneLine) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{}, "a command is missing: forward, backward or status; see swiglu --help"},
       {{"fly"}, "unknown command 'fly'; see swiglu --help"},
+      {{"staus"}, "unknown command 'staus', did you mean 'status'? See swiglu --help"},
+      {{"status", "--sever=x"},
+       "unknown flag '--sever', did you mean '--server'? See swiglu --help"},
       {{"status", "now"}, "unexpected argument 'now'; see swiglu --help"},
       {{"status", "--bogus"}, "unknown flag '--bogus'; see swiglu --help"},
       {{"status", "--flagfile=x"}, "unknown flag '--flagfile'; see swiglu --help"},

@@ -223,7 +223,7 @@ TEST(FlagsTest, EveryBadValueIsNamedWithWhatIsValid) {
       {"max_queue_delay", {"-1us", "5", "11s"}, "a time from 0s to 10s, as in 500us or 2ms"},
       {"max_connections", {"0", "-1", "1000001", "many"}, "a number from 1 to 1000000"},
       {"unix_socket_mode",
-       {"", "8", "0668", "1000", "01000", "07770", "-600", "rw"},
+       {"", "8", "0668", "1000", "01000", "07770", "-600", "-0", "+7", "rw"},
        "an octal number from 0000 to 0777, as in 0660"},
       {"stall_timeout", {"0", "999ms", "25h"}, "a time from 1s to 24h, as in 30s or 5m"},
       {"max_connection_age",
@@ -263,6 +263,12 @@ TEST(FlagsTest, UnknownFlagsAndArgumentsAreNamed) {
     EXPECT_EQ(Bad({argument}), absl::StrCat("swiglu-server: unexpected argument '", argument,
                                             "': only flags are taken, see --help"));
   }
+}
+
+TEST(FlagsTest, TheFlagThatWasMeantIsNamed) {
+  EXPECT_EQ(
+      Bad({"--grpc_adress=127.0.0.1:1"}),
+      "swiglu-server: unknown flag '--grpc_adress', did you mean '--grpc_address'? See --help");
 }
 
 TEST(FlagsTest, MissingValueIsAMistake) {

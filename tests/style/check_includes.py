@@ -25,6 +25,7 @@ KINDS = [
     (r"nlohmann/", "json"),
     (r"hwy/", "hwy"),
     (r"gperftools/", "tcmalloc"),
+    (r"CLI/", "cli11"),
     (r"version/version\.h$", "version"),
     (r"server/(base|log|core|gpu|memory|device|metrics|batching|connections|transport|inference|service)/", None),  # the folder's own name
     (r"server/\w+\.h$", "server"),
@@ -36,7 +37,7 @@ KINDS = [
 # What the files of a folder may include; the longest folder that holds a file counts.
 ALLOWED = {
     "kernels": "std dtype cuda hwy kernels",
-    "server/base": "std absl base tcmalloc",
+    "server/base": "std absl base cli11 tcmalloc",
     "server/log": "std spdlog log",
     "server/core": "std dtype absl log core",
     "server/gpu": "std absl log core gpu cuda",
@@ -52,7 +53,7 @@ ALLOWED = {
               "grpc protobuf proto version",
     "client": "std dtype absl grpc protobuf proto client files json version",
     "client/files": "std dtype absl json client files",
-    # The programs share addresses and sizes with the server. The library does not: it is installed without the server.
+    # The programs read their command lines as the server does. The library does not: it is installed without the server.
     "client/cli": "std dtype absl base client files json version",
     "client/bench": "std dtype absl base grpc protobuf proto client json version",
 }

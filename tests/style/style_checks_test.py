@@ -62,6 +62,8 @@ class CheckIncludesTest(TreeTest):
             ("server/main.cc", "<cuda_runtime.h>"),
             ("client/connection.cc", '"server/inference/errors.h"'),
             ("client/connection.cc", '"server/base/address.h"'),
+            ("client/cli/command_line.cc", '"CLI/CLI.hpp"'),
+            ("server/main.cc", '"CLI/CLI.hpp"'),
             ("client/files/npy.cc", '"server/base/address.h"'),
             ("client/files/npy.cc", "<grpcpp/grpcpp.h>"),
         ]:
@@ -80,6 +82,8 @@ class CheckIncludesTest(TreeTest):
             ("server/main.cc", '"server/metrics/names.h"'),
             ("client/connection.cc", "<string>"),
             ("client/bench/echo_server.cc", '"server/base/address.h"'),
+            ("client/cli/command_line.cc", '"server/base/command_line.h"'),
+            ("server/base/command_line.cc", '"CLI/CLI.hpp"'),
         ]:
             with self.subTest(path=path, included=included):
                 self.assertEqual(self.includes(path, included), [])

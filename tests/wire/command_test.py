@@ -243,12 +243,16 @@ class BadFileTest(CommandTest):
 
 class UsageTest(CommandTest):
     def test_mistake_is_two_and_is_named(self):
-        for arguments, line in ((["forwards"], "unknown command 'forwards'"), (["status", "--fast"], "unknown flag '--fast'"),
+        for arguments, line in ((["walk"], "unknown command 'walk'"), (["status", "--fast"], "unknown flag '--fast'"),
                                 (["forward", "--e=x.npy", "--g=x.npy"], "--out is missing"),
                                 (["status", "--timeout=soon"],
                                  "--timeout takes a duration such as 10s or 500ms, not 'soon'")):
             with self.subTest(arguments):
                 self.assert_fails(self.swiglu(*arguments), 2, f"{line}; see swiglu --help")
+
+    def test_name_that_was_meant_is_told(self):
+        self.assert_fails(self.swiglu("forwards"), 2, "unknown command 'forwards', did you mean 'forward'? See swiglu --help")
+        self.assert_fails(self.swiglu("status", "--jsn"), 2, "unknown flag '--jsn', did you mean '--json'? See swiglu --help")
 
 
 class ServerFailureTest(CommandTest):

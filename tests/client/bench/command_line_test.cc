@@ -84,6 +84,7 @@ TEST(CommandLineTest, SaysWhatIsWrong) {
   const std::vector<std::pair<std::vector<const char*>, std::string>> cases = {
       {{"load"}, "unexpected argument 'load'"},
       {{"--bogus"}, "unknown flag '--bogus'"},
+      {{"--help=me"}, "--help takes nothing, not 'me'"},
       {{"--rate"}, "--rate needs a value"},
       {{"--server=nowhere"}, "--server takes HOST:PORT or unix:/path, not 'nowhere'"},
       {{"--model=gelu"}, "--model takes one of the server's six models, not 'gelu'"},
@@ -107,6 +108,11 @@ TEST(CommandLineTest, SaysWhatIsWrong) {
     EXPECT_EQ(status.message(), absl::StrCat(sentence, "; see swiglu-bench --help"));
   }
   EXPECT_TRUE(Parse({"--request_bytes=2GiB", "--client=library"}).ok());
+}
+
+TEST(CommandLineTest, NamesTheFlagThatWasMeant) {
+  EXPECT_EQ(Parse({"--conections=1"}).status().message(),
+            "unknown flag '--conections', did you mean '--connections'? See swiglu-bench --help");
 }
 
 }  // namespace

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// CLI11 walks over the arguments. The sentences about mistakes and the help are made here, from the
+// table of flags. CLI11's subcommands are not used, because they swallow arguments `--` and `++`: a
+// command is the one argument that is no flag.
+#include "server/base/command_line.h"
+
+#include <algorithm>
+#include <exception>
+#include <map>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+
+namespace swiglu::server {
+namespace {
+
+// CLI11 2.1 takes `--name=` for `--name`. So it gets arguments that have a value with this behind
+// them, which no argument of a process has, and then no value is empty.
+constexpr absl::string_view kValueEnd("\0", 1);
+
+std::string WithoutEnd(absl::string_view text) {
+  return std::string(absl::StripSuffix(text, kValueEnd));
+}
+
+bool Takes(absl::string_view command, const Flag& flag) {
+  const std::vector<std::string>& commands = flag.traits.commands;
+  return commands.empty() || std::find(commands.begin(), commands.end(), command) != commands.end();
+}
+
+const Flag* FindFlag(const Program& program, absl::string_view name) {
+  const auto found = std::find_if(program.flags.begin(), program.flags.end(),
+                                  [name](const Flag& flag) { return flag.name == name; });
+  return found == program.flags.end() ? nullptr : &*found;
+}
+
+std::vector<std::string> NamesOfFlags(const Program& program) {
+  std::vector<std::string> names;
+  for (const Flag& flag : program.flags) names.push_back(flag.name);
+  return names;
+}
+
+// A text of the user's, on one line and not too long.
+std::string Shown(absl::string_view text) {
+  constexpr size_t kMaxShown = 200;
+  return absl::StrCat(absl::Utf8SafeCHexEscape(text.substr(0, kMaxShown)),
+                      text.size() > kMaxShown ? "..." : "");
+}
+
+// How many characters are missing, surplus, wrong or exchanged with their neighbour.
+size_t NumMistakes(absl::string_view a, absl::string_view b) {
+  std::vector<std::vector<size_t>> of(a.size() + 1, std::vector<size_t>(b.size() + 1));
+  for (size_t i = 0; i <= a.size(); ++i) {
+    for (size_t j = 0; j <= b.size(); ++j) {
+      of[i][j] = i + j;
+      if (i == 0 || j == 0) continue;
+      const size_t wrong = a[i - 1] == b[j - 1] ? 0 : 1;
+      of[i][j] = std::min({of[i - 1][j] + 1, of[i][j - 1] + 1, of[i - 1][j - 1] + wrong});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+        of[i][j] = std::min(of[i][j], of[i - 2][j - 2] + 1);
+      }
+    }
+  }
+  return of[a.size()][b.size()];
+}
+
+// The one of `names` that was meant by `written`: that with the fewest mistakes, if it has at most
+// one for every four characters. "" if there is none.
+std::string Meant(absl::string_view written, const std::vector<std::string>& names) {
+  constexpr size_t kMaxLength = 64;
+  std::string nearest;
+  size_t fewest = kMaxLength;
+  for (const std::string& name : names) {
+    const size_t length = std::max(written.size(), name.size());
+    if (length > kMaxLength) continue;
+    const size_t num_mistakes = NumMistakes(written, name);
+    if (num_mistakes >= fewest || num_mistakes > length / 4) continue;
+    nearest = name;
+    fewest = num_mistakes;
+  }
+  return nearest;
+}
+
+absl::Status SeeHelp(const Program& program, absl::string_view what) {
+  return absl::InvalidArgumentError(program.wording == Wording::kWant
+                                        ? absl::StrCat(what, ", see --help")
+                                        : absl::StrCat(what, "; see ", program.name, " --help"));
+}
+
+// Sets a flag, which `name` is called where the value is from.
+absl::Status Set(const Program& program, const Flag& flag, absl::string_view name,
+                 absl::string_view value) {
+  if (flag.set(value)) return absl::OkStatus();
+  const std::string shown = Shown(value);
+  if (program.wording == Wording::kWant) {
+    return absl::InvalidArgumentError(absl::StrCat(name, "=", shown, ": want ", flag.valid));
+  }
+  return SeeHelp(program, absl::StrCat(name, " takes ", flag.valid, ", not '", shown, "'"));
+}
+
+absl::Status NoValue(const Program& program, const Flag& flag) {
+  const std::string what = absl::StrCat("--", flag.name, " needs a value");
+  if (program.wording == Wording::kTakes) return SeeHelp(program, what);
+  return absl::InvalidArgumentError(absl::StrCat(what, ": want ", flag.valid));
+}
+
+// Of `names` one may be meant; `what` and `dashes` come before the name.
+absl::Status Unknown(const Program& program, absl::string_view what, absl::string_view dashes,
+                     absl::string_view name, const std::vector<std::string>& names) {
+  const std::string sentence = absl::StrCat(what, " '", dashes, Shown(name), "'");
+  const std::string meant = Meant(name, names);
+  if (meant.empty()) return SeeHelp(program, sentence);
+  return absl::InvalidArgumentError(absl::StrCat(
+      sentence, ", did you mean '", dashes, meant, "'? See ",
+      program.wording == Wording::kWant ? "" : absl::StrCat(program.name, " "), "--help"));
+}
+
+// What CLI11 finds in the arguments.
+struct Found {
+  absl::Status status;  // of the flags and their values
+  std::string command;
+  std::map<std::string, std::string> values;  // by the flag's name, the last of each
+  std::vector<std::string> others;            // what is neither a flag nor the command
+  bool has_ended = false;                     // at a flag that ends the reading
+};
+
+// Sets `flag` wherever CLI11 comes upon it.
+void AddFlag(const Program& program, const Flag& flag, Found& found, CLI::App& app) {
+  const auto set = [&](const CLI::results_t& results) {
+    const bool is_implied =
+        flag.traits.implied != nullptr && !absl::EndsWith(results.front(), kValueEnd);
+    const std::string value = is_implied ? flag.traits.implied : WithoutEnd(results.front());
+    found.status = Set(program, flag, absl::StrCat("--", flag.name), value);
+    found.values[flag.name] = value;
+    found.has_ended = flag.traits.ends_reading;
+    return found.status.ok() && !found.has_ended;
+  };
+  CLI::Option* const option =
+      app.add_option(absl::StrCat(flag.traits.short_name, "--", flag.name), set);
+  option->trigger_on_parse();
+  if (flag.traits.implied != nullptr) option->expected(0);
+}
+
+// Without the program's name, and from the last to the first, as CLI11 takes them.
+std::vector<std::string> ForCli11(int argc, const char* const* argv) {
+  std::vector<std::string> arguments;
+  for (int i = argc - 1; i >= 1; --i) {
+    arguments.emplace_back(argv[i]);
+    if (absl::StrContains(argv[i], '=')) absl::StrAppend(&arguments.back(), kValueEnd);
+  }
+  return arguments;
+}
+
+// Sets the flags in their order, up to the first bad value.
+Found Walk(const Program& program, int argc, const char* const* argv) {
+  Found found;
+  CLI::App app;
+  app.set_help_flag();  // none of its own
+  app.allow_extras();
+  CLI::Option* command = nullptr;
+  if (!program.commands.empty()) {
+    command = app.add_option("command", [](const CLI::results_t&) { return true; });
+  }
+  for (const Flag& flag : program.flags) AddFlag(program, flag, found, app);
+  try {
+    app.parse(ForCli11(argc, argv));
+  } catch (const std::exception& error) {
+    // Neither a bad value nor the end: the last argument is a flag that needs a value.
+    if (found.status.ok() && !found.has_ended) {
+      const Flag* const last = FindFlag(program, absl::StripPrefix(argv[argc - 1], "--"));
+      found.status = last != nullptr ? NoValue(program, *last) : SeeHelp(program, error.what());
+    }
+  }
+  if (command != nullptr && command->count() > 0) {
+    found.command = WithoutEnd(command->results().front());
+  }
+  for (const std::string& other : app.remaining()) found.others.push_back(WithoutEnd(other));
+  return found;
+}
+
+absl::Status CheckOthers(const Program& program, const Found& found) {
+  if (found.others.empty()) return absl::OkStatus();
+  for (absl::string_view other : found.others) {
+    if (!absl::ConsumePrefix(&other, "--") || other.empty()) continue;
+    return Unknown(program, "unknown flag", "--", other.substr(0, other.find('=')),
+                   NamesOfFlags(program));
+  }
+  const absl::string_view why = program.wording == Wording::kWant ? ": only flags are taken" : "";
+  return SeeHelp(program,
+                 absl::StrCat("unexpected argument '", Shown(found.others.front()), "'", why));
+}
+
+absl::Status CheckCommand(const Program& program, const Found& found) {
+  std::vector<std::string> names;
+  for (const Command& command : program.commands) names.push_back(command.name);
+  const bool is_known = std::find(names.begin(), names.end(), found.command) != names.end();
+  if (is_known || names.empty()) return absl::OkStatus();
+  if (!found.command.empty()) return Unknown(program, "unknown command", "", found.command, names);
+  return SeeHelp(program, absl::StrCat("a command is missing: ",
+                                       absl::StrJoin(names.begin(), names.end() - 1, ", "), " or ",
+                                       names.back()));
+}
+
+absl::Status CheckFlags(const Program& program, const Found& found) {
+  for (const Flag& flag : program.flags) {
+    const auto given = found.values.find(flag.name);
+    const bool is_given = given != found.values.end();
+    const bool is_taken = Takes(found.command, flag);
+    if (is_given && !is_taken) {
+      return SeeHelp(program, absl::StrCat("--", flag.name, " does not belong to this command"));
+    }
+    if (is_taken && flag.traits.is_required &&
+        (is_given ? given->second : flag.default_text).empty()) {
+      return SeeHelp(program, absl::StrCat("--", flag.name, " is missing"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void SetDefaults(const Program& program) {
+  for (const Flag& flag : program.flags) {
+    if (!flag.default_text.empty()) flag.set(flag.default_text);
+  }
+}
+
+absl::StatusOr<std::string> ReadArguments(const Program& program, int argc,
+                                          const char* const* argv) {
+  const Found found = Walk(program, argc, argv);
+  absl::Status status = found.status;
+  // First, because the value of an unknown flag looks like a command.
+  if (!found.has_ended) status.Update(CheckOthers(program, found));
+  if (!found.has_ended || !found.command.empty()) status.Update(CheckCommand(program, found));
+  if (!found.has_ended) status.Update(CheckFlags(program, found));
+  if (!status.ok()) return status;
+  return found.command;
+}
+
+std::string HelpText(const Program& program, absl::string_view command) {
+  const bool has_commands = !program.commands.empty();
+  std::string text = command.empty() ? absl::StrCat(program.about, "\n") : "";
+  if (!has_commands) absl::StrAppend(&text, "Usage: ", program.name, " [--FLAG=VALUE]...\n\n");
+  for (const Command& one : program.commands) {
+    if (!command.empty() && one.name != command) continue;
+    absl::StrAppend(&text, "  ", program.name, " ", one.name, one.usage.empty() ? "" : " ",
+                    one.usage, "\n      ", one.help, "\n");
+  }
+  const std::string of_all =
+      command.empty() ? absl::StrCat(" of every command; ", program.name, " COMMAND --help has all")
+                      : "";
+  if (has_commands) absl::StrAppend(&text, "\nFlags", of_all, ":\n");
+  for (const Flag& flag : program.flags) {
+    if (!Takes(command, flag)) continue;
+    absl::StrAppend(&text, "  --", flag.name, flag.default_text.empty() ? "" : "=",
+                    flag.default_text, "\n      ", flag.help, "\n      (", flag.valid, ")\n");
+  }
+  return absl::StrCat(text, program.notes.empty() ? "" : "\n", program.notes);
+}
+
+}  // namespace swiglu::server

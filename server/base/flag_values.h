@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the flags of the programs take: for each kind of value a function that reads it from text
+// into a field. The field has to live as long as that function.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "server/base/byte_size.h"
+
+namespace swiglu::server {
+
+// Stores the value that `text` stands for; false if it is not valid, whatever is stored then.
+using ReadValue = std::function<bool(absl::string_view text)>;
+
+inline bool AnyText(absl::string_view) { return true; }
+
+// Text for which `is_valid` holds.
+inline ReadValue Text(std::string* field, bool (*is_valid)(absl::string_view) = AnyText) {
+  return [=](absl::string_view text) { return *field = std::string(text), is_valid(text); };
+}
+
+// A whole number from `least` to `most`.
+template <typename Integer>
+ReadValue Number(Integer* field, int64_t least, int64_t most) {
+  return [=](absl::string_view text) {
+    return absl::SimpleAtoi(text, field) && least <= *field && *field <= most;
+  };
+}
+
+// A number of bytes from `least` to `most`, as ParseByteSize reads it.
+inline ReadValue Bytes(int64_t* field, int64_t least, int64_t most) {
+  return [=](absl::string_view text) {
+    const std::optional<int64_t> bytes = ParseByteSize(text);
+    *field = bytes.value_or(0);
+    return bytes.has_value() && least <= *bytes && *bytes <= most;
+  };
+}
+
+// A time from `least` to `most`, such as 500ms or 1m30s.
+inline ReadValue Time(absl::Duration* field, absl::Duration least, absl::Duration most) {
+  return [=](absl::string_view text) {
+    return absl::ParseDuration(text, field) && least <= *field && *field <= most;
+  };
+}
+
+// true or false.
+inline ReadValue Truth(bool* field) {
+  return [field](absl::string_view text) { return absl::SimpleAtob(text, field); };
+}
+
+// One of the words, each of which stands for a value.
+template <typename Value>
+ReadValue OneOf(Value* field, std::vector<std::pair<std::string, Value>> values) {
+  return [field, values = std::move(values)](absl::string_view text) {
+    for (const auto& [word, value] : values) {
+      if (text == word) return *field = value, true;
+    }
+    return false;
+  };
+}
+
+// One of the words, as text.
+inline ReadValue Word(std::string* field, std::vector<std::string> words) {
+  return [field, words = std::move(words)](absl::string_view text) {
+    *field = std::string(text);
+    return std::find(words.begin(), words.end(), *field) != words.end();
+  };
+}
+
+}  // namespace swiglu::server
