@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The table of flags.
+// The table of flags, and which of their sources counts.
 #include "server/flags.h"
 
 #include <algorithm>
@@ -22,6 +22,8 @@
 namespace swiglu::server {
 namespace {
 
+constexpr char kVariablePrefix[] = "SWIGLU_SERVER";
+
 constexpr int64_t kMaxRequestBytes = std::numeric_limits<int32_t>::max();  // 2 GiB - 1
 
 // The longest time for which a connection can be told anything: the library counts milliseconds
@@ -41,6 +43,8 @@ bool IsHostPortOrNothing(absl::string_view text) {
 }
 
 ReadValue OnOrOff(bool* field) { return OneOf<bool>(field, {{"on", true}, {"off", false}}); }
+
+bool IsSomething(absl::string_view text) { return !text.empty(); }
 
 // Different numbers; none for "all".
 ReadValue Ordinals(std::vector<int>* field) {
@@ -84,6 +88,7 @@ ReadValue Service(std::optional<std::string>* field) {
 struct Orders {
   bool help = false;
   bool version = false;
+  std::string config;
 };
 
 // Every flag, in the order of --help.
@@ -92,8 +97,9 @@ std::vector<Flag> FlagsInto(Flags* flags, Orders* orders) {
   const absl::Duration second = absl::Seconds(1);
   const absl::Duration day = absl::Hours(24);
   const FlagTraits nothing_is_on = {.implied = "on"};
-  const FlagTraits health = {.implied = ""};
-  const FlagTraits order = {.implied = "true"};
+  const FlagTraits argument_only = {.is_argument_only = true};
+  const FlagTraits health = {.implied = "", .is_argument_only = true};
+  const FlagTraits order = {.implied = "true", .is_argument_only = true};
   return {
       {"grpc_address", "127.0.0.1:8001", "Where to serve gRPC.", "HOST:PORT or unix:/path",
        Text(&flags->grpc_address, IsAddress)},
@@ -183,6 +189,8 @@ std::vector<Flag> FlagsInto(Flags* flags, Orders* orders) {
        Word(&flags->log_format, {"text", "json"})},
       {"log_peers", "on", "Whether the lines about requests name the address that they came from.",
        "on or off", OnOrOff(&flags->log_peers)},
+      {"config", "", "A file that sets flags, in lines such as `io_threads = 4`.",
+       "the path of a file", Text(&orders->config, IsSomething), argument_only},
       {"health", "",
        "Ask the server at --grpc_address whether this service is healthy, wait 2 s at most, and "
        "exit with 0 if it is, else 1; without a name, the whole server.",
@@ -193,26 +201,53 @@ std::vector<Flag> FlagsInto(Flags* flags, Orders* orders) {
   };
 }
 
+constexpr char kNotes[] =
+    "The variable SWIGLU_SERVER_IO_THREADS of the environment sets --io_threads, and likewise for\n"
+    "every flag but --config, --health, --version and --help. The command line counts before the\n"
+    "environment, the environment before the file of --config, and the file before the default.\n";
+
 Program ProgramInto(Flags* flags, Orders* orders) {
   return {.name = "swiglu-server",
           .about = "swiglu-server serves SwiGLU forward and backward through gRPC.\n",
+          .notes = kNotes,
           .flags = FlagsInto(flags, orders)};
+}
+
+EarlyExit MistakeOf(const absl::Status& status) {
+  return {2, absl::StrCat("swiglu-server: ", status.message(), "\n")};
+}
+
+// Reads the file, the environment and the arguments: what is read later counts. The arguments are
+// known to be right.
+absl::Status ReadAll(const Program& program, const std::string& config, int argc,
+                     const char* const* argv, const Environment& environment) {
+  SetDefaults(program);
+  absl::Status status;
+  if (!config.empty()) status = ReadConfigFile(program, config);
+  if (status.ok() && environment != nullptr) {
+    status = ReadEnvironment(program, kVariablePrefix, environment);
+  }
+  if (status.ok()) status = ReadArguments(program, argc, argv).status();
+  return status;
 }
 
 }  // namespace
 
-std::variant<Flags, EarlyExit> ParseFlags(int argc, const char* const* argv) {
+std::variant<Flags, EarlyExit> ParseFlags(int argc, const char* const* argv,
+                                          const Environment& environment) {
   Flags flags;
   Orders orders;
   const Program program = ProgramInto(&flags, &orders);
-  SetDefaults(program);
-  const absl::Status status = ReadArguments(program, argc, argv).status();
-  if (!status.ok()) return EarlyExit{2, absl::StrCat("swiglu-server: ", status.message(), "\n")};
+  // The arguments are read twice: they say which file is read before them.
+  absl::Status status = ReadArguments(program, argc, argv).status();
+  if (!status.ok()) return MistakeOf(status);
   if (orders.help) return EarlyExit{0, HelpText(program, "")};
   if (orders.version) {
     return EarlyExit{0, absl::StrCat("swiglu-server ", kVersion, " (commit ", kCommit, ", cuda ",
                                      kCudaVersion, ")\n")};
   }
+  status = ReadAll(program, orders.config, argc, argv, environment);
+  if (!status.ok()) return MistakeOf(status);
   if (flags.keepalive_timeout == absl::ZeroDuration()) {
     flags.keepalive_timeout = flags.stall_timeout;
   }

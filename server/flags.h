@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "server/base/command_line.h"
 #include "server/gpu/device_choice.h"
 
 namespace swiglu::server {
@@ -55,8 +56,11 @@ struct EarlyExit {
   std::string text;  // ends with a newline
 };
 
-// Reads the command line; each call starts from the defaults, which may depend on the machine. A
-// flag is written `--name=value` or `--name value`; of a repeated flag the last value counts.
-std::variant<Flags, EarlyExit> ParseFlags(int argc, const char* const* argv);
+// Reads the command line, the environment and the file that --config names. Where they differ, the
+// command line counts, then the environment, then the file, then the default, which may depend on
+// the machine. A flag is written `--name=value` or `--name value`; of a repeated flag the last
+// value counts. `environment` is null for none.
+std::variant<Flags, EarlyExit> ParseFlags(int argc, const char* const* argv,
+                                          const Environment& environment = nullptr);
 
 }  // namespace swiglu::server

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <thread>
@@ -126,7 +127,7 @@ int Probe(const std::string& address, const std::string& service) {
 
 int RunProgram(int argc, char** argv, const ExecutorFactory& create_executor) {
   PrepareLibraries();
-  const std::variant<Flags, EarlyExit> parsed = ParseFlags(argc, argv);
+  const std::variant<Flags, EarlyExit> parsed = ParseFlags(argc, argv, ::getenv);
   if (const auto* exit = std::get_if<EarlyExit>(&parsed)) {
     std::fputs(exit->text.c_str(), exit->code == 0 ? stdout : stderr);
     return exit->code;

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// CLI11 walks over the arguments. The sentences about mistakes and the help are made here, from the
-// table of flags. CLI11's subcommands are not used, because they swallow arguments `--` and `++`: a
-// command is the one argument that is no flag.
+// CLI11 walks over the arguments and takes a configuration file apart. The sentences about mistakes
+// and the help are made here, from the table of flags. CLI11's subcommands are not used, because
+// they swallow arguments `--` and `++`: a command is the one argument that is no flag.
 #include "server/base/command_line.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <exception>
+#include <fstream>
 #include <map>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -32,15 +36,20 @@ bool Takes(absl::string_view command, const Flag& flag) {
   return commands.empty() || std::find(commands.begin(), commands.end(), command) != commands.end();
 }
 
+bool IsSetting(const Flag& flag) { return !flag.traits.is_argument_only; }
+
 const Flag* FindFlag(const Program& program, absl::string_view name) {
   const auto found = std::find_if(program.flags.begin(), program.flags.end(),
                                   [name](const Flag& flag) { return flag.name == name; });
   return found == program.flags.end() ? nullptr : &*found;
 }
 
-std::vector<std::string> NamesOfFlags(const Program& program) {
+template <typename Predicate>
+std::vector<std::string> NamesOfFlags(const Program& program, const Predicate& is_meant) {
   std::vector<std::string> names;
-  for (const Flag& flag : program.flags) names.push_back(flag.name);
+  for (const Flag& flag : program.flags) {
+    if (is_meant(flag)) names.push_back(flag.name);
+  }
   return names;
 }
 
@@ -187,7 +196,7 @@ absl::Status CheckOthers(const Program& program, const Found& found) {
   for (absl::string_view other : found.others) {
     if (!absl::ConsumePrefix(&other, "--") || other.empty()) continue;
     return Unknown(program, "unknown flag", "--", other.substr(0, other.find('=')),
-                   NamesOfFlags(program));
+                   NamesOfFlags(program, [](const Flag&) { return true; }));
   }
   const absl::string_view why = program.wording == Wording::kWant ? ": only flags are taken" : "";
   return SeeHelp(program,
@@ -221,6 +230,22 @@ absl::Status CheckFlags(const Program& program, const Found& found) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<CLI::ConfigItem>> ReadItems(const std::string& path) {
+  std::ifstream file(path);
+  CLI::ConfigBase format;
+  // Only a line break would begin or end an array: [::1]:8001 is none, and commas and spaces belong
+  // to values.
+  format.arrayBounds('\n', '\n');
+  std::vector<CLI::ConfigItem> items;
+  try {
+    items = format.from_config(file);
+  } catch (const std::exception& error) {
+    return absl::InvalidArgumentError(Shown(error.what()));
+  }
+  if (!file.is_open() || file.bad()) return absl::InvalidArgumentError(std::strerror(errno));
+  return items;
+}
+
 }  // namespace
 
 void SetDefaults(const Program& program) {
@@ -239,6 +264,40 @@ absl::StatusOr<std::string> ReadArguments(const Program& program, int argc,
   if (!found.has_ended) status.Update(CheckFlags(program, found));
   if (!status.ok()) return status;
   return found.command;
+}
+
+absl::Status ReadEnvironment(const Program& program, absl::string_view prefix,
+                             const Environment& environment) {
+  for (const Flag& flag : program.flags) {
+    const std::string name = absl::StrCat(prefix, "_", absl::AsciiStrToUpper(flag.name));
+    const char* const value = IsSetting(flag) ? environment(name.c_str()) : nullptr;
+    if (value == nullptr) continue;
+    if (absl::Status status = Set(program, flag, name, value); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadConfigFile(const Program& program, const std::string& path) {
+  const std::string shown_path = Shown(path);
+  const absl::StatusOr<std::vector<CLI::ConfigItem>> items = ReadItems(path);
+  if (!items.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(shown_path, ": cannot read: ", items.status().message()));
+  }
+  for (const CLI::ConfigItem& item : *items) {
+    // The beginning and the end of a section have no value.
+    for (const std::string& value : item.inputs) {
+      const std::string name = item.fullname();
+      const Flag* const flag = FindFlag(program, name);
+      if (flag == nullptr || !IsSetting(*flag)) {
+        return Unknown(program, absl::StrCat(shown_path, ": unknown name"), "", name,
+                       NamesOfFlags(program, IsSetting));
+      }
+      absl::Status status = Set(program, *flag, absl::StrCat(shown_path, ": ", name), value);
+      if (!status.ok()) return status;
+    }
+  }
+  return absl::OkStatus();
 }
 
 std::string HelpText(const Program& program, absl::string_view command) {

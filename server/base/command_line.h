@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The command lines of the programs. A program describes its flags in one table; this reads its
-// arguments by that table, words what is wrong with them, and prints the table as help.
+// arguments, its environment and its configuration file by that table, words what is wrong with
+// them, and prints the table as help.
 #pragma once
 
 #include <functional>
@@ -22,6 +23,7 @@ struct FlagTraits {
   const char* short_name = "";             // one more name with a comma behind it, such as "-h,"
   bool is_required = false;                // it needs a value that is not empty
   bool ends_reading = false;               // further arguments are not read
+  bool is_argument_only = false;           // neither the environment nor a file may set it
   std::vector<std::string> commands = {};  // that take it; empty: all
 };
 
@@ -67,6 +69,19 @@ void SetDefaults(const Program& program);
 // in any state then.
 absl::StatusOr<std::string> ReadArguments(const Program& program, int argc,
                                           const char* const* argv);
+
+// As getenv: the value of a variable, or nullptr.
+using Environment = std::function<const char*(const char*)>;
+
+// Sets the flags that the environment gives: `PREFIX_IO_THREADS` is `--io_threads`. Other variables
+// are ignored. INVALID_ARGUMENT, naming the variable, for a bad value.
+absl::Status ReadEnvironment(const Program& program, absl::string_view prefix,
+                             const Environment& environment);
+
+// Sets the flags that a file gives in lines `name = value`. A value may be in quotes; a comment
+// begins with `#`. INVALID_ARGUMENT, naming the file, if it cannot be read, or has a bad value or a
+// name that is no flag's.
+absl::Status ReadConfigFile(const Program& program, const std::string& path);
 
 // What --help prints, of the whole program or of one command.
 std::string HelpText(const Program& program, absl::string_view command);

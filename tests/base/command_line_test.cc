@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What arguments set, the sentences about what is wrong with them, and the help, over small tables
-// of flags.
+// What arguments, the environment and files set, the sentences about what is wrong with them, and
+// the help, over small tables of flags.
 #include "server/base/command_line.h"
 
+#include <cstdio>
+#include <fstream>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "server/base/flag_values.h"
 
@@ -23,10 +27,14 @@ struct Baker {
       .name = "bake",
       .about = "Bakes.\n",
       .notes = "Eat soon.\n",
-      .flags = {
-          {"flour", "rye", "What from.", "any text", Text(&flour)},
-          {"num_loaves", "1", "How many.", "1 to 9", Number(&num_loaves, 1, 9)},
-          {"dark", "false", "How long.", "true or false", Truth(&is_dark), {.implied = "true"}}}};
+      .flags = {{"flour", "rye", "What from.", "any text", Text(&flour)},
+                {"num_loaves", "1", "How many.", "1 to 9", Number(&num_loaves, 1, 9)},
+                {"dark",
+                 "false",
+                 "How long.",
+                 "true or false",
+                 Truth(&is_dark),
+                 {.implied = "true", .is_argument_only = true}}}};
 
   // "" if the arguments are right.
   std::string Mistake(std::vector<const char*> arguments) {
@@ -190,6 +198,123 @@ TEST(ReadArgumentsTest, MistakesAreOneLineAndCut) {
   EXPECT_EQ(baker.Mistake({"--num_loaves=a\nb"}), "--num_loaves=a\\nb: want 1 to 9");
   EXPECT_EQ(baker.Mistake({("--num_loaves=" + std::string(201, '7')).c_str()}),
             "--num_loaves=" + std::string(200, '7') + "...: want 1 to 9");
+}
+
+// A file that is there as long as the object.
+class ConfigFile {
+ public:
+  explicit ConfigFile(const std::string& text) { std::ofstream(path_) << text; }
+  ~ConfigFile() { std::remove(path_.c_str()); }
+
+  // What the reading of the file says, from behind the file's name on; "" if nothing is wrong.
+  std::string ReadInto(Baker& baker) const {
+    const absl::Status status = ReadConfigFile(baker.program, path_);
+    if (status.ok()) return "";
+    EXPECT_TRUE(absl::StartsWith(status.message(), absl::StrCat(path_, ": "))) << status;
+    return std::string(status.message().substr(path_.size() + 2));
+  }
+
+ private:
+  const std::string path_ = absl::StrCat(testing::TempDir(), "/command_line_test.conf");
+};
+
+TEST(ReadConfigFileTest, SetsFlagsFromLines) {
+  Baker baker;
+  const ConfigFile file(
+      "# A comment.\n\n"
+      "flour = fine rye, ground  # another\n"
+      "  num_loaves=3\r\n");
+  EXPECT_EQ(file.ReadInto(baker), "");
+  EXPECT_EQ(baker.flour, "fine rye, ground");
+  EXPECT_EQ(baker.num_loaves, 3);
+}
+
+TEST(ReadConfigFileTest, TakesTheValueToTheEndOfItsLine) {
+  for (const auto& [written, value] : std::map<std::string, std::string>{{"", ""},
+                                                                         {"\"\"", ""},
+                                                                         {"\" a \"", " a "},
+                                                                         {"'a b'", "a b"},
+                                                                         {"[::1]:80", "[::1]:80"},
+                                                                         {"a = b", "a = b"},
+                                                                         {"[1,", "[1,"},
+                                                                         {"{}", "{}"}}) {
+    Baker baker;
+    EXPECT_EQ(ConfigFile(absl::StrCat("flour = ", written, "\nnum_loaves = 2")).ReadInto(baker),
+              "");
+    EXPECT_EQ(baker.flour, value);
+    EXPECT_EQ(baker.num_loaves, 2) << written;
+  }
+}
+
+TEST(ReadConfigFileTest, TheLastOfARepeatedNameCounts) {
+  Baker baker;
+  EXPECT_EQ(ConfigFile("num_loaves = 2\nnum_loaves = 3\nflour = a\nnum_loaves = 4").ReadInto(baker),
+            "");
+  EXPECT_EQ(baker.num_loaves, 4);
+  EXPECT_EQ(ConfigFile("num_loaves = 0\nnum_loaves = 3").ReadInto(baker),
+            "num_loaves=0: want 1 to 9");
+}
+
+TEST(ReadConfigFileTest, NamesWhatIsWrong) {
+  for (const auto& [text, sentence] : std::map<std::string, std::string>{
+           {"num_loaves = many", "num_loaves=many: want 1 to 9"},
+           {"num_loaves", "num_loaves=true: want 1 to 9"},
+           {"water = 1", "unknown name 'water', see --help"},
+           {"flor = x", "unknown name 'flor', did you mean 'flour'? See --help"},
+           {"--flour = x", "unknown name '--flour', see --help"},
+           {"[oven]\nflour = x", "unknown name 'oven.flour', see --help"},
+           {"dark = true", "unknown name 'dark', see --help"},
+           {"drak = true", "unknown name 'drak', see --help"},
+           {"++ = x", "unknown name '++', see --help"},
+           {"just words", "unknown name 'just words', see --help"}}) {
+    Baker baker;
+    EXPECT_EQ(ConfigFile(text).ReadInto(baker), sentence);
+  }
+}
+
+TEST(ReadConfigFileTest, AnEmptyFileSetsNothing) {
+  Baker baker;
+  EXPECT_EQ(ConfigFile("").ReadInto(baker), "");
+  EXPECT_EQ(ConfigFile("[oven]\n").ReadInto(baker), "");
+}
+
+TEST(ReadConfigFileTest, SaysWhyAFileCannotBeRead) {
+  const Baker baker;
+  EXPECT_EQ(ReadConfigFile(baker.program, "/nonexistent/file").message(),
+            "/nonexistent/file: cannot read: No such file or directory");
+  EXPECT_EQ(ReadConfigFile(baker.program, "/").message(), "/: cannot read: Is a directory");
+}
+
+// A variable of the environment, and no other.
+Environment Variable(const std::string& name, const std::string& value) {
+  return [=](const char* asked) { return asked == name ? value.c_str() : nullptr; };
+}
+
+TEST(ReadEnvironmentTest, SetsTheFlagOfAVariable) {
+  Baker baker;
+  EXPECT_TRUE(ReadEnvironment(baker.program, "BAKE", Variable("BAKE_NUM_LOAVES", "3")).ok());
+  EXPECT_EQ(baker.num_loaves, 3);
+  baker.flour = "rye";
+  EXPECT_TRUE(ReadEnvironment(baker.program, "BAKE", Variable("BAKE_FLOUR", "")).ok());
+  EXPECT_EQ(baker.flour, "");
+}
+
+TEST(ReadEnvironmentTest, IgnoresOtherVariables) {
+  Baker baker;
+  SetDefaults(baker.program);
+  for (const char* name : {"BAKE_PORT", "NUM_LOAVES", "BAKE_num_loaves", "BAKE_DARK"}) {
+    EXPECT_TRUE(ReadEnvironment(baker.program, "BAKE", Variable(name, "true")).ok()) << name;
+  }
+  EXPECT_EQ(baker.num_loaves, 1);
+  EXPECT_FALSE(baker.is_dark);
+}
+
+TEST(ReadEnvironmentTest, NamesTheVariableOfABadValue) {
+  Baker baker;
+  EXPECT_EQ(ReadEnvironment(baker.program, "BAKE", Variable("BAKE_NUM_LOAVES", "many")).message(),
+            "BAKE_NUM_LOAVES=many: want 1 to 9");
+  EXPECT_EQ(ReadEnvironment(baker.program, "BAKE", Variable("BAKE_NUM_LOAVES", "")).message(),
+            "BAKE_NUM_LOAVES=: want 1 to 9");
 }
 
 TEST(HelpTextTest, ShowsEveryFlagWithItsDefault) {

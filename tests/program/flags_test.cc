@@ -4,13 +4,17 @@
 #include "server/flags.h"
 
 #include <cstdint>
+#include <cstdio>
+#include <fstream>
 #include <initializer_list>
+#include <map>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "gtest/gtest.h"
 #include "server/log/log.h"
 #include "server/memory_limit.h"
@@ -244,6 +248,7 @@ TEST(FlagsTest, EveryBadValueIsNamedWithWhatIsValid) {
       {"log_level", {"", "loud", "INFO"}, "debug, info, warning or error"},
       {"log_format", {"", "xml"}, "text or json"},
       {"log_peers", {"", "true", "ON"}, "on or off"},
+      {"config", {""}, "the path of a file"},
       {"version", {"maybe"}, "nothing, true or false"},
       {"help", {"please"}, "nothing, true or false"},
   };
@@ -322,12 +327,79 @@ TEST(FlagsTest, HelpNamesEveryFlagWithItsDefault) {
                            "--log_level=info\n",
                            "--log_format=text\n",
                            "--log_peers=on\n",
+                           "--config\n",
                            "--health\n",
                            "--version\n",
                            "--help\n"}) {
     EXPECT_TRUE(absl::StrContains(exit.text, absl::StrCat("  ", line))) << line << " is not in\n"
                                                                         << exit.text;
   }
+}
+
+// What the flags are with this environment, whose names begin with SWIGLU_SERVER_, and this file.
+std::variant<Flags, EarlyExit> ParseWith(const std::map<std::string, std::string>& environment,
+                                         const std::string& file,
+                                         std::vector<std::string> arguments) {
+  const std::string path = absl::StrCat(testing::TempDir(), "/flags_test.conf");
+  std::ofstream(path) << file;
+  arguments.insert(arguments.begin(), {"swiglu-server", absl::StrCat("--config=", path)});
+  std::vector<const char*> argv;
+  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+  const Environment variables = [&environment](absl::string_view name) {
+    const auto found = absl::ConsumePrefix(&name, "SWIGLU_SERVER_")
+                           ? environment.find(std::string(name))
+                           : environment.end();
+    return found == environment.end() ? nullptr : found->second.c_str();
+  };
+  const auto parsed = ParseFlags(static_cast<int>(argv.size()), argv.data(), variables);
+  std::remove(path.c_str());
+  return parsed;
+}
+
+TEST(FlagSourcesTest, EachCountsBeforeTheNext) {
+  const std::string file = "io_threads = 2\nlanes_per_device = 2\nmax_connections = 2\n";
+  const Flags flags = std::get<Flags>(
+      ParseWith({{"IO_THREADS", "3"}, {"LANES_PER_DEVICE", "3"}}, file, {"--io_threads=4"}));
+  EXPECT_EQ(flags.io_threads, 4);        // of the command line
+  EXPECT_EQ(flags.lanes_per_device, 3);  // of the environment
+  EXPECT_EQ(flags.max_connections, 2);   // of the file
+  EXPECT_EQ(flags.max_queued_requests, 4096);
+}
+
+TEST(FlagSourcesTest, AMistakeIsOneEvenWhereAnotherSourceCounts) {
+  const EarlyExit variable =
+      std::get<EarlyExit>(ParseWith({{"IO_THREADS", "0"}}, "io_threads = 2\n", {"--io_threads=4"}));
+  EXPECT_EQ(variable.code, 2);
+  EXPECT_EQ(variable.text,
+            "swiglu-server: SWIGLU_SERVER_IO_THREADS=0: want a number from 1 to 256\n");
+  const EarlyExit file = std::get<EarlyExit>(ParseWith({}, "io_threads = 0\n", {"--io_threads=4"}));
+  EXPECT_EQ(file.code, 2);
+  EXPECT_EQ(file.text,
+            absl::StrCat("swiglu-server: ", testing::TempDir(),
+                         "/flags_test.conf: io_threads=0: want a number from 1 to 256\n"));
+}
+
+TEST(FlagSourcesTest, SomeFlagsAreForTheCommandLineAlone) {
+  const std::map<std::string, std::string> environment = {
+      {"HELP", "x"}, {"VERSION", "x"}, {"HEALTH", "x"}, {"CONFIG", "/nonexistent"}};
+  const std::variant<Flags, EarlyExit> parsed = ParseWith(environment, "", {});
+  ASSERT_TRUE(std::holds_alternative<Flags>(parsed)) << std::get<EarlyExit>(parsed).text;
+  EXPECT_FALSE(std::get<Flags>(parsed).health.has_value());
+  for (const char* name : {"help", "version", "health", "config"}) {
+    EXPECT_TRUE(std::holds_alternative<EarlyExit>(ParseWith({}, absl::StrCat(name, "=true"), {})));
+  }
+}
+
+TEST(FlagSourcesTest, HelpAndVersionReadNoOther) {
+  for (const char* order : {"--help", "--version"}) {
+    EXPECT_EQ(std::get<EarlyExit>(ParseWith({{"IO_THREADS", "0"}}, "x = 1\n", {order})).code, 0);
+  }
+}
+
+TEST(FlagSourcesTest, HelpTellsOfThem) {
+  const EarlyExit help = std::get<EarlyExit>(Parse({"--help"}));
+  EXPECT_TRUE(absl::StrContains(help.text, "  --config\n"));
+  EXPECT_TRUE(absl::StrContains(help.text, "SWIGLU_SERVER_IO_THREADS"));
 }
 
 TEST(FlagsTest, MistakesComeBeforeHelp) {

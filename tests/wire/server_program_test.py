@@ -14,7 +14,7 @@ from server_process import Server, probe_health
 
 FLAGS = ("grpc_address", "metrics_address", "device", "devices", "lanes_per_device", "io_threads", "memory_budget_bytes",
          "max_request_bytes", "max_queued_requests", "max_queue_delay", "stall_timeout", "max_connections", "unix_socket_mode", "drain_delay", "drain_timeout",
-         "log_level", "log_format", "health", "version", "help")
+         "log_level", "log_format", "config", "health", "version", "help")
 
 
 def run_server(*flags):
@@ -59,6 +59,26 @@ class CommandLineTest(ProgramTest):
                 result = run_server(flag)
                 self.assertEqual((result.returncode, result.stdout), (2, ""))
                 self.assertRegex(result.stderr, rf"\Aswiglu-server: {re.escape(flag)}: want [^\n]+\n\Z")
+
+    def test_environment_and_file_set_flags(self):
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write("# settings\nlog_format = json\nlog_level = debug\n")
+            file.flush()
+            with Server(f"--config={file.name}", "--log_level=info") as server:
+                address = json.loads(server.wait_for("^.*serving gRPC on.*$").group())["msg"].split()[-1]
+                variable = {"SWIGLU_SERVER_GRPC_ADDRESS": address, "SWIGLU_SERVER_PORT": "tcp://10.0.0.1:8001"}
+                self.assertEqual(server_process.run(server_process.SERVER, "--health", env=variable).returncode, 0)
+                self.assertEqual(server.stop(), 0)
+
+    def test_mistake_in_environment_or_file_is_two_and_is_named(self):
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write("io_thread = 3\n")
+            file.flush()
+            self.assert_ends(run_server(f"--config={file.name}"), 2,
+                             f"swiglu-server: {file.name}: unknown name 'io_thread', did you mean 'io_threads'? See --help")
+        self.assert_ends(run_server("--config=/nonexistent"), 2, "swiglu-server: /nonexistent: cannot read: No such file or directory")
+        result = server_process.run(server_process.SERVER, env={"SWIGLU_SERVER_DEVICE": "tpu"})
+        self.assert_ends(result, 2, "swiglu-server: SWIGLU_SERVER_DEVICE=tpu: want auto, cpu or cuda")
 
     def test_line_break_in_a_value_stays_one_line(self):
         self.assert_ends(run_server("--log_level=a\nb"), 2,
