@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 #
-# docs/operations/running.md against the program: its flags with their defaults, its exit codes and the lines of its log; and
-# its figures against the page of measurements that they are taken from.
+# docs/operations/running.md against the program: its flags with their defaults, its settings, its exit codes and the lines of
+# its log; and its figures against the page of measurements that they are taken from.
 import json
 import pathlib
 import re
+import tempfile
 import unittest
 
+import flag_tables
 import plain_grpc
 import server_process
 from plain_grpc import infer_once
@@ -22,19 +24,12 @@ IN_WORDS = {"io_threads", "memory_budget_bytes"}
 
 def section(title):
     """The text of a section of the page."""
-    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL).group(1)
+    return flag_tables.section(PAGE, title)
 
 
 def table(title):
     """The rows of the last table of a section, each a list of its cells, without the head."""
-    rows = [line.strip("|").split(" | ") for line in section(title).splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in row] for row in rows[2:]]
-
-
-def flags_of_help():
-    """From --help: name to default, None for a flag that has none."""
-    text = server_process.run(server_process.SERVER, "--help").stdout
-    return {name: value or None for name, value in re.findall(r"^  --(\w+)(?:=(.*))?$", text, re.MULTILINE)}
+    return flag_tables.tables(PAGE, title)[-1]
 
 
 def shape(line):
@@ -50,28 +45,56 @@ def examples(language):
 
 class FlagTableTest(unittest.TestCase):
     def setUp(self):
-        self.rows = {row[0].strip("`-"): row for row in table("Flags")}
+        self.rows = flag_tables.flags_of_page(PAGE, "Flags")
+        self.flags = flag_tables.flags_of_help(server_process.SERVER)
 
     def test_page_has_the_flags_of_the_program_and_no_other(self):
-        self.assertEqual(list(self.rows), list(flags_of_help()))
+        self.assertEqual(list(self.rows), list(self.flags))
 
     def test_page_has_the_defaults_of_the_program(self):
-        for name, default in flags_of_help().items():
+        for name, default in self.flags.items():
             with self.subTest(name):
                 shown = self.rows[name][1]
                 if name in IN_WORDS:
                     self.assertNotIn("`", shown)
                 else:
-                    self.assertEqual(shown, f"`{default}`" if default else "–")
+                    self.assertEqual(shown, default)
 
     def test_page_names_no_flag_that_is_not_there(self):
         others = {"name", "connections"}  # "--name=value", and of swiglu-bench
-        self.assertLessEqual(set(re.findall(r"--([a-z]\w+)", PAGE)), set(flags_of_help()) | others)
+        self.assertLessEqual(set(re.findall(r"--([a-z]\w+)", PAGE)), set(self.flags) | others)
 
     def test_every_flag_has_a_meaning(self):
         for name, row in self.rows.items():
             self.assertEqual(len(row), 4, name)
             self.assertGreater(len(row[2]), 10, name)
+
+
+class SettingsTest(unittest.TestCase):
+    def health(self, *arguments, **variables):
+        """What the server says that asks nobody for health: a mistake of the settings comes before that."""
+        return server_process.run(server_process.SERVER, "--health", "--grpc_address=127.0.0.1:1", *arguments, env=variables)
+
+    def test_file_of_the_page_is_right(self):
+        text = re.search(r"^```toml\n(.*?)^```$", section("Flags"), re.MULTILINE | re.DOTALL).group(1)
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write(text)
+            file.flush()
+            self.assertEqual(self.health(f"--config={file.name}").returncode, 1)
+            file.write("io_threads = 0\n")
+            file.flush()
+            self.assertEqual(self.health(f"--config={file.name}").returncode, 2)
+
+    def test_every_flag_but_those_that_the_page_names_has_a_variable(self):
+        excepted = re.findall(r"`--(\w+)`", re.search(r"Every flag but (.*?) can also be set", PAGE, re.DOTALL).group(1))
+        self.assertEqual(len(excepted), 4)
+        for name in flag_tables.flags_of_help(server_process.SERVER):
+            with self.subTest(name):
+                variable = f"SWIGLU_SERVER_{name.upper()}"
+                result = self.health(**{variable: "no such value"})
+                self.assertEqual(result.returncode, 1 if name in excepted else 2)
+                if name not in excepted:
+                    self.assertTrue(result.stderr.startswith(f"swiglu-server: {variable}=no such value: want "), result.stderr)
 
 
 class ExitCodeTest(unittest.TestCase):
