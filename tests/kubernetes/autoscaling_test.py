@@ -13,16 +13,14 @@ import unittest
 import yaml
 
 import cluster_policies
-import facts
 import kubectl
 from workloads import of_kind
 
-FOLDER = facts.ROOT / "deploy/kubernetes"
 LIMIT, BUDGET = 4096, 1000
 NOTHING = {"queued": (0, 0), "receive": (0, 0), "staging": (0, 0), "response": (0, 0), "region": (0, 0)}
 HOUR = 240  # samples, 15 s apart
 
-options = argparse.Namespace(promtool="", cache="")  # the command line's
+options = argparse.Namespace(promtool="")  # the command line's
 query = {}  # by the trigger's name
 
 
@@ -98,19 +96,13 @@ class AutoscalingTest(unittest.TestCase):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--promtool", required=True, help="where promtool may lie that is not in PATH")
-    parser.add_argument("--cache", required=True, help="a folder for a kubectl that had to be fetched")
     _, rest = parser.parse_known_args(namespace=options)
     options.promtool = shutil.which("promtool") or options.promtool
     if not pathlib.Path(options.promtool).exists():
         print(f"skipped: no promtool, neither in PATH nor at {options.promtool}")
         sys.exit(77)
-    try:
-        program = kubectl.find(options.cache)
-    except kubectl.Unavailable as reason:
-        print(f"skipped: {reason}")
-        sys.exit(77)
-    [scaler] = of_kind(yaml.safe_load_all(kubectl.render(program, FOLDER / "production")), "ScaledObject")
+    [scaler] = of_kind(kubectl.render("production"), "ScaledObject")
     query.update((trigger["name"], trigger["metadata"]["query"]) for trigger in scaler["spec"]["triggers"])
-    kserve = cluster_policies.queries(list(yaml.safe_load_all(kubectl.render(program, FOLDER / "kserve"))))
+    kserve = cluster_policies.queries(kubectl.render("kserve"))
     query.update((f"kserve {number}", text) for number, (_, text) in enumerate(kserve))
     unittest.main(argv=[sys.argv[0], *rest])

@@ -5,7 +5,9 @@
 import promql_parser
 
 import facts
-from workloads import name_of, of_kind, workloads
+from workloads import found, name_of, of_kind, workloads
+
+KSERVE_METRICS = "spec predictor autoScaling metrics * external"
 
 
 def _selects(selector, labels):
@@ -15,14 +17,12 @@ def _selects(selector, labels):
 def selectors_find_pods(objects):
     """Whatever selects pods selects some; a Deployment its own."""
     pods = workloads(objects)
-    selectors = [(name_of(each), each["spec"]["selector"]) for each in of_kind(objects, "Service")]
-    selectors += [(name_of(each), each["spec"]["selector"].get("matchLabels", {}))
-                  for kind in ("PodDisruptionBudget", "Deployment", "PodMonitor") for each in of_kind(objects, kind)]
-    selectors += [(name_of(each), each["spec"]["podSelector"].get("matchLabels", {}))
-                  for each in of_kind(objects, "NetworkPolicy")]
-    for each in of_kind(objects, "Deployment"):
-        selectors += [(f"spread of {name_of(each)}", spread["labelSelector"]["matchLabels"])
-                      for spread in each["spec"]["template"]["spec"].get("topologySpreadConstraints", [])]
+    selectors = found(objects, "Service", "spec selector")
+    for kind in ("PodDisruptionBudget", "Deployment", "PodMonitor"):
+        selectors += found(objects, kind, "spec selector matchLabels")
+    selectors += found(objects, "NetworkPolicy", "spec podSelector matchLabels")
+    spreads = found(objects, "Deployment", "spec template spec topologySpreadConstraints * labelSelector matchLabels")
+    selectors += [(f"spread of {name}", selector) for name, selector in spreads]
     for name, selector in selectors:
         if not any(_selects(selector, pod.labels) for pod in pods):
             yield f"{name} selects no pod"
@@ -31,36 +31,32 @@ def selectors_find_pods(objects):
 def ports_exist(objects):
     """Services, network policies and a PodMonitor name ports of the container, a ServiceMonitor one of its Service."""
     pods = workloads(objects)
-    wanted = [(name_of(each), port["targetPort"]) for each in of_kind(objects, "Service") for port in each["spec"]["ports"]]
-    wanted += [(name_of(each), port["port"]) for each in of_kind(objects, "NetworkPolicy")
-               for rule in each["spec"].get("ingress", []) for port in rule.get("ports", [])]
-    wanted += [(name_of(each), endpoint["port"]) for each in of_kind(objects, "PodMonitor")
-               for endpoint in each["spec"]["podMetricsEndpoints"]]
-    for name, port in wanted:
+    for name, port in (found(objects, "Service", "spec ports * targetPort")
+                       + found(objects, "NetworkPolicy", "spec ingress * ports * port")
+                       + found(objects, "PodMonitor", "spec podMetricsEndpoints * port")):
         if not any(pod.port(port) for pod in pods):
             yield f"{name} names port {port}, which no container has"
-    for monitor in of_kind(objects, "ServiceMonitor"):
+    for name, monitor in found(objects, "ServiceMonitor", "spec"):
         services = [each for each in of_kind(objects, "Service")
-                    if _selects(monitor["spec"]["selector"].get("matchLabels", {}), each["metadata"].get("labels", {}))]
+                    if _selects(monitor["selector"].get("matchLabels"), each["metadata"].get("labels", {}))]
+        names = [port["name"] for each in services for port in each["spec"]["ports"]]
         if not services:
-            yield f"{name_of(monitor)} selects no Service"
-        names = {port["name"] for each in services for port in each["spec"]["ports"]}
-        for endpoint in monitor["spec"]["endpoints"]:
-            if services and endpoint["port"] not in names:
-                yield f"{name_of(monitor)} names port {endpoint['port']}, which its Service has not"
+            yield f"{name} selects no Service"
+        for endpoint in monitor["endpoints"] if services else []:
+            if endpoint["port"] not in names:
+                yield f"{name} names port {endpoint['port']}, which its Service has not"
 
 
 def service_is_headless(objects):
     """Clients see every replica: a virtual address would pin each connection to one."""
-    for each in of_kind(objects, "Service"):
-        if each["spec"].get("clusterIP") != "None":
-            yield f"{name_of(each)} is not headless"
+    for name, address in found(objects, "Service", "spec clusterIP"):
+        if address != "None":
+            yield f"{name} is not headless"
 
 
 def survives_disruptions(objects):
     """Two replicas and a budget that lets nodes drain them one by one; a rollout that can go on."""
-    budgets = of_kind(objects, "PodDisruptionBudget")
-    scalers = {each["spec"]["scaleTargetRef"]["name"]: each["spec"] for each in of_kind(objects, "ScaledObject")}
+    scalers = {scaler["scaleTargetRef"]["name"]: scaler for _, scaler in found(objects, "ScaledObject", "spec")}
     for workload in workloads(objects):
         scaler = scalers.get(workload.name.partition("/")[2])
         replicas = scaler.get("minReplicaCount", 0) if scaler else 1 if workload.replicas is None else workload.replicas
@@ -68,51 +64,47 @@ def survives_disruptions(objects):
             yield f"{workload.name} sets replicas, which the ScaledObject decides"
         if replicas < 2:
             yield f"{workload.name} may have {replicas} replicas, want 2: a drain of the only one is an outage"
-        if str(workload.surge.get("maxSurge", "25%")) == "0" and str(workload.surge.get("maxUnavailable", "25%")) == "0":
+        if {str(workload.surge.get(name, "25%")) for name in ("maxSurge", "maxUnavailable")} == {"0"}:
             yield f"{workload.name} can never be rolled out: neither surge nor unavailable replicas"
-        matching = [each for each in budgets if _selects(each["spec"]["selector"].get("matchLabels", {}), workload.labels)]
-        if len(matching) != 1:
-            yield f"{workload.name} has {len(matching)} PodDisruptionBudgets, want 1"
-        for each in matching:
-            least = each["spec"].get("minAvailable")
-            most = each["spec"].get("maxUnavailable", None if least is None else max(0, replicas - int(least)))
+        budgets = [(name, budget) for name, budget in found(objects, "PodDisruptionBudget", "spec")
+                   if _selects(budget["selector"].get("matchLabels"), workload.labels)]
+        if len(budgets) != 1:
+            yield f"{workload.name} has {len(budgets)} PodDisruptionBudgets, want 1"
+        for name, budget in budgets:
+            least = budget.get("minAvailable")
+            most = budget.get("maxUnavailable", None if least is None else max(0, replicas - int(least)))
             if most != 1:
-                yield f"{name_of(each)} lets {most} of {replicas} replicas go, want 1"
+                yield f"{name} lets {most} of {replicas} replicas go, want 1"
 
 
 def network_is_closed(objects):
     """Each Deployment is under one policy that names who may come in and lets nothing out."""
-    for deployment in of_kind(objects, "Deployment"):
-        labels = deployment["spec"]["template"]["metadata"]["labels"]
-        policies = [each for each in of_kind(objects, "NetworkPolicy")
-                    if _selects(each["spec"]["podSelector"].get("matchLabels", {}), labels)]
+    for deployment, labels in found(objects, "Deployment", "spec template metadata labels"):
+        policies = [(name, policy) for name, policy in found(objects, "NetworkPolicy", "spec")
+                    if _selects(policy["podSelector"].get("matchLabels"), labels)]
         if not policies:
-            yield f"{name_of(deployment)} has no NetworkPolicy"
-        for each in policies:
-            if set(each["spec"].get("policyTypes", [])) != {"Ingress", "Egress"} or each["spec"].get("egress"):
-                yield f"{name_of(each)} lets traffic out"
-            for rule in each["spec"].get("ingress", []):
-                if not rule.get("from") or not rule.get("ports"):
-                    yield f"{name_of(each)} has a rule that is open to everyone or on every port"
+            yield f"{deployment} has no NetworkPolicy"
+        for name, policy in policies:
+            if set(policy.get("policyTypes", [])) != {"Ingress", "Egress"} or policy.get("egress"):
+                yield f"{name} lets traffic out"
+            if not all(rule.get("from") and rule.get("ports") for rule in policy.get("ingress", [])):
+                yield f"{name} has a rule that is open to everyone or on every port"
 
 
 def autoscaler_has_target(objects):
     """A ScaledObject scales a Deployment that there is, between two bounds."""
-    for each in of_kind(objects, "ScaledObject"):
-        target = each["spec"]["scaleTargetRef"]
-        if not any(found["metadata"]["name"] == target["name"] for found in of_kind(objects, target.get("kind", "Deployment"))):
-            yield f"{name_of(each)} scales {target['name']}, which there is not"
-        if each["spec"].get("minReplicaCount", 0) >= each["spec"].get("maxReplicaCount", 100):
-            yield f"{name_of(each)} has no room between minReplicaCount and maxReplicaCount"
+    for name, scaler in found(objects, "ScaledObject", "spec"):
+        target = scaler["scaleTargetRef"]
+        if f"{target.get('kind', 'Deployment')}/{target['name']}" not in map(name_of, objects):
+            yield f"{name} scales {target['name']}, which there is not"
+        if scaler.get("minReplicaCount", 0) >= scaler.get("maxReplicaCount", 100):
+            yield f"{name} has no room between minReplicaCount and maxReplicaCount"
 
 
 def queries(objects):
-    """Yields the name of an object and each Prometheus query in it."""
-    for each in of_kind(objects, "ScaledObject"):
-        yield from ((name_of(each), trigger["metadata"]["query"]) for trigger in each["spec"]["triggers"])
-    for each in of_kind(objects, "InferenceService"):
-        for metric in each["spec"]["predictor"].get("autoScaling", {}).get("metrics", []):
-            yield name_of(each), metric["external"]["metric"]["query"]
+    """Returns the name of an object and each Prometheus query in it."""
+    return (found(objects, "ScaledObject", "spec triggers * metadata query")
+            + found(objects, "InferenceService", f"{KSERVE_METRICS} metric query"))
 
 
 def _selectors(expression, inside_range=False):
@@ -156,50 +148,48 @@ def queries_keep_to_a_namespace(objects):
     for each in of_kind(objects, "ScaledObject"):
         namespace = each["metadata"].get("namespace")
         for trigger in each["spec"]["triggers"] if namespace else []:
-            matches = trigger["metadata"]["query"].count(f'namespace=~"{namespace}"')
-            asked = trigger["metadata"]["query"].count("{")
+            query = trigger["metadata"]["query"]
+            asked, matches = query.count("{"), query.count(f'namespace=~"{namespace}"')
             if matches != asked:
                 yield f"{name_of(each)} asks for series of every namespace in {asked - matches} of {asked} places of {trigger['name']}"
 
 
 def kserve_is_given_whole_numbers(objects):
     """KServe cuts a target off to a whole number, and no replica is enough for nothing."""
-    for each in of_kind(objects, "InferenceService"):
-        for metric in each["spec"]["predictor"].get("autoScaling", {}).get("metrics", []):
-            value = metric["external"]["target"]["value"]
-            if not value.isdigit() or int(value) < 1:
-                yield f"{name_of(each)} scales at {value}, want a whole number of 1 or more"
+    for name, value in found(objects, "InferenceService", f"{KSERVE_METRICS} target value"):
+        if not value.isdigit() or int(value) < 1:
+            yield f"{name} scales at {value}, want a whole number of 1 or more"
 
 
 def kserve_is_scraped(objects):
     """The series that an InferenceService is scaled by are read from its pods."""
-    for each in of_kind(objects, "InferenceService"):
-        if each["spec"]["predictor"].get("autoScaling") and not of_kind(objects, "PodMonitor"):
-            yield f"{name_of(each)} is scaled by series that no PodMonitor reads"
+    for name, scaling in found(objects, "InferenceService", "spec predictor autoScaling"):
+        if scaling and not of_kind(objects, "PodMonitor"):
+            yield f"{name} is scaled by series that no PodMonitor reads"
 
 
 def kserve_finds_the_runtime(objects):
     """An InferenceService's runtime is there, supports its format and protocol, and names its port so that KServe sees gRPC."""
-    runtimes = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "ServingRuntime")}
-    for each in of_kind(objects, "InferenceService"):
-        model = each["spec"]["predictor"]["model"]
-        runtime = runtimes.get(model.get("runtime"))
+    runtimes = dict(found(objects, "ServingRuntime", "spec"))
+    for name, model in found(objects, "InferenceService", "spec predictor model"):
+        runtime_name = f"ServingRuntime/{model.get('runtime')}"
+        runtime = runtimes.get(runtime_name)
         if runtime is None:
-            yield f"{name_of(each)} runs on {model.get('runtime')}, which there is not"
+            yield f"{name} runs on {model.get('runtime')}, which there is not"
             continue
-        formats = {(known["name"], known.get("version")) for known in runtime["supportedModelFormats"]}
+        formats = [(known["name"], known.get("version")) for known in runtime["supportedModelFormats"]]
         if (model["modelFormat"]["name"], model["modelFormat"].get("version")) not in formats:
-            yield f"{name_of(each)} has a model format that its runtime does not support"
+            yield f"{name} has a model format that its runtime does not support"
         if model["protocolVersion"] not in runtime["protocolVersions"]:
-            yield f"{name_of(each)} wants protocol {model['protocolVersion']}, which its runtime does not support"
+            yield f"{name} wants protocol {model['protocolVersion']}, which its runtime does not support"
         container = runtime["containers"][0]
         if container["name"] != "kserve-container":
-            yield f"ServingRuntime/{model['runtime']} has container {container['name']}, want kserve-container"
-        names = [port["name"] for port in container.get("ports", [])]
-        if len(names) != 1 or not ("h2c" in names[0] or "grpc" in names[0]):
-            yield f"ServingRuntime/{model['runtime']} has ports {names}, want one with h2c or grpc in its name"
+            yield f"{runtime_name} has container {container['name']}, want kserve-container"
+        ports = [port["name"] for port in container.get("ports", [])]
+        if len(ports) != 1 or not ("h2c" in ports[0] or "grpc" in ports[0]):
+            yield f"{runtime_name} has ports {ports}, want one with h2c or grpc in its name"
         if runtime.get("annotations", {}).get("prometheus.kserve.io/port") != "8002":
-            yield f"ServingRuntime/{model['runtime']} does not name the port of --metrics_address"
+            yield f"{runtime_name} does not name the port of --metrics_address"
 
 
 POLICIES = (selectors_find_pods, ports_exist, service_is_headless, survives_disruptions, network_is_closed,

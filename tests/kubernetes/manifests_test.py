@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Renders every overlay of deploy/kubernetes and holds it against the schemas and the policies; then makes every mistake of
-# mistakes.yaml in it, each of which has to be reported in the words that stand there.
+# mistakes.txt in it, each of which has to be reported in the words that stand there.
 import argparse
 import copy
 import sys
+import typing
 import unittest
 
 import yaml
@@ -16,12 +17,10 @@ import pod_policies
 import schema_check
 from workloads import byte_size, name_of, of_kind, seconds, workloads
 
-FOLDER = facts.ROOT / "deploy/kubernetes"
 OVERLAYS = ("cpu", "gpu", "kserve", "production")
-MISTAKES = yaml.safe_load((facts.ROOT / "tests/kubernetes/mistakes.yaml").read_text())
-SHORT_PATHS = {"pod": ["spec", "template", "spec"], "container": ["spec", "template", "spec", "containers", 0]}
+SHORT_PATHS = {"pod": "spec template spec", "container": "spec template spec containers 0"}
 
-options = argparse.Namespace(server="", cache="")  # the command line's
+options = argparse.Namespace(server="")  # the command line's
 rendered = {}
 
 
@@ -48,6 +47,34 @@ def report(objects):
     return found
 
 
+class Mistake(typing.NamedTuple):
+    """A mistake of mistakes.txt, whose head describes the fields."""
+
+    overlay: str
+    target: str
+    patch: str
+    reported: list
+
+    def make(self):
+        """Returns the overlay's objects with the mistake made in them."""
+        objects = copy.deepcopy(rendered[self.overlay])
+        [number] = [number for number, each in enumerate(objects) if name_of(each) == self.target]
+        path, _, value = self.patch.partition(" = ")
+        path, _, added = path.partition(" += ")
+        first, *rest = path.removeprefix("remove").split() or [""]
+        *steps, last = [number, *SHORT_PATHS.get(first, first).split(), *rest]
+        container = objects
+        for step in steps:
+            container = container[place(container, step)]
+        if added:
+            container[last].append(added)
+        elif value:
+            container[place(container, last)] = yaml.safe_load(value)
+        else:
+            del container[place(container, last)]
+        return objects
+
+
 def place(container, step):
     """Returns the key or index that a step of a path means: in a list a number, or a value that is in it."""
     if isinstance(container, dict) or isinstance(step, int):
@@ -55,24 +82,21 @@ def place(container, step):
     return int(step) if step.isdigit() else container.index(step)
 
 
-def make(mistake, objects):
-    """Returns a copy of the objects with the mistake made in it."""
-    objects = copy.deepcopy(objects)
-    [target] = [each for each in objects if name_of(each) == mistake["object"]]
-    if "at" not in mistake:
-        objects.remove(target)
-        return objects
-    first, *rest = mistake["at"].split()
-    *path, last = SHORT_PATHS.get(first, [first]) + rest
-    for step in path:
-        target = target[place(target, step)]
-    if "add" in mistake:
-        target[last].append(mistake["add"])
-    elif "value" in mistake:
-        target[place(target, last)] = mistake["value"]
-    else:
-        del target[place(target, last)]
-    return objects
+def mistakes():
+    """Returns the mistakes of mistakes.txt."""
+    found = []
+    for line in (facts.ROOT / "tests/kubernetes/mistakes.txt").read_text().splitlines():
+        text = line.strip()
+        if not text or line.startswith("#"):
+            continue
+        indent = line.index(text)
+        if indent == 0:
+            overlay, target = text.split()
+        elif indent == 2:
+            found.append(Mistake(overlay, target, text, []))
+        else:
+            found[-1].reported.append(text.replace("@", target))
+    return found
 
 
 def cells_of(workload):
@@ -92,11 +116,11 @@ def cells_of(workload):
 class ManifestsTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.reports = [(mistake, report(make(mistake, rendered[mistake["overlay"]]))) for mistake in MISTAKES]
+        cls.reports = [(mistake, report(mistake.make())) for mistake in mistakes()]
 
     def test_every_folder_is_checked_or_part_of_one_that_is(self):
         parts = {"base", "monitoring", "autoscaling"}
-        self.assertEqual({path.parent.name for path in FOLDER.glob("*/kustomization.yaml")}, {*OVERLAYS, *parts})
+        self.assertEqual({path.parent.name for path in kubectl.FOLDER.glob("*/kustomization.yaml")}, {*OVERLAYS, *parts})
 
     def test_overlays_are_right(self):
         for overlay in OVERLAYS:
@@ -104,7 +128,7 @@ class ManifestsTest(unittest.TestCase):
                 self.assertEqual(report(rendered[overlay]), [])
 
     def test_every_yaml_file_says_what_it_is_for(self):
-        for path in sorted(FOLDER.rglob("*.yaml")):
+        for path in sorted(kubectl.FOLDER.rglob("*.yaml")):
             with self.subTest(path.name):
                 lines = path.read_text().splitlines()
                 self.assertEqual(lines[:2], ["# SPDX-License-Identifier: Apache-2.0", "#"])
@@ -129,8 +153,8 @@ class ManifestsTest(unittest.TestCase):
 
     def test_mistakes_are_reported(self):
         for mistake, found in self.reports:
-            with self.subTest(mistake["mistake"]):
-                self.assertEqual([sentence for _, sentence in found], mistake["reported"])
+            with self.subTest(f"{mistake.overlay} {mistake.target}: {mistake.patch}"):
+                self.assertEqual([sentence for _, sentence in found], mistake.reported)
 
     def test_no_check_without_a_mistake_that_it_alone_finds(self):
         finders = [{check for check, _ in found} for _, found in self.reports]
@@ -142,13 +166,6 @@ class ManifestsTest(unittest.TestCase):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--server", required=True, help="the program swiglu-server")
-    parser.add_argument("--cache", required=True, help="a folder for a kubectl that had to be fetched")
     _, rest = parser.parse_known_args(namespace=options)
-    try:
-        program = kubectl.find(options.cache)
-    except kubectl.Unavailable as reason:
-        print(f"skipped: {reason}")
-        sys.exit(77)
-    for folder in OVERLAYS:
-        rendered[folder] = list(yaml.safe_load_all(kubectl.render(program, FOLDER / folder)))
+    rendered.update((overlay, kubectl.render(overlay)) for overlay in OVERLAYS)
     unittest.main(argv=[sys.argv[0], *rest])

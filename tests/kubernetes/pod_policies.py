@@ -15,26 +15,19 @@ MARGIN_S = 10  # for the last words of a drain and the kubelet
 
 def is_restricted(workload):
     """The Pod Security Standard `restricted`, a read-only root and no token."""
-    pod, container = workload.pod, workload.container
-    pod_security, security = pod.get("securityContext", {}), container.get("securityContext", {})
-    effective = pod_security | security
-    wanted = {
-        "runAsNonRoot": (effective.get("runAsNonRoot"), True),
-        "runAsUser": (effective.get("runAsUser"), UID),
-        "runAsGroup": (effective.get("runAsGroup"), UID),
-        "seccompProfile": (effective.get("seccompProfile"), {"type": "RuntimeDefault"}),
-        "allowPrivilegeEscalation": (security.get("allowPrivilegeEscalation"), False),
-        "readOnlyRootFilesystem": (security.get("readOnlyRootFilesystem"), True),
-        "privileged": (security.get("privileged", False), False),
-        "capabilities": (security.get("capabilities"), {"drop": ["ALL"]}),
-        "automountServiceAccountToken": (pod.get("automountServiceAccountToken"), False),
-        "hostNetwork": (pod.get("hostNetwork", False), False),
-        "hostPID": (pod.get("hostPID", False), False),
-        "hostIPC": (pod.get("hostIPC", False), False),
-    }
-    for name, (value, want) in wanted.items():
-        if value != want:
-            yield f"{name} is {value}, want {want}"
+    pod, security = workload.pod, workload.container.get("securityContext", {})
+    privileges = dict.fromkeys(("privileged", "hostNetwork", "hostPID", "hostIPC"), False)
+    wanted = (
+        (pod.get("securityContext", {}) | security,
+         {"runAsNonRoot": True, "runAsUser": UID, "runAsGroup": UID, "seccompProfile": {"type": "RuntimeDefault"}}),
+        (security, {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}),
+        (pod, {"automountServiceAccountToken": False}),
+        (privileges | security | pod, privileges),
+    )
+    for fields, values in wanted:
+        for name, value in values.items():
+            if fields.get(name) != value:
+                yield f"{name} is {fields.get(name)}, want {value}"
     for volume in pod.get("volumes", []):
         if "hostPath" in volume:
             yield f"volume {volume['name']} is a hostPath"

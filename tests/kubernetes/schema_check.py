@@ -33,8 +33,9 @@ def _sentence(name, error):
     return f"{name}: {where}: {error.message}"
 
 
+# The validator reads its schemas anew for every object, so that none is given to it twice.
 @functools.cache
-def _faults_of_text(name, text):
+def _faults_of_kubernetes(name, text):
     each = json.loads(text)
     found = []
     for version in VERSIONS:
@@ -47,22 +48,17 @@ def _faults_of_text(name, text):
     return found
 
 
-def _faults_of_kubernetes(name, each):
-    # The validator reads its schemas anew for every object, so that none is given to it twice.
-    return _faults_of_text(name, json.dumps(each))
-
-
 def faults(objects):
     """Returns a sentence for everything that the API server would refuse, each once."""
     found = []
     for each in objects:
         schema = _own_schema(each)
         if schema is None:
-            found += _faults_of_kubernetes(name_of(each), each)
+            found += _faults_of_kubernetes(name_of(each), json.dumps(each))
         else:
             found += [_sentence(name_of(each), error) for error in _own_validator(schema).iter_errors(each)]
     # KServe's objects hold parts of pods, which its schemas here leave open.
     for workload in workloads(objects):
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": workload.pod}
-        found += _faults_of_kubernetes(f"pod of {workload.name}", pod)
+        found += _faults_of_kubernetes(f"pod of {workload.name}", json.dumps(pod))
     return list(dict.fromkeys(found))

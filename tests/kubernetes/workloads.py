@@ -65,6 +65,18 @@ def name_of(each):
     return f"{each['kind']}/{each['metadata']['name']}"
 
 
+def found(objects, kind, path):
+    """Returns what lies at a path in each object of a kind, as pairs of the object's name and the value. A `*` in the path stands for
+    each element of a list. Of a field that is not there, the value is None."""
+    pairs = [(name_of(each), each) for each in of_kind(objects, kind)]
+    for step in path.split():
+        if step == "*":
+            pairs = [(name, element) for name, value in pairs for element in value or []]
+        else:
+            pairs = [(name, (value or {}).get(step)) for name, value in pairs]
+    return pairs
+
+
 def _of_deployment(each):
     template = each["spec"]["template"]
     return Workload(name_of(each), template["metadata"].get("labels", {}), template["spec"], each["spec"].get("replicas"),
