@@ -127,13 +127,6 @@ class ManifestsTest(unittest.TestCase):
             with self.subTest(overlay):
                 self.assertEqual(report(rendered[overlay]), [])
 
-    def test_every_yaml_file_says_what_it_is_for(self):
-        for path in sorted(kubectl.FOLDER.rglob("*.yaml")):
-            with self.subTest(path.name):
-                lines = path.read_text().splitlines()
-                self.assertEqual(lines[:2], ["# SPDX-License-Identifier: Apache-2.0", "#"])
-                self.assertRegex(lines[2], "^# .{20}")
-
     def test_page_has_the_numbers(self):
         page = " ".join((facts.ROOT / "docs/operations/kubernetes.md").read_text().split())
         [scaler] = of_kind(rendered["production"], "ScaledObject")

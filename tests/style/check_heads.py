@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 #
-# Fails on a source, a script or a protocol file that does not begin with the licence line and a paragraph that says what
-# the file is for, and on a header without #pragma once.
+# Fails on a source, a script, a protocol file or a YAML file that does not begin with the licence line and a paragraph that
+# says what the file is for, and on a header without #pragma once.
 import pathlib
 import re
 import sys
@@ -36,9 +36,9 @@ def fault(text, path):
 def violations(root):
     """Returns a sentence for every file below `root` whose head is wrong."""
     root = pathlib.Path(root)
-    protos = [path for path in source_tree.files(root) if path.suffix == ".proto"]
+    others = [path for path in source_tree.files(root) if path.suffix in {".proto", ".yaml", ".yml"}]
     found = []
-    for path in source_tree.cpp_files(root) + protos + list(source_tree.scripts(root)):
+    for path in source_tree.cpp_files(root) + others + list(source_tree.scripts(root)):
         wrong = fault((root / path).read_text(), path)
         if wrong:
             found.append(f"{path}: {wrong}")

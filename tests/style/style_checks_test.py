@@ -114,9 +114,9 @@ class CheckHeadsTest(TreeTest):
         self.write("b.cc", "// SPDX-License-Identifier: Apache-2.0\n#include <string>\nint b;\n")
         self.write("c.h", HEAD)
         self.write("d.sh", "#!/bin/sh\necho\n")
-        self.assertEqual(
-            [sentence.split(":")[0] for sentence in check_heads.violations(self.root)], ["a.cc", "b.cc", "c.h", "d.sh"]
-        )
+        self.write("e.yaml", "kind: Service\n")
+        found = sorted(sentence.split(":")[0] for sentence in check_heads.violations(self.root))
+        self.assertEqual(found, ["a.cc", "b.cc", "c.h", "d.sh", "e.yaml"])
 
 
 class SkipReasonsTest(unittest.TestCase):
