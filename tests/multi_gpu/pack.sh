@@ -21,5 +21,7 @@ for program in cuda_fault_server kernels_cuda_test; do strip -o "$out/bin/$progr
 files=(tests/multi_gpu tests/golden tests/bench/wire/{contestants,machine,summary}.py
   tests/wire/{contract,cuda_fault_test,device_fault_test,plain_grpc,server_process,tensor_files}.py)
 cp --parents -r "${files[@]}" "$out"
+python3 -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target "$out/tests/wire" \
+  --requirement <(grep --after-context=1 --extended-regexp '^(hpack|hyperframe)==' tests/wire/requirements.txt)
 find "$out" -name __pycache__ -prune -exec rm -r {} +
 echo "run: $out/tests/multi_gpu/run.sh"

@@ -5,9 +5,11 @@
 # keeps to the limits notices nothing, whoever does not is told, and its neighbours are served on.
 import unittest
 
+from hyperframe.frame import GoAwayFrame, PingFrame
+
 import plain_grpc
 import server_process
-from plain_grpc import GOAWAY, PING, Connection, forward_request, frame
+from plain_grpc import Connection, forward_request
 from server_process import Server
 
 LIVE = "/inference.GRPCInferenceService/ServerLive"
@@ -65,17 +67,17 @@ class MetadataTest(unittest.TestCase):
 class PingTest(unittest.TestCase):
     def ping(self, connection):
         """Pings, and returns once the answer is there."""
-        connection.send(frame(PING, 0, 0, bytes(8)))
-        connection.read_until(PING)
+        connection.send(PingFrame(opaque_data=bytes(8)))
+        connection.read_until(PingFrame)
 
     def test_client_that_pings_too_often_is_sent_away(self):
         with Server("--min_ping_interval=1h") as server, Connection(server.address) as connection:
             # The first one has no interval before it, and two are forgiven.
             for _ in range(4):
-                connection.send(frame(PING, 0, 0, bytes(8)))
-            farewell = connection.read_until(GOAWAY)
-            self.assertEqual(int.from_bytes(farewell[4:8], "big"), ENHANCE_YOUR_CALM)
-            self.assertEqual(farewell[8:], b"too_many_pings")
+                connection.send(PingFrame(opaque_data=bytes(8)))
+            farewell = connection.read_until(GoAwayFrame)
+            self.assertEqual(farewell.error_code, ENHANCE_YOUR_CALM)
+            self.assertEqual(farewell.additional_data, b"too_many_pings")
 
     def test_client_may_ping_as_often_as_the_flag_says(self):
         with Server("--min_ping_interval=1ms") as server, Connection(server.address) as connection:
@@ -86,7 +88,7 @@ class PingTest(unittest.TestCase):
     def test_silent_client_is_asked_and_let_go_if_it_does_not_answer(self):
         with Server("--keepalive_time=1s", "--keepalive_timeout=1s") as server:
             with Connection(server.address) as connection:
-                connection.read_until(PING)  # which answers it
+                connection.read_until(PingFrame)  # which answers it
                 connection.answers_pings = False
                 with self.assertRaises(ConnectionError):
                     while True:
@@ -97,8 +99,8 @@ class AgeTest(unittest.TestCase):
     def test_old_connection_is_told_to_go_and_its_calls_are_finished(self):
         with Server("--max_connection_age=1s") as server, Connection(server.address) as connection:
             late = connection.open(plain_grpc.INFER)
-            farewell = connection.read_until(GOAWAY)
-            self.assertEqual(int.from_bytes(farewell[4:8], "big"), 0)
+            farewell = connection.read_until(GoAwayFrame)
+            self.assertEqual(farewell.error_code, 0)
             late.send(forward_request())
             self.assertEqual(late.status(), (plain_grpc.OK, ""))
 

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# A gRPC client out of the standard library, as small as a test can do with: calls of one connection, HTTP/2 frames as they
-# are, and nothing that keeps a caller from sending what no real client would send.
+# A gRPC client as small as a test can do with: calls of one connection, HTTP/2 frames as they are, and nothing that keeps a
+# caller from sending what no real client would send.
 import re
 import select
 import socket
 import struct
 import urllib.parse
+
+import hpack
+from hyperframe.frame import (ContinuationFrame, DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame,
+                              WindowUpdateFrame)
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -15,26 +19,28 @@ WATCH = "/grpc.health.v1.Health/Watch"
 # gRPC's codes that the tests name.
 OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 0, 3, 8, 12, 14
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
-END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-INITIAL_WINDOW_SIZE = 4
+CANCEL = 8  # of HTTP/2's error codes
 FIRST_WINDOW_BYTES = 65535
 MAX_FRAME_BYTES = 16384  # that every peer takes
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-STATIC_TABLE_SIZE = 61
 
 
-def frame(kind, flags, stream, payload=b""):
-    """One HTTP/2 frame."""
-    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+def header_block(method, authority, metadata=()):
+    """The headers of a call, as HPACK's literals that no later block depends on."""
+    headers = [(":method", "POST"), (":scheme", "http"), (":path", method), (":authority", authority),
+               ("content-type", "application/grpc"), ("te", "trailers"), *metadata]
+    return hpack.Encoder().encode([(name, value, True) for name, value in headers], huffman=False)
 
 
-def hpack_text(text):
-    """A text of HPACK, without a Huffman code."""
-    data = text.encode()
-    if len(data) < 127:
-        return bytes([len(data)]) + data
-    return b"\x7f" + varint(len(data) - 127) + data
+def cut(data):
+    """Cuts data into the payloads of frames."""
+    return [data[at : at + MAX_FRAME_BYTES] for at in range(0, len(data), MAX_FRAME_BYTES)]
+
+
+def header_frames(stream, block):
+    """The frames of a block of headers, of which the last is to get END_HEADERS."""
+    first, *rest = cut(block)
+    return [HeadersFrame(stream, first)] + [ContinuationFrame(stream, part) for part in rest]
 
 
 def connect(address):
@@ -65,14 +71,14 @@ class Call:
         """Sends a message; `announced` replaces its length in front of it."""
         length = len(message) if announced is None else announced
         payload = b"\0" + struct.pack(">I", length) + message
-        parts = [payload[at : at + MAX_FRAME_BYTES] for at in range(0, len(payload), MAX_FRAME_BYTES)]
-        for part in parts[:-1]:
-            self.connection.send(frame(DATA, 0, self._stream, part))
-        self.connection.send(frame(DATA, END_STREAM if last else 0, self._stream, parts[-1]))
+        *parts, final = cut(payload)
+        for part in parts:
+            self.send_raw(part, last=False)
+        self.send_raw(final, last)
 
     def send_raw(self, data, last=True):
         """Sends the bytes of a frame as they are, whatever they are."""
-        self.connection.send(frame(DATA, END_STREAM if last else 0, self._stream, data))
+        self.connection.send(DataFrame(self._stream, data, flags=["END_STREAM"] if last else []))
 
     def pour(self, data, last=False):
         """Sends bytes of a large message as the server's windows allow, until the call ends; returns how many it took."""
@@ -83,7 +89,7 @@ class Call:
                 self.connection.read()
                 continue
             is_last = last and at + room == len(data)
-            self.connection.send(frame(DATA, END_STREAM if is_last else 0, self._stream, data[at:at + room]))
+            self.send_raw(data[at:at + room], is_last)
             self.connection.window_bytes -= room
             self.window_bytes -= room
             at += room
@@ -94,12 +100,12 @@ class Call:
         for _ in range(num_bytes // MAX_FRAME_BYTES):
             while self.connection.window_bytes < MAX_FRAME_BYTES:
                 self.connection.read()
-            self.connection.send(frame(DATA, 0, self._stream, bytes(MAX_FRAME_BYTES)))
+            self.send_raw(bytes(MAX_FRAME_BYTES), last=False)
             self.connection.window_bytes -= MAX_FRAME_BYTES
 
     def reset(self):
         """Cancels the call."""
-        self.connection.send(frame(RST_STREAM, 0, self._stream, struct.pack(">I", 8)))
+        self.connection.send(RstStreamFrame(self._stream, CANCEL))
 
     def wait_for_headers(self):
         """Reads until the server has begun to answer."""
@@ -136,9 +142,9 @@ class Connection:
         self._calls = {}
         self.window_bytes = FIRST_WINDOW_BYTES  # as that of a call, of all calls together
         self._call_window_bytes = FIRST_WINDOW_BYTES
-        self._table = []  # HPACK's dynamic table, newest first
+        self._decoder = hpack.Decoder()
         self.answers_pings = True
-        self.send(PREFACE)
+        self._socket.sendall(PREFACE)
         self.set_window(window_bytes)
 
     def __enter__(self):
@@ -152,39 +158,34 @@ class Connection:
         host, port, *_ = self._socket.getsockname()
         return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
-    def send(self, data):
-        """Sends bytes as they are."""
-        self._socket.sendall(data)
+    def send(self, frame):
+        """Sends a frame."""
+        self._socket.sendall(frame.serialize())
 
     def set_window(self, window_bytes):
         """Lets the server send so much of each answer, those that have begun included."""
-        self.send(frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, window_bytes)))
+        self.send(SettingsFrame(settings={SettingsFrame.INITIAL_WINDOW_SIZE: window_bytes}))
 
     def widen(self, window_bytes):
         """Lets the server send large answers: so much of each, and of all of them together."""
         self.set_window(window_bytes)
-        self.send(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", window_bytes)))
+        self.send(WindowUpdateFrame(0, window_bytes))
 
     def open(self, method, metadata=()):
         """Begins a call."""
-        headers = [(":method", "POST"), (":scheme", "http"), (":path", method), (":authority", self._authority),
-                   ("content-type", "application/grpc"), ("te", "trailers"), *metadata]
-        # Literals with new names and without index.
-        block = b"".join(b"\0" + hpack_text(name) + hpack_text(value) for name, value in headers)
         stream = 2 * len(self._calls) + 1
         self._calls[stream] = Call(self, stream, self._call_window_bytes)
-        parts = [block[at : at + MAX_FRAME_BYTES] for at in range(0, len(block), MAX_FRAME_BYTES)]
-        for number, part in enumerate(parts):
-            is_last = number == len(parts) - 1
-            self.send(frame(CONTINUATION if number else HEADERS, END_HEADERS if is_last else 0, stream, part))
+        frames = header_frames(stream, header_block(method, self._authority, metadata))
+        frames[-1].flags.add("END_HEADERS")
+        for frame in frames:
+            self.send(frame)
         return self._calls[stream]
 
     def read_until(self, kind):
-        """Takes frames in until one of that kind comes; returns its payload."""
-        while True:
-            found, payload = self.read()
-            if found == kind:
-                return payload
+        """Takes frames in until one of that kind comes; returns it."""
+        while not isinstance(frame := self.read(), kind):
+            pass
+        return frame
 
     def read_what_is_there(self):
         """Takes frames in as long as that needs no waiting for the next one."""
@@ -192,39 +193,36 @@ class Connection:
             self.read()
 
     def read(self):
-        """Takes one frame in; returns its kind and its payload."""
-        head = self._receive(9)
-        length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
-        stream = int.from_bytes(head[5:], "big") & 0x7FFFFFFF
-        payload = self._receive(length)
-        if kind == SETTINGS and not flags & ACK:
-            self._take_settings(payload)
-        if kind == WINDOW_UPDATE:
-            widened = self._calls.get(stream) if stream else self
-            if widened is not None:
-                widened.window_bytes += struct.unpack(">I", payload)[0]
-        if kind in (SETTINGS, PING) and not flags & ACK:
-            if kind == SETTINGS or self.answers_pings:
-                self.send(frame(kind, ACK, 0, payload if kind == PING else b""))
-        if stream not in self._calls:
-            return kind, payload
-        call = self._calls[stream]
-        if kind == HEADERS:
-            if flags & (PADDED | PRIORITY) or not flags & END_HEADERS:
-                raise ValueError("headers in a form that this client does not read")
-            call.headers += self._decode(payload)
-        elif kind == DATA:
-            call.data += payload
-        call.ended |= kind == RST_STREAM or (kind in (HEADERS, DATA) and bool(flags & END_STREAM))
-        return kind, payload
+        """Takes one frame in and returns it."""
+        frame, length = Frame.parse_frame_header(self._receive(9))
+        frame.parse_body(memoryview(self._receive(length)))
+        if isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
+            self._take_settings(frame.settings)
+            self.send(SettingsFrame(flags=["ACK"]))
+        elif isinstance(frame, PingFrame) and "ACK" not in frame.flags and self.answers_pings:
+            self.send(PingFrame(opaque_data=frame.opaque_data, flags=["ACK"]))
+        elif isinstance(frame, WindowUpdateFrame) and frame.stream_id == 0:
+            self.window_bytes += frame.window_increment
+        elif frame.stream_id in self._calls:
+            self._take(frame, self._calls[frame.stream_id])
+        return frame
 
-    def _take_settings(self, payload):
-        for at in range(0, len(payload), 6):
-            setting, value = struct.unpack(">HI", payload[at:at + 6])
-            if setting == INITIAL_WINDOW_SIZE:
-                for call in self._calls.values():
-                    call.window_bytes += value - self._call_window_bytes
-                self._call_window_bytes = value
+    def _take(self, frame, call):
+        if isinstance(frame, WindowUpdateFrame):
+            call.window_bytes += frame.window_increment
+        elif isinstance(frame, HeadersFrame):
+            if "END_HEADERS" not in frame.flags:
+                raise ValueError("headers in several frames, which this client does not read")
+            call.headers += self._decoder.decode(frame.data)
+        elif isinstance(frame, DataFrame):
+            call.data += frame.data
+        call.ended |= isinstance(frame, RstStreamFrame) or "END_STREAM" in frame.flags
+
+    def _take_settings(self, settings):
+        window_bytes = settings.get(SettingsFrame.INITIAL_WINDOW_SIZE, self._call_window_bytes)
+        for call in self._calls.values():
+            call.window_bytes += window_bytes - self._call_window_bytes
+        self._call_window_bytes = window_bytes
 
     def _receive(self, count):
         data = b""
@@ -234,53 +232,6 @@ class Connection:
                 raise ConnectionError("the server closed the connection")
             data += piece
         return data
-
-    def _decode(self, block):
-        """HPACK without Huffman codes and with the names of the static table unknown: gRPC's library needs neither."""
-        headers = []
-        at = 0
-
-        def integer(bits):
-            nonlocal at
-            value = block[at] & ((1 << bits) - 1)
-            at += 1
-            if value < (1 << bits) - 1:
-                return value
-            shift = 0
-            while True:
-                byte = block[at]
-                at += 1
-                value += (byte & 0x7F) << shift
-                shift += 7
-                if byte < 0x80:
-                    return value
-
-        def text():
-            nonlocal at
-            if block[at] & 0x80:
-                raise ValueError("a Huffman code, which this client does not read")
-            length = integer(7)
-            at += length
-            return block[at - length:at].decode()
-
-        def entry(index):
-            if index <= STATIC_TABLE_SIZE:
-                return (f"static-{index}", "")
-            return self._table[index - STATIC_TABLE_SIZE - 1]
-
-        while at < len(block):
-            first = block[at]
-            if first & 0x80:
-                headers.append(entry(integer(7)))
-            elif first & 0xE0 == 0x20:
-                integer(5)  # a new size of the table, which is never full here
-            else:
-                index = integer(6 if first & 0x40 else 4)
-                header = (entry(index)[0] if index else text(), text())
-                headers.append(header)
-                if first & 0x40:
-                    self._table.insert(0, header)
-        return headers
 
 
 def varint(value):

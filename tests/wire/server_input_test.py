@@ -10,9 +10,11 @@ import struct
 import tempfile
 import unittest
 
+from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame
+
 import plain_grpc
 import server_process
-from plain_grpc import Connection, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, connect, forward_request, frame, infer_once
+from plain_grpc import Connection, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, connect, forward_request, infer_once
 from server_process import Server
 
 LIVE = "/inference.GRPCInferenceService/ServerLive"
@@ -200,13 +202,13 @@ class GarbageBytesTest(InputTest):
                 pass  # the server may hang up first
 
     def test_bytes_that_are_no_grpc_leave_the_server_alive(self):
-        settings = frame(plain_grpc.SETTINGS, 0, 0)
+        start = plain_grpc.PREFACE + SettingsFrame().serialize()
         for data in (b"", b"\0" * 4096, random.Random(1).randbytes(70000), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
                      b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), plain_grpc.PREFACE[:10],
                      plain_grpc.PREFACE + b"\xff" * 2000,
-                     plain_grpc.PREFACE + settings + frame(plain_grpc.HEADERS, 4, 1, b"\xff" * 50),
-                     plain_grpc.PREFACE + settings + frame(plain_grpc.DATA, 1, 7, b"abc"),
-                     plain_grpc.PREFACE + settings + struct.pack(">IBI", 0xFFFFFF00, 0, 1)):
+                     start + HeadersFrame(1, b"\xff" * 50, flags=["END_HEADERS"]).serialize(),
+                     start + DataFrame(7, b"abc", flags=["END_STREAM"]).serialize(),
+                     start + struct.pack(">IBI", 0xFFFFFF00, 0, 1)):
             with self.subTest(data[:40]):
                 self.send_and_read_to_end(self.server.address, data)
         self.assert_serves()
