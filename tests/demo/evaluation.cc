@@ -3,21 +3,15 @@
 // The contract in float64: tables over all patterns, then element by element.
 #include "tests/demo/evaluation.h"
 
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <limits>
+
+#include "tests/demo/formula.h"
 
 namespace swiglu::demo {
 namespace {
 
 constexpr int kNumPatterns = 1 << 16;
-
-// The reference computes 1 + exp(-e) in float32, so that sigmoid is 0 where that overflows.
-double Sigmoid(double e) {
-  const double denominator = 1.0 + std::exp(-e);
-  return denominator > std::numeric_limits<float>::max() ? 0.0 : 1.0 / denominator;
-}
 
 // Counts a value as wrong, and keeps the words for the first one.
 void Reject(Verdict& verdict, const char* name, uint16_t e, uint16_t got, uint16_t wanted) {
@@ -41,8 +35,7 @@ Contract::Contract(NarrowFloat format)
 
 uint16_t Contract::GateGradient(uint16_t dw, uint16_t e, uint16_t g) const {
   const double dg = wide_[Product(dw, g)];
-  const double slope = 1.0 + wide_[e] * (1.0 - sigmoid_[e]);
-  return Narrow(format_, dg * sigmoid_[e] * slope);
+  return Narrow(format_, demo::GateGradient(dg, wide_[e], sigmoid_[e]));
 }
 
 void Contract::CheckForward(uint16_t e, uint16_t g, uint16_t h, Verdict& verdict) const {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // FP16 and BF16 as bit patterns: exact widening to double, one correct rounding back, and the order
-// of neighbouring values. Written for the demonstration's checker alone, so that it shares no code
-// with what it checks.
+// of neighbouring values. Shares no code with the kernels, which tests hold against it.
 #pragma once
 
 #include <bit>

@@ -68,10 +68,9 @@ class TestBatch {
       for (int64_t i = 0; i < segment.num_elements; ++i) {
         const double* in = &inputs_[input];
         input += model_.inputs.size();
-        const FloatFormat format = FormatOf(model_.dtype);
         const ReferenceElement want = model_.op == Op::kForward
-                                          ? ReferenceForward(in[0], in[1], format)
-                                          : ReferenceBackward(in[0], in[1], in[2], format);
+                                          ? ReferenceForward(in[0], in[1], model_.dtype)
+                                          : ReferenceBackward(in[0], in[1], in[2], model_.dtype);
         for (size_t k = 0; k < model_.outputs.size(); ++k) {
           const double got = LoadElement(segment.outputs[k], i, model_.dtype);
           const double tolerance = ReferenceTolerance(want.scales[k], model_.dtype);
@@ -97,7 +96,7 @@ class TestBatch {
     for (const Segment& segment : batch_.segments) {
       for (int64_t i = 0; i < segment.num_elements; ++i) {
         for (size_t k = 0; k < model_.inputs.size(); ++k) {
-          const double value = Round(uniform(random), FormatOf(model_.dtype));
+          const double value = Round(uniform(random), model_.dtype);
           StoreElement(const_cast<std::byte*>(segment.inputs[k]), i, model_.dtype, value);
           inputs_.push_back(value);
         }

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 
+#include "tests/demo/formula.h"
 #include "tests/kernels/cpu_runner.h"
 #include "tests/kernels/golden.h"
 #include "tests/kernels/patterns.h"
@@ -28,12 +29,6 @@ INSTANTIATE_TEST_SUITE_P(Cpu, CpuFp32AccuracyTest, testing::ValuesIn(EveryCpuTar
 
 constexpr uint32_t kOne = 0x3f800000;
 constexpr double kLargest = std::numeric_limits<float>::max();
-
-// 0 where 1 + exp(-e) overflows float32.
-double Sigmoid(double e) {
-  const double denominator = 1.0 + std::exp(-e);
-  return denominator > kLargest ? 0.0 : 1.0 / denominator;
-}
 
 // The unit in the last place of float32 at `x`, as if its exponents had no upper end.
 double UlpAt(double x) {
@@ -58,15 +53,15 @@ void CpuFp32AccuracyTest::ExpectAccurate(const Patterns& e, const Patterns& dw, 
   const Patterns de = Compute(Dtype::kFp32, {dw, e, g})[2];
   for (size_t i = 0; i < e.size(); ++i) {
     const double e_value = Value(Dtype::kFp32, e[i]);
-    const double sigmoid = Sigmoid(e_value);
+    const double sigmoid = demo::Sigmoid(e_value);
     const double f_expected = sigmoid * e_value;
     ASSERT_TRUE(IsNear(std::bit_cast<float>(f[i]), f_expected, 4 * UlpAt(f_expected)))
         << std::hexfloat << "f(" << e_value << ") is " << std::bit_cast<float>(f[i]) << ", not "
         << f_expected;
 
     const double dg = Value(Dtype::kFp32, Product(Dtype::kFp32, dw[i], g[i]));
-    const double de_expected = dg * sigmoid * (1.0 + e_value * (1.0 - sigmoid));
-    const double scale = std::fabs(dg * sigmoid) * std::max(1.0, std::fabs(e_value));
+    const double de_expected = demo::GateGradient(dg, e_value, sigmoid);
+    const double scale = demo::GateGradientScale(dg, e_value, sigmoid);
     ASSERT_TRUE(IsNear(std::bit_cast<float>(de[i]), de_expected, 8 * UlpAt(scale)))
         << std::hexfloat << "de(" << e_value << ") with dg = " << dg << " is "
         << std::bit_cast<float>(de[i]) << ", not " << de_expected;
