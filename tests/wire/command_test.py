@@ -12,7 +12,6 @@ import resource
 import signal
 import socket
 import tempfile
-import unittest
 
 import contract
 import server_process

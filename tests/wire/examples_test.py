@@ -4,7 +4,6 @@
 # Runs the C++ examples of client/examples against the server, and where no server is. python_examples_test.py has them on wrong
 # answers.
 import pathlib
-import unittest
 
 import server_process
 from server_process import ServerTest
