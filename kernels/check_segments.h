@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include "swiglu/dtype.h"
 #include "swiglu/segment.h"
 
 namespace swiglu::internal {

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <span>
 
+#include "swiglu/dtype.h"
 #include "swiglu/segment.h"
 
 namespace swiglu::internal {

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 
+#include "swiglu/dtype.h"
 #include "swiglu/segment.h"
 
 namespace swiglu::internal {

@@ -15,6 +15,7 @@
 #include "kernels/cuda/launch_plan.h"
 #include "kernels/cuda/swiglu_kernel.cuh"
 #include "swiglu/cuda.h"
+#include "swiglu/dtype.h"
 #include "swiglu/segment.h"
 
 namespace swiglu::internal {

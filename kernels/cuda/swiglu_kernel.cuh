@@ -16,6 +16,7 @@
 #include "kernels/cuda/arithmetic.cuh"
 #include "kernels/cuda/launch_plan.h"
 #include "kernels/cuda/realign.cuh"
+#include "swiglu/dtype.h"
 #include "swiglu/segment.h"
 
 namespace swiglu::internal {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "server/batching/admission.h"
-#include "server/batching/request.h"
+#include "server/core/clock.h"
 #include "server/core/observer.h"
 
 namespace swiglu::server {

@@ -11,7 +11,6 @@
 #include <string>
 #include <thread>
 
-#include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/base/descriptor.h"

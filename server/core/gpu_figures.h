@@ -4,7 +4,6 @@
 // `server/metrics` shows it. Knows neither.
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string>
 

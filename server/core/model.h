@@ -5,7 +5,6 @@
 // inference, batching, device and metrics.
 #pragma once
 
-#include <array>
 #include <cstdint>
 
 #include "absl/strings/string_view.h"

@@ -4,7 +4,6 @@
 // `server/transport` has the threads.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "absl/functional/any_invocable.h"

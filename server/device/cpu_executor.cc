@@ -10,7 +10,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/device/segment_table.h"
-#include "server/log/log.h"
 #include "swiglu/cpu.h"
 
 namespace swiglu::server {

@@ -4,8 +4,6 @@
 // ready. The header is the same with and without CUDA.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>

@@ -14,7 +14,6 @@
 #include "absl/types/span.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/slice.h"
-#include "server/core/executor.h"
 #include "server/inference/infer_decoder.h"
 
 namespace swiglu::server {

@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "grpcpp/support/slice.h"
 #include "proto/inference.pb.h"

@@ -3,8 +3,6 @@
 // The walk over the envelope's outer fields, and over those of each input.
 #include "server/inference/plain_envelope.h"
 
-#include <cstdint>
-
 #include "proto/inference.pb.h"
 
 namespace swiglu::server {

@@ -7,7 +7,6 @@
 #include <initializer_list>
 #include <string>
 
-#include "absl/strings/string_view.h"
 #include "server/metrics/family.h"
 
 namespace swiglu::server {

@@ -11,7 +11,6 @@
 #include "absl/status/status.h"
 #include "proto/health.pb.h"
 #include "proto/inference.pb.h"
-#include "server/core/executor.h"
 #include "server/core/statistics.h"
 #include "server/service/health.h"
 

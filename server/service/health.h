@@ -10,7 +10,6 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/string_view.h"
 #include "proto/health.pb.h"
 #include "server/service/infer_dependencies.h"
 #include "server/transport/call.h"

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <atomic>
-#include <memory>
 
 #include "server/batching/admission.h"
 #include "server/service/active_requests.h"

@@ -8,7 +8,7 @@
 #include <chrono>
 #include <cstdint>
 
-#include "server/batching/request.h"
+#include "server/core/clock.h"
 
 namespace swiglu::server {
 

@@ -7,7 +7,6 @@
 #pragma once
 
 #include <deque>
-#include <memory>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"

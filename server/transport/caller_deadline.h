@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "grpc/support/time.h"
-#include "server/batching/request.h"
+#include "server/core/clock.h"
 
 namespace swiglu::server {
 

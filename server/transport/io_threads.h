@@ -11,8 +11,6 @@
 // thread polls its queue meanwhile.
 #pragma once
 
-#include <sys/types.h>
-
 #include <atomic>
 #include <chrono>
 #include <cstddef>

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "swiglu/segment.h"
+#include "swiglu/dtype.h"
 
 namespace swiglu::bench {
 

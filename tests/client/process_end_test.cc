@@ -2,9 +2,7 @@
 //
 // What is left when the process ends in the middle: by an order to end, or by touching a part of a
 // file that is gone.
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <string>
@@ -16,7 +14,6 @@
 #include "client/files/output_folder.h"
 #include "client/files/truncation_watch.h"
 #include "client/files/unfinished_files.h"
-#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/client/bytes.h"
 #include "tests/client/temp_folder.h"

@@ -4,7 +4,6 @@
 // reads nothing. Sockets and no gRPC.
 #pragma once
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>

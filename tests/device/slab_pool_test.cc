@@ -9,7 +9,6 @@
 #include <atomic>
 #include <cstring>
 #include <functional>
-#include <map>
 #include <random>
 #include <thread>
 #include <utility>

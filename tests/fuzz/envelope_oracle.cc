@@ -3,7 +3,6 @@
 // The comparison, part by part. See the header.
 #include "tests/fuzz/envelope_oracle.h"
 
-#include <algorithm>
 #include <cstddef>
 #include <vector>
 

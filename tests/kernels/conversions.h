@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "swiglu/segment.h"
+#include "swiglu/dtype.h"
 
 namespace swiglu::kernels {
 

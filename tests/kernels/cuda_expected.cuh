@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "swiglu/dtype.h"
 #include "swiglu/segment.h"
 
 namespace swiglu::kernels::expected {

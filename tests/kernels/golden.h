@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "swiglu/segment.h"
+#include "swiglu/dtype.h"
 #include "tests/kernels/patterns.h"
 
 namespace swiglu::kernels {

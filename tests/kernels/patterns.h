@@ -13,7 +13,7 @@
 #include <random>
 #include <vector>
 
-#include "swiglu/segment.h"
+#include "swiglu/dtype.h"
 #include "tests/demo/narrow_float.h"
 
 namespace swiglu::kernels {

@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "swiglu/dtype.h"
 #include "swiglu/segment.h"
 #include "tests/kernels/patterns.h"
 #include "tests/kernels/runner.h"

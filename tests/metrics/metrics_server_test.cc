@@ -3,7 +3,6 @@
 // The page over real sockets, and the sentences when there can be none.
 #include "server/metrics/metrics_server.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/resource.h>

@@ -9,7 +9,6 @@
 #include <cstdlib>
 #include <iostream>
 #include <limits>
-#include <thread>
 
 #include "gtest/gtest.h"
 

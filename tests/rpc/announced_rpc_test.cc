@@ -2,7 +2,6 @@
 //
 // What a caller announces of its message's size, at the limits and where it makes no sense.
 #include <string>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "tests/rpc/calls.h"
+#include "tests/rpc/server_fixture.h"
 
 namespace swiglu::server {
 namespace {

@@ -4,7 +4,6 @@
 #include "server/transport/io_threads.h"
 
 #include <atomic>
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <utility>

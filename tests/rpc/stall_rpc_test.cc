@@ -5,7 +5,6 @@
 // stop in the middle of a message are in tests/wire/stall_test.py, since no client library does
 // that.
 #include <chrono>
-#include <memory>
 #include <string>
 #include <vector>
 

@@ -2,7 +2,6 @@
 //
 // ModelStreamInfer over a real connection: answers as they finish, errors as answers, the end of a
 // stream from either side, and that whatever breaks it frees everything.
-#include <algorithm>
 #include <set>
 #include <string>
 #include <thread>

@@ -14,6 +14,7 @@
 
 #include <span>
 
+#include "swiglu/dtype.h"
 #include "swiglu/segment.h"
 
 namespace swiglu {

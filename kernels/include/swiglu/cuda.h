@@ -13,6 +13,7 @@
 
 #include <span>
 
+#include "swiglu/dtype.h"
 #include "swiglu/segment.h"
 
 namespace swiglu {

@@ -21,10 +21,7 @@
 // and f is -0. Signed zeros are kept and nothing is flushed to zero.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-
-#include "swiglu/dtype.h"
 
 namespace swiglu {
 

@@ -3,11 +3,8 @@
 // Pages of servers that listen, that do not, and that do not answer.
 #include "client/bench/http_page.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/time.h>
-#include <unistd.h>
 
 #include <string>
 #include <thread>
