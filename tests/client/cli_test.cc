@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The program `swiglu`, run as a user runs it: exit codes, the line on stderr, the files.
+// What the program `swiglu` prints, and its exit codes: usage, failures, progress, status.
 #include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -20,13 +15,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
-#include "client/files/npy.h"
 #include "client/files/safetensors.h"
-#include "client/files/tensor_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "tests/client/bytes.h"
+#include "tests/client/cli_fixture.h"
 #include "tests/client/fake_server.h"
 #include "tests/client/temp_folder.h"
 
@@ -42,24 +35,6 @@ using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 using ::testing::Not;
 using ::testing::StartsWith;
-
-struct Result {
-  int code = -1;   // -1: a signal ended it
-  int signal = 0;  // the signal
-  std::string out;
-  std::string err;
-};
-
-// No server listens on port 1 of this machine.
-constexpr char kNoServer[] = "--server=127.0.0.1:1";
-
-// A server that is ready and echoes.
-FakeReply Echo(const FakeCall& call) {
-  if (call.method == "ModelInfer") return client::EchoInfer(call);
-  inference::ServerReadyResponse response;
-  response.set_ready(true);
-  return client::Answer(response);
-}
 
 FakeReply StatusReply(const FakeCall& call) {
   if (call.method == "ServerReady") {
@@ -98,107 +73,6 @@ FakeReply StatusReply(const FakeCall& call) {
   statistics->mutable_inference_stats()->mutable_fail()->set_count(1);
   return client::Answer(response);
 }
-
-class CliTest : public ::testing::Test {
- protected:
-  Result Swiglu(const std::vector<std::string>& arguments) {
-    const std::string out = out_.empty() ? folder_.Path("stdout") : out_;
-    const std::string err = err_.empty() ? folder_.Path("stderr") : err_;
-    std::vector<char*> argv = {const_cast<char*>("swiglu")};
-    for (const std::string& argument : arguments) {
-      argv.push_back(const_cast<char*>(argument.c_str()));
-    }
-    argv.push_back(nullptr);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    constexpr int kFlags = O_WRONLY | O_CREAT | O_TRUNC;
-    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out.c_str(), kFlags, 0600);
-    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), kFlags, 0600);
-    pid_t child = 0;
-    // The test itself may run where signals are ignored, as in the background of a script.
-    posix_spawnattr_t attributes;
-    posix_spawnattr_init(&attributes);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
-    posix_spawnattr_setsigdefault(&attributes, &default_signals_);
-    EXPECT_EQ(posix_spawn(&child, SWIGLU_PROGRAM, &actions, &attributes, argv.data(), environ), 0);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    child_.store(child);
-    child_.notify_all();
-    int status = 0;
-    waitpid(child, &status, 0);
-    child_.store(0);
-    child_.notify_all();
-    Result run{WIFEXITED(status) ? WEXITSTATUS(status) : -1,
-               WIFSIGNALED(status) ? WTERMSIG(status) : 0, "", ""};
-    if (out_.empty()) {
-      run.out = TempFolder::Read(out);
-      remove(out.c_str());
-    }
-    if (err_.empty()) {
-      run.err = TempFolder::Read(err);
-      remove(err.c_str());
-    }
-    return run;
-  }
-
-  // For a handler of the server: sends a signal to the program that is running.
-  void Signal(int signal) {
-    child_.wait(0);
-    EXPECT_EQ(kill(child_.load(), signal), 0);
-  }
-
-  // Runs the command `operation` on good files, all the same one of FP16, against a server that is
-  // ready and calls `on_infer` before it echoes.
-  Result RunWith(const std::string& operation, const std::vector<std::string>& arguments,
-                 const std::function<void()>& on_infer) {
-    const std::string file = Npy("in.npy", {2}, 1);
-    FakeServer server([&](const FakeCall& call) {
-      if (call.method == "ModelInfer") on_infer();
-      return Echo(call);
-    });
-    std::vector<std::string> all = {operation, "--server=" + server.address(), "--e=" + file,
-                                    "--g=" + file};
-    if (operation == "backward") all.push_back("--dw=" + file);
-    all.insert(all.end(), arguments.begin(), arguments.end());
-    return Swiglu(all);
-  }
-
-  std::string Npy(absl::string_view name, const Shape& shape, uint32_t seed) {
-    const int64_t size = client::TensorBytes("t", Dtype::kFp16, shape).value();
-    return folder_.Write(name, files::NpyHeader(Dtype::kFp16, shape).value() +
-                                   Pattern(static_cast<size_t>(size), seed));
-  }
-
-  std::string Bf16(absl::string_view name, const Shape& shape, uint32_t seed) {
-    const int64_t size = client::TensorBytes("t", Dtype::kBf16, shape).value();
-    return folder_.Write(name, files::SafetensorsHeader("x", Dtype::kBf16, shape, size) +
-                                   Pattern(static_cast<size_t>(size), seed));
-  }
-
-  // Runs forward on good files against a server that answers ModelInfer with `reply`.
-  Result ForwardAgainst(FakeReply reply, bool ready_afterwards = true) {
-    bool asked = false;
-    FakeServer server([&](const FakeCall& call) {
-      if (call.method == "ServerReady") {
-        inference::ServerReadyResponse response;
-        response.set_ready(!asked || ready_afterwards);
-        asked = true;
-        return client::Answer(response);
-      }
-      return reply;
-    });
-    return Swiglu({"forward", "--e", Npy("e.npy", {2}, 1), "--g", Npy("g.npy", {2}, 2), "--out",
-                   folder_.Path("h.npy"), "--timeout=1s", "--server", server.address()});
-  }
-
-  CliTest() { sigfillset(&default_signals_); }
-
-  TempFolder folder_;
-  std::string out_, err_;        // where its output goes; empty: what `Result` has
-  sigset_t default_signals_;     // that the program is started with
-  std::atomic<pid_t> child_{0};  // the program, while it runs
-};
 
 TEST_F(CliTest, HelpAndVersionSucceed) {
   const Result help = Swiglu({"--help"});
@@ -444,170 +318,6 @@ TEST_F(CliTest, ProgressIsShownOnATerminalAndWipedThere) {
       std::string(shown, static_cast<size_t>(size)),
       ::testing::AnyOf(absl::StrCat("\r[", half, rest, "] 1/2\r[", half, half, "] 2/2\r\033[K"),
                        absl::StrCat("\r[", half, half, "] 2/2\r\033[K")));
-}
-
-TEST_F(CliTest, ForwardWritesTheResult) {
-  FakeServer server(Echo);
-  const std::string e = Npy("e.npy", {2, 3}, 1), g = Npy("g.npy", {2, 3}, 2);
-  const std::string out = folder_.Path("h.safetensors");
-  const Result run =
-      Swiglu({"forward", "--server=" + server.address(), "--e", e, "--g", g, "--out", out});
-  EXPECT_EQ(run.code, 0) << run.err;
-  EXPECT_THAT(run.out, MatchesRegex("forward FP16 \\[2,3\\]: [0-9.]+ ms, [0-9.]+ GB/s\n"));
-  EXPECT_EQ(run.err, "");
-  const auto h = files::TensorFile::Open(out + ":h");
-  ASSERT_TRUE(h.ok()) << h.status();
-  EXPECT_EQ(h->tensor().shape, (Shape{2, 3}));
-  EXPECT_EQ(AsText(h->tensor().bytes), Pattern(12, 1));
-}
-
-TEST_F(CliTest, BackwardWritesThreeFilesOfTheInputsKind) {
-  FakeServer server(Echo);
-  const Result run =
-      Swiglu({"backward", "--server", server.address(), "--dw", Bf16("dw.safetensors", {5}, 1),
-              "--e", Bf16("e.safetensors", {5}, 2), "--g", Bf16("g.safetensors", {5}, 3),
-              "--out_dir", folder_.Path("."), "--json"});
-  EXPECT_EQ(run.code, 0) << run.err;
-  const auto json = nlohmann::json::parse(run.out, nullptr, /*allow_exceptions=*/false);
-  ASSERT_TRUE(json.is_object()) << run.out;
-  EXPECT_EQ(json["op"], "backward");
-  EXPECT_EQ(json["dtype"], "BF16");
-  EXPECT_EQ(json["shape"], nlohmann::json::array({5}));
-  EXPECT_GT(json["ms"].get<double>(), 0);
-  EXPECT_GT(json["gb_per_s"].get<double>(), 0);
-  uint32_t seed = 1;
-  for (const std::string name : {"h", "df", "de"}) {
-    const auto file = files::TensorFile::Open(folder_.Path(name + ".safetensors:" + name));
-    ASSERT_TRUE(file.ok()) << file.status();
-    EXPECT_EQ(AsText(file->tensor().bytes), Pattern(10, seed++));
-  }
-  EXPECT_EQ(folder_.NumFiles(), 6) << "no temporary file is left";
-}
-
-TEST_F(CliTest, OverwriteReplaces) {
-  FakeServer server(Echo);
-  const std::string e = Npy("e.npy", {2}, 1), out = folder_.Write("h.npy", "old");
-  const Result run = Swiglu(
-      {"forward", "--server", server.address(), "--e", e, "--g", e, "--out", out, "--overwrite"});
-  EXPECT_EQ(run.code, 0) << run.err;
-  EXPECT_EQ(TempFolder::Read(out), TempFolder::Read(e));
-}
-
-TEST_F(CliTest, AFailedCallLeavesNoFile) {
-  FakeReply reply;
-  reply.status = grpc::Status(grpc::StatusCode::INTERNAL, "device 0 failed");
-  EXPECT_EQ(ForwardAgainst(reply).code, 4);
-  EXPECT_EQ(folder_.NumFiles(), 2) << "only the inputs";
-}
-
-TEST_F(CliTest, AnOutputFolderThatIsNotThereIsMadeWithTheResults) {
-  for (const char* out_dir : {"one", "a/b/c", "d/", "e/./f//"}) {
-    const std::string out = folder_.Path(out_dir);
-    bool was_there = true;
-    const Result run = RunWith("backward", {"--out_dir=" + out, "--json"},
-                               [&] { was_there = access(out.c_str(), F_OK) == 0; });
-    EXPECT_EQ(run.code, 0) << run.err;
-    EXPECT_FALSE(was_there);
-    for (const char* name : {"h", "df", "de"}) {
-      EXPECT_EQ(TempFolder::Read(absl::StrCat(out, "/", name, ".npy")),
-                TempFolder::Read(folder_.Path("in.npy")));
-    }
-  }
-}
-
-TEST_F(CliTest, AnOutputFolderThatCannotBeIsOneBeforeAnythingIsSent) {
-  const std::string file = folder_.Write("file", "x");
-  const std::string e = Npy("e.npy", {2}, 1);
-  for (const std::string& out : {file, file + "/a"}) {
-    const Result run =
-        Swiglu({"backward", kNoServer, "--dw", e, "--e", e, "--g", e, "--out_dir", out});
-    EXPECT_EQ(run.code, 1);
-    EXPECT_EQ(run.err,
-              absl::StrCat("swiglu: ", out, ": cannot write to the folder: Not a directory\n"));
-  }
-}
-
-TEST_F(CliTest, AFailedCallLeavesNoFolder) {
-  const std::string e = Npy("e.npy", {2}, 1);
-  const Result run = Swiglu(
-      {"backward", kNoServer, "--dw", e, "--e", e, "--g", e, "--out_dir", folder_.Path("a/b")});
-  EXPECT_EQ(run.code, 3);
-  EXPECT_EQ(folder_.NumFiles(), 1) << "only the input";
-}
-
-// While the call runs another process takes a name.
-TEST_F(CliTest, AResultThatCannotGetItsNameKeepsNoOtherFromBeingWritten) {
-  const std::string out = folder_.Path("out");
-  const Result run = RunWith("backward", {"--out_dir", out}, [&] {
-    mkdir(out.c_str(), 0700);
-    folder_.Write("out/df.npy", "mine");
-  });
-  EXPECT_EQ(run.code, 1);
-  EXPECT_EQ(run.err, absl::StrCat("swiglu: ", out,
-                                  "/df.npy: exists already; --overwrite replaces it; results "
-                                  "written: ",
-                                  out, "/h.npy, ", out, "/de.npy\n"));
-  EXPECT_EQ(TempFolder::Read(out + "/df.npy"), "mine");
-  const std::string in = TempFolder::Read(folder_.Path("in.npy"));
-  EXPECT_EQ(TempFolder::Read(out + "/h.npy"), in);
-  EXPECT_EQ(TempFolder::Read(out + "/de.npy"), in);
-}
-
-TEST_F(CliTest, AResultThatCannotBeWrittenSaysThatNoneWas) {
-  const std::string out = folder_.Path("out");
-  const Result run = RunWith("backward", {"--out_dir", out, "--overwrite"},
-                             [&] { std::filesystem::create_directories(out + "/df.npy"); });
-  EXPECT_EQ(run.code, 1);
-  EXPECT_EQ(run.err,
-            absl::StrCat("swiglu: ", out, "/df.npy: not a regular file; results written: none\n"));
-  EXPECT_NE(access((out + "/h.npy").c_str(), F_OK), 0);
-}
-
-TEST_F(CliTest, AnOrderToEndIsObeyedAndLeavesNothing) {
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    const Result run = RunWith("backward", {"--out_dir", folder_.Path("out")}, [&] {
-      Signal(signal);
-      // The call must not end before the program has.
-      for (pid_t child = child_.load(); child != 0; child = child_.load()) child_.wait(child);
-    });
-    EXPECT_EQ(run.signal, signal) << run.code << run.err;
-    EXPECT_EQ(run.err, "");
-    EXPECT_EQ(folder_.NumFiles(), 1) << "only the input";
-  }
-}
-
-TEST_F(CliTest, NohupIsHeard) {
-  signal(SIGHUP, SIG_IGN);
-  sigdelset(&default_signals_, SIGHUP);
-  const Result run = RunWith("forward", {"--out", folder_.Path("h.npy")}, [&] { Signal(SIGHUP); });
-  signal(SIGHUP, SIG_DFL);
-  EXPECT_EQ(run.code, 0) << run.err;
-}
-
-// Another process cuts the input short after it was opened. What is gone cannot be sent, or is sent
-// as zeros.
-TEST_F(CliTest, AnInputThatIsCutShortIsOneAndIsNamed) {
-  const std::string e = Npy("e.npy", {100, 1000}, 1);
-  const auto size = static_cast<off_t>(TempFolder::Read(e).size());
-  const std::string whole = TempFolder::Read(e);
-  for (const off_t left : {off_t{0}, off_t{10'000}, size - 1}) {
-    folder_.Write("e.npy", whole);
-    FakeServer server([&](const FakeCall& call) {
-      if (call.method == "ServerReady") {
-        EXPECT_EQ(truncate(e.c_str(), left), 0);
-      }
-      return Echo(call);
-    });
-    const Result run = Swiglu({"forward", "--server", server.address(), "--e", e, "--g", e, "--out",
-                               folder_.Path("h.npy")});
-    EXPECT_EQ(run.code, 1);
-    EXPECT_THAT(
-        run.err,
-        ::testing::AnyOf(absl::StrCat("swiglu: ", e, ": was cut short while it was read: it had ",
-                                      size, " bytes and has ", left, "\n"),
-                         absl::StrCat("swiglu: ", e, ": was cut short while it was read\n")));
-    EXPECT_NE(access(folder_.Path("h.npy").c_str(), F_OK), 0);
-  }
 }
 
 TEST_F(CliTest, StatusPrintsWhatTheServerSays) {
