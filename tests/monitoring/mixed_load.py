@@ -12,7 +12,8 @@ from plain_grpc import Connection, field, forward_request, infer_once, infer_req
 MODELS = [f"swiglu_{op}_{dtype}" for op in ("forward", "backward") for dtype in ("fp16", "bf16", "fp32")]
 
 # Little memory, so that a small load is too much for it, and a small largest message.
-SERVER_FLAGS = ("--memory_budget_bytes=64MiB", "--max_request_bytes=16MiB")
+# Requests wait for others, so that one whose timeout is a microsecond is late for sure.
+SERVER_FLAGS = ("--memory_budget_bytes=64MiB", "--max_request_bytes=16MiB", "--max_queue_delay=1ms")
 
 
 def bench(server, *flags):

@@ -236,11 +236,13 @@ class Server:
 
 
 class ServerTest(unittest.TestCase):
-    """One server for all tests of a class, which must stop as it should."""
+    """One server, with the class's flags, for all tests of a class, which must stop as it should."""
+
+    SERVER_FLAGS = ()
 
     @classmethod
     def setUpClass(cls):
-        cls.server = Server()
+        cls.server = Server(*cls.SERVER_FLAGS)
 
     @classmethod
     def tearDownClass(cls):

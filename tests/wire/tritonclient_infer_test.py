@@ -196,6 +196,9 @@ class StreamTest(ArithmeticTest):
 
 
 class DeadlineTest(TritonTest):
+    # A request waits for others, and so beyond a microsecond.
+    SERVER_FLAGS = ("--max_queue_delay=10ms",)
+
     def test_client_timeout_gives_deadline_exceeded(self):
         with self.assertRaises(InferenceServerException) as raised:
             self.client.infer("swiglu_forward_fp16", forward_inputs((1000, 1000)), client_timeout=1e-4)
