@@ -11,7 +11,7 @@
 
 namespace swiglu::bench {
 
-cli::Outcome ServeEcho(const CommandLine& command) {
+cli::ProgramEnd ServeEcho(const CommandLine& command) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);

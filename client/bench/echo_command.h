@@ -10,6 +10,6 @@ namespace swiglu::bench {
 
 // Serves, prints the address on a line of its own, and blocks until SIGTERM or SIGINT. REQUIRES:
 // the action is kServeEcho; no other thread runs yet.
-cli::Outcome ServeEcho(const CommandLine& command);
+cli::ProgramEnd ServeEcho(const CommandLine& command);
 
 }  // namespace swiglu::bench

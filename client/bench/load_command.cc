@@ -22,7 +22,7 @@ namespace swiglu::bench {
 namespace {
 
 using cli::ExitCode;
-using cli::Outcome;
+using cli::ProgramEnd;
 
 constexpr absl::Duration kReadyPollInterval = absl::Milliseconds(50);
 
@@ -39,14 +39,14 @@ double ClientCpuSeconds() {
 }
 
 // Asks until the server is ready or `patience` is over.
-Outcome WaitReady(client::Client& client, absl::Duration patience) {
+ProgramEnd WaitReady(client::Client& client, absl::Duration patience) {
   const absl::Time deadline = absl::Now() + patience;
-  Outcome outcome = cli::CheckReady(client);
-  while (outcome.code == ExitCode::kUnreachable && absl::Now() < deadline) {
+  ProgramEnd end = cli::CheckReady(client);
+  while (end.code == ExitCode::kUnreachable && absl::Now() < deadline) {
     absl::SleepFor(kReadyPollInterval);
-    outcome = cli::CheckReady(client);
+    end = cli::CheckReady(client);
   }
-  return outcome;
+  return end;
 }
 
 bool HasServerUsage(const CommandLine& command) {
@@ -124,11 +124,11 @@ void StopOrder::SetLoad(Pace* pace) {
   pace_ = pace;
 }
 
-Outcome RunLoad(const CommandLine& command, StopOrder& stop) {
+ProgramEnd RunLoad(const CommandLine& command, StopOrder& stop) {
   absl::StatusOr<std::unique_ptr<client::Client>> client =
       client::Client::Create(command.load.server, {.num_connections = 1});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
-  const Outcome readiness = WaitReady(**client, command.wait_ready);
+  const ProgramEnd readiness = WaitReady(**client, command.wait_ready);
   if (readiness.code != ExitCode::kDone) return readiness;
 
   const std::vector<RequestData> data = MakeRequestData(command.load);

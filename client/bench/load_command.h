@@ -33,6 +33,6 @@ class StopOrder {
 
 // Blocks until the load is over, or stopped by `stop`. kRefused only if every request failed.
 // REQUIRES: the action is kLoad.
-cli::Outcome RunLoad(const CommandLine& command, StopOrder& stop);
+cli::ProgramEnd RunLoad(const CommandLine& command, StopOrder& stop);
 
 }  // namespace swiglu::bench

@@ -16,7 +16,7 @@
 namespace swiglu::bench {
 namespace {
 
-cli::Outcome Run(const CommandLine& command, StopOrder& stop) {
+cli::ProgramEnd Run(const CommandLine& command, StopOrder& stop) {
   switch (command.action) {
     case Action::kLoad:
       return RunLoad(command, stop);

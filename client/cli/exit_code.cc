@@ -33,11 +33,11 @@ std::string OneLine(std::string text) {
 
 }  // namespace
 
-Outcome BadInput(const absl::Status& status) {
+ProgramEnd BadInput(const absl::Status& status) {
   return {ExitCode::kBadInput, std::string(status.message())};
 }
 
-Outcome CallFailed(const absl::Status& status, client::Client& client) {
+ProgramEnd CallFailed(const absl::Status& status, client::Client& client) {
   ExitCode code = ExitCode::kRefused;
   if (MayBeUnreachable(status)) {
     const absl::StatusOr<bool> ready = client.ServerReady({.timeout = kProbeTimeout});
@@ -46,7 +46,7 @@ Outcome CallFailed(const absl::Status& status, client::Client& client) {
   return {code, Describe(status)};
 }
 
-Outcome CheckReady(client::Client& client) {
+ProgramEnd CheckReady(client::Client& client) {
   const absl::StatusOr<bool> ready = client.ServerReady();
   if (!ready.ok()) {
     return {MayBeUnreachable(ready.status()) ? ExitCode::kUnreachable : ExitCode::kRefused,
@@ -56,14 +56,14 @@ Outcome CheckReady(client::Client& client) {
   return {};
 }
 
-int Finish(absl::string_view program, Outcome outcome) {
-  if (fflush(stdout) != 0 && outcome.code == ExitCode::kDone) {
-    outcome = {ExitCode::kBadInput, "cannot write to stdout"};
+int Finish(absl::string_view program, ProgramEnd end) {
+  if (fflush(stdout) != 0 && end.code == ExitCode::kDone) {
+    end = {ExitCode::kBadInput, "cannot write to stdout"};
   }
-  if (!outcome.error.empty()) {
-    fputs(absl::StrCat(program, ": ", OneLine(outcome.error), "\n").c_str(), stderr);
+  if (!end.error.empty()) {
+    fputs(absl::StrCat(program, ": ", OneLine(end.error), "\n").c_str(), stderr);
   }
-  return static_cast<int>(outcome.code);
+  return static_cast<int>(end.code);
 }
 
 }  // namespace swiglu::cli

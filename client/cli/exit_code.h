@@ -20,23 +20,23 @@ enum class ExitCode {
 };
 
 // A program's end. `error` is one line for stderr, empty if there is nothing to say.
-struct Outcome {
+struct ProgramEnd {
   ExitCode code = ExitCode::kDone;
   std::string error;
 };
 
 // How the program ends after a local error: bad input.
-Outcome BadInput(const absl::Status& status);
+ProgramEnd BadInput(const absl::Status& status);
 
 // How the program ends after a failed call. Some codes do not say whether the server is overloaded
 // or absent. For these it asks the server whether it is ready, and waits 2 s at most.
-Outcome CallFailed(const absl::Status& status, client::Client& client);
+ProgramEnd CallFailed(const absl::Status& status, client::Client& client);
 
 // OK if the server is there and ready. Otherwise this is how the command ends.
-Outcome CheckReady(client::Client& client);
+ProgramEnd CheckReady(client::Client& client);
 
 // Ends a program's work: flushes stdout, which may fail, prints the error on stderr as one line
 // that begins with the program's name, and gives the exit code.
-int Finish(absl::string_view program, Outcome outcome);
+int Finish(absl::string_view program, ProgramEnd end);
 
 }  // namespace swiglu::cli

@@ -215,7 +215,7 @@ void PrintResult(const CommandLine& command_line, const std::vector<Output>& out
 
 }  // namespace
 
-Outcome RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished) {
+ProgramEnd RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished) {
   absl::StatusOr<std::unique_ptr<client::Client>> client =
       client::Client::Create(command_line.server, {.timeout = command_line.timeout});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
@@ -233,7 +233,7 @@ Outcome RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished) {
   if (!results.ok()) return BadInput(results.status());
 
   const files::TruncationWatch watch = WatchInputs(*inputs);
-  const Outcome readiness = CheckReady(**client);
+  const ProgramEnd readiness = CheckReady(**client);
   if (readiness.code != ExitCode::kDone) return readiness;
 
   const absl::Time start = absl::Now();

@@ -12,6 +12,6 @@ namespace swiglu::cli {
 // Runs the command and prints its line. It makes all checks that it can before it sends anything.
 // Output files appear only when all results are there. `unfinished` knows the files that are not
 // finished. REQUIRES: the command is kForward or kBackward.
-Outcome RunInfer(const CommandLine& command_line, files::UnfinishedFiles& unfinished);
+ProgramEnd RunInfer(const CommandLine& command_line, files::UnfinishedFiles& unfinished);
 
 }  // namespace swiglu::cli

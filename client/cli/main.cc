@@ -17,7 +17,7 @@
 namespace swiglu::cli {
 namespace {
 
-Outcome Run(const CommandLine& command_line, files::UnfinishedFiles& unfinished) {
+ProgramEnd Run(const CommandLine& command_line, files::UnfinishedFiles& unfinished) {
   switch (command_line.command) {
     case Command::kForward:
     case Command::kBackward:

@@ -100,7 +100,7 @@ void PrintJson(const std::string& address, const Status& status) {
 
 }  // namespace
 
-Outcome RunStatus(const CommandLine& command_line) {
+ProgramEnd RunStatus(const CommandLine& command_line) {
   absl::StatusOr<std::unique_ptr<client::Client>> client =
       client::Client::Create(command_line.server, {.timeout = command_line.timeout});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};

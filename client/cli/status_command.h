@@ -9,7 +9,7 @@
 namespace swiglu::cli {
 
 // Asks the server and prints its answers. If the server answers but is not ready, this prints that,
-// and the outcome is kUnreachable. REQUIRES: the command is kStatus.
-Outcome RunStatus(const CommandLine& command_line);
+// and ends with kUnreachable. REQUIRES: the command is kStatus.
+ProgramEnd RunStatus(const CommandLine& command_line);
 
 }  // namespace swiglu::cli

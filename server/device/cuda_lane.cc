@@ -85,11 +85,11 @@ cudaError_t CudaLane::EnqueueWork(Job& job) {
     if (error == cudaSuccess) job.outputs = Outputs::kUnspecified;
     return error;
   }
-  const Chunk& chunk = job.plan.chunks[job.num_enqueued++];
-  const cudaError_t error = staged_path_.EnqueueCompute(model, chunk, stream_.get());
+  const Portion& portion = job.plan.portions[job.num_enqueued++];
+  const cudaError_t error = staged_path_.EnqueueCompute(model, portion, stream_.get());
   if (error != cudaSuccess) return error;
   job.outputs = Outputs::kUnspecified;
-  return staged_path_.EnqueueCopyOut(model, chunk, stream_.get());
+  return staged_path_.EnqueueCopyOut(model, portion, stream_.get());
 }
 
 cudaError_t CudaLane::Await(Job& job) {
@@ -138,7 +138,7 @@ void CudaLane::ServeJobs() {
     if (job.finished == nullptr) return;
     cudaError_t error = job.is_begun() ? cudaSuccess : Enqueue(job);
     if (error == cudaSuccess) error = Await(job);
-    while (error == cudaSuccess && job.num_enqueued < job.plan.chunks.size()) {
+    while (error == cudaSuccess && job.num_enqueued < job.plan.portions.size()) {
       error = Enqueue(job);
       if (error == cudaSuccess) error = Await(job);
     }

@@ -22,8 +22,8 @@ namespace swiglu::server {
 
 // Each lane has a thread of its own, rather than one per device. So a short batch is reported as
 // soon as it is ready, whatever runs on the other lanes and however long their completions take.
-// The thread also enqueues a batch's chunks after the first. It enqueues a chunk when the chunk
-// before is done. A lane allocates everything that it needs from CUDA in `Create`.
+// The thread also enqueues a batch's portions after the first. It enqueues a portion when the
+// portion before is done. A lane allocates everything that it needs from CUDA in `Create`.
 class CudaLane final : public Lane {
  public:
   static absl::StatusOr<std::unique_ptr<CudaLane>> Create(int ordinal);
@@ -51,7 +51,7 @@ class CudaLane final : public Lane {
     LaunchPlan plan;
     Finished finished;                   // nullptr: nothing is
     Clock::time_point launched_at = {};  // of the first launch
-    size_t num_enqueued = 0;             // of the plan's chunks
+    size_t num_enqueued = 0;             // of the plan's portions
     Outputs outputs = Outputs::kUntouched;
     Execution execution = {};
 
@@ -60,8 +60,8 @@ class CudaLane final : public Lane {
 
   CudaLane(int ordinal, CudaStream stream, CudaEvent event, CudaStagedPath staged_path);
 
-  // Enqueues the job's next chunk, or all of it if it has no chunks, and then the event. On error
-  // nothing of the job is running any more.
+  // Enqueues the job's next portion, or all of it if it has no portions, and then the event. On
+  // error nothing of the job is running any more.
   cudaError_t Enqueue(Job& job);
   cudaError_t EnqueueWork(Job& job);
   // Waits for what `Enqueue` enqueued and adds up its times.

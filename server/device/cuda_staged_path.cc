@@ -16,9 +16,9 @@ size_t TensorBytes(const StagedPart& part, const Model& model) {
   return part.host.num_elements * ElementBytes(model.dtype);
 }
 
-cudaError_t CopyIn(const Model& model, const Chunk& chunk, std::byte* d_buffer,
+cudaError_t CopyIn(const Model& model, const Portion& portion, std::byte* d_buffer,
                    cudaStream_t stream) {
-  for (const StagedPart& part : chunk) {
+  for (const StagedPart& part : portion) {
     for (size_t k = 0; k < model.inputs.size(); ++k) {
       const cudaError_t error =
           cudaMemcpyAsync(d_buffer + part.place(k), part.host.inputs[k], TensorBytes(part, model),
@@ -29,17 +29,17 @@ cudaError_t CopyIn(const Model& model, const Chunk& chunk, std::byte* d_buffer,
   return cudaSuccess;
 }
 
-cudaError_t Compute(const Model& model, const Chunk& chunk, std::byte* d_buffer,
+cudaError_t Compute(const Model& model, const Portion& portion, std::byte* d_buffer,
                     cudaStream_t stream) {
   std::vector<Segment> d_segments;
-  d_segments.reserve(chunk.size());
-  for (const StagedPart& part : chunk) d_segments.push_back(InBuffer(part, model, d_buffer));
+  d_segments.reserve(portion.size());
+  for (const StagedPart& part : portion) d_segments.push_back(InBuffer(part, model, d_buffer));
   return LaunchKernel(model, d_segments, 0, stream);
 }
 
-cudaError_t CopyOut(const Model& model, const Chunk& chunk, std::byte* d_buffer,
+cudaError_t CopyOut(const Model& model, const Portion& portion, std::byte* d_buffer,
                     cudaStream_t stream) {
-  for (const StagedPart& part : chunk) {
+  for (const StagedPart& part : portion) {
     for (size_t k = 0; k < model.outputs.size(); ++k) {
       const cudaError_t error =
           cudaMemcpyAsync(part.host.outputs[k], d_buffer + part.place(k), TensorBytes(part, model),
@@ -73,20 +73,20 @@ absl::StatusOr<CudaStagedPath> CudaStagedPath::Create(int ordinal) {
   return path;
 }
 
-cudaError_t CudaStagedPath::EnqueueCompute(const Model& model, const Chunk& chunk,
+cudaError_t CudaStagedPath::EnqueueCompute(const Model& model, const Portion& portion,
                                            cudaStream_t stream) {
   std::byte* const d_buffer = d_buffer_.get();
   cudaError_t error = cudaEventRecord(begun_.get(), stream);
-  if (error == cudaSuccess) error = CopyIn(model, chunk, d_buffer, stream);
+  if (error == cudaSuccess) error = CopyIn(model, portion, d_buffer, stream);
   if (error == cudaSuccess) error = cudaEventRecord(copied_in_.get(), stream);
-  if (error == cudaSuccess) error = Compute(model, chunk, d_buffer, stream);
+  if (error == cudaSuccess) error = Compute(model, portion, d_buffer, stream);
   if (error == cudaSuccess) error = cudaEventRecord(computed_.get(), stream);
   return error;
 }
 
-cudaError_t CudaStagedPath::EnqueueCopyOut(const Model& model, const Chunk& chunk,
+cudaError_t CudaStagedPath::EnqueueCopyOut(const Model& model, const Portion& portion,
                                            cudaStream_t stream) {
-  cudaError_t error = CopyOut(model, chunk, d_buffer_.get(), stream);
+  cudaError_t error = CopyOut(model, portion, d_buffer_.get(), stream);
   if (error == cudaSuccess) error = cudaEventRecord(copied_out_.get(), stream);
   return error;
 }

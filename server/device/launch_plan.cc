@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Thresholds, and the cutting of batches into chunks.
+// Thresholds, and the cutting of batches into portions.
 #include "server/device/launch_plan.h"
 
 #include <algorithm>
@@ -48,29 +48,29 @@ bool IsFasterStaged(const Batch& batch, const LaunchSituation& situation) {
 constexpr size_t RoundDown(size_t bytes) { return bytes / kSlabAlignment * kSlabAlignment; }
 constexpr size_t RoundUp(size_t bytes) { return RoundDown(bytes + kSlabAlignment - 1); }
 
-// Fills the buffer to its end before the next chunk begins, so that only the last one is smaller.
-std::vector<Chunk> CutIntoChunks(const Batch& batch, size_t buffer_bytes) {
+// Fills the buffer to its end before the next portion begins, so that only the last one is smaller.
+std::vector<Portion> CutIntoPortions(const Batch& batch, size_t buffer_bytes) {
   const Model& model = GetModel(batch.op, batch.dtype);
   const size_t num_inputs = model.inputs.size();
   const size_t element_bytes = ElementBytes(batch.dtype);
   CHECK(buffer_bytes >= num_inputs * kSlabAlignment);
-  std::vector<Chunk> chunks;
-  size_t used_bytes = buffer_bytes;  // of the last chunk's buffer; there is no chunk yet
+  std::vector<Portion> portions;
+  size_t used_bytes = buffer_bytes;  // of the last portion's buffer; there is no portion yet
   for (const Segment& segment : batch.segments) {
     int64_t num_elements = 0;  // of the part
     for (int64_t first = 0; first < segment.num_elements; first += num_elements) {
       if (RoundDown((buffer_bytes - used_bytes) / num_inputs) == 0) {
-        chunks.emplace_back();
+        portions.emplace_back();
         used_bytes = 0;
       }
       const size_t tensor_room = RoundDown((buffer_bytes - used_bytes) / num_inputs);
       num_elements = std::min<int64_t>(segment.num_elements - first, tensor_room / element_bytes);
       const size_t stride = RoundUp(num_elements * element_bytes);
-      chunks.back().push_back({Part(segment, model, first, num_elements), used_bytes, stride});
+      portions.back().push_back({Part(segment, model, first, num_elements), used_bytes, stride});
       used_bytes += num_inputs * stride;
     }
   }
-  return chunks;
+  return portions;
 }
 
 }  // namespace
@@ -88,8 +88,8 @@ LaunchPlan PlanLaunch(const Batch& batch, const LaunchSituation& situation) {
 LaunchPlan PlanMapped(int max_blocks) { return {.path = Path::kMapped, .max_blocks = max_blocks}; }
 
 LaunchPlan PlanStaged(const Batch& batch, size_t buffer_bytes) {
-  LaunchPlan plan{.path = Path::kStaged, .chunks = CutIntoChunks(batch, buffer_bytes)};
-  CHECK(!plan.chunks.empty());
+  LaunchPlan plan{.path = Path::kStaged, .portions = CutIntoPortions(batch, buffer_bytes)};
+  CHECK(!plan.portions.empty());
   return plan;
 }
 

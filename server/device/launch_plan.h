@@ -47,16 +47,16 @@ struct StagedPart {
 };
 
 // What a lane copies in, computes and copies out at once; at most kMaxSegments parts.
-using Chunk = std::vector<StagedPart>;
+using Portion = std::vector<StagedPart>;
 
 struct LaunchPlan {
-  // kMapped and kRegion: one launch on the tensors where they lie. kStaged: chunk after chunk, by
-  // way of the lane's device buffer.
+  // kMapped and kRegion: one launch on the tensors where they lie. kStaged: portion after portion,
+  // by way of the lane's device buffer.
   Path path = Path::kMapped;
   // The most blocks of a launch; 0: as many as the work wants.
   int max_blocks = 0;
   // All elements of the batch in their order; empty unless the path is kStaged.
-  std::vector<Chunk> chunks = {};
+  std::vector<Portion> portions = {};
   // How long the caller itself waits for the batch before it leaves the waiting to the lane's
   // thread.
   std::chrono::microseconds caller_wait{0};

@@ -86,12 +86,12 @@ TEST_F(CudaLaneTest, BothPathsGiveTheSameBitsForEveryModel) {
   }
 }
 
-TEST_F(CudaLaneTest, BothPathsGiveTheSameBitsOverSeveralChunks) {
+TEST_F(CudaLaneTest, BothPathsGiveTheSameBitsOverSeveralPortions) {
   for (const Op op : {Op::kForward, Op::kBackward}) {
     const Model& model = GetModel(op, Dtype::kFp32);
     const std::vector<int64_t> sizes = {3, 3'000'001, 2'000'003, 5};
     const TestBatch test(*pool_, model, sizes);
-    EXPECT_GT(Staged(test.batch()).chunks.size(), 2u);
+    EXPECT_GT(Staged(test.batch()).portions.size(), 2u);
     ExpectSameBitsOnBothPaths(model, sizes, Placement::kInPlace);
   }
 }

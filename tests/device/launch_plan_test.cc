@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which way a batch takes, and how it is cut into chunks.
+// Which way a batch takes, and how it is cut into portions.
 #include "server/device/launch_plan.h"
 
 #include <gtest/gtest.h>
@@ -66,7 +66,7 @@ TEST(LaunchPlanTest, TakesFewBlocksOnHostMemory) {
   const LaunchPlan plan = PlanLaunch(Forward({1000}), {});
   EXPECT_EQ(plan.path, Path::kMapped);
   EXPECT_EQ(plan.max_blocks, 32);
-  EXPECT_TRUE(plan.chunks.empty());
+  EXPECT_TRUE(plan.portions.empty());
 }
 
 TEST(LaunchPlanTest, StagesLargeBatchesBesideLargeOnesOnly) {
@@ -122,28 +122,28 @@ TEST(LaunchPlanTest, LeavesDeviceMemoryWhereItIs) {
                                                            .other_bytes = 100 * kMiB});
   EXPECT_EQ(plan.path, Path::kRegion);
   EXPECT_EQ(plan.max_blocks, 0);
-  EXPECT_TRUE(plan.chunks.empty());
+  EXPECT_TRUE(plan.portions.empty());
 }
 
-TEST(LaunchPlanTest, TakesTheLargestBatchOfTheFormerAsOneChunk) {
+TEST(LaunchPlanTest, TakesTheLargestBatchOfTheFormerAsOnePortion) {
   // 16 MiB of inputs, in one segment and in the most, none of them a multiple of the alignment.
-  EXPECT_EQ(PlanStaged(Forward({4 * kMiB}), kLaneBufferBytes).chunks.size(), 1u);
+  EXPECT_EQ(PlanStaged(Forward({4 * kMiB}), kLaneBufferBytes).portions.size(), 1u);
   const std::vector<int64_t> sizes(swiglu::kMaxSegments, 16 * kMiB / 3 / 2 / 256);
   const Batch backward = MakeBatch(Op::kBackward, Dtype::kBf16, sizes);
-  EXPECT_EQ(PlanStaged(backward, kLaneBufferBytes).chunks.size(), 1u);
+  EXPECT_EQ(PlanStaged(backward, kLaneBufferBytes).portions.size(), 1u);
 }
 
-// Numbers of elements of the parts, chunk by chunk.
+// Numbers of elements of the parts, portion by portion.
 std::vector<std::vector<int64_t>> PartSizes(const LaunchPlan& plan) {
   std::vector<std::vector<int64_t>> sizes;
-  for (const Chunk& chunk : plan.chunks) {
+  for (const Portion& portion : plan.portions) {
     sizes.emplace_back();
-    for (const StagedPart& part : chunk) sizes.back().push_back(part.host.num_elements);
+    for (const StagedPart& part : portion) sizes.back().push_back(part.host.num_elements);
   }
   return sizes;
 }
 
-TEST(LaunchPlanTest, FillsEachChunkBeforeTheNext) {
+TEST(LaunchPlanTest, FillsEachPortionBeforeTheNext) {
   using Sizes = std::vector<std::vector<int64_t>>;
   // Forward in FP16: 256 bytes hold 128 elements, and each part takes two such places and more.
   EXPECT_EQ(PartSizes(PlanStaged(Forward({300}), 512)), (Sizes{{128}, {128}, {44}}));
@@ -154,13 +154,13 @@ TEST(LaunchPlanTest, FillsEachChunkBeforeTheNext) {
 
 TEST(LaunchPlanTest, GivesEachPartItsOwnPlaceInTheBuffer) {
   const LaunchPlan plan = PlanStaged(Forward({100, 129}), 4096);
-  ASSERT_EQ(plan.chunks.size(), 1u);
-  const Chunk& chunk = plan.chunks[0];
-  ASSERT_EQ(chunk.size(), 2u);
-  EXPECT_EQ(chunk[0].place(0), 0u);
-  EXPECT_EQ(chunk[0].place(1), 256u);
-  EXPECT_EQ(chunk[1].place(0), 512u);
-  EXPECT_EQ(chunk[1].place(1), 1024u);
+  ASSERT_EQ(plan.portions.size(), 1u);
+  const Portion& portion = plan.portions[0];
+  ASSERT_EQ(portion.size(), 2u);
+  EXPECT_EQ(portion[0].place(0), 0u);
+  EXPECT_EQ(portion[0].place(1), 256u);
+  EXPECT_EQ(portion[1].place(0), 512u);
+  EXPECT_EQ(portion[1].place(1), 1024u);
 }
 
 // ---- What a staged lane does, with the host's memory as its device buffer ----
@@ -177,9 +177,9 @@ void Compute(const Model& model, const std::vector<Segment>& segments) {
   }
 }
 
-void RunChunk(const Model& model, const Chunk& chunk, std::vector<std::byte>& buffer) {
+void RunPortion(const Model& model, const Portion& portion, std::vector<std::byte>& buffer) {
   std::vector<Segment> segments;
-  for (const StagedPart& part : chunk) {
+  for (const StagedPart& part : portion) {
     const size_t bytes = part.host.num_elements * ElementBytes(model.dtype);
     for (size_t k = 0; k < model.inputs.size(); ++k) {
       ASSERT_LE(part.place(k) + bytes, buffer.size());
@@ -188,7 +188,7 @@ void RunChunk(const Model& model, const Chunk& chunk, std::vector<std::byte>& bu
     segments.push_back(InBuffer(part, model, buffer.data()));
   }
   Compute(model, segments);
-  for (const StagedPart& part : chunk) {
+  for (const StagedPart& part : portion) {
     const size_t bytes = part.host.num_elements * ElementBytes(model.dtype);
     for (size_t k = 0; k < model.outputs.size(); ++k) {
       std::memcpy(part.host.outputs[k], &buffer[part.place(k)], bytes);
@@ -196,15 +196,15 @@ void RunChunk(const Model& model, const Chunk& chunk, std::vector<std::byte>& bu
   }
 }
 
-TEST(LaunchPlanTest, ItsChunksTogetherComputeTheBatch) {
+TEST(LaunchPlanTest, ItsPortionsTogetherComputeTheBatch) {
   CachingSlabPool pool(MakeHostMemory(), {.capacity_bytes = 64 * kMiB});
   for (const Model& model : Models()) {
     for (const Placement placement : {Placement::kOutOfPlace, Placement::kInPlace}) {
       for (const size_t buffer_bytes : {size_t{768}, size_t{3000}, size_t{1} << 20}) {
         const TestBatch test(pool, model, {1, 0, 7, 4096, 1333, 2}, placement);
         std::vector<std::byte> buffer(buffer_bytes);
-        for (const Chunk& chunk : PlanStaged(test.batch(), buffer_bytes).chunks) {
-          RunChunk(model, chunk, buffer);
+        for (const Portion& portion : PlanStaged(test.batch(), buffer_bytes).portions) {
+          RunPortion(model, portion, buffer);
         }
         test.ExpectRightOutputs();
       }
