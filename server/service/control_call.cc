@@ -4,7 +4,7 @@
 #include "server/service/control_call.h"
 
 #include "server/inference/errors.h"
-#include "server/inference/messages.h"
+#include "server/service/messages.h"
 
 namespace swiglu::server {
 

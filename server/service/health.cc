@@ -4,8 +4,8 @@
 #include "server/service/health.h"
 
 #include "server/inference/errors.h"
-#include "server/inference/messages.h"
 #include "server/service/control_call.h"
+#include "server/service/messages.h"
 
 namespace swiglu::server {
 

@@ -5,8 +5,8 @@
 
 #include "server/core/observer.h"
 #include "server/inference/infer_service.h"
-#include "server/inference/request_log.h"
 #include "server/service/active_requests.h"
+#include "server/service/request_log.h"
 #include "server/service/stall_limit.h"
 #include "server/transport/message_watch.h"
 

@@ -10,9 +10,9 @@
 #include "proto/health.pb.h"
 #include "proto/inference.pb.h"
 #include "server/inference/errors.h"
-#include "server/inference/messages.h"
 #include "server/log/log.h"
 #include "server/service/control_call.h"
+#include "server/service/messages.h"
 
 namespace swiglu::server {
 namespace {

@@ -8,8 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "server/core/retry.h"
 #include "server/inference/errors.h"
-#include "server/inference/messages.h"
 #include "server/service/infer_call.h"
+#include "server/service/messages.h"
 #include "server/service/stream_infer_call.h"
 
 namespace swiglu::server {

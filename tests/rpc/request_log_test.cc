@@ -2,7 +2,7 @@
 //
 // The lines about requests: what is in them, how few there are in a storm, and that no id can break
 // or forge one.
-#include "server/inference/request_log.h"
+#include "server/service/request_log.h"
 
 #include <chrono>
 #include <sstream>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Small messages go through one contiguous copy: they are a few hundred bytes.
-#include "server/inference/messages.h"
+#include "server/service/messages.h"
 
 #include <string>
 #include <vector>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Lines and their fields. See the header.
-#include "server/inference/request_log.h"
+#include "server/service/request_log.h"
 
 #include <algorithm>
 #include <vector>
