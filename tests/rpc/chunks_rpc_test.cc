@@ -125,7 +125,7 @@ TEST_P(ChunksRpcTest, WaitsNoLongerThanItTook) {
   ASSERT_TRUE(executor_->AwaitHeld(2));
   const ModelInferRequest request = LargeRequest();
   BackgroundInfer large(*server_, request);
-  ASSERT_TRUE(AwaitSlabs(2 + 4));
+  ASSERT_TRUE(Eventually([this] { return server_->batcher().outstanding_requests() == 2 + 4; }));
   Pass(kHeld);
   executor_->Release();
   EXPECT_TRUE(first.Wait().status.ok());
