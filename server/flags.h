@@ -48,9 +48,9 @@ struct Flags {
   std::optional<std::string> health;
 };
 
-// The program is to print `text` and end: on stdout for exit code 0 (--help, --version), else on
-// stderr (2: a flag is unknown or has a bad value; one line, that names the flag, the value and
-// what is valid).
+// The program prints `text` and ends. With exit code 0 (--help, --version) it prints on stdout.
+// With 2 (a flag is unknown or has a bad value) it prints on stderr one line that names the flag,
+// the value and what is valid.
 struct EarlyExit {
   int code = 0;
   std::string text;  // ends with a newline

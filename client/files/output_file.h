@@ -20,8 +20,8 @@ namespace swiglu::files {
 enum class IfExists { kFail, kOverwrite };
 
 // OK if `path` is free or may be overwritten, ALREADY_EXISTS otherwise. This tells early what
-// Commit will decide. If `path` may be overwritten and is a symbolic link, the file that the link
-// names counts.
+// Commit will decide. If `path` may be overwritten and is a symbolic link, the answer is about the
+// file that the link names.
 absl::Status CheckMayWrite(const std::string& path, IfExists if_exists);
 
 // One file that is being written. Move-only, not thread-safe. If it is destroyed before Commit, it

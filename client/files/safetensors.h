@@ -30,9 +30,9 @@ struct SafetensorsEntry {
 absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::string_view path,
                                                                absl::Span<const std::byte> file);
 
-// The tensor `name` of `file`, or its only one if `name` is empty. Beyond what ParseSafetensors
-// refuses, INVALID_ARGUMENT for a dtype that the service does not have, and for an empty name with
-// several tensors; NOT_FOUND for an unknown name.
+// The tensor `name` of `file`, or its only one if `name` is empty. Fails like ParseSafetensors.
+// Also INVALID_ARGUMENT for a dtype that the service does not have, and for an empty name if the
+// file does not hold exactly one tensor; NOT_FOUND for an unknown name.
 absl::StatusOr<client::TensorView> FindSafetensor(absl::string_view path,
                                                   absl::Span<const std::byte> file,
                                                   absl::string_view name);

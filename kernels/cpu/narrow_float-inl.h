@@ -58,8 +58,8 @@ struct Pair {
 // - Product: the exact product of two values of the type, rounded to the type.
 //
 // A result is a value that float32 arithmetic has computed from widened lanes. Its NaNs are quiet.
-// The payload of such a NaN comes from a lane or from the machine, so the bits that narrowing drops
-// are zero. Store takes results only.
+// The payload of such a NaN is that of a widened lane, or the one that the machine gives to a new
+// NaN. In both, the bits that narrowing drops are zero. Store takes results only.
 
 // Load and Store of a type `T` for which the elements of a pair's first vector lie in memory in
 // front of those of its second vector.

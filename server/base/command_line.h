@@ -15,10 +15,10 @@
 
 namespace swiglu::server {
 
-// What few flags need beside the rest.
+// Traits that only a few flags need, in addition to the fields of `Flag`.
 struct FlagTraits {
-  // The value of the flag where it is given without one; nullptr: it needs a value. Such a flag
-  // takes a value as `--name=value` alone, not as `--name value`.
+  // The value of the flag if it is given without one. Such a flag takes a value as `--name=value`
+  // alone, not as `--name value`. nullptr: the flag must be given a value.
   const char* implied = nullptr;
   const char* short_name = "";             // one more name with a comma behind it, such as "-h,"
   bool is_required = false;                // it needs a value that is not empty

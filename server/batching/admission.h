@@ -152,9 +152,10 @@ class Admission {
   // Whether a message was refused lately because there was no room.
   bool WasShortOfLate() const;
 
-  // The largest message whose size nobody announced. It is less than the limit of one connection
-  // beside others (7/8). So a message that grows too large reaches this limit first, and is refused
-  // as too large and not for lack of room.
+  // The largest message whose size nobody announced: 3/4 of the half. While other connections hold
+  // something, the limit of one connection is 7/8 of what they leave free. So an unannounced
+  // message that grows too large usually reaches 3/4 of the half first, and is refused as too large
+  // and not for lack of room.
   int64_t max_unannounced_bytes() const { return half_budget_bytes() / 4 * 3; }
   // What is reserved for a message of unknown size: about as much as a call itself takes.
   int64_t first_message_bytes() const {

@@ -38,7 +38,7 @@ enum class AwaitedKind : uint8_t {
 // A message that a call waits for, as its ledger sees it.
 struct AwaitedMessage {
   AwaitedKind kind = AwaitedKind::kUnannounced;
-  // The most that such a message may have.
+  // The largest size that the message may have.
   int64_t max_bytes = 0;
   // What is charged for it.
   Charge reservation;
@@ -62,8 +62,8 @@ struct Overrun {
   Rejection reason = Rejection::kBudget;
   // For a message that is too large: at least this many of its bytes have come.
   int64_t bytes = 0;
-  // Bytes of messages that were refused may be among those that came, so nobody knows whether this
-  // message is too large. With kBudget.
+  // Bytes of refused messages may be among the bytes that came, so nobody knows whether this
+  // message is too large. Set only if the reason is kBudget.
   bool beside_refused = false;
 };
 
@@ -71,15 +71,16 @@ struct Overrun {
 class MessageLedger {
  public:
   // An announced message that brings less than kLeastProgressBytes for this long loses its
-  // reservation. It then counts as a message that was not announced. kShortPatience applies while
-  // the message has brought nothing yet and others find no room.
+  // reservation. The message then counts as one that was not announced. kShortPatience applies
+  // while the message has brought nothing yet and others find no room.
   static constexpr std::chrono::milliseconds kPatience{2000};
   static constexpr std::chrono::milliseconds kShortPatience{200};
   static constexpr int64_t kLeastProgressBytes = int64_t{64} << 10;
 
-  // When a message is refused, its caller may go on sending it until it learns of the refusal. This
-  // takes at most kUnreadTime. At most kMostUnreadBytes of these bytes go uncharged. If another
-  // message of the connection seems to exceed even that, it is refused as one that finds no room.
+  // When a message is refused, its caller may go on sending it until the caller learns of the
+  // refusal. This takes at most kUnreadTime. At most kMostUnreadBytes of these bytes go uncharged.
+  // If more come than that, and more than the connection's other messages may have, one of those
+  // messages is refused as one that finds no room.
   static constexpr std::chrono::milliseconds kUnreadTime{1000};
   static constexpr int64_t kMostUnreadBytes = int64_t{64} << 20;
 
@@ -91,16 +92,16 @@ class MessageLedger {
   void Begin(AwaitedMessage& message, Clock::time_point now);
 
   // The message is whole and has `size_bytes`. Moves the growth charged for it into its
-  // reservation. The caller resizes that to the true size. Does nothing for a message that was
-  // overrun.
+  // reservation. The caller then resizes the reservation to the true size. Does nothing for a
+  // message that was overrun.
   void Arrive(AwaitedMessage& message, int64_t size_bytes);
 
   // The message will not come. Does nothing for a message that was overrun.
   void Drop(AwaitedMessage& message);
 
   // A message of the connection was refused, and its caller may still send it. For kUnreadTime,
-  // bytes that come may belong to this message. So during that time no other message is charged
-  // more than it may have, and none is refused as too large.
+  // bytes that come may belong to this message. So during that time the charge for the other
+  // messages stays within their max_bytes, and none of them is refused as too large.
   void CountUnread(Clock::time_point now) { unread_until_ = now + kUnreadTime; }
 
   // Of the bytes that have come, `bytes` were the headers of a call. They belong to no message.
@@ -123,8 +124,8 @@ class MessageLedger {
 
  private:
   void JudgeProgress(Clock::time_point now, bool others_want);
-  // Whether its connection has received kLeastProgressBytes since the last progress. Pings and
-  // similar frames bring less.
+  // Whether the connection has received kLeastProgressBytes since the message last made progress.
+  // Pings and similar frames bring less.
   bool HasProgressed(AwaitedMessage& message, Clock::time_point now) const;
   // The oldest message of those that are most likely to have outgrown their reservation. REQUIRES:
   // there is one.
@@ -147,11 +148,11 @@ class MessageLedger {
   Admission* const admission_;
   const std::shared_ptr<ReceiveShare> share_;
   std::vector<AwaitedMessage*> awaited_;  // in the order in which they began
-  // Beyond the reservations of `awaited_`.
+  // What is charged beyond the reservations of `awaited_`.
   Charge growth_;
   int64_t pending_bytes_ = 0;  // below 0 until the next look, if more was delivered than was seen
   Clock::time_point unread_until_;  // see CountUnread
-  // Of the last look, and of the one before it.
+  // The connection's bytes at the last look, and at the one before it; the times of both looks.
   int64_t received_bytes_ = 0;
   int64_t received_before_ = 0;
   Clock::time_point looked_at_;

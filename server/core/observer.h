@@ -57,7 +57,8 @@ struct RequestRecord {
   // When the headers of the call were there; in a stream, when the whole message was there.
   Clock::time_point started;
   Clock::time_point ended;
-  // The message's own `id`, or "". Valid only while an observer is told, as is `origin`.
+  // The message's own `id`, or "". Like `origin`, valid only while an observer is being told of
+  // this record.
   absl::string_view id;
   const RequestOrigin* origin = nullptr;  // nullptr: unknown
 };

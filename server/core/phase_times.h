@@ -12,7 +12,7 @@ namespace swiglu::server {
 struct PhaseTimes {
   std::chrono::nanoseconds receive{0};  // from the start of the request until it is queued
   std::chrono::nanoseconds queue{0};    // from then until it is taken into a batch, or dropped
-  std::chrono::nanoseconds copy_in{0};  // of the batch that it is part of, as the next two
+  std::chrono::nanoseconds copy_in{0};  // this and the next two: of the request's batch
   std::chrono::nanoseconds compute{0};
   std::chrono::nanoseconds copy_out{0};
 

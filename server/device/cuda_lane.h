@@ -49,7 +49,7 @@ class CudaLane final : public Lane {
   struct Job {
     const Batch* batch = nullptr;
     LaunchPlan plan;
-    Finished finished;                   // nullptr: nothing is
+    Finished finished;                   // nullptr: no job is in flight
     Clock::time_point launched_at = {};  // of the first launch
     size_t num_enqueued = 0;             // of the plan's portions
     Outputs outputs = Outputs::kUntouched;

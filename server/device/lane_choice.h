@@ -33,8 +33,9 @@ inline int ChooseDevice(absl::Span<const DeviceLoad> loads) {
   return best;
 }
 
-// Counts a batch of `bytes` for `device`. The lag of each device is limited to kMaxLagBytes.
-// Otherwise a device that was slow would later get all of a light load.
+// Counts a batch of `bytes` for `device`. If another device has been given more than kMaxLagBytes
+// less than `device`, it then counts as given only kMaxLagBytes less. Otherwise a device that was
+// slow would later get all of a light load.
 inline void GiveBatch(absl::Span<DeviceLoad> loads, int device, int64_t bytes) {
   constexpr int64_t kMaxLagBytes = int64_t{64} << 20;
   loads[device].outstanding_bytes += bytes;

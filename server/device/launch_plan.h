@@ -22,8 +22,8 @@ inline constexpr size_t kLaneBufferBytes =
 // Where the tensors of a batch lie.
 enum class MemoryPlace : uint8_t { kPinnedHost, kDevice };
 
-// Whether kernels on tensors that lie in the device's own memory are running there. Kernels on host
-// memory make them several times slower; copies hardly slow them down.
+// Whether the device is running kernels on tensors in its own memory. Kernels on host memory make
+// such kernels several times slower; copies hardly slow them down.
 enum class ResidentWork : uint8_t { kNone, kRunning };
 
 // The facts that a plan depends on, in addition to the batch.

@@ -43,10 +43,11 @@ struct ReceivedMessage {
   }
 
   int64_t size_bytes;
-  // Cleared after `slices`: only a ByteBuffer sets up what gRPC 1.51 needs to report freed memory
-  // to its quota.
+  // Must be cleared after `slices`: gRPC 1.51 reports freed memory to its quota only in a context
+  // that a ByteBuffer sets up.
   grpc::ByteBuffer bytes;
-  // Of the bytes, once they are decoded. They do not move in memory with the message.
+  // The slices of `bytes`, once the message is decoded. They keep their addresses when the message
+  // moves.
   std::vector<grpc::Slice> slices;
   Charge charge;
   bool is_announced = false;  // the client told the size before

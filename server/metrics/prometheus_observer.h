@@ -51,7 +51,8 @@ class PrometheusObserver final : public Observer {
 
   using Histogram = AtomicHistogram*;
 
-  // One model's series, or those of all unknown ones, which get past no phase and have no elements.
+  // One model's series, or those of all unknown models. Requests for an unknown model complete no
+  // phase and have no elements.
   struct ModelSeries {
     std::array<Counter, metrics::kCodes.size()> requests{};  // by absl::StatusCode
     Histogram duration = nullptr;

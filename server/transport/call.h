@@ -35,7 +35,7 @@ enum class ServerEvent {
 };
 inline constexpr int kNumServerEvents = 4;
 
-// The meaning of one call. Two of its methods never run at the same time. A thread that is inside a
+// The meaning of one call. No two of its methods run at the same time. A thread that is inside a
 // handler (`Call::Deliver`) also delivers the events that arrive meanwhile. So an I/O thread, the
 // main thread, and the threads of the ticker, the acceptor and the message watch may all run a
 // handler. `OnStart` always runs on an I/O thread.
@@ -156,7 +156,7 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
   static constexpr Signals kNotWritten = 1 << 3;
   static constexpr Signals kEnded = 1 << 4;
   static constexpr Signals kCancelled = 1 << 5;
-  static constexpr int kFirstServerEvent = 6;  // and one more for each
+  static constexpr int kFirstServerEvent = 6;  // from this bit on, one bit for each ServerEvent
   // A thread is inside the handler, or the handler is not made yet.
   static constexpr Signals kDelivering = 1u << 31;
 

@@ -69,7 +69,8 @@ class IoQueue final : public TaskQueue, private Event {
   std::atomic<int64_t> num_calls_{0};
 
   absl::Mutex mutex_;
-  std::vector<Task> short_tasks_ ABSL_GUARDED_BY(mutex_);  // none, or `alarm_` is set
+  // If there are any, `alarm_` is set.
+  std::vector<Task> short_tasks_ ABSL_GUARDED_BY(mutex_);
   grpc::Alarm alarm_;
 
   // The owner's: how many threads poll it, and how many threads of it are away.

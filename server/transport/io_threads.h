@@ -73,12 +73,12 @@ class IoThreads final : public IoQueue::Owner {
     std::atomic<State> state{State::kAsleep};
     // Counts turns begun, events received, handlers ended, long work ended.
     std::atomic<uint32_t> num_steps{0};
-    IoQueue* queue = nullptr;  // which it polls, unless it is asleep; set under the lock
-    int num_long_works = 0;    // the thread's own: one inside the other
-    // Of the state; set under the lock.
+    IoQueue* queue = nullptr;  // that the thread polls, unless it is asleep; set under the lock
+    int num_long_works = 0;    // how deep BeginLongWork is nested; used by the thread alone
+    // When the thread last stopped polling, for whatever reason; set under the lock.
     Clock::time_point since;
     clockid_t cpu_clock = 0;
-    ProgressWatch progress;  // the watchdog's
+    ProgressWatch progress;  // used by the watchdog alone
   };
 
   // A thread, from beginning to end.
@@ -93,19 +93,19 @@ class IoThreads final : public IoQueue::Owner {
   IoQueue* ClaimUnpolledQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Records progress of the calling thread. If the thread was away, it is back now.
   void CountStep(Worker& worker);
-  // The calling thread leaves its queue to another one, and its state becomes `next`.
+  // The calling thread leaves its queue to another thread, and its state becomes `next`.
   void YieldTurn(Worker& worker, Worker::State next);
   // Counts the calling thread, which was away, as a poller again.
   void ComeBack(Worker& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // How long a thread that polls `queue` may sleep.
   static gpr_timespec NextDeadline(const IoQueue& queue);
-  // How many threads `queue`, which has calls, needs at least.
+  // How many threads `queue` needs at least, if it needs any.
   static int PollersNeeded(const IoQueue& queue);
   // Adds or takes away a poller of `queue`.
   void CountPoller(IoQueue& queue, int change);
-  // Looks for threads that are kept, until the shutdown.
+  // Until the shutdown, looks for threads that are kept from polling.
   void Watch();
-  // Counts `worker` as away if it is kept.
+  // Counts `worker` as away if it is kept from polling.
   void WatchWorker(Worker& worker, Clock::time_point now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether the calling thread, which polls `queue`, should go on.
   bool KeepsTurn(const IoQueue& queue) const;
@@ -123,7 +123,7 @@ class IoThreads final : public IoQueue::Owner {
   // How many threads should poll. The same number of queues, the first ones, get new calls.
   std::atomic<int> target_pollers_{1};
   std::atomic<int> num_pollers_{0};   // threads that have a turn and do poll
-  std::atomic<size_t> num_bound_{0};  // calls until now
+  std::atomic<size_t> num_bound_{0};  // calls to `Bind` until now
   std::atomic<int64_t> long_work_ns_{0};
   std::atomic<Clock::rep> next_look_{0};  // since the clock's epoch
 
@@ -135,8 +135,9 @@ class IoThreads final : public IoQueue::Owner {
   PollerLoad totals_ ABSL_GUARDED_BY(mutex_);  // of the last look
   int num_awake_ ABSL_GUARDED_BY(mutex_) = 0;  // threads that have a turn and are not away
 
-  const int num_threads_;                         // without the reserves
-  std::vector<std::unique_ptr<Worker>> workers_;  // of `threads_`; all there before the first one
+  const int num_threads_;  // without the reserves
+  // One for each of `threads_`. All of them exist before the first thread starts.
+  std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::thread> threads_;
   std::thread watchdog_;
 };

@@ -29,7 +29,8 @@ namespace swiglu::client {
 // How a client connects and how it sends.
 struct Options {
   // Time that a call may take, connecting and all chunks included. Default 0: 30 s and 1 s more for
-  // every 100 MB of the request. Above 0 otherwise. Change it to fail sooner, or for slow networks.
+  // every 100 MB of the request. Any other value must be above 0. Change it to fail sooner, or for
+  // slow networks.
   absl::Duration timeout = absl::ZeroDuration();
 
   // Connections to the server; a call takes the one with the fewest bytes under way. One carries
