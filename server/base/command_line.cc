@@ -1,24 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// CLI11 walks over the arguments and takes a configuration file apart. The sentences about mistakes
-// and the help are made here, from the table of flags. CLI11's subcommands are not used, because
+// CLI11 walks over the arguments. The sentences about mistakes and the help are made here, from the
+// table of flags. CLI11's subcommands are not used, because
 // they swallow arguments `--` and `++`: a command is the one argument that is no flag.
 #include "server/base/command_line.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <exception>
-#include <fstream>
 #include <map>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "server/base/settings_file.h"
+#include "server/base/shown_text.h"
 
 namespace swiglu::server {
 namespace {
@@ -55,9 +53,8 @@ std::vector<std::string> NamesOfFlags(const Program& program, const Predicate& i
 
 // A text of the user's, on one line and not too long.
 std::string Shown(absl::string_view text) {
-  constexpr size_t kMaxShown = 200;
-  return absl::StrCat(absl::Utf8SafeCHexEscape(text.substr(0, kMaxShown)),
-                      text.size() > kMaxShown ? "..." : "");
+  constexpr size_t kMaxShownBytes = 200;
+  return ShownText({text.data(), text.size()}, kMaxShownBytes);
 }
 
 // How many characters are missing, surplus, wrong or exchanged with their neighbour.
@@ -117,15 +114,19 @@ absl::Status NoValue(const Program& program, const Flag& flag) {
   return absl::InvalidArgumentError(absl::StrCat(what, ": want ", flag.valid));
 }
 
+absl::Status DidYouMean(const Program& program, absl::string_view what, absl::string_view meant) {
+  return absl::InvalidArgumentError(absl::StrCat(
+      what, ", did you mean '", meant, "'? See ",
+      program.wording == Wording::kWant ? "" : absl::StrCat(program.name, " "), "--help"));
+}
+
 // Of `names` one may be meant; `what` and `dashes` come before the name.
 absl::Status Unknown(const Program& program, absl::string_view what, absl::string_view dashes,
                      absl::string_view name, const std::vector<std::string>& names) {
   const std::string sentence = absl::StrCat(what, " '", dashes, Shown(name), "'");
   const std::string meant = Meant(name, names);
   if (meant.empty()) return SeeHelp(program, sentence);
-  return absl::InvalidArgumentError(absl::StrCat(
-      sentence, ", did you mean '", dashes, meant, "'? See ",
-      program.wording == Wording::kWant ? "" : absl::StrCat(program.name, " "), "--help"));
+  return DidYouMean(program, sentence, absl::StrCat(dashes, meant));
 }
 
 // What CLI11 finds in the arguments.
@@ -191,16 +192,27 @@ Found Walk(const Program& program, int argc, const char* const* argv) {
   return found;
 }
 
-absl::Status CheckOthers(const Program& program, const Found& found) {
-  if (found.others.empty()) return absl::OkStatus();
+// Before a wrong command, because the value of an unknown flag looks like a command.
+absl::Status CheckUnknownFlags(const Program& program, const Found& found) {
   for (absl::string_view other : found.others) {
-    if (!absl::ConsumePrefix(&other, "--") || other.empty()) continue;
+    if (other == "--") return absl::OkStatus();  // CheckOthers tells of it
+    if (!absl::ConsumePrefix(&other, "--")) continue;
     return Unknown(program, "unknown flag", "--", other.substr(0, other.find('=')),
                    NamesOfFlags(program, [](const Flag&) { return true; }));
   }
-  const absl::string_view why = program.wording == Wording::kWant ? ": only flags are taken" : "";
-  return SeeHelp(program,
-                 absl::StrCat("unexpected argument '", Shown(found.others.front()), "'", why));
+  return absl::OkStatus();
+}
+
+absl::Status CheckOthers(const Program& program, const Found& found) {
+  if (found.others.empty()) return absl::OkStatus();
+  absl::string_view other = found.others.front();
+  const std::string sentence = absl::StrCat("unexpected argument '", Shown(other), "'");
+  absl::ConsumePrefix(&other, "-");
+  const Flag* const meant = FindFlag(program, other.substr(0, other.find('=')));
+  if (meant != nullptr) return DidYouMean(program, sentence, absl::StrCat("--", meant->name));
+  return SeeHelp(
+      program,
+      absl::StrCat(sentence, program.wording == Wording::kWant ? ": only flags are taken" : ""));
 }
 
 absl::Status CheckCommand(const Program& program, const Found& found) {
@@ -230,22 +242,6 @@ absl::Status CheckFlags(const Program& program, const Found& found) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<CLI::ConfigItem>> ReadItems(const std::string& path) {
-  std::ifstream file(path);
-  CLI::ConfigBase format;
-  // Only a line break would begin or end an array: [::1]:8001 is none, and commas and spaces belong
-  // to values.
-  format.arrayBounds('\n', '\n');
-  std::vector<CLI::ConfigItem> items;
-  try {
-    items = format.from_config(file);
-  } catch (const std::exception& error) {
-    return absl::InvalidArgumentError(Shown(error.what()));
-  }
-  if (!file.is_open() || file.bad()) return absl::InvalidArgumentError(std::strerror(errno));
-  return items;
-}
-
 }  // namespace
 
 void SetDefaults(const Program& program) {
@@ -258,9 +254,9 @@ absl::StatusOr<std::string> ReadArguments(const Program& program, int argc,
                                           const char* const* argv) {
   const Found found = Walk(program, argc, argv);
   absl::Status status = found.status;
-  // First, because the value of an unknown flag looks like a command.
-  if (!found.has_ended) status.Update(CheckOthers(program, found));
+  if (!found.has_ended) status.Update(CheckUnknownFlags(program, found));
   if (!found.has_ended || !found.command.empty()) status.Update(CheckCommand(program, found));
+  if (!found.has_ended) status.Update(CheckOthers(program, found));
   if (!found.has_ended) status.Update(CheckFlags(program, found));
   if (!status.ok()) return status;
   return found.command;
@@ -279,23 +275,19 @@ absl::Status ReadEnvironment(const Program& program, absl::string_view prefix,
 
 absl::Status ReadConfigFile(const Program& program, const std::string& path) {
   const std::string shown_path = Shown(path);
-  const absl::StatusOr<std::vector<CLI::ConfigItem>> items = ReadItems(path);
-  if (!items.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(shown_path, ": cannot read: ", items.status().message()));
+  const absl::StatusOr<std::vector<Setting>> settings = ReadSettings(path);
+  if (!settings.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(shown_path, ": ", settings.status().message()));
   }
-  for (const CLI::ConfigItem& item : *items) {
-    // The beginning and the end of a section have no value.
-    for (const std::string& value : item.inputs) {
-      const std::string name = item.fullname();
-      const Flag* const flag = FindFlag(program, name);
-      if (flag == nullptr || !IsSetting(*flag)) {
-        return Unknown(program, absl::StrCat(shown_path, ": unknown name"), "", name,
-                       NamesOfFlags(program, IsSetting));
-      }
-      absl::Status status = Set(program, *flag, absl::StrCat(shown_path, ": ", name), value);
-      if (!status.ok()) return status;
+  for (const Setting& setting : *settings) {
+    const Flag* const flag = FindFlag(program, setting.name);
+    if (flag == nullptr || !IsSetting(*flag)) {
+      return Unknown(program, absl::StrCat(shown_path, ": unknown name"), "", setting.name,
+                     NamesOfFlags(program, IsSetting));
     }
+    absl::Status status =
+        Set(program, *flag, absl::StrCat(shown_path, ": ", setting.name), setting.value);
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }

@@ -78,9 +78,8 @@ using Environment = std::function<const char*(const char*)>;
 absl::Status ReadEnvironment(const Program& program, absl::string_view prefix,
                              const Environment& environment);
 
-// Sets the flags that a file gives in lines `name = value`. A value may be in quotes; a comment
-// begins with `#`. INVALID_ARGUMENT, naming the file, if it cannot be read, or has a bad value or a
-// name that is no flag's.
+// Sets the flags that a file of settings gives (settings_file.h). INVALID_ARGUMENT, naming the
+// file, if it cannot be read or is no such file, or has a bad value or a name that is no flag's.
 absl::Status ReadConfigFile(const Program& program, const std::string& path);
 
 // What --help prints, of the whole program or of one command.

@@ -16,7 +16,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -114,14 +116,27 @@ void EndByReset(int fd) {
   ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 }
 
-// Has the kernel drop every packet for the socket, or none.
+// Has the kernel drop every packet for the socket that has data, or none. Acknowledgements, and a
+// reset, which the peer sends only once, get through.
 bool SetDropping(int fd, bool dropping) {
   if (!dropping) {
     const int unused = 0;
     return ::setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof(unused)) == 0;
   }
-  sock_filter keep_nothing[] = {{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = 0}};
-  const sock_fprog program{.len = 1, .filter = keep_nothing};
+  constexpr uint32_t kDataOffset = 12;  // in the header of TCP: its length, in the upper four bits
+  constexpr uint32_t kAll = 0xFFFFFFFF;
+  sock_filter drop_data[] = {
+      BPF_STMT(BPF_LD | BPF_B | BPF_ABS, kDataOffset),
+      BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 2),
+      BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x3C),
+      BPF_STMT(BPF_MISC | BPF_TAX, 0),
+      BPF_STMT(BPF_LD | BPF_W | BPF_LEN, 0),
+      BPF_STMT(BPF_ALU | BPF_SUB | BPF_X, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),  // whether nothing follows the header
+      BPF_STMT(BPF_RET | BPF_K, kAll),
+      BPF_STMT(BPF_RET | BPF_K, 0),
+  };
+  const sock_fprog program{.len = std::size(drop_data), .filter = drop_data};
   return ::setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) == 0;
 }
 

@@ -67,9 +67,10 @@ class Connections {
   // "unix:pid=12,uid=1000", several of them with a '+' between.
   std::string Describe(absl::string_view peer) const;
 
-  // Pauses the peer's connection, or lets it go on: while it is paused, the kernel drops what the
-  // peer sends, and the peer sends it again later. What has come before can still be read. Returns
-  // false if there is no such connection or no descriptor.
+  // Pauses the peer's connection, or lets it go on. While it is paused, the kernel drops the data
+  // that the peer sends, and the peer sends it again later. What has come before can still be read,
+  // what we send arrives, and the peer can end the connection. Returns false if there is no such
+  // connection or no descriptor.
   bool SetPaused(absl::string_view peer, bool paused);
 
   // Ends the peer's connection: its calls are cancelled, the server throws away what the peer has

@@ -34,68 +34,61 @@ enum class FloodVerdict : uint8_t {
 class FloodLimit {
  public:
   using Time = std::chrono::steady_clock::time_point;
+  using Duration = std::chrono::steady_clock::duration;
 
-  // A flood brings more than kBytesPerSlice in a time of kSlice, kNumSlices times in a row, without
-  // any call. Much more than that may come at once without being a flood. Messages of calls that a
-  // busy server has not got round to, or has refused, fill the windows of HTTP/2. gRPC makes these
-  // windows as large as 150 MB on a fast wire.
-  static constexpr int64_t kBytesPerSlice = 2 << 20;
-  static constexpr std::chrono::milliseconds kSlice{500};
-  static constexpr int kNumSlices = 4;
-
-  // What may be a flood keeps others waiting while it lasts. So a connection that brings more than
-  // kBytesPerBurst within kBurst, without any call, is paused for kPauseTime. An honest client
-  // loses nothing but that time.
-  static constexpr int64_t kBytesPerBurst = 1 << 20;
-  static constexpr std::chrono::milliseconds kBurst{100};
-  static constexpr std::chrono::milliseconds kPauseTime{400};
+  // A stretch of time is flooded if more than kBytesPerStretch come in kStretch, without any call.
+  static constexpr int64_t kBytesPerStretch = 512 << 10;
+  static constexpr std::chrono::milliseconds kStretch{100};
+  // After a flooded stretch the connection is paused for so long, because a flood keeps others
+  // waiting while it lasts. An honest client loses nothing but that time.
+  static constexpr std::chrono::milliseconds kPauseTime{200};
+  // A flood is a connection whose flooded stretches, one after the other, take longer than this.
+  // Much may come at once without being a flood. Messages of calls that a busy server has not got
+  // round to, or has refused, fill the windows of HTTP/2. gRPC makes these windows as large as
+  // 150 MB on a fast wire.
+  static constexpr std::chrono::milliseconds kMostFlooded{2000};
   // After a pause TCP waits before it sends again. So for this long, silence is no sign that the
   // flood is over.
   static constexpr std::chrono::milliseconds kBackOff{2000};
 
   // `first`: what is known of the connection now.
-  FloodLimit(const ConnectionTraffic& first, Time now) : slice_(first, now), burst_(first, now) {}
+  FloodLimit(const ConnectionTraffic& first, Time now) : first_(first), begun_(now) {}
 
   // Call this with the traffic at `now`.
   FloodVerdict Judge(const ConnectionTraffic& traffic, Time now) {
-    if (traffic.is_awaiting || traffic.num_steps != slice_.first.num_steps) {
+    if (traffic.is_awaiting || traffic.num_steps != first_.num_steps) {
       *this = FloodLimit(traffic, now);
-      return FloodVerdict::kNone;
+    } else if (now < paused_until_) {
+      Begin(traffic, now);
+    } else if (now - begun_ >= kStretch) {
+      EndStretch(traffic, now);
     }
-    if (now - slice_.begun >= kSlice) {
-      if (slice_.HasMore(kBytesPerSlice, kSlice, traffic, now)) {
-        ++num_flooded_;
-      } else if (now > paused_until_ + kBackOff) {
-        num_flooded_ = 0;
-      }
-      slice_ = Stretch(traffic, now);
-    }
-    if (now - burst_.begun >= kBurst) {
-      if (burst_.HasMore(kBytesPerBurst, kBurst, traffic, now)) paused_until_ = now + kPauseTime;
-      burst_ = Stretch(traffic, now);
-    }
-    if (num_flooded_ >= kNumSlices) return FloodVerdict::kEnd;
+    if (flooded_ >= kMostFlooded) return FloodVerdict::kEnd;
     return now < paused_until_ ? FloodVerdict::kPause : FloodVerdict::kNone;
   }
 
  private:
-  // A stretch of time, with the traffic at its beginning.
-  struct Stretch {
-    Stretch(const ConnectionTraffic& traffic, Time now) : first(traffic), begun(now) {}
-    // Whether more than `bytes` in `time` have come since then.
-    bool HasMore(int64_t bytes, std::chrono::duration<double> time,
-                 const ConnectionTraffic& traffic, Time now) const {
-      const auto came =
-          static_cast<double>(traffic.taken_bytes) - static_cast<double>(first.taken_bytes);
-      return came > static_cast<double>(bytes) * ((now - begun) / time);
+  void Begin(const ConnectionTraffic& traffic, Time now) {
+    first_ = traffic;
+    begun_ = now;
+  }
+  void EndStretch(const ConnectionTraffic& traffic, Time now) {
+    const std::chrono::duration<double> passed = now - begun_;
+    const auto bytes =
+        static_cast<double>(traffic.taken_bytes) - static_cast<double>(first_.taken_bytes);
+    if (bytes > kBytesPerStretch * (passed / kStretch)) {
+      flooded_ += now - begun_;
+      paused_until_ = now + kPauseTime;
+    } else if (now > paused_until_ + kBackOff) {
+      flooded_ = Duration::zero();
     }
-    ConnectionTraffic first;
-    Time begun;
-  };
+    Begin(traffic, now);
+  }
 
-  Stretch slice_;
-  Stretch burst_;
-  int num_flooded_ = 0;  // slices in a row that had too much
+  // Of the stretch that lasts now.
+  ConnectionTraffic first_;
+  Time begun_;
+  Duration flooded_ = Duration::zero();  // of the stretches so far, pauses left out
   Time paused_until_ = Time::min();
 };
 

@@ -46,7 +46,7 @@ class RequestOrigin {
 struct RequestRecord {
   // nullptr when the request named no known model.
   const Model* model = nullptr;
-  // What the caller is told.
+  // How it ended. The caller is told so, unless its call is broken off.
   absl::Status status;
   // Set if the request was refused or dropped.
   std::optional<Rejection> rejection;

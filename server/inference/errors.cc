@@ -8,7 +8,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "server/log/shown_text.h"
+#include "server/base/shown_text.h"
 
 namespace swiglu::server::errors {
 namespace {
@@ -19,7 +19,7 @@ constexpr size_t kMaxShownDims = 16;
 
 // `text` as people may see it, cut if it is long.
 std::string Cut(absl::string_view text) {
-  return logging::ShownText({text.data(), text.size()}, kMaxQuotedBytes);
+  return ShownText({text.data(), text.size()}, kMaxQuotedBytes);
 }
 
 std::string Quote(absl::string_view text) { return absl::StrCat("'", Cut(text), "'"); }

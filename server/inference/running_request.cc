@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/status/statusor.h"
 #include "server/inference/errors.h"
 
 namespace swiglu::server {

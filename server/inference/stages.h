@@ -28,8 +28,8 @@ struct ReceivedMessage {
   }
   ReceivedMessage(ReceivedMessage&& other) noexcept
       : size_bytes(other.size_bytes),
-        slices(std::move(other.slices)),
         charge(std::move(other.charge)),
+        slices(std::move(other.slices)),
         is_announced(other.is_announced),
         source(std::move(other.source)) {
     bytes.Swap(&other.bytes);  // gRPC has no move: it copies
@@ -43,13 +43,15 @@ struct ReceivedMessage {
   }
 
   int64_t size_bytes;
+  // The members are destroyed from the last to the first: the slices, the bytes, and then the
+  // charge, so that no byte is there uncharged.
+  Charge charge;
   // Must be cleared after `slices`: gRPC 1.51 reports freed memory to its quota only in a context
   // that a ByteBuffer sets up.
   grpc::ByteBuffer bytes;
   // The slices of `bytes`, once the message is decoded. They keep their addresses when the message
   // moves.
   std::vector<grpc::Slice> slices;
-  Charge charge;
   bool is_announced = false;  // the client told the size before
   MessageSource source;
 };

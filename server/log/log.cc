@@ -12,8 +12,8 @@
 #include <exception>
 #include <string>
 
+#include "server/base/shown_text.h"
 #include "server/log/line_writer.h"
-#include "server/log/shown_text.h"
 
 namespace swiglu::logging {
 namespace {
@@ -45,7 +45,7 @@ void Append(std::string_view text, Buffer& out) {
 // A hidden character inside a JSON string, which gives it back to who parses the string.
 void AppendHiddenJson(char32_t code, Buffer& out) {
   if (code <= 0xFFFF) {
-    Append(EscapeHidden(code), out);
+    Append(server::EscapeHidden(code), out);
     return;
   }
   const auto offset = static_cast<uint32_t>(code) - 0x10000;
@@ -57,12 +57,12 @@ void AppendHiddenJson(char32_t code, Buffer& out) {
 // says so.
 void AppendEscaped(std::string_view text, Format format, Buffer& out) {
   while (!text.empty()) {
-    const Character character = FirstCharacter(text);
+    const server::Character character = server::FirstCharacter(text);
     if (character.num_bytes == 0) {
-      Append(kReplacement, out);
-    } else if (IsHidden(character.code)) {
+      Append(server::kReplacement, out);
+    } else if (server::IsHidden(character.code)) {
       format == Format::kJson ? AppendHiddenJson(character.code, out)
-                              : Append(EscapeHidden(character.code), out);
+                              : Append(server::EscapeHidden(character.code), out);
     } else {
       if (format == Format::kJson && (text[0] == '"' || text[0] == '\\')) out.push_back('\\');
       Append(text.substr(0, character.num_bytes), out);

@@ -102,9 +102,9 @@ void StreamInferCall::OnGone(bool cancelled) {
 }
 
 void StreamInferCall::OnServerEvent(ServerEvent event) {
+  if (event == ServerEvent::kOverrun) return EndForOverrun();
   absl::MutexLock lock(&mutex_);
   if (event == ServerEvent::kTick) CheckStall();
-  if (event == ServerEvent::kOverrun) EndForOverrun();
   if (event != ServerEvent::kDraining) return;
   draining_since_ = std::min(draining_since_, Clock::now());
   FinishIfIdle();
@@ -123,17 +123,25 @@ void StreamInferCall::ReadOn() {
 }
 
 void StreamInferCall::EndForOverrun() {
-  const std::optional<Overrun> overrun = awaited_.TakeOverrun();
-  if (!overrun.has_value() || !reading_ || finished_ || broken_) return;
-  const absl::Status status = overrun->reason == Rejection::kDeadline
-                                  ? errors::LateMessage(absl::FromChrono(parts_.stall_limit.base))
-                                  : parts_.service->RefusalOf(*overrun, awaited_.source());
-  parts_.service->ReportUnstarted(status, call_, Clock::now());
+  const absl::Status failure = TakeOverrun();
+  if (failure.ok()) return;
+  parts_.service->ReportUnstarted(failure, call_, Clock::now());
+  absl::MutexLock lock(&mutex_);
   // A status comes after the answers that are being written, and what is received until then would
   // have no bound.
   if (!answers_.empty()) return call_->Cancel();
-  failure_ = status;
   FinishIfIdle();
+}
+
+absl::Status StreamInferCall::TakeOverrun() {
+  absl::MutexLock lock(&mutex_);
+  const std::optional<Overrun> overrun = awaited_.TakeOverrun();
+  if (!overrun.has_value() || !reading_ || finished_ || !IsOpen()) return absl::OkStatus();
+  // From here on the message is not taken, even if it comes whole.
+  failure_ = overrun->reason == Rejection::kDeadline
+                 ? errors::LateMessage(absl::FromChrono(parts_.stall_limit.base))
+                 : parts_.service->RefusalOf(*overrun, awaited_.source());
+  return failure_;
 }
 
 void StreamInferCall::WriteFront() {

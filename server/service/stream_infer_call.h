@@ -50,8 +50,10 @@ class StreamInferCall final : public CallHandler {
   void ReadOn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Begins to write the front answer.
   void WriteFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The message that is awaited cannot go on.
-  void EndForOverrun() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Ends the call if the message that is awaited cannot go on.
+  void EndForOverrun();
+  // The error with which the call then ends, and which is set; else OK.
+  absl::Status TakeOverrun();
   // Breaks the call off if its caller takes no answers.
   void CheckStall() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Ends the call if nothing is left to do and no more will come, or with `failure_`.

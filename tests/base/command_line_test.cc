@@ -128,6 +128,18 @@ TEST(ReadArgumentsTest, RefusesWhatIsNoFlag) {
   EXPECT_EQ(baker.Mistake({"--dark", "false"}),
             "unexpected argument 'false': only flags are taken, see --help");
   EXPECT_EQ(baker.Mistake({"--num_loaves"}), "--num_loaves needs a value: want 1 to 9");
+  EXPECT_EQ(baker.Mistake({"--", "--num_loaves=3"}),
+            "unexpected argument '--': only flags are taken, see --help");
+  EXPECT_EQ(baker.Mistake({"-num_loaves=3"}),
+            "unexpected argument '-num_loaves=3', did you mean '--num_loaves'? See --help");
+}
+
+// What follows a wrong command is not to blame.
+TEST(ReadArgumentsTest, BlamesTheWordThatIsNoCommand) {
+  Shop shop;
+  EXPECT_EQ(shop.Mistake({"true", "buy"}), "unknown command 'true'; see shop --help");
+  EXPECT_EQ(shop.Mistake({"++", "buy"}), "unknown command '++'; see shop --help");
+  EXPECT_EQ(shop.Mistake({"buy", "sell"}), "unexpected argument 'sell'; see shop --help");
 }
 
 TEST(ReadArgumentsTest, NamesTheFlagThatWasMeant) {
@@ -237,7 +249,11 @@ TEST(ReadConfigFileTest, TakesTheValueToTheEndOfItsLine) {
                                                                          {"[::1]:80", "[::1]:80"},
                                                                          {"a = b", "a = b"},
                                                                          {"[1,", "[1,"},
-                                                                         {"{}", "{}"}}) {
+                                                                         {"{}", "{}"},
+                                                                         {"unix:/a#b", "unix:/a#b"},
+                                                                         {"a #b", "a"},
+                                                                         {"#b", ""},
+                                                                         {"'a #b' # c", "a #b"}}) {
     Baker baker;
     EXPECT_EQ(ConfigFile(absl::StrCat("flour = ", written, "\nnum_loaves = 2")).ReadInto(baker),
               "");
@@ -258,15 +274,19 @@ TEST(ReadConfigFileTest, TheLastOfARepeatedNameCounts) {
 TEST(ReadConfigFileTest, NamesWhatIsWrong) {
   for (const auto& [text, sentence] : std::map<std::string, std::string>{
            {"num_loaves = many", "num_loaves=many: want 1 to 9"},
-           {"num_loaves", "num_loaves=true: want 1 to 9"},
+           {"num_loaves", "line 1: want NAME = VALUE, not 'num_loaves'"},
            {"water = 1", "unknown name 'water', see --help"},
            {"flor = x", "unknown name 'flor', did you mean 'flour'? See --help"},
            {"--flour = x", "unknown name '--flour', see --help"},
-           {"[oven]\nflour = x", "unknown name 'oven.flour', see --help"},
+           {"[oven]\nflour = x", "line 1: want NAME = VALUE, not '[oven]'"},
            {"dark = true", "unknown name 'dark', see --help"},
            {"drak = true", "unknown name 'drak', see --help"},
            {"++ = x", "unknown name '++', see --help"},
-           {"just words", "unknown name 'just words', see --help"}}) {
+           {"flour = x\njust words", "line 2: want NAME = VALUE, not 'just words'"},
+           {"ab", "line 1: want NAME = VALUE, not 'ab'"},
+           {"flour = \"x", "line 1: want NAME = VALUE, not 'flour = \"x'"},
+           {"flour = 'x' y", "line 1: want NAME = VALUE, not 'flour = 'x' y'"},
+           {"= x", "unknown name '', see --help"}}) {
     Baker baker;
     EXPECT_EQ(ConfigFile(text).ReadInto(baker), sentence);
   }
@@ -275,7 +295,7 @@ TEST(ReadConfigFileTest, NamesWhatIsWrong) {
 TEST(ReadConfigFileTest, AnEmptyFileSetsNothing) {
   Baker baker;
   EXPECT_EQ(ConfigFile("").ReadInto(baker), "");
-  EXPECT_EQ(ConfigFile("[oven]\n").ReadInto(baker), "");
+  EXPECT_EQ(ConfigFile("\n# nothing\n  # more\n").ReadInto(baker), "");
 }
 
 TEST(ReadConfigFileTest, SaysWhyAFileCannotBeRead) {
@@ -283,6 +303,8 @@ TEST(ReadConfigFileTest, SaysWhyAFileCannotBeRead) {
   EXPECT_EQ(ReadConfigFile(baker.program, "/nonexistent/file").message(),
             "/nonexistent/file: cannot read: No such file or directory");
   EXPECT_EQ(ReadConfigFile(baker.program, "/").message(), "/: cannot read: Is a directory");
+  EXPECT_EQ(ReadConfigFile(baker.program, "/dev/zero").message(),
+            "/dev/zero: a file of settings has at most 1048576 bytes");
 }
 
 // A variable of the environment, and no other.

@@ -283,7 +283,7 @@ TEST(FlagsTest, MissingValueIsAMistake) {
 
 TEST(FlagsTest, OddTextIsShownOnOneLineAndCut) {
   EXPECT_EQ(Bad({"--log_level=a\nb\x1b"}),
-            "swiglu-server: --log_level=a\\nb\\x1b: want debug, info, warning or error");
+            "swiglu-server: --log_level=a\\nb\\u001b: want debug, info, warning or error");
   EXPECT_EQ(Bad({("--log_level=" + std::string(201, 'x')).c_str()}),
             "swiglu-server: --log_level=" + std::string(200, 'x') +
                 "...: want debug, info, warning or error");

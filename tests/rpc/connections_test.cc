@@ -3,8 +3,10 @@
 // The connections below gRPC: their names, what comes over them, their number and their end.
 #include "server/connections/connections.h"
 
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -243,6 +245,36 @@ TEST(ConnectionsTest, TakesNothingFromAPausedPeerUntilItGoesOn) {
   EXPECT_EQ(::recv(ends.server.get(), taken, sizeof(taken), MSG_WAITALL), 3);
   ends.server = Descriptor();
   EXPECT_FALSE(connections.SetPaused(ends.peer, true));
+}
+
+// A peer sends its reset only once.
+TEST(ConnectionsTest, HearsThatAPausedPeerEndsTheConnection) {
+  for (const bool by_reset : {false, true}) {
+    Connections connections;
+    Ends ends = Connect();
+    connections.Add(ends.server.get());
+    ASSERT_TRUE(connections.SetPaused(ends.peer, true));
+    const linger at_once{.l_onoff = by_reset, .l_linger = 0};
+    ::setsockopt(ends.client.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+    ends.client = Descriptor();
+    pollfd polled{ends.server.get(), POLLIN, 0};
+    ASSERT_EQ(::poll(&polled, 1, static_cast<int>(kPatience / absl::Milliseconds(1))), 1);
+    char taken;
+    EXPECT_EQ(::recv(ends.server.get(), &taken, 1, 0), by_reset ? -1 : 0);
+  }
+}
+
+TEST(ConnectionsTest, APausedPeerTakesWhatItIsSent) {
+  Connections connections;
+  Ends ends = Connect();
+  connections.Add(ends.server.get());
+  ASSERT_TRUE(connections.SetPaused(ends.peer, true));
+  ASSERT_EQ(::send(ends.server.get(), "xyz", 3, 0), 3);
+  EXPECT_TRUE(Eventually([&ends] {
+    int num_unacknowledged = -1;
+    return ::ioctl(ends.server.get(), SIOCOUTQ, &num_unacknowledged) == 0 &&
+           num_unacknowledged == 0;
+  }));
 }
 
 TEST(ConnectionsTest, TellsWhatWasTakenFromEach) {

@@ -38,7 +38,7 @@ KINDS = [
 ALLOWED = {
     "kernels": "std dtype cuda hwy kernels",
     "server/base": "std absl base cli11 tcmalloc",
-    "server/log": "std spdlog log",
+    "server/log": "std base spdlog log",
     "server/core": "std dtype absl log core",
     "server/gpu": "std absl log core gpu cuda",
     "server/memory": "std absl log core gpu memory cuda",
@@ -47,7 +47,7 @@ ALLOWED = {
     "server/batching": "std absl log core batching",
     "server/connections": "std absl base log connections",
     "server/transport": "std absl base log core batching connections transport grpc protobuf",
-    "server/inference": "std absl log core batching inference grpc protobuf proto",
+    "server/inference": "std absl base log core batching inference grpc protobuf proto",
     "server/service": "std absl log core batching inference transport service grpc protobuf proto version",
     "server": "std absl base log core gpu memory device metrics batching connections transport inference service server "
               "grpc protobuf proto version",

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Makes text that came from outside safe to show to people, in a line of the log or in an error.
-// Part of the log.
 #pragma once
 
 #include <cstddef>
 #include <string>
 #include <string_view>
 
-namespace swiglu::logging {
+namespace swiglu::server {
 
 // The character that a text begins with.
 struct Character {
@@ -36,4 +35,4 @@ std::string ShownText(std::string_view text, size_t max_bytes);
 // What ShownText puts in the place of a hidden character.
 std::string EscapeHidden(char32_t code);
 
-}  // namespace swiglu::logging
+}  // namespace swiglu::server

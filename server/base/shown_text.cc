@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A table of ranges, and a decoder of UTF-8.
-#include "server/log/shown_text.h"
-
-#include <spdlog/fmt/fmt.h>
+#include "server/base/shown_text.h"
 
 #include <algorithm>
 #include <iterator>
 
-namespace swiglu::logging {
+#include "absl/strings/str_format.h"
+
+namespace swiglu::server {
 namespace {
 
 struct Range {
@@ -70,7 +70,8 @@ std::string EscapeHidden(char32_t code) {
       return "\\t";
     default:
       const auto number = static_cast<uint32_t>(code);
-      return number > 0xFFFF ? fmt::format("\\U{:08x}", number) : fmt::format("\\u{:04x}", number);
+      return number > 0xFFFF ? absl::StrFormat("\\U%08x", number)
+                             : absl::StrFormat("\\u%04x", number);
   }
 }
 
@@ -89,4 +90,4 @@ std::string ShownText(std::string_view text, size_t max_bytes) {
   return shown;
 }
 
-}  // namespace swiglu::logging
+}  // namespace swiglu::server

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Which characters are hidden, and what stands for them.
-#include "server/log/shown_text.h"
+#include "server/base/shown_text.h"
 
 #include <string>
 
 #include "gtest/gtest.h"
 
-namespace swiglu::logging {
+namespace swiglu::server {
 namespace {
 
 constexpr size_t kPlenty = 1000;
@@ -83,4 +83,4 @@ TEST(ShownTextTest, LongTextIsCutBetweenCharacters) {
 }
 
 }  // namespace
-}  // namespace swiglu::logging
+}  // namespace swiglu::server
