@@ -22,11 +22,10 @@
 namespace swiglu::server {
 namespace {
 
-// The longest part of a line that an error repeats.
-constexpr size_t kMaxShownBytes = 200;
-
-std::string Shown(absl::string_view text) {
-  return ShownText({text.data(), text.size()}, kMaxShownBytes);
+// A line, as an error repeats it.
+std::string ShownLine(absl::string_view line) {
+  constexpr size_t kMaxLineBytes = 200;
+  return ShownText({line.data(), line.size()}, kMaxLineBytes);
 }
 
 absl::Status CannotRead() {
@@ -90,7 +89,7 @@ absl::StatusOr<std::vector<Setting>> ReadSettings(const std::string& path) {
         equals == absl::string_view::npos ? std::nullopt : ValueOf(line.substr(equals + 1));
     if (!value.has_value()) {
       return absl::InvalidArgumentError(
-          absl::StrCat("line ", number, ": want NAME = VALUE, not '", Shown(line), "'"));
+          absl::StrCat("line ", number, ": want NAME = VALUE, not '", ShownLine(line), "'"));
     }
     settings.push_back(
         {std::string(absl::StripTrailingAsciiWhitespace(line.substr(0, equals))), *value});
