@@ -37,7 +37,7 @@ HWY_INLINE hn::Vec<D> HalfOfOnePlusExpOfMinus(D d, hn::Vec<D> e) {
   const hn::RebindToUnsigned<D> du;
   const auto minus_log2_e = hn::Set(d, -0x1.715476p0f);
   const auto half = hn::Set(d, 0.5f);
-  // Beyond this bound the sum is 1.
+  // For e above 80, 1 + exp(-e) is 1 in float32.
   const auto x = hn::Min(e, hn::Set(d, 80.0f));
   // exp(-x) = 2^k * exp(-x - k * ln 2), with k the integer nearest to -x * log2(e). Adding 1.5 *
   // 2^23 rounds to an integer, which is then in the low bits. Adding 126 more makes these bits the

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Slots of a segment whose tensors do not all lie on 16-byte boundaries at the same elements. Slots
-// are laid out so that the first output is aligned. The code here also reads and writes every other
-// tensor of the segment with aligned vectors, and shifts them by whole bytes in registers. The
-// memory traffic is the same as for aligned tensors, except at the ends of each warp's stretch.
-// Private to the kernels.
+// Slots of a segment whose pointers do not all have the same remainder modulo 16. So no slot is
+// aligned in all of its tensors. Slots are laid out so that the first output is aligned. The code
+// here also reads and writes every other tensor of the segment with aligned vectors, and shifts
+// them by whole bytes in registers. The memory traffic is the same as for aligned tensors, except
+// at the ends of each warp's stretch. Private to the kernels.
 #pragma once
 
 #include <cstdint>

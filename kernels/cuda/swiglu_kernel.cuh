@@ -150,7 +150,7 @@ __device__ inline void AlikeSlot(const Entry& entry, int64_t first) {
   }
 }
 
-// The same for a segment whose pointers do not agree.
+// As AlikeSlot, for a segment whose pointers do not agree modulo 16.
 template <Dtype kDtype, class Entry>
 __device__ inline void UnalikeSlot(const Entry& entry, int64_t first) {
   constexpr int kPerSlot = kWordsPerSlot * Word<kDtype>::kPerWord;

@@ -133,7 +133,7 @@ class BatchFormer {
   // The latest request while it is not yet in the two indices below. It is indexed late, because
   // most requests leave before a lookup.
   Entry* unindexed_ = nullptr;
-  // Those that have a deadline, with their sequence.
+  // Those that have a deadline, with their sequence numbers.
   absl::btree_map<std::pair<Clock::time_point, int64_t>, Entry*> by_deadline_;
   // The latest of each caller, by `Request::cancelled`.
   absl::flat_hash_map<const std::atomic<bool>*, Entry*> by_caller_;

@@ -44,7 +44,7 @@ class ResetLimit {
   size_t num_peers() const { return resets_.size(); }
 
  private:
-  // The resets of one peer: at time `at`, `count` of them counted.
+  // The count of one peer's resets, as it was at time `at`.
   struct Resets {
     Time at;
     double count = 0;

@@ -22,8 +22,8 @@ struct ChunkPlan {
   }
 };
 
-// Cuts `num_elements` so that the inputs of a chunk have at most `max_batch_bytes`, and tensors one
-// after the other stay aligned.
+// Cuts `num_elements` so that the inputs of a chunk have at most `max_batch_bytes`, and tensors
+// that lie one after the other in a slab stay aligned.
 ChunkPlan PlanChunks(const Model& model, int64_t num_elements, int64_t max_batch_bytes);
 
 // The number of tensors in a chunk's slab. The server computes in place, with output k over

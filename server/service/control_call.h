@@ -23,7 +23,7 @@ absl::Status WhyControlOverrun(const Overrun& overrun, const InferDependencies& 
 
 class ControlCall final : public CallHandler {
  public:
-  // `method` must outlive it; `call` owns it.
+  // `call` owns this object, and `method` must outlive it.
   ControlCall(Call* call, const ControlMethod* method, const InferDependencies& parts)
       : call_(call), method_(method), parts_(parts) {}
 

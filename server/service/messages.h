@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Between generated messages and gRPC's byte buffers, for messages that carry no tensors.
+// Conversions between generated messages and gRPC's byte buffers, for messages that carry no
+// tensors.
 #pragma once
 
 #include <cstdint>

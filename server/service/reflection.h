@@ -48,7 +48,7 @@ class Reflection {
 // taking an answer.
 class ReflectionCall final : public CallHandler {
  public:
-  // `reflection` must outlive it; `call` owns it.
+  // `call` owns this object, and `reflection` must outlive it.
   ReflectionCall(Call* call, const Reflection* reflection, const InferDependencies& parts)
       : call_(call), reflection_(reflection), parts_(parts) {}
 

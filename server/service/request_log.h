@@ -44,8 +44,8 @@ class RequestLog final : public Observer {
 
   // Writes the line of a request, or counts it as left out. Served requests have lines at the level
   // debug, callers that went away at info, faults of this server at error, all others at warning.
-  // Returns at once if the level is not logged. The record of a call that is no inference may be
-  // given to the log alone.
+  // Returns at once if the level is not logged. Also takes records of calls that are no
+  // inferences, which no other observer gets.
   void RequestFinished(const RequestRecord& record) override;
   void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
   void BatchFinished(const BatchRecord&) override {}

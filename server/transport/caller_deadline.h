@@ -11,8 +11,8 @@
 
 namespace swiglu::server {
 
-// The deadline of a caller that has `left` (a gRPC timespan) at `now`. gRPC can say more than fits
-// into nanoseconds, so more than a year counts as no deadline.
+// The deadline of a caller to whom `left` (a gRPC timespan) remains at `now`. gRPC can say more
+// than fits into nanoseconds, so more than a year counts as no deadline.
 inline Clock::time_point CallerDeadline(gpr_timespec left, Clock::time_point now) {
   constexpr int64_t kYearSeconds = int64_t{365} * 24 * 3600;
   if (left.tv_sec > kYearSeconds) return Clock::time_point::max();

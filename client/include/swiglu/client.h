@@ -149,8 +149,8 @@ absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const Tens
 //
 // Every call blocks until it has a result or its deadline passes. It never retries. A call reads
 // the caller's tensors while it runs, and never after it has returned. If the deadline passes while
-// the kernel has taken only a part of the bytes, the call returns as soon as the connection has
-// moved on or failed.
+// gRPC is writing some of these bytes to the connection, the call returns as soon as the kernel has
+// taken them or the connection has failed.
 //
 // Errors:
 // - The server's code and message, unchanged.
