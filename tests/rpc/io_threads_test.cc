@@ -99,15 +99,16 @@ TEST_F(IoThreadsTest, RunsTasksOnItsThreadsInTheirOrder) {
   IoQueue& queue = threads_->Bind();
   EXPECT_FALSE(queue.IsCurrent());
   std::vector<int> order;
-  absl::Notification all;
+  // Shared with the last task, which may still be inside Notify when the wait is over.
+  const auto all = std::make_shared<absl::Notification>();
   for (int i = 0; i < 100; ++i) {
-    queue.Post(WorkLength::kShort, [&, i] {
+    queue.Post(WorkLength::kShort, [&queue, &order, all, i] {
       EXPECT_TRUE(queue.IsCurrent());
       order.push_back(i);
-      if (i == 99) all.Notify();
+      if (i == 99) all->Notify();
     });
   }
-  ASSERT_TRUE(all.WaitForNotificationWithTimeout(kPatience));
+  ASSERT_TRUE(all->WaitForNotificationWithTimeout(kPatience));
   ASSERT_EQ(order.size(), 100u);
   for (int i = 0; i < 100; ++i) EXPECT_EQ(order[i], i);
   queue.Unbind();
