@@ -24,7 +24,7 @@ struct ConnectionTraffic {
 // What to do with a connection.
 enum class FloodVerdict : uint8_t {
   kNone,
-  // Take nothing from it for now, so that the server gets round to others.
+  // Have the kernel drop its data for a while, so that the server gets round to others.
   kPause,
   // It floods the server.
   kEnd,

@@ -13,6 +13,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <map>
 #include <set>
 #include <string>
@@ -26,6 +27,8 @@
 #include "gtest/gtest.h"
 #include "server/base/listen_socket.h"
 #include "server/connections/acceptor.h"
+#include "server/transport/flood_watch.h"
+#include "server/transport/message_watch.h"
 #include "tests/rpc/server_fixture.h"
 
 namespace swiglu::server {
@@ -274,6 +277,35 @@ TEST(ConnectionsTest, APausedPeerTakesWhatItIsSent) {
     int num_unacknowledged = -1;
     return ::ioctl(ends.server.get(), SIOCOUTQ, &num_unacknowledged) == 0 &&
            num_unacknowledged == 0;
+  }));
+}
+
+// Whether the kernel drops what comes to the socket.
+bool IsPaused(const Descriptor& socket) {
+  socklen_t num_instructions = 0;
+  return ::getsockopt(socket.get(), SOL_SOCKET, SO_GET_FILTER, nullptr, &num_instructions) == 0 &&
+         num_instructions > 0;
+}
+
+TEST(FloodWatchTest, PausesAFloodAndLetsItGoOn) {
+  Admission admission({});
+  Connections connections;
+  Ends ends = Connect();
+  connections.Add(ends.server.get());
+  MessageWatch messages(&admission, &connections, std::chrono::seconds(30));
+  const FloodWatch watch(&connections, &messages);
+  const std::string bytes(1 << 20, 'x');
+  const auto take = [&] {
+    ::recv(ends.server.get(), nullptr, bytes.size(), MSG_TRUNC | MSG_DONTWAIT);
+  };
+  EXPECT_TRUE(Eventually([&] {
+    ::send(ends.client.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+    take();
+    return IsPaused(ends.server);
+  }));
+  EXPECT_TRUE(Eventually([&] {
+    take();
+    return !IsPaused(ends.server);
   }));
 }
 
