@@ -9,6 +9,8 @@
 #include <thread>
 
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -35,6 +37,12 @@ std::string DefaultIoThreads() {
   return absl::StrCat(std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 8));
 }
 
+constexpr int64_t kAnyBytes = std::numeric_limits<int64_t>::max();
+
+std::string DefaultPinnedBytes() {
+  return FormatByteSize(std::max<int64_t>(1, MemoryLimitBytes() / 2));
+}
+
 std::string DefaultMemoryBudget() {
   return FormatByteSize(std::max<int64_t>(2, MemoryLimitBytes() / 4));
 }
@@ -44,6 +52,13 @@ bool IsHostPortOrNothing(absl::string_view text) {
 }
 
 ReadValue OnOrOff(bool* field) { return OneOf<bool>(field, {{"on", true}, {"off", false}}); }
+
+bool IsFileNamePrefix(absl::string_view text) {
+  return text.size() <= 255 && !absl::StrContains(text, "..") &&
+         std::all_of(text.begin(), text.end(), [](char c) {
+           return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
+         });
+}
 
 bool IsSomething(absl::string_view text) { return !text.empty(); }
 
@@ -177,6 +192,30 @@ std::vector<Flag> FlagsInto(Flags* flags, Orders* orders) {
       {"reflection", "off",
        "Whether tools such as grpcurl may ask for the services and their messages.",
        "on or off; nothing is on", OnOrOff(&flags->reflection), nothing_is_on},
+      {"system_shared_memory", "off",
+       "Whether clients on this host may register files in /dev/shm as regions. Clients of one "
+       "server reach each other's regions, by name.",
+       "on or off; nothing is on", OnOrOff(&flags->system_shared_memory), nothing_is_on},
+      {"system_shared_memory_prefix", "",
+       "What the names of these files must begin with; empty for any name.",
+       "nothing, or letters, digits, '.', '_' and '-', as in app_",
+       Text(&flags->system_shared_memory_prefix, IsFileNamePrefix)},
+      {"cuda_shared_memory", "off",
+       "Whether clients on this host may register memory of the server's GPUs as regions.",
+       "on or off; nothing is on", OnOrOff(&flags->cuda_shared_memory), nothing_is_on},
+      {"max_regions", "1024", "Regions that may be registered at once.", "a number from 1 to 65536",
+       Number(&flags->max_regions, 1, 65536)},
+      {"max_region_bytes", "0", "The largest region; 0 for any size.",
+       "0 or more bytes, as in 1073741824, 512MiB or 2GiB",
+       Bytes(&flags->max_region_bytes, 0, kAnyBytes)},
+      {"max_pinned_bytes", DefaultPinnedBytes(),
+       "Memory of all registered system regions together; by default half of the machine's or "
+       "container's. A client's file is charged to the server that pins it.",
+       "1 or more bytes, as in 1073741824, 512MiB or 2GiB",
+       Bytes(&flags->max_pinned_bytes, 1, kAnyBytes)},
+      {"region_idle_timeout", "0",
+       "A region that no request has used for so long is unregistered; 0 for never.",
+       "0 or a time from 1s to 480h, as in 5m or 1h", OffOrTime(&flags->region_idle_timeout)},
       {"drain_delay", "0",
        "How long to serve on after the first signal while reporting NOT_SERVING.",
        "a time from 0s to 24h, as in 500ms or 1m30s", Time(&flags->drain_delay, zero, day)},

@@ -32,7 +32,14 @@ struct Flags {
   int64_t max_connections = 0;
   int unix_socket_mode = 0;
   bool reflection = false;
-  absl::Duration max_connection_age;  // zero: never ended for its age
+  bool system_shared_memory = false;
+  bool cuda_shared_memory = false;
+  std::string system_shared_memory_prefix;
+  int64_t max_regions = 0;
+  int64_t max_region_bytes = 0;
+  int64_t max_pinned_bytes = 0;
+  absl::Duration region_idle_timeout;  // zero: regions may be idle for any time
+  absl::Duration max_connection_age;   // zero: never ended for its age
   absl::Duration max_connection_age_grace;
   absl::Duration keepalive_time;  // zero: no pings
   absl::Duration keepalive_timeout;

@@ -14,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "server/base/address.h"
 #include "server/base/descriptor_limit.h"
@@ -43,14 +44,14 @@ void PrepareLibraries() {
   RouteLibraryLogs();
 }
 
-// Raises the limit of open files as far as `wanted` connections need it. Returns how many
-// connections there may be.
-int64_t AllowConnections(int64_t wanted) {
+// Raises the limit of open files as far as `wanted` connections need it, beside the files of
+// `num_regions` regions. Returns how many connections there may be.
+int64_t AllowConnections(int64_t wanted, int64_t num_regions) {
   const DescriptorLimit limit = RaiseDescriptorLimit();
   if (limit.now > limit.before) {
     LOG(INFO, "limit of open files raised from {} to {}", limit.before, limit.now);
   }
-  const int64_t allowed = ConnectionLimit(wanted, limit.now);
+  const int64_t allowed = ConnectionLimit(wanted, limit.now - num_regions);
   if (allowed < wanted) {
     LOG(WARNING, "at most {} connections, not {}: the process may open {} files", allowed, wanted,
         limit.now);
@@ -72,9 +73,14 @@ int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& cr
   const auto created = create_executor(ExecutorOptionsOf(flags, &observers));
   if (!created.ok()) return Fail(created.status());
   Executor& executor = *created->executor;
+  if (flags.cuda_shared_memory && !created->region_opener->Supports(RegionKind::kCuda)) {
+    return Fail(absl::FailedPreconditionError(
+        absl::StrCat("--cuda_shared_memory=on needs a CUDA device; this server computes on ",
+                     executor.description())));
+  }
   const bool on_gpu = !created->cuda_devices.empty();
-  Server server(ServerOptionsOf(flags, on_gpu, max_connections), &executor, &observers,
-                &statistics);
+  Server server(ServerOptionsOf(flags, on_gpu, max_connections), &executor, &observers, &statistics,
+                created->region_opener.get());
 
   const bool has_metrics = !flags.metrics_address.empty();
   const GpuMonitor gpus(has_metrics ? created->cuda_devices : std::vector<DeviceInfo>());
@@ -105,7 +111,8 @@ int CheckAndServe(const Flags& flags, const ExecutorFactory& create_executor) {
     return Fail(absl::ResourceExhaustedError("cannot start: no thread is to be had for the log"));
   }
   EndOnExceptions();
-  const int64_t max_connections = AllowConnections(flags.max_connections);
+  const int64_t max_connections =
+      AllowConnections(flags.max_connections, flags.system_shared_memory ? flags.max_regions : 0);
   const absl::Status can_start = CheckStart(NeedsOfServer(
       flags.io_threads, flags.lanes_per_device,
       static_cast<int>(std::thread::hardware_concurrency()), flags.memory_budget_bytes));

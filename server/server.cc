@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/time/clock.h"
+#include "server/base/processes.h"
 #include "server/log/log.h"
 
 namespace swiglu::server {
@@ -24,31 +26,50 @@ ControlServiceOptions ControlOptions(const ServerOptions& options, const Executo
           .device = executor.description(),
           .on_gpu = options.on_gpu,
           .num_lanes = executor.num_lanes(),
+          .regions = options.regions.enabled,
           .max_queue_delay = std::chrono::duration_cast<std::chrono::microseconds>(
               options.batching.max_queue_delay)};
+}
+
+// The clients of a unix socket, since gRPC does not tell which of them calls.
+class UnixClients final : public RegionOwner {
+ public:
+  explicit UnixClients(const Connections& connections) : processes_(connections.UnixProcesses()) {}
+  bool HasEnded() const override { return processes_.HaveEnded(); }
+
+ private:
+  const Processes processes_;
+};
+
+std::shared_ptr<const RegionOwner> OwnerOf(const Call& call, const Connections& connections) {
+  if (!absl::StartsWith(call.peer(), "unix:")) return nullptr;
+  return std::make_shared<UnixClients>(connections);
 }
 
 }  // namespace
 
 Server::Server(ServerOptions options, Executor* executor, Observer* observer,
-               const Statistics* statistics)
+               const Statistics* statistics, RegionOpener* region_opener)
     : options_(std::move(options)),
       request_log_({.with_peers = options_.log_peers}),
       observers_({observer, &request_log_}),
       admission_(options_.admission),
+      regions_(options_.regions, region_opener),
       batcher_(options_.batching, executor, &observers_),
       health_([executor] { return executor->healthy(); }),
-      infer_(options_.infer, &admission_, executor, &batcher_, &observers_),
+      infer_(options_.infer, &admission_, executor, &batcher_, &observers_, &regions_.registry()),
       control_(ControlOptions(options_, *executor), &health_, statistics),
       reflection_(options_.reflection ? std::make_optional<Reflection>() : std::nullopt),
       connections_(options_.log_peers),
+      region_service_(&regions_, [this](const Call& call) { return OwnerOf(call, connections_); }),
       message_watch_(&admission_, &connections_, options_.stall_limit.base),
       flood_watch_(&connections_, &message_watch_),
       router_(
           {&infer_, &active_, &observers_, &request_log_, options_.stall_limit, &message_watch_},
           &control_, &health_,
           {.max_metadata_bytes = options_.max_metadata_bytes,
-           .reflection = reflection_.has_value() ? &*reflection_ : nullptr}) {}
+           .reflection = reflection_.has_value() ? &*reflection_ : nullptr,
+           .regions = &region_service_}) {}
 
 Server::~Server() = default;
 

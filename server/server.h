@@ -19,10 +19,12 @@
 #include "server/core/statistics.h"
 #include "server/inference/infer_service.h"
 #include "server/lifecycle.h"
+#include "server/regions/region_thread.h"
 #include "server/service/active_requests.h"
 #include "server/service/control_service.h"
 #include "server/service/health.h"
 #include "server/service/reflection.h"
+#include "server/service/region_service.h"
 #include "server/service/request_log.h"
 #include "server/service/router.h"
 #include "server/service/stall_limit.h"
@@ -46,6 +48,8 @@ struct ServerOptions {
   int64_t max_metadata_bytes = 32 << 10;
   // Whether tools may ask for the services and their messages.
   bool reflection = false;
+  // Which regions clients may register.
+  RegionLimits regions = {};
   // The server itself sets the callback in here.
   RpcServerOptions rpc;
   // After the first stop signal: how long the server goes on serving requests while it says that it
@@ -58,10 +62,11 @@ struct ServerOptions {
 class Server {
  public:
   // Builds the graph, which does not listen yet. `observer` hears of every request, batch and
-  // device error, and passes all of this on to `statistics`, among others. All three must outlive
+  // device error, and passes all of this on to `statistics`, among others. `region_opener` opens
+  // regions for the executor; it may be nullptr if `options` enable none. All of them must outlive
   // the server.
   Server(ServerOptions options, Executor* executor, Observer* observer,
-         const Statistics* statistics);
+         const Statistics* statistics, RegionOpener* region_opener = nullptr);
   // Shuts the server down at once if it still serves.
   ~Server();
   Server(const Server&) = delete;
@@ -87,6 +92,7 @@ class Server {
   Batcher& batcher() { return batcher_; }
   Health& health() { return health_; }
   Connections& connections() { return connections_; }
+  const RegionRegistry& regions() const { return regions_.registry(); }
   ActiveRequests& active() { return active_; }
   InferService& infer() { return infer_; }
   const MessageWatch& message_watch() const { return message_watch_; }
@@ -107,6 +113,7 @@ class Server {
   RequestLog request_log_;
   ObserverList observers_;  // the owner's, and the log
   Admission admission_;
+  RegionThread regions_;  // outlives every request
   Batcher batcher_;
   Health health_;
   InferService infer_;
@@ -114,6 +121,7 @@ class Server {
   ActiveRequests active_;
   std::optional<Reflection> reflection_;
   Connections connections_;
+  const RegionService region_service_;
   MessageWatch message_watch_;
   FloodWatch flood_watch_;
   const Router router_;

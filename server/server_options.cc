@@ -4,6 +4,7 @@
 #include "server/server_options.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "absl/time/time.h"
 #include "server/base/address.h"
@@ -48,6 +49,15 @@ RpcServerOptions RpcServerOptionsOf(const Flags& flags, int64_t max_connections)
                           .min_ping_interval = flags.min_ping_interval}};
 }
 
+RegionLimits RegionLimitsOf(const Flags& flags) {
+  return {.enabled = {flags.system_shared_memory, flags.cuda_shared_memory},
+          .max_regions = flags.max_regions,
+          .max_region_bytes = flags.max_region_bytes == 0 ? std::numeric_limits<int64_t>::max()
+                                                          : flags.max_region_bytes,
+          .max_pinned_bytes = flags.max_pinned_bytes,
+          .idle_timeout = absl::ToChronoNanoseconds(flags.region_idle_timeout)};
+}
+
 }  // namespace
 
 ExecutorOptions ExecutorOptionsOf(const Flags& flags, Observer* observer) {
@@ -57,6 +67,7 @@ ExecutorOptions ExecutorOptionsOf(const Flags& flags, Observer* observer) {
           flags.devices,
           flags.lanes_per_device,
           {.capacity_bytes = static_cast<size_t>(pool_bytes)},
+          flags.system_shared_memory_prefix,
           observer};
 }
 
@@ -70,6 +81,7 @@ ServerOptions ServerOptionsOf(const Flags& flags, bool on_gpu, int64_t max_conne
           .log_peers = flags.log_peers,
           .max_metadata_bytes = flags.max_metadata_bytes,
           .reflection = flags.reflection,
+          .regions = RegionLimitsOf(flags),
           .rpc = RpcServerOptionsOf(flags, max_connections),
           .drain_delay = flags.drain_delay,
           .drain_timeout = flags.drain_timeout};

@@ -26,12 +26,21 @@ absl::Status WhyDropped(const Request& request, Clock::time_point now) {
 }  // namespace
 
 BatchFormer::~BatchFormer() {
-  for (auto& level : queues_) {
-    for (auto& extent : level) {
-      for (Queue& queue : extent) {
+  for (Group& group : groups_) {
+    for (auto& level : group.queues) {
+      for (Queue& queue : level) {
         while (queue.first != nullptr) Remove(*queue.first);
       }
     }
+  }
+}
+
+BatchFormer::Group& BatchFormer::GroupOf(const Request& request) {
+  for (size_t first = 0;; first += kNumModels) {
+    if (first == groups_.size()) {
+      for (int i = 0; i < kNumModels; ++i) groups_.push_back({.placement = request.placement});
+    }
+    if (groups_[first].placement == request.placement) return groups_[first + request.model->index];
   }
 }
 
@@ -41,14 +50,14 @@ void BatchFormer::Add(std::unique_ptr<Request> request) {
     return Drop(std::move(request), accepted_at);
   }
   const int64_t bytes = InputBytes(*request);
-  ModelLoad& load = loads_[request->model->index];
-  ++load.num_requests;
-  load.bytes += bytes;
+  Group& group = GroupOf(*request);
+  ++group.num_requests;
+  group.bytes += bytes;
   ++num_queued_;
   ++num_queued_of_[static_cast<int>(request->priority)][static_cast<int>(request->extent)];
 
   auto* const entry = new Entry{std::move(request), next_sequence_++, bytes};
-  Queue& queue = QueueOf(*entry->request);
+  Queue& queue = group.queue(entry->request->priority, entry->request->extent);
   entry->previous = std::exchange(queue.last, entry);
   (entry->previous == nullptr ? queue.first : entry->previous->next) = entry;
   IndexLatest();
@@ -88,17 +97,18 @@ FormedBatch BatchFormer::TakeIfReady(Clock::time_point now) {
   Entry* const oldest = Choose(now);
   if (oldest == nullptr) return batch;
   const Priority priority = oldest->request->priority;
-  const int model_index = oldest->request->model->index;
+  Group& group = GroupOf(*oldest->request);
   last_extent_ = oldest->request->extent;
 
+  const int64_t max_bytes = MaxBytes(group);
   int64_t batch_bytes = 0;
-  Fill(QueueOf(priority, last_extent_, model_index), now, batch, batch_bytes);
-  if (loads_[model_index].num_requests == 0) return batch;
-  Fill(QueueOf(priority, Other(last_extent_), model_index), now, batch, batch_bytes);
+  Fill(group.queue(priority, last_extent_), now, max_bytes, batch, batch_bytes);
+  if (group.num_requests == 0) return batch;
+  Fill(group.queue(priority, Other(last_extent_)), now, max_bytes, batch, batch_bytes);
   for (const Priority other : kPriorities) {
     if (other == priority) continue;
     for (const Extent extent : kExtents) {
-      Fill(QueueOf(other, extent, model_index), now, batch, batch_bytes);
+      Fill(group.queue(other, extent), now, max_bytes, batch, batch_bytes);
     }
   }
   return batch;
@@ -106,14 +116,13 @@ FormedBatch BatchFormer::TakeIfReady(Clock::time_point now) {
 
 std::optional<Clock::time_point> BatchFormer::ReadyAt() const {
   std::optional<Clock::time_point> first;
-  for (const auto& level : queues_) {
-    for (const auto& extent : level) {
-      for (const Queue& queue : extent) {
+  for (const Group& group : groups_) {
+    for (const auto& level : group.queues) {
+      for (const Queue& queue : level) {
         if (queue.first == nullptr) continue;
-        const Request& front = *queue.first->request;
-        const Clock::time_point ready = IsFull(front.model->index)
-                                            ? front.accepted_at
-                                            : front.accepted_at + options_.max_queue_delay;
+        const Clock::time_point accepted_at = queue.first->request->accepted_at;
+        const Clock::time_point ready =
+            IsFull(group) ? accepted_at : accepted_at + options_.max_queue_delay;
         first = std::min(first.value_or(ready), ready);
       }
     }
@@ -126,21 +135,20 @@ Clock::time_point BatchFormer::FirstDeadline() {
   return by_deadline_.empty() ? Clock::time_point::max() : by_deadline_.begin()->first.first;
 }
 
-bool BatchFormer::IsFull(int model_index) const {
-  return loads_[model_index].num_requests >= options_.max_segments ||
-         loads_[model_index].bytes >= options_.max_batch_bytes;
+bool BatchFormer::IsFull(const Group& group) const {
+  return group.num_requests >= options_.max_segments || group.bytes >= MaxBytes(group);
 }
 
 BatchFormer::Entry* BatchFormer::OldestReady(Priority priority, Extent extent,
                                              Clock::time_point now) {
   Entry* oldest = nullptr;
   if (num_queued_of_[static_cast<int>(priority)][static_cast<int>(extent)] == 0) return oldest;
-  for (int model_index = 0; model_index < kNumModels; ++model_index) {
-    Entry* const first = QueueOf(priority, extent, model_index).first;
+  for (Group& group : groups_) {
+    Entry* const first = group.queue(priority, extent).first;
     if (first == nullptr) continue;
     const bool is_ready = options_.max_queue_delay == Clock::duration::zero() ||
                           first->request->accepted_at + options_.max_queue_delay <= now ||
-                          IsFull(model_index);
+                          IsFull(group);
     if (!is_ready) continue;
     if (oldest == nullptr || first->sequence < oldest->sequence) oldest = first;
   }
@@ -157,7 +165,7 @@ BatchFormer::Entry* BatchFormer::Choose(Clock::time_point now) {
   return nullptr;
 }
 
-void BatchFormer::Fill(Queue& queue, Clock::time_point now, FormedBatch& batch,
+void BatchFormer::Fill(Queue& queue, Clock::time_point now, int64_t max_bytes, FormedBatch& batch,
                        int64_t& batch_bytes) {
   while (queue.first != nullptr &&
          static_cast<int>(batch.requests.size()) < options_.max_segments) {
@@ -166,7 +174,7 @@ void BatchFormer::Fill(Queue& queue, Clock::time_point now, FormedBatch& batch,
       Drop(Remove(first), now);
       continue;
     }
-    if (!batch.requests.empty() && first.bytes > options_.max_batch_bytes - batch_bytes) return;
+    if (!batch.requests.empty() && first.bytes > max_bytes - batch_bytes) return;
     batch_bytes += first.bytes;
     batch.requests.push_back(Remove(first));
   }
@@ -180,7 +188,8 @@ void BatchFormer::Drop(std::unique_ptr<Request> request, Clock::time_point now) 
 std::unique_ptr<Request> BatchFormer::Remove(Entry& entry) {
   const std::unique_ptr<Entry> owned(&entry);
   std::unique_ptr<Request> request = std::move(entry.request);
-  Queue& queue = QueueOf(*request);
+  Group& group = GroupOf(*request);
+  Queue& queue = group.queue(request->priority, request->extent);
   (entry.previous == nullptr ? queue.first : entry.previous->next) = entry.next;
   (entry.next == nullptr ? queue.last : entry.next->previous) = entry.previous;
   if (unindexed_ == &entry) {
@@ -189,9 +198,8 @@ std::unique_ptr<Request> BatchFormer::Remove(Entry& entry) {
     RemoveFromIndices(entry, *request);
   }
 
-  ModelLoad& load = loads_[request->model->index];
-  --load.num_requests;
-  load.bytes -= entry.bytes;
+  --group.num_requests;
+  group.bytes -= entry.bytes;
   --num_queued_;
   --num_queued_of_[static_cast<int>(request->priority)][static_cast<int>(request->extent)];
   return request;

@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -25,12 +26,15 @@ struct BatchFormerOptions {
   // The most input bytes in one batch of several requests; a larger request has a batch for itself.
   // The limit keeps batches short, so that the next batch does not wait long. >= 1.
   int64_t max_batch_bytes = int64_t{4} << 20;
+  // The same for requests whose tensors are all in a device's memory, which is some 40 times as
+  // fast as the bus. >= 1.
+  int64_t max_resident_batch_bytes = int64_t{64} << 20;
   // How long a request may wait for others before its batch closes without being full; 0: not at
   // all.
   Clock::duration max_queue_delay{0};
 };
 
-// What the former hands out: requests of one operation and dtype that run together.
+// What the former hands out: requests of one operation, dtype and placement that run together.
 struct FormedBatch {
   using Requests = absl::InlinedVector<std::unique_ptr<Request>, 1>;
   Requests requests;
@@ -49,10 +53,10 @@ struct DroppedRequest {
 //
 // The next batch belongs to the most urgent level that has one ready. Within a level, whole
 // requests and chunks take turns, and the oldest comes first. Further queued requests of the same
-// model fill the batch, in the same order.
+// model and placement fill the batch, in the same order.
 class BatchFormer {
  public:
-  explicit BatchFormer(BatchFormerOptions options) : options_(options) {}
+  explicit BatchFormer(BatchFormerOptions options) : options_(options), groups_(kNumModels) {}
 
   ~BatchFormer();
   BatchFormer(const BatchFormer&) = delete;
@@ -100,26 +104,34 @@ class BatchFormer {
     Entry* first = nullptr;
     Entry* last = nullptr;
   };
-  // What is queued of one model, over all of its queues.
-  struct ModelLoad {
+  // What may run in one batch: requests of one model and one placement.
+  struct Group {
+    Placement placement = {};
+    // By priority and extent.
+    std::array<std::array<Queue, kNumExtents>, kNumPriorities> queues = {};
+    // What is in the queues.
     int num_requests = 0;
     int64_t bytes = 0;
+
+    Queue& queue(Priority priority, Extent extent) {
+      return queues[static_cast<int>(priority)][static_cast<int>(extent)];
+    }
   };
 
-  Queue& QueueOf(const Request& request) {
-    return QueueOf(request.priority, request.extent, request.model->index);
+  Group& GroupOf(const Request& request);
+  int64_t MaxBytes(const Group& group) const {
+    return group.placement.is_resident ? options_.max_resident_batch_bytes
+                                       : options_.max_batch_bytes;
   }
-  Queue& QueueOf(Priority priority, Extent extent, int model_index) {
-    return queues_[static_cast<int>(priority)][static_cast<int>(extent)][model_index];
-  }
-  // Whether what is queued of that model fills a batch.
-  bool IsFull(int model_index) const;
+  // Whether what is queued of that group fills a batch.
+  bool IsFull(const Group& group) const;
   // The oldest ready request of that level and extent, or nullptr.
   Entry* OldestReady(Priority priority, Extent extent, Clock::time_point now);
   // The first request of the next batch, or nullptr.
   Entry* Choose(Clock::time_point now);
   // Moves the requests that fit from `queue` into the batch, and drops late ones.
-  void Fill(Queue& queue, Clock::time_point now, FormedBatch& batch, int64_t& batch_bytes);
+  void Fill(Queue& queue, Clock::time_point now, int64_t max_bytes, FormedBatch& batch,
+            int64_t& batch_bytes);
   // Adds the latest request to the indices by deadline and by caller.
   void IndexLatest();
   void Drop(std::unique_ptr<Request> request, Clock::time_point now);
@@ -128,8 +140,9 @@ class BatchFormer {
   void RemoveFromIndices(Entry& entry, const Request& request);
 
   const BatchFormerOptions options_;
-  // By priority, extent and Model::index.
-  std::array<std::array<std::array<Queue, kNumModels>, kNumExtents>, kNumPriorities> queues_;
+  // The first kNumModels are those of host memory, by Model::index. Groups of devices follow, for
+  // each placement those of all models; a group is never removed.
+  std::deque<Group> groups_;
   // The latest request while it is not yet in the two indices below. It is indexed late, because
   // most requests leave before a lookup.
   Entry* unindexed_ = nullptr;
@@ -138,7 +151,6 @@ class BatchFormer {
   // The latest of each caller, by `Request::cancelled`.
   absl::flat_hash_map<const std::atomic<bool>*, Entry*> by_caller_;
   std::vector<DroppedRequest> dropped_;
-  std::array<ModelLoad, kNumModels> loads_;  // by Model::index
   // How many are queued, by priority and extent.
   std::array<std::array<int, kNumExtents>, kNumPriorities> num_queued_of_{};
   Extent last_extent_ = Extent::kChunk;  // of the first request of the last batch

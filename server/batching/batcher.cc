@@ -113,6 +113,7 @@ void Batcher::Start(std::unique_ptr<RunningBatch> running) {
   const Model& model = *running->requests.front()->model;
   running->batch.op = model.op;
   running->batch.dtype = model.dtype;
+  running->batch.placement = running->requests.front()->placement;
   running->batch.segments.reserve(running->requests.size());
   for (const auto& request : running->requests) {
     request->ticket.LeaveQueue();

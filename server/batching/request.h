@@ -48,6 +48,7 @@ struct Request {
   Extent extent = Extent::kWhole;
   // Where the inputs are read and the outputs written. The caller keeps that memory.
   Segment segment;
+  Placement placement = {};
   // Its place in the queue and its share of the memory budget; a chunk has none of its own.
   Ticket ticket;
   Clock::time_point accepted_at;

@@ -254,6 +254,12 @@ std::string Connections::Describe(absl::string_view peer) const {
   return absl::StrCat(kUnixPeer, absl::StrJoin(processes, "+"));
 }
 
+std::vector<pid_t> Connections::UnixProcesses() const {
+  std::vector<pid_t> processes;
+  for (const Connection& connection : Find(kUnixPeer)) processes.push_back(connection.pid);
+  return processes;
+}
+
 bool Connections::SetPaused(absl::string_view peer, bool paused) {
   bool is_done = false;
   for (const Connection& connection : Find(peer)) {

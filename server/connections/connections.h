@@ -67,6 +67,10 @@ class Connections {
   // "unix:pid=12,uid=1000", several of them with a '+' between.
   std::string Describe(absl::string_view peer) const;
 
+  // The processes behind the open connections of unix sockets; 0 for one that this process cannot
+  // see.
+  std::vector<pid_t> UnixProcesses() const;
+
   // Pauses the peer's connection, or lets it go on. While it is paused, the kernel drops the data
   // that the peer sends, and the peer sends it again later. What has come before can still be read,
   // what we send arrives, and the peer can end the connection. Returns false if there is no such

@@ -34,8 +34,21 @@ struct Segment {
   std::array<const std::byte*, kMaxTensors> inputs{};
   std::array<std::byte*, kMaxTensors> outputs{};
   int64_t num_elements = 0;
-  // Where the inputs come from if no pointer is set. Only for an executor that `TakesReaders`.
+  // Where the inputs come from whose pointer is not set. Only for an executor that `TakesReaders`.
   InputReader* reader = nullptr;
+};
+
+// The number that stands for the CPU where devices are counted.
+inline constexpr int kCpuDevice = -1;
+
+// Where the tensors of a request or batch lie.
+struct Placement {
+  // The CUDA device that has some of them in its memory; kCpuDevice: all are in host memory.
+  int device = kCpuDevice;
+  // All of them are in the memory of that device.
+  bool is_resident = false;
+
+  bool operator==(const Placement&) const = default;
 };
 
 // A closed batch: segments of one operation and dtype, of any lengths (0 is legal).
@@ -43,6 +56,8 @@ struct Batch {
   Op op = Op::kForward;
   Dtype dtype = Dtype::kFp16;
   std::vector<Segment> segments;
+  // Of every segment.
+  Placement placement = {};
   // The server holds no other request, so the thread that brings the batch may wait for it.
   bool is_alone = false;
 };
@@ -57,9 +72,6 @@ inline int64_t NumElements(const Batch& batch) {
 // How a batch's bytes got to the arithmetic; the metric label `path`.
 enum class Path : uint8_t { kCpu, kMapped, kStaged, kRegion };
 inline constexpr int kNumPaths = 4;
-
-// The number that stands for the CPU where devices are counted.
-inline constexpr int kCpuDevice = -1;
 
 // The result of one batch. On error the outputs are unspecified.
 struct Execution {

@@ -4,6 +4,7 @@
 // Prometheus series, `server/core/statistics` into the protocol's ModelStatistics. Knows neither.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -17,6 +18,7 @@
 #include "server/core/executor.h"
 #include "server/core/model.h"
 #include "server/core/phase_times.h"
+#include "server/core/region.h"
 
 namespace swiglu::server {
 
@@ -29,8 +31,9 @@ enum class Rejection : uint8_t {
   kCancelled,
   kDraining,
   kInvalid,
+  kRegion,  // about a region that one of its tensors lies in
 };
-inline constexpr int kNumRejections = 7;
+inline constexpr int kNumRejections = 8;
 
 // Who sent a request. The log asks for it when it writes a line. Thread-safe.
 class RequestOrigin {
@@ -53,6 +56,9 @@ struct RequestRecord {
   int64_t bytes_in = 0;   // of the request message
   int64_t bytes_out = 0;  // of the response message; 0 on error
   int64_t num_elements = 0;
+  // Bytes of inputs and outputs in regions, by RegionKind; 0 on error.
+  std::array<int64_t, kNumRegionKinds> region_bytes_in{};
+  std::array<int64_t, kNumRegionKinds> region_bytes_out{};
   PhaseTimes times;
   // When the headers of the call were there; in a stream, when the whole message was there.
   Clock::time_point started;

@@ -74,6 +74,7 @@ std::optional<std::pair<Batch, Batch>> Halve(const Batch& batch) {
   int64_t wanted = NumElements(batch) / 2;
   std::pair<Batch, Batch> halves{{batch.op, batch.dtype, {}}, {batch.op, batch.dtype, {}}};
   auto& [first, second] = halves;
+  first.placement = second.placement = batch.placement;
   for (const Segment& segment : batch.segments) {
     // A short segment is not cut; it goes where it is wanted, and the first one to the first half.
     int64_t num_first = std::min(segment.num_elements, wanted) / alignment * alignment;

@@ -37,7 +37,7 @@ swiglu::KernelStatus ComputeWhole(Dtype dtype, const Segment& segment) {
   return Compute(dtype, converted);
 }
 
-// A segment whose inputs come from a reader.
+// A segment some of whose inputs come from a reader.
 template <typename KernelSegment>
 swiglu::KernelStatus ComputeInBlocks(const Model& model, const Segment& segment) {
   alignas(64) std::byte inputs[kMaxTensors][kBlockBytes];
@@ -47,11 +47,15 @@ swiglu::KernelStatus ComputeInBlocks(const Model& model, const Segment& segment)
     block.num_elements = std::min(left, kBlockBytes / element_bytes);
     const auto size_bytes = static_cast<size_t>(block.num_elements * element_bytes);
     for (size_t k = 0; k < model.inputs.size(); ++k) {
+      if (segment.inputs[k] != nullptr) continue;
       segment.reader->Read(static_cast<int>(k), inputs[k], size_bytes);
       block.inputs[k] = inputs[k];
     }
     const swiglu::KernelStatus status = ComputeWhole<KernelSegment>(model.dtype, block);
     if (status != swiglu::KernelStatus::kOk) return status;
+    for (size_t k = 0; k < model.inputs.size(); ++k) {
+      if (segment.inputs[k] != nullptr) block.inputs[k] += size_bytes;
+    }
     for (size_t k = 0; k < model.outputs.size(); ++k) block.outputs[k] += size_bytes;
   }
   return swiglu::KernelStatus::kOk;

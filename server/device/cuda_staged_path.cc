@@ -22,7 +22,7 @@ cudaError_t CopyIn(const Model& model, const Portion& portion, std::byte* d_buff
     for (size_t k = 0; k < model.inputs.size(); ++k) {
       const cudaError_t error =
           cudaMemcpyAsync(d_buffer + part.place(k), part.host.inputs[k], TensorBytes(part, model),
-                          cudaMemcpyHostToDevice, stream);
+                          cudaMemcpyDefault, stream);
       if (error != cudaSuccess) return error;
     }
   }
@@ -43,7 +43,7 @@ cudaError_t CopyOut(const Model& model, const Portion& portion, std::byte* d_buf
     for (size_t k = 0; k < model.outputs.size(); ++k) {
       const cudaError_t error =
           cudaMemcpyAsync(part.host.outputs[k], d_buffer + part.place(k), TensorBytes(part, model),
-                          cudaMemcpyDeviceToHost, stream);
+                          cudaMemcpyDefault, stream);
       if (error != cudaSuccess) return error;
     }
   }

@@ -11,8 +11,10 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "server/device/cpu_executor.h"
+#include "server/device/shared_file.h"
 #ifdef SWIGLU_CUDA
 #include "server/device/cuda_executor.h"
+#include "server/device/cuda_region_opener.h"
 #include "server/gpu/cuda_probe.h"
 #endif
 
@@ -29,7 +31,11 @@ absl::StatusOr<CreatedExecutor> CreateCpu(const ExecutorOptions& options, std::s
   absl::StatusOr<std::unique_ptr<CpuExecutor>> executor = CpuExecutor::Create(cpu_options);
   if (!executor.ok()) return executor.status();
   const CachingSlabPool* pool = &(*executor)->slab_pool();
-  return CreatedExecutor{*std::move(executor), pool, {}, std::move(reason)};
+  return CreatedExecutor{*std::move(executor),
+                         pool,
+                         std::make_unique<HostRegionOpener>(options.region_prefix),
+                         {},
+                         std::move(reason)};
 }
 
 #ifdef SWIGLU_CUDA
@@ -47,8 +53,13 @@ absl::StatusOr<CreatedExecutor> CreateCuda(const ExecutorOptions& options, Devic
       CreateCudaExecutor(std::move(cuda_options));
   if (!executor.ok()) return executor.status();
   const CachingSlabPool* pool = &(*executor)->slab_pool();
-  return CreatedExecutor{*std::move(executor), pool, std::move(choice.cuda_devices),
-                         absl::StrCat(choice.reason, ", driver ", CudaDriverVersion())};
+  std::vector<int> ordinals;
+  for (const DeviceInfo& device : choice.cuda_devices) ordinals.push_back(device.ordinal);
+  return CreatedExecutor{
+      *std::move(executor), pool,
+      std::make_unique<CudaRegionOpener>(std::move(ordinals), options.region_prefix),
+      std::move(choice.cuda_devices),
+      absl::StrCat(choice.reason, ", driver ", CudaDriverVersion())};
 }
 
 #else

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "server/core/executor.h"
 #include "server/core/observer.h"
+#include "server/core/region.h"
 #include "server/gpu/device_choice.h"
 #include "server/memory/slab_pool.h"
 
@@ -26,6 +27,8 @@ struct ExecutorOptions {
   int lanes_per_device = 0;
   // The slab pool's memory.
   CachingSlabPoolOptions memory;
+  // What the names of the files of system regions must begin with.
+  std::string region_prefix;
   // Told of device errors; may be nullptr. Must outlive the executor.
   Observer* observer = nullptr;
 };
@@ -35,6 +38,8 @@ struct CreatedExecutor {
   std::unique_ptr<Executor> executor;
   // The executor's own pool, for its figures.
   const CachingSlabPool* slab_pool = nullptr;
+  // Opens regions that its batches may use.
+  std::unique_ptr<RegionOpener> region_opener;
   // Empty on the CPU.
   std::vector<DeviceInfo> cuda_devices;
   // One line for the log: "cuda: device 0 NVIDIA H100 80GB HBM3, driver 13.0", "cpu: no NVIDIA

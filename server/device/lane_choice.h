@@ -16,6 +16,7 @@ struct DeviceLoad {
   int64_t outstanding_bytes = 0;  // read and written by the batches in flight
   int num_free_lanes = 0;
   int64_t given_bytes = 0;  // of all batches until now; see `GiveBatch`
+  int num_resident = 0;     // batches in flight whose tensors are all in the device's memory
 };
 
 // The position of the device with the fewest bytes outstanding among those with a free lane. Under

@@ -3,6 +3,7 @@
 // Claims and releases.
 #include "server/device/lane_executor.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -33,6 +34,7 @@ LaneExecutor::LaneExecutor(std::vector<LaneDevice> devices,
     loads_.push_back({.num_free_lanes = static_cast<int>(device.lanes.size())});
     num_lanes_ += static_cast<int>(device.lanes.size());
   }
+  waiting_.resize(devices_.size());
 }
 
 LaneExecutor::~LaneExecutor() {
@@ -60,8 +62,22 @@ void LaneExecutor::Run(const Batch& batch, Done done) {
     done(execution);
     return;
   }
-  const Claim claim = ClaimLane(BatchBytes(batch));
-  claim.lane->Run(batch, PlanLaunch(batch, {.other_bytes = claim.other_bytes}),
+  Claim claim;
+  {
+    absl::MutexLock lock(&mutex_);
+    ++num_held_;
+    const int device = ChooseDeviceOf(batch);
+    if (free_lanes_[device].empty()) {
+      waiting_[device].push_back({&batch, std::move(done)});
+      return;
+    }
+    claim = ClaimLane(device, batch);
+  }
+  Start(claim, batch, std::move(done));
+}
+
+void LaneExecutor::Start(const Claim& claim, const Batch& batch, Done done) {
+  claim.lane->Run(batch, PlanLaunch(batch, claim.situation),
                   [this, claim, &batch, done = std::move(done)](const LaneResult& result) mutable {
                     if (!IsWorthRetrying(result)) return Finish(claim, result, std::move(done));
                     RunInHalves(
@@ -85,25 +101,52 @@ void LaneExecutor::Finish(const Claim& claim, const LaneResult& result, Done don
   --num_held_;
 }
 
-LaneExecutor::Claim LaneExecutor::ClaimLane(int64_t bytes) {
-  absl::MutexLock lock(&mutex_);
-  const int device = ChooseDevice(loads_);
-  CHECK(device >= 0);
+int LaneExecutor::ChooseDeviceOf(const Batch& batch) {
+  const int ordinal = batch.placement.device;
+  if (ordinal == kCpuDevice) {
+    const int device = ChooseDevice(loads_);
+    CHECK(device >= 0);
+    return device;
+  }
+  const auto found =
+      std::find_if(devices_.begin(), devices_.end(),
+                   [ordinal](const LaneDevice& device) { return device.ordinal == ordinal; });
+  CHECK(found != devices_.end());
+  return static_cast<int>(found - devices_.begin());
+}
+
+LaneExecutor::Claim LaneExecutor::ClaimLane(int device, const Batch& batch) {
   Lane* lane = free_lanes_[device].front();
   free_lanes_[device].pop_front();
-  --loads_[device].num_free_lanes;
-  const int64_t other_bytes = loads_[device].outstanding_bytes;
+  DeviceLoad& load = loads_[device];
+  const LaunchSituation situation{
+      .resident_work = load.num_resident > 0 ? ResidentWork::kRunning : ResidentWork::kNone,
+      .other_bytes = load.outstanding_bytes};
+  --load.num_free_lanes;
+  if (batch.placement.is_resident) ++load.num_resident;
+  const int64_t bytes = BatchBytes(batch);
   GiveBatch(absl::MakeSpan(loads_), device, bytes);
-  ++num_held_;
-  return {device, lane, bytes, other_bytes};
+  return {device, lane, bytes, batch.placement.is_resident, situation};
 }
 
 void LaneExecutor::ReleaseLane(const Claim& claim) {
-  absl::MutexLock lock(&mutex_);
-  // Behind the others: this one's thread is about to call `done`.
-  free_lanes_[claim.device].push_back(claim.lane);
-  ++loads_[claim.device].num_free_lanes;
-  loads_[claim.device].outstanding_bytes -= claim.bytes;
+  Claim next_claim;
+  WaitingBatch next;
+  {
+    absl::MutexLock lock(&mutex_);
+    // Behind the others: this one's thread is about to call `done`.
+    free_lanes_[claim.device].push_back(claim.lane);
+    DeviceLoad& load = loads_[claim.device];
+    ++load.num_free_lanes;
+    load.outstanding_bytes -= claim.bytes;
+    if (claim.is_resident) --load.num_resident;
+    std::deque<WaitingBatch>& waiting = waiting_[claim.device];
+    if (waiting.empty()) return;
+    next = std::move(waiting.front());
+    waiting.pop_front();
+    next_claim = ClaimLane(claim.device, *next.batch);
+  }
+  Start(next_claim, *next.batch, std::move(next.done));
 }
 
 void LaneExecutor::ReportFault(const Claim& claim, const DeviceFault& fault) {

@@ -27,7 +27,8 @@ struct LaneDevice {
   std::vector<std::unique_ptr<Lane>> lanes;  // free, at least one
 };
 
-// Spreads batches over its devices. `ChooseDevice` chooses the device of a batch. The batch runs on
+// Spreads batches over its devices. A batch with tensors in a device's memory runs on that device,
+// and waits while that has no free lane. `ChooseDevice` chooses for any other. The batch runs on
 // the lane of that device that has been free the longest. A batch that runs out of device memory is
 // tried again in halves. Thread-safe; `done` may call `Run`. A device can fail for good in a batch,
 // or in other work that reports to `faults`. From then on `healthy()` is false, and every later
@@ -52,13 +53,25 @@ class LaneExecutor final : public Executor {
  private:
   // Where a batch runs.
   struct Claim {
-    int device;  // position in devices_
-    Lane* lane;
-    int64_t bytes;
-    int64_t other_bytes;  // of the batches that were in flight on the device already
+    int device = 0;  // position in devices_
+    Lane* lane = nullptr;
+    int64_t bytes = 0;
+    bool is_resident = false;
+    LaunchSituation situation;  // what was in flight on the device already
+  };
+  // A batch whose device has no free lane.
+  struct WaitingBatch {
+    const Batch* batch = nullptr;
+    Done done = nullptr;
   };
 
-  Claim ClaimLane(int64_t bytes);
+  // The position in devices_ of the device that runs the batch.
+  int ChooseDeviceOf(const Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Claims the lane of that device that has been free the longest.
+  Claim ClaimLane(int device, const Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Starts the batch on the lane that it has claimed.
+  void Start(const Claim& claim, const Batch& batch, Done done);
+  // Gives the lane back, and starts the next batch that waits for this device, if there is one.
   void ReleaseLane(const Claim& claim);
   // Hands the batch back.
   void Finish(const Claim& claim, const LaneResult& result, Done done);
@@ -71,7 +84,8 @@ class LaneExecutor final : public Executor {
   absl::Mutex mutex_;
   std::vector<DeviceLoad> loads_ ABSL_GUARDED_BY(mutex_);  // by position in devices_
   std::vector<std::deque<Lane*>> free_lanes_
-      ABSL_GUARDED_BY(mutex_);                // likewise; the longest free first
+      ABSL_GUARDED_BY(mutex_);  // likewise; the longest free first
+  std::vector<std::deque<WaitingBatch>> waiting_ ABSL_GUARDED_BY(mutex_);  // likewise
   int num_held_ ABSL_GUARDED_BY(mutex_) = 0;  // batches whose `done` has not returned
 
   // Declared after everything that the lanes' threads use, so that these threads end first.

@@ -24,6 +24,7 @@ constexpr int64_t kSmallestCopyBytes = int64_t{1} << 20;
 // A batch of up to this much, read and written, is done before another thread has woken up. With
 // nothing else in flight its caller has nothing better to do than to wait for it.
 constexpr int64_t kMaxCallerLaunchBytes = int64_t{256} << 10;
+constexpr int64_t kMaxResidentCallerLaunchBytes = int64_t{64} << 20;  // in device memory
 constexpr std::chrono::microseconds kCallerWait{40};
 
 size_t NumTensors(const Model& model) { return model.inputs.size() + model.outputs.size(); }
@@ -76,12 +77,13 @@ std::vector<Portion> CutIntoPortions(const Batch& batch, size_t buffer_bytes) {
 }  // namespace
 
 LaunchPlan PlanLaunch(const Batch& batch, const LaunchSituation& situation) {
-  if (situation.memory == MemoryPlace::kDevice) return {.path = Path::kRegion};
-  if (IsFasterStaged(batch, situation)) return PlanStaged(batch, situation.buffer_bytes);
-  LaunchPlan plan = PlanMapped(kMappedBlocks);
-  if (batch.is_alone && BatchBytes(batch) <= kMaxCallerLaunchBytes) {
-    plan.caller_wait = kCallerWait;
+  const bool is_resident = batch.placement.is_resident;
+  if (!is_resident && IsFasterStaged(batch, situation)) {
+    return PlanStaged(batch, situation.buffer_bytes);
   }
+  LaunchPlan plan = is_resident ? LaunchPlan{.path = Path::kRegion} : PlanMapped(kMappedBlocks);
+  const int64_t max_bytes = is_resident ? kMaxResidentCallerLaunchBytes : kMaxCallerLaunchBytes;
+  if (batch.is_alone && BatchBytes(batch) <= max_bytes) plan.caller_wait = kCallerWait;
   return plan;
 }
 

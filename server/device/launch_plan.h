@@ -19,16 +19,12 @@ namespace swiglu::server {
 inline constexpr size_t kLaneBufferBytes =
     (size_t{16} << 20) + size_t{swiglu::kMaxSegments} * kMaxTensors * kSlabAlignment;
 
-// Where the tensors of a batch lie.
-enum class MemoryPlace : uint8_t { kPinnedHost, kDevice };
-
 // Whether the device is running kernels on tensors in its own memory. Kernels on host memory make
 // such kernels several times slower; copies hardly slow them down.
 enum class ResidentWork : uint8_t { kNone, kRunning };
 
 // The facts that a plan depends on, in addition to the batch.
 struct LaunchSituation {
-  MemoryPlace memory = MemoryPlace::kPinnedHost;
   ResidentWork resident_work = ResidentWork::kNone;
   // Read and written by the other batches in flight on the device.
   int64_t other_bytes = 0;

@@ -21,9 +21,16 @@ ChunkPlan PlanChunks(const Model& model, int64_t num_elements, int64_t max_batch
   return plan;
 }
 
-int NumSlots(const Model& model, bool takes_readers) {
-  // There are never more outputs than inputs.
-  return static_cast<int>(takes_readers ? model.outputs.size() : model.inputs.size());
+SlotLayout PlanSlots(const Model& model, bool takes_readers,
+                     const std::array<std::byte*, kMaxTensors>& inputs,
+                     const std::array<std::byte*, kMaxTensors>& outputs) {
+  SlotLayout layout;
+  for (size_t k = 0; k < model.inputs.size(); ++k) {
+    const bool is_needed = (inputs[k] == nullptr && !takes_readers) ||
+                           (outputs[k] == nullptr && k < model.outputs.size());
+    if (is_needed) layout.slots[k] = static_cast<int8_t>(layout.num_slots++);
+  }
+  return layout;
 }
 
 size_t SlotBytes(const Model& model, int64_t num_elements) {

@@ -3,6 +3,7 @@
 // How a request is cut into chunks, and how a chunk's tensors lie in a slab. Pure functions.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -26,9 +27,18 @@ struct ChunkPlan {
 // that lie one after the other in a slab stay aligned.
 ChunkPlan PlanChunks(const Model& model, int64_t num_elements, int64_t max_batch_bytes);
 
-// The number of tensors in a chunk's slab. The server computes in place, with output k over
-// input k. An executor that reads the inputs from the message needs room for the outputs alone.
-int NumSlots(const Model& model, bool takes_readers);
+// Which tensors have a place in a chunk's slab. The server computes in place: place k is for input
+// k and then for output k. An executor that reads the inputs from the message needs places for the
+// outputs alone. Where both are in regions, neither needs one.
+struct SlotLayout {
+  std::array<int8_t, kMaxTensors> slots{-1, -1, -1};  // by k; negative: none
+  int num_slots = 0;
+};
+
+// `inputs` and `outputs`: where the tensors lie that lie in regions; nullptr for the others.
+SlotLayout PlanSlots(const Model& model, bool takes_readers,
+                     const std::array<std::byte*, kMaxTensors>& inputs,
+                     const std::array<std::byte*, kMaxTensors>& outputs);
 
 // The bytes of a slab for one tensor of `num_elements`, rounded up so that the next one is aligned.
 size_t SlotBytes(const Model& model, int64_t num_elements);

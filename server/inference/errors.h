@@ -15,6 +15,7 @@
 #include "absl/types/span.h"
 #include "server/core/model.h"
 #include "server/core/observer.h"
+#include "server/core/region.h"
 
 namespace swiglu::server::errors {
 
@@ -68,7 +69,28 @@ absl::Status TooManyRawEntries(int found, absl::Span<const absl::string_view> in
 absl::Status BothKindsOfData(absl::string_view input);
 absl::Status TypedNotAccepted(absl::string_view input, Dtype dtype);
 absl::Status WrongTypedField(absl::string_view input, absl::string_view field);
+
+// Tensors in regions.
 absl::Status SharedMemoryOff(absl::string_view tensor, absl::string_view region);
+absl::Status BadRegionParameter(absl::string_view tensor, absl::string_view parameter,
+                                absl::string_view found);
+absl::Status NoRegionSize(absl::string_view tensor);
+absl::Status TypedBesideRegion(absl::string_view input);
+absl::Status UnknownRegion(absl::string_view region);
+// `size_bytes` from `offset` on are not all in the region, which has `region_bytes`.
+absl::Status OutsideRegion(absl::string_view tensor, absl::string_view region, int64_t offset,
+                           int64_t size_bytes, int64_t region_bytes);
+absl::Status UnalignedInRegion(absl::string_view tensor, absl::string_view region, int64_t offset,
+                               int64_t element_bytes);
+absl::Status RegionPartTooSmall(absl::string_view output, int64_t needed_bytes, int64_t part_bytes);
+absl::Status TensorsOverlap(absl::string_view output, absl::string_view other, bool is_input);
+absl::Status RegionsOfTwoDevices(absl::string_view first, int first_device,
+                                 absl::string_view second, int second_device);
+absl::Status RegionShrunk(absl::string_view region);
+
+// Registering a region. No sentence has the key of a file or a handle.
+absl::Status RegionRefused(absl::string_view region, const RegionSpec& spec,
+                           const RegionRefusal& refusal);
 
 // Limits and life cycle.
 absl::Status RequestTooLarge(int64_t bytes, int64_t max_request_bytes);

@@ -70,15 +70,52 @@ absl::Status CheckParameters(const ModelInferRequest& request, InferPlan& plan) 
   return absl::OkStatus();
 }
 
+// The parameters of a tensor that lies in a region.
+constexpr absl::string_view kRegion = "shared_memory_region";
+constexpr absl::string_view kRegionBytes = "shared_memory_byte_size";
+constexpr absl::string_view kRegionOffset = "shared_memory_offset";
+
+// Reads one of the tensor's parameters about regions.
+absl::Status ReadRegionParameter(const std::string& tensor, const std::string& name,
+                                 const inference::InferParameter& value, RegionPart& part) {
+  if (name == kRegion) {
+    if (value.parameter_choice_case() != inference::InferParameter::kStringParam) {
+      return errors::BadRegionParameter(tensor, name, "of another type");
+    }
+    part.region = value.string_param();
+    return absl::OkStatus();
+  }
+  const std::optional<int64_t> count = CountParameter(value);
+  if (!count.has_value()) return errors::BadRegionParameter(tensor, name, "of another type");
+  if (*count < 0) return errors::BadRegionParameter(tensor, name, absl::StrCat(*count));
+  if (name == kRegionBytes) part.size_bytes = *count;
+  if (name == kRegionOffset) part.offset = *count;
+  return absl::OkStatus();
+}
+
+// The region that the tensor lies in, if its parameters name one.
 template <typename Tensor>
-absl::Status CheckTensorParameters(const Tensor& tensor) {
+absl::StatusOr<std::optional<RegionPart>> RegionPartOf(const Tensor& tensor, bool takes_regions) {
+  RegionPart part;
+  bool has_region = false;
   for (const auto& [name, value] : tensor.parameters()) {
     if (name == "classification") return errors::UnsupportedParameter(name);
-    if (name == "shared_memory_region") {
+    if (name != kRegion && name != kRegionBytes && name != kRegionOffset) continue;
+    has_region |= name == kRegion;
+    if (has_region && !takes_regions) {
       return errors::SharedMemoryOff(tensor.name(), value.string_param());
     }
+    absl::Status status = ReadRegionParameter(tensor.name(), name, value, part);
+    if (!status.ok()) return status;
   }
-  return absl::OkStatus();
+  if (!has_region) return std::nullopt;
+  return part;
+}
+
+// The plan's regions, for writing.
+RegionParts& RegionsOf(std::shared_ptr<RegionParts>& regions, InferPlan& plan) {
+  if (regions == nullptr) plan.regions = regions = std::make_shared<RegionParts>();
+  return *regions;
 }
 
 // The request's inputs in the model's order, each exactly once.
@@ -170,17 +207,40 @@ absl::Status CheckTyped(const Input& input, const TensorBytes& packed, bool has_
   return absl::OkStatus();
 }
 
-// Gives each input its data: the k-th input of the request takes the k-th raw entry.
+// The inputs that lie in no region.
+std::vector<absl::string_view> InlineInputs(const InferPlan& plan) {
+  std::vector<absl::string_view> names;
+  for (size_t k = 0; k < plan.model->inputs.size(); ++k) {
+    if (plan.regions == nullptr || !plan.regions->inputs[k].has_value()) {
+      names.push_back(plan.model->inputs[k]);
+    }
+  }
+  return names;
+}
+
+// Gives each input that lies in no region its data: the k-th of them takes the k-th raw entry.
 absl::Status MatchData(const InferMessage& message, InferPlan& plan) {
   const ModelInferRequest& request = message.envelope;
   const Model& model = *plan.model;
-  if (message.raw.size() > static_cast<size_t>(request.inputs_size())) {
-    return errors::TooManyRawEntries(static_cast<int>(message.raw.size()), model.inputs);
+  if (plan.regions != nullptr || message.raw.size() > model.inputs.size()) {
+    const std::vector<absl::string_view> names = InlineInputs(plan);
+    if (message.raw.size() > names.size()) {
+      return errors::TooManyRawEntries(static_cast<int>(message.raw.size()), names);
+    }
   }
+  size_t num_inline = 0;
   for (int i = 0; i < request.inputs_size(); ++i) {
     const Input& input = request.inputs(i);
     const auto position = std::find(model.inputs.begin(), model.inputs.end(), input.name());
-    InferPlan::Source& source = plan.sources[position - model.inputs.begin()];
+    const size_t k = position - model.inputs.begin();
+    InferPlan::Source& source = plan.sources[k];
+    if (plan.regions != nullptr && plan.regions->inputs[k].has_value()) {
+      if (!TypedFieldInUse(input.contents()).empty() || message.typed[i].size_bytes > 0) {
+        return errors::TypedBesideRegion(input.name());
+      }
+      continue;
+    }
+    const size_t raw_index = num_inline++;
 
     absl::Status status = CheckTyped(input, message.typed[i], !message.raw.empty(), plan, source);
     if (!status.ok()) return status;
@@ -189,8 +249,8 @@ absl::Status MatchData(const InferMessage& message, InferPlan& plan) {
       found_bytes = int64_t{source.values->size()} * 4;
     } else if (source.bytes != nullptr) {
       found_bytes = static_cast<int64_t>(source.bytes->size_bytes);
-    } else if (static_cast<size_t>(i) < message.raw.size()) {
-      source.bytes = &message.raw[i];
+    } else if (raw_index < message.raw.size()) {
+      source.bytes = &message.raw[raw_index];
       found_bytes = static_cast<int64_t>(source.bytes->size_bytes);
     } else if (plan.num_elements > 0) {
       return errors::NoData(input.name(), plan.shape, model.dtype, plan.tensor_bytes);
@@ -203,7 +263,8 @@ absl::Status MatchData(const InferMessage& message, InferPlan& plan) {
   return absl::OkStatus();
 }
 
-absl::Status MatchOutputs(const ModelInferRequest& request, InferPlan& plan) {
+absl::Status MatchOutputs(const ModelInferRequest& request, bool takes_regions,
+                          std::shared_ptr<RegionParts>& regions, InferPlan& plan) {
   const auto& names = plan.model->outputs;
   for (const auto& output : request.outputs()) {
     const auto found = std::find(names.begin(), names.end(), output.name());
@@ -212,8 +273,11 @@ absl::Status MatchOutputs(const ModelInferRequest& request, InferPlan& plan) {
     if (std::find(plan.outputs.begin(), plan.outputs.end(), index) != plan.outputs.end()) {
       return errors::RepeatedOutput(output.name());
     }
-    absl::Status status = CheckTensorParameters(output);
-    if (!status.ok()) return status;
+    auto part = RegionPartOf(output, takes_regions);
+    if (!part.ok()) return part.status();
+    if (part->has_value()) {
+      RegionsOf(regions, plan).outputs[index] = *std::move(part);
+    }
     plan.outputs.push_back(index);
   }
   if (plan.outputs.empty()) {
@@ -236,7 +300,7 @@ absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::st
   return model;
 }
 
-absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message) {
+absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message, bool takes_regions) {
   const ModelInferRequest& request = message.envelope;
   InferPlan plan;
   auto model = ResolveModel(request.model_name(), request.model_version());
@@ -248,18 +312,22 @@ absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message) {
   auto inputs = MatchInputs(request, *plan.model);
   if (!inputs.ok()) return inputs.status();
   const absl::Span<const Input* const> used(inputs->data(), plan.model->inputs.size());
-  for (const Input* input : used) {
-    if (input->datatype() != DatatypeName(plan.model->dtype)) {
-      return errors::WrongDatatype(input->name(), input->datatype(), *plan.model);
+  std::shared_ptr<RegionParts> regions;
+  for (size_t k = 0; k < used.size(); ++k) {
+    const Input& input = *used[k];
+    if (input.datatype() != DatatypeName(plan.model->dtype)) {
+      return errors::WrongDatatype(input.name(), input.datatype(), *plan.model);
     }
-    status = CheckTensorParameters(*input);
-    if (!status.ok()) return status;
+    if (input.parameters().empty()) continue;
+    auto part = RegionPartOf(input, takes_regions);
+    if (!part.ok()) return part.status();
+    if (part->has_value()) RegionsOf(regions, plan).inputs[k] = *std::move(part);
   }
   status = CheckShapes(used, plan);
   if (!status.ok()) return status;
   status = MatchData(message, plan);
   if (!status.ok()) return status;
-  status = MatchOutputs(request, plan);
+  status = MatchOutputs(request, takes_regions, regions, plan);
   if (!status.ok()) return status;
   return plan;
 }

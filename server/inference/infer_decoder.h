@@ -23,6 +23,19 @@
 
 namespace swiglu::server {
 
+// The part of a region that a request names as the place of a tensor.
+struct RegionPart {
+  std::string region;
+  int64_t offset = 0;
+  std::optional<int64_t> size_bytes;  // which a request has to name
+};
+
+// Which tensors of a request lie in regions, in the orders of Model::inputs and Model::outputs.
+struct RegionParts {
+  std::array<std::optional<RegionPart>, kMaxTensors> inputs;
+  std::array<std::optional<RegionPart>, kMaxTensors> outputs;
+};
+
 // A request that keeps every rule of the protocol.
 struct InferPlan {
   const Model* model = nullptr;
@@ -30,7 +43,7 @@ struct InferPlan {
   int64_t num_elements = 0;
   int64_t tensor_bytes = 0;  // of each input, and of each output
   // Where input k of the model lies: in the slices, or else in the envelope (small typed contents
-  // of FP32). Both are nullptr if there are no elements.
+  // of FP32). Both are nullptr if there are no elements, or if the input lies in a region.
   struct Source {
     const TensorBytes* bytes = nullptr;
     const google::protobuf::RepeatedField<float>* values = nullptr;
@@ -38,17 +51,26 @@ struct InferPlan {
   std::array<Source, kMaxTensors> sources;
   // The outputs that were asked for, as indices into `model->outputs`, in the order of the answer.
   std::vector<int> outputs;
+  // nullptr: no tensor lies in a region.
+  std::shared_ptr<const RegionParts> regions;
   // The `timeout` and `priority` parameters.
   std::optional<std::chrono::microseconds> timeout;
   Priority priority = Priority::kNormal;
+
+  // Whether the bytes of output k go into the answer.
+  bool IsInline(int output) const {
+    return regions == nullptr || !regions->outputs[output].has_value();
+  }
 };
 
 // The model that a request names, with the version checked. NOT_FOUND or INVALID_ARGUMENT, as the
 // protocol says.
 absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::string& version);
 
-// Checks every rule of the data. The plan refers to `message`.
-absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message);
+// Checks every rule of the data, but for those that depend on the regions. The plan refers to
+// `message`. Where `takes_regions` is false, a tensor in a region is UNIMPLEMENTED.
+absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message,
+                                            bool takes_regions = false);
 
 // Reads each input of a plan from its beginning. Owns copies of typed values; does not own the
 // slices. Cheap to copy: a copy is a bookmark.

@@ -3,6 +3,7 @@
 // Hand-made protobuf framing around slices. The metadata too: it goes with every response.
 #include "server/inference/infer_encoder.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "proto/inference.pb.h"
@@ -81,9 +82,10 @@ EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
   EncodedMessage message;
   std::string framing = EncodeMetadata(plan, id);
   for (const int k : plan.outputs) {
+    const int64_t inline_bytes = plan.IsInline(k) ? plan.tensor_bytes : 0;
     AppendFieldHeader(inference::ModelInferResponse::kRawOutputContentsFieldNumber,
-                      static_cast<size_t>(plan.tensor_bytes), &framing);
-    if (plan.tensor_bytes == 0) continue;
+                      static_cast<size_t>(inline_bytes), &framing);
+    if (inline_bytes == 0) continue;
     message.Append(grpc::Slice(framing));
     framing.clear();
     for (const OutputPiece& piece : pieces) {
@@ -95,7 +97,8 @@ EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
 }
 
 int64_t ResponseTensorBytes(const InferPlan& plan) {
-  return plan.tensor_bytes * static_cast<int64_t>(plan.outputs.size());
+  return plan.tensor_bytes * std::count_if(plan.outputs.begin(), plan.outputs.end(),
+                                           [&plan](int output) { return plan.IsInline(output); });
 }
 
 int64_t ResponseBytes(const InferPlan& plan, const std::string& id) {

@@ -51,7 +51,8 @@ struct OutputPiece {
 };
 
 // The ModelInferResponse of a finished request: first the metadata of each requested output, then
-// the bytes of each output. The bytes of an output are those of all `pieces`, in order. Every
+// the bytes of each output. The bytes of an output are those of all `pieces`, in order; an output
+// in a region has none. Every
 // tensor slice shares `owner`.
 EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
                                    absl::Span<const OutputPiece> pieces,

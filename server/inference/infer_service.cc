@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -37,10 +38,10 @@ int64_t EnvelopeBytes(const InferPlan& plan, const std::string& id) {
 }
 
 // The memory that the slabs of a request take.
-int64_t SlabsBytes(const ChunkPlan& chunks, const Model& model, Executor& executor) {
+int64_t SlabsBytes(const ChunkPlan& chunks, const SlotLayout& slots, const Model& model,
+                   Executor& executor) {
   const auto slab_bytes = [&](int64_t chunk) {
-    const size_t size =
-        SlotBytes(model, chunks.num_elements(chunk)) * NumSlots(model, executor.TakesReaders());
+    const size_t size = SlotBytes(model, chunks.num_elements(chunk)) * slots.num_slots;
     return size == 0 ? 0 : static_cast<int64_t>(executor.slab_pool().SlabBytes(size));
   };
   const int64_t last = chunks.num_chunks - 1;
@@ -57,8 +58,10 @@ Clock::time_point DeadlineOf(const InferPlan& plan, Clock::time_point deadline,
   return left > *plan.timeout ? now + *plan.timeout : deadline;
 }
 
-// Takes the message apart and checks it. `request` learns who it is as far as that can be read.
-absl::StatusOr<DecodedRequest> Decode(ReceivedMessage message, OpenRequest& request) {
+// Takes the message apart, checks it, and finds its tensors. `request` learns who it is as far as
+// that can be read.
+absl::StatusOr<DecodedRequest> Decode(ReceivedMessage message, const RegionRegistry* regions,
+                                      OpenRequest& request) {
   if (!message.bytes.Dump(&message.slices).ok()) {
     return absl::InternalError("cannot read the received message");
   }
@@ -71,21 +74,27 @@ absl::StatusOr<DecodedRequest> Decode(ReceivedMessage message, OpenRequest& requ
   const Model* const model = FindModel(envelope.model_name());
   request.Identify(model, {model == nullptr ? errors::Echo(envelope.model_name()) : "",
                            envelope.id(), WantsFinalMark(envelope)});
-  auto plan = CheckInferMessage(parsed);
+  auto plan = CheckInferMessage(parsed, regions != nullptr);
   if (!plan.ok()) return plan.status();
   PlanReader inputs(*plan);
-  return DecodedRequest{std::move(message), *std::move(plan), std::move(inputs)};
+  DecodedRequest decoded{std::move(message), *std::move(plan), std::move(inputs)};
+  if (decoded.plan.regions == nullptr) return decoded;
+  auto tensors = FindRegionTensors(decoded.plan, *regions, Clock::now());
+  if (!tensors.ok()) return tensors.status();
+  decoded.regions = *std::move(tensors);
+  return decoded;
 }
 
 }  // namespace
 
 InferService::InferService(InferServiceOptions options, Admission* admission, Executor* executor,
-                           Batcher* batcher, Observer* observer)
+                           Batcher* batcher, Observer* observer, const RegionRegistry* regions)
     : options_(options),
       admission_(admission),
       executor_(executor),
       batcher_(batcher),
-      observer_(observer) {}
+      observer_(observer),
+      regions_(regions != nullptr && regions->is_enabled() ? regions : nullptr) {}
 
 absl::StatusOr<Charge> InferService::ReserveMessage(std::optional<int64_t> announced_bytes,
                                                     const MessageSource& source) {
@@ -163,7 +172,7 @@ absl::StatusOr<AdmittedRequest> InferService::Prepare(ReceivedMessage message,
                                                       OpenRequest& request) {
   const absl::Status charged = ChargeMessage(message);
   // Also if it is refused, so that the caller of a stream hears which request that was.
-  absl::StatusOr<DecodedRequest> decoded = Decode(std::move(message), request);
+  absl::StatusOr<DecodedRequest> decoded = Decode(std::move(message), regions_, request);
   if (!charged.ok()) return charged;
   if (!decoded.ok()) return decoded.status();
   return Admit(*std::move(decoded), request);
@@ -199,13 +208,22 @@ absl::StatusOr<AdmittedRequest> InferService::Admit(DecodedRequest decoded,
   const Clock::time_point deadline = DeadlineOf(plan, request.context().deadline, now);
   if (deadline <= now) return errors::Expired("before execution");
 
-  const ChunkPlan chunks = PlanChunks(*plan.model, plan.num_elements, executor_->max_batch_bytes());
-  const int64_t held_bytes = SlabsBytes(chunks, *plan.model, *executor_) + EnvelopeBytes(plan, id);
+  static const RegionTensors kNoRegions;
+  const RegionTensors& regions = decoded.regions == nullptr ? kNoRegions : *decoded.regions;
+  // What a device has in its memory already needs no room, and passes at that memory's speed.
+  const int64_t max_chunk_bytes = regions.placement.is_resident
+                                      ? std::numeric_limits<int64_t>::max()
+                                      : executor_->max_batch_bytes();
+  const ChunkPlan chunks = PlanChunks(*plan.model, plan.num_elements, max_chunk_bytes);
+  const SlotLayout slots =
+      PlanSlots(*plan.model, executor_->TakesReaders(), regions.inputs, regions.outputs);
+  const int64_t held_bytes =
+      SlabsBytes(chunks, slots, *plan.model, *executor_) + EnvelopeBytes(plan, id);
   auto admitted = admission_->Admit(held_bytes);
   if (auto* reason = absl::get_if<Rejection>(&admitted)) return RefusalOf(*reason, held_bytes);
   Ticket ticket = std::move(absl::get<Ticket>(admitted));
   const bool is_alone = admission_->HoldsOnly(decoded.message.charge, ticket);
-  return AdmittedRequest{std::move(decoded), chunks, deadline, std::move(ticket), is_alone};
+  return AdmittedRequest{std::move(decoded), chunks, slots, deadline, std::move(ticket), is_alone};
 }
 
 absl::Status InferService::CheckResponseSize(const InferPlan& plan, const std::string& id) const {

@@ -19,6 +19,7 @@
 #include "server/core/observer.h"
 #include "server/inference/open_request.h"
 #include "server/inference/stages.h"
+#include "server/regions/region_registry.h"
 
 namespace swiglu::server {
 
@@ -32,8 +33,9 @@ class InferService {
  public:
   using Done = OpenRequest::Done;
 
+  // `regions`: where tensors may lie that are not in a message; nullptr: nowhere.
   InferService(InferServiceOptions options, Admission* admission, Executor* executor,
-               Batcher* batcher, Observer* observer);
+               Batcher* batcher, Observer* observer, const RegionRegistry* regions = nullptr);
 
   // Reserves room for a message that is about to be read. If its size is announced, it reserves
   // that size. If not, it reserves a small amount, which grows as the message arrives. On a unix
@@ -87,6 +89,7 @@ class InferService {
   Executor* const executor_;
   Batcher* const batcher_;
   Observer* const observer_;
+  const RegionRegistry* const regions_;  // nullptr where no kind of region is enabled
   MessageSizeEstimate unannounced_;
 };
 

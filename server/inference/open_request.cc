@@ -21,11 +21,16 @@ void OpenRequest::Identify(const Model* model, InferIdentity identity) {
   identity_ = std::move(identity);
 }
 
-void OpenRequest::Answer(EncodedMessage message, int64_t num_elements, const PhaseTimes& times) {
+void OpenRequest::Answer(EncodedMessage message, int64_t num_elements, const PhaseTimes& times,
+                         const RegionTensors* regions) {
   RequestRecord record;
   record.bytes_out = static_cast<int64_t>(message.size_bytes);
   record.num_elements = num_elements;
   record.times = times;
+  if (regions != nullptr) {
+    record.region_bytes_in = regions->bytes_in;
+    record.region_bytes_out = regions->bytes_out;
+  }
   End(std::move(record), std::move(message));
 }
 

@@ -16,6 +16,7 @@
 #include "server/core/phase_times.h"
 #include "server/core/task_queue.h"
 #include "server/inference/infer_encoder.h"
+#include "server/inference/region_tensors.h"
 
 namespace swiglu::server {
 
@@ -59,7 +60,9 @@ class OpenRequest {
   const InferContext& context() const { return context_; }
   const InferIdentity& identity() const { return identity_; }
 
-  void Answer(EncodedMessage message, int64_t num_elements, const PhaseTimes& times);
+  // `regions`: the bytes that went through regions; nullptr: none.
+  void Answer(EncodedMessage message, int64_t num_elements, const PhaseTimes& times,
+              const RegionTensors* regions);
   // REQUIRES: `status` is an error, and what the request held is free.
   void Fail(absl::Status status, const PhaseTimes& times);
 

@@ -34,6 +34,8 @@ RunningRequest::RunningRequest(Executor* executor, Batcher* batcher, AdmittedReq
       message_(std::move(admitted.decoded.message)),
       plan_(std::move(admitted.decoded.plan)),
       chunk_plan_(admitted.chunks),
+      slots_(admitted.slots),
+      regions_(std::move(admitted.decoded.regions)),
       deadline_(admitted.deadline),
       is_alone_(admitted.is_alone),
       inputs_(std::move(admitted.decoded.inputs)),
@@ -94,28 +96,47 @@ absl::Status RunningRequest::FillRequest(int64_t index, Request& request) {
   request.segment.num_elements = num_elements;
   if (num_elements == 0) return absl::OkStatus();
 
-  Chunk& chunk = chunks_[index];
-  const bool takes_readers = executor_->TakesReaders();
-  const size_t slot_bytes = SlotBytes(model(), num_elements);
-  absl::StatusOr<Slab> slab =
-      executor_->slab_pool().Acquire(slot_bytes * NumSlots(model(), takes_readers));
-  if (!slab.ok()) return slab.status();
-  chunk.slab = *std::move(slab);
-  std::byte* const slots = chunk.slab.data.get();
-  const auto size_bytes = static_cast<size_t>(num_elements * ElementBytes(model().dtype));
+  if (regions_ != nullptr) {
+    request.placement = regions_->placement;
+    const int64_t first_byte = index * chunk_plan_.chunk_elements * ElementBytes(model().dtype);
+    for (int k = 0; k < kMaxTensors; ++k) {
+      if (regions_->inputs[k] != nullptr) {
+        request.segment.inputs[k] = regions_->inputs[k] + first_byte;
+      }
+      if (regions_->outputs[k] != nullptr) {
+        request.segment.outputs[k] = regions_->outputs[k] + first_byte;
+      }
+    }
+  }
+  return FillSlots(chunks_[index], request);
+}
+
+absl::Status RunningRequest::FillSlots(Chunk& chunk, Request& request) {
+  Segment& segment = request.segment;
+  const size_t slot_bytes = SlotBytes(model(), segment.num_elements);
+  if (slots_.num_slots > 0) {
+    absl::StatusOr<Slab> slab = executor_->slab_pool().Acquire(slot_bytes * slots_.num_slots);
+    if (!slab.ok()) return slab.status();
+    chunk.slab = *std::move(slab);
+  }
+  const auto slot = [&](size_t k) { return chunk.slab.data.get() + slot_bytes * slots_.slots[k]; };
+  const auto size_bytes = static_cast<size_t>(segment.num_elements * ElementBytes(model().dtype));
   chunk.outputs.size_bytes = size_bytes;
   for (size_t k = 0; k < model().outputs.size(); ++k) {
-    request.segment.outputs[k] = slots + slot_bytes * k;
-    chunk.outputs.outputs[k] = slots + slot_bytes * k;
+    if (segment.outputs[k] == nullptr) segment.outputs[k] = slot(k);
+    chunk.outputs.outputs[k] = segment.outputs[k];
   }
-  if (takes_readers) {
-    request.segment.reader = &chunk.reader;
-    return absl::OkStatus();
-  }
+  const bool takes_readers = executor_->TakesReaders();
   for (size_t k = 0; k < model().inputs.size(); ++k) {
-    chunk.reader.Read(static_cast<int>(k), slots + slot_bytes * k, size_bytes);
-    request.segment.inputs[k] = slots + slot_bytes * k;
+    if (segment.inputs[k] != nullptr) continue;
+    if (takes_readers) {
+      segment.reader = &chunk.reader;
+      continue;
+    }
+    chunk.reader.Read(static_cast<int>(k), slot(k), size_bytes);
+    segment.inputs[k] = slot(k);
   }
+  if (takes_readers) return absl::OkStatus();
   const int64_t num_read = num_read_.fetch_add(1, std::memory_order_acq_rel) + 1;
   if (num_read == chunk_plan_.num_chunks) message_.Drop();
   return absl::OkStatus();
@@ -165,11 +186,25 @@ void RunningRequest::Finish(absl::Status status) {
                  ? errors::Expired("during execution")
                  : errors::Cancelled("during execution");
   }
-  if (status.ok()) return request_.Answer(EncodeResponse(), plan_.num_elements, times_);
+  if (status.ok()) status = CheckRegions();
+  // No use of a region is left when the caller hears of the end.
+  const std::shared_ptr<RegionTensors> regions = std::move(regions_);
+  if (regions != nullptr) regions->uses.clear();
+  if (status.ok()) {
+    return request_.Answer(EncodeResponse(), plan_.num_elements, times_, regions.get());
+  }
   // Slabs and budget are free before the caller hears of it.
   chunks_.clear();
   ticket_ = Ticket();
   request_.Fail(std::move(status), times_);
+}
+
+absl::Status RunningRequest::CheckRegions() const {
+  if (regions_ == nullptr) return absl::OkStatus();
+  for (const RegionUse& region : regions_->uses) {
+    if (region->memory().HasHole()) return errors::RegionShrunk(region->name());
+  }
+  return absl::OkStatus();
 }
 
 EncodedMessage RunningRequest::EncodeResponse() {

@@ -49,6 +49,8 @@ class RunningRequest : public std::enable_shared_from_this<RunningRequest> {
   // Gets the chunk's slab and hands the chunk to the batcher.
   void RunChunk(int64_t index);
   absl::Status FillRequest(int64_t index, Request& request);
+  // Gets the chunk's slab, and gives the request's tensors without a place in a region one in it.
+  absl::Status FillSlots(Chunk& chunk, Request& request);
   void FinishChunk(Request& request, const Outcome& outcome);
   // Adds up what came of a chunk.
   void AddOutcome(Request& request, const Outcome& outcome);
@@ -56,6 +58,8 @@ class RunningRequest : public std::enable_shared_from_this<RunningRequest> {
   void EndChunk(absl::Status status);
   // Ends the request. REQUIRES: no chunk is under way.
   void Finish(absl::Status status);
+  // OK, or the error of a region that lost a part while it was used.
+  absl::Status CheckRegions() const;
   EncodedMessage EncodeResponse();
 
   Executor* const executor_;
@@ -64,6 +68,8 @@ class RunningRequest : public std::enable_shared_from_this<RunningRequest> {
   ReceivedMessage message_;  // dropped once it is read
   const InferPlan plan_;
   const ChunkPlan chunk_plan_;
+  const SlotLayout slots_;
+  std::shared_ptr<RegionTensors> regions_;  // given back at the end, before the answer
   const Clock::time_point deadline_;
   const bool is_alone_;
   PlanReader inputs_;  // of the next chunk to start; guarded by mutex_ while it runs

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "server/core/clock.h"
 #include "server/inference/chunk_plan.h"
 #include "server/inference/infer_decoder.h"
+#include "server/inference/region_tensors.h"
 
 namespace swiglu::server {
 
@@ -61,12 +63,15 @@ struct DecodedRequest {
   ReceivedMessage message;
   InferPlan plan;     // its sources are gone
   PlanReader inputs;  // reads the slices of `message`
+  // nullptr: no tensor lies in a region.
+  std::shared_ptr<RegionTensors> regions = nullptr;
 };
 
 // A request that the server has promised to run.
 struct AdmittedRequest {
   DecodedRequest decoded;
   ChunkPlan chunks;
+  SlotLayout slots;
   Clock::time_point deadline;
   Ticket ticket;
   bool is_alone;  // as in Request

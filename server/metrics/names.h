@@ -62,8 +62,8 @@ inline constexpr std::array<const char*, 2> kDirections = {"in", "out"};
 // Values of `path`, indexed by Path; of `reason`, by Rejection; of a device error's `kind`, by
 // DeviceError.
 inline constexpr std::array<const char*, 4> kPaths = {"cpu", "mapped", "staged", "region"};
-inline constexpr std::array<const char*, 7> kReasons = {
-    "queue_full", "budget", "too_large", "deadline", "cancelled", "draining", "invalid"};
+inline constexpr std::array<const char*, 8> kReasons = {
+    "queue_full", "budget", "too_large", "deadline", "cancelled", "draining", "invalid", "region"};
 inline constexpr std::array<const char*, 3> kDeviceErrorKinds = {"sticky", "out_of_memory",
                                                                  "other"};
 

@@ -28,30 +28,38 @@ void ControlCall::OnStart() {
 void ControlCall::OnMessage(grpc::ByteBuffer& message) {
   awaited_.Arrive(static_cast<int64_t>(message.Length()));
   if (answered_) return;
-  absl::StatusOr<grpc::ByteBuffer> response = (*method_)(std::move(message));
-  if (!response.ok()) return Finish(response.status());
-  answered_ = true;
-  due_ = parts_.stall_limit.Due(Clock::now(), static_cast<int64_t>(response->Length()));
-  call_->WriteAndFinish(*response);
+  due_ = Clock::time_point::max();
+  (*method_)(*call_, std::move(message),
+             [call = call_->shared_from_this()](const absl::StatusOr<grpc::ByteBuffer>& response) {
+               static_cast<ControlCall&>(call->handler()).Answer(response);
+             });
 }
 
-void ControlCall::OnNoMessage() { Finish(errors::NoWholeMessage("request")); }
+void ControlCall::OnNoMessage() {
+  awaited_.Drop();
+  Answer(errors::NoWholeMessage("request"));
+}
 
 void ControlCall::OnServerEvent(ServerEvent event) {
   if (event == ServerEvent::kOverrun) {
-    if (const auto overrun = awaited_.TakeOverrun()) Finish(WhyControlOverrun(*overrun, parts_));
+    if (const auto overrun = awaited_.TakeOverrun()) {
+      awaited_.Drop();
+      Answer(WhyControlOverrun(*overrun, parts_));
+    }
   }
-  if (event != ServerEvent::kTick || Clock::now() <= due_) return;
+  const Clock::time_point due = due_;
+  if (event != ServerEvent::kTick || Clock::now() <= due) return;
   if (answered_) return call_->Cancel();
-  Finish(errors::LateMessage(absl::FromChrono(due_ - call_->started())));
+  awaited_.Drop();
+  Answer(errors::LateMessage(absl::FromChrono(due - call_->started())));
 }
 
-void ControlCall::Finish(const absl::Status& status) {
-  if (answered_) return;
-  answered_ = true;
-  awaited_.Drop();
-  due_ = parts_.stall_limit.Due(Clock::now(), 0);
-  call_->Finish(status);
+void ControlCall::Answer(const absl::StatusOr<grpc::ByteBuffer>& response) {
+  if (answered_.exchange(true)) return;
+  const int64_t bytes = response.ok() ? static_cast<int64_t>(response->Length()) : 0;
+  due_ = parts_.stall_limit.Due(Clock::now(), bytes);
+  if (response.ok()) return call_->WriteAndFinish(*response);
+  call_->Finish(response.status());
 }
 
 }  // namespace swiglu::server

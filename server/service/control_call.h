@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A unary call that is answered at once from the server's own state: everything but inference and
-// watching. A call of a method that does not exist is here, too.
+// A unary call that is answered from the server's own state: everything but inference and watching.
+// A call of a method that does not exist is here, too.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <utility>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "server/service/infer_dependencies.h"
 #include "server/transport/call.h"
 
 namespace swiglu::server {
 
-// From a request message to a response message, or an error. Does not block.
-using ControlMethod = std::function<absl::StatusOr<grpc::ByteBuffer>(grpc::ByteBuffer request)>;
+// Gives `done` the response message, or an error: at once, or later from any thread. Does not
+// block.
+using ControlDone = absl::AnyInvocable<void(const absl::StatusOr<grpc::ByteBuffer>& response)>;
+using ControlMethod = std::function<void(Call& call, grpc::ByteBuffer request, ControlDone done)>;
 
 // Begins to wait for the message of a call that carries no tensors.
 void AwaitControlMessage(MessageWatch::Entry& awaited);
@@ -36,17 +40,17 @@ class ControlCall final : public CallHandler {
   void OnServerEvent(ServerEvent event) override;
 
  private:
-  // Ends the call, once.
-  void Finish(const absl::Status& status);
+  // Ends the call, once. Any thread.
+  void Answer(const absl::StatusOr<grpc::ByteBuffer>& response);
 
   Call* const call_;
   const ControlMethod* const method_;
   const InferDependencies parts_;
   MessageWatch::Entry awaited_;
-  bool answered_ = false;
+  std::atomic<bool> answered_{false};
   // The time by which the message must be there. Once the call is answered: the time by which the
-  // answer must be written.
-  Clock::time_point due_;
+  // answer must be written. `max()` in between.
+  std::atomic<Clock::time_point> due_{};
 };
 
 // Ends a call with a fixed error, without reading its message.

@@ -96,6 +96,10 @@ absl::Status ControlService::ServerMetadata(const inference::ServerMetadataReque
                                 "schedule_policy", "statistics"}) {
     response->add_extensions(extension);
   }
+  constexpr const char* kRegionExtensions[] = {"system_shared_memory", "cuda_shared_memory"};
+  for (size_t kind = 0; kind < options_.regions.size(); ++kind) {
+    if (options_.regions[kind]) response->add_extensions(kRegionExtensions[kind]);
+  }
   return absl::OkStatus();
 }
 

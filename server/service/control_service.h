@@ -4,6 +4,7 @@
 // the list of models. Reads state, changes nothing.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <string>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "absl/status/status.h"
 #include "proto/health.pb.h"
 #include "proto/inference.pb.h"
+#include "server/core/region.h"
 #include "server/core/statistics.h"
 #include "server/service/health.h"
 
@@ -25,6 +27,8 @@ struct ControlServiceOptions {
   // tells them.
   bool on_gpu = false;
   int num_lanes = 1;
+  // Which kinds of regions the server takes, by RegionKind, as ServerMetadata tells it.
+  std::array<bool, kNumRegionKinds> regions{};
   // How long a request may wait for others, as ModelConfig's dynamic batching tells it.
   std::chrono::microseconds max_queue_delay{0};
 };

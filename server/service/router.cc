@@ -33,24 +33,18 @@ std::string InferencePath(absl::string_view method) {
 
 Router::Router(InferDependencies infer, const ControlService* control, const Health* health,
                RouterOptions options)
-    : infer_(infer), control_(control), health_(health), options_(options) {
-  Add(kServerLivePath, &ControlService::ServerLive);
-  Add(kServerReadyPath, &ControlService::ServerReady);
-  Add(InferencePath("ModelReady"), &ControlService::ModelReady);
-  Add(InferencePath("ServerMetadata"), &ControlService::ServerMetadata);
-  Add(InferencePath("ModelMetadata"), &ControlService::ModelMetadata);
-  Add(InferencePath("ModelConfig"), &ControlService::ModelConfig);
-  Add(InferencePath("ModelStatistics"), &ControlService::ModelStatistics);
-  Add(InferencePath("RepositoryIndex"), &ControlService::RepositoryIndex);
-  Add(kHealthCheckPath, &ControlService::HealthCheck);
+    : infer_(infer), health_(health), options_(options) {
+  Add(control, kServerLivePath, &ControlService::ServerLive);
+  Add(control, kServerReadyPath, &ControlService::ServerReady);
+  Add(control, InferencePath("ModelReady"), &ControlService::ModelReady);
+  Add(control, InferencePath("ServerMetadata"), &ControlService::ServerMetadata);
+  Add(control, InferencePath("ModelMetadata"), &ControlService::ModelMetadata);
+  Add(control, InferencePath("ModelConfig"), &ControlService::ModelConfig);
+  Add(control, InferencePath("ModelStatistics"), &ControlService::ModelStatistics);
+  Add(control, InferencePath("RepositoryIndex"), &ControlService::RepositoryIndex);
+  Add(control, kHealthCheckPath, &ControlService::HealthCheck);
 
-  for (const char* kind : {"System", "Cuda"}) {
-    for (const char* method : {"Status", "Register", "Unregister"}) {
-      const std::string name = absl::StrCat(kind, "SharedMemory", method);
-      refused_methods_[InferencePath(name)] =
-          absl::StrCat(name, ": this server takes no shared memory");
-    }
-  }
+  AddRegionMethods();
   for (const char* method : {"RepositoryModelLoad", "RepositoryModelUnload"}) {
     refused_methods_[InferencePath(method)] =
         absl::StrCat(method, ": the models of this server are fixed");
@@ -116,17 +110,56 @@ std::unique_ptr<CallHandler> Router::Refuse(Call& call, absl::Status status) con
   return std::make_unique<RefusedCall>(&call, std::move(status));
 }
 
-template <typename Request, typename Response>
-void Router::Add(const std::string& path, ServiceMethod<Request, Response> method) {
-  control_methods_[path] = [this,
-                            method](grpc::ByteBuffer bytes) -> absl::StatusOr<grpc::ByteBuffer> {
+void Router::AddRegionMethods() {
+  const RegionService* const regions = options_.regions;
+  if (regions == nullptr || !regions->is_enabled()) {
+    for (const char* kind : {"System", "Cuda"}) {
+      for (const char* method : {"Status", "Register", "Unregister"}) {
+        const std::string name = absl::StrCat(kind, "SharedMemory", method);
+        refused_methods_[InferencePath(name)] =
+            absl::StrCat(name, ": this server takes no shared memory");
+      }
+    }
+    return;
+  }
+  Add(regions, InferencePath("SystemSharedMemoryStatus"), &RegionService::SystemStatus);
+  Add(regions, InferencePath("CudaSharedMemoryStatus"), &RegionService::CudaStatus);
+  AddRegionChange<inference::SystemSharedMemoryRegisterResponse>(
+      InferencePath("SystemSharedMemoryRegister"), &RegionService::SystemRegister);
+  AddRegionChange<inference::CudaSharedMemoryRegisterResponse>(
+      InferencePath("CudaSharedMemoryRegister"), &RegionService::CudaRegister);
+  AddRegionChange<inference::SystemSharedMemoryUnregisterResponse>(
+      InferencePath("SystemSharedMemoryUnregister"), &RegionService::SystemUnregister);
+  AddRegionChange<inference::CudaSharedMemoryUnregisterResponse>(
+      InferencePath("CudaSharedMemoryUnregister"), &RegionService::CudaUnregister);
+}
+
+template <typename Service, typename Request, typename Response>
+void Router::Add(const Service* service, const std::string& path,
+                 absl::Status (Service::*method)(const Request&, Response*) const) {
+  control_methods_[path] = [service, method](Call&, grpc::ByteBuffer bytes, ControlDone done) {
     Request request;
-    absl::Status status = ParseMessage(bytes, &request);
-    if (!status.ok()) return status;
     Response response;
-    status = (control_->*method)(request, &response);
-    if (!status.ok()) return status;
-    return SerializeMessage(response);
+    absl::Status status = ParseMessage(bytes, &request);
+    if (status.ok()) status = (service->*method)(request, &response);
+    if (!status.ok()) return done(status);
+    done(SerializeMessage(response));
+  };
+}
+
+template <typename Response, typename Request>
+void Router::AddRegionChange(const std::string& path,
+                             void (RegionService::*method)(Call&, const Request&,
+                                                           RegionService::Done) const) {
+  control_methods_[path] = [regions = options_.regions, method](Call& call, grpc::ByteBuffer bytes,
+                                                                ControlDone done) {
+    Request request;
+    const absl::Status status = ParseMessage(bytes, &request);
+    if (!status.ok()) return done(status);
+    (regions->*method)(call, request, [done = std::move(done)](absl::Status changed) mutable {
+      if (!changed.ok()) return done(std::move(changed));
+      done(SerializeMessage(Response()));
+    });
   };
 }
 

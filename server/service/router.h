@@ -14,6 +14,7 @@
 #include "server/service/health.h"
 #include "server/service/infer_dependencies.h"
 #include "server/service/reflection.h"
+#include "server/service/region_service.h"
 #include "server/transport/call.h"
 
 namespace swiglu::server {
@@ -25,6 +26,8 @@ struct RouterOptions {
   int64_t max_calls = 8192;
   // nullptr: this server does not offer reflection.
   const Reflection* reflection = nullptr;
+  // nullptr, or disabled: this server takes no regions.
+  const RegionService* regions = nullptr;
 };
 
 // Immutable after construction, so thread-safe. All parts must outlive it and the handlers that it
@@ -38,19 +41,23 @@ class Router final : public CallRouter {
   std::unique_ptr<CallHandler> MakeHandler(Call& call, int64_t num_open) const override;
 
  private:
-  template <typename Request, typename Response>
-  using ServiceMethod = absl::Status (ControlService::*)(const Request&, Response*) const;
   // At this number of open calls, a further call of `path` is refused.
   int64_t MaxOpen(const std::string& path) const;
   // For a call whose message nobody will read. It has a line in the log. An inference call is
   // reported as a request that ended.
   std::unique_ptr<CallHandler> Refuse(Call& call, absl::Status status) const;
-  // Adds a method of the control service under `path`.
-  template <typename Request, typename Response>
-  void Add(const std::string& path, ServiceMethod<Request, Response> method);
+  // Adds a method of `service` under `path`.
+  template <typename Service, typename Request, typename Response>
+  void Add(const Service* service, const std::string& path,
+           absl::Status (Service::*method)(const Request&, Response*) const);
+  // Adds a method that registers or unregisters regions.
+  template <typename Response, typename Request>
+  void AddRegionChange(const std::string& path,
+                       void (RegionService::*method)(Call&, const Request&, RegionService::Done)
+                           const);
+  void AddRegionMethods();
 
   const InferDependencies infer_;
-  const ControlService* const control_;
   const Health* const health_;
   const RouterOptions options_;
   std::unordered_map<std::string, ControlMethod> control_methods_;

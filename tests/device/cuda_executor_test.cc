@@ -192,7 +192,7 @@ TEST_F(CudaExecutorTest, StagesALargeBatchBesideALargeOne) {
   ASSERT_NE(executor, nullptr);
   const Model& model = GetModel(Op::kForward, Dtype::kBf16);
   const TestBatch first(executor->slab_pool(), model, {7'000'001});
-  const TestBatch second(executor->slab_pool(), model, {2'500'001}, Placement::kInPlace, 2);
+  const TestBatch second(executor->slab_pool(), model, {2'500'001}, OutputPlace::kInPlace, 2);
   Execution outcome;
   absl::Notification first_done;
   executor->Run(first.batch(), [&](const Execution& execution) {

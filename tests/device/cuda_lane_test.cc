@@ -49,7 +49,7 @@ class CudaLaneTest : public testing::Test {
 
   // Runs the same problem in place, mapped and staged, and compares all of it.
   void ExpectSameBitsOnBothPaths(const Model& model, const std::vector<int64_t>& sizes,
-                                 Placement placement) {
+                                 OutputPlace placement) {
     const TestBatch mapped(*pool_, model, sizes, placement);
     const TestBatch staged(*pool_, model, sizes, placement);
     ASSERT_TRUE(RunAndWait(*lane_, mapped.batch(), PlanMapped(32)).execution.status.ok());
@@ -77,7 +77,7 @@ TEST_F(CudaLaneTest, BothPathsGiveTheSameBitsForEveryModel) {
   std::vector<int64_t> most(swiglu::kMaxSegments);
   for (size_t i = 0; i < most.size(); ++i) most[i] = static_cast<int64_t>(i % 131);
   for (const Model& model : Models()) {
-    for (const Placement placement : {Placement::kOutOfPlace, Placement::kInPlace}) {
+    for (const OutputPlace placement : {OutputPlace::kOutOfPlace, OutputPlace::kInPlace}) {
       ExpectSameBitsOnBothPaths(model, {1}, placement);
       ExpectSameBitsOnBothPaths(model, {100'003}, placement);
       ExpectSameBitsOnBothPaths(model, {1, 0, 7, 4096, 33'333, 2}, placement);
@@ -92,7 +92,7 @@ TEST_F(CudaLaneTest, BothPathsGiveTheSameBitsOverSeveralPortions) {
     const std::vector<int64_t> sizes = {3, 3'000'001, 2'000'003, 5};
     const TestBatch test(*pool_, model, sizes);
     EXPECT_GT(Staged(test.batch()).portions.size(), 2u);
-    ExpectSameBitsOnBothPaths(model, sizes, Placement::kInPlace);
+    ExpectSameBitsOnBothPaths(model, sizes, OutputPlace::kInPlace);
   }
 }
 
@@ -133,7 +133,7 @@ TEST_F(CudaLaneTest, ReportsABatchThatCannotBeEnqueuedAndServesOn) {
               absl::InternalError("device 0: cudaErrorInvalidValue: invalid argument"));
     ASSERT_TRUE(result.fault.has_value());
     EXPECT_EQ(result.fault->kind, DeviceError::kOther);
-    ExpectSameBitsOnBothPaths(model, {1000}, Placement::kOutOfPlace);
+    ExpectSameBitsOnBothPaths(model, {1000}, OutputPlace::kOutOfPlace);
   }
 }
 

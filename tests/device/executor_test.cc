@@ -75,7 +75,7 @@ TEST_P(ExecutorTest, ComputesEveryModelOverSegmentsOfManySizes) {
 
 TEST_P(ExecutorTest, ComputesEveryModelInPlace) {
   for (const Model& model : Models()) {
-    const TestBatch test(executor_->slab_pool(), model, {1000, 3}, Placement::kInPlace);
+    const TestBatch test(executor_->slab_pool(), model, {1000, 3}, OutputPlace::kInPlace);
     ASSERT_TRUE(RunAndWait(test.batch()).status.ok());
     test.ExpectRightOutputs();
   }
@@ -147,7 +147,7 @@ TEST_P(ExecutorTest, ServesManyThreads) {
   const auto send = [&](int thread) {
     for (int i = 0; i < kBatchesPerThread; ++i) {
       const Model& model = Models()[(thread + i) % kNumModels];
-      const TestBatch test(executor_->slab_pool(), model, {i * 17, 3}, Placement::kOutOfPlace, i);
+      const TestBatch test(executor_->slab_pool(), model, {i * 17, 3}, OutputPlace::kOutOfPlace, i);
       {
         const auto has_free = [&num_free] { return num_free > 0; };
         absl::MutexLock lock(&mutex);

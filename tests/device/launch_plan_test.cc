@@ -117,9 +117,10 @@ TEST(LaunchPlanTest, StagesAllButNothingBesideResidentWork) {
 }
 
 TEST(LaunchPlanTest, LeavesDeviceMemoryWhereItIs) {
-  const LaunchPlan plan = PlanLaunch(Forward({8 * kMiB}), {.memory = MemoryPlace::kDevice,
-                                                           .resident_work = ResidentWork::kRunning,
-                                                           .other_bytes = 100 * kMiB});
+  Batch batch = Forward({8 * kMiB});
+  batch.placement = {.device = 1, .is_resident = true};
+  const LaunchPlan plan =
+      PlanLaunch(batch, {.resident_work = ResidentWork::kRunning, .other_bytes = 100 * kMiB});
   EXPECT_EQ(plan.path, Path::kRegion);
   EXPECT_EQ(plan.max_blocks, 0);
   EXPECT_TRUE(plan.portions.empty());
@@ -199,7 +200,7 @@ void RunPortion(const Model& model, const Portion& portion, std::vector<std::byt
 TEST(LaunchPlanTest, ItsPortionsTogetherComputeTheBatch) {
   CachingSlabPool pool(MakeHostMemory(), {.capacity_bytes = 64 * kMiB});
   for (const Model& model : Models()) {
-    for (const Placement placement : {Placement::kOutOfPlace, Placement::kInPlace}) {
+    for (const OutputPlace placement : {OutputPlace::kOutOfPlace, OutputPlace::kInPlace}) {
       for (const size_t buffer_bytes : {size_t{768}, size_t{3000}, size_t{1} << 20}) {
         const TestBatch test(pool, model, {1, 0, 7, 4096, 1333, 2}, placement);
         std::vector<std::byte> buffer(buffer_bytes);

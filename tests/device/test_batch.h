@@ -20,17 +20,17 @@
 
 namespace swiglu::server {
 
-enum class Placement { kOutOfPlace, kInPlace };
+enum class OutputPlace { kOutOfPlace, kInPlace };
 
 class TestBatch {
  public:
   // One segment per entry of `sizes`, all in a slab of `pool`.
   TestBatch(SlabPool& pool, const Model& model, const std::vector<int64_t>& sizes,
-            Placement placement = Placement::kOutOfPlace, uint32_t seed = 1)
+            OutputPlace placement = OutputPlace::kOutOfPlace, uint32_t seed = 1)
       : model_(model) {
     batch_ = {model.op, model.dtype, {}};
     const size_t num_tensors =
-        model.inputs.size() + (placement == Placement::kInPlace ? 0 : model.outputs.size());
+        model.inputs.size() + (placement == OutputPlace::kInPlace ? 0 : model.outputs.size());
     size_t slab_bytes = kSlabAlignment;
     for (int64_t size : sizes) slab_bytes += num_tensors * TensorBytes(size);
     absl::StatusOr<Slab> slab = pool.Acquire(slab_bytes);
@@ -49,7 +49,7 @@ class TestBatch {
       segment.num_elements = size;
       for (size_t k = 0; k < model.inputs.size(); ++k) segment.inputs[k] = take(size);
       for (size_t k = 0; k < model.outputs.size(); ++k) {
-        segment.outputs[k] = placement == Placement::kInPlace
+        segment.outputs[k] = placement == OutputPlace::kInPlace
                                  ? const_cast<std::byte*>(segment.inputs[k])
                                  : take(size);
       }

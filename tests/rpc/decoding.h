@@ -31,12 +31,12 @@ struct Decoded {
   }
 };
 
-inline Decoded Decode(const std::vector<grpc::Slice>& slices) {
+inline Decoded Decode(const std::vector<grpc::Slice>& slices, bool takes_regions = false) {
   Decoded decoded;
   InferMessage message;
   decoded.status = ParseInferMessage(slices, message);
   if (!decoded.status.ok()) return decoded;
-  auto plan = CheckInferMessage(message);
+  auto plan = CheckInferMessage(message, takes_regions);
   if (!plan.ok()) {
     decoded.status = plan.status();
     return decoded;
@@ -44,7 +44,8 @@ inline Decoded Decode(const std::vector<grpc::Slice>& slices) {
   decoded.plan = *plan;
   PlanReader reader(*plan);
   for (size_t k = 0; k < plan->model->inputs.size(); ++k) {
-    std::string bytes(static_cast<size_t>(plan->tensor_bytes), '\0');
+    const bool is_inline = plan->regions == nullptr || !plan->regions->inputs[k].has_value();
+    std::string bytes(is_inline ? static_cast<size_t>(plan->tensor_bytes) : 0, '\0');
     reader.Read(static_cast<int>(k), reinterpret_cast<std::byte*>(bytes.data()), bytes.size());
     decoded.inputs.push_back(std::move(bytes));
   }
@@ -52,8 +53,9 @@ inline Decoded Decode(const std::vector<grpc::Slice>& slices) {
 }
 
 inline Decoded Decode(const std::string& bytes) { return Decode(Sliced(bytes, bytes.size())); }
-inline Decoded Decode(const inference::ModelInferRequest& request) {
-  return Decode(request.SerializeAsString());
+inline Decoded Decode(const inference::ModelInferRequest& request, bool takes_regions = false) {
+  const std::string bytes = request.SerializeAsString();
+  return Decode(Sliced(bytes, bytes.size()), takes_regions);
 }
 
 #define EXPECT_STATUS(actual, expected_code, expected_message)        \

@@ -422,5 +422,76 @@ TEST(InferDecoderTest, RefusesSharedMemory) {
                 kUnimplemented, "'h'" + sentence);
 }
 
+// Makes `tensor` lie in 64 bytes of the region `r0`.
+template <typename Tensor>
+void PutInRegion(Tensor* tensor) {
+  auto& parameters = *tensor->mutable_parameters();
+  parameters["shared_memory_region"].set_string_param("r0");
+  parameters["shared_memory_byte_size"].set_int64_param(64);
+}
+
+// The decoder's answer to an edited request, where regions are on.
+absl::Status RegionStatusAfter(const std::function<void(ModelInferRequest*)>& edit) {
+  ModelInferRequest request = GoodRequest(kForwardFp16, {4, 8});
+  edit(&request);
+  return Decode(request, true).status;
+}
+
+TEST(InferDecoderTest, GivesRawEntriesToTheInputsThatLieInNoRegion) {
+  ModelInferRequest request = GoodRequest(kForwardFp16, {4, 8});
+  PutInRegion(request.mutable_inputs(0));
+  (*request.mutable_inputs(0)->mutable_parameters())["shared_memory_offset"].set_int64_param(128);
+  request.mutable_raw_input_contents()->erase(request.raw_input_contents().begin());
+  PutInRegion(request.add_outputs());
+  request.mutable_outputs(0)->set_name("h");
+  const Decoded decoded = Decode(request, true);
+  ASSERT_TRUE(decoded.status.ok()) << decoded.status;
+  ASSERT_NE(decoded.plan.regions, nullptr);
+  const auto& e = decoded.plan.regions->inputs[0];
+  ASSERT_TRUE(e.has_value());
+  EXPECT_EQ(e->region, "r0");
+  EXPECT_EQ(e->offset, 128);
+  EXPECT_EQ(e->size_bytes, 64);
+  EXPECT_FALSE(decoded.plan.regions->inputs[1].has_value());
+  EXPECT_FALSE(decoded.plan.IsInline(0));
+  EXPECT_EQ(decoded.inputs[1], std::string(64, 2));  // as in GoodRequest
+}
+
+TEST(InferDecoderTest, RefusesDataForAnInputInARegion) {
+  EXPECT_STATUS(RegionStatusAfter([](ModelInferRequest* r) { PutInRegion(r->mutable_inputs(1)); }),
+                kInvalidArgument, "raw_input_contents has 2 entries; the 1 inputs e take one each");
+  EXPECT_STATUS(RegionStatusAfter([](ModelInferRequest* r) {
+                  PutInRegion(r->mutable_inputs(0));
+                  PutInRegion(r->mutable_inputs(1));
+                  r->mutable_raw_input_contents()->RemoveLast();
+                }),
+                kInvalidArgument,
+                "raw_input_contents has 1 entries; every input lies in a shared memory region");
+  EXPECT_STATUS(RegionStatusAfter([](ModelInferRequest* r) {
+                  PutInRegion(r->mutable_inputs(1));
+                  r->mutable_inputs(1)->mutable_contents()->add_fp32_contents(1);
+                  r->mutable_raw_input_contents()->RemoveLast();
+                }),
+                kInvalidArgument,
+                "input 'g' lies in a shared memory region, and has typed contents: give one kind "
+                "of data");
+}
+
+TEST(InferDecoderTest, RefusesParametersOfARegionThatAreNone) {
+  const auto parameter = [](const std::string& name, const auto& set) {
+    return RegionStatusAfter([&](ModelInferRequest* r) {
+      PutInRegion(r->mutable_inputs(1));
+      r->mutable_raw_input_contents()->RemoveLast();
+      set(&(*r->mutable_inputs(1)->mutable_parameters())[name]);
+    });
+  };
+  EXPECT_STATUS(parameter("shared_memory_region", [](auto* p) { p->set_int64_param(1); }),
+                kInvalidArgument, "parameter 'shared_memory_region' of 'g' is of another type");
+  EXPECT_STATUS(parameter("shared_memory_offset", [](auto* p) { p->set_int64_param(-2); }),
+                kInvalidArgument, "parameter 'shared_memory_offset' of 'g' is -2");
+  EXPECT_STATUS(parameter("shared_memory_byte_size", [](auto* p) { p->set_bool_param(true); }),
+                kInvalidArgument, "parameter 'shared_memory_byte_size' of 'g' is of another type");
+}
+
 }  // namespace
 }  // namespace swiglu::server

@@ -38,6 +38,8 @@ struct TestServerOptions {
   StallLimit stall_limit;
   absl::Duration tick = absl::Seconds(1);
   int64_t max_connections = 4096;
+  RegionLimits regions = {};
+  RegionOpener* region_opener = nullptr;
 };
 
 // The server over an executor, with its clients.
@@ -51,11 +53,12 @@ class TestServer {
                  .batching = options.batching,
                  .infer = options.infer,
                  .stall_limit = options.stall_limit,
+                 .regions = options.regions,
                  .rpc = {.address = options.address,
                          .max_connections = options.max_connections,
                          .io_threads = options.io_threads,
                          .tick = options.tick}},
-                executor, &observers_, &statistics) {
+                executor, &observers_, &statistics, options.region_opener) {
     const absl::Status started = server_.Start();
     EXPECT_TRUE(started.ok()) << started;
     rpc = &server_.rpc();
@@ -92,6 +95,7 @@ class TestServer {
   ActiveRequests& active() { return server_.active(); }
   InferService& infer() { return server_.infer(); }
   const Batcher& batcher() { return server_.batcher(); }
+  const RegionRegistry& regions() const { return server_.regions(); }
   const MessageWatch& watch() const { return server_.message_watch(); }
 
   Statistics statistics;

@@ -27,7 +27,7 @@ KINDS = [
     (r"gperftools/", "tcmalloc"),
     (r"CLI/", "cli11"),
     (r"version/version\.h$", "version"),
-    (r"server/(base|log|core|gpu|memory|device|metrics|batching|connections|transport|inference|service)/", None),  # the folder's own name
+    (r"server/(base|log|core|gpu|memory|device|regions|metrics|batching|connections|transport|inference|service)/", None),  # the folder's own name
     (r"server/\w+\.h$", "server"),
     (r"kernels/", "kernels"),
     (r"client/files/", "files"),
@@ -42,14 +42,15 @@ ALLOWED = {
     "server/core": "std dtype absl log core",
     "server/gpu": "std absl log core gpu cuda",
     "server/memory": "std absl log core gpu memory cuda",
-    "server/device": "std absl log core gpu memory device kernels cuda",
+    "server/device": "std absl base log core gpu memory device kernels cuda",
+    "server/regions": "std absl log core regions",
     "server/metrics": "std absl base log core metrics prometheus version",
     "server/batching": "std absl log core batching",
     "server/connections": "std absl base log connections",
     "server/transport": "std absl base log core batching connections transport grpc protobuf",
-    "server/inference": "std absl base log core batching inference grpc protobuf proto",
-    "server/service": "std absl log core batching inference transport service grpc protobuf proto version",
-    "server": "std absl base log core gpu memory device metrics batching connections transport inference service server "
+    "server/inference": "std absl base log core batching regions inference grpc protobuf proto",
+    "server/service": "std absl base log core batching regions inference transport service grpc protobuf proto version",
+    "server": "std absl base log core gpu memory device regions metrics batching connections transport inference service server "
               "grpc protobuf proto version",
     "client": "std dtype absl grpc protobuf proto client files json version",
     "client/files": "std dtype absl json client files",

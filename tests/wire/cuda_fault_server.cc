@@ -88,7 +88,7 @@ absl::StatusOr<CreatedExecutor> CreateBreakableExecutor(const ExecutorOptions& o
   auto executor =
       std::make_unique<LaneExecutor>(std::move(devices), std::move(slab_pool), std::move(faults));
   const CachingSlabPool* pool = &executor->slab_pool();
-  return CreatedExecutor{std::move(executor), pool, std::move(choice->cuda_devices),
+  return CreatedExecutor{std::move(executor), pool, nullptr, std::move(choice->cuda_devices),
                          std::move(choice->reason)};
 }
 

@@ -19,7 +19,7 @@ DOCS = pathlib.Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "operations" / "running.md").read_text()
 
 # Defaults that depend on the machine, which the page says in words.
-IN_WORDS = {"io_threads", "memory_budget_bytes"}
+IN_WORDS = {"io_threads", "memory_budget_bytes", "max_pinned_bytes"}
 
 
 def section(title):

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Memory that a client shares with the server under a name: what a region is made from, and the
+// interface between the registry of regions and the device, which opens their memory. Knows no
+// protocol and no CUDA.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <variant>
+
+#include "server/core/executor.h"
+
+namespace swiglu::server {
+
+// kSystem: a file in /dev/shm. kCuda: memory of a GPU. The metric label `memory`.
+enum class RegionKind : uint8_t { kSystem, kCuda };
+inline constexpr int kNumRegionKinds = 2;
+
+// Why a region is refused; the metric label `reason`.
+enum class RegionFault : uint8_t {
+  kDisabled,     // the server takes no regions of that kind
+  kName,         // no name, or one that is too long
+  kNameInUse,    //
+  kTooMany,      // max_regions are registered
+  kTooLarge,     // larger than max_region_bytes
+  kPinnedLimit,  // together with the others, larger than max_pinned_bytes
+  kSize,         // no bytes, or more than the file or the allocation has
+  kOffset,       // not a multiple of the page size
+  kKey,          // a file that may not be opened
+  kHandle,       // memory of a GPU that cannot be opened
+  kDevice,       // no device of this server
+  kNoMemory,     // the system refuses to map or pin it
+};
+inline constexpr int kNumRegionFaults = 12;
+
+// Why a region was refused, with the numbers that its sentence needs. Which numbers these are
+// depends on the fault.
+struct RegionRefusal {
+  RegionFault fault = RegionFault::kDisabled;
+  int64_t found = 0;
+  int64_t limit = 0;
+};
+
+// `size_bytes` from `offset` on of the file that `shm_open` calls `key`.
+struct SystemRegionSource {
+  std::string key;
+  uint64_t offset = 0;
+};
+
+// A memory handle as cudaIpcGetMemHandle gives it. The region begins where the allocation begins.
+struct CudaRegionSource {
+  std::string handle;
+  int64_t device = 0;  // a CUDA ordinal
+};
+
+// What a client asks for.
+struct RegionSpec {
+  uint64_t size_bytes = 0;
+  std::variant<SystemRegionSource, CudaRegionSource> source;
+
+  RegionKind kind() const { return static_cast<RegionKind>(source.index()); }
+};
+
+// The opened memory of a region. The destructor closes it; no batch may use it by then.
+class RegionMemory {
+ public:
+  virtual ~RegionMemory() = default;
+
+  // Where the executor's batches see the region.
+  std::byte* data() const { return data_; }
+  // The CUDA device that has the memory; kCpuDevice for memory of the host.
+  int device() const { return device_; }
+
+  // Whether its file has become too short, so that some of the region is gone. Asks the system.
+  // Any thread.
+  virtual bool IsShrunk() const { return false; }
+  // Whether a batch met a part that was gone. Some results of that batch are wrong. Any thread.
+  virtual bool HasHole() const { return false; }
+
+ protected:
+  RegionMemory(std::byte* data, int device) : data_(data), device_(device) {}
+
+ private:
+  std::byte* const data_;
+  const int device_;
+};
+
+using OpenedRegion = std::variant<std::unique_ptr<RegionMemory>, RegionRefusal>;
+
+// Opens the memory of regions for one executor, whose batches may use it then. Thread-safe. Opening
+// may block for a second for each 10 GB.
+class RegionOpener {
+ public:
+  virtual ~RegionOpener() = default;
+  // Whether this server can have regions of that kind at all.
+  virtual bool Supports(RegionKind kind) const = 0;
+  // On a refusal nothing is left open.
+  virtual OpenedRegion Open(const RegionSpec& spec) = 0;
+};
+
+}  // namespace swiglu::server

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Opens regions for CUDA devices: files of clients, pinned, and memory that another process has on
+// a device.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "server/core/region.h"
+
+namespace swiglu::server {
+
+// Thread-safe. It may block until the devices have finished what they were given.
+class CudaRegionOpener final : public RegionOpener {
+ public:
+  // `ordinals`: the devices in use, at least one. `prefix`: as for HostRegionOpener.
+  CudaRegionOpener(std::vector<int> ordinals, std::string prefix)
+      : ordinals_(std::move(ordinals)), prefix_(std::move(prefix)) {}
+
+  bool Supports(RegionKind) const override { return true; }
+  OpenedRegion Open(const RegionSpec& spec) override;
+
+ private:
+  OpenedRegion OpenSystem(const SystemRegionSource& source, uint64_t size_bytes) const;
+  OpenedRegion OpenCuda(const CudaRegionSource& source, uint64_t size_bytes) const;
+
+  const std::vector<int> ordinals_;
+  const std::string prefix_;
+};
+
+}  // namespace swiglu::server
