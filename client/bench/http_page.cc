@@ -5,7 +5,6 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -17,18 +16,21 @@
 #include "absl/time/clock.h"
 #include "absl/types/optional.h"
 #include "server/base/address.h"
+#include "server/base/descriptor.h"
 
 namespace swiglu::bench {
 namespace {
 
+using server::Descriptor;
+
 constexpr size_t kMaxPageBytes = size_t{64} << 20;
 
 // Waits until the socket can be read from or written to. False when the time is over.
-bool WaitFor(const Socket& socket, short events, absl::Time deadline) {
+bool WaitFor(const Descriptor& socket, short events, absl::Time deadline) {
   while (true) {
     const int64_t rest_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
     if (rest_ms <= 0) return false;
-    pollfd waiting = {.fd = socket.fd(), .events = events, .revents = 0};
+    pollfd waiting = {.fd = socket.get(), .events = events, .revents = 0};
     const int num_ready = ::poll(&waiting, 1, static_cast<int>(rest_ms));
     if (num_ready > 0) return true;
     if (num_ready < 0 && errno != EINTR) return false;
@@ -36,29 +38,29 @@ bool WaitFor(const Socket& socket, short events, absl::Time deadline) {
 }
 
 // Gives 0 or an errno value.
-int Connect(const Socket& socket, const addrinfo& address, absl::Time deadline) {
-  if (socket.fd() < 0) return errno;
-  if (::connect(socket.fd(), address.ai_addr, address.ai_addrlen) == 0) return 0;
+int Connect(const Descriptor& socket, const addrinfo& address, absl::Time deadline) {
+  if (socket.get() < 0) return errno;
+  if (::connect(socket.get(), address.ai_addr, address.ai_addrlen) == 0) return 0;
   if (errno != EINPROGRESS) return errno;
   if (!WaitFor(socket, POLLOUT, deadline)) return ETIMEDOUT;
   int error = 0;
   socklen_t size = sizeof(error);
-  return ::getsockopt(socket.fd(), SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
+  return ::getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
 }
 
 // Sends `request` and reads until the other side closes. None if that fails.
-absl::optional<std::string> Talk(const Socket& socket, absl::string_view request,
+absl::optional<std::string> Talk(const Descriptor& socket, absl::string_view request,
                                  absl::Time deadline) {
   while (!request.empty()) {
     if (!WaitFor(socket, POLLOUT, deadline)) return absl::nullopt;
-    const ssize_t size = ::send(socket.fd(), request.data(), request.size(), MSG_NOSIGNAL);
+    const ssize_t size = ::send(socket.get(), request.data(), request.size(), MSG_NOSIGNAL);
     if (size < 0) return absl::nullopt;
     request.remove_prefix(static_cast<size_t>(size));
   }
   std::string answer;
   char block[16384];
   while (answer.size() < kMaxPageBytes && WaitFor(socket, POLLIN, deadline)) {
-    const ssize_t size = ::recv(socket.fd(), block, sizeof(block), 0);
+    const ssize_t size = ::recv(socket.get(), block, sizeof(block), 0);
     if (size < 0) return absl::nullopt;
     if (size == 0) return answer;
     answer.append(block, static_cast<size_t>(size));
@@ -68,16 +70,12 @@ absl::optional<std::string> Talk(const Socket& socket, absl::string_view request
 
 }  // namespace
 
-Socket::~Socket() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-absl::StatusOr<Socket> ConnectToAny(const addrinfo* addresses, absl::Time deadline) {
+absl::StatusOr<Descriptor> ConnectToAny(const addrinfo* addresses, absl::Time deadline) {
   int num_left = 0;
   for (const addrinfo* one = addresses; one != nullptr; one = one->ai_next) ++num_left;
   int error = EDESTADDRREQ;
   for (const addrinfo* one = addresses; one != nullptr; one = one->ai_next, --num_left) {
-    Socket socket(::socket(one->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    Descriptor socket(::socket(one->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     const absl::Time now = absl::Now();
     error = Connect(socket, *one, now + (deadline - now) / num_left);
     if (error == 0) return socket;
@@ -100,7 +98,7 @@ absl::StatusOr<std::string> ReadHttpPage(const std::string& address, absl::strin
   if (error != 0) return failed(::gai_strerror(error));
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, &::freeaddrinfo);
   const absl::Time deadline = absl::Now() + timeout;
-  const absl::StatusOr<Socket> socket = ConnectToAny(found, deadline);
+  const absl::StatusOr<Descriptor> socket = ConnectToAny(found, deadline);
   if (!socket.ok()) return failed(socket.status().message());
   const std::string request =
       absl::StrCat("GET ", path, " HTTP/1.1\r\nHost: ", address, "\r\nConnection: close\r\n\r\n");

@@ -6,32 +6,18 @@
 #include <netdb.h>
 
 #include <string>
-#include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "server/base/descriptor.h"
 
 namespace swiglu::bench {
-
-// A socket that is closed on destruction. Move-only.
-class Socket {
- public:
-  explicit Socket(int fd) : fd_(fd) {}
-  Socket(Socket&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Socket& operator=(Socket&&) = delete;
-  ~Socket();
-
-  int fd() const { return fd_; }
-
- private:
-  int fd_;  // -1: none
-};
 
 // Connects to the addresses of a host in turn, and returns the first connection that succeeds. Each
 // attempt gets its share of the time that is left. UNAVAILABLE, with the reason of the last
 // attempt, if all fail.
-absl::StatusOr<Socket> ConnectToAny(const addrinfo* addresses, absl::Time deadline);
+absl::StatusOr<server::Descriptor> ConnectToAny(const addrinfo* addresses, absl::Time deadline);
 
 // What the server at `address` (HOST:PORT) answers to a GET of `path`, headers included. Blocks for
 // `timeout` at most, plus the time that the resolver takes. UNAVAILABLE, naming the address, if the

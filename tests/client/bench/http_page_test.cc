@@ -29,20 +29,20 @@ class LocalPort {
     v6.sin6_addr = in6addr_loopback;
     const bool is_v4 = family == AF_INET;
     size_ = is_v4 ? sizeof(v4) : sizeof(v6);
-    is_there_ = bind(socket_.fd(),
+    is_there_ = bind(socket_.get(),
                      is_v4 ? reinterpret_cast<sockaddr*>(&v4) : reinterpret_cast<sockaddr*>(&v6),
                      size_) == 0;
-    getsockname(socket_.fd(), reinterpret_cast<sockaddr*>(&address_), &size_);
+    getsockname(socket_.get(), reinterpret_cast<sockaddr*>(&address_), &size_);
     // Nobody waits for ever for a client that does not come.
     const timeval patience = {.tv_sec = 30, .tv_usec = 0};
-    setsockopt(socket_.fd(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    setsockopt(socket_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     info_.ai_family = family;
     info_.ai_addr = reinterpret_cast<sockaddr*>(&address_);
     info_.ai_addrlen = size_;
   }
 
   bool is_there() const { return is_there_; }
-  void Listen() { ASSERT_EQ(listen(socket_.fd(), 4), 0); }
+  void Listen() { ASSERT_EQ(listen(socket_.get(), 4), 0); }
   // As the resolver gives it, with `next` after it.
   const addrinfo* Info(const addrinfo* next) {
     info_.ai_next = const_cast<addrinfo*>(next);
@@ -52,18 +52,18 @@ class LocalPort {
 
   // Takes one connection, reads a request, answers, closes. Gives the request.
   std::string Serve(const std::string& answer) const {
-    const Socket peer(accept(socket_.fd(), nullptr, nullptr));
+    const server::Descriptor peer(accept(socket_.get(), nullptr, nullptr));
     std::string request;
     char c = 0;
-    while (!absl::EndsWith(request, "\r\n\r\n") && recv(peer.fd(), &c, 1, 0) == 1) {
+    while (!absl::EndsWith(request, "\r\n\r\n") && recv(peer.get(), &c, 1, 0) == 1) {
       request.push_back(c);
     }
-    send(peer.fd(), answer.data(), answer.size(), MSG_NOSIGNAL);
+    send(peer.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
     return request;
   }
 
  private:
-  const Socket socket_;
+  const server::Descriptor socket_;
   sockaddr_storage address_ = {};
   socklen_t size_ = 0;
   addrinfo info_ = {};
