@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Threads that take a turn, call, and count.
-#include "client/bench/library_load.h"
-
 #include <algorithm>
 #include <cstddef>
+#include <memory>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/types/span.h"
+#include "client/bench/load.h"
 #include "swiglu/client.h"
 
 namespace swiglu::bench {

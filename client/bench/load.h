@@ -6,10 +6,12 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "client/bench/byte_mix.h"
 #include "client/bench/latency_histogram.h"
@@ -93,6 +95,21 @@ class Load {
   // Blocks until the pace and every request have ended. REQUIRES: Start, once.
   virtual Tally Finish() = 0;
 };
+
+// The client that costs least. It encodes its requests beforehand, makes asynchronous calls on
+// completion queues of its own, and looks only at the status and the size of an answer. This opens
+// the connections. An answer of a wrong size counts as INTERNAL. UNAVAILABLE, after 10 s, if the
+// server cannot be reached. REQUIRES: `data` was made for `options` and outlives the load, and its
+// requests are smaller than 2 GiB.
+absl::StatusOr<std::unique_ptr<Load>> ConnectRawLoad(const LoadOptions& options,
+                                                     const std::vector<RequestData>* data);
+
+// A load from threads that use the client library as programs do: one thread for each request under
+// way, which blocks until the tensors are there. This makes the client and the memory for answers.
+// Tensors larger than a message are split by the library. INVALID_ARGUMENT for options that the
+// library does not take. REQUIRES: `data` was made for `options` and outlives the load.
+absl::StatusOr<std::unique_ptr<Load>> CreateLibraryLoad(const LoadOptions& options,
+                                                        const std::vector<RequestData>* data);
 
 // The time in which the requests of `tally` were counted: the window of `pace`, or the time that
 // the requests took.

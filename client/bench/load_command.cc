@@ -11,8 +11,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
-#include "client/bench/library_load.h"
-#include "client/bench/raw_load.h"
+#include "client/bench/load.h"
 #include "client/bench/report.h"
 #include "client/bench/server_usage.h"
 #include "client/cli/signal_watch.h"

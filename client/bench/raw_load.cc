@@ -2,19 +2,20 @@
 //
 // Slots, each of which has one request under way at a time: in a closed loop the end of one starts
 // the next, in an open one a thread of its own takes a free slot for every turn.
-#include "client/bench/raw_load.h"
-
 #include <chrono>
 #include <deque>
+#include <memory>
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/optional.h"
+#include "client/bench/load.h"
 #include "client/connection_pool.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/create_channel.h"

@@ -8,8 +8,7 @@
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "client/bench/library_load.h"
-#include "client/bench/raw_load.h"
+#include "client/bench/load.h"
 #include "gtest/gtest.h"
 #include "tests/client/fake_server.h"
 
