@@ -166,9 +166,9 @@ std::vector<Flag> FlagsInto(Given* given) {
        OneOf<EchoQueues>(&command->echo.queues,
                          {{"own", EchoQueues::kOwn}, {"shared", EchoQueues::kShared}})},
       {"echo_model", "swiglu_forward_fp16", "whose answers the echo gives",
-       "one of the server's six models", ModelOf(&command->echo_model)},
+       "one of the server's six models", ModelOf(&command->echo.model)},
       {"echo_bytes", "64KiB", "the sizes of requests that it answers", "SIZE[,SIZE]...",
-       Sizes(&command->echo_bytes)},
+       Sizes(&command->echo.request_bytes)},
       {"version", "", "print the version", "nothing", Order(Action::kVersion, &command->action),
        version},
       {"help", "", "print this; -h likewise", "nothing", Order(Action::kHelp, &command->action),
@@ -235,8 +235,8 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) 
   absl::Status status = server::ReadArguments(program, argc, argv).status();
   if (status.ok() && given.command.action == Action::kLoad) status = Complete(given);
   if (status.ok() && given.command.action == Action::kServeEcho) {
-    for (const int64_t bytes : given.command.echo_bytes) {
-      status.Update(CheckSize(*given.command.echo_model, bytes));
+    for (const int64_t bytes : given.command.echo.request_bytes) {
+      status.Update(CheckSize(*given.command.echo.model, bytes));
     }
   }
   if (!status.ok()) return status;

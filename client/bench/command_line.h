@@ -5,15 +5,12 @@
 
 #include <sys/types.h>
 
-#include <cstdint>
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "client/bench/echo_server.h"
 #include "client/bench/load.h"
-#include "client/bench/model.h"
 #include "client/bench/pace.h"
 
 namespace swiglu::bench {
@@ -37,8 +34,6 @@ struct CommandLine {
 
   // kServeEcho.
   EchoOptions echo;
-  const Model* echo_model = nullptr;
-  std::vector<int64_t> echo_bytes;
 };
 
 // Reads the arguments. INVALID_ARGUMENT, with one line, if they do not go together.

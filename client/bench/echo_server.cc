@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A call is three completions: its headers, its message, and the end of its answer.
+// A call is three completions: its headers, its message, and the end of its answer. Signals are
+// blocked in all threads and waited for in the one that serves.
 #include "client/bench/echo_server.h"
+
+#include <signal.h>
+#include <stdio.h>
 
 #include <atomic>
 #include <chrono>
+#include <memory>
 #include <thread>
-#include <utility>
-#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "client/bench/echo_answer.h"
 #include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
@@ -34,11 +38,10 @@ grpc::ByteBuffer ReadyAnswer() {
   return {&bytes, 1};
 }
 
-}  // namespace
-
-class EchoServer::Impl {
+class EchoServer {
  public:
-  explicit Impl(const EchoAnswers* answers) : answers_(*answers), ready_answer_(ReadyAnswer()) {}
+  explicit EchoServer(const EchoOptions& options)
+      : answers_(*options.model, options.request_bytes), ready_answer_(ReadyAnswer()) {}
 
   // Gives the port, 0 if the address cannot be had.
   int Start(const EchoOptions& options) {
@@ -62,7 +65,7 @@ class EchoServer::Impl {
     return port;
   }
 
-  ~Impl() {
+  ~EchoServer() {
     if (server_ != nullptr) {
       server_->Shutdown(std::chrono::system_clock::now());
       // A call that began something on a queue which is shut down would end the process.
@@ -77,7 +80,7 @@ class EchoServer::Impl {
   // One call, from the wait for its headers to the end of its answer. It deletes itself.
   class Call {
    public:
-    Call(Impl* server, grpc::ServerCompletionQueue* queue) : server_(server), queue_(queue) {
+    Call(EchoServer* server, grpc::ServerCompletionQueue* queue) : server_(server), queue_(queue) {
       server_->num_calls_.fetch_add(1, std::memory_order_relaxed);
       server_->service_.RequestCall(&context_, &stream_, queue_, queue_, this);
     }
@@ -121,7 +124,7 @@ class EchoServer::Impl {
       stream_.Finish(grpc::Status(code, why), this);
     }
 
-    Impl* const server_;
+    EchoServer* const server_;
     grpc::ServerCompletionQueue* const queue_;
     Step step_ = Step::kHeaders;
     grpc::GenericServerContext context_;
@@ -135,7 +138,7 @@ class EchoServer::Impl {
     while (queue.Next(&tag, &ok)) static_cast<Call*>(tag)->Advance(ok);
   }
 
-  const EchoAnswers& answers_;
+  const EchoAnswers answers_;
   const grpc::ByteBuffer ready_answer_;
   grpc::AsyncGenericService service_;
   std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues_;
@@ -144,23 +147,27 @@ class EchoServer::Impl {
   std::atomic<int64_t> num_calls_{0};
 };
 
-absl::StatusOr<std::unique_ptr<EchoServer>> EchoServer::Start(const EchoOptions& options,
-                                                              const EchoAnswers* answers) {
-  auto impl = std::make_unique<Impl>(answers);
-  const int port = impl->Start(options);
+}  // namespace
+
+cli::ProgramEnd ServeEcho(const EchoOptions& options) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  EchoServer server(options);
+  const int port = server.Start(options);
   if (port == 0) {
-    return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", options.address));
+    return {cli::ExitCode::kBadInput, absl::StrCat("cannot listen on ", options.address)};
   }
-  std::string address = options.address;
-  if (!absl::StartsWith(address, "unix:")) {
-    address = server::WithPort(address, port);
-  }
-  return std::unique_ptr<EchoServer>(new EchoServer(std::move(impl), std::move(address)));
+  const bool is_unix = absl::StartsWith(options.address, "unix:");
+  printf("serving the echo on %s\n",
+         (is_unix ? options.address : server::WithPort(options.address, port)).c_str());
+  fflush(stdout);
+  int signal = 0;
+  sigwait(&signals, &signal);
+  return {};
 }
-
-EchoServer::EchoServer(std::unique_ptr<Impl> impl, std::string address)
-    : impl_(std::move(impl)), address_(std::move(address)) {}
-
-EchoServer::~EchoServer() = default;
 
 }  // namespace swiglu::bench

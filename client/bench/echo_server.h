@@ -4,11 +4,12 @@
 // It is the yardstick of the benchmark, so it is as fast as such a server can be made.
 #pragma once
 
-#include <memory>
+#include <cstdint>
 #include <string>
+#include <vector>
 
-#include "absl/status/statusor.h"
-#include "client/bench/echo_answer.h"
+#include "client/bench/model.h"
+#include "client/cli/exit_code.h"
 
 namespace swiglu::bench {
 
@@ -21,28 +22,13 @@ struct EchoOptions {
   std::string address;  // HOST:PORT, where port 0 takes a free one, or unix:/path
   int num_threads = 4;  // 1 or more
   EchoQueues queues = EchoQueues::kOwn;
+  const Model* model = nullptr;
+  std::vector<int64_t> request_bytes;  // sizes of requests, as EchoAnswers takes them
 };
 
-// Answers ModelInfer and ServerReady, from construction to destruction. Other methods are
-// UNIMPLEMENTED. Requests of a size for which it has no answer are INVALID_ARGUMENT.
-class EchoServer {
- public:
-  // FAILED_PRECONDITION if it cannot listen on the address. REQUIRES: `answers` outlives the
-  // server.
-  static absl::StatusOr<std::unique_ptr<EchoServer>> Start(const EchoOptions& options,
-                                                           const EchoAnswers* answers);
-  ~EchoServer();
-
-  // The address on which it listens, in the form in which a client connects to it.
-  const std::string& address() const { return address_; }
-
- private:
-  class Impl;
-
-  EchoServer(std::unique_ptr<Impl> impl, std::string address);
-
-  const std::unique_ptr<Impl> impl_;
-  const std::string address_;
-};
+// Answers ModelInfer and ServerReady. Other methods are UNIMPLEMENTED. Requests of a size for which
+// it has no answer are INVALID_ARGUMENT. Prints the address on a line of its own, and blocks until
+// SIGTERM or SIGINT. REQUIRES: no other thread runs yet.
+cli::ProgramEnd ServeEcho(const EchoOptions& options);
 
 }  // namespace swiglu::bench

@@ -6,7 +6,7 @@
 
 #include "absl/types/optional.h"
 #include "client/bench/command_line.h"
-#include "client/bench/echo_command.h"
+#include "client/bench/echo_server.h"
 #include "client/bench/load_command.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/signal_watch.h"
@@ -21,7 +21,7 @@ cli::ProgramEnd Run(const CommandLine& command, StopOrder& stop) {
     case Action::kLoad:
       return RunLoad(command, stop);
     case Action::kServeEcho:
-      return ServeEcho(command);
+      return ServeEcho(command.echo);
     case Action::kHelp:
       fputs(HelpText().c_str(), stdout);
       return {};

@@ -70,8 +70,8 @@ TEST(CommandLineTest, ServesTheEcho) {
   EXPECT_EQ(command.echo.address, "127.0.0.1:0");
   EXPECT_EQ(command.echo.num_threads, 2);
   EXPECT_EQ(command.echo.queues, EchoQueues::kShared);
-  EXPECT_EQ(command.echo_model->name, "swiglu_backward_bf16");
-  EXPECT_THAT(command.echo_bytes, ::testing::ElementsAre(1024, 4194304));
+  EXPECT_EQ(command.echo.model->name, "swiglu_backward_bf16");
+  EXPECT_THAT(command.echo.request_bytes, ::testing::ElementsAre(1024, 4194304));
 }
 
 TEST(CommandLineTest, HelpAndVersionEndTheWalk) {

@@ -5,7 +5,6 @@
 
 #include <vector>
 
-#include "client/bench/buffer_pool.h"
 #include "client/bench/request_data.h"
 #include "client/infer_codec.h"
 #include "gtest/gtest.h"
