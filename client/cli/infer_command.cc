@@ -6,20 +6,22 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include <memory>
 #include <new>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
-#include "client/cli/progress_bar.h"
+#include "client/files/mapped_file.h"
 #include "client/files/output_file.h"
 #include "client/files/output_folder.h"
 #include "client/files/tensor_file.h"
-#include "client/files/truncation_watch.h"
 #include "nlohmann/json.hpp"
 #include "swiglu/client.h"
 
@@ -111,6 +113,33 @@ absl::StatusOr<std::vector<Tensor>> MakeResults(size_t num_results, const Tensor
   return results;
 }
 
+// A line on stderr that shows how far a split operation has come. Silent where stderr is no
+// terminal. Thread-safe. The line is wiped on destruction.
+class ProgressBar {
+ public:
+  ~ProgressBar() {
+    absl::MutexLock lock(&mu_);
+    if (shown_ > 0) fputs("\r\033[K", stderr);
+  }
+
+  // Shows that `num_done` of `num_chunks` are done; a number below one already shown is ignored.
+  void Show(int64_t num_done, int64_t num_chunks) {
+    if (!is_terminal_) return;
+    absl::MutexLock lock(&mu_);
+    if (num_done <= shown_) return;
+    shown_ = num_done;
+    constexpr int64_t kWidth = 40;
+    const auto filled = static_cast<size_t>(kWidth * num_done / num_chunks);
+    const std::string bar = std::string(filled, '#') + std::string(kWidth - filled, '.');
+    fputs(absl::StrFormat("\r[%s] %d/%d", bar, num_done, num_chunks).c_str(), stderr);
+  }
+
+ private:
+  const bool is_terminal_ = isatty(STDERR_FILENO) == 1;
+  absl::Mutex mu_;
+  int64_t shown_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
 // Fills the results.
 absl::Status Call(client::Client& client, const std::vector<TensorFile>& inputs,
                   std::vector<Tensor>& results) {
@@ -158,19 +187,19 @@ absl::Status WithWritten(const absl::Status& status, size_t num_results,
 // others from theirs.
 absl::Status WriteOutputs(const std::vector<Output>& outputs, const std::vector<Tensor>& results,
                           IfExists if_exists, UnfinishedFiles& unfinished) {
-  std::vector<files::OutputFile> pending;
+  std::vector<std::unique_ptr<files::OutputFile>> pending;
   for (size_t k = 0; k < outputs.size(); ++k) {
-    absl::StatusOr<files::OutputFile> file = files::WriteTensor(
-        outputs[k].path, outputs[k].name, results[k].view(), if_exists, &unfinished);
+    files::OutputFile::Created file = files::WriteTensor(outputs[k].path, outputs[k].name,
+                                                         results[k].view(), if_exists, &unfinished);
     if (!file.ok()) return WithWritten(file.status(), outputs.size(), {});
     pending.push_back(*std::move(file));
   }
   absl::Status first_error;
   std::vector<std::string> written;
-  for (files::OutputFile& file : pending) {
-    const absl::Status status = file.Commit();
+  for (const auto& file : pending) {
+    const absl::Status status = file->Commit();
     first_error.Update(status);
-    if (status.ok()) written.push_back(file.path());
+    if (status.ok()) written.push_back(file->path());
   }
   return first_error.ok() ? first_error : WithWritten(first_error, outputs.size(), written);
 }

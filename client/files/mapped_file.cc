@@ -1,26 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// open, fstat, mmap.
+// open, fstat, mmap, and a handler of SIGBUS. All that the handler needs is made beforehand: it may
+// neither allocate nor lock.
 #include "client/files/mapped_file.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 
 namespace swiglu::files {
+namespace {
 
-absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
+// The one that lives.
+std::atomic<const TruncationWatch*> watch{nullptr};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
   // Without O_NONBLOCK a named pipe would wait for a writer.
-  MappedFile file(path, open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (file.fd_ < 0) return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot open"));
+  std::unique_ptr<MappedFile> file(
+      new MappedFile(path, open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)));
+  if (file->fd_ < 0) return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot open"));
   struct stat info;
-  if (fstat(file.fd_, &info) != 0) {
+  if (fstat(file->fd_, &info) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot read its size"));
   }
   if (!S_ISREG(info.st_mode)) {
@@ -28,27 +37,13 @@ absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
   }
   if (info.st_size == 0) return file;
   const auto size_bytes = static_cast<size_t>(info.st_size);
-  void* const data = mmap(nullptr, size_bytes, PROT_READ, MAP_PRIVATE, file.fd_, 0);
+  void* const data = mmap(nullptr, size_bytes, PROT_READ, MAP_PRIVATE, file->fd_, 0);
   if (data == MAP_FAILED) {
     return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot map"));
   }
-  file.data_ = static_cast<const std::byte*>(data);
-  file.size_bytes_ = size_bytes;
+  file->data_ = static_cast<const std::byte*>(data);
+  file->size_bytes_ = size_bytes;
   return file;
-}
-
-MappedFile::MappedFile(MappedFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      fd_(std::exchange(other.fd_, -1)),
-      data_(std::exchange(other.data_, nullptr)),
-      size_bytes_(std::exchange(other.size_bytes_, 0)) {}
-
-MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
-  std::swap(path_, other.path_);
-  std::swap(fd_, other.fd_);
-  std::swap(data_, other.data_);
-  std::swap(size_bytes_, other.size_bytes_);
-  return *this;
 }
 
 MappedFile::~MappedFile() {
@@ -64,6 +59,40 @@ absl::Status MappedFile::CheckWhole() const {
   if (static_cast<size_t>(info.st_size) >= size_bytes_) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(path_, ": was cut short while it was read: it had ",
                                           size_bytes_, " bytes and has ", info.st_size));
+}
+
+TruncationWatch::TruncationWatch(absl::string_view program, int exit_code,
+                                 absl::Span<const MappedFile* const> files)
+    : exit_code_(exit_code) {
+  for (const MappedFile* file : files) {
+    ranges_.push_back({file->bytes(), absl::StrCat(program, ": ", file->path(),
+                                                   ": was cut short while it was read\n")});
+  }
+  watch.store(this);
+  struct sigaction action = {};
+  action.sa_flags = SA_SIGINFO;
+  action.sa_sigaction = [](int signal, siginfo_t* info, void*) { OnSigbus(signal, info->si_addr); };
+  sigaction(SIGBUS, &action, nullptr);
+}
+
+TruncationWatch::~TruncationWatch() {
+  signal(SIGBUS, SIG_DFL);
+  watch.store(nullptr);
+}
+
+void TruncationWatch::OnSigbus(int signal_number, void* address) {
+  const TruncationWatch* const self = watch.load();
+  const auto* const touched = static_cast<const std::byte*>(address);
+  for (size_t k = 0; self != nullptr && k < self->ranges_.size(); ++k) {
+    const Range& range = self->ranges_[k];
+    if (touched < range.bytes.data() || touched >= range.bytes.data() + range.bytes.size())
+      continue;
+    // Nothing can be done if stderr takes no line.
+    if (write(STDERR_FILENO, range.line.data(), range.line.size()) < 0) _exit(self->exit_code_);
+    _exit(self->exit_code_);
+  }
+  // The access that failed is made again when this returns, and fails for good.
+  signal(signal_number, SIG_DFL);
 }
 
 }  // namespace swiglu::files

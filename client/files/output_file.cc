@@ -107,39 +107,32 @@ absl::Status CheckMayWrite(const std::string& path, IfExists if_exists) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<OutputFile> OutputFile::Prepare(const std::string& path, IfExists if_exists,
-                                               UnfinishedFiles* unfinished) {
+OutputFile::Created OutputFile::Prepare(const std::string& path, IfExists if_exists,
+                                        UnfinishedFiles* unfinished) {
   absl::StatusOr<std::string> target = TargetOf(path, if_exists);
   if (!target.ok()) return target.status();
-  OutputFile file(path, *std::move(target), if_exists, unfinished);
+  std::unique_ptr<OutputFile> file(new OutputFile(path, *std::move(target), if_exists, unfinished));
   struct stat info;
-  if (if_exists == IfExists::kFail || lstat(file.target_.c_str(), &info) != 0) return file;
+  if (if_exists == IfExists::kFail || lstat(file->target_.c_str(), &info) != 0) return file;
   if (!S_ISREG(info.st_mode)) {
     return absl::FailedPreconditionError(absl::StrCat(path, ": not a regular file"));
   }
-  file.replaces_ = true;
-  file.mode_ = info.st_mode & 07777;
-  file.owner_ = info.st_uid;
-  file.group_ = info.st_gid;
+  file->replaced_ = info;
   return file;
 }
 
-absl::StatusOr<OutputFile> OutputFile::Create(const std::string& path, IfExists if_exists,
-                                              UnfinishedFiles* unfinished) {
-  absl::StatusOr<OutputFile> file = Prepare(path, if_exists, unfinished);
-  if (!file.ok() || file->OpenWithoutName()) return file;
-  const absl::Status status = file->OpenNamed();
-  if (!status.ok()) return status;
-  return file;
+OutputFile::Created OutputFile::Create(const std::string& path, IfExists if_exists,
+                                       UnfinishedFiles* unfinished) {
+  Created file = Prepare(path, if_exists, unfinished);
+  if (!file.ok() || (*file)->OpenWithoutName()) return file;
+  return OpenNamed(*std::move(file));
 }
 
-absl::StatusOr<OutputFile> OutputFile::CreateNamed(const std::string& path, IfExists if_exists,
-                                                   UnfinishedFiles* unfinished) {
-  absl::StatusOr<OutputFile> file = Prepare(path, if_exists, unfinished);
+OutputFile::Created OutputFile::CreateNamed(const std::string& path, IfExists if_exists,
+                                            UnfinishedFiles* unfinished) {
+  Created file = Prepare(path, if_exists, unfinished);
   if (!file.ok()) return file;
-  const absl::Status status = file->OpenNamed();
-  if (!status.ok()) return status;
-  return file;
+  return OpenNamed(*std::move(file));
 }
 
 // False if the file system makes no such file, or if it could not be given a name.
@@ -155,27 +148,27 @@ bool OutputFile::OpenWithoutName() {
   return true;
 }
 
-absl::Status OutputFile::OpenNamed() {
-  std::string name = TemporaryName(target_);
-  const int error = unfinished_->Make(name, [&] {
-    fd_ = open(name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
-    return fd_ >= 0 ? 0 : errno;
+OutputFile::Created OutputFile::OpenNamed(std::unique_ptr<OutputFile> file) {
+  std::string name = TemporaryName(file->target_);
+  const int error = file->unfinished_->Make(name, [&] {
+    file->fd_ = open(name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+    return file->fd_ >= 0 ? 0 : errno;
   });
-  if (error != 0) return Failed(path_, "make a temporary file in its folder", error);
-  temporary_ = std::move(name);
-  SetMode();
-  return absl::OkStatus();
+  if (error != 0) return Failed(file->path_, "make a temporary file in its folder", error);
+  file->temporary_ = std::move(name);
+  file->SetMode();
+  return file;
 }
 
 void OutputFile::SetMode() const {
-  if (!replaces_) {
+  if (!replaced_) {
     fchmod(fd_, NewFileMode());
     return;
   }
-  mode_t mode = mode_;
+  mode_t mode = replaced_->st_mode & 07777;
   // Giving the file away takes its bits for setuid and setgid, so the mode comes last.
-  const bool keeps_owner = fchown(fd_, owner_, static_cast<gid_t>(-1)) == 0;
-  const bool keeps_group = fchown(fd_, static_cast<uid_t>(-1), group_) == 0;
+  const bool keeps_owner = fchown(fd_, replaced_->st_uid, static_cast<gid_t>(-1)) == 0;
+  const bool keeps_group = fchown(fd_, static_cast<uid_t>(-1), replaced_->st_gid) == 0;
   if (!keeps_owner) mode &= ~static_cast<mode_t>(S_ISUID);
   if (!keeps_group) {
     mode &= ~static_cast<mode_t>(S_ISGID | S_IRWXG);
@@ -183,25 +176,6 @@ void OutputFile::SetMode() const {
   }
   fchmod(fd_, mode);
 }
-
-OutputFile::OutputFile(std::string path, std::string target, IfExists if_exists,
-                       UnfinishedFiles* unfinished)
-    : path_(std::move(path)),
-      target_(std::move(target)),
-      if_exists_(if_exists),
-      unfinished_(unfinished) {}
-
-OutputFile::OutputFile(OutputFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      target_(std::move(other.target_)),
-      temporary_(std::exchange(other.temporary_, std::string())),
-      fd_(std::exchange(other.fd_, -1)),
-      if_exists_(other.if_exists_),
-      unfinished_(other.unfinished_),
-      replaces_(other.replaces_),
-      mode_(other.mode_),
-      owner_(other.owner_),
-      group_(other.group_) {}
 
 OutputFile::~OutputFile() {
   if (fd_ >= 0) close(fd_);

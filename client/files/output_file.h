@@ -4,10 +4,13 @@
 // that, else under a temporary name in its folder. It gets its name at the end.
 #pragma once
 
-#include <sys/types.h>
+#include <sys/stat.h>
 
 #include <cstddef>
+#include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -24,9 +27,9 @@ enum class IfExists { kFail, kOverwrite };
 // file that the link names.
 absl::Status CheckMayWrite(const std::string& path, IfExists if_exists);
 
-// One file that is being written. Move-only, not thread-safe. If it is destroyed before Commit, it
-// leaves nothing behind. The same holds if a signal ends the process, as long as the thread that
-// takes the signal calls UnfinishedFiles::RemoveAll. Messages begin with the path.
+// One file that is being written. Not thread-safe. If it is destroyed before Commit, it leaves
+// nothing behind. The same holds if a signal ends the process, as long as the thread that takes the
+// signal calls UnfinishedFiles::RemoveAll. Messages begin with the path.
 //
 // A new file that replaces an old one gets the old one's mode. It also gets the owner and the
 // group, as far as the system permits this user to set them. If the group cannot be kept, the
@@ -34,18 +37,19 @@ absl::Status CheckMayWrite(const std::string& path, IfExists if_exists);
 // names is replaced. Other hard links keep the old file.
 class OutputFile {
  public:
+  using Created = absl::StatusOr<std::unique_ptr<OutputFile>>;
+
   // Begins a file in the folder of `path`. Fails if the folder is missing or may not be written, or
   // if `path` is something else than a regular file. `unfinished` outlives this object.
-  static absl::StatusOr<OutputFile> Create(const std::string& path, IfExists if_exists,
-                                           UnfinishedFiles* unfinished);
+  static Created Create(const std::string& path, IfExists if_exists, UnfinishedFiles* unfinished);
 
   // The same under a temporary name. Create does this if the file system cannot make a file without
   // a name.
-  static absl::StatusOr<OutputFile> CreateNamed(const std::string& path, IfExists if_exists,
-                                                UnfinishedFiles* unfinished);
+  static Created CreateNamed(const std::string& path, IfExists if_exists,
+                             UnfinishedFiles* unfinished);
 
-  OutputFile(OutputFile&& other) noexcept;
-  OutputFile& operator=(OutputFile&&) = delete;
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
   ~OutputFile();
 
   const std::string& path() const { return path_; }
@@ -61,28 +65,27 @@ class OutputFile {
   absl::Status Commit();
 
  private:
-  OutputFile(std::string path, std::string target, IfExists if_exists, UnfinishedFiles* unfinished);
+  OutputFile(std::string path, std::string target, IfExists if_exists, UnfinishedFiles* unfinished)
+      : path_(std::move(path)),
+        target_(std::move(target)),
+        if_exists_(if_exists),
+        unfinished_(unfinished) {}
 
   // Resolves links and looks at what is there.
-  static absl::StatusOr<OutputFile> Prepare(const std::string& path, IfExists if_exists,
-                                            UnfinishedFiles* unfinished);
+  static Created Prepare(const std::string& path, IfExists if_exists, UnfinishedFiles* unfinished);
   bool OpenWithoutName();
-  absl::Status OpenNamed();
+  static Created OpenNamed(std::unique_ptr<OutputFile> file);
   void SetMode() const;
   int GiveName();
   int LinkTo(const std::string& name) const;
 
-  std::string path_;       // as messages show it
-  std::string target_;     // where the file goes: `path_`, or what it is a link to
-  std::string temporary_;  // the name that the file has until it has its own; empty: none
+  const std::string path_;    // as messages show it
+  const std::string target_;  // where the file goes: `path_`, or what it is a link to
+  std::string temporary_;     // the name that the file has until it has its own; empty: none
   int fd_ = -1;
-  IfExists if_exists_;
-  UnfinishedFiles* unfinished_;
-  // Of the file that is replaced, if there is one.
-  bool replaces_ = false;
-  mode_t mode_ = 0;
-  uid_t owner_ = 0;
-  gid_t group_ = 0;
+  const IfExists if_exists_;
+  UnfinishedFiles* const unfinished_;
+  std::optional<struct stat> replaced_;  // the file that is replaced, if there is one
 };
 
 }  // namespace swiglu::files

@@ -64,9 +64,6 @@ absl::Status CheckFormatHolds(Format format, Dtype dtype) {
   return NpyHeader(dtype, {}).status();
 }
 
-TensorFile::TensorFile(MappedFile file, TensorView tensor, Format format)
-    : file_(std::move(file)), tensor_(std::move(tensor)), format_(format) {}
-
 absl::StatusOr<TensorFile> TensorFile::Open(absl::string_view spec) {
   const auto [path, name] = SplitSpec(spec);
   absl::StatusOr<Format> format = FormatOf(path);
@@ -75,30 +72,30 @@ absl::StatusOr<TensorFile> TensorFile::Open(absl::string_view spec) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": a .npy file holds one tensor without a name; '", name, "' is none"));
   }
-  absl::StatusOr<MappedFile> file = MappedFile::Open(path);
+  absl::StatusOr<std::unique_ptr<MappedFile>> file = MappedFile::Open(path);
   if (!file.ok()) return file.status();
   absl::StatusOr<TensorView> tensor = *format == Format::kNpy
-                                          ? ParseNpy(path, file->bytes())
-                                          : FindSafetensor(path, file->bytes(), name);
+                                          ? ParseNpy(path, (*file)->bytes())
+                                          : FindSafetensor(path, (*file)->bytes(), name);
   if (!tensor.ok()) return tensor.status();
   return TensorFile(*std::move(file), *std::move(tensor), *format);
 }
 
-absl::StatusOr<OutputFile> WriteTensor(const std::string& path, absl::string_view name,
-                                       const TensorView& tensor, IfExists if_exists,
-                                       UnfinishedFiles* unfinished) {
+OutputFile::Created WriteTensor(const std::string& path, absl::string_view name,
+                                const TensorView& tensor, IfExists if_exists,
+                                UnfinishedFiles* unfinished) {
   absl::StatusOr<Format> format = FormatOf(path);
   if (!format.ok()) return format.status();
   absl::StatusOr<std::string> header = Header(*format, name, tensor);
   if (!header.ok()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", header.status().message()));
   }
-  absl::StatusOr<OutputFile> file = OutputFile::Create(path, if_exists, unfinished);
+  OutputFile::Created file = OutputFile::Create(path, if_exists, unfinished);
   if (!file.ok()) return file.status();
   absl::Status status =
-      file->Write({reinterpret_cast<const std::byte*>(header->data()), header->size()});
-  if (status.ok()) status = file->Write(tensor.bytes);
-  if (status.ok()) status = file->Sync();
+      (*file)->Write({reinterpret_cast<const std::byte*>(header->data()), header->size()});
+  if (status.ok()) status = (*file)->Write(tensor.bytes);
+  if (status.ok()) status = (*file)->Sync();
   if (!status.ok()) return status;
   return file;
 }

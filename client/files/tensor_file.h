@@ -4,7 +4,9 @@
 // .safetensors.
 #pragma once
 
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -37,12 +39,13 @@ class TensorFile {
   // Valid while this object, or the one that it is moved to, lives.
   const client::TensorView& tensor() const { return tensor_; }
   Format format() const { return format_; }
-  const MappedFile& file() const { return file_; }
+  const MappedFile& file() const { return *file_; }
 
  private:
-  TensorFile(MappedFile file, client::TensorView tensor, Format format);
+  TensorFile(std::unique_ptr<MappedFile> file, client::TensorView tensor, Format format)
+      : file_(std::move(file)), tensor_(std::move(tensor)), format_(format) {}
 
-  MappedFile file_;
+  std::unique_ptr<MappedFile> file_;
   client::TensorView tensor_;
   Format format_;
 };
@@ -50,8 +53,8 @@ class TensorFile {
 // Writes `tensor` to a new file, in the format of `path`'s extension, and makes it durable; in a
 // .safetensors file it is called `name`. The file has its name only after OutputFile::Commit.
 // `unfinished` outlives what is returned.
-absl::StatusOr<OutputFile> WriteTensor(const std::string& path, absl::string_view name,
-                                       const client::TensorView& tensor, IfExists if_exists,
-                                       UnfinishedFiles* unfinished);
+OutputFile::Created WriteTensor(const std::string& path, absl::string_view name,
+                                const client::TensorView& tensor, IfExists if_exists,
+                                UnfinishedFiles* unfinished);
 
 }  // namespace swiglu::files

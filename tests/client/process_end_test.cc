@@ -12,7 +12,6 @@
 #include "client/files/mapped_file.h"
 #include "client/files/output_file.h"
 #include "client/files/output_folder.h"
-#include "client/files/truncation_watch.h"
 #include "client/files/unfinished_files.h"
 #include "gtest/gtest.h"
 #include "tests/client/bytes.h"
@@ -41,8 +40,8 @@ TEST(UnfinishedFilesTest, LeavesWhatIsFinished) {
   for (const IfExists if_exists : {IfExists::kFail, IfExists::kOverwrite}) {
     auto file = OutputFile::CreateNamed(folder.Path("a/h.npy"), if_exists, &unfinished);
     ASSERT_TRUE(file.ok()) << file.status();
-    ASSERT_TRUE(file->Write(AsBytes("new")).ok());
-    ASSERT_TRUE(file->Commit().ok());
+    ASSERT_TRUE((*file)->Write(AsBytes("new")).ok());
+    ASSERT_TRUE((*file)->Commit().ok());
   }
   unfinished.RemoveAll();
   EXPECT_EQ(TempFolder::Read(folder.Path("a/h.npy")), "new");
@@ -88,7 +87,7 @@ void EndInTheMiddle(const TempFolder& folder, int signal) {
   auto made = OutputFolder::Create(folder.Path("out"), &unfinished);
   auto first = OutputFile::CreateNamed(folder.Path("out/h.npy"), IfExists::kFail, &unfinished);
   auto second = OutputFile::Create(folder.Path("out/df.npy"), IfExists::kFail, &unfinished);
-  if (!first.ok() || !second.ok() || !first->Write(AsBytes("new")).ok()) _exit(1);
+  if (!first.ok() || !second.ok() || !(*first)->Write(AsBytes("new")).ok()) _exit(1);
   if (folder.NumFiles() != 1) _exit(2);
   kill(getpid(), signal);
   // Makes files until the process ends: none may slip through.
@@ -156,9 +155,9 @@ void TouchWhatIsGone(const std::string& path, bool is_watched) {
   const auto file = MappedFile::Open(path);
   const auto other = MappedFile::Open(path);
   if (!file.ok() || !other.ok() || truncate(path.c_str(), 0) != 0) _exit(3);
-  const MappedFile* const watched = is_watched ? &*file : &*other;
+  const MappedFile* const watched = (is_watched ? *file : *other).get();
   const TruncationWatch watch("program", 1, {&watched, 1});
-  const volatile std::byte touched = file->bytes().back();
+  const volatile std::byte touched = (*file)->bytes().back();
   _exit(touched == std::byte{0} ? 4 : 5);
 }
 

@@ -37,9 +37,9 @@ class TensorFileTest : public ::testing::Test {
     auto file = create(path, IfExists::kOverwrite, &unfinished_);
     EXPECT_TRUE(file.ok()) << file.status();
     if (!file.ok()) return "";
-    EXPECT_TRUE(file->Write(AsBytes("new")).ok());
-    EXPECT_TRUE(file->Sync().ok());
-    EXPECT_TRUE(file->Commit().ok());
+    EXPECT_TRUE((*file)->Write(AsBytes("new")).ok());
+    EXPECT_TRUE((*file)->Sync().ok());
+    EXPECT_TRUE((*file)->Commit().ok());
     return TempFolder::Read(path);
   }
 
@@ -112,7 +112,7 @@ TEST_F(TensorFileTest, WritesAFileOnlyOnCommit) {
   auto file = WriteTensor(path, "h", tensor_, IfExists::kFail, &unfinished_);
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_NE(access(path.c_str(), F_OK), 0);
-  ASSERT_TRUE(file->Commit().ok());
+  ASSERT_TRUE((*file)->Commit().ok());
   const auto read = TensorFile::Open(path + ":h");
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(AsText(read->tensor().bytes), "abcd");
@@ -124,7 +124,7 @@ TEST_F(TensorFileTest, GivesTheModeThatTheUmaskLeaves) {
   auto file =
       WriteTensor(folder_.Path("h.safetensors"), "h", tensor_, IfExists::kFail, &unfinished_);
   ASSERT_TRUE(file.ok());
-  ASSERT_TRUE(file->Commit().ok());
+  ASSERT_TRUE((*file)->Commit().ok());
   umask(before);
   struct stat info;
   ASSERT_EQ(stat(folder_.Path("h.safetensors").c_str(), &info), 0);
@@ -141,17 +141,17 @@ TEST_F(TensorFileTest, EitherWayAFileAppearsOnlyOnCommit) {
     {
       auto file = create(path, IfExists::kFail, &unfinished_);
       ASSERT_TRUE(file.ok()) << file.status();
-      ASSERT_TRUE(file->Write(AsBytes("new")).ok());
+      ASSERT_TRUE((*file)->Write(AsBytes("new")).ok());
     }
     EXPECT_EQ(folder_.NumFiles(), 0) << "without Commit nothing stays";
     auto file = create(path, IfExists::kFail, &unfinished_);
     ASSERT_TRUE(file.ok()) << file.status();
-    ASSERT_TRUE(file->Write(AsBytes("new")).ok());
+    ASSERT_TRUE((*file)->Write(AsBytes("new")).ok());
     EXPECT_NE(access(path.c_str(), F_OK), 0);
-    ASSERT_TRUE(file->Commit().ok());
+    ASSERT_TRUE((*file)->Commit().ok());
     EXPECT_EQ(TempFolder::Read(path), "new");
     EXPECT_EQ(folder_.NumFiles(), 1);
-    EXPECT_EQ(create(path, IfExists::kFail, &unfinished_)->Commit().message(),
+    EXPECT_EQ(create(path, IfExists::kFail, &unfinished_).value()->Commit().message(),
               path + ": exists already; --overwrite replaces it");
     EXPECT_EQ(folder_.NumFiles(), 1);
     ASSERT_EQ(unlink(path.c_str()), 0);
@@ -259,12 +259,12 @@ TEST_F(TensorFileTest, DoesNotReplaceUnlessAsked) {
   {
     auto file = WriteTensor(path, "h", tensor_, IfExists::kFail, &unfinished_);
     ASSERT_TRUE(file.ok());
-    EXPECT_EQ(file->Commit().code(), absl::StatusCode::kAlreadyExists);
+    EXPECT_EQ((*file)->Commit().code(), absl::StatusCode::kAlreadyExists);
   }
   EXPECT_EQ(TempFolder::Read(path), "old");
   auto file = WriteTensor(path, "h", tensor_, IfExists::kOverwrite, &unfinished_);
   ASSERT_TRUE(file.ok());
-  EXPECT_TRUE(file->Commit().ok());
+  EXPECT_TRUE((*file)->Commit().ok());
   EXPECT_NE(TempFolder::Read(path), "old");
   EXPECT_EQ(folder_.NumFiles(), 1);
 }
