@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Open → check → make room → call → write → print.
-#include "client/cli/infer_command.h"
-
 #include <stdio.h>
 #include <unistd.h>
 
@@ -18,6 +16,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "client/cli/commands.h"
 #include "client/files/mapped_file.h"
 #include "client/files/output_file.h"
 #include "client/files/output_folder.h"

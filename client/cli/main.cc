@@ -7,10 +7,9 @@
 #include <string>
 
 #include "client/cli/command_line.h"
+#include "client/cli/commands.h"
 #include "client/cli/exit_code.h"
-#include "client/cli/infer_command.h"
 #include "client/cli/signal_watch.h"
-#include "client/cli/status_command.h"
 #include "client/files/unfinished_files.h"
 #include "swiglu/client.h"
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Five questions, one page.
-#include "client/cli/status_command.h"
-
 #include <stdio.h>
 
 #include <map>
@@ -11,6 +9,7 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/types/optional.h"
+#include "client/cli/commands.h"
 #include "nlohmann/json.hpp"
 #include "swiglu/client.h"
 
@@ -25,7 +24,7 @@ struct Status {
   client::ServerInfo server;
   std::string device;
   std::vector<client::ModelState> models;
-  std::map<std::string, ModelCounters> counters;  // by model
+  std::map<std::string, ModelCounters> counters;  // by model; zeros for those without
 };
 
 absl::StatusOr<Status> Ask(client::Client& client) {
@@ -57,7 +56,7 @@ absl::optional<double> MeanMs(const ModelCounters& counters) {
          static_cast<double>(counters.num_succeeded);
 }
 
-void PrintText(const std::string& address, const Status& status) {
+void PrintText(const std::string& address, Status& status) {
   absl::PrintF("server   %s\n", address);
   absl::PrintF("program  %s %s\n", status.server.name, status.server.version);
   absl::PrintF("ready    %s\n", status.ready ? "yes" : "no");
@@ -65,8 +64,7 @@ void PrintText(const std::string& address, const Status& status) {
   absl::PrintF("%-22s %-8s %-12s %10s %10s %10s %10s\n", "model", "version", "state", "requests",
                "failed", "batches", "mean ms");
   for (const client::ModelState& model : status.models) {
-    const auto found = status.counters.find(model.name);
-    const ModelCounters counters = found == status.counters.end() ? ModelCounters() : found->second;
+    const ModelCounters& counters = status.counters[model.name];
     const absl::optional<double> mean_ms = MeanMs(counters);
     absl::PrintF("%-22s %-8s %-12s %10d %10d %10d %10s\n", model.name, model.version, model.state,
                  counters.num_requests, counters.num_failed, counters.num_batches,
@@ -74,7 +72,7 @@ void PrintText(const std::string& address, const Status& status) {
   }
 }
 
-void PrintJson(const std::string& address, const Status& status) {
+void PrintJson(const std::string& address, Status& status) {
   Json json;
   json["server"] = address;
   json["name"] = status.server.name;
@@ -84,8 +82,7 @@ void PrintJson(const std::string& address, const Status& status) {
   json["extensions"] = status.server.extensions;
   json["models"] = Json::array();
   for (const client::ModelState& model : status.models) {
-    const auto found = status.counters.find(model.name);
-    const ModelCounters counters = found == status.counters.end() ? ModelCounters() : found->second;
+    const ModelCounters& counters = status.counters[model.name];
     const absl::optional<double> mean_ms = MeanMs(counters);
     json["models"].push_back({{"name", model.name},
                               {"version", model.version},

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// `swiglu forward` and `swiglu backward`: files → server → files.
+// The commands of `swiglu`.
 #pragma once
 
 #include "client/cli/command_line.h"
@@ -9,9 +9,17 @@
 
 namespace swiglu::cli {
 
+// `swiglu forward` and `swiglu backward`: files → server → files.
+//
 // Runs the command and prints its line. It makes all checks that it can before it sends anything.
 // Output files appear only when all results are there. `unfinished` knows the files that are not
 // finished. REQUIRES: the command is kForward or kBackward.
 ProgramEnd RunInfer(const CommandLine& command_line, files::UnfinishedFiles& unfinished);
+
+// `swiglu status`: what the server reports about itself.
+//
+// Asks the server and prints its answers. If the server answers but is not ready, this prints that,
+// and ends with kUnreachable. REQUIRES: the command is kStatus.
+ProgramEnd RunStatus(const CommandLine& command_line);
 
 }  // namespace swiglu::cli
