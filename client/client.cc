@@ -12,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "client/connection_pool.h"
@@ -38,33 +39,18 @@ struct NamedView {
   const TensorView* tensor;
 };
 
-absl::string_view ForwardModel(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kFp16:
-      return "swiglu_forward_fp16";
-    case Dtype::kBf16:
-      return "swiglu_forward_bf16";
-    case Dtype::kFp32:
-      return "swiglu_forward_fp32";
-  }
-  return "";
+std::string ModelName(absl::string_view op, Dtype dtype) {
+  return absl::StrCat("swiglu_", op, "_", absl::AsciiStrToLower(DatatypeName(dtype)));
 }
 
-absl::string_view BackwardModel(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kFp16:
-      return "swiglu_backward_fp16";
-    case Dtype::kBf16:
-      return "swiglu_backward_bf16";
-    case Dtype::kFp32:
-      return "swiglu_backward_fp32";
-  }
-  return "";
+// The inputs end with e and g.
+const TensorView& Gate(absl::Span<const NamedView> inputs) {
+  return *inputs[inputs.size() - 2].tensor;
 }
 
 // The dtype that counts is that of the gate, and so is the shape: as the server has it.
-absl::Status CheckInputs(absl::string_view model, const TensorView& e,
-                         absl::Span<const NamedView> inputs) {
+absl::Status CheckInputs(absl::string_view op, absl::Span<const NamedView> inputs) {
+  const TensorView& e = Gate(inputs);
   for (const auto& [name, tensor] : inputs) {
     // A dtype that is none would look like the name of an unknown model to the server.
     const absl::Status status = TensorBytes(name, tensor->dtype, {}).status();
@@ -72,9 +58,9 @@ absl::Status CheckInputs(absl::string_view model, const TensorView& e,
   }
   for (const auto& [name, tensor] : inputs) {
     if (tensor->dtype == e.dtype) continue;
-    return absl::InvalidArgumentError(absl::StrCat("input '", name, "' is ",
-                                                   DatatypeName(tensor->dtype), "; '", model,
-                                                   "' takes ", DatatypeName(e.dtype)));
+    return absl::InvalidArgumentError(
+        absl::StrCat("input '", name, "' is ", DatatypeName(tensor->dtype), "; '",
+                     ModelName(op, e.dtype), "' takes ", DatatypeName(e.dtype)));
   }
   absl::StatusOr<int64_t> needed = TensorBytes("e", e.dtype, e.shape);
   if (!needed.ok()) return needed.status();
@@ -93,31 +79,31 @@ absl::Status CheckInputs(absl::string_view model, const TensorView& e,
   return absl::OkStatus();
 }
 
-absl::Status CheckOutput(absl::string_view name, absl::Span<std::byte> bytes,
-                         const TensorView& like) {
-  if (bytes.size() == like.bytes.size()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("output '", name, "' has ", bytes.size(),
-                                                 " bytes; the inputs have ", like.bytes.size()));
+absl::Status CheckOutputs(absl::Span<const Inference::Output> outputs, const TensorView& like) {
+  for (const auto& [name, bytes] : outputs) {
+    if (bytes.size() == like.bytes.size()) continue;
+    return absl::InvalidArgumentError(absl::StrCat("output '", name, "' has ", bytes.size(),
+                                                   " bytes; the inputs have ", like.bytes.size()));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckOptions(const Options& options) {
-  const auto bad = [](absl::string_view name, int64_t value, int64_t low, int64_t high) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("option ", name, " is ", value, "; it takes ", low, " to ", high));
-  };
   if (options.timeout < absl::ZeroDuration()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "option timeout is ", absl::FormatDuration(options.timeout), "; it takes 0 or more"));
   }
-  if (options.num_connections < 0 || options.num_connections > kMaxConnections) {
-    return bad("num_connections", options.num_connections, 0, kMaxConnections);
-  }
-  if (options.max_message_bytes < kMinMessageBytes ||
-      options.max_message_bytes > kMaxMessageBytes) {
-    return bad("max_message_bytes", options.max_message_bytes, kMinMessageBytes, kMaxMessageBytes);
-  }
-  if (options.chunk_bytes < kMinMessageBytes || options.chunk_bytes > kMaxMessageBytes) {
-    return bad("chunk_bytes", options.chunk_bytes, kMinMessageBytes, kMaxMessageBytes);
+  struct Range {
+    const char* name;
+    int64_t value, low, high;
+  };
+  for (const auto& [name, value, low, high] :
+       {Range{"num_connections", options.num_connections, 0, kMaxConnections},
+        Range{"max_message_bytes", options.max_message_bytes, kMinMessageBytes, kMaxMessageBytes},
+        Range{"chunk_bytes", options.chunk_bytes, kMinMessageBytes, kMaxMessageBytes}}) {
+    if (low <= value && value <= high) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("option ", name, " is ", value, "; it takes ", low, " to ", high));
   }
   return absl::OkStatus();
 }
@@ -137,18 +123,13 @@ absl::Status MakeResult(absl::string_view name, const TensorView& e, Tensor* res
   return absl::OkStatus();
 }
 
-std::string ToString(absl::string_view text) { return std::string(text); }
-
-Shape ToShape(const google::protobuf::RepeatedField<int64_t>& dims) {
-  return Shape(dims.begin(), dims.end());
-}
-
 std::vector<TensorInfo> ToTensors(
     const google::protobuf::RepeatedPtrField<inference::ModelMetadataResponse::TensorMetadata>&
         tensors) {
   std::vector<TensorInfo> infos;
   for (const auto& tensor : tensors) {
-    infos.push_back({tensor.name(), tensor.datatype(), ToShape(tensor.shape())});
+    infos.push_back(
+        {tensor.name(), tensor.datatype(), {tensor.shape().begin(), tensor.shape().end()}});
   }
   return infos;
 }
@@ -185,26 +166,34 @@ void TuneProcess() {
 }
 
 absl::Status CheckForward(const TensorView& e, const TensorView& g) {
-  return CheckInputs(ForwardModel(e.dtype), e, {{"e", &e}, {"g", &g}});
+  return CheckInputs("forward", {{"e", &e}, {"g", &g}});
 }
 
 absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const TensorView& g) {
-  return CheckInputs(BackwardModel(e.dtype), e, {{"DW", &dw}, {"e", &e}, {"g", &g}});
+  return CheckInputs("backward", {{"DW", &dw}, {"e", &e}, {"g", &g}});
 }
 
 class Client::Impl {
  public:
-  Impl(std::string address, const Options& options, int num_connections)
+  Impl(absl::string_view address, const Options& options)
       : options_(options),
-        pool_(std::move(address), num_connections),
-        runner_({.max_message_bytes = options.max_message_bytes,
-                 .chunk_bytes = std::min(options.chunk_bytes, options.max_message_bytes),
-                 .num_parallel = num_connections},
-                &pool_) {}
+        pool_(std::string(address), options.num_connections),
+        runner_(options, &pool_) {}
 
-  absl::Status Infer(const Inference& inference, const CallOptions& call_options) {
-    const int64_t request_bytes =
-        inference.tensor_bytes() * static_cast<int64_t>(inference.inputs.size());
+  absl::Status Infer(absl::string_view op, absl::Span<const NamedView> inputs,
+                     absl::Span<const Inference::Output> outputs, const CallOptions& call_options) {
+    const TensorView& e = Gate(inputs);
+    absl::Status status = CheckInputs(op, inputs);
+    if (status.ok()) status = CheckOutputs(outputs, e);
+    if (!status.ok()) return status;
+    const std::string model = ModelName(op, e.dtype);
+    Inference inference{.model = model,
+                        .dtype = e.dtype,
+                        .shape = e.shape,
+                        .inputs = {},
+                        .outputs = {outputs.begin(), outputs.end()}};
+    for (const auto& [name, tensor] : inputs) inference.inputs.push_back({name, tensor->bytes});
+    const int64_t request_bytes = inference.tensor_bytes() * static_cast<int64_t>(inputs.size());
     return runner_.Run(inference, TimeLimit(Timeout(request_bytes, call_options)),
                        call_options.on_chunk);
   }
@@ -248,11 +237,11 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(absl::string_view address
   absl::Status status = CheckAddress(address);
   if (status.ok()) status = CheckOptions(options);
   if (!status.ok()) return status;
-  const int num_connections =
-      options.num_connections > 0 ? options.num_connections : DefaultConnections();
+  Options resolved = options;
+  if (options.num_connections == 0) resolved.num_connections = DefaultConnections();
+  resolved.chunk_bytes = std::min(options.chunk_bytes, options.max_message_bytes);
   // Not make_unique: the constructor is private.
-  return std::unique_ptr<Client>(
-      new Client(std::make_unique<Impl>(ToString(address), options, num_connections)));
+  return std::unique_ptr<Client>(new Client(std::make_unique<Impl>(address, resolved)));
 }
 
 absl::StatusOr<Tensor> Client::Forward(const TensorView& e, const TensorView& g,
@@ -284,30 +273,13 @@ absl::StatusOr<BackwardResult> Client::Backward(const TensorView& dw, const Tens
 
 absl::Status Client::ForwardInto(const TensorView& e, const TensorView& g, absl::Span<std::byte> h,
                                  const CallOptions& options) {
-  absl::Status status = CheckForward(e, g);
-  if (status.ok()) status = CheckOutput("h", h, e);
-  if (!status.ok()) return status;
-  return impl_->Infer({.model = ForwardModel(e.dtype),
-                       .dtype = e.dtype,
-                       .shape = e.shape,
-                       .inputs = {{"e", e.bytes}, {"g", g.bytes}},
-                       .outputs = {{"h", h}}},
-                      options);
+  return impl_->Infer("forward", {{"e", &e}, {"g", &g}}, {{"h", h}}, options);
 }
 
 absl::Status Client::BackwardInto(const TensorView& dw, const TensorView& e, const TensorView& g,
                                   const BackwardOutputs& outputs, const CallOptions& options) {
-  absl::Status status = CheckBackward(dw, e, g);
-  if (status.ok()) status = CheckOutput("h", outputs.h, e);
-  if (status.ok()) status = CheckOutput("df", outputs.df, e);
-  if (status.ok()) status = CheckOutput("de", outputs.de, e);
-  if (!status.ok()) return status;
-  return impl_->Infer({.model = BackwardModel(e.dtype),
-                       .dtype = e.dtype,
-                       .shape = e.shape,
-                       .inputs = {{"DW", dw.bytes}, {"e", e.bytes}, {"g", g.bytes}},
-                       .outputs = {{"h", outputs.h}, {"df", outputs.df}, {"de", outputs.de}}},
-                      options);
+  return impl_->Infer("backward", {{"DW", &dw}, {"e", &e}, {"g", &g}},
+                      {{"h", outputs.h}, {"df", outputs.df}, {"de", outputs.de}}, options);
 }
 
 absl::StatusOr<bool> Client::ServerLive(const CallOptions& options) {
@@ -326,7 +298,7 @@ absl::StatusOr<bool> Client::ServerReady(const CallOptions& options) {
 
 absl::StatusOr<bool> Client::ModelReady(absl::string_view model, const CallOptions& options) {
   inference::ModelReadyRequest request;
-  request.set_name(ToString(model));
+  request.set_name(std::string(model));
   auto response = impl_->Control<inference::ModelReadyResponse>("ModelReady", request, options);
   if (!response.ok()) return response.status();
   return response->ready();
@@ -344,7 +316,7 @@ absl::StatusOr<ServerInfo> Client::ServerMetadata(const CallOptions& options) {
 absl::StatusOr<ModelInfo> Client::ModelMetadata(absl::string_view model,
                                                 const CallOptions& options) {
   inference::ModelMetadataRequest request;
-  request.set_name(ToString(model));
+  request.set_name(std::string(model));
   auto response =
       impl_->Control<inference::ModelMetadataResponse>("ModelMetadata", request, options);
   if (!response.ok()) return response.status();
@@ -370,7 +342,7 @@ absl::StatusOr<std::vector<ModelState>> Client::ListModels(const CallOptions& op
 absl::StatusOr<std::vector<ModelCounters>> Client::ModelStatistics(absl::string_view model,
                                                                    const CallOptions& options) {
   inference::ModelStatisticsRequest request;
-  request.set_name(ToString(model));
+  request.set_name(std::string(model));
   auto response =
       impl_->Control<inference::ModelStatisticsResponse>("ModelStatistics", request, options);
   if (!response.ok()) return response.status();

@@ -76,9 +76,6 @@ void RunOnThreads(int num_threads, const std::function<void()>& work) {
 
 }  // namespace
 
-InferRunner::InferRunner(const InferRunnerOptions& options, ConnectionPool* pool)
-    : options_(options), pool_(pool) {}
-
 absl::Status InferRunner::Run(const Inference& inference, const TimeLimit& limit,
                               const OnChunk& on_chunk) {
   const int64_t message_bytes = LargestMessageBytes(inference);
@@ -123,7 +120,7 @@ absl::Status InferRunner::RunSplit(const Inference& inference, const TimeLimit& 
       }
     }
   };
-  RunOnThreads(static_cast<int>(std::min<int64_t>(options_.num_parallel, num_chunks)), work);
+  RunOnThreads(static_cast<int>(std::min<int64_t>(options_.num_connections, num_chunks)), work);
   return queue.Result();
 }
 

@@ -10,25 +10,18 @@
 #include "absl/status/status.h"
 #include "client/connection_pool.h"
 #include "client/infer_codec.h"
+#include "swiglu/client.h"
 
 namespace swiglu::client {
-
-struct InferRunnerOptions {
-  // Largest message, in bytes, that either side may send.
-  int64_t max_message_bytes;
-  // Largest message, in bytes, of an inference that is split. At most max_message_bytes, at least
-  // 4096.
-  int64_t chunk_bytes;
-  // How many chunks are under way at once. Each has a thread that waits for it. At least 1.
-  int num_parallel;
-};
 
 // Thread-safe. `pool` must outlive it.
 class InferRunner {
  public:
   using OnChunk = std::function<void(int64_t num_done, int64_t num_chunks)>;
 
-  InferRunner(const InferRunnerOptions& options, ConnectionPool* pool);
+  // `num_connections` chunks are under way at once. Each has a thread that waits for it. REQUIRES:
+  // it is at least 1, and `chunk_bytes` is at most `max_message_bytes`.
+  InferRunner(const Options& options, ConnectionPool* pool) : options_(options), pool_(pool) {}
 
   // Sends the inference as one message if that fits into `max_message_bytes`, else in chunks; also
   // in chunks if the server answers RESOURCE_EXHAUSTED. Blocks until the outputs are filled or
@@ -43,7 +36,7 @@ class InferRunner {
   absl::Status RunSplit(const Inference& inference, const TimeLimit& limit,
                         const OnChunk& on_chunk);
 
-  const InferRunnerOptions options_;
+  const Options options_;
   ConnectionPool* const pool_;
 };
 
