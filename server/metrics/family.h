@@ -6,8 +6,10 @@
 
 #include <initializer_list>
 #include <string>
+#include <vector>
 
 #include "prometheus/metric_family.h"
+#include "server/core/gpu_figures.h"
 #include "server/metrics/names.h"
 
 namespace swiglu::server {
@@ -22,5 +24,19 @@ void AddSeries(prometheus::MetricFamily& family, const metrics::Metric& metric,
 
 // The family of a metric without labels.
 prometheus::MetricFamily MakeSingle(const metrics::Metric& metric, double value);
+
+// A GPU and its value of the label `device`.
+struct LabelledGpu {
+  std::string device;
+  GpuFigures figures;
+};
+
+// The families. Each has a series for every GPU that has this figure. A family without any series
+// is left out. A GPU without a UUID has no series under Triton's names.
+std::vector<prometheus::MetricFamily> MakeGpuFamilies(const std::vector<LabelledGpu>& gpus);
+
+// What the operating system says about this process. Reads /proc. What cannot be read is 0.
+// Thread-safe.
+std::vector<prometheus::MetricFamily> MakeProcessFamilies();
 
 }  // namespace swiglu::server

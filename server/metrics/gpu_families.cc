@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which figure is which series.
-#include "server/metrics/gpu_families.h"
-
+// Makes the series of GPUs from their figures: which figure is which series.
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "server/core/gpu_figures.h"
 #include "server/metrics/family.h"
 #include "server/metrics/names.h"
 
@@ -31,24 +32,15 @@ constexpr FigureMetric kFigures[] = {
     {&GpuFigures::temperature_celsius, &metrics::kGpuTemperature, nullptr},
 };
 
-prometheus::MetricFamily OwnFamily(const Metric& metric, Figure figure,
-                                   const std::vector<LabelledGpu>& gpus) {
+// A GPU whose label is empty has no series.
+template <typename LabelOf>
+prometheus::MetricFamily FigureFamily(const Metric& metric, Figure figure,
+                                      const std::vector<LabelledGpu>& gpus, LabelOf label_of) {
   prometheus::MetricFamily family = MakeFamily(metric);
   for (const LabelledGpu& gpu : gpus) {
     const std::optional<double>& value = gpu.figures.*figure;
-    if (value.has_value()) AddSeries(family, metric, {gpu.device}, *value);
-  }
-  return family;
-}
-
-prometheus::MetricFamily TritonFamily(const Metric& metric, Figure figure,
-                                      const std::vector<LabelledGpu>& gpus) {
-  prometheus::MetricFamily family = MakeFamily(metric);
-  for (const LabelledGpu& gpu : gpus) {
-    const std::optional<double>& value = gpu.figures.*figure;
-    if (value.has_value() && !gpu.figures.uuid.empty()) {
-      AddSeries(family, metric, {gpu.figures.uuid}, *value);
-    }
+    const std::string& label = label_of(gpu);
+    if (value.has_value() && !label.empty()) AddSeries(family, metric, {label}, *value);
   }
   return family;
 }
@@ -89,13 +81,16 @@ std::vector<prometheus::MetricFamily> MakeGpuFamilies(const std::vector<Labelled
   const auto add = [&families](prometheus::MetricFamily family) {
     if (!family.metric.empty()) families.push_back(std::move(family));
   };
-  for (const FigureMetric& figure : kFigures) add(OwnFamily(*figure.metric, figure.figure, gpus));
+  const auto device = [](const LabelledGpu& gpu) { return gpu.device; };
+  const auto uuid = [](const LabelledGpu& gpu) { return gpu.figures.uuid; };
+  for (const FigureMetric& figure : kFigures) {
+    add(FigureFamily(*figure.metric, figure.figure, gpus, device));
+  }
   add(ThrottlingFamily(gpus));
   add(EccFamily(gpus));
   for (const FigureMetric& figure : kFigures) {
-    if (figure.triton_metric != nullptr) {
-      add(TritonFamily(*figure.triton_metric, figure.figure, gpus));
-    }
+    if (figure.triton_metric == nullptr) continue;
+    add(FigureFamily(*figure.triton_metric, figure.figure, gpus, uuid));
   }
   return families;
 }

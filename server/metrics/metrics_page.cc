@@ -10,89 +10,57 @@
 #include "prometheus/metric_family.h"
 #include "prometheus/text_serializer.h"
 #include "server/metrics/family.h"
-#include "server/metrics/gpu_families.h"
-#include "server/metrics/process_metrics.h"
 
 namespace swiglu::server {
 namespace {
 
-// Samples `Gauges` and the process when it is collected.
-class GaugeCollector final : public prometheus::Collectable {
- public:
-  GaugeCollector(Gauges gauges, BuildInfo build)
-      : gauges_(std::move(gauges)), build_(std::move(build)) {}
-
-  std::vector<prometheus::MetricFamily> Collect() const override;
-
- private:
-  using Families = std::vector<prometheus::MetricFamily>;
-
-  void CollectServer(Families& families) const;
-  void CollectMemory(Families& families) const;
-  void CollectDevices(Families& families) const;
-  void CollectProcess(Families& families) const;
-
-  const Gauges gauges_;
-  const BuildInfo build_;
-  const ProcessMetrics process_;
-};
+using Families = std::vector<prometheus::MetricFamily>;
 
 double Read(const Gauges::Sample& sample) { return sample ? sample() : 0; }
 
-void Append(std::vector<prometheus::MetricFamily> more,
-            std::vector<prometheus::MetricFamily>& families) {
+void Append(Families more, Families& families) {
   std::move(more.begin(), more.end(), std::back_inserter(families));
 }
 
-std::vector<prometheus::MetricFamily> GaugeCollector::Collect() const {
-  std::vector<prometheus::MetricFamily> families;
-  CollectServer(families);
-  CollectMemory(families);
-  CollectDevices(families);
-  CollectProcess(families);
-  return families;
-}
-
-void GaugeCollector::CollectServer(Families& families) const {
-  families.push_back(MakeSingle(metrics::kQueuedRequests, Read(gauges_.queued_requests)));
-  families.push_back(MakeSingle(metrics::kQueueLimit, Read(gauges_.queue_limit_requests)));
-  families.push_back(MakeSingle(metrics::kInflightRequests, Read(gauges_.inflight_requests)));
-  families.push_back(MakeSingle(metrics::kConnections, Read(gauges_.connections)));
-  families.push_back(MakeSingle(metrics::kConnectionLimit, Read(gauges_.connection_limit)));
-  families.push_back(MakeSingle(metrics::kRefusedConnections, Read(gauges_.refused_connections)));
+void CollectServer(const Gauges& gauges, const BuildInfo& build, Families& families) {
+  families.push_back(MakeSingle(metrics::kQueuedRequests, Read(gauges.queued_requests)));
+  families.push_back(MakeSingle(metrics::kQueueLimit, Read(gauges.queue_limit_requests)));
+  families.push_back(MakeSingle(metrics::kInflightRequests, Read(gauges.inflight_requests)));
+  families.push_back(MakeSingle(metrics::kConnections, Read(gauges.connections)));
+  families.push_back(MakeSingle(metrics::kConnectionLimit, Read(gauges.connection_limit)));
+  families.push_back(MakeSingle(metrics::kRefusedConnections, Read(gauges.refused_connections)));
   families.push_back(MakeFamily(metrics::kEndedConnections));
   for (size_t i = 0; i < metrics::kEndReasons.size(); ++i) {
     AddSeries(families.back(), metrics::kEndedConnections, {metrics::kEndReasons[i]},
-              Read(gauges_.ended_connections[i]));
+              Read(gauges.ended_connections[i]));
   }
-  families.push_back(MakeSingle(metrics::kReady, Read(gauges_.ready)));
-  families.push_back(MakeSingle(metrics::kLive, Read(gauges_.live)));
-  families.push_back(MakeSingle(metrics::kDraining, Read(gauges_.draining)));
-  families.push_back(MakeSingle(metrics::kDroppedLogLines, Read(gauges_.dropped_log_lines)));
+  families.push_back(MakeSingle(metrics::kReady, Read(gauges.ready)));
+  families.push_back(MakeSingle(metrics::kLive, Read(gauges.live)));
+  families.push_back(MakeSingle(metrics::kDraining, Read(gauges.draining)));
+  families.push_back(MakeSingle(metrics::kDroppedLogLines, Read(gauges.dropped_log_lines)));
   families.push_back(MakeFamily(metrics::kBuildInfo));
-  AddSeries(families.back(), metrics::kBuildInfo, {build_.version, build_.commit, build_.cuda}, 1);
+  AddSeries(families.back(), metrics::kBuildInfo, {build.version, build.commit, build.cuda}, 1);
 }
 
-void GaugeCollector::CollectMemory(Families& families) const {
-  families.push_back(MakeSingle(metrics::kMemoryBudget, Read(gauges_.memory_budget_bytes)));
+void CollectMemory(const Gauges& gauges, Families& families) {
+  families.push_back(MakeSingle(metrics::kMemoryBudget, Read(gauges.memory_budget_bytes)));
   families.push_back(MakeFamily(metrics::kMemoryUsed));
   for (size_t i = 0; i < metrics::kMemoryKinds.size(); ++i) {
     AddSeries(families.back(), metrics::kMemoryUsed, {metrics::kMemoryKinds[i]},
-              Read(gauges_.memory_used_bytes[i]));
+              Read(gauges.memory_used_bytes[i]));
   }
   families.push_back(MakeFamily(metrics::kSlabPool));
   for (size_t i = 0; i < metrics::kSlabStates.size(); ++i) {
     AddSeries(families.back(), metrics::kSlabPool,
-              {gauges_.slab_pool.memory, metrics::kSlabStates[i]},
-              Read(gauges_.slab_pool.bytes[i]));
+              {gauges.slab_pool.memory, metrics::kSlabStates[i]}, Read(gauges.slab_pool.bytes[i]));
   }
 }
 
-void GaugeCollector::CollectDevices(Families& families) const {
-  if (gauges_.devices.empty()) return;
+void CollectDevices(const Gauges& gauges, Families& families) {
+  if (gauges.devices.empty()) return;
   std::vector<LabelledGpu> gpus;
   families.push_back(MakeFamily(metrics::kDeviceMemoryUsed));
-  for (const Gauges::Device& device : gauges_.devices) {
+  for (const Gauges::Device& device : gauges.devices) {
     const std::string label = DeviceLabel(device.device);
     const std::optional<double> used_bytes =
         device.memory_used_bytes ? device.memory_used_bytes() : std::nullopt;
@@ -107,27 +75,19 @@ void GaugeCollector::CollectDevices(Families& families) const {
   Append(MakeGpuFamilies(gpus), families);
 }
 
-void GaugeCollector::CollectProcess(Families& families) const {
-  const ProcessMetrics::Values process = process_.Read();
-  families.push_back(MakeSingle(metrics::kProcessCpu, process.cpu_seconds));
-  families.push_back(MakeSingle(metrics::kProcessResident, process.resident_bytes));
-  families.push_back(MakeSingle(metrics::kProcessVirtual, process.virtual_bytes));
-  families.push_back(MakeSingle(metrics::kProcessOpenFds, process.open_fds));
-  families.push_back(MakeSingle(metrics::kProcessMaxFds, process.max_fds));
-  families.push_back(MakeSingle(metrics::kProcessStartTime, process.start_time_seconds));
-}
-
 }  // namespace
 
 MetricsPage::MetricsPage(PrometheusObserver* observer, Gauges gauges, BuildInfo build)
-    : observer_(observer) {
-  for (const Gauges::Device& device : gauges.devices) observer->AddDevice(device.device);
-  gauges_ = std::make_unique<GaugeCollector>(std::move(gauges), std::move(build));
+    : observer_(observer), gauges_(std::move(gauges)), build_(std::move(build)) {
+  for (const Gauges::Device& device : gauges_.devices) observer->AddDevice(device.device);
 }
 
 std::string MetricsPage::Render() const {
-  std::vector<prometheus::MetricFamily> families = observer_->Collect();
-  Append(gauges_->Collect(), families);
+  Families families = observer_->Collect();
+  CollectServer(gauges_, build_, families);
+  CollectMemory(gauges_, families);
+  CollectDevices(gauges_, families);
+  Append(MakeProcessFamilies(), families);
   return prometheus::TextSerializer().Serialize(families);
 }
 

@@ -6,12 +6,10 @@
 
 #include <array>
 #include <functional>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "prometheus/collectable.h"
 #include "server/core/gpu_figures.h"
 #include "server/metrics/names.h"
 #include "server/metrics/prometheus_observer.h"
@@ -78,7 +76,8 @@ class MetricsPage {
 
  private:
   const PrometheusObserver* const observer_;
-  std::unique_ptr<const prometheus::Collectable> gauges_;
+  const Gauges gauges_;
+  const BuildInfo build_;
 };
 
 }  // namespace swiglu::server

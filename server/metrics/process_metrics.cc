@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reads the figures from the places that proc(5) and getrlimit(2) name.
-#include "server/metrics/process_metrics.h"
-
+// The series of this process. Reads the figures from the places that proc(5) and getrlimit(2) name.
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -13,6 +11,10 @@
 #include <sstream>
 #include <string>
 #include <system_error>
+#include <vector>
+
+#include "server/metrics/family.h"
+#include "server/metrics/names.h"
 
 namespace swiglu::server {
 namespace {
@@ -59,21 +61,18 @@ double StartTimeSeconds() {
 
 }  // namespace
 
-ProcessMetrics::ProcessMetrics() : start_time_seconds_(StartTimeSeconds()) {}
-
-ProcessMetrics::Values ProcessMetrics::Read() const {
-  Values values;
-  values.cpu_seconds = CpuSeconds();
+std::vector<prometheus::MetricFamily> MakeProcessFamilies() {
+  static const double start_time_seconds = StartTimeSeconds();
   const double page_bytes = static_cast<double>(sysconf(_SC_PAGESIZE));
   double virtual_pages = 0;
   double resident_pages = 0;
   std::ifstream("/proc/self/statm") >> virtual_pages >> resident_pages;
-  values.virtual_bytes = virtual_pages * page_bytes;
-  values.resident_bytes = resident_pages * page_bytes;
-  values.open_fds = OpenFds();
-  values.max_fds = MaxFds();
-  values.start_time_seconds = start_time_seconds_;
-  return values;
+  return {MakeSingle(metrics::kProcessCpu, CpuSeconds()),
+          MakeSingle(metrics::kProcessResident, resident_pages * page_bytes),
+          MakeSingle(metrics::kProcessVirtual, virtual_pages * page_bytes),
+          MakeSingle(metrics::kProcessOpenFds, OpenFds()),
+          MakeSingle(metrics::kProcessMaxFds, MaxFds()),
+          MakeSingle(metrics::kProcessStartTime, start_time_seconds)};
 }
 
 }  // namespace swiglu::server

@@ -50,10 +50,6 @@ std::string DeviceLabel(int device) {
   return device == kCpuDevice ? metrics::kCpuDeviceLabel : std::to_string(device);
 }
 
-HistogramFamily& PrometheusObserver::AddHistograms(const Metric& metric) {
-  return histograms_.emplace_back(metric);
-}
-
 PrometheusObserver::PrometheusObserver() {
   MakeModelSeries();
   MakeBatchSeries();
@@ -75,8 +71,8 @@ PrometheusObserver::PrometheusObserver() {
 
 void PrometheusObserver::MakeModelSeries() {
   auto& requests = CounterFamily(metrics::kRequests, registry_);
-  HistogramFamily& durations = AddHistograms(metrics::kRequestDuration);
-  HistogramFamily& phases = AddHistograms(metrics::kPhaseDuration);
+  HistogramFamily& durations = histograms_.emplace_back(metrics::kRequestDuration);
+  HistogramFamily& phases = histograms_.emplace_back(metrics::kPhaseDuration);
   auto& elements = CounterFamily(metrics::kElements, registry_);
   for (size_t m = 0; m < models_.size(); ++m) {
     const bool known = m < kNumModels;
@@ -104,8 +100,8 @@ void PrometheusObserver::MakeBatchSeries() {
                       metrics::kPaths[path]});
     }
   }
-  batch_requests_ = AddHistograms(metrics::kBatchRequests).Add(Scale::kOne, {});
-  batch_elements_ = AddHistograms(metrics::kBatchElements).Add(Scale::kOne, {});
+  batch_requests_ = histograms_.emplace_back(metrics::kBatchRequests).Add(Scale::kOne, {});
+  batch_elements_ = histograms_.emplace_back(metrics::kBatchElements).Add(Scale::kOne, {});
 }
 
 PrometheusObserver::ModelSeries& PrometheusObserver::SeriesOf(const Model* model) {

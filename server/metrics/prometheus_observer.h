@@ -61,7 +61,6 @@ class PrometheusObserver final : public Observer {
     Counter elements = nullptr;  // nullptr for unknown models
   };
 
-  HistogramFamily& AddHistograms(const metrics::Metric& metric);
   void MakeModelSeries();
   void MakeBatchSeries();
   ModelSeries& SeriesOf(const Model* model);
