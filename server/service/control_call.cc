@@ -8,26 +8,50 @@
 
 namespace swiglu::server {
 
-void AwaitControlMessage(MessageWatch::Entry& awaited) {
-  awaited.Begin(Charge(), AwaitedKind::kUnannounced, kMaxControlMessageBytes);
-}
-
-absl::Status WhyControlOverrun(const Overrun& overrun, const InferDependencies& parts) {
-  return overrun.reason == Rejection::kTooLarge
-             ? errors::MessageOutgrows(kMaxControlMessageBytes)
-             : errors::BudgetInUse(parts.service->memory_budget_bytes());
-}
-
-void ControlCall::OnStart() {
-  due_ = parts_.stall_limit.Due(call_->started(), kMaxControlMessageBytes);
+void SmallCall::OnStart() {
   awaited_.Bind(parts_.watch, call_);
-  AwaitControlMessage(awaited_);
+  Read(call_->started());
+}
+
+void SmallCall::Read(Clock::time_point start) {
+  due_ = parts_.stall_limit.Due(start, kMaxControlMessageBytes);
+  awaited_.Begin(Charge(), AwaitedKind::kUnannounced, kMaxControlMessageBytes);
   call_->Read();
 }
 
-void ControlCall::OnMessage(grpc::ByteBuffer& message) {
+void SmallCall::OnMessage(grpc::ByteBuffer& message) {
   awaited_.Arrive(static_cast<int64_t>(message.Length()));
-  if (answered_) return;
+  if (!finished_) OnRequest(message);
+}
+
+void SmallCall::OnGone(bool) {
+  finished_ = true;
+  due_ = Clock::time_point::max();
+}
+
+void SmallCall::OnServerEvent(ServerEvent event) {
+  if (event == ServerEvent::kOverrun) {
+    if (const auto overrun = awaited_.TakeOverrun()) {
+      Finish(overrun->reason == Rejection::kTooLarge
+                 ? errors::MessageOutgrows(kMaxControlMessageBytes)
+                 : errors::BudgetInUse(parts_.service->memory_budget_bytes()));
+    }
+  }
+  if (event != ServerEvent::kTick || Clock::now() <= due_) return;
+  if (writing_ || finished_) return call_->Cancel();
+  const Clock::time_point start;
+  Finish(errors::LateMessage(
+      absl::FromChrono(parts_.stall_limit.Due(start, kMaxControlMessageBytes) - start)));
+}
+
+void SmallCall::Finish(const absl::Status& status) {
+  if (finished_.exchange(true)) return;
+  awaited_.Drop();
+  due_ = parts_.stall_limit.Due(Clock::now(), 0);
+  call_->Finish(status);
+}
+
+void ControlCall::OnRequest(grpc::ByteBuffer& message) {
   due_ = Clock::time_point::max();
   (*method_)(*call_, std::move(message),
              [call = call_->shared_from_this()](const absl::StatusOr<grpc::ByteBuffer>& response) {
@@ -35,31 +59,14 @@ void ControlCall::OnMessage(grpc::ByteBuffer& message) {
              });
 }
 
-void ControlCall::OnNoMessage() {
-  awaited_.Drop();
-  Answer(errors::NoWholeMessage("request"));
-}
-
-void ControlCall::OnServerEvent(ServerEvent event) {
-  if (event == ServerEvent::kOverrun) {
-    if (const auto overrun = awaited_.TakeOverrun()) {
-      awaited_.Drop();
-      Answer(WhyControlOverrun(*overrun, parts_));
-    }
-  }
-  const Clock::time_point due = due_;
-  if (event != ServerEvent::kTick || Clock::now() <= due) return;
-  if (answered_) return call_->Cancel();
-  awaited_.Drop();
-  Answer(errors::LateMessage(absl::FromChrono(due - call_->started())));
-}
-
 void ControlCall::Answer(const absl::StatusOr<grpc::ByteBuffer>& response) {
-  if (answered_.exchange(true)) return;
+  if (finished_.exchange(true)) return;
   const int64_t bytes = response.ok() ? static_cast<int64_t>(response->Length()) : 0;
   due_ = parts_.stall_limit.Due(Clock::now(), bytes);
   if (response.ok()) return call_->WriteAndFinish(*response);
   call_->Finish(response.status());
 }
+
+void ControlCall::OnNoMessage() { Finish(errors::NoWholeMessage("request")); }
 
 }  // namespace swiglu::server

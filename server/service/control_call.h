@@ -20,37 +20,52 @@ namespace swiglu::server {
 using ControlDone = absl::AnyInvocable<void(const absl::StatusOr<grpc::ByteBuffer>& response)>;
 using ControlMethod = std::function<void(Call& call, grpc::ByteBuffer request, ControlDone done)>;
 
-// Begins to wait for the message of a call that carries no tensors.
-void AwaitControlMessage(MessageWatch::Entry& awaited);
-// Why such a message cannot go on.
-absl::Status WhyControlOverrun(const Overrun& overrun, const InferDependencies& parts);
-
-class ControlCall final : public CallHandler {
+// What the calls whose messages carry no tensors have in common: a message that does not come, or
+// is not taken, in time ends the call.
+class SmallCall : public CallHandler {
  public:
-  // `call` owns this object, and `method` must outlive it.
-  ControlCall(Call* call, const ControlMethod* method, const InferDependencies& parts)
-      : call_(call), method_(method), parts_(parts) {}
-
   void OnStart() override;
   void OnMessage(grpc::ByteBuffer& message) override;
-  void OnNoMessage() override;
-  void OnWritten(bool) override { due_ = Clock::time_point::max(); }
-  void OnGone(bool) override { due_ = Clock::time_point::max(); }
-  // Control calls are answered during a drain, too: health checks, above all, must not fail then.
+  void OnGone(bool) override;
   void OnServerEvent(ServerEvent event) override;
 
- private:
-  // Ends the call, once. Any thread.
-  void Answer(const absl::StatusOr<grpc::ByteBuffer>& response);
+ protected:
+  // `call` owns this object.
+  SmallCall(Call* call, const InferDependencies& parts) : call_(call), parts_(parts) {}
+
+  // The message is there, and the call has not ended.
+  virtual void OnRequest(grpc::ByteBuffer& message) = 0;
+  // Begins to wait, from `start` on, for a message.
+  void Read(Clock::time_point start);
+  // Ends the call, once.
+  void Finish(const absl::Status& status);
 
   Call* const call_;
-  const ControlMethod* const method_;
   const InferDependencies parts_;
   MessageWatch::Entry awaited_;
-  std::atomic<bool> answered_{false};
-  // The time by which the message must be there. Once the call is answered: the time by which the
-  // answer must be written. `max()` in between.
+  bool writing_ = false;
+  std::atomic<bool> finished_{false};
+  // The time by which the message must be there, or what is being sent must be written; `max()`:
+  // neither is due.
   std::atomic<Clock::time_point> due_{};
+};
+
+// Control calls are answered during a drain, too: health checks, above all, must not fail then.
+class ControlCall final : public SmallCall {
+ public:
+  // `method` must outlive it.
+  ControlCall(Call* call, const ControlMethod* method, const InferDependencies& parts)
+      : SmallCall(call, parts), method_(method) {}
+
+  void OnNoMessage() override;
+  void OnWritten(bool) override { due_ = Clock::time_point::max(); }
+
+ private:
+  void OnRequest(grpc::ByteBuffer& message) override;
+  // Ends the call, once. Any thread. REQUIRES: the message is there.
+  void Answer(const absl::StatusOr<grpc::ByteBuffer>& response);
+
+  const ControlMethod* const method_;
 };
 
 // Ends a call with a fixed error, without reading its message.

@@ -4,7 +4,6 @@
 #include "server/service/health.h"
 
 #include "server/inference/errors.h"
-#include "server/service/control_call.h"
 #include "server/service/messages.h"
 
 namespace swiglu::server {
@@ -24,16 +23,7 @@ HealthCheckResponse::ServingStatus Health::Check(const std::string& service) con
   return good ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING;
 }
 
-void HealthWatchCall::OnStart() {
-  due_ = parts_.stall_limit.Due(call_->started(), kMaxControlMessageBytes);
-  awaited_.Bind(parts_.watch, call_);
-  AwaitControlMessage(awaited_);
-  call_->Read();
-}
-
-void HealthWatchCall::OnMessage(grpc::ByteBuffer& message) {
-  awaited_.Arrive(static_cast<int64_t>(message.Length()));
-  if (finished_) return;
+void HealthWatchCall::OnRequest(grpc::ByteBuffer& message) {
   due_ = Clock::time_point::max();
   HealthCheckRequest request;
   const absl::Status status = ParseMessage(message, &request);
@@ -51,16 +41,8 @@ void HealthWatchCall::OnWritten(bool ok) {
   Advance();
 }
 
-void HealthWatchCall::OnGone(bool) {
-  finished_ = true;
-  due_ = Clock::time_point::max();
-}
-
 void HealthWatchCall::OnServerEvent(ServerEvent event) {
-  if (event == ServerEvent::kTick) CheckStall();
-  if (event == ServerEvent::kOverrun) {
-    if (const auto overrun = awaited_.TakeOverrun()) Finish(WhyControlOverrun(*overrun, parts_));
-  }
+  SmallCall::OnServerEvent(event);
   if (event == ServerEvent::kDraining) draining_ = true;
   Advance();
 }
@@ -80,20 +62,6 @@ void HealthWatchCall::Advance() {
     }
   }
   if (draining_) Finish(errors::Draining());
-}
-
-void HealthWatchCall::CheckStall() {
-  if (Clock::now() <= due_) return;
-  if (writing_ || finished_) return call_->Cancel();
-  Finish(errors::LateMessage(absl::FromChrono(due_ - call_->started())));
-}
-
-void HealthWatchCall::Finish(const absl::Status& status) {
-  if (finished_) return;
-  finished_ = true;
-  awaited_.Drop();
-  due_ = parts_.stall_limit.Due(Clock::now(), 0);
-  call_->Finish(status);
 }
 
 }  // namespace swiglu::server

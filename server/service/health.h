@@ -11,8 +11,7 @@
 #include <utility>
 
 #include "proto/health.pb.h"
-#include "server/service/infer_dependencies.h"
-#include "server/transport/call.h"
+#include "server/service/control_call.h"
 
 namespace swiglu::server {
 
@@ -48,38 +47,26 @@ class Health {
 };
 
 // The Watch call: sends the state, then every change of it.
-class HealthWatchCall final : public CallHandler {
+class HealthWatchCall final : public SmallCall {
  public:
-  // `health` must outlive it; `call` owns it.
+  // `health` must outlive it.
   HealthWatchCall(Call* call, const Health* health, const InferDependencies& parts)
-      : call_(call), health_(health), parts_(parts) {}
+      : SmallCall(call, parts), health_(health) {}
 
-  void OnStart() override;
-  void OnMessage(grpc::ByteBuffer& message) override;
   void OnNoMessage() override;
   void OnWritten(bool ok) override;
-  void OnGone(bool) override;
   void OnServerEvent(ServerEvent event) override;
 
  private:
+  void OnRequest(grpc::ByteBuffer& message) override;
   // Sends the state if it differs from what the caller was last sent. Ends the call when the server
   // drains.
   void Advance();
-  // Ends the call if its caller has stopped halfway.
-  void CheckStall();
-  void Finish(const absl::Status& status);
 
-  Call* const call_;
   const Health* const health_;
-  const InferDependencies parts_;
-  MessageWatch::Entry awaited_;
-  // When the request must be there, or what is being sent must be written; `max()`: neither is due.
-  Clock::time_point due_;
   std::optional<std::string> service_;  // once the request is there
   std::optional<grpc::health::v1::HealthCheckResponse::ServingStatus> sent_;
-  bool writing_ = false;
   bool draining_ = false;
-  bool finished_ = false;
 };
 
 }  // namespace swiglu::server

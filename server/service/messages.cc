@@ -4,7 +4,6 @@
 #include "server/service/messages.h"
 
 #include <string>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "grpcpp/support/slice.h"
@@ -26,13 +25,11 @@ absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::Messa
   if (size_bytes > kMaxControlMessageBytes) {
     return errors::MessageTooLarge(ShortTypeName(*message), size_bytes, kMaxControlMessageBytes);
   }
-  std::vector<grpc::Slice> slices;
-  std::string flat;
-  if (!bytes.Dump(&slices).ok()) return absl::InternalError("cannot read the received message");
-  for (const grpc::Slice& slice : slices) {
-    flat.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  grpc::Slice flat;
+  if (!bytes.DumpToSingleSlice(&flat).ok()) {
+    return absl::InternalError("cannot read the received message");
   }
-  if (message->ParseFromString(flat)) return absl::OkStatus();
+  if (message->ParseFromArray(flat.begin(), static_cast<int>(flat.size()))) return absl::OkStatus();
   return errors::Malformed(ShortTypeName(*message), absl::StrCat("in its ", flat.size(), " bytes"));
 }
 

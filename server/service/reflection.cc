@@ -11,7 +11,6 @@
 #include "proto/inference.pb.h"
 #include "server/inference/errors.h"
 #include "server/log/log.h"
-#include "server/service/control_call.h"
 #include "server/service/messages.h"
 
 namespace swiglu::server {
@@ -118,21 +117,13 @@ ServerReflectionResponse Reflection::Answer(const ServerReflectionRequest& reque
   return response;
 }
 
-void ReflectionCall::OnStart() {
-  awaited_.Bind(parts_.watch, call_);
-  Read();
-}
-
-void ReflectionCall::OnMessage(grpc::ByteBuffer& message) {
-  awaited_.Arrive(static_cast<int64_t>(message.Length()));
-  if (finished_) return;
+void ReflectionCall::OnRequest(grpc::ByteBuffer& message) {
   ServerReflectionRequest request;
   const absl::Status status = ParseMessage(message, &request);
   if (!status.ok()) return Finish(status);
   const grpc::ByteBuffer answer = SerializeMessage(reflection_->Answer(request));
   writing_ = true;
-  started_ = Clock::now();
-  due_ = parts_.stall_limit.Due(started_, static_cast<int64_t>(answer.Length()));
+  due_ = parts_.stall_limit.Due(Clock::now(), static_cast<int64_t>(answer.Length()));
   call_->Write(answer);
 }
 
@@ -140,37 +131,15 @@ void ReflectionCall::OnWritten(bool ok) {
   writing_ = false;
   if (finished_ || !ok) return;
   if (draining_) return Finish(errors::Draining());
-  Read();
+  Read(Clock::now());
 }
 
 void ReflectionCall::OnServerEvent(ServerEvent event) {
-  if (event == ServerEvent::kTick) CheckStall();
-  if (event == ServerEvent::kOverrun) {
-    if (const auto overrun = awaited_.TakeOverrun()) Finish(WhyControlOverrun(*overrun, parts_));
-  }
+  if (finished_) return;
+  SmallCall::OnServerEvent(event);
   if (event != ServerEvent::kDraining) return;
   draining_ = true;
   if (!writing_) Finish(errors::Draining());
-}
-
-void ReflectionCall::Read() {
-  started_ = Clock::now();
-  due_ = parts_.stall_limit.Due(started_, kMaxControlMessageBytes);
-  AwaitControlMessage(awaited_);
-  call_->Read();
-}
-
-void ReflectionCall::CheckStall() {
-  if (finished_ || Clock::now() <= due_) return;
-  if (writing_) return call_->Cancel();
-  Finish(errors::LateMessage(absl::FromChrono(due_ - started_)));
-}
-
-void ReflectionCall::Finish(const absl::Status& status) {
-  if (finished_) return;
-  finished_ = true;
-  awaited_.Drop();
-  call_->Finish(status);
 }
 
 }  // namespace swiglu::server

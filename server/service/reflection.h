@@ -10,9 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "google/protobuf/descriptor.h"
 #include "proto/reflection.pb.h"
-#include "server/service/infer_dependencies.h"
-#include "server/transport/call.h"
-#include "server/transport/message_watch.h"
+#include "server/service/control_call.h"
 
 namespace swiglu::server {
 
@@ -46,34 +44,21 @@ class Reflection {
 // The call: questions in, answers out, one after the other. It ends when the caller ends it. It
 // also ends when the caller exceeds the time limit for a message, in asking the next question or in
 // taking an answer.
-class ReflectionCall final : public CallHandler {
+class ReflectionCall final : public SmallCall {
  public:
-  // `call` owns this object, and `reflection` must outlive it.
+  // `reflection` must outlive it.
   ReflectionCall(Call* call, const Reflection* reflection, const InferDependencies& parts)
-      : call_(call), reflection_(reflection), parts_(parts) {}
+      : SmallCall(call, parts), reflection_(reflection) {}
 
-  void OnStart() override;
-  void OnMessage(grpc::ByteBuffer& message) override;
   void OnNoMessage() override { Finish(absl::OkStatus()); }
   void OnWritten(bool ok) override;
-  void OnGone(bool) override { finished_ = true; }
   void OnServerEvent(ServerEvent event) override;
 
  private:
-  void Read();
-  // Ends a call that takes too long.
-  void CheckStall();
-  void Finish(const absl::Status& status);
+  void OnRequest(grpc::ByteBuffer& message) override;
 
-  Call* const call_;
   const Reflection* const reflection_;
-  const InferDependencies parts_;
-  MessageWatch::Entry awaited_;
-  bool writing_ = false;
-  Clock::time_point started_;  // what is being read or written
-  Clock::time_point due_;
   bool draining_ = false;
-  bool finished_ = false;
 };
 
 }  // namespace swiglu::server
