@@ -30,9 +30,8 @@ void Charge::TakeFrom(Charge& other, int64_t bytes) {
   other.bytes_ -= taken;
 }
 
-void Ticket::LeaveQueue() {
-  if (admission_ == nullptr) return;
-  std::exchange(admission_, nullptr)->queued_.fetch_sub(1, std::memory_order_relaxed);
+void Ticket::Leave::operator()(Admission* admission) const {
+  admission->queued_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 bool Admission::Raise(std::atomic<int64_t>& counter, int64_t amount, int64_t limit) {
@@ -110,7 +109,7 @@ absl::variant<Ticket, Rejection> Admission::Admit(int64_t bytes) {
   if (draining()) return Rejection::kDraining;
   if (bytes > half_budget_bytes()) return Rejection::kTooLarge;
   if (!Raise(queued_, 1, options_.max_queued_requests)) return Rejection::kQueueFull;
-  Ticket ticket(this, Charge());
+  Ticket ticket(this);
   if (!Take(MemoryKind::kStaging, bytes, bytes, nullptr)) return Rejection::kBudget;
   ticket.charge_ = Charge(this, MemoryKind::kStaging, bytes);
   return ticket;

@@ -80,18 +80,9 @@ class Charge {
 class Ticket {
  public:
   Ticket() = default;
-  Ticket(Ticket&& other) noexcept
-      : admission_(std::exchange(other.admission_, nullptr)), charge_(std::move(other.charge_)) {}
-  Ticket& operator=(Ticket&& other) noexcept {
-    LeaveQueue();
-    admission_ = std::exchange(other.admission_, nullptr);
-    charge_ = std::move(other.charge_);
-    return *this;
-  }
-  ~Ticket() { LeaveQueue(); }
 
   // Frees the place in the queue; the bytes stay charged. Does nothing the second time.
-  void LeaveQueue();
+  void LeaveQueue() { place_.reset(); }
 
   // Takes the charge out. Hold it as long as the memory that it is for.
   Charge TakeCharge() { return std::move(charge_); }
@@ -100,10 +91,13 @@ class Ticket {
 
  private:
   friend class Admission;
-  Ticket(Admission* admission, Charge charge) : admission_(admission), charge_(std::move(charge)) {}
+  struct Leave {
+    void operator()(Admission* admission) const;
+  };
+  explicit Ticket(Admission* admission) : place_(admission) {}
 
-  Admission* admission_ = nullptr;  // nullptr: holds no place
   Charge charge_;
+  std::unique_ptr<Admission, Leave> place_;  // nullptr: holds no place
 };
 
 struct AdmissionOptions {
