@@ -21,11 +21,12 @@
 #include <iterator>
 #include <utility>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
-#include "server/connections/peer.h"
 #include "server/log/log.h"
 
 namespace swiglu::server {
@@ -168,6 +169,19 @@ absl::string_view KeyOf(absl::string_view peer) {
 }
 
 }  // namespace
+
+// gRPC gives addresses as URIs: what is no letter of a URI's path is escaped, the brackets of IPv6
+// among them.
+std::string ReadablePeer(absl::string_view peer) {
+  std::string name;
+  while (!peer.empty()) {
+    const bool is_escape = peer[0] == '%' && peer.size() >= 3 && absl::ascii_isxdigit(peer[1]) &&
+                           absl::ascii_isxdigit(peer[2]);
+    name += is_escape ? absl::HexStringToBytes(peer.substr(1, 2)) : std::string(1, peer[0]);
+    peer.remove_prefix(is_escape ? 3 : 1);
+  }
+  return name;
+}
 
 bool Connections::IsOpen(const Connection& connection) {
   return InodeOf(connection.fd) == connection.inode;

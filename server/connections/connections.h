@@ -27,6 +27,11 @@ namespace swiglu::server {
 enum class EndReason : uint8_t { kResets, kFrames };
 inline constexpr int kNumEndReasons = 2;
 
+// `peer`, a name as gRPC gives it (`grpc::ServerContext::peer`), for people: `ipv4:10.0.0.1:1234`,
+// `ipv6:[::1]:1234`. For a peer on a unix socket it is `unix:` and the path that the peer's socket
+// is bound to, usually none. `Connections::Describe` says more about such a peer.
+std::string ReadablePeer(absl::string_view peer);
+
 // gRPC owns the sockets and may close them at any time. So each is remembered by its descriptor and
 // its inode. If the descriptor now belongs to another file, it is left alone.
 //

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How gRPC's addresses of peers read in the log.
-#include "server/connections/peer.h"
-
 #include "gtest/gtest.h"
+#include "server/connections/connections.h"
 
 namespace swiglu::server {
 namespace {
