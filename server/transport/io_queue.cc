@@ -4,6 +4,7 @@
 #include "server/transport/io_queue.h"
 
 #include "grpc/support/time.h"
+#include "server/transport/io_threads.h"
 
 namespace swiglu::server {
 namespace {
@@ -50,6 +51,10 @@ void IoQueue::PostShort(Task task) {
   // Its last event has come by now: that took the tasks before this one.
   alarm_.Set(queue_.get(), AtOnce(), static_cast<Event*>(this));
 }
+
+bool IoQueue::IsCurrent() const { return owner_->IsOwnThread(); }
+void IoQueue::BeginLongWork() { owner_->BeginLongWork(); }
+void IoQueue::EndLongWork() { owner_->EndLongWork(); }
 
 void IoQueue::OnEvent(bool) {
   std::vector<Task> tasks;

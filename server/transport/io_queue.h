@@ -18,6 +18,8 @@
 
 namespace swiglu::server {
 
+class IoThreads;
+
 // Something that a completion queue reports.
 class Event {
  public:
@@ -28,18 +30,8 @@ class Event {
 // Thread-safe.
 class IoQueue final : public TaskQueue, private Event {
  public:
-  // The owner of the threads that poll this queue.
-  class Owner {
-   public:
-    virtual ~Owner() = default;
-    // Whether the calling thread is one of the owner's.
-    virtual bool IsOwnThread() const = 0;
-    // As TaskQueue's.
-    virtual void BeginLongWork() = 0;
-    virtual void EndLongWork() = 0;
-  };
-
-  IoQueue(Owner* owner, std::unique_ptr<grpc::ServerCompletionQueue> queue)
+  // `owner` has the threads that poll this queue.
+  IoQueue(IoThreads* owner, std::unique_ptr<grpc::ServerCompletionQueue> queue)
       : owner_(owner), queue_(std::move(queue)) {}
 
   grpc::ServerCompletionQueue* queue() { return queue_.get(); }
@@ -53,9 +45,9 @@ class IoQueue final : public TaskQueue, private Event {
   // A short task runs together with other short tasks that have been posted meanwhile, one after
   // the other.
   void Post(WorkLength length, Task task) override;
-  bool IsCurrent() const override { return owner_->IsOwnThread(); }
-  void BeginLongWork() override { owner_->BeginLongWork(); }
-  void EndLongWork() override { owner_->EndLongWork(); }
+  bool IsCurrent() const override;
+  void BeginLongWork() override;
+  void EndLongWork() override;
 
  private:
   friend class IoThreads;
@@ -64,7 +56,7 @@ class IoQueue final : public TaskQueue, private Event {
   // Runs the short tasks.
   void OnEvent(bool ok) override;
 
-  Owner* const owner_;
+  IoThreads* const owner_;
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::atomic<int64_t> num_calls_{0};
 

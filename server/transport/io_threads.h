@@ -31,7 +31,7 @@
 namespace swiglu::server {
 
 // Thread-safe.
-class IoThreads final : public IoQueue::Owner {
+class IoThreads {
  public:
   using Queues = std::vector<std::unique_ptr<grpc::ServerCompletionQueue>>;
 
@@ -48,16 +48,17 @@ class IoThreads final : public IoQueue::Owner {
   // at least one queue.
   IoThreads(Queues queues, int num_threads, Policy policy = ChoosePollerCount);
   // REQUIRES: `Shutdown` was called.
-  ~IoThreads() override;
+  ~IoThreads();
 
   // The queue for one more call, until `IoQueue::Unbind`. New calls go to the queues in turn, to as
   // many queues as there are pollers.
   IoQueue& Bind();
 
-  // IoQueue::Owner.
-  bool IsOwnThread() const override;
-  void BeginLongWork() override;
-  void EndLongWork() override;
+  // Whether the calling thread is one of these.
+  bool IsOwnThread() const;
+  // As TaskQueue's.
+  void BeginLongWork();
+  void EndLongWork();
 
   // Ends the threads, after every event that is still due. REQUIRES: no new operation is started on
   // the queues any more.
