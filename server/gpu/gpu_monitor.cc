@@ -3,27 +3,48 @@
 // One thread that asks, and a copy of what it was told.
 #include "server/gpu/gpu_monitor.h"
 
+#include <cstddef>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "server/gpu/gpu_memory.h"
 #include "server/log/log.h"
 
+#ifdef SWIGLU_CUDA
+#include <cuda_runtime_api.h>
+#endif
+
 namespace swiglu::server {
+
+int64_t CudaMemoryUsedBytes([[maybe_unused]] int ordinal) {
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+#ifdef SWIGLU_CUDA
+  if (cudaSetDevice(ordinal) != cudaSuccess ||
+      cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+#endif
+  return static_cast<int64_t>(total_bytes - free_bytes);
+}
 
 // What the thread works with; it lasts as long as the thread.
 class GpuMonitor::Watch {
  public:
+  struct Sample {
+    std::optional<GpuFigures> figures;  // none: NVML does not know the device
+    std::optional<int64_t> memory_used_bytes;
+  };
+
   Watch(std::vector<DeviceInfo> devices, GpuMonitorOptions options);
 
   const GpuMonitorOptions& options() const { return options_; }
 
-  // What is known of a device, unless it is too old.
-  std::optional<GpuFigures> figures(int ordinal, Clock::time_point now) const;
-  std::optional<int64_t> memory_used_bytes(int ordinal, Clock::time_point now) const;
+  // What is known of a device; nothing if that is too old.
+  Sample Latest(int ordinal, Clock::time_point now) const;
 
   // The thread.
   void Run();
@@ -35,21 +56,12 @@ class GpuMonitor::Watch {
     DeviceInfo info;
     Nvml::Gpu gpu = nullptr;  // nullptr: NVML does not know it
   };
-  struct Sample {
-    GpuFigures figures;
-    std::optional<int64_t> memory_used_bytes;
-  };
 
   // Opens NVML and finds the devices there.
   void OpenNvml();
   // Asks the drivers, with no lock held.
   std::vector<Sample> TakeSamples() const;
   void Publish(std::vector<Sample> samples);
-  // The position in watched_; -1 for a device that is not watched.
-  int PositionOf(int ordinal) const;
-  bool IsTooOld(Clock::time_point now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return now - sampled_at_ > kMaxAge;
-  }
 
   const GpuMonitorOptions options_;
   std::unique_ptr<Nvml> nvml_;    // nullptr: there is none
@@ -124,28 +136,12 @@ bool GpuMonitor::Watch::Stop(absl::Duration patience) {
   return mutex_.AwaitWithTimeout(absl::Condition(&ended_), patience);
 }
 
-int GpuMonitor::Watch::PositionOf(int ordinal) const {
-  for (size_t i = 0; i < watched_.size(); ++i) {
-    if (watched_[i].info.ordinal == ordinal) return static_cast<int>(i);
+GpuMonitor::Watch::Sample GpuMonitor::Watch::Latest(int ordinal, Clock::time_point now) const {
+  absl::MutexLock lock(&mutex_);
+  for (size_t i = 0; i < watched_.size() && now - sampled_at_ <= kMaxAge; ++i) {
+    if (watched_[i].info.ordinal == ordinal) return samples_[i];
   }
-  return -1;
-}
-
-std::optional<GpuFigures> GpuMonitor::Watch::figures(int ordinal, Clock::time_point now) const {
-  const int position = PositionOf(ordinal);
-  if (position < 0 || watched_[position].gpu == nullptr) return std::nullopt;
-  absl::MutexLock lock(&mutex_);
-  if (IsTooOld(now)) return std::nullopt;
-  return samples_[position].figures;
-}
-
-std::optional<int64_t> GpuMonitor::Watch::memory_used_bytes(int ordinal,
-                                                            Clock::time_point now) const {
-  const int position = PositionOf(ordinal);
-  if (position < 0) return std::nullopt;
-  absl::MutexLock lock(&mutex_);
-  if (IsTooOld(now)) return std::nullopt;
-  return samples_[position].memory_used_bytes;
+  return {};
 }
 
 GpuMonitor::GpuMonitor(std::vector<DeviceInfo> devices, GpuMonitorOptions options) {
@@ -166,12 +162,12 @@ GpuMonitor::~GpuMonitor() {
 
 std::optional<GpuFigures> GpuMonitor::figures(int ordinal, Clock::time_point now) const {
   if (watch_ == nullptr) return std::nullopt;
-  return watch_->figures(ordinal, now);
+  return watch_->Latest(ordinal, now).figures;
 }
 
 std::optional<int64_t> GpuMonitor::memory_used_bytes(int ordinal, Clock::time_point now) const {
   if (watch_ == nullptr) return std::nullopt;
-  return watch_->memory_used_bytes(ordinal, now);
+  return watch_->Latest(ordinal, now).memory_used_bytes;
 }
 
 }  // namespace swiglu::server

@@ -18,6 +18,10 @@
 
 namespace swiglu::server {
 
+// Memory of that CUDA device which is in use, by this process or any other; 0 where that cannot be
+// read. Asks the driver: some microseconds.
+int64_t CudaMemoryUsedBytes(int ordinal);
+
 struct GpuMonitorOptions {
   // From the end of one sample to the next. > 0.
   std::chrono::milliseconds interval{1000};

@@ -19,6 +19,7 @@ namespace {
 using Gpu = Nvml::Gpu;
 
 using NvmlReturn = int;
+using Count = unsigned long long;
 constexpr NvmlReturn kSuccess = 0;
 
 struct NvmlUtilization {
@@ -48,16 +49,15 @@ constexpr double kMilli = 1e-3;
 constexpr double kPercent = 1e-2;
 
 // The answer to a question of one value; none where it cannot be asked or is not answered.
-template <typename Value>
-std::optional<Value> Ask(NvmlReturn (*question)(Gpu, Value*), Gpu gpu) {
+template <typename Value, typename Question, typename... Details>
+std::optional<Value> Ask(Question question, Gpu gpu, Details... details) {
   Value value{};
-  if (question == nullptr || question(gpu, &value) != kSuccess) return std::nullopt;
+  if (question == nullptr || question(gpu, details..., &value) != kSuccess) return std::nullopt;
   return value;
 }
 
 template <typename Value>
-std::optional<double> AskScaled(NvmlReturn (*question)(Gpu, Value*), Gpu gpu, double unit) {
-  const std::optional<Value> value = Ask(question, gpu);
+std::optional<double> Scaled(const std::optional<Value>& value, double unit) {
   if (!value.has_value()) return std::nullopt;
   return static_cast<double>(*value) * unit;
 }
@@ -86,9 +86,7 @@ struct Nvml::Functions {
   const char* Load(void* library);
 
   std::string Uuid(Gpu gpu) const;
-  std::optional<double> Temperature(Gpu gpu) const;
   std::optional<ClockThrottling> Throttling(Gpu gpu) const;
-  std::optional<double> EccErrors(Gpu gpu, NvmlEccError kind) const;
 };
 
 const char* Nvml::Functions::Load(void* library) {
@@ -122,29 +120,13 @@ std::string Nvml::Functions::Uuid(Gpu gpu) const {
   return text;
 }
 
-std::optional<double> Nvml::Functions::Temperature(Gpu gpu) const {
-  unsigned celsius = 0;
-  if (temperature == nullptr || temperature(gpu, kTemperatureOfGpu, &celsius) != kSuccess) {
-    return std::nullopt;
-  }
-  return celsius;
-}
-
 std::optional<ClockThrottling> Nvml::Functions::Throttling(Gpu gpu) const {
-  const auto reasons = Ask(throttle_reasons, gpu);
+  const auto reasons = Ask<Count>(throttle_reasons, gpu);
   if (!reasons.has_value()) return std::nullopt;
   const auto any_of = [&reasons](unsigned long long bits) { return (*reasons & bits) != 0; };
   return ClockThrottling{.thermal = any_of(kSoftwareThermal | kHardwareThermal),
                          .power = any_of(kSoftwarePowerCap),
                          .hardware = any_of(kHardwareSlowdown | kHardwarePowerBrake)};
-}
-
-std::optional<double> Nvml::Functions::EccErrors(Gpu gpu, NvmlEccError kind) const {
-  unsigned long long count = 0;
-  if (ecc_errors == nullptr || ecc_errors(gpu, kind, kSinceDriverLoad, &count) != kSuccess) {
-    return std::nullopt;
-  }
-  return static_cast<double>(count);
 }
 
 void Nvml::LibraryCloser::operator()(void* library) const noexcept { dlclose(library); }
@@ -180,20 +162,24 @@ absl::StatusOr<Nvml::Gpu> Nvml::Find(const std::string& pci_bus_id) const {
 GpuFigures Nvml::Read(Gpu gpu) const {
   GpuFigures figures;
   figures.uuid = functions_->Uuid(gpu);
-  if (const auto utilization = Ask(functions_->utilization, gpu)) {
+  if (const auto utilization = Ask<NvmlUtilization>(functions_->utilization, gpu)) {
     figures.utilization_ratio = utilization->gpu_percent * kPercent;
   }
-  if (const auto memory = Ask(functions_->memory, gpu)) {
+  if (const auto memory = Ask<NvmlMemory>(functions_->memory, gpu)) {
     figures.memory_used_bytes = static_cast<double>(memory->used_bytes);
     figures.memory_total_bytes = static_cast<double>(memory->total_bytes);
   }
-  figures.power_watts = AskScaled(functions_->power_milliwatts, gpu, kMilli);
-  figures.power_limit_watts = AskScaled(functions_->power_limit_milliwatts, gpu, kMilli);
-  figures.energy_joules = AskScaled(functions_->energy_millijoules, gpu, kMilli);
-  figures.temperature_celsius = functions_->Temperature(gpu);
+  figures.power_watts = Scaled(Ask<unsigned>(functions_->power_milliwatts, gpu), kMilli);
+  figures.power_limit_watts =
+      Scaled(Ask<unsigned>(functions_->power_limit_milliwatts, gpu), kMilli);
+  figures.energy_joules = Scaled(Ask<Count>(functions_->energy_millijoules, gpu), kMilli);
+  figures.temperature_celsius = Ask<unsigned>(functions_->temperature, gpu, kTemperatureOfGpu);
   figures.throttling = functions_->Throttling(gpu);
-  figures.corrected_ecc_errors = functions_->EccErrors(gpu, kCorrected);
-  figures.uncorrected_ecc_errors = functions_->EccErrors(gpu, kUncorrected);
+  const auto ecc_errors = [&](NvmlEccError kind) {
+    return Scaled(Ask<Count>(functions_->ecc_errors, gpu, kind, kSinceDriverLoad), 1);
+  };
+  figures.corrected_ecc_errors = ecc_errors(kCorrected);
+  figures.uncorrected_ecc_errors = ecc_errors(kUncorrected);
   return figures;
 }
 

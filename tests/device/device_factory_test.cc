@@ -8,7 +8,7 @@
 #include <string>
 
 #include "absl/strings/match.h"
-#include "server/gpu/gpu_memory.h"
+#include "server/gpu/gpu_monitor.h"
 #ifdef SWIGLU_CUDA
 #include "server/gpu/cuda_probe.h"
 #endif
