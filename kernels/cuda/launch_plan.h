@@ -2,7 +2,7 @@
 //
 // Turns a call into one launch: its segments become a table and a grid. Pure functions on plain
 // values, so that they are tested without a GPU. Private to the kernels. swiglu_kernel.cuh reads
-// the table, launch.cuh launches the kernel.
+// the table, swiglu_cuda.cu launches the kernel.
 //
 // Work is cut into slots and tiles. A slot is what one thread does at a time: 16 bytes of each
 // tensor. A tile is one slot for each thread of a block, and never spans two segments. Tiles are

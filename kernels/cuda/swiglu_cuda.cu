@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Checks, plans and launches: the host side that the forward and the backward launcher share.
-#pragma once
-
+// The CUDA launchers and their kernels: checks, plans and launches.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -18,7 +16,8 @@
 #include "swiglu/dtype.h"
 #include "swiglu/segment.h"
 
-namespace swiglu::internal {
+namespace swiglu {
+namespace internal {
 
 // The kernels of one dtype.
 template <Dtype kDtype, class Entry, int kCapacity>
@@ -112,4 +111,16 @@ cudaError_t Launch(Dtype dtype, std::span<const Segment> segments, const LaunchL
   return LaunchTable<Entry, kMaxSegments>(dtype, segments, limits, stream);
 }
 
-}  // namespace swiglu::internal
+}  // namespace internal
+
+cudaError_t ForwardCuda(Dtype dtype, std::span<const ForwardSegment> segments,
+                        const LaunchLimits& limits, cudaStream_t stream) {
+  return internal::Launch(dtype, segments, limits, stream);
+}
+
+cudaError_t BackwardCuda(Dtype dtype, std::span<const BackwardSegment> segments,
+                         const LaunchLimits& limits, cudaStream_t stream) {
+  return internal::Launch(dtype, segments, limits, stream);
+}
+
+}  // namespace swiglu
