@@ -30,25 +30,7 @@ inline constexpr char kUnknownModel[] = "unknown";
 inline constexpr char kCpuDeviceLabel[] = "cpu";
 
 // Values of the label `code`: gRPC's code names, by absl::StatusCode, which has the same numbers.
-inline constexpr std::array<const char*, 17> kCodes = {
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-};
+inline constexpr int kNumCodes = 17;
 
 // Values of the label `phase`.
 enum class Phase { kReceive, kQueue, kCopyIn, kCompute, kCopyOut, kSend };

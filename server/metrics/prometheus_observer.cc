@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <string>
 
+#include "absl/status/status.h"
 #include "server/metrics/family.h"
 
 namespace swiglu::server {
@@ -78,8 +79,10 @@ void PrometheusObserver::MakeModelSeries() {
     const bool known = m < kNumModels;
     const std::string name = known ? std::string(Models()[m].name) : metrics::kUnknownModel;
     ModelSeries& series = models_[m];
-    for (size_t c = 0; c < metrics::kCodes.size(); ++c) {
-      series.requests[c] = AddCounter(requests, metrics::kRequests, {name, metrics::kCodes[c]});
+    for (int c = 0; c < metrics::kNumCodes; ++c) {
+      series.requests[c] =
+          AddCounter(requests, metrics::kRequests,
+                     {name, absl::StatusCodeToString(static_cast<absl::StatusCode>(c))});
     }
     series.duration = durations.Add(Scale::kNanosecondsPerSecond, {name});
     if (!known) continue;

@@ -54,7 +54,7 @@ class PrometheusObserver final : public Observer {
   // One model's series, or those of all unknown models. Requests for an unknown model complete no
   // phase and have no elements.
   struct ModelSeries {
-    std::array<Counter, metrics::kCodes.size()> requests{};  // by absl::StatusCode
+    std::array<Counter, metrics::kNumCodes> requests{};  // by absl::StatusCode
     Histogram duration = nullptr;
     std::array<Histogram, metrics::kPhases.size()>
         phases{};                // by Phase; nullptr for unknown models
