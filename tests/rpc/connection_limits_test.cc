@@ -2,9 +2,8 @@
 //
 // How early a ping may come. What the library makes of the limits is tried over connections, in
 // tests/wire/connection_limits_test.py.
-#include "server/transport/connection_limits.h"
-
 #include "gtest/gtest.h"
+#include "server/transport/rpc_server.h"
 
 namespace swiglu::server {
 namespace {
