@@ -52,8 +52,8 @@ absl::StatusOr<std::vector<TensorFile>> OpenInputs(const CommandLine& command_li
 }
 
 absl::Status CheckInputs(const std::vector<TensorFile>& inputs) {
-  if (inputs.size() == 2) return client::CheckForward(inputs[0].tensor(), inputs[1].tensor());
-  return client::CheckBackward(inputs[0].tensor(), inputs[1].tensor(), inputs[2].tensor());
+  if (inputs.size() == 2) return client::CheckForward(inputs[0].tensor, inputs[1].tensor);
+  return client::CheckBackward(inputs[0].tensor, inputs[1].tensor, inputs[2].tensor);
 }
 
 // Where the results go. Those of backward take the extension that all inputs share.
@@ -61,14 +61,14 @@ absl::StatusOr<std::vector<Output>> PlanOutputs(const CommandLine& command_line,
                                                 const std::vector<TensorFile>& inputs) {
   if (command_line.command == Command::kForward) return {{{"h", command_line.out}}};
   for (const TensorFile& input : inputs) {
-    if (input.format() == inputs.front().format()) continue;
+    if (input.format == inputs.front().format) continue;
     return absl::InvalidArgumentError(
         "the inputs are of both kinds, .npy and .safetensors; the results take the kind of all");
   }
   std::vector<Output> outputs;
   for (const char* name : {"h", "df", "de"}) {
     outputs.push_back({name, absl::StrCat(command_line.out_dir, "/", name,
-                                          files::Extension(inputs.front().format()))});
+                                          files::Extension(inputs.front().format))});
   }
   return outputs;
 }
@@ -148,11 +148,11 @@ absl::Status Call(client::Client& client, const std::vector<TensorFile>& inputs,
     bar.Show(num_done, num_chunks);
   };
   if (inputs.size() == 2) {
-    return client.ForwardInto(inputs[0].tensor(), inputs[1].tensor(), results[0].mutable_bytes(),
+    return client.ForwardInto(inputs[0].tensor, inputs[1].tensor, results[0].mutable_bytes(),
                               options);
   }
   return client.BackwardInto(
-      inputs[0].tensor(), inputs[1].tensor(), inputs[2].tensor(),
+      inputs[0].tensor, inputs[1].tensor, inputs[2].tensor,
       {results[0].mutable_bytes(), results[1].mutable_bytes(), results[2].mutable_bytes()},
       options);
 }
@@ -160,14 +160,14 @@ absl::Status Call(client::Client& client, const std::vector<TensorFile>& inputs,
 // The end of the process if a part of an input is touched that is gone.
 files::TruncationWatch WatchInputs(const std::vector<TensorFile>& inputs) {
   std::vector<const files::MappedFile*> files;
-  for (const TensorFile& input : inputs) files.push_back(&input.file());
+  for (const TensorFile& input : inputs) files.push_back(input.file.get());
   return files::TruncationWatch("swiglu", static_cast<int>(ExitCode::kBadInput), files);
 }
 
 // What an input lost in the meantime was sent as zeros, or could not be sent.
 absl::Status CheckWhole(const std::vector<TensorFile>& inputs) {
   for (const TensorFile& input : inputs) {
-    const absl::Status status = input.file().CheckWhole();
+    const absl::Status status = input.file->CheckWhole();
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
@@ -252,7 +252,7 @@ ProgramEnd RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished
   if (!inputs.ok()) return BadInput(inputs.status());
   absl::Status status = CheckInputs(*inputs);
   if (!status.ok()) return BadInput(status);
-  const TensorView& like = inputs->front().tensor();
+  const TensorView& like = inputs->front().tensor;
   absl::StatusOr<std::vector<Output>> outputs = PlanOutputs(command_line, *inputs);
   if (!outputs.ok()) return BadInput(outputs.status());
   status = CheckOutputs(command_line, *outputs, like.dtype, if_exists);

@@ -43,22 +43,12 @@ std::string Quote(absl::string_view text) {
   return absl::StrCat("'", absl::CHexEscape(text.substr(0, 128)), "'");
 }
 
-// The format's name of a dtype, and the other way round.
-absl::string_view SafetensorsDtype(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kFp16:
-      return "F16";
-    case Dtype::kBf16:
-      return "BF16";
-    case Dtype::kFp32:
-      return "F32";
-  }
-  return "";
-}
+// The format's names of dtypes, by Dtype.
+constexpr const char* kDtypeNames[] = {"F16", "BF16", "F32"};
 
 absl::optional<Dtype> ParseDtype(absl::string_view name) {
   for (const Dtype dtype : {Dtype::kFp16, Dtype::kBf16, Dtype::kFp32}) {
-    if (name == SafetensorsDtype(dtype)) return dtype;
+    if (name == kDtypeNames[static_cast<int>(dtype)]) return dtype;
   }
   return absl::nullopt;
 }
@@ -355,7 +345,7 @@ absl::StatusOr<TensorView> FindSafetensor(absl::string_view path, absl::Span<con
 std::string SafetensorsHeader(absl::string_view name, Dtype dtype, absl::Span<const int64_t> shape,
                               int64_t size_bytes) {
   nlohmann::ordered_json entry;
-  entry["dtype"] = std::string(SafetensorsDtype(dtype));
+  entry["dtype"] = kDtypeNames[static_cast<int>(dtype)];
   entry["shape"] = std::vector<int64_t>(shape.begin(), shape.end());
   entry["data_offsets"] = {0, size_bytes};
   nlohmann::ordered_json json;

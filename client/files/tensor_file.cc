@@ -78,7 +78,7 @@ absl::StatusOr<TensorFile> TensorFile::Open(absl::string_view spec) {
                                           ? ParseNpy(path, (*file)->bytes())
                                           : FindSafetensor(path, (*file)->bytes(), name);
   if (!tensor.ok()) return tensor.status();
-  return TensorFile(*std::move(file), *std::move(tensor), *format);
+  return TensorFile{*std::move(file), *std::move(tensor), *format};
 }
 
 OutputFile::Created WriteTensor(const std::string& path, absl::string_view name,

@@ -6,7 +6,6 @@
 
 #include <memory>
 #include <string>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,24 +29,14 @@ absl::StatusOr<Format> FormatOf(absl::string_view path);
 absl::Status CheckFormatHolds(Format format, client::Dtype dtype);
 
 // A tensor in a mapped file. Move-only.
-class TensorFile {
- public:
+struct TensorFile {
   // Opens what `spec` names: FILE, or FILE:TENSOR for a .safetensors file. FILE ends at the first
   // `.npy:` or `.safetensors:`. Errors are one sentence each and name the file.
   static absl::StatusOr<TensorFile> Open(absl::string_view spec);
 
-  // Valid while this object, or the one that it is moved to, lives.
-  const client::TensorView& tensor() const { return tensor_; }
-  Format format() const { return format_; }
-  const MappedFile& file() const { return *file_; }
-
- private:
-  TensorFile(std::unique_ptr<MappedFile> file, client::TensorView tensor, Format format)
-      : file_(std::move(file)), tensor_(std::move(tensor)), format_(format) {}
-
-  std::unique_ptr<MappedFile> file_;
-  client::TensorView tensor_;
-  Format format_;
+  std::unique_ptr<MappedFile> file;
+  client::TensorView tensor;  // valid while the file lives
+  Format format;
 };
 
 // Writes `tensor` to a new file, in the format of `path`'s extension, and makes it durable; in a

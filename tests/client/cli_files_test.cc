@@ -43,8 +43,8 @@ TEST_F(CliTest, ForwardWritesTheResult) {
   EXPECT_EQ(run.err, "");
   const auto h = files::TensorFile::Open(out + ":h");
   ASSERT_TRUE(h.ok()) << h.status();
-  EXPECT_EQ(h->tensor().shape, (Shape{2, 3}));
-  EXPECT_EQ(AsText(h->tensor().bytes), Pattern(12, 1));
+  EXPECT_EQ(h->tensor.shape, (Shape{2, 3}));
+  EXPECT_EQ(AsText(h->tensor.bytes), Pattern(12, 1));
 }
 
 TEST_F(CliTest, BackwardWritesThreeFilesOfTheInputsKind) {
@@ -65,7 +65,7 @@ TEST_F(CliTest, BackwardWritesThreeFilesOfTheInputsKind) {
   for (const std::string name : {"h", "df", "de"}) {
     const auto file = files::TensorFile::Open(folder_.Path(name + ".safetensors:" + name));
     ASSERT_TRUE(file.ok()) << file.status();
-    EXPECT_EQ(AsText(file->tensor().bytes), Pattern(10, seed++));
+    EXPECT_EQ(AsText(file->tensor.bytes), Pattern(10, seed++));
   }
   EXPECT_EQ(folder_.NumFiles(), 6) << "no temporary file is left";
 }

@@ -52,12 +52,12 @@ TEST_F(TensorFileTest, OpensByExtension) {
   const std::string npy = folder_.Write("a.npy", NpyHeader(Dtype::kFp16, Shape{1}).value() + "ab");
   const auto a = TensorFile::Open(npy);
   ASSERT_TRUE(a.ok()) << a.status();
-  EXPECT_EQ(a->format(), Format::kNpy);
-  EXPECT_EQ(AsText(a->tensor().bytes), "ab");
+  EXPECT_EQ(a->format, Format::kNpy);
+  EXPECT_EQ(AsText(a->tensor.bytes), "ab");
   const auto b = TensorFile::Open(WriteSafetensors("b.safetensors"));
   ASSERT_TRUE(b.ok()) << b.status();
-  EXPECT_EQ(b->format(), Format::kSafetensors);
-  EXPECT_EQ(AsText(b->tensor().bytes), "abcd");
+  EXPECT_EQ(b->format, Format::kSafetensors);
+  EXPECT_EQ(AsText(b->tensor.bytes), "abcd");
 }
 
 TEST_F(TensorFileTest, TakesTheNameAfterTheExtension) {
@@ -104,7 +104,7 @@ TEST_F(TensorFileTest, KeepsItsBytesWhenMoved) {
   auto opened = TensorFile::Open(WriteSafetensors("b.safetensors"));
   ASSERT_TRUE(opened.ok());
   const TensorFile moved = *std::move(opened);
-  EXPECT_EQ(AsText(moved.tensor().bytes), "abcd");
+  EXPECT_EQ(AsText(moved.tensor.bytes), "abcd");
 }
 
 TEST_F(TensorFileTest, WritesAFileOnlyOnCommit) {
@@ -115,7 +115,7 @@ TEST_F(TensorFileTest, WritesAFileOnlyOnCommit) {
   ASSERT_TRUE((*file)->Commit().ok());
   const auto read = TensorFile::Open(path + ":h");
   ASSERT_TRUE(read.ok()) << read.status();
-  EXPECT_EQ(AsText(read->tensor().bytes), "abcd");
+  EXPECT_EQ(AsText(read->tensor.bytes), "abcd");
   EXPECT_EQ(folder_.NumFiles(), 1);
 }
 
@@ -233,12 +233,12 @@ TEST_F(TensorFileTest, TellsThatItsFileWasCutShort) {
   const std::string path = WriteSafetensors("b.safetensors");
   const auto file = TensorFile::Open(path);
   ASSERT_TRUE(file.ok());
-  EXPECT_TRUE(file->file().CheckWhole().ok());
+  EXPECT_TRUE(file->file->CheckWhole().ok());
   const auto size = TempFolder::Read(path).size();
   ASSERT_EQ(truncate(path.c_str(), static_cast<off_t>(size + 1)), 0);
-  EXPECT_TRUE(file->file().CheckWhole().ok()) << "what was there is still there";
+  EXPECT_TRUE(file->file->CheckWhole().ok()) << "what was there is still there";
   ASSERT_EQ(truncate(path.c_str(), static_cast<off_t>(size - 1)), 0);
-  EXPECT_EQ(file->file().CheckWhole().message(),
+  EXPECT_EQ(file->file->CheckWhole().message(),
             absl::StrCat(path, ": was cut short while it was read: it had ", size,
                          " bytes and has ", size - 1));
 }
