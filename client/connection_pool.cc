@@ -13,13 +13,9 @@
 #include "grpcpp/client_context.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
-#include "grpcpp/support/channel_arguments.h"
 
 namespace swiglu::client {
 namespace {
-
-// Tells the server how much memory a request needs before its message arrives.
-constexpr char kRequestBytesKey[] = "swiglu-request-bytes";
 
 // What gRPC itself says when a call's time is over.
 constexpr absl::string_view kGrpcDeadlineMessage = "Deadline Exceeded";
@@ -29,33 +25,6 @@ constexpr absl::string_view kUnreadableMemory = "Bad address";
 
 // How often the wait for borrowed memory looks again.
 constexpr auto kLoanPollInterval = std::chrono::milliseconds(1);
-
-grpc::ChannelArguments MakeChannelArguments() {
-  grpc::ChannelArguments args;
-  args.SetMaxSendMessageSize(-1);
-  args.SetMaxReceiveMessageSize(-1);
-  // Each channel has a connection of its own, though all have one address.
-  args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  // A retry keeps the request's memory, and its policy is the caller's.
-  args.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
-  // Tensors go straight to the server, whatever proxy the environment names for web pages.
-  args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  args.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
-  // A server that comes back is found within a second.
-  args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  // With keepalive on, gRPC sets TCP_USER_TIMEOUT to the timeout given here: a peer that has
-  // stopped taking bytes loses the connection, and thereby our borrowed memory, after that time.
-  // The pings themselves are rarer than the 5 minutes that servers demand.
-  args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10 * 60 * 1000);
-  args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20 * 1000);
-  return args;
-}
-
-std::string Target(absl::string_view address) {
-  return absl::StartsWith(address, "unix:") ? std::string(address)
-                                            : absl::StrCat("dns:///", address);
-}
 
 }  // namespace
 
@@ -98,11 +67,34 @@ absl::Status CheckAddress(absl::string_view address) {
   return absl::OkStatus();
 }
 
+std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address, grpc::ChannelArguments args) {
+  args.SetMaxSendMessageSize(-1);
+  args.SetMaxReceiveMessageSize(-1);
+  // Each channel has a connection of its own, though all have one address.
+  args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  // A retry keeps the request's memory, and its policy is the caller's.
+  args.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  // Tensors go straight to the server, whatever proxy the environment names for web pages.
+  args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  args.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
+  const absl::string_view scheme = absl::StartsWith(address, "unix:") ? "" : "dns:///";
+  return grpc::CreateCustomChannel(absl::StrCat(scheme, address),
+                                   grpc::InsecureChannelCredentials(), args);
+}
+
 ConnectionPool::ConnectionPool(std::string address, int num_connections)
     : address_(std::move(address)), connections_(num_connections) {
+  grpc::ChannelArguments args;
+  // A server that comes back is found within a second.
+  args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  // With keepalive on, gRPC sets TCP_USER_TIMEOUT to the timeout given here: a peer that has
+  // stopped taking bytes loses the connection, and thereby our borrowed memory, after that time.
+  // The pings themselves are rarer than the 5 minutes that servers demand.
+  args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10 * 60 * 1000);
+  args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20 * 1000);
   for (Connection& connection : connections_) {
-    connection.channel = grpc::CreateCustomChannel(
-        Target(address_), grpc::InsecureChannelCredentials(), MakeChannelArguments());
+    connection.channel = MakeChannel(address_, args);
     connection.stub = std::make_unique<grpc::GenericStub>(connection.channel);
   }
 }
@@ -122,8 +114,7 @@ absl::StatusOr<grpc::ByteBuffer> ConnectionPool::Call(const std::string& method,
                                                       OutgoingMessage request,
                                                       const TimeLimit& limit) {
   if (absl::Now() >= limit.deadline) return Late(limit);
-  Connection* const connection = Acquire(request.size_bytes);
-  std::unique_ptr<grpc::CompletionQueue> queue = TakeQueue();
+  auto [connection, queue] = Acquire(request.size_bytes);
   grpc::ByteBuffer response;
   absl::Status status;
   {
@@ -153,8 +144,7 @@ absl::StatusOr<grpc::ByteBuffer> ConnectionPool::Call(const std::string& method,
       queue->AsyncNext(&tag, &ok, std::chrono::system_clock::now() + kLoanPollInterval);
     }
   }
-  ReturnQueue(std::move(queue));
-  Release(connection, request.size_bytes);
+  Release(connection, request.size_bytes, std::move(queue));
   if (!status.ok()) return status;
   if (!response.Valid()) {
     return absl::InternalError(absl::StrCat("empty answer from ", address_, " to ", method));
@@ -162,7 +152,8 @@ absl::StatusOr<grpc::ByteBuffer> ConnectionPool::Call(const std::string& method,
   return response;
 }
 
-ConnectionPool::Connection* ConnectionPool::Acquire(int64_t bytes) {
+std::pair<ConnectionPool::Connection*, std::unique_ptr<grpc::CompletionQueue>>
+ConnectionPool::Acquire(int64_t bytes) {
   absl::MutexLock lock(&mu_);
   Connection* best = &connections_.front();
   for (Connection& connection : connections_) {
@@ -173,25 +164,17 @@ ConnectionPool::Connection* ConnectionPool::Acquire(int64_t bytes) {
   }
   best->pending_bytes += bytes;
   ++best->num_pending;
-  return best;
+  if (idle_queues_.empty()) return {best, std::make_unique<grpc::CompletionQueue>()};
+  std::unique_ptr<grpc::CompletionQueue> queue = std::move(idle_queues_.back());
+  idle_queues_.pop_back();
+  return {best, std::move(queue)};
 }
 
-void ConnectionPool::Release(Connection* connection, int64_t bytes) {
+void ConnectionPool::Release(Connection* connection, int64_t bytes,
+                             std::unique_ptr<grpc::CompletionQueue> queue) {
   absl::MutexLock lock(&mu_);
   connection->pending_bytes -= bytes;
   --connection->num_pending;
-}
-
-std::unique_ptr<grpc::CompletionQueue> ConnectionPool::TakeQueue() {
-  absl::MutexLock lock(&mu_);
-  if (idle_queues_.empty()) return std::make_unique<grpc::CompletionQueue>();
-  std::unique_ptr<grpc::CompletionQueue> queue = std::move(idle_queues_.back());
-  idle_queues_.pop_back();
-  return queue;
-}
-
-void ConnectionPool::ReturnQueue(std::unique_ptr<grpc::CompletionQueue> queue) {
-  absl::MutexLock lock(&mu_);
   idle_queues_.push_back(std::move(queue));
 }
 

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -23,9 +24,13 @@
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/channel_arguments.h"
 #include "grpcpp/support/slice.h"
 
 namespace swiglu::client {
+
+// The metadata that tells the server how much memory a request needs before its message arrives.
+inline constexpr char kRequestBytesKey[] = "swiglu-request-bytes";
 
 // Counts how many slices over borrowed memory gRPC still holds. gRPC drops them when the kernel has
 // taken the bytes, which may be after the call has ended. Thread-safe. Must outlive its slices.
@@ -65,6 +70,11 @@ struct TimeLimit {
 // OK if `address` is HOST:PORT or unix:/path. Otherwise an error that says what is wrong.
 absl::Status CheckAddress(absl::string_view address);
 
+// A channel to `address` with a connection of its own. Messages of any size, and neither retries
+// nor proxies; `args` say the rest.
+std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address,
+                                           grpc::ChannelArguments args = {});
+
 // A fixed number of channels to one address, each with a connection of its own, opened when first
 // used. Thread-safe.
 class ConnectionPool {
@@ -91,10 +101,9 @@ class ConnectionPool {
     int64_t num_pending = 0;    // requests under way, guarded by mu_
   };
 
-  Connection* Acquire(int64_t bytes);
-  void Release(Connection* connection, int64_t bytes);
-  std::unique_ptr<grpc::CompletionQueue> TakeQueue();
-  void ReturnQueue(std::unique_ptr<grpc::CompletionQueue> queue);
+  // A connection and a queue for a call, and their return.
+  std::pair<Connection*, std::unique_ptr<grpc::CompletionQueue>> Acquire(int64_t bytes);
+  void Release(Connection* connection, int64_t bytes, std::unique_ptr<grpc::CompletionQueue> queue);
   absl::Status ToStatus(const grpc::Status& status, Connection& connection,
                         bool has_trailing_metadata, const TimeLimit& limit) const;
   absl::Status Late(const TimeLimit& limit) const;

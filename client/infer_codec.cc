@@ -52,13 +52,6 @@ std::string SerializeEnvelope(const Inference& inference) {
   return request.SerializeAsString();
 }
 
-void AppendFrame(uint32_t tag, size_t size, std::string* out) {
-  StringOutputStream stream(out);
-  CodedOutputStream coded(&stream);
-  coded.WriteTag(tag);
-  coded.WriteVarint64(size);
-}
-
 absl::Status Bad(const Inference& inference, absl::string_view what) {
   return absl::InternalError(absl::StrCat("bad response of '", inference.model, "': ", what));
 }
@@ -67,19 +60,16 @@ absl::Status Malformed(const Inference& inference) {
   return Bad(inference, "not a ModelInferResponse");
 }
 
-std::string SizeNeeded(const Inference& inference) {
-  return absl::StrCat("shape ", FormatShape(inference.shape), " of ", DatatypeName(inference.dtype),
-                      " needs ", inference.tensor_bytes());
-}
-
 // Reads the bytes of the next tensor into `output`.
 absl::Status ReadTensor(const Inference& inference, const Inference::Output& output,
                         CodedInputStream& in) {
   uint64_t size = 0;
   if (!in.ReadVarint64(&size)) return Malformed(inference);
   if (size != output.bytes.size()) {
-    return Bad(inference, absl::StrCat("output '", output.name, "' has ", size, " bytes; ",
-                                       SizeNeeded(inference)));
+    return Bad(inference,
+               absl::StrCat("output '", output.name, "' has ", size, " bytes; shape ",
+                            FormatShape(inference.shape), " of ", DatatypeName(inference.dtype),
+                            " needs ", inference.tensor_bytes()));
   }
   if (!in.ReadRaw(output.bytes.data(), static_cast<int>(size))) return Malformed(inference);
   return absl::OkStatus();
@@ -150,6 +140,13 @@ int64_t LargestMessageBytes(const Inference& inference) {
   // Three times as much as memory can hold still fits into 64 bits.
   return envelope_bytes + kResponseSlackBytes +
          num_tensors * (inference.tensor_bytes() + kMaxFrameBytes);
+}
+
+void AppendFrame(uint32_t tag, size_t size, std::string* out) {
+  StringOutputStream stream(out);
+  CodedOutputStream coded(&stream);
+  coded.WriteTag(tag);
+  coded.WriteVarint64(size);
 }
 
 OutgoingMessage EncodeInferRequest(const Inference& inference, Loan* loan) {

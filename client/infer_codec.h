@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
@@ -17,6 +18,9 @@
 #include "swiglu/tensor.h"
 
 namespace swiglu::client {
+
+// The full path of the method.
+inline constexpr char kModelInfer[] = "/inference.GRPCInferenceService/ModelInfer";
 
 // One run of one model: its inputs, and the memory for its outputs. All tensors have one dtype and
 // shape. Borrows everything but the shape.
@@ -48,6 +52,9 @@ int64_t LargestMessageBytes(const Inference& inference);
 
 // An upper bound for the bytes of a message of a rank-1 inference, without those of its tensors.
 inline constexpr int64_t kMaxRank1Overhead = 512;
+
+// Appends what frames `size` bytes of a field: its tag and their number.
+void AppendFrame(uint32_t tag, size_t size, std::string* out);
 
 // The ModelInferRequest. `loan` counts its slices over the inputs.
 OutgoingMessage EncodeInferRequest(const Inference& inference, Loan* loan);

@@ -18,8 +18,6 @@
 namespace swiglu::client {
 namespace {
 
-constexpr char kModelInfer[] = "/inference.GRPCInferenceService/ModelInfer";
-
 // Hands out the chunks of an inference, and keeps the first error and the first exception.
 // Thread-safe.
 class ChunkQueue {

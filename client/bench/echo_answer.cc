@@ -8,8 +8,7 @@
 #include <string>
 #include <utility>
 
-#include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "client/infer_codec.h"
 #include "google/protobuf/wire_format_lite.h"
 #include "grpcpp/support/proto_buffer_reader.h"
 #include "proto/inference.pb.h"
@@ -19,6 +18,9 @@ namespace {
 
 using google::protobuf::internal::WireFormatLite;
 using inference::ModelInferResponse;
+
+constexpr uint32_t kRawOutputTag = WireFormatLite::MakeTag(
+    ModelInferResponse::kRawOutputContentsFieldNumber, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
 
 // What a request of rank 1 may have beside its tensors.
 constexpr size_t kMaxEnvelopeBytes = size_t{4} << 10;
@@ -38,18 +40,6 @@ std::string Envelope(const Model& model, int64_t num_elements) {
     output->add_shape(num_elements);
   }
   return response.SerializeAsString();
-}
-
-// What frames `tensor_bytes` bytes of an output.
-std::string Frame(size_t tensor_bytes) {
-  std::string frame;
-  google::protobuf::io::StringOutputStream stream(&frame);
-  google::protobuf::io::CodedOutputStream coded(&stream);
-  coded.WriteTag(WireFormatLite::MakeTag(ModelInferResponse::kRawOutputContentsFieldNumber,
-                                         WireFormatLite::WIRETYPE_LENGTH_DELIMITED));
-  coded.WriteVarint64(tensor_bytes);
-  coded.Trim();
-  return frame;
 }
 
 void Copy(grpc::ByteBuffer* message, uint8_t* to) {
@@ -104,7 +94,7 @@ EchoAnswers::EchoAnswers(const Model& model, const std::vector<int64_t>& request
     form.pool = BufferPool::Create(form.input_bytes + kMaxEnvelopeBytes);
     std::string framing = Envelope(model, num_elements);
     for (size_t k = 0; k < model.outputs.size(); ++k) {
-      framing += Frame(form.tensor_bytes);
+      client::AppendFrame(kRawOutputTag, form.tensor_bytes, &framing);
       form.framing.emplace_back(framing);
       framing.clear();
     }

@@ -15,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/bench/echo_answer.h"
+#include "client/infer_codec.h"
 #include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
@@ -24,7 +25,6 @@
 namespace swiglu::bench {
 namespace {
 
-constexpr char kModelInfer[] = "/inference.GRPCInferenceService/ModelInfer";
 constexpr char kServerReady[] = "/inference.GRPCInferenceService/ServerReady";
 
 // Waits for a call that each thread keeps posted, and streams of a connection: as the real server.
@@ -107,7 +107,7 @@ class EchoServer {
     }
 
     void Answer() {
-      if (context_.method() == kModelInfer) {
+      if (context_.method() == client::kModelInfer) {
         grpc::ByteBuffer answer;
         if (server_->answers_.Answer(&message_, &answer)) return Write(answer);
         return Fail(grpc::StatusCode::INVALID_ARGUMENT, "the echo knows no request of this size");

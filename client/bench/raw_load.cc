@@ -11,22 +11,16 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/optional.h"
 #include "client/bench/load.h"
 #include "client/connection_pool.h"
 #include "grpcpp/client_context.h"
-#include "grpcpp/create_channel.h"
 #include "grpcpp/generic/generic_stub.h"
-#include "grpcpp/security/credentials.h"
 
 namespace swiglu::bench {
 namespace {
-
-constexpr char kModelInfer[] = "/inference.GRPCInferenceService/ModelInfer";
-constexpr char kRequestBytesKey[] = "swiglu-request-bytes";
 
 constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
 
@@ -37,19 +31,6 @@ constexpr size_t kMaxAnswerOverhead = size_t{64} << 10;
 client::Loan& ProcessLoan() {
   static auto& loan = *new client::Loan();
   return loan;
-}
-
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
-  grpc::ChannelArguments args;
-  args.SetMaxSendMessageSize(-1);
-  args.SetMaxReceiveMessageSize(-1);
-  args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  args.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
-  args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  args.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
-  const bool is_unix = absl::StartsWith(address, "unix:");
-  return grpc::CreateCustomChannel(is_unix ? address : absl::StrCat("dns:///", address),
-                                   grpc::InsecureChannelCredentials(), args);
 }
 
 absl::Status ToStatus(const grpc::Status& status) {
@@ -99,7 +80,7 @@ class RawLoad final : public Load {
 
   absl::Status Connect() {
     for (int i = 0; i < options_.num_connections; ++i) {
-      channels_.push_back(MakeChannel(options_.server));
+      channels_.push_back(client::MakeChannel(options_.server));
       stubs_.push_back(std::make_unique<grpc::GenericStub>(channels_.back()));
       channels_.back()->GetState(/*try_to_connect=*/true);
     }
@@ -173,8 +154,9 @@ class RawLoad final : public Load {
     const EncodedRequest& request = slot.worker->requests[slot.size];
     slot.context.emplace();
     slot.context->set_deadline(absl::ToChronoTime(absl::Now() + request.timeout));
-    if (options_.announce_size) slot.context->AddMetadata(kRequestBytesKey, request.size_text);
-    slot.call = slot.stub->PrepareUnaryCall(&*slot.context, kModelInfer, request.message,
+    if (options_.announce_size)
+      slot.context->AddMetadata(client::kRequestBytesKey, request.size_text);
+    slot.call = slot.stub->PrepareUnaryCall(&*slot.context, client::kModelInfer, request.message,
                                             &slot.worker->queue);
     slot.call->StartCall();
     slot.call->Finish(&slot.answer, &slot.status, &slot);
