@@ -35,12 +35,6 @@ absl::StatusOr<WeightedSize> ParseWeightedSize(absl::string_view text) {
   return size;
 }
 
-std::vector<double> Weights(const std::vector<WeightedSize>& mix) {
-  std::vector<double> weights;
-  for (const WeightedSize& size : mix) weights.push_back(static_cast<double>(size.weight));
-  return weights;
-}
-
 }  // namespace
 
 absl::StatusOr<std::vector<WeightedSize>> ParseByteMix(absl::string_view text) {
@@ -61,7 +55,8 @@ std::string FormatByteMix(const std::vector<WeightedSize>& mix) {
 }
 
 SizePicker::SizePicker(const std::vector<WeightedSize>& mix, uint32_t seed) : random_(seed + 1) {
-  const std::vector<double> weights = Weights(mix);
+  std::vector<double> weights;
+  for (const WeightedSize& size : mix) weights.push_back(static_cast<double>(size.weight));
   sizes_ = std::discrete_distribution<size_t>(weights.begin(), weights.end());
 }
 

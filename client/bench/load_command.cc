@@ -48,28 +48,21 @@ ProgramEnd WaitReady(client::Client& client, absl::Duration patience) {
   return end;
 }
 
-bool HasServerUsage(const CommandLine& command) {
-  return command.server_pid > 0 || !command.metrics.empty();
-}
-
-absl::StatusOr<ServerUsage> ReadServerUsage(const CommandLine& command) {
-  if (command.server_pid > 0) return ReadProcessUsage(command.server_pid);
-  return ReadPageUsage(command.metrics);
-}
-
 // What processes have used, ours and the server's.
-struct Usage {
+struct Used {
   double client_cpu_seconds = 0;
-  ServerUsage server;  // empty unless the command line says where to read it
+  absl::optional<ServerUsage> server;  // none unless the command line says where to read it
 };
 
-absl::StatusOr<Usage> ReadUsage(const CommandLine& command) {
-  Usage usage{ClientCpuSeconds(), {}};
-  if (!HasServerUsage(command)) return usage;
-  absl::StatusOr<ServerUsage> server = ReadServerUsage(command);
+absl::StatusOr<Used> ReadUsage(const CommandLine& command) {
+  Used used{ClientCpuSeconds(), absl::nullopt};
+  if (command.server_pid == 0 && command.metrics.empty()) return used;
+  const absl::StatusOr<ServerUsage> server = command.server_pid > 0
+                                                 ? ReadProcessUsage(command.server_pid)
+                                                 : ReadPageUsage(command.metrics);
   if (!server.ok()) return server.status();
-  usage.server = *server;
-  return usage;
+  used.server = *server;
+  return used;
 }
 
 absl::StatusOr<std::unique_ptr<Load>> Connect(const CommandLine& command,
@@ -84,9 +77,9 @@ absl::StatusOr<Report> Measure(const CommandLine& command, Load& load, StopOrder
   stop.SetLoad(&pace);
   load.Start(&pace);
   pace.WaitUntil(pace.begin());
-  const absl::StatusOr<Usage> before = ReadUsage(command);
+  const absl::StatusOr<Used> before = ReadUsage(command);
   if (!pace.ends_by_number()) pace.WaitUntil(pace.end());
-  absl::StatusOr<Usage> after = ReadUsage(command);
+  absl::StatusOr<Used> after = ReadUsage(command);
   Tally tally = load.Finish();
   stop.SetLoad(nullptr);
   if (pace.ends_by_number()) after = ReadUsage(command);
@@ -97,11 +90,8 @@ absl::StatusOr<Report> Measure(const CommandLine& command, Load& load, StopOrder
   Report report{
       command,           std::move(tally),   elapsed,
       pace.NumNotSent(), pace.was_stopped(), after->client_cpu_seconds - before->client_cpu_seconds,
-      absl::nullopt};
-  if (HasServerUsage(command)) {
-    report.server = after->server;
-    report.server->cpu_seconds -= before->server.cpu_seconds;
-  }
+      after->server};
+  if (report.server) report.server->cpu_seconds -= before->server->cpu_seconds;
   return report;
 }
 

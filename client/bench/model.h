@@ -3,6 +3,7 @@
 // The six models as a load sees them: what tensors a request and its answer have.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -20,17 +21,39 @@ struct Model {
 };
 
 // All models. They live for ever.
-absl::Span<const Model> AllModels();
+inline absl::Span<const Model> AllModels() {
+  static const auto& models = *new std::vector<Model>{
+      {"swiglu_forward_fp16", client::Dtype::kFp16, {"e", "g"}, {"h"}},
+      {"swiglu_forward_bf16", client::Dtype::kBf16, {"e", "g"}, {"h"}},
+      {"swiglu_forward_fp32", client::Dtype::kFp32, {"e", "g"}, {"h"}},
+      {"swiglu_backward_fp16", client::Dtype::kFp16, {"DW", "e", "g"}, {"h", "df", "de"}},
+      {"swiglu_backward_bf16", client::Dtype::kBf16, {"DW", "e", "g"}, {"h", "df", "de"}},
+      {"swiglu_backward_fp32", client::Dtype::kFp32, {"DW", "e", "g"}, {"h", "df", "de"}}};
+  return models;
+}
 
 // The model of that name, or nullptr.
-const Model* FindModel(absl::string_view name);
-
-// Elements of each tensor of a request whose inputs have `request_bytes` in all, rounded down.
-int64_t NumElements(const Model& model, int64_t request_bytes);
+inline const Model* FindModel(absl::string_view name) {
+  const absl::Span<const Model> models = AllModels();
+  const auto* found = std::find_if(models.begin(), models.end(),
+                                   [name](const Model& model) { return model.name == name; });
+  return found == models.end() ? nullptr : found;
+}
 
 // Bytes of one tensor, of a request's inputs and of an answer's outputs.
-int64_t TensorBytes(const Model& model, int64_t num_elements);
-int64_t InputBytes(const Model& model, int64_t num_elements);
-int64_t OutputBytes(const Model& model, int64_t num_elements);
+inline int64_t TensorBytes(const Model& model, int64_t num_elements) {
+  return num_elements * client::ElementBytes(model.dtype);
+}
+inline int64_t InputBytes(const Model& model, int64_t num_elements) {
+  return TensorBytes(model, num_elements) * static_cast<int64_t>(model.inputs.size());
+}
+inline int64_t OutputBytes(const Model& model, int64_t num_elements) {
+  return TensorBytes(model, num_elements) * static_cast<int64_t>(model.outputs.size());
+}
+
+// Elements of each tensor of a request whose inputs have `request_bytes` in all, rounded down.
+inline int64_t NumElements(const Model& model, int64_t request_bytes) {
+  return request_bytes / InputBytes(model, 1);
+}
 
 }  // namespace swiglu::bench

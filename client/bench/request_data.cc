@@ -21,21 +21,14 @@ struct Pattern {
   uint64_t set;
 };
 
-Pattern PatternOf(client::Dtype dtype) {
-  switch (dtype) {
-    case client::Dtype::kFp16:
-      return {0x83ff83ff83ff83ff, 0x3800380038003800};
-    case client::Dtype::kBf16:
-      return {0x807f807f807f807f, 0x3f003f003f003f00};
-    case client::Dtype::kFp32:
-      return {0x807fffff807fffff, 0x3f0000003f000000};
-  }
-  return {};
-}
+// By Dtype.
+constexpr Pattern kPatterns[] = {{0x83ff83ff83ff83ff, 0x3800380038003800},
+                                 {0x807f807f807f807f, 0x3f003f003f003f00},
+                                 {0x807fffff807fffff, 0x3f0000003f000000}};
 
 std::vector<uint64_t> RandomBlock(client::Dtype dtype) {
   std::mt19937_64 random;
-  const Pattern pattern = PatternOf(dtype);
+  const Pattern& pattern = kPatterns[static_cast<int>(dtype)];
   std::vector<uint64_t> block(kBlockWords);
   for (uint64_t& word : block) word = (random() & pattern.kept) | pattern.set;
   return block;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Pages of servers that listen, that do not, and that do not answer.
-#include "client/bench/http_page.h"
-
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -12,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/bench/server_usage.h"
 #include "gtest/gtest.h"
 
 namespace swiglu::bench {
