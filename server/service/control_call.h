@@ -59,6 +59,7 @@ class ControlCall final : public SmallCall {
 
   void OnNoMessage() override;
   void OnWritten(bool) override { due_ = Clock::time_point::max(); }
+  void OnGone(bool) override { due_ = Clock::time_point::max(); }
 
  private:
   void OnRequest(grpc::ByteBuffer& message) override;
