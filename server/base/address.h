@@ -11,21 +11,21 @@
 namespace swiglu::server {
 
 struct HostPort {
-  std::string host;  // of an IPv6 address without its brackets
+  std::string host;  // without the brackets of an IPv6 address
   int port = 0;
 };
 
-// Takes `HOST:PORT` apart: HOST is a name, an IPv4 address or an IPv6 address in brackets, PORT a
-// number from 0 to 65535. nullopt if `address` is not that.
+// Parses `HOST:PORT`. HOST is a name, an IPv4 address, or an IPv6 address in brackets. PORT is a
+// number from 0 to 65535. Returns nullopt if `address` has another form.
 std::optional<HostPort> ParseHostPort(absl::string_view address);
 
-// The path in `unix:/path`, or "" if `address` is not that.
+// The path in `unix:/path`, or "" if `address` has another form.
 std::string UnixSocketPath(absl::string_view address);
 
 // Whether `address` is `HOST:PORT` or `unix:/path`.
 bool IsAddress(absl::string_view address);
 
-// `address`, which is `HOST:PORT`, with another port.
+// Returns `address`, which is `HOST:PORT`, with `port` as its port.
 std::string WithPort(absl::string_view address, int port);
 
 }  // namespace swiglu::server

@@ -11,8 +11,8 @@
 
 namespace swiglu::server {
 
-// Reads a number of bytes: digits, perhaps with KiB, MiB, GiB or TiB behind them. nullopt for
-// anything else, or past 2^63 - 1.
+// Reads a number of bytes: digits, optionally followed by KiB, MiB, GiB or TiB. Returns nullopt for
+// any other text, and for more than 2^63 - 1 bytes.
 std::optional<int64_t> ParseByteSize(absl::string_view text);
 
 // The shortest text that `ParseByteSize` reads back as `bytes`.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The command lines of the programs. A program describes its flags in one table; this reads its
-// arguments, its environment and its configuration file by that table, words what is wrong with
-// them, and prints the table as help.
+// The command lines of the programs. A program describes its flags in one table. With that table,
+// the functions here read the program's arguments, its environment and its configuration file, word
+// the error messages, and make the text of --help.
 #pragma once
 
 #include <functional>
@@ -17,23 +17,23 @@ namespace swiglu::server {
 
 // Traits that only a few flags need, in addition to the fields of `Flag`.
 struct FlagTraits {
-  // The value of the flag if it is given without one. Such a flag takes a value as `--name=value`
-  // alone, not as `--name value`. nullptr: the flag must be given a value.
+  // The flag's value if it is given without a value. Such a flag takes a value only as
+  // `--name=value`, not as `--name value`. nullptr: the flag needs a value.
   const char* implied = nullptr;
-  const char* short_name = "";             // one more name with a comma behind it, such as "-h,"
-  bool is_required = false;                // it needs a value that is not empty
-  bool ends_reading = false;               // further arguments are not read
+  const char* short_name = "";             // a second name, followed by a comma, such as "-h,"
+  bool is_required = false;                // its value must not be empty
+  bool ends_reading = false;               // later arguments are not read
   bool is_argument_only = false;           // neither the environment nor a file may set it
-  std::vector<std::string> commands = {};  // that take it; empty: all
+  std::vector<std::string> commands = {};  // which commands take it; empty: all
 };
 
 // One flag of a program.
 struct Flag {
   std::string name;
-  std::string default_text;  // set before anything is read; empty: nothing is
+  std::string default_text;  // SetDefaults sets it; empty: no default
   std::string help;
-  std::string valid;  // what it takes, for people; completes "want ..." and "it takes ..."
-  // Stores the value; false if it is not valid, whatever is stored then.
+  std::string valid;  // the valid values, as text for people that follows "want" or "takes"
+  // Stores the value. Returns false if the value is not valid; any value may be stored then.
   std::function<bool(absl::string_view)> set;
   FlagTraits traits = {};
 };
@@ -50,39 +50,39 @@ enum class Wording {
   kTakes,  // --connections takes 1 to 9, not '0'; see PROGRAM --help
 };
 
-// A program, as its command line sees it.
+// What the functions below need to know about a program.
 struct Program {
   std::string name;
   Wording wording = Wording::kWant;
   std::string about = "";              // the first lines of --help
-  std::string notes = "";              // the last ones
-  std::vector<Command> commands = {};  // one of them has to be given; empty: there are none
-  std::vector<Flag> flags = {};        // in the order of --help
+  std::string notes = "";              // the last lines of --help
+  std::vector<Command> commands = {};  // the user must give one of them; empty: no commands
+  std::vector<Flag> flags = {};        // in the order in which --help lists them
 };
 
 // Sets every flag to its default.
 void SetDefaults(const Program& program);
 
-// Sets the flags that the arguments give, as `--name=value` or `--name value`; of a repeated flag
-// the last value counts. Returns the name of the command, "" if there is none. INVALID_ARGUMENT,
-// with one line that names the argument and what is valid, if an argument is wrong; the flags are
-// in any state then.
+// Sets the flags that the arguments give, as `--name=value` or `--name value`. If a flag is
+// repeated, its last value counts. Returns the name of the command, or "" if there is none. If an
+// argument is wrong, returns INVALID_ARGUMENT with one line that names it and says what is valid.
+// The flags may then have any values.
 absl::StatusOr<std::string> ReadArguments(const Program& program, int argc,
                                           const char* const* argv);
 
-// As getenv: the value of a variable, or nullptr.
+// Like getenv: returns the value of a variable, or nullptr.
 using Environment = std::function<const char*(const char*)>;
 
-// Sets the flags that the environment gives: `PREFIX_IO_THREADS` is `--io_threads`. Other variables
-// are ignored. INVALID_ARGUMENT, naming the variable, for a bad value.
+// Sets the flags that the environment gives: `PREFIX_IO_THREADS` sets `--io_threads`. Ignores other
+// variables. Returns INVALID_ARGUMENT, which names the variable, for a bad value.
 absl::Status ReadEnvironment(const Program& program, absl::string_view prefix,
                              const Environment& environment);
 
-// Sets the flags that a file of settings gives (settings_file.h). INVALID_ARGUMENT, naming the
-// file, if it cannot be read or is no such file, or has a bad value or a name that is no flag's.
+// Sets the flags that a file of settings gives (settings_file.h). Returns INVALID_ARGUMENT, which
+// names the file, if ReadSettings fails, or if a name or a value in the file is wrong.
 absl::Status ReadConfigFile(const Program& program, const std::string& path);
 
-// What --help prints, of the whole program or of one command.
+// What --help prints for `command`, or for the whole program if `command` is empty.
 std::string HelpText(const Program& program, absl::string_view command);
 
 }  // namespace swiglu::server

@@ -12,7 +12,7 @@ namespace swiglu::server {
 class Descriptor {
  public:
   Descriptor() = default;
-  // Takes over `fd`; a negative one stands for none.
+  // Takes ownership of `fd`. A negative `fd` means no descriptor.
   explicit Descriptor(int fd) : fd_(fd) {}
   Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   Descriptor& operator=(Descriptor&& other) noexcept {
@@ -23,9 +23,9 @@ class Descriptor {
     if (fd_ >= 0) ::close(fd_);
   }
 
-  // Negative if it owns none.
+  // Negative if this object owns no descriptor.
   int get() const { return fd_; }
-  // Gives the descriptor to the caller.
+  // Gives the ownership of the descriptor to the caller.
   int Release() { return std::exchange(fd_, -1); }
 
  private:

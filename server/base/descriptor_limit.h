@@ -13,11 +13,11 @@ struct DescriptorLimit {
   int64_t now = 0;
 };
 
-// Raises this process's soft limit to its hard one, as far as the system lets it.
+// Raises this process's soft limit to its hard limit. If the system refuses, the limit stays.
 DescriptorLimit RaiseDescriptorLimit();
 
-// How many connections may be open at once: `wanted`, or the number of `descriptors` minus those
-// that the process itself needs, if that is less. At least 1. A pure function.
+// How many connections may be open at once: `wanted`, but at most `descriptors` minus the number of
+// descriptors that the process itself needs. At least 1. A pure function.
 int64_t ConnectionLimit(int64_t wanted, int64_t descriptors);
 
 }  // namespace swiglu::server

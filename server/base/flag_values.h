@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the flags of the programs take: for each kind of value a function that reads it from text
-// into a field. The field has to live as long as that function.
+// The kinds of values that flags take. For each kind, a function here returns a `ReadValue`, which
+// reads a text into a field. The field must outlive the `ReadValue`.
 #pragma once
 
 #include <algorithm>
@@ -19,12 +19,12 @@
 
 namespace swiglu::server {
 
-// Stores the value that `text` stands for; false if it is not valid, whatever is stored then.
+// Stores the value of `text`. Returns false if it is not valid; any value may be stored then.
 using ReadValue = std::function<bool(absl::string_view text)>;
 
 inline bool AnyText(absl::string_view) { return true; }
 
-// Text for which `is_valid` holds.
+// Any text for which `is_valid` returns true.
 inline ReadValue Text(std::string* field, bool (*is_valid)(absl::string_view) = AnyText) {
   return [=](absl::string_view text) { return *field = std::string(text), is_valid(text); };
 }
@@ -58,7 +58,7 @@ inline ReadValue Truth(bool* field) {
   return [field](absl::string_view text) { return absl::SimpleAtob(text, field); };
 }
 
-// One of the words, each of which stands for a value.
+// One of several words. Each word stands for a value.
 template <typename Value>
 ReadValue OneOf(Value* field, std::vector<std::pair<std::string, Value>> values) {
   return [field, values = std::move(values)](absl::string_view text) {
@@ -69,7 +69,7 @@ ReadValue OneOf(Value* field, std::vector<std::pair<std::string, Value>> values)
   };
 }
 
-// One of the words, as text.
+// One of `words`, which is stored as text.
 inline ReadValue Word(std::string* field, std::vector<std::string> words) {
   return [field, words = std::move(words)](absl::string_view text) {
     *field = std::string(text);

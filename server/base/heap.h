@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How much of the system's memory the allocator, tcmalloc, holds.
+// Limits how much unused memory the allocator, tcmalloc, holds.
 #pragma once
 
 #include <cstdint>
@@ -8,9 +8,9 @@
 namespace swiglu::server {
 
 // Makes the allocator give unused memory back to the system, until it holds at most `most_bytes` or
-// has no unused memory left. Memory that is used again later costs page faults. Does nothing where
-// the allocator is another one (under the sanitizers). Thread-safe; takes less than a microsecond
-// where there is nothing to do.
+// has no unused memory left. Memory that the allocator takes again later costs page faults. Does
+// nothing in builds without tcmalloc (with sanitizers). Thread-safe. Takes less than a microsecond
+// if there is nothing to give back.
 void ReleaseUnusedHeap(int64_t most_bytes);
 
 }  // namespace swiglu::server

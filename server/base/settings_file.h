@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reads a file of settings: lines `name = value`. Knows no flags.
+// Reads a file of settings: lines `name = value`. It does not know which flags exist.
 #pragma once
 
 #include <cstdint>
@@ -16,14 +16,13 @@ struct Setting {
   std::string value;
 };
 
-// A file of settings is not larger.
+// The largest size of a file of settings.
 inline constexpr int64_t kMaxSettingsBytes = int64_t{1} << 20;
 
-// Reads lines `name = value` in their order. Spaces around a name and a value do not count. A value
-// may be in quotes, single or double, and then keeps its spaces. A `#` at the beginning of a line,
-// or behind a space, begins a comment; not within quotes. Empty lines do not count.
-// INVALID_ARGUMENT if the file cannot be read, is larger than kMaxSettingsBytes, or has a line of
-// another kind.
+// Reads lines `name = value` in their order. Ignores spaces around a name and around a value. A
+// value in single or double quotes keeps its spaces. Outside quotes, a `#` at the beginning of a
+// line or after a space begins a comment. Ignores empty lines. Returns INVALID_ARGUMENT if it
+// cannot read the file, if the file is larger than kMaxSettingsBytes, or if it has any other line.
 absl::StatusOr<std::vector<Setting>> ReadSettings(const std::string& path);
 
 }  // namespace swiglu::server

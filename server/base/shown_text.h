@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Makes text that came from outside safe to show to people, in a line of the log or in an error.
+// Makes text from outside the server safe to show to people in the log and in errors.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 namespace swiglu::server {
 
-// The character that a text begins with.
+// The first character of a text.
 struct Character {
   size_t num_bytes = 0;  // 0: the text does not begin with valid UTF-8
   char32_t code = 0;
@@ -18,21 +18,20 @@ struct Character {
 // REQUIRES: `text` is not empty.
 Character FirstCharacter(std::string_view text);
 
-// Whether a character can change how a line looks without being seen itself. Such characters are
-// control characters, line and paragraph separators, Unicode's format characters (some of them turn
-// the direction of text round), and characters that Unicode ignores by default, for example spaces
-// without width.
+// Whether a character is invisible but can change how a line looks: control characters, line and
+// paragraph separators, Unicode's format characters (some of them reverse the direction of text),
+// and characters that Unicode ignores by default, for example spaces without width.
 bool IsHidden(char32_t code);
 
-// Replaces a byte that is not valid UTF-8: U+FFFD.
+// U+FFFD, which replaces a byte that is not valid UTF-8.
 inline constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
 // `text` as valid UTF-8 without hidden characters. Hidden characters are escaped (`\n`, `\u202e`,
 // `\U000e0041`), and bytes that are not UTF-8 are replaced. If the result is longer than
-// `max_bytes`, it is cut and "..." appended.
+// `max_bytes`, it is cut and "..." is appended.
 std::string ShownText(std::string_view text, size_t max_bytes);
 
-// What ShownText puts in the place of a hidden character.
+// The escape that ShownText writes for a hidden character.
 std::string EscapeHidden(char32_t code);
 
 }  // namespace swiglu::server

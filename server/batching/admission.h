@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Admission: it decides at once whether the server takes a request or a message, by counting
-// requests and bytes. It bounds what requests can make the server hold, and draining begins here.
-// Counters only; it owns no request and no memory.
+// Admission decides at once whether the server takes a request or a message. It counts requests and
+// bytes, and limits both. It only has counters, and owns no request and no memory. A drain begins
+// here.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@
 
 namespace swiglu::server {
 
-// What a charged byte of the budget is used for; the metric label `kind`.
+// What charged bytes of the budget are used for. The metric label `kind`.
 enum class MemoryKind : uint8_t { kReceive, kStaging, kResponse };
 inline constexpr int kNumMemoryKinds = 3;
 
@@ -34,8 +34,8 @@ class ReceiveShare {
   std::atomic<int64_t> bytes_{0};
 };
 
-// A move-only claim on `bytes` of the memory budget, given back on destruction. Not thread-safe.
-// The admission must outlive it.
+// A move-only claim on bytes of the memory budget. Its destructor gives the bytes back. Not
+// thread-safe. The `Admission` must outlive the charge.
 class Charge {
  public:
   Charge() = default;
@@ -46,13 +46,13 @@ class Charge {
   }
   ~Charge();
 
-  // Counts the same bytes under another kind of the same half from here on.
+  // Counts the bytes under `kind` from now on. REQUIRES: `kind` is in the same half.
   void MoveTo(MemoryKind kind);
-  // Changes the claim to `bytes`. Returns false, and changes nothing, if that is more than before
-  // and there is no room.
+  // Changes the claim to `bytes`. A larger claim needs room: without it, returns false and changes
+  // nothing. A smaller claim always succeeds. REQUIRES: `is_held()`.
   bool Resize(int64_t bytes);
-  // Takes up to `bytes` over from `other`, a charge of the same connection. Does nothing if `bytes`
-  // is not above 0.
+  // Moves up to `bytes` from `other`, a charge of the same connection, into this charge. Does
+  // nothing if `bytes` is 0 or negative.
   void TakeFrom(Charge& other, int64_t bytes);
   int64_t bytes() const { return bytes_; }
   bool is_held() const { return admission_ != nullptr; }
@@ -72,11 +72,11 @@ class Charge {
   Admission* admission_ = nullptr;  // nullptr: nothing is held
   MemoryKind kind_ = MemoryKind::kReceive;
   int64_t bytes_ = 0;
-  std::shared_ptr<ReceiveShare> share_;  // nullptr: no connection's
+  std::shared_ptr<ReceiveShare> share_;  // nullptr: belongs to no connection
 };
 
-// An admitted request's place in the queue, given back by `LeaveQueue` or on destruction, together
-// with its charge. Move-only, not thread-safe.
+// An admitted request's place in the queue, together with its charge. `LeaveQueue` or the
+// destructor gives the place back. Move-only, not thread-safe.
 class Ticket {
  public:
   Ticket() = default;
@@ -84,7 +84,7 @@ class Ticket {
   // Frees the place in the queue; the bytes stay charged. Does nothing the second time.
   void LeaveQueue() { place_.reset(); }
 
-  // Takes the charge out. Hold it as long as the memory that it is for.
+  // Moves the charge out. Keep the charge as long as the memory for which it was made.
   Charge TakeCharge() { return std::move(charge_); }
   Charge& charge() { return charge_; }
   const Charge& charge() const { return charge_; }
@@ -101,82 +101,81 @@ class Ticket {
 };
 
 struct AdmissionOptions {
-  // Accepted requests that are in no batch yet. >= 1.
+  // The most accepted requests that are in no batch yet. >= 1.
   int64_t max_queued_requests = 4096;
-  // All that requests can make the server hold, in bytes. One half is for messages that are
-  // received, the other for slabs of requests in work and of answers. Each half is bounded by
-  // itself, because memory that one has given back stays with its allocator and is of no use to the
-  // other. >= 2.
+  // All memory that requests can make the server hold, in bytes. One half is for messages that are
+  // received. The other half is for slabs and answers. Each half has its own limit, because memory
+  // that one half gives back stays in that half's allocator, where the other half cannot use it. At
+  // least 2.
   int64_t memory_budget_bytes = int64_t{1} << 30;
-  // How many bytes messages of up to kSmallMessageBytes may take beyond the first half, so that
-  // large messages never keep small ones out. >= 0.
+  // Messages of up to kSmallMessageBytes may use this many bytes beyond the half for messages, so
+  // that they are taken even when large messages fill that half. Not negative.
   int64_t small_message_reserve_bytes = 0;
 };
 
 // Admits or rejects. Thread-safe, lock-free, never blocks.
 class Admission {
  public:
-  // Messages up to this size have a reserve of their own.
+  // Messages up to this size may use `small_message_reserve_bytes`.
   static constexpr int64_t kSmallMessageBytes = int64_t{64} << 10;
-  // While other connections hold something, one connection holds at most kMostPerFree times the
-  // bytes that are still free after that. So it holds at most seven eighths of what the others
-  // leave free.
+  // While other connections hold bytes, a connection may hold at most kMostPerFree times the bytes
+  // that remain free. So it holds at most seven eighths of what the other connections leave free.
   static constexpr int64_t kMostPerFree = 7;
-  // How long room counts as short after a message was refused for lack of room.
+  // For this long after a refusal for lack of room, `WasShortOfLate` returns true.
   static constexpr std::chrono::seconds kShort{1};
 
   explicit Admission(AdmissionOptions options) : options_(options) {}
   Admission(const Admission&) = delete;
   Admission& operator=(const Admission&) = delete;
 
-  // Room for a message of `bytes` that is about to be received, or the reason why there is none.
-  // kDraining. kQueueFull: its request would find no place. kBudget: the half is in use, or the
-  // part of it that the connection of `share` may have. kTooLarge: it could never fit. Without a
-  // share, the limit for one connection does not apply.
+  // Charges `bytes` for a message that is about to be received, or says why the server cannot take
+  // it. kDraining: the server ends. kQueueFull: the queue has no place for its request. kBudget:
+  // too little of the half is free, or the connection of `share` would hold too much of it.
+  // kTooLarge: the message can never fit. Without a share, the limit for one connection does not
+  // apply.
   absl::variant<Charge, Rejection> Reserve(int64_t bytes,
                                            std::shared_ptr<ReceiveShare> share = nullptr);
 
-  // Room for `bytes` more of messages that are being received; nullopt if there is none.
+  // Charges `bytes` more for messages that are being received. nullopt if there is no room.
   std::optional<Charge> ClaimGrowth(int64_t bytes, std::shared_ptr<ReceiveShare> share);
 
-  // True if the half has room for `bytes`. If a message is then refused, the reason is the limit of
-  // the connection of `share`.
+  // Explains a refusal of `bytes` for lack of room. Returns true if the half has room for `bytes`
+  // and the connection of `share` holds some: then the limit for one connection was the reason.
   bool IsShareInUse(int64_t bytes, const ReceiveShare& share) const;
 
-  // Whether a message was refused lately because there was no room.
+  // Whether a message was refused for lack of room within the last `kShort`.
   bool WasShortOfLate() const;
 
-  // The largest message whose size nobody announced: 3/4 of the half. While other connections hold
-  // something, the limit of one connection is 7/8 of what they leave free. So an unannounced
-  // message that grows too large usually reaches 3/4 of the half first, and is refused as too large
-  // and not for lack of room.
+  // The largest size of an unannounced message: 3/4 of the half. One connection may usually hold
+  // more: 7/8 of what other connections leave free. So a message that grows too large is usually
+  // refused as too large, and not for lack of room.
   int64_t max_unannounced_bytes() const { return half_budget_bytes() / 4 * 3; }
-  // What is reserved for a message of unknown size: about as much as a call itself takes.
+  // The bytes that are reserved for a message of unknown size, about as many as a call takes.
   int64_t first_message_bytes() const {
     return std::min(int64_t{16} << 10, half_budget_bytes() / 64);
   }
 
-  // A place in the queue and `bytes` of memory for tensors, or one of the reasons of `Reserve`. On
-  // a rejection nothing more is held.
+  // Takes a place in the queue and charges `bytes` of memory for tensors. If that is not possible,
+  // takes and charges nothing, and returns one of the reasons of `Reserve`.
   absl::variant<Ticket, Rejection> Admit(int64_t bytes);
 
-  // Charges `bytes` of an answer that exists already, as kResponse, even past the half. The half
-  // then has no room for anything else.
+  // Charges `bytes` for an answer that exists already, as kResponse. The charge may exceed the
+  // half, which then has no room until bytes are given back.
   Charge ChargeAnswer(int64_t bytes);
   // Whether the half for slabs and answers has any room.
   bool HasRoomForAnswers() const {
     return slab_bytes_.load(std::memory_order_relaxed) < half_budget_bytes();
   }
 
-  // From here on everything is refused with kDraining. Idempotent.
+  // From now on, `Reserve` and `Admit` return kDraining. Idempotent.
   void StartDrain() { draining_.store(true, std::memory_order_relaxed); }
   bool draining() const { return draining_.load(std::memory_order_relaxed); }
 
   const AdmissionOptions& options() const { return options_; }
   // The most bytes that one message, or one request's slabs, can have.
   int64_t half_budget_bytes() const { return options_.memory_budget_bytes / 2; }
-  // Whether the server holds nothing but these two: it is not reading, computing or answering any
-  // other request.
+  // Whether `message` and `ticket` are all that the server holds. If so, it is not receiving,
+  // computing or answering any other request.
   bool HoldsOnly(const Charge& message, const Ticket& ticket) const {
     return received_bytes_.load(std::memory_order_relaxed) == message.bytes() &&
            slab_bytes_.load(std::memory_order_relaxed) == ticket.charge().bytes();
@@ -194,7 +193,7 @@ class Admission {
     return kind == MemoryKind::kReceive ? received_bytes_ : slab_bytes_;
   }
   // Adds `bytes`, which may be negative, to the bytes held in the half of `kind`. `total_bytes` is
-  // the size of the charge afterwards. False if there is no room.
+  // the size of the charge afterwards. Returns false if there is no room.
   bool Take(MemoryKind kind, int64_t bytes, int64_t total_bytes, ReceiveShare* share);
   // Adds `bytes` to the half for messages if there is room. Returns whether it did.
   bool RaiseReceived(int64_t bytes, int64_t total_bytes, const ReceiveShare* share);
@@ -202,7 +201,7 @@ class Admission {
     const bool is_small = total_bytes <= kSmallMessageBytes;
     return half_budget_bytes() + (is_small ? options_.small_message_reserve_bytes : 0);
   }
-  // Raises `counter` by `amount` unless it would pass `limit`.
+  // Raises `counter` by `amount`, or returns false if it would exceed `limit`.
   static bool Raise(std::atomic<int64_t>& counter, int64_t amount, int64_t limit);
 
   const AdmissionOptions options_;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The batch former: decides which queued requests go together, and when. A pure state machine: no
-// threads, no clock of its own, no locks. `batcher.h` wraps it.
+// The batch former decides which queued requests run together, and when. It is a pure state machine
+// without threads, clock or locks. `batcher.h` wraps it.
 #pragma once
 
 #include <array>
@@ -23,8 +23,8 @@ namespace swiglu::server {
 struct BatchFormerOptions {
   // The most requests in one batch. >= 1.
   int max_segments = 256;
-  // The most input bytes in one batch of several requests; a larger request has a batch for itself.
-  // The limit keeps batches short, so that the next batch does not wait long. >= 1.
+  // The most input bytes in a batch of several requests. A request with more input bytes runs in a
+  // batch of its own. The limit keeps batches short, so that the next one starts soon. >= 1.
   int64_t max_batch_bytes = int64_t{4} << 20;
   // The same for requests whose tensors are all in a device's memory, which is some 40 times as
   // fast as the bus. >= 1.
@@ -40,7 +40,7 @@ struct FormedBatch {
   Requests requests;
 };
 
-// A request that was not put into a batch because nobody waits for it any longer.
+// A request that left the queue without a batch, because no client waits for its answer any longer.
 struct DroppedRequest {
   std::unique_ptr<Request> request;
   absl::Status status;  // CANCELLED or DEADLINE_EXCEEDED
@@ -48,8 +48,8 @@ struct DroppedRequest {
 
 // Queues requests and forms batches. Not thread-safe.
 //
-// A request leaves its queue in a batch, at its deadline, or when its caller cancels it, wherever
-// in the queue it stands. The time that this takes grows with the logarithm of how many are queued.
+// A request leaves its queue when a batch takes it, at its deadline, or when its caller cancels it.
+// The time to remove a request, from any position, grows with the logarithm of the queue's length.
 //
 // The next batch belongs to the most urgent level that has one ready. Within a level, whole
 // requests and chunks take turns, and the oldest comes first. Further queued requests of the same
@@ -62,42 +62,40 @@ class BatchFormer {
   BatchFormer(const BatchFormer&) = delete;
   BatchFormer& operator=(const BatchFormer&) = delete;
 
-  // Queues `request`. One that was accepted past its deadline, or after its caller cancelled it, is
-  // dropped instead.
+  // Queues `request`. Drops it if its deadline had passed at `accepted_at`, or if it is cancelled.
   void Add(std::unique_ptr<Request> request);
 
-  // Drops every queued request with that `Request::cancelled`. It counts as late if its caller has
-  // waited until the deadline, else as cancelled.
+  // Drops the queued requests whose `Request::cancelled` is `cancelled`. The status of such a
+  // request is DEADLINE_EXCEEDED if its caller waited until its deadline, else CANCELLED.
   void Cancel(const std::atomic<bool>& cancelled, Clock::time_point now);
 
-  // Drops what is queued with a deadline at or before `now`.
+  // Drops the queued requests whose deadline is at or before `now`.
   void DropLate(Clock::time_point now);
 
-  // Takes what was dropped since the last call. It no longer counts as queued.
+  // Returns the requests that were dropped since the last call.
   std::vector<DroppedRequest> TakeDropped() { return std::exchange(dropped_, {}); }
 
-  // The next batch; empty if none is ready. Without a delay, a batch is ready as soon as anything
-  // is queued. Late requests are dropped first.
+  // Drops late requests, then takes the next batch. Returns an empty batch if none is ready.
+  // Without a delay, a batch is ready as soon as a request is queued.
   FormedBatch TakeIfReady(Clock::time_point now);
 
-  // When the next batch will be ready if no further request is queued; nullopt if nothing is
-  // queued.
+  // When the next batch will be ready if no request is added. nullopt if no request is queued.
   std::optional<Clock::time_point> ReadyAt() const;
 
-  // The earliest deadline of what is queued; `max()` when nothing queued has one.
+  // The earliest deadline of the queued requests. `max()` if none of them has a deadline.
   Clock::time_point FirstDeadline();
 
   bool empty() const { return num_queued_ == 0; }
 
  private:
-  // A queued request, and its neighbours.
+  // A queued request with its neighbours in two lists.
   struct Entry {
     std::unique_ptr<Request> request;
     int64_t sequence;           // order of arrival over all queues
     int64_t bytes;              // of its inputs
-    Entry* previous = nullptr;  // in its queue
+    Entry* previous = nullptr;  // in the same queue
     Entry* next = nullptr;
-    Entry* previous_of_caller = nullptr;  // of the same `Request::cancelled`
+    Entry* previous_of_caller = nullptr;  // with the same `Request::cancelled`
     Entry* next_of_caller = nullptr;
   };
   struct Queue {
@@ -135,7 +133,7 @@ class BatchFormer {
   // Adds the latest request to the indices by deadline and by caller.
   void IndexLatest();
   void Drop(std::unique_ptr<Request> request, Clock::time_point now);
-  // Takes it off its queue, its caller's list and the deadlines; `entry` is gone after that.
+  // Removes `entry` from its queue and from both indices, and deletes it. Returns its request.
   std::unique_ptr<Request> Remove(Entry& entry);
   void RemoveFromIndices(Entry& entry, const Request& request);
 
@@ -146,9 +144,9 @@ class BatchFormer {
   // The latest request while it is not yet in the two indices below. It is indexed late, because
   // most requests leave before a lookup.
   Entry* unindexed_ = nullptr;
-  // Those that have a deadline, with their sequence numbers.
+  // The requests that have a deadline, by deadline and sequence number.
   absl::btree_map<std::pair<Clock::time_point, int64_t>, Entry*> by_deadline_;
-  // The latest of each caller, by `Request::cancelled`.
+  // The latest request of each caller, by `Request::cancelled`.
   absl::flat_hash_map<const std::atomic<bool>*, Entry*> by_caller_;
   std::vector<DroppedRequest> dropped_;
   // How many are queued, by priority and extent.

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The batcher: wraps the batch former in threads and lanes. It is work-conserving: whenever a lane
-// is free and a batch is ready, the batch starts at once. It starts on the thread that made this
-// possible: the one that submitted the request, or the one that completed the batch before. The
-// batcher has only one thread of its own, which watches the clock. This thread starts batches that
-// have waited long enough for other requests, and drops requests at their deadlines.
+// The batcher runs the batches that the batch former forms. A batch starts as soon as it is ready
+// and a lane is free, on the thread that submitted the request or completed the batch that made
+// this possible. The batcher has one thread of its own, the clock watcher. This thread starts
+// batches that have waited long enough for other requests, and drops requests at their deadlines.
 #pragma once
 
 #include <atomic>
@@ -23,52 +22,54 @@
 namespace swiglu::server {
 
 // Queues accepted requests, forms batches and runs them. Thread-safe. The executor and the observer
-// must outlive it; its destructor waits until every request is done.
+// must outlive the batcher. Its destructor waits until every request is done.
 class Batcher {
  public:
-  // The sizes of `options` are lowered to what the executor takes.
+  // Lowers the sizes in `options` to the limits of the executor.
   Batcher(BatchFormerOptions options, Executor* executor, Observer* observer);
   ~Batcher();
   Batcher(const Batcher&) = delete;
   Batcher& operator=(const Batcher&) = delete;
 
-  // Takes over `request` and calls its `done` exactly once, perhaps before returning. Does not
-  // block. REQUIRES: every field of `request` is set; its ticket holds a place in the queue.
+  // Takes over `request` and calls its `done` exactly once, possibly before `Submit` returns. Never
+  // waits for a free lane. May call `Executor::Run`. REQUIRES: every field of `request` is set, and
+  // its ticket holds a place in the queue.
   void Submit(std::unique_ptr<Request> request);
 
-  // Ends every request with that `Request::cancelled` that is in no batch yet: with
-  // DEADLINE_EXCEEDED if its caller waited until the deadline, else with CANCELLED. Does not block.
-  // REQUIRES: `cancelled` is set, so that a request that is submitted later ends likewise.
+  // Ends the requests whose `Request::cancelled` is `cancelled` and which are in no batch yet.
+  // Their status is DEADLINE_EXCEEDED if their caller waited until the deadline, else CANCELLED.
+  // Like `Submit`, may call `Executor::Run`. REQUIRES: `cancelled` is true, so that later requests
+  // with the same flag end in the same way.
   void Cancel(const std::atomic<bool>& cancelled);
 
-  // Requests that are in a batch which is not done. Lock-free: a scrape of the metrics never blocks
-  // the data path.
+  // The number of requests in batches that are not done. Lock-free, so that reading the metrics
+  // never blocks the data path.
   int64_t inflight_requests() const { return inflight_requests_.load(std::memory_order_relaxed); }
 
-  // Requests that were submitted and are not handed back yet.
+  // The number of requests that were submitted and are not handed back yet.
   int64_t outstanding_requests() const {
     absl::MutexLock lock(&mutex_);
     return outstanding_;
   }
 
  private:
-  // A batch on its way through the executor, with the requests that it serves.
+  // A batch that the executor runs, with its requests.
   struct RunningBatch {
     Batch batch;
     FormedBatch::Requests requests;
     Clock::time_point taken_at;
   };
 
-  // Queues `request`, if any. Then starts batches while lanes are free and batches are ready. If a
-  // batch is done before `Run` returns, its completion calls Pump again on this thread. That inner
-  // call leaves the work to the outer one.
+  // Queues `request`, if it is not null. Then starts batches while lanes are free and batches are
+  // ready. If a batch is done before `Run` returns, its completion calls Pump again on this thread.
+  // That inner call starts no batch, because the outer call will.
   void Pump(std::unique_ptr<Request> request = nullptr);
-  // The next batch to run, or nullptr when there is none now.
+  // Takes the next batch. Returns nullptr if no batch is ready or no lane is free.
   std::unique_ptr<RunningBatch> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Start(std::unique_ptr<RunningBatch> running);
-  // Frees the lane, lets the next batch start, then hands the requests back. On the CPU this runs
-  // inside `Pump`. There it hands the requests back first, and then the outer `Pump` starts the
-  // next batch.
+  // Frees the lane, lets the next batch start, then hands the requests back. If `Run` calls this
+  // before it returns (on the CPU), the outer `Pump` starts the next batch only after the requests
+  // are handed back.
   void Finish(RunningBatch& running, const Execution& execution);
   // Requests that are handed back together.
   struct Returned {
@@ -77,16 +78,15 @@ class Batcher {
     absl::Status status;
     PhaseTimes times;  // of their batch
   };
-  // Calls every `done`, a few together, on the threads that the requests name (`Request::tasks`).
+  // Calls the `done` of every request on its threads (`Request::tasks`), a few requests per task.
   void HandBack(RunningBatch& running, const Execution& execution);
   void CallDoneOn(TaskQueue* tasks, WorkLength length, Returned returned);
   void CallDone(Returned returned);
-  // Frees their places in the queue, and calls every `done` on the threads that the request names.
+  // Frees the places of these requests in the queue. Then calls their `done` as HandBack does.
   void FinishDropped(std::vector<DroppedRequest> dropped);
-  // Pumps whenever a batch has waited long enough or a deadline has come, until the destructor
-  // begins.
+  // The clock watcher. Until the destructor begins, calls Pump at the times that NextDue returns.
   void WatchClock();
-  // When the clock watcher next has something to do, if nothing else happens; `max()` if never.
+  // When the clock watcher must next start a batch or drop a request. `max()`: no time is known.
   Clock::time_point NextDue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Wakes the clock watcher if it would sleep past `NextDue`.
   void RouseWatcher() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -100,9 +100,9 @@ class Batcher {
   BatchFormer former_ ABSL_GUARDED_BY(mutex_);
   // Batches that the executor holds; at most num_lanes_.
   int busy_lanes_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Threads inside Pump.
+  // The number of threads inside Pump.
   int num_pumping_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Accepted and not yet handed back; the destructor waits for zero.
+  // See `outstanding_requests`. The destructor waits until this is zero.
   int64_t outstanding_ ABSL_GUARDED_BY(mutex_) = 0;
 
   std::atomic<int64_t> inflight_requests_{0};

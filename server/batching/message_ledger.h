@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The ledger of one connection: how many bytes gRPC holds of the messages that are arriving on it.
-// gRPC shows a message only once it is whole. So the ledger counts the bytes that the connection
-// has received, as the kernel reports them. A pure state machine: counts and times come in, charges
-// and refusals come out.
+// The ledger of one connection estimates how many bytes gRPC holds of messages that are still
+// arriving. gRPC shows a message only once it is whole. So the ledger gets the number of bytes that
+// the connection has received, which the kernel reports. It is a pure state machine: its inputs are
+// counts and times, its results are charges and refusals.
 #pragma once
 
 #include <cstdint>
@@ -19,19 +19,18 @@ namespace swiglu::server {
 
 // Where a message comes from.
 struct MessageSource {
-  // The share of its connection; nullptr if the connection is not known. What the connection holds
-  // is counted there.
+  // Counts what the message's connection holds. nullptr if the connection is not known.
   std::shared_ptr<ReceiveShare> share;
-  // Whether the bytes that the connection receives can be counted.
+  // Whether the server can count the bytes that the connection receives.
   bool is_measured = false;
 };
 
 enum class AwaitedKind : uint8_t {
-  // A small first amount is reserved for it.
+  // The server reserves a small first amount for the message.
   kUnannounced,
-  // The size that its caller announced is reserved for it.
+  // The server reserves the size that the caller announced.
   kAnnounced,
-  // The message belongs to a stream. It may never begin, so nothing is reserved for it.
+  // The message belongs to a stream. It may never begin, so the server reserves nothing.
   kOfStream,
 };
 
@@ -40,119 +39,120 @@ struct AwaitedMessage {
   AwaitedKind kind = AwaitedKind::kUnannounced;
   // The largest size that the message may have.
   int64_t max_bytes = 0;
-  // What is charged for it.
+  // The charge for the message.
   Charge reservation;
 
-  // The other fields are the ledger's own.
+  // Only the ledger uses the fields below.
 
-  // What its connection had received before the message (`BaseBytes`).
+  // The bytes that the connection had received before the message (`BaseBytes`).
   int64_t base_bytes = 0;
   // Whether the message has ever made progress.
   bool has_begun = false;
-  // What its connection had received when the message last made progress.
+  // The bytes that the connection had received when the message last made progress.
   int64_t progress_bytes = 0;
   // When the message last made progress.
   Clock::time_point progress_at;
 };
 
-// A message that cannot go on.
+// A message that the server stops receiving.
 struct Overrun {
   AwaitedMessage* message = nullptr;
   // kTooLarge, kBudget or kDeadline.
   Rejection reason = Rejection::kBudget;
-  // For a message that is too large: at least this many of its bytes have come.
+  // If the reason is kTooLarge: at least this many bytes of the message have arrived.
   int64_t bytes = 0;
-  // Bytes of refused messages may be among the bytes that came, so nobody knows whether this
-  // message is too large. Set only if the reason is kBudget.
+  // Bytes of refused messages may have arrived, too, so it is unknown whether this message is too
+  // large. True only if the reason is kBudget.
   bool beside_refused = false;
 };
 
 // Not thread-safe.
 class MessageLedger {
  public:
-  // An announced message that brings less than kLeastProgressBytes for this long loses its
-  // reservation. The message then counts as one that was not announced. kShortPatience applies
-  // while the message has brought nothing yet and others find no room.
+  // If fewer bytes than kLeastProgressBytes arrive in kPatience, an announced message counts as
+  // unannounced from then on, and keeps only the small reservation of such a message.
+  // kShortPatience replaces kPatience if the message has not begun and other messages find no room.
   static constexpr std::chrono::milliseconds kPatience{2000};
   static constexpr std::chrono::milliseconds kShortPatience{200};
   static constexpr int64_t kLeastProgressBytes = int64_t{64} << 10;
 
-  // When a message is refused, its caller may go on sending it until the caller learns of the
-  // refusal. This takes at most kUnreadTime. At most kMostUnreadBytes of these bytes go uncharged.
-  // If more come than that, and more than the connection's other messages may have, one of those
-  // messages is refused as one that finds no room.
+  // The caller of a refused message may go on sending it until it learns of the refusal, for at
+  // most kUnreadTime. At most kMostUnreadBytes of these bytes stay uncharged. If more bytes arrive
+  // than that, and more than the connection's other messages may have, the ledger refuses one of
+  // those messages for lack of room.
   static constexpr std::chrono::milliseconds kUnreadTime{1000};
   static constexpr int64_t kMostUnreadBytes = int64_t{64} << 20;
 
-  // `share`: of the connection. `admission` must outlive it.
+  // `share` is the connection's. `admission` must outlive the ledger.
   MessageLedger(Admission* admission, std::shared_ptr<ReceiveShare> share)
       : admission_(admission), share_(std::move(share)) {}
 
-  // A message is awaited from here on. It must stay where it is until it has ended.
+  // The connection awaits `message` from now on. `message` must keep its address until Arrive, Drop
+  // or Settle takes it off the list.
   void Begin(AwaitedMessage& message, Clock::time_point now);
 
-  // The message is whole and has `size_bytes`. Moves the growth charged for it into its
-  // reservation. The caller then resizes the reservation to the true size. Does nothing for a
-  // message that was overrun.
+  // The message is whole and has `size_bytes`. Moves the growth that is charged for it into its
+  // reservation. After that, the caller resizes the reservation to the true size. Does nothing if
+  // Settle has returned the message.
   void Arrive(AwaitedMessage& message, int64_t size_bytes);
 
-  // The message will not come. Does nothing for a message that was overrun.
+  // The message will not arrive. Does nothing if Settle has returned the message.
   void Drop(AwaitedMessage& message);
 
   // A message of the connection was refused, and its caller may still send it. For kUnreadTime,
-  // bytes that come may belong to this message. So during that time the charge for the other
+  // bytes that arrive may belong to this message. During that time, the charge for the other
   // messages stays within their max_bytes, and none of them is refused as too large.
   void CountUnread(Clock::time_point now) { unread_until_ = now + kUnreadTime; }
 
-  // Of the bytes that have come, `bytes` were the headers of a call. They belong to no message.
+  // `bytes` of the received bytes were the headers of a call and belong to no message.
   void CountHeaders(int64_t bytes) { pending_bytes_ -= bytes; }
 
-  // The connection has received `received_bytes` since it began.
+  // Tells the ledger that the connection has received `received_bytes` since it began.
   void Look(int64_t received_bytes, Clock::time_point now);
 
-  // Adjusts the charges to what has come. If a message cannot go on, takes it off the list and
-  // returns it: the oldest one that may be the cause. Call again until nothing is returned.
-  // `others_want`: a message was refused lately for lack of room. `stall`: how long a message of a
-  // stream may stop halfway.
+  // Adjusts the charges to the bytes that have arrived. If there is no room for these bytes, or if
+  // a message stalls or is too large, takes a message off the list and returns it: the oldest one
+  // that may be the cause. Call again until it returns nullopt. `others_want`: a message was
+  // refused lately for lack of room. `stall`: how long a message of a stream may stop halfway.
   std::optional<Overrun> Settle(Clock::time_point now, bool others_want, Clock::duration stall);
 
-  // About how many bytes have come and have not yet been delivered as messages.
+  // About how many bytes have arrived that gRPC has not delivered as messages yet.
   int64_t pending_bytes() const { return pending_bytes_; }
-  // Whether the ledger awaits only messages of streams, and the last look found no new bytes.
+  // Whether only messages of streams are awaited, and the last look found no new bytes.
   bool is_idle() const;
   Clock::time_point looked_at() const { return looked_at_; }
 
  private:
   void JudgeProgress(Clock::time_point now, bool others_want);
   // Whether the connection has received kLeastProgressBytes since the message last made progress.
-  // Pings and similar frames bring less.
+  // Pings and similar frames have fewer bytes.
   bool HasProgressed(AwaitedMessage& message, Clock::time_point now) const;
-  // The oldest message of those that are most likely to have outgrown their reservation. REQUIRES:
-  // there is one.
+  // The oldest message of the most suspect kind: unannounced, announced, then of a stream.
+  // REQUIRES: `awaited_` is not empty.
   size_t FindCulprit() const;
   int64_t num_unannounced() const;
-  // The most that messages which were not announced may have beyond their reservations.
+  // The most bytes that all messages except announced ones may have beyond their reservations.
   int64_t MostUnreserved() const;
-  // An estimate of the bytes that came before the message of a call whose headers were read at
-  // `now`. It is too high rather than too low.
+  // Estimates the bytes that arrived before the message of a call whose headers were read at `now`.
+  // The estimate is too high rather than too low.
   int64_t BaseBytes(Clock::time_point now) const;
   // Takes a message off the list.
   void Erase(std::vector<AwaitedMessage*>::iterator message);
   // How many of the pending bytes may belong to `message`, if all messages have equal shares.
   int64_t ShareOf(const AwaitedMessage& message, int64_t num_sharing) const;
-  // Takes the message of that index off the list; returns `overrun`.
+  // Takes the message with that index off the list. Returns `overrun`.
   Overrun TakeOff(size_t index, const Overrun& overrun, Clock::time_point now);
-  // Charges `bytes` beyond the reservations. False if there is no room.
+  // Sets the charge beyond the reservations to `bytes`. Returns false if there is no room.
   bool Grow(int64_t bytes);
 
   Admission* const admission_;
   const std::shared_ptr<ReceiveShare> share_;
   std::vector<AwaitedMessage*> awaited_;  // in the order in which they began
-  // What is charged beyond the reservations of `awaited_`.
+  // The charge beyond the reservations of `awaited_`.
   Charge growth_;
-  int64_t pending_bytes_ = 0;  // below 0 until the next look, if more was delivered than was seen
+  int64_t pending_bytes_ = 0;       // below 0 if more was delivered than the last look saw
   Clock::time_point unread_until_;  // see CountUnread
-  // The connection's bytes at the last look, and at the one before it; the times of both looks.
+  // The connection's bytes at the last look and at the look before. The times of both looks.
   int64_t received_bytes_ = 0;
   int64_t received_before_ = 0;
   Clock::time_point looked_at_;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// An accepted request as batching sees it: its model, where its tensors lie, its deadline, and the
-// callback for its end. Inference makes it. The batcher owns it from `Submit` to its completion.
+// An accepted request as batching sees it: its model, the addresses of its tensors, its deadline,
+// and the callback for its end. `server/inference` makes the request. The batcher owns it from
+// `Submit` until it calls `done`.
 #pragma once
 
 #include <atomic>
@@ -20,21 +21,21 @@
 
 namespace swiglu::server {
 
-// The order of requests: all queued requests of one level go before any request of the next level.
+// The level of a request. No batch begins with a request of one level while a more urgent level has
+// a ready request.
 enum class Priority : uint8_t { kHigh, kNormal, kLow };
 inline constexpr int kNumPriorities = 3;
 
-// Whether a request is whole, or one of the chunks that a large one was cut into. Whole requests
-// and chunks take turns, so that small ones do not wait behind all of a large one.
+// Whether a request is whole, or a chunk of a large request. Whole requests and chunks take turns,
+// so that a small request does not wait for all chunks of a large one.
 enum class Extent : uint8_t { kWhole, kChunk };
 inline constexpr int kNumExtents = 2;
 
 // How an accepted request ended.
 struct Outcome {
-  // OK; DEADLINE_EXCEEDED or CANCELLED when it was dropped before execution; else the executor's
-  // error.
+  // OK, the executor's error, or DEADLINE_EXCEEDED or CANCELLED if it was dropped before execution.
   absl::Status status;
-  // How long it was queued, and the phases of its batch. A dropped request has no batch.
+  // Its time in the queue and the phases of its batch. A dropped request had no batch.
   PhaseTimes times;
 };
 
@@ -46,28 +47,28 @@ struct Request {
   const Model* model = nullptr;
   Priority priority = Priority::kNormal;
   Extent extent = Extent::kWhole;
-  // Where the inputs are read and the outputs written. The caller keeps that memory.
+  // The inputs and outputs. Whoever submits the request keeps this memory until `done` is called.
   Segment segment;
   Placement placement = {};
   // Its place in the queue and its share of the memory budget; a chunk has none of its own.
   Ticket ticket;
   Clock::time_point accepted_at;
-  // Past this point nobody waits for the answer: it is dropped then, if it is in no batch yet.
+  // From this time on nobody waits for the answer. A request that is in no batch then is dropped.
   Clock::time_point deadline = Clock::time_point::max();
-  // The server held no other request when this one was admitted, so the thread that submits it may
-  // wait for its batch.
+  // True if the server held no other request when it admitted this one. The thread that submits it
+  // may then wait for its batch.
   bool is_alone = false;
   // `done` is called on the threads of this queue; nullptr: on any thread.
   TaskQueue* tasks = nullptr;
-  // The code that submits requests sets this, on any thread, when nobody wants the answer any
-  // longer, and then calls `Batcher::Cancel`. Shared by all requests of one call. Never null.
+  // Set when nobody wants the answer any longer. Whoever sets it, on any thread, then calls
+  // `Batcher::Cancel`. All requests of one call share it. Never null.
   std::shared_ptr<const std::atomic<bool>> cancelled;
   Done done;
 };
 
-// Whether a caller that goes away at `now` has waited until its deadline. The caller's deadline
-// comes a little before the deadline on our clock. There are two reasons: gRPC rounds up the
-// timeout that it sends, by at most 1 %, and sending takes time.
+// Whether a caller that goes away at `now` has waited until its deadline. The caller's own deadline
+// is a little before `deadline`, for two reasons: gRPC rounds up the timeout that it sends, by at
+// most 1 %, and sending takes time.
 inline bool HasWaitedUntil(Clock::time_point deadline, Clock::time_point start,
                            Clock::time_point now) {
   constexpr std::chrono::milliseconds kOnTheWay{10};
@@ -75,7 +76,7 @@ inline bool HasWaitedUntil(Clock::time_point deadline, Clock::time_point start,
   return deadline - now <= (deadline - start) / 100 + kOnTheWay;
 }
 
-// Bytes of the request's inputs.
+// The size of all inputs of the request.
 inline int64_t InputBytes(const Request& request) {
   return request.segment.num_elements * ElementBytes(request.model->dtype) *
          static_cast<int64_t>(request.model->inputs.size());

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Listens and accepts, on a thread of its own: it decides how many connections there may be, and
-// what happens when descriptors run out. gRPC is handed each accepted connection. docs/adr/0011
-// says why.
+// Listens, and accepts connections on a thread of its own. It limits the number of connections, and
+// handles a lack of descriptors. It passes accepted connections to gRPC. docs/adr/0011 says why.
 #pragma once
 
 #include <cstdint>
@@ -19,13 +18,13 @@
 namespace swiglu::server {
 
 struct AcceptorOptions {
-  // `HOST:PORT` or `unix:/path`; port 0 takes a free one.
+  // `HOST:PORT` or `unix:/path`. Port 0 takes a free port.
   std::string address;
   // The permissions of a unix socket's file.
   int unix_socket_mode = 0600;
-  // Connections that may be open at once; a further one is closed as soon as it is accepted. >= 1.
+  // The most connections open at once. Any further connection is closed once it is accepted. >= 1.
   int64_t max_connections = 4096;
-  // If a peer acknowledges nothing of the data sent to it for this long, its connection ends. > 0.
+  // A connection ends if sent data stays unacknowledged for this long. > 0.
   absl::Duration acknowledge_timeout = absl::Seconds(30);
 };
 
@@ -39,37 +38,38 @@ class Acceptor {
     std::function<int64_t()> num_open;
     // A connection was closed because there were too many.
     std::function<void()> refused;
-    // Takes a connection over: `fd` is a non-blocking socket.
+    // Takes over a connection. `fd` is its non-blocking socket.
     std::function<void(int fd)> take;
-    // False: connections cannot be accepted, because there are no more descriptors or no memory.
-    // True: they can be accepted again.
+    // False: connections cannot be accepted, for lack of descriptors or memory. True: they can be
+    // accepted again.
     std::function<void(bool accepting)> accepting_changed;
   };
 
-  // Listens; connections wait until `Start`. On error nothing is left behind: INVALID_ARGUMENT (not
-  // an address) or FAILED_PRECONDITION (cannot listen there), with the address and the reason.
+  // Listens. Connections wait until `Start`. On error no socket stays open. Errors:
+  // INVALID_ARGUMENT (not an address) or FAILED_PRECONDITION (cannot listen there), with the
+  // address and the reason.
   static absl::StatusOr<std::unique_ptr<Acceptor>> Listen(AcceptorOptions options);
-  // Stops.
+  // Calls `Stop`.
   ~Acceptor();
 
-  // Where it listens, with the port that was taken.
+  // The address on which it listens, with the port that it took.
   const std::string& address() const { return address_; }
 
-  // Accepts from here on. Once.
+  // Accepts connections from now on. Call it once.
   void Start(Callbacks callbacks);
 
-  // Stops accepting and listening, and removes a unix socket's file. Idempotent, one thread at a
-  // time.
+  // Stops accepting and listening, and removes the file of a unix socket. Idempotent. One thread at
+  // a time.
   void Stop();
 
  private:
   Acceptor(AcceptorOptions options, ListenSockets listening);
 
   void Run();
-  // Accepts some of the connections that wait at `listener`. False if there are not enough
-  // descriptors or memory.
+  // Accepts some of the connections that wait at `listener`. Returns false if there are too few
+  // descriptors or too little memory.
   bool AcceptFrom(int listener);
-  // Whether one more connection may be open. If not, counts and logs the refusal.
+  // Whether one more connection may be open. If not, reports and logs the refusal.
   bool HasRoom();
 
   const AcceptorOptions options_;
@@ -79,8 +79,8 @@ class Acceptor {
   Callbacks callbacks_;
   std::thread thread_;
 
-  // The thread's own. Upper bound of open connections: those at the last count plus those accepted
-  // since.
+  // Only the thread uses these two. An upper bound on the open connections: those at the last
+  // count, plus those accepted since then. The time of that count.
   int64_t most_open_ = 0;
   absl::Time counted_at_ = absl::InfinitePast();
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The connections that the server has accepted. gRPC hides them, so this class works on their
-// sockets. It knows their peers, counts the bytes that have come, and ends connections. It does not
+// sockets. It knows their peers, counts the bytes that they receive, and ends them. It does not
 // know what the bytes mean.
 #pragma once
 
@@ -35,41 +35,40 @@ std::string ReadablePeer(absl::string_view peer);
 // gRPC owns the sockets and may close them at any time. So each is remembered by its descriptor and
 // its inode. If the descriptor now belongs to another file, it is left alone.
 //
-// A peer is named as gRPC names it in `ServerContext::peer()`: "ipv4:10.0.0.1:4711",
-// "ipv6:%5B::1%5D:4711". All peers of a unix socket have one name, "unix:", so the methods below
-// treat them as one. Thread-safe.
+// Peers have the names that gRPC gives them in `ServerContext::peer()`: "ipv4:10.0.0.1:4711",
+// "ipv6:%5B::1%5D:4711". All peers of a unix socket have the same name, "unix:", so the methods
+// below treat them as one peer. Thread-safe.
 class Connections {
  public:
   // How many bytes gRPC has read from a connection.
   struct Taken {
     std::string peer;
-    ino_t inode = 0;  // which connection it is, as long as it is open
+    ino_t inode = 0;  // identifies the connection while it is open
     uint64_t bytes = 0;
   };
 
-  // `log_peers`: whether the log may say who a peer is.
+  // `log_peers`: whether the log may show who a peer is.
   explicit Connections(bool log_peers = true) : log_peers_(log_peers) {}
 
-  // Adds a connection. `fd` is its socket; the caller still owns it.
+  // Adds a connection. `fd` is its socket, which the caller still owns.
   void Add(int fd);
 
-  // A connection was closed because there were too many.
+  // Counts a connection that was closed because too many were open.
   void CountRefused() { num_refused_.fetch_add(1, std::memory_order_relaxed); }
   int64_t num_refused() const { return num_refused_.load(std::memory_order_relaxed); }
 
-  // How many are open. Looks at each one, which takes a third of a microsecond.
+  // The number of open connections. Takes a third of a microsecond per connection.
   int64_t NumOpen();
 
-  // How many bytes have come from the peer since its connection began. nullopt where that is not
-  // known: for a unix socket, or when the connection has ended.
+  // How many bytes the server has received from the peer since its connection began. nullopt if
+  // that is unknown: for a unix socket, or if the connection has ended.
   std::optional<uint64_t> ReceivedBytes(absl::string_view peer) const;
 
-  // The bytes that gRPC has read from each connection, for those where the kernel tells it. Takes
-  // about two microseconds for each.
+  // The bytes that gRPC has read from each open TCP connection. Takes about two microseconds each.
   std::vector<Taken> TakenFromAll() const;
 
-  // Who the peer is, for a log: its address, or the processes behind a unix socket as
-  // "unix:pid=12,uid=1000", several of them with a '+' between.
+  // Who the peer is, as text for a log: its address, or "unix:pid=12,uid=1000" for a peer on a unix
+  // socket. If there are several such processes, a '+' separates them.
   std::string Describe(absl::string_view peer) const;
 
   // The processes behind the open connections of unix sockets; 0 for one that this process cannot
@@ -82,37 +81,37 @@ class Connections {
   // connection or no descriptor.
   bool SetPaused(absl::string_view peer, bool paused);
 
-  // Ends the peer's connection: its calls are cancelled, the server throws away what the peer has
-  // sent, and the peer gets a reset. Logs and counts the end. All peers of a unix socket end
+  // Ends the peer's connection: cancels its calls, throws away what the peer has sent, and sends
+  // the peer a reset. Logs and counts the end. Ends the connections of all peers of a unix socket
   // together. Returns the number of connections that it ended.
   int End(absl::string_view peer, EndReason reason);
   int64_t num_ended(EndReason reason) const {
     return num_ended_[static_cast<size_t>(reason)].load(std::memory_order_relaxed);
   }
 
-  // Closes our direction of every connection. It closes a connection as soon as the peer has
-  // acknowledged everything written so far. At `deadline` it closes the rest; data that is
-  // unacknowledged then may be lost. A peer's call that has no answer by then fails there as
-  // UNAVAILABLE. Blocks until `deadline` at most. REQUIRES: no connection is added any more, and
-  // the server is about to end; later writes fail with a broken pipe. docs/adr/0010 says why.
+  // Closes the sending direction of every connection, each once its peer has acknowledged all data
+  // written so far. At `deadline`, closes the remaining connections. Data that is unacknowledged
+  // then may be lost. A call without an answer then fails at the client as UNAVAILABLE. Blocks
+  // until `deadline` at most. REQUIRES: no connection is added any more, and the server is about to
+  // end. Later writes fail with a broken pipe. docs/adr/0010 says why.
   void Close(absl::Time deadline);
 
  private:
   struct Connection {
     int fd = -1;
     ino_t inode = 0;
-    // Of a unix socket's peer.
+    // The process at the other end of a unix socket.
     pid_t pid = 0;
     uid_t uid = 0;
   };
 
   static bool IsOpen(const Connection& connection);
   static std::optional<uint64_t> ReceivedBytes(const Connection& connection);
-  // A descriptor of our own for the socket, or none if the connection has ended.
+  // Duplicates the descriptor of the socket. Returns none if the connection has ended.
   static Descriptor Duplicate(const Connection& connection);
-  // Those of `peer` that are open.
+  // The open connections of `peer`.
   std::vector<Connection> Find(absl::string_view peer) const;
-  // Forgets those that have ended.
+  // Forgets the connections that have ended.
   void Sweep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const bool log_peers_;
@@ -120,7 +119,7 @@ class Connections {
   std::array<std::atomic<int64_t>, kNumEndReasons> num_ended_{};
   mutable absl::Mutex mutex_;
   std::unordered_multimap<std::string, Connection> connections_ ABSL_GUARDED_BY(mutex_);
-  // At this many, those that have ended are forgotten.
+  // With this many connections, `Add` calls `Sweep`.
   size_t sweep_at_ ABSL_GUARDED_BY(mutex_) = 64;
 };
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Decides whether a connection floods the server. A flood goes on sending bytes that belong to no
-// message: frames that carry nothing (pings, settings, windows) or headers that never end. They
-// cost the peer next to nothing and the server much. Pure: counts and times come in.
+// Decides whether a connection floods the server. A flood is a long series of bytes that belong to
+// no message: frames without content (pings, settings, windows) or headers that never end. They
+// cost the peer almost nothing and the server much. Pure: counts and times are passed in.
 #pragma once
 
 #include <chrono>
@@ -10,48 +10,49 @@
 
 namespace swiglu::server {
 
-// What is known of a connection at some moment. The counts only grow.
+// What the server knows of a connection at one moment. The counts only grow.
 struct ConnectionTraffic {
-  // How many bytes gRPC has read from it since it began.
+  // The bytes that gRPC has read from the connection since it began.
   uint64_t taken_bytes = 0;
-  // The number of its calls, plus the messages that have arrived or were given up.
+  // The number of its calls, plus the number of messages that arrived or were given up.
   uint64_t num_steps = 0;
-  // Whether a call waits for a message, or a stream of messages is open. The server may not be
-  // reading the stream, if it is full. Bytes that come then belong to these messages.
+  // Whether a call waits for a message, or a stream of messages is open, even a full one that the
+  // server does not read. All bytes then count as bytes of messages.
   bool is_awaiting = false;
 };
 
 // What to do with a connection.
 enum class FloodVerdict : uint8_t {
   kNone,
-  // Have the kernel drop its data for a while, so that the server gets round to others.
+  // Let the kernel drop the connection's data for a while, so that the server can serve others.
   kPause,
-  // It floods the server.
+  // The connection floods the server. End it.
   kEnd,
 };
 
-// Of one connection. Not thread-safe.
+// The limit of one connection. Not thread-safe.
 class FloodLimit {
  public:
   using Time = std::chrono::steady_clock::time_point;
   using Duration = std::chrono::steady_clock::duration;
 
-  // A stretch of time is flooded if more than kBytesPerStretch come in kStretch, without any call.
+  // A stretch of time is flooded if more than kBytesPerStretch arrive per kStretch while
+  // `num_steps` stays the same.
   static constexpr int64_t kBytesPerStretch = 512 << 10;
   static constexpr std::chrono::milliseconds kStretch{100};
-  // After a flooded stretch the connection is paused for so long, because a flood keeps others
-  // waiting while it lasts. An honest client loses nothing but that time.
+  // After a flooded stretch the connection is paused for this time, because a flood makes other
+  // connections wait. An honest client loses only this time.
   static constexpr std::chrono::milliseconds kPauseTime{200};
-  // A flood is a connection whose flooded stretches, one after the other, take longer than this.
-  // Much may come at once without being a flood. Messages of calls that a busy server has not got
-  // round to, or has refused, fill the windows of HTTP/2. gRPC makes these windows as large as
-  // 150 MB on a fast wire.
+  // A connection is ended when its successive flooded stretches add up to this time, without the
+  // pauses. Shorter bursts are no flood: messages of calls that the server has not begun, or has
+  // refused, may fill the windows of HTTP/2. gRPC makes these windows as large as 150 MB on a fast
+  // network.
   static constexpr std::chrono::milliseconds kMostFlooded{2000};
-  // After a pause TCP waits before it sends again. So for this long, silence is no sign that the
-  // flood is over.
+  // After a pause, the peer's TCP waits before it sends again. So silence during this time does not
+  // mean that the flood is over.
   static constexpr std::chrono::milliseconds kBackOff{2000};
 
-  // `first`: what is known of the connection now.
+  // `first`: the connection's traffic at `now`.
   FloodLimit(const ConnectionTraffic& first, Time now) : first_(first), begun_(now) {}
 
   // Call this with the traffic at `now`.
@@ -85,10 +86,10 @@ class FloodLimit {
     Begin(traffic, now);
   }
 
-  // Of the stretch that lasts now.
+  // The traffic and the time at the beginning of the current stretch.
   ConnectionTraffic first_;
   Time begun_;
-  Duration flooded_ = Duration::zero();  // of the stretches so far, pauses left out
+  Duration flooded_ = Duration::zero();  // the flooded stretches so far, without pauses
   Time paused_until_ = Time::min();
 };
 

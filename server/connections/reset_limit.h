@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Limits how many calls a peer may reset. A call that is begun and reset at once costs the peer two
-// frames, but costs the server a whole call. Some thousands a second on one connection keep the
-// server from all other work. Pure: the clock is passed in.
+// frames, but costs the server a whole call. A few thousand such calls per second on one connection
+// stop all other work of the server. Pure: the time is passed in.
 #pragma once
 
 #include <algorithm>
@@ -16,20 +16,20 @@
 
 namespace swiglu::server {
 
-// Counts resets by peer. Forgets peers whose resets are past, so it holds only peers that reset
-// calls within the last second or so. Not thread-safe.
+// Counts resets by peer. Each count falls with time, and is zero at the latest one second after the
+// last reset. From time to time, peers with a count of zero are forgotten. Not thread-safe.
 class ResetLimit {
  public:
   using Time = std::chrono::steady_clock::time_point;
 
-  // A peer may reset kAtOnce calls at once, and kPerSecond a second. That is four times the number
-  // of streams that a connection may have. So a caller may let the deadlines of all its calls pass
-  // at once.
+  // A peer may reset kAtOnce calls at once, and kPerSecond calls per second. Each is four times the
+  // number of calls that a connection may have open. So a client may let the deadlines of all its
+  // calls pass at once.
   static constexpr double kAtOnce = 4096;
   static constexpr double kPerSecond = 4096;
 
-  // `peer` has reset a call at `now`. True if that is past its limit; the peer's count then begins
-  // at zero again.
+  // Counts a call that `peer` reset at `now`. Returns true if the peer is past its limit. The count
+  // then starts again at zero.
   bool IsExceeded(absl::string_view peer, Time now) {
     if (resets_.size() >= sweep_at_) Sweep(now);
     const auto [it, is_new] = resets_.try_emplace(std::string(peer), Resets{now, 0});

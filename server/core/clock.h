@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The one clock of the data path.
+// The only clock that the data path uses.
 #pragma once
 
 #include <chrono>

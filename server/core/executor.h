@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The interface between batching and a device: a closed batch goes in, one completion comes back.
-// `server/device` implements it; tests implement fakes. Knows no request, no gRPC and no CUDA.
+// The interface between batching and a device. It takes a closed batch and calls back once, when
+// the batch is finished. `server/device` implements it, and tests implement fakes. The interface
+// knows no requests, no gRPC and no CUDA.
 #pragma once
 
 #include <array>
@@ -18,18 +19,20 @@
 
 namespace swiglu::server {
 
-// Reads the bytes of inputs that lie in several pieces. It reads each input in order, and each byte
-// once. One thread at a time.
+// Reads inputs that lie in several pieces. Reads each input in order, and each byte once. Only one
+// thread at a time may use it.
 class InputReader {
  public:
   virtual ~InputReader() = default;
-  // Copies the next `size_bytes` of input k to `target`. REQUIRES: there are that many.
+  // Copies the next `size_bytes` of input k to `target`. REQUIRES: input k has that many bytes
+  // left.
   virtual void Read(int k, std::byte* target, size_t size_bytes) = 0;
 };
 
-// One request's part of a batch: `num_elements` consecutive elements at each pointer, of the
-// batch's dtype. The pointers follow the order of `Model::inputs` and `Model::outputs`; unused ones
-// are nullptr. Output k either equals input k (in place) or overlaps no input and no other output.
+// One request's part of a batch. Each pointer points to `num_elements` consecutive elements of the
+// batch's dtype. The pointers follow the order of `Model::inputs` and `Model::outputs`. Unused
+// pointers are nullptr. Output k is input k (in place), or it overlaps no input and no other
+// output.
 struct Segment {
   std::array<const std::byte*, kMaxTensors> inputs{};
   std::array<std::byte*, kMaxTensors> outputs{};
@@ -62,14 +65,14 @@ struct Batch {
   bool is_alone = false;
 };
 
-// Of all segments together.
+// The elements of all segments together.
 inline int64_t NumElements(const Batch& batch) {
   int64_t sum = 0;
   for (const Segment& segment : batch.segments) sum += segment.num_elements;
   return sum;
 }
 
-// How a batch's bytes got to the arithmetic; the metric label `path`.
+// How a batch's bytes reached the arithmetic. The metric label `path`.
 enum class Path : uint8_t { kCpu, kMapped, kStaged, kRegion };
 inline constexpr int kNumPaths = 4;
 
@@ -77,42 +80,40 @@ inline constexpr int kNumPaths = 4;
 struct Execution {
   absl::Status status;
   Path path = Path::kCpu;
-  // A CUDA ordinal or kCpuDevice. It has no meaning for a batch that was given to no device.
+  // A CUDA ordinal or kCpuDevice. Meaningless if no device was given the batch.
   int device = kCpuDevice;
   PhaseTimes times;
 };
 
-// Runs closed batches on one kind of device. Thread-safe. Its destructor waits for the batches that
-// it holds.
+// Runs closed batches on one kind of device. Thread-safe. Its destructor waits for its batches.
 class Executor {
  public:
   using Done = absl::AnyInvocable<void(const Execution&)>;
 
   virtual ~Executor() = default;
 
-  // How many batches may be in flight at once, over all devices; at least 1. The batcher never
-  // exceeds it.
+  // The most batches that may be in flight at once on all devices together. At least 1. The batcher
+  // never exceeds this limit.
   virtual int num_lanes() const = 0;
 
-  // The most segments that one batch may have; at least 1.
+  // The most segments that one batch may have. At least 1.
   virtual int max_segments() const = 0;
 
-  // The most input bytes that a batch should have, so that others need not wait long; at least 1.
-  // It is also the size of a chunk: a request with more input bytes is cut into chunks of this
-  // size.
+  // The most input bytes that a batch should have, so that other batches do not wait long. Never 0.
+  // A request with more input bytes is cut into chunks of at most this size.
   virtual int64_t max_batch_bytes() const = 0;
 
-  // True if it reads inputs that lie in several pieces as fast as inputs that lie in one.
+  // True if inputs in several pieces are read as fast as inputs in one piece.
   virtual bool TakesReaders() const { return false; }
 
-  // Runs `batch`, or starts it and returns. `done` is called exactly once, from any thread,
-  // possibly before `Run` returns, with no lock held. REQUIRES: `batch` and the memory it
-  // points to outlive that call; fewer than `num_lanes()` batches are in flight. A device fault
-  // comes back as INTERNAL: "device 0 failed"; once a device has failed for good, batches that
-  // were not running come back as UNAVAILABLE.
+  // Runs `batch`, or starts it and returns. Calls `done` exactly once, on any thread, possibly
+  // before `Run` returns, with no lock held. REQUIRES: `batch` and its memory outlive the call of
+  // `done`; fewer than `num_lanes()` batches are in flight. A device fault is reported as INTERNAL:
+  // "device 0 failed". Once a device has failed for good, batches that were not running get
+  // UNAVAILABLE.
   virtual void Run(const Batch& batch, Done done) = 0;
 
-  // False once a device has failed for good; never true again.
+  // False from the time at which a device has failed for good.
   virtual bool healthy() const = 0;
 
   // The memory that this executor's batches read and write fastest.

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The six models that the server offers, one per operation and dtype. Plain constant tables:
-// everything that needs a model's name, its tensors or its element size asks here. Used by
-// inference, batching, device and metrics.
+// The six models that the server offers, one per operation and dtype. Constant tables: all code
+// that needs a model's name, its tensors or its element size gets them here.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +18,7 @@ inline constexpr int kNumOps = 2;
 inline constexpr int kNumDtypes = 3;
 inline constexpr int kNumModels = kNumOps * kNumDtypes;
 
-// The most inputs, and the most outputs, that any operation has.
+// The largest number of inputs of an operation, and also of outputs.
 inline constexpr int kMaxTensors = 3;
 
 // One operation on one dtype. Instances live as long as the process; compare and pass them by
@@ -29,7 +28,7 @@ struct Model {
   int index;
   Op op;
   Dtype dtype;
-  // `swiglu_forward_fp16` and so on: the name on the wire and the metric label.
+  // The name in the protocol, and the metric label: `swiglu_forward_fp16` and so on.
   absl::string_view name;
   // Forward: e, g. Backward: DW, e, g.
   absl::Span<const absl::string_view> inputs;
@@ -37,16 +36,16 @@ struct Model {
   absl::Span<const absl::string_view> outputs;
 };
 
-// All models, in the order in which they are listed to users.
+// All models, in the order in which users see them.
 absl::Span<const Model> Models();
 
-// The model of that name, or nullptr.
+// Returns the model with that name, or nullptr.
 const Model* FindModel(absl::string_view name);
 
 // The model of that operation and dtype.
 const Model& GetModel(Op op, Dtype dtype);
 
-// Bytes of all inputs and outputs of a batch with `num_elements` elements.
+// The bytes of all inputs and outputs of `num_elements` elements.
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements);
 
 // `FP16`, `BF16`, `FP32`: the protocol's datatype names.

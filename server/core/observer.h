@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the data path reports about itself, as plain values. `server/metrics` turns it into
-// Prometheus series, `server/core/statistics` into the protocol's ModelStatistics. Knows neither.
+// The reports of the data path, as plain values, and the interface that receives them.
+// `server/metrics` turns them into Prometheus series, and `server/core/statistics` into the
+// protocol's ModelStatistics. This file depends on neither of the two.
 #pragma once
 
 #include <array>
@@ -22,7 +23,7 @@
 
 namespace swiglu::server {
 
-// Why a request was not served; the metric label `reason`.
+// Why a request was not served. The metric label `reason`.
 enum class Rejection : uint8_t {
   kQueueFull,
   kBudget,
@@ -35,21 +36,21 @@ enum class Rejection : uint8_t {
 };
 inline constexpr int kNumRejections = 8;
 
-// Who sent a request. The log asks for it when it writes a line. Thread-safe.
+// Who sent a request. The log calls these methods when it writes a line. Thread-safe.
 class RequestOrigin {
  public:
   virtual ~RequestOrigin() = default;
-  // The value of the call's metadata `key`, or "". It lives as long as the origin.
+  // The value of the call's metadata `key`, or "". Valid as long as this object.
   virtual absl::string_view Metadata(absl::string_view key) const = 0;
-  // The address that the request came from, as the log shows it.
+  // The address from which the request came, as the log shows it.
   virtual std::string DescribePeer() const = 0;
 };
 
-// How one ModelInfer call, or one message of a stream, ended, and where its time went.
+// How one ModelInfer call, or one message of a stream, ended, and how long its phases took.
 struct RequestRecord {
-  // nullptr when the request named no known model.
+  // nullptr if the request named no known model.
   const Model* model = nullptr;
-  // How it ended. The caller is told so, unless its call is broken off.
+  // How the request ended. The caller gets this status, unless its call is cancelled first.
   absl::Status status;
   // Set if the request was refused or dropped.
   std::optional<Rejection> rejection;
@@ -60,11 +61,10 @@ struct RequestRecord {
   std::array<int64_t, kNumRegionKinds> region_bytes_in{};
   std::array<int64_t, kNumRegionKinds> region_bytes_out{};
   PhaseTimes times;
-  // When the headers of the call were there; in a stream, when the whole message was there.
+  // When the headers of the call had arrived. In a stream: when the whole message had arrived.
   Clock::time_point started;
   Clock::time_point ended;
-  // The message's own `id`, or "". Like `origin`, valid only while an observer is being told of
-  // this record.
+  // The `id` in the message, or "". `id` and `origin` are valid only during `RequestFinished`.
   absl::string_view id;
   const RequestOrigin* origin = nullptr;  // nullptr: unknown
 };
@@ -78,24 +78,23 @@ struct BatchRecord {
   Execution execution;
 };
 
-// The metric label `kind` of a device error.
+// The kinds of device errors. The metric label `kind`.
 enum class DeviceError : uint8_t { kSticky, kOutOfMemory, kOther };
 inline constexpr int kNumDeviceErrors = 3;
 
-// Receives reports. Implementations are thread-safe, do not block and do not call back.
+// Receives reports. Implementations are thread-safe, do not block and do not call the reporter.
 class Observer {
  public:
   virtual ~Observer() = default;
 
-  // Exactly once for each request, just before its answer is handed to gRPC.
+  // Called exactly once for each request, just before its answer is handed to gRPC.
   virtual void RequestFinished(const RequestRecord& record) = 0;
-  // After RequestFinished, once gRPC has taken the last byte: `total` since the start (see
-  // RequestRecord), `send` since the answer was handed over. Not called when the caller went away
-  // first.
+  // Called after RequestFinished, when gRPC has taken the last byte. `total` is the time since
+  // `RequestRecord::started`, `send` the time since the answer was handed over. Not called if the
+  // caller went away before that.
   virtual void RequestSent(const Model* model, std::chrono::nanoseconds total,
                            std::chrono::nanoseconds send) = 0;
-  // Called just before a unary call or a stream ends with an error that tells the caller to try
-  // again later.
+  // Called just before a call ends with an error that advises the caller to try again later.
   virtual void RetryAdvised() {}
   virtual void BatchFinished(const BatchRecord& record) = 0;
   virtual void DeviceFailed(int device, DeviceError kind) = 0;

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where the time of a request or of a batch went.
+// How long each phase of a request or of a batch took.
 #pragma once
 
 #include <chrono>
 
 namespace swiglu::server {
 
-// The time of each phase; 0 for a phase that was not reached. A batch has the last three alone. A
-// kernel that copies while it computes has all of its time under `compute`.
+// The time of each phase. 0 for a phase that was not reached. A batch has only the last three
+// phases. If a kernel copies while it computes, all of its time counts as `compute`.
 struct PhaseTimes {
   std::chrono::nanoseconds receive{0};  // from the start of the request until it is queued
-  std::chrono::nanoseconds queue{0};    // from then until it is taken into a batch, or dropped
-  std::chrono::nanoseconds copy_in{0};  // this and the next two: of the request's batch
+  std::chrono::nanoseconds queue{0};    // from then until a batch takes it, or it is dropped
+  std::chrono::nanoseconds copy_in{0};  // for a request, these three are its batch's times
   std::chrono::nanoseconds compute{0};
   std::chrono::nanoseconds copy_out{0};
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A slab is the host memory that holds one request's tensors; a pool hands slabs out and takes them
-// back. This is the interface only: `server/memory` implements it over pinned memory (CUDA) or
-// plain memory (CPU).
+// A slab is the host memory of one request's tensors. A pool hands slabs out and takes them back.
+// This file is only the interface. `server/memory` implements it with pinned (CUDA) or plain (CPU)
+// memory.
 #pragma once
 
 #include <cstddef>
@@ -12,16 +12,16 @@
 
 namespace swiglu::server {
 
-// Tensors inside a slab begin at multiples of this many bytes, and so does the slab.
+// A slab, and each tensor in it, begins at a multiple of this many bytes.
 inline constexpr size_t kSlabAlignment = 256;
 
-// Shared ownership of one slab. A slab is for one request or chunk. If the executor reads inputs
-// where they are (`Executor::TakesReaders`), the slab has only the outputs. Otherwise the slab has
-// the inputs, and the outputs then replace them. When the last copy of `data` is destroyed, on any
-// thread, the memory goes back to its pool. The content of a fresh slab is unspecified.
+// Shared ownership of one slab, which serves one request or chunk. If the executor reads the inputs
+// from the message (`Executor::TakesReaders`), the slab has only the outputs. Otherwise the slab
+// first has the inputs, and then the outputs in their place. When the last copy of `data` is
+// destroyed, on any thread, the memory returns to the pool. A new slab's content is unspecified.
 struct Slab {
   std::shared_ptr<std::byte> data;
-  // Usable bytes, at least what was asked for.
+  // The usable bytes, at least as many as were requested.
   size_t size_bytes = 0;
 };
 
@@ -30,11 +30,11 @@ class SlabPool {
  public:
   virtual ~SlabPool() = default;
 
-  // The memory that a slab of `size_bytes` (> 0) takes: at least that.
+  // How much memory a slab of `size_bytes` (> 0) takes: `size_bytes` or more.
   virtual size_t SlabBytes(size_t size_bytes) const = 0;
 
-  // A slab of at least `size_bytes` (> 0), aligned to `kSlabAlignment`. Does not block on other
-  // requests. On error (RESOURCE_EXHAUSTED: there is no memory) nothing changes.
+  // Returns a slab of at least `size_bytes` (> 0), aligned to `kSlabAlignment`. Does not wait for
+  // other requests. On error (RESOURCE_EXHAUSTED: there is no memory) nothing changes.
   virtual absl::StatusOr<Slab> Acquire(size_t size_bytes) = 0;
 };
 

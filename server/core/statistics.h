@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Counts and durations per model since the start, in the form of the protocol's ModelStatistics.
-// The data path fills them through the observer interface. The control service reads them.
+// Counts and durations per model since the server's start, for the protocol's ModelStatistics. The
+// data path reports through the `Observer` interface. The control service reads the figures.
 #pragma once
 
 #include <array>
@@ -15,7 +15,7 @@
 
 namespace swiglu::server {
 
-// How often something happened and how long it took in all.
+// A number of events, and their total time.
 struct CountAndTime {
   int64_t count = 0;
   std::chrono::nanoseconds time{0};
@@ -30,13 +30,13 @@ struct BatchSizeStatistics {
   CountAndTime copy_in, compute, copy_out;
 };
 
-// One model's figures. Failed requests count under `fail` alone.
+// One model's figures. A failed request counts only in `fail`.
 struct ModelStatistics {
-  // Wall clock at the end of the last successful request; the epoch when there was none.
+  // The wall-clock time at which the last successful request ended. The epoch if there was none.
   std::chrono::system_clock::time_point last_success{};
   int64_t num_batches = 0;
   CountAndTime success, fail, queue, copy_in, compute, copy_out;
-  // By the number of requests in the batch.
+  // By the number of requests in a batch.
   std::map<int64_t, BatchSizeStatistics> by_batch_size;
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A queue that passes work to the threads that serve callers. This is the interface only:
-// `server/transport` has the threads.
+// A queue that passes work to the I/O threads, which serve callers. This file is only the
+// interface. The threads are in `server/transport`.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +10,10 @@
 
 namespace swiglu::server {
 
-// Copying, computing on or sending this many bytes, or more, is long work.
+// Work is long if it copies, computes on or sends at least this many bytes.
 inline constexpr int64_t kLongWorkBytes = int64_t{512} << 10;
 
-// Whether work takes so long that another thread should serve callers meanwhile.
+// Whether work takes so long that another thread should serve callers during it.
 enum class WorkLength : uint8_t { kShort, kLong };
 inline WorkLength LengthOf(int64_t bytes) {
   return bytes >= kLongWorkBytes ? WorkLength::kLong : WorkLength::kShort;
@@ -25,19 +25,18 @@ class TaskQueue {
   using Task = absl::AnyInvocable<void()>;
 
   virtual ~TaskQueue() = default;
-  // Runs `task` once, on any of the threads. Tasks may run at the same time. REQUIRES: at least one
+  // Runs `task` once, on any I/O thread. Tasks may run at the same time. REQUIRES: at least one
   // call stays alive until `task` has run.
   virtual void Post(WorkLength length, Task task) = 0;
-  // Whether the calling thread is one of the threads that serve callers.
+  // Whether the calling thread is an I/O thread.
   virtual bool IsCurrent() const = 0;
-  // Between these two calls the calling thread does long work. REQUIRES: it is one of the threads
-  // that serve callers.
+  // The calling thread begins, and ends, long work. REQUIRES: it is an I/O thread.
   virtual void BeginLongWork() = 0;
   virtual void EndLongWork() = 0;
 };
 
-// Marks the calling thread as doing long work while this object lives. Does nothing if the work is
-// short, or the thread is not one of the queue's.
+// While this object lives, the calling thread counts as doing long work. Does nothing if the work
+// is short, or if the thread is not an I/O thread.
 class LongWork {
  public:
   LongWork(TaskQueue& tasks, WorkLength length)

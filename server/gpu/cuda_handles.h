@@ -30,19 +30,19 @@ struct CudaMemoryDeleter {
 };
 using CudaMemory = std::unique_ptr<std::byte, CudaMemoryDeleter>;
 
-// Makes `ordinal` the calling thread's device. Cheap when it is already.
+// Makes `ordinal` the calling thread's device. Cheap if it is that already.
 absl::Status UseCudaDevice(int ordinal);
 
-// A stream of that device which does not wait for the default stream.
+// Makes a stream on device `ordinal`. The stream does not wait for the default stream.
 absl::StatusOr<CudaStream> MakeCudaStream(int ordinal);
 
-// What an event is for. kWaiting: a thread sleeps until the event happens. kTiming: two such events
-// measure the time between them.
+// The purpose of an event. kWaiting: a thread can sleep until the event completes. kTiming: two
+// such events measure the time between them.
 enum class CudaEventKind { kWaiting, kTiming };
 
 absl::StatusOr<CudaEvent> MakeCudaEvent(int ordinal, CudaEventKind kind);
 
-// Memory of that device, aligned to 256 bytes. RESOURCE_EXHAUSTED if the device has no memory left.
+// Allocates memory of device `ordinal`, aligned to 256 bytes. RESOURCE_EXHAUSTED if none is left.
 absl::StatusOr<CudaMemory> MakeCudaMemory(int ordinal, size_t size_bytes);
 
 }  // namespace swiglu::server

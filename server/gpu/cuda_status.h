@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The one place that translates a cudaError_t for the rest of the server.
+// The only file that translates a cudaError_t into errors of the server.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -12,16 +12,16 @@
 
 namespace swiglu::server {
 
-// Which kind of error it is. Sticky: the device can no longer be used by this process, which has to
-// end. REQUIRES: not cudaSuccess.
+// Returns the kind of `error`. kSticky: this process can no longer use the device, and has to end.
+// REQUIRES: `error` is not cudaSuccess.
 DeviceError ClassifyCudaError(cudaError_t error);
 
-// OK for cudaSuccess. Else INTERNAL "device 0 failed" (sticky), RESOURCE_EXHAUSTED "device 0 is out
-// of memory", or INTERNAL with the error's name and text.
+// Returns OK for cudaSuccess. Else returns INTERNAL "device 0 failed" (sticky), RESOURCE_EXHAUSTED
+// "device 0 is out of memory", or INTERNAL with the error's name and text.
 absl::Status CudaStatus(cudaError_t error, int ordinal);
 
-// What an operator needs to look the error up: "cudaErrorIllegalAddress: an illegal memory access
-// was encountered".
+// Describes the error so that an operator can look it up: "cudaErrorIllegalAddress: an illegal
+// memory access was encountered".
 std::string DescribeCudaError(cudaError_t error);
 
 }  // namespace swiglu::server

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Decides once, at the start, what the server runs on. It looks at what the user asked for and at
-// the devices of the host. Pure functions; knows no CUDA.
+// Decides once, at the start, on which devices the server runs. The decision depends on the user's
+// flags and on the devices of the host. Pure functions that do not use CUDA.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@
 
 namespace swiglu::server {
 
-// What was asked for: the flag `--device`.
+// The value of the flag `--device`.
 enum class DeviceKind { kAuto, kCpu, kCuda };
 
 // One CUDA device.
@@ -22,16 +22,16 @@ struct DeviceInfo {
   std::string pci_bus_id = {};  // "0000:1b:00.0"
 };
 
-// What to run on.
+// The devices on which the server runs, and the reason.
 struct DeviceChoice {
   std::vector<DeviceInfo> cuda_devices;  // empty: the CPU
   std::string reason;                    // one line for the log: "cpu: no NVIDIA driver"
 };
 
-// Chooses from `found`: all devices of the host in order of ordinals, or the error that says why
-// there is none. `ordinals` are the devices that the user named, in that order; empty means all. If
-// the user named devices, `kAuto` behaves like `kCuda`. Errors: FAILED_PRECONDITION where CUDA was
-// asked for and is not there, INVALID_ARGUMENT for a wrong ordinal.
+// Chooses from `found`: all devices of the host, ordered by ordinal, or the error that says why
+// there are none. `ordinals` are the devices that the user named, in the user's order. Empty means
+// all devices. If the user named devices, `kAuto` behaves like `kCuda`. Errors: FAILED_PRECONDITION
+// if the user wants CUDA and it is not available, INVALID_ARGUMENT for a wrong ordinal.
 absl::StatusOr<DeviceChoice> ChooseDevices(DeviceKind kind, absl::Span<const int> ordinals,
                                            const absl::StatusOr<std::vector<DeviceInfo>>& found);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The errors of the devices. All of them are kept, reported and logged here: those of batches, and
-// those of allocations of pinned memory.
+// Reports and logs all errors of devices: those of batches, and those of allocations of pinned
+// memory. Remembers the first device that failed for good.
 #pragma once
 
 #include <atomic>
@@ -15,17 +15,16 @@ namespace swiglu::server {
 // Thread-safe.
 class DeviceFaults {
  public:
-  // `observer` is told of device errors; it may be nullptr, and must outlive this.
+  // `observer` gets the device errors. It may be nullptr, and must outlive this object.
   explicit DeviceFaults(Observer* observer) : observer_(observer) {}
   DeviceFaults(const DeviceFaults&) = delete;
   DeviceFaults& operator=(const DeviceFaults&) = delete;
 
-  // Tells the observer, then logs. Logging may block where nobody reads the log. Of all sticky
-  // errors on all devices it reports only the first. After that error, everything in flight fails
-  // with the same error.
+  // Calls the observer, then logs. Of all sticky errors on all devices, reports only the first one,
+  // because all work in flight then fails with the same error.
   void Report(int ordinal, DeviceError kind, absl::string_view description);
 
-  // The first device that failed for good; nullopt while none has. Never changes once it is set.
+  // The first device that failed for good. nullopt if none has. Does not change once it is set.
   std::optional<int> failed_device() const;
 
  private:

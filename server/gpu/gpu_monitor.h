@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Keeps an eye on the CUDA devices for the metrics page. It asks the drivers on a thread of its
-// own, so that neither a reader of the page nor a request ever waits for a driver.
+// Samples figures of the CUDA devices for the metrics page. It asks the driver on a thread of its
+// own, so that neither a reader of the page nor a request ever waits for the driver.
 #pragma once
 
 #include <chrono>
@@ -23,46 +23,46 @@ namespace swiglu::server {
 int64_t CudaMemoryUsedBytes(int ordinal);
 
 struct GpuMonitorOptions {
-  // From the end of one sample to the next. > 0.
+  // The time from the end of one sample to the next sample. > 0.
   std::chrono::milliseconds interval{1000};
-  // What to open for NVML: a name for the loader, or a path.
+  // The NVML library to open: a name for the dynamic loader, or a path.
   std::string nvml_library = kNvmlLibrary;
-  // How long its destruction waits for a driver.
+  // How long the destructor waits for the driver.
   std::chrono::milliseconds patience{500};
 };
 
-// Samples every device when it is constructed, and then at every interval until its destruction.
-// Without devices it does nothing. Thread-safe.
+// Samples every device in the constructor, and then once per interval until the destructor. Does
+// nothing if there are no devices. Thread-safe.
 class GpuMonitor {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Figures older than this are not given out: a driver that hangs brings no new ones.
+  // Older figures are not returned. Figures become old if the driver hangs.
   static constexpr std::chrono::seconds kMaxAge{10};
 
-  // Opens NVML and takes the first sample, so that all figures are there when it returns. Logs in
-  // one line which figures are not available, and goes on without them.
+  // Opens NVML and takes the first sample before it returns. If NVML cannot be opened, or does not
+  // know a device, logs that and continues without these figures.
   explicit GpuMonitor(std::vector<DeviceInfo> devices, GpuMonitorOptions options = {});
 
-  // Waits for the sample that is being taken, for `patience` at most. If the driver hangs, the
-  // thread is left behind.
+  // Waits at most `patience` for a sample in progress. If the driver hangs longer, the thread keeps
+  // running.
   ~GpuMonitor();
   GpuMonitor(const GpuMonitor&) = delete;
   GpuMonitor& operator=(const GpuMonitor&) = delete;
 
   // The last figures of the device with that CUDA ordinal. nullopt if NVML does not know the
-  // device, or has given no figures of it for `kMaxAge`. Does not wait for a driver.
+  // device, or if the figures are older than `kMaxAge`. Does not wait for the driver.
   std::optional<GpuFigures> figures(int ordinal, Clock::time_point now = Clock::now()) const;
 
-  // Memory of that device which is in use, by this process or any other, as CUDA sees it. nullopt
-  // if it cannot be read, or has not been read for `kMaxAge`. Does not wait for a driver.
+  // The memory in use on that device, by all processes, as CUDA reports it. nullopt if CUDA does
+  // not report it, or if the value is older than `kMaxAge`. Does not wait for the driver.
   std::optional<int64_t> memory_used_bytes(int ordinal, Clock::time_point now = Clock::now()) const;
 
  private:
   class Watch;
 
   std::shared_ptr<Watch> watch_;  // shared with the thread
-  std::thread thread_;            // none without devices
+  std::thread thread_;            // not started without devices
 };
 
 }  // namespace swiglu::server

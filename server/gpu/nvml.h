@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// NVML, the driver's library for its own figures. It is opened at run time and never linked, so a
-// machine without it, or with an older one, only has fewer figures.
+// NVML, the library through which the driver reports figures. It is opened at run time and not
+// linked, so the server also runs without it, or with an older one, and only has fewer figures.
 #pragma once
 
 #include <memory>
@@ -15,27 +15,27 @@ namespace swiglu::server {
 // The file name of NVML, as the driver installs it.
 inline constexpr char kNvmlLibrary[] = "libnvidia-ml.so.1";
 
-// An open NVML. Thread-safe. Calls ask the driver and may take milliseconds, or far longer where a
-// GPU hangs.
+// The open library. Thread-safe. Calls may take milliseconds, or far longer if a GPU hangs.
 class Nvml {
  public:
-  // A GPU, as NVML's handle. Lives as long as the Nvml that found it.
+  // NVML's handle of a GPU. Valid as long as the `Nvml` object that found the GPU.
   using Gpu = struct nvmlDevice_st*;
 
-  // Opens `library` and starts it. FAILED_PRECONDITION if there is no such library, if it lacks a
-  // function that is always needed, or if it does not start. The error says which.
+  // Opens and initializes `library`. FAILED_PRECONDITION, with the reason, if there is no such
+  // library, if it lacks a function that is always needed, or if its initialization fails.
   static absl::StatusOr<std::unique_ptr<Nvml>> Open(const std::string& library);
 
   ~Nvml();
   Nvml(const Nvml&) = delete;
   Nvml& operator=(const Nvml&) = delete;
 
-  // The GPU at `pci_bus_id`, "0000:1b:00.0": CUDA's ordinals differ from NVML's wherever
-  // CUDA_VISIBLE_DEVICES is set. FAILED_PRECONDITION, saying why there is none.
+  // Finds the GPU at `pci_bus_id`, such as "0000:1b:00.0". It takes no ordinal, because CUDA's
+  // ordinals differ from NVML's if CUDA_VISIBLE_DEVICES is set. FAILED_PRECONDITION, with the
+  // reason, if there is no such GPU.
   absl::StatusOr<Gpu> Find(const std::string& pci_bus_id) const;
 
-  // The figures of `gpu` now. A figure is left out if the GPU does not give it, or if this NVML has
-  // no function for it.
+  // The current figures of `gpu`. Leaves out a figure that the GPU does not report, or for which
+  // this NVML has no function.
   GpuFigures Read(Gpu gpu) const;
 
  private:

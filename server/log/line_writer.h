@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Writes the lines of the log to a file descriptor, whether or not somebody reads it. Part of the
-// log.
+// Writes the lines of the log to a file descriptor, without blocking the threads that log.
 #pragma once
 
 #include <atomic>
@@ -18,76 +17,76 @@
 
 namespace swiglu::logging {
 
-// Writes lines in the order in which they come. Before `Start`, the thread that has a line writes
-// it, and blocks if the descriptor blocks. After `Start`, the writer's own thread writes, and no
-// other thread blocks. If nobody reads the descriptor, the latest kMaxWaitingBytes of lines wait.
-// Older lines are dropped and counted, and a line in their place says how many. The descriptor's
-// flags stay as they are: a pipe that was made non-blocking would be so for the other processes
-// that write to it, too. Thread-safe.
+// Writes lines in the order of the calls of `Write`. Before `Start`, the calling thread writes its
+// line, and blocks if the descriptor blocks. After `Start`, the writer's own thread writes, and no
+// other thread blocks. If nobody reads from the descriptor, the latest kMaxWaitingBytes of lines
+// wait. Older lines are dropped and counted. A line in their place says how many. The writer does
+// not make the descriptor non-blocking, because that would affect other processes that write to the
+// same pipe. Thread-safe.
 class LineWriter {
  public:
-  // The largest number of bytes that may wait to be written. What is being written does not count
-  // (one line, or lines of kPieceBytes in all).
+  // The most bytes that may wait to be written. The piece that is being written does not count.
   static constexpr size_t kMaxWaitingBytes = 256 * 1024;
 
-  // The most that is written at once, if it is several lines. Linux writes this much to a pipe as
-  // one piece.
+  // The most bytes that are written at once if they are several lines. A single line may be longer.
+  // Linux writes up to this many bytes to a pipe as a unit.
   static constexpr size_t kPieceBytes = 4096;
 
-  // `gap` makes the line that stands for `num_dropped` dropped lines. It is called under a lock.
+  // `gap` makes the line that replaces `num_dropped` dropped lines. It is called under a lock.
   LineWriter(int fd, std::function<std::string(int64_t num_dropped)> gap)
       : fd_(fd), gap_(std::move(gap)) {}
 
-  // Ends the thread. Blocks while the thread waits for the descriptor.
+  // Writes the waiting lines and ends the thread. Blocks while the descriptor blocks.
   ~LineWriter();
   LineWriter(const LineWriter&) = delete;
   LineWriter& operator=(const LineWriter&) = delete;
 
-  // From here on a thread of this writer writes. Returns false, and changes nothing, if no thread
-  // can be started. REQUIRES: not started.
+  // Starts the writer's own thread, which writes from now on. If the thread cannot be started,
+  // returns false and changes nothing. REQUIRES: not started.
   bool Start();
 
-  // Writes `line`, which ends with a newline, or drops it where it cannot be written. May throw
-  // std::bad_alloc; then the line is neither written nor counted.
+  // Takes `line`, which ends with a newline, and writes it now or later. If the write fails, the
+  // line is dropped and counted. If this throws std::bad_alloc, the line is neither written nor
+  // counted.
   void Write(std::string line);
 
-  // Blocks until every line so far is written or dropped, for `timeout` at most. Returns whether
-  // they are.
+  // Blocks until all lines so far are written or dropped. Returns false if that takes longer than
+  // `timeout`.
   bool Flush(std::chrono::nanoseconds timeout);
 
-  // As Flush, from a signal handler.
+  // Like Flush. May be called in a signal handler.
   void FlushInSignalHandler(std::chrono::milliseconds timeout) const;
 
-  // Counts a line that was lost before it came to Write.
+  // Counts a line that was lost before `Write` was called.
   void CountDropped() { num_dropped_.fetch_add(1, std::memory_order_relaxed); }
 
-  // How many lines nobody will see.
+  // How many lines were dropped or lost.
   int64_t num_dropped() const { return num_dropped_.load(std::memory_order_relaxed); }
 
  private:
   void Run();
-  // Fills `piece_` with the lines that are next; returns how many they are.
+  // Fills `piece_` with the next lines. Returns their number.
   int64_t TakePiece();
   void PopFront();
   void DropFront();
-  // Writes all of `text`, but stops when the descriptor fails. Returns whether it wrote all.
+  // Writes `text`. Returns false if a write fails.
   bool WriteAll(const std::string& text) const;
 
   const int fd_;
   const std::function<std::string(int64_t)> gap_;
 
   std::mutex mutex_;
-  std::condition_variable changed_;  // a line came, lines were written, or the writer ends
+  std::condition_variable changed_;  // a line was added, lines were written, or the writer ends
   std::deque<std::string> waiting_;
   size_t waiting_bytes_ = 0;
-  int64_t num_untold_ = 0;  // dropped in front of `waiting_`
+  int64_t num_untold_ = 0;  // lines dropped before `waiting_` and not reported yet
   bool closing_ = false;
-  std::thread thread_;  // joinable once it is started
+  std::thread thread_;  // joinable after `Start`
 
-  std::string piece_;  // for the thread alone
+  std::string piece_;  // only the thread uses it
 
-  // For FlushInSignalHandler, too: how many lines came, and how many of them were written or
-  // dropped.
+  // The lines added after `Start`, and how many of them were written or dropped. Atomic, because
+  // FlushInSignalHandler reads them.
   std::atomic<int64_t> num_lines_{0};
   std::atomic<int64_t> num_settled_{0};
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The log: one line per event on stderr, as text or as JSON, with the fmt that spdlog brings. Every
-// server folder may include it.
+// The log: one line per event on stderr, as text or as JSON. Every server folder except
+// `server/base` may include it.
 //
 //   LOG(INFO, "listening on {}", address);
 //   LOG_EVERY(WARNING, std::chrono::seconds(1), "queue is full: {} requests", num_requests);
 //   CHECK(size_bytes > 0);
 //
-// Formats are fmt's and checked at compile time. Arguments are evaluated only when the line is
-// written.
+// Format strings are those of spdlog's fmt, and are checked at compile time. Arguments are
+// evaluated only if the line is written.
 #pragma once
 
 #include <spdlog/fmt/fmt.h>
@@ -29,43 +29,44 @@ namespace swiglu::logging {
 
 enum class Level : uint8_t { kDebug, kInfo, kWarning, kError };
 
-// Lines below this level are dropped from here on; `info` at start. `text` is debug, info, warning
-// or error. Returns false, and changes nothing, for any other text. Thread-safe.
+// Sets the level: lines below it are not written from now on. At the start the level is `info`.
+// `text` is debug, info, warning or error. For any other text, returns false and changes nothing.
+// Thread-safe.
 bool SetLevel(std::string_view text);
 
-// Switches the level to `debug`, or, if it is `debug` already, to `usual`. If `usual` is `debug`,
-// it switches to `info` instead. Logs the new level. One thread at a time. REQUIRES: `usual` is a
-// level's name.
+// Sets the level to `debug`. If it is `debug` already, sets it to `usual`, or to `info` if `usual`
+// is `debug`. Logs the new level. One thread at a time. REQUIRES: `usual` is a level's name.
 void ToggleDebug(std::string_view usual);
 
-// How lines look from here on; `text` at start: `2026-01-31T12:00:00.000Z I message`, or `json`:
-// one object with ts, level and msg. A message is always one line: hidden characters in it (see
-// shown_text.h) are escaped. Returns false, and changes nothing, for any other text. Thread-safe.
+// Sets the format of lines from now on. `text`, the first format:
+// `2026-01-31T12:00:00.000Z I message`. `json`: one object with ts, level and msg. A message is
+// always one line, because hidden characters (see shown_text.h) are escaped. For any other text,
+// returns false and changes nothing. Thread-safe.
 bool SetFormat(std::string_view text);
 
-// How long, at most, an ending process waits until its last lines are taken.
+// The longest time for which an ending process waits for its last lines to be written.
 inline constexpr std::chrono::milliseconds kLastWordsLimit{500};
 
-// From here on the log's own thread writes the lines, and a thread that logs never blocks. Lines
-// that nobody takes from stderr wait. If too many wait, the oldest are dropped and a line says how
-// many (LineWriter has the limits). Before this call, each thread writes its own lines. A process
-// that ends must flush the log, or call abort(), which flushes it for kLastWordsLimit. Returns
-// false, and changes nothing, if no thread can be started. Call it once.
+// Starts the log's own thread, which writes the lines from now on. Before this call, each thread
+// writes its own lines. After it, a thread that logs never blocks: lines wait while nobody reads
+// stderr. If too many wait, the oldest are dropped and a line says how many (LineWriter has the
+// limits). A process that ends must call Flush, or abort(), which flushes for at most
+// kLastWordsLimit. If no thread can be started, returns false and changes nothing. Call it once.
 bool WriteInBackground();
 
-// Blocks until every line so far is written or dropped, for `timeout` at most. Returns whether they
-// are. Thread-safe.
+// Blocks until all lines so far are written or dropped. Returns false if that takes longer than
+// `timeout`. Thread-safe.
 bool Flush(std::chrono::nanoseconds timeout);
 
 // How many lines were dropped. Thread-safe.
 int64_t NumDroppedLines();
 
-// Whether a line of that level would be written. Thread-safe.
+// Whether lines of `level` are written. Thread-safe.
 bool Enabled(Level level);
 
-// A value beside the message: ` key=value` behind it in text, a member of its own in JSON. Values
-// are escaped as messages are. In text, the message of a line with fields has its own `=` escaped,
-// too. So everything that looks like a field is a field.
+// A value beside the message. In text, ` key=value` follows the message. In JSON, the field is a
+// member of the object. Values are escaped like messages. In a text line with fields, each `=` of
+// the message is escaped, too, so that no part of the message looks like a field.
 struct Field {
   std::string_view key;
   std::variant<std::string_view, int64_t> value;
@@ -74,38 +75,38 @@ struct Field {
 // Writes a line with fields, if its level is enabled. Thread-safe. Never throws.
 void LogWithFields(Level level, std::string_view message, std::span<const Field> fields) noexcept;
 
-// Lets one event per interval through, and counts the others. Thread-safe, never blocks.
+// Lets one event per interval pass, and counts the others. Thread-safe. Never blocks.
 class RateLimiter {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
 
   constexpr RateLimiter() = default;
 
-  // If an event at `now` may pass, returns how many were held back since the last one that passed
-  // (0 or more). Returns -1 if the event must be dropped.
+  // If an event at `now` may pass, returns how many events were held back since the last event
+  // passed (0 or more). Returns -1 if the event must be dropped.
   int64_t Admit(TimePoint now, std::chrono::nanoseconds interval);
 
-  // Returns how many events were held back and not reported yet, for a caller that reports them
-  // without a further event. They count as reported from then on.
+  // Returns how many events were held back and not reported yet, and counts them as reported. For a
+  // caller that reports them before a further event passes.
   int64_t TakeSuppressed() { return num_suppressed_.exchange(0, std::memory_order_relaxed); }
 
  private:
   static constexpr int64_t kNever = INT64_MIN;
 
-  std::atomic<int64_t> last_ns_{kNever};  // when an event passed last
+  std::atomic<int64_t> last_ns_{kNever};  // when the last event passed
   std::atomic<int64_t> num_suppressed_{0};
 };
 
-// What the macros expand to; not called directly.
+// Only the macros below use this namespace.
 namespace internal {
 
-// Writes one line. A format that fails at run time is written as it is. Never throws.
+// Writes one line. If formatting fails at run time, writes `format` itself. Never throws.
 void Write(Level level, int64_t num_suppressed, fmt::string_view format,
            fmt::format_args arguments) noexcept;
 
 [[noreturn]] void CheckFailed(const char* file, int line, const char* condition) noexcept;
 
-// A string class that fmt does not know (another library's string_view); it is passed as
+// A string class that fmt does not know, such as another library's string_view. Passed as
 // std::string_view.
 template <typename T>
 concept ForeignString =
@@ -155,8 +156,8 @@ inline constexpr Level kERROR = Level::kError;
     }                                                                                          \
   } while (false)
 
-// As LOG, but at most once per `interval` from this place in the code. The line says how many lines
-// were held back before it.
+// Like LOG, but writes at most one line per `interval` from this place in the code. The line says
+// how many lines were held back before it.
 #define LOG_EVERY(level, interval, ...)                                           \
   do {                                                                            \
     if (::swiglu::logging::Enabled(::swiglu::logging::internal::k##level)) {      \
@@ -170,9 +171,9 @@ inline constexpr Level kERROR = Level::kError;
     }                                                                             \
   } while (false)
 
-// If `condition` is false, logs the place and the expression and ends the process, in every build.
-// For programmer errors. The place is the file without its folder, so that a program does not
-// depend on where it was built.
+// If `condition` is false, logs the place and the expression, and aborts the process, in every
+// build. For programmer errors. The place names the file without its folder, so that a program does
+// not depend on where it was built.
 #define CHECK(condition)                                                             \
   do {                                                                               \
     if (!(condition)) [[unlikely]] {                                                 \

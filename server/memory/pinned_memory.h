@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The memory source for CUDA: host memory that kernels of every device read and write directly.
+// The memory source for CUDA: host memory that kernels on every device read and write directly.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -14,14 +14,14 @@
 
 namespace swiglu::server {
 
-// Pinned host memory, mapped into the address space of every device at the address that it has on
-// the host (unified addressing). Allocated in the context of device `ordinal`. Takes about a
-// millisecond for a few MiB; freeing may wait for the device. `faults` are told of CUDA's error
-// when an allocation fails, and must outlive the memory.
+// Returns a source of pinned host memory, allocated in the context of device `ordinal`. Every
+// device can use it at its host address (unified addressing). Allocating a few MiB takes about a
+// millisecond. Freeing may wait for the device. Failed allocations are reported to `faults`, which
+// must outlive the source.
 std::unique_ptr<MemorySource> MakePinnedMemory(int ordinal, DeviceFaults* faults);
 
-// What `Allocate` does with an error of CUDA: tells `faults`, and returns RESOURCE_EXHAUSTED where
-// the host has no more memory to pin, else `CudaStatus`. REQUIRES: not cudaSuccess.
+// How `Allocate` handles `error`: reports it to `faults`, and returns RESOURCE_EXHAUSTED if the
+// host has no more memory to pin, else `CudaStatus`. REQUIRES: `error` is not cudaSuccess.
 absl::Status PinningFailed(cudaError_t error, size_t size_bytes, int ordinal, DeviceFaults& faults);
 
 }  // namespace swiglu::server

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The sizes in which a slab pool keeps memory, so that a slab that one request gave back fits the
-// next one that is nearly as large. Pure functions.
+// The sizes in which a slab pool keeps memory. Slabs of similar sizes share a class, so a request
+// can often use a slab that another one gave back. Pure.
 #pragma once
 
 #include <bit>
@@ -9,14 +9,14 @@
 
 namespace swiglu::server {
 
-// The classes are 4, 8 and 16 KiB, and from there four to each doubling: 20, 24, 28, 32, 40 KiB and
-// so on. They are whole pages, because memory is pinned by the page. From 16 KiB up, a class has at
-// most a quarter more than was asked for.
+// The classes are 4, 8 and 16 KiB, and then four per doubling: 20, 24, 28, 32, 40 KiB and so on.
+// They are whole pages, because memory is pinned in pages. From 16 KiB up, a class is at most a
+// quarter larger than the requested size.
 inline constexpr size_t kSmallestSlabBytes = size_t{4} << 10;
 inline constexpr size_t kFirstSteppedSlabBytes = size_t{16} << 10;
 inline constexpr size_t kStepsPerDoubling = 4;
 
-// The largest class; nothing larger is served.
+// The largest class. There is no slab for a larger size.
 inline constexpr size_t kLargestSlabBytes = size_t{1} << 62;
 
 // The class of `size_bytes`, counted from 0. REQUIRES: 0 < size_bytes <= kLargestSlabBytes.

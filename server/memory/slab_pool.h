@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The slab pool of every executor. It keeps the memory that requests gave back and hands it to the
-// next ones. So serving a request allocates nothing from the system or from CUDA.
+// The slab pool of every executor. It keeps the memory that requests give back, and hands it to
+// later requests. So most requests need no new memory from the system or from CUDA.
 #pragma once
 
 #include <array>
@@ -24,25 +24,25 @@
 namespace swiglu::server {
 
 struct CachingSlabPoolOptions {
-  // The most memory that slabs in use and cached slabs take together, in bytes of their size
-  // classes. >= 1. Admission charges slabs at the size of their class, so that they fit into their
-  // half of the budget. The program gives the pool that half plus 1 MiB.
+  // The most bytes that slabs in use and cached slabs take together, counted by size class. >= 1.
+  // Admission also charges a slab by its size class, so that all slabs fit into their half of the
+  // budget. The program gives the pool this half plus 1 MiB.
   size_t capacity_bytes = 0;
-  // Fills every slab with this byte before it is handed out and again when it comes back. For
-  // tests: it reveals code that reads memory that it has not written, or no longer holds.
+  // Fills each slab with this byte before the slab is handed out, and again when it comes back. For
+  // tests: reveals code that reads a slab before it writes it, or after it gave it back.
   std::optional<uint8_t> poison = std::nullopt;
 };
 
-// A slab pool with one free list per size class over a bounded amount of memory. Thread-safe. If a
-// cached slab fits (a hit), a slab costs one short lock and one small allocation. Otherwise (a
-// miss) the pool first frees cached slabs of other classes if the capacity requires it, then asks
-// the source. Hits and returns never wait for a miss. A miss may wait for another miss. Returning a
-// slab never calls the source and never fails.
+// A slab pool of limited capacity, with one free list per size class. Thread-safe. If a cached slab
+// fits (a hit), `Acquire` takes one short lock and makes one small allocation. Otherwise (a miss),
+// it frees cached slabs of other classes if the capacity requires that, then asks the source. A
+// miss may wait for another miss. Hits, and slabs that come back, never wait for a miss. Giving
+// back a slab never calls the source and never fails.
 class CachingSlabPool final : public SlabPool {
  public:
   CachingSlabPool(std::unique_ptr<MemorySource> source, CachingSlabPoolOptions options);
 
-  // Frees the cached slabs. REQUIRES: every slab has come back.
+  // Frees the cached slabs. REQUIRES: every slab was given back.
   ~CachingSlabPool() override;
 
   CachingSlabPool(const CachingSlabPool&) = delete;
@@ -50,40 +50,38 @@ class CachingSlabPool final : public SlabPool {
 
   size_t SlabBytes(size_t size_bytes) const override;
 
-  // As the interface says. RESOURCE_EXHAUSTED also if the pool would exceed its capacity with this
-  // slab. If the source has no more memory, that much of the cache is freed and the source is asked
-  // once more.
+  // See `SlabPool`. RESOURCE_EXHAUSTED also if the slab would exceed the capacity. If the source
+  // has no memory left, frees that much of the cache and asks the source once more.
   absl::StatusOr<Slab> Acquire(size_t size_bytes) override;
 
-  // Fills the cache with one slab for each of these sizes. On error, those that were allocated stay
+  // Fills the cache with one slab for each of `sizes`. On error, slabs allocated until then stay
   // cached.
   absl::Status Reserve(absl::Span<const size_t> sizes);
 
-  // Memory of the slabs that somebody holds, and of those that wait for the next request. These
-  // methods take no lock. So while slabs come and go, the two values may be from different moments.
+  // The bytes of slabs in use, and of cached slabs. These methods take no lock, so the two values
+  // may be from different moments.
   size_t used_bytes() const { return used_bytes_; }
   size_t cached_bytes() const { return cached_bytes_; }
 
  private:
   struct FreeList {
-    std::vector<std::byte*> slabs;  // the one that came back last is at the end
+    std::vector<std::byte*> slabs;  // the slab that came back last is at the end
     size_t num_slabs =
-        0;  // in use and cached; `slabs` has room for all, so returning allocates nothing
+        0;  // in use and cached; `slabs` has capacity for all, so `Return` never allocates
   };
 
-  // A cached slab of that class, now in use, or nullptr.
+  // Takes a cached slab of that class into use, or returns nullptr.
   std::byte* TakeCached(int size_class);
-  // Counts one more slab of that class as in use. Before that, it frees cached slabs if the
-  // capacity requires it.
+  // Frees cached slabs if the capacity requires that. Then counts one more used slab of that class.
   absl::Status MakeRoom(int size_class, size_t size_bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(growth_mutex_);
-  // Frees cached slabs, the largest first, until `wanted_bytes` more fit or none is left.
+  // Frees cached slabs, the largest first, until `wanted_bytes` more fit or no cached slab is left.
   void Evict(size_t wanted_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(growth_mutex_);
-  // Frees one cached slab of that class. False if there is none.
+  // Frees one cached slab of that class. Returns false if there is none.
   bool FreeOne(int size_class) ABSL_EXCLUSIVE_LOCKS_REQUIRED(growth_mutex_);
-  // Frees cached slabs, the largest first, until they come to `wanted_bytes` or none is left.
+  // Frees cached slabs, the largest first, until `wanted_bytes` are freed or none is left.
   void FreeCached(size_t wanted_bytes);
-  // Takes back the count of a slab that could not be allocated.
+  // Undoes `MakeRoom` for a slab that could not be allocated.
   void Forget(int size_class);
   void Return(std::byte* data, int size_class) noexcept;
   void Poison(std::byte* data, int size_class) const;
@@ -92,12 +90,13 @@ class CachingSlabPool final : public SlabPool {
   const std::unique_ptr<MemorySource> source_;
   const CachingSlabPoolOptions options_;
 
-  // Held while room is made. So a slab that is being freed is neither handed out nor counted twice.
-  // A hit or a return never holds it.
+  // Held while the pool makes room for a slab, so that two misses never use the same room. Hits and
+  // `Return` never take it.
   absl::Mutex growth_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   absl::Mutex mutex_;
   std::array<FreeList, kNumSizeClasses> free_lists_ ABSL_GUARDED_BY(mutex_);
-  // Written with `mutex_` held, so that they agree with the lists; read without it by the metrics.
+  // Written with `mutex_` held, so that they agree with the lists. The metrics read them without a
+  // lock.
   std::atomic<size_t> used_bytes_{0};
   std::atomic<size_t> cached_bytes_{0};
 };

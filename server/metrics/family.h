@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Makes families of series from the metrics that names.h describes. The values of these series are
-// looked up when the page is read.
+// Makes Prometheus's families and series for the metrics of names.h, from values that the caller
+// looks up when the page is read.
 #pragma once
 
 #include <initializer_list>
@@ -14,15 +14,15 @@
 
 namespace swiglu::server {
 
-// The family of `metric`, without series.
+// Makes the family of `metric`, without series.
 prometheus::MetricFamily MakeFamily(const metrics::Metric& metric);
 
-// Adds a series. `label_values` are the values of the metric's labels, in the order of the labels.
-// REQUIRES: `family` was made from `metric`, a gauge or a counter.
+// Adds a series. `label_values` are in the order of the metric's labels. REQUIRES: `family` was
+// made from `metric`, which is a gauge or a counter.
 void AddSeries(prometheus::MetricFamily& family, const metrics::Metric& metric,
                std::initializer_list<std::string> label_values, double value);
 
-// The family of a metric without labels.
+// Makes the family and the series of a metric without labels.
 prometheus::MetricFamily MakeSingle(const metrics::Metric& metric, double value);
 
 // A GPU and its value of the label `device`.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A histogram for the data path. In prometheus-cpp's histogram, observations and readers of the
-// page take the same lock. If a reader lost its core while it held that lock, requests would stall.
+// A lock-free histogram for the data path. In prometheus-cpp's histogram, the data path and the
+// readers of the page take the same lock. Requests would stall if a reader lost its core while it
+// held the lock.
 #pragma once
 
 #include <atomic>
@@ -18,36 +19,36 @@
 
 namespace swiglu::server {
 
-// Counts integers in the buckets of a metric. The integers are in a smaller unit than the metric:
-// for example nanoseconds for a metric in seconds. Thread-safe and lock-free.
+// Counts integers in the buckets of a metric. Their unit may be smaller than the metric's, such as
+// nanoseconds for a metric in seconds. Thread-safe and lock-free.
 class AtomicHistogram {
  public:
-  // How many units of the observed integers are one unit of the metric.
+  // How many units of the observed integers make one unit of the metric.
   enum class Scale : int64_t { kOne = 1, kNanosecondsPerSecond = 1'000'000'000 };
 
   AtomicHistogram(const metrics::Metric& metric, Scale scale);
 
-  // Two relaxed additions.
+  // Costs two relaxed additions.
   void Observe(int64_t value);
 
-  // Reads one bucket after the other. So an observation that is made meanwhile may count in some of
-  // the values and not in others.
+  // Reads the buckets and the sum one after the other, so a concurrent observation may be in some
+  // of them and not in others.
   prometheus::ClientMetric Collect() const;
 
  private:
   const double scale_;
   std::vector<int64_t> upper_bounds_;                // ascending, inclusive
-  std::unique_ptr<std::atomic<uint64_t>[]> counts_;  // by bucket, the one without bound last
+  std::unique_ptr<std::atomic<uint64_t>[]> counts_;  // by bucket; the last one has no bound
   std::atomic<int64_t> sum_{0};
 };
 
-// The histograms of a metric, by the values of its labels.
+// The histograms of one metric, one for each combination of label values.
 class HistogramFamily {
  public:
   explicit HistogramFamily(const metrics::Metric& metric) : metric_(metric) {}
 
-  // Makes the series with those values, in the order of the metric's labels. It lives as long as
-  // the family.
+  // Adds the histogram with these label values, in the order of the metric's labels. Lives as long
+  // as the family.
   AtomicHistogram* Add(AtomicHistogram::Scale scale, std::vector<std::string> label_values);
 
   prometheus::MetricFamily Collect() const;
@@ -62,7 +63,7 @@ class HistogramFamily {
   };
 
   const metrics::Metric& metric_;
-  std::deque<Series> series_;  // a deque, so that they keep their addresses
+  std::deque<Series> series_;  // a deque, so that histograms keep their addresses
 };
 
 }  // namespace swiglu::server

@@ -16,22 +16,22 @@
 
 namespace swiglu::server {
 
-// Where the gauges come from. Each function is called whenever the page is read, from any thread,
-// and must not block for long. If a function is empty, its gauge is 0.
+// The functions that return the values of the gauges. Each function is called whenever the page is
+// read, from any thread, and must not block for long. The gauge of an empty function is 0.
 struct Gauges {
   using Sample = std::function<double()>;
 
   struct Device {
     int device = kCpuDevice;  // a CUDA ordinal or kCpuDevice
-    // nullopt while it is not known; an empty function if it never is.
+    // Returns nullopt while the value is unknown. Empty if it is always unknown.
     std::function<std::optional<double>()> memory_used_bytes;
-    // A GPU's figures, if there are any; empty for the CPU.
+    // A GPU's figures, or nullopt if there are none now. Empty for the CPU.
     std::function<std::optional<GpuFigures>()> gpu = {};
   };
 
   struct SlabPool {
     std::string memory;  // the label `pool`: "host" or "pinned"
-    // Used, free.
+    // By state: used, free.
     std::array<Sample, metrics::kSlabStates.size()> bytes;
   };
 
@@ -47,13 +47,13 @@ struct Gauges {
   // By MemoryKind: receive, staging, response; then region.
   std::array<Sample, metrics::kMemoryKinds.size()> memory_used_bytes;
   SlabPool slab_pool;
-  // Every device in use; the CPU too, where it does the work.
+  // Every device in use. The CPU is one if it computes.
   std::vector<Device> devices;
   // 1 or 0.
   Sample ready;
   Sample live;
   Sample draining;
-  // Counted, not sampled.
+  // A counter, like `refused_connections` and `ended_connections`.
   Sample dropped_log_lines;
 };
 
@@ -67,11 +67,11 @@ struct BuildInfo {
 // Writes the page. Thread-safe.
 class MetricsPage {
  public:
-  // Makes the series of `gauges.devices`. `observer`, and all that `gauges` reads, must
-  // outlive the page.
+  // Makes the series of `gauges.devices`. `observer` and all that `gauges` reads must outlive the
+  // page.
   MetricsPage(PrometheusObserver* observer, Gauges gauges, BuildInfo build);
 
-  // Every series in Prometheus's text format 0.0.4. Costs about a millisecond.
+  // Returns all series in Prometheus's text format 0.0.4. Takes about a millisecond.
   std::string Render() const;
 
  private:

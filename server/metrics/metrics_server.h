@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Serves the /metrics page over HTTP. It does not use prometheus-cpp's Exposer, for three reasons.
-// The distributions build the Exposer's HTTP library without IPv6. The Exposer does not say why it
-// cannot listen. And it adds series of its own.
+// Linux distributions build the Exposer's HTTP library without IPv6. The Exposer does not say why
+// it cannot listen. And the Exposer adds series of its own.
 #pragma once
 
 #include <chrono>
@@ -18,19 +18,19 @@
 
 namespace swiglu::server {
 
-// What a client can make the server hold.
+// Limits on what clients of the metrics page can make the server hold.
 struct MetricsLimits {
-  // Connections at once; past that the oldest is closed. > 0.
+  // The most connections open at once. A further one closes the oldest. > 0.
   size_t max_connections = 16;
-  // How long a connection may last, whatever it is doing. > 0.
+  // How long a connection may last, even if it is in use. > 0.
   std::chrono::milliseconds connection_time = std::chrono::seconds(10);
 };
 
-// Serves from `Create` to its destruction, on one thread of its own.
+// Serves from `Create` until the destructor, on one thread of its own.
 class MetricsServer {
  public:
-  // Listens on `address`, `HOST:PORT` (see `ListenTcp` for its forms and errors); port 0 takes a
-  // free one. `page` is called on the server's thread and what it reads must outlive the server.
+  // Listens on `address` (`ListenTcp` describes its forms and errors). Calls `page` on the server's
+  // thread. Everything that `page` reads must outlive the server.
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Create(const std::string& address,
                                                                Page page,
                                                                const MetricsLimits& limits = {});
@@ -38,7 +38,7 @@ class MetricsServer {
   MetricsServer(const MetricsServer&) = delete;
   MetricsServer& operator=(const MetricsServer&) = delete;
 
-  // The port that it listens on.
+  // The port on which the server listens.
   int port() const { return listening_.port; }
 
  private:
@@ -46,12 +46,12 @@ class MetricsServer {
 
   MetricsServer(ListenSockets listening, Descriptor wake, Page page, const MetricsLimits& limits);
 
-  // The thread: waits for any socket, then moves each connection on, until `wake_` is written to.
+  // The thread. Waits for a socket, then continues each connection, until `wake_` is written to.
   void Serve();
-  // Waits until there is something to do; false when it is time to end.
+  // Waits until there is work. Returns false if the thread must end.
   bool Wait();
   void Accept();
-  // Moves every connection on, and drops those that are done or have had their time.
+  // Continues every connection. Drops those that are closed or have reached the time limit.
   void Advance();
 
   const Page page_;
@@ -60,9 +60,9 @@ class MetricsServer {
   const Descriptor wake_;  // an eventfd
   std::thread thread_;
 
-  // For the thread alone.
+  // Only the thread uses the members below.
   std::list<Connection> connections_;  // oldest first
-  bool accept_paused_ = false;         // out of descriptors: wait a little before the next attempt
+  bool accept_paused_ = false;         // accept() has failed for lack of resources: wait
 };
 
 }  // namespace swiglu::server

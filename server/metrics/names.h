@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Every metric of the server: name, help, type, label names and values, and buckets. The page shows
-// no other metric, and no other file spells a name. Renaming one is a change for every user;
-// tests/metrics/golden_metrics.txt records them all.
+// no other metric, and no other file spells a metric's name. Renaming a metric affects every user.
+// tests/metrics/golden_metrics.txt records all metrics.
 #pragma once
 
 #include <array>
@@ -18,14 +18,13 @@ struct Metric {
   const char* name;
   MetricType type;
   const char* help;
-  // Label names, in the order in which values are given; nullptr past the last.
+  // Label names. Label values are given in the same order. nullptr after the last name.
   std::array<const char*, 3> labels{};
   // Upper bounds of a histogram's buckets, ascending, without +Inf.
   std::span<const double> buckets{};
 };
 
-// A value of the label `model`, in addition to the names of the models. The value of `device` on
-// the CPU.
+// The value of the label `model` for unknown models, and of the label `device` for the CPU.
 inline constexpr char kUnknownModel[] = "unknown";
 inline constexpr char kCpuDeviceLabel[] = "cpu";
 
@@ -41,46 +40,47 @@ inline constexpr std::array<const char*, 6> kPhases = {"receive", "queue",    "c
 enum class Direction { kIn, kOut };
 inline constexpr std::array<const char*, 2> kDirections = {"in", "out"};
 
-// Values of `path`, indexed by Path; of `reason`, by Rejection; of a device error's `kind`, by
-// DeviceError.
+// Values of the label `path`, indexed by Path. Values of `reason` for rejected requests, indexed by
+// Rejection. Values of `kind` for device errors, indexed by DeviceError.
 inline constexpr std::array<const char*, 4> kPaths = {"cpu", "mapped", "staged", "region"};
 inline constexpr std::array<const char*, 8> kReasons = {
     "queue_full", "budget", "too_large", "deadline", "cancelled", "draining", "invalid", "region"};
 inline constexpr std::array<const char*, 3> kDeviceErrorKinds = {"sticky", "out_of_memory",
                                                                  "other"};
 
-// Values of `reason` of throttled clocks, and of ECC errors' `kind`.
+// Values of `reason` for throttled clocks, and of `kind` for ECC errors.
 inline constexpr std::array<const char*, 3> kThrottleReasons = {"thermal", "power", "hardware"};
 inline constexpr std::array<const char*, 2> kEccErrorKinds = {"corrected", "uncorrected"};
 
-// Values of `reason` of ended connections.
+// Values of `reason` for ended connections, indexed by EndReason.
 inline constexpr std::array<const char*, 2> kEndReasons = {"resets", "frames"};
 
-// Values of a slab pool's `state`.
+// Values of `state` for slab pools.
 inline constexpr std::array<const char*, 2> kSlabStates = {"used", "free"};
 
-// Values of `kind` of used memory: those of MemoryKind, and `region` for registered regions, which
-// no budget covers.
+// Values of `kind` for used memory, indexed by MemoryKind. `region` is for registered regions,
+// which no budget covers.
 inline constexpr std::array<const char*, 4> kMemoryKinds = {"receive", "staging", "response",
                                                             "region"};
 
-// 10 us to 10 s, three to a decade.
+// 10 us to 10 s, three buckets per decade.
 inline constexpr std::array<double, 19> kDurationBuckets = {
     10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3,
     20e-3, 50e-3, 0.1,   0.2,    0.5,    1,      2,    5,    10};
 inline constexpr std::array<double, 9> kBatchRequestBuckets = {1, 2, 4, 8, 16, 32, 64, 128, 256};
-// 256 to 2^30, in steps of four.
+// 256 to 2^30. Each bound is four times the bound before it.
 inline constexpr std::array<double, 12> kBatchElementBuckets = {1 << 8,  1 << 10, 1 << 12, 1 << 14,
                                                                 1 << 16, 1 << 18, 1 << 20, 1 << 22,
                                                                 1 << 24, 1 << 26, 1 << 28, 1 << 30};
 
-// Requests.
+// Metrics of requests.
 inline constexpr Metric kRequests{
     "swiglu_requests_total",
     MetricType::Counter,
     "Finished ModelInfer calls and stream messages, by how they ended.",
     {"model", "code"}};
-// The time starts with the headers of the call; in a stream, when the whole message is there.
+// The time starts when the call's headers arrive, or when the whole message of a stream has
+// arrived.
 inline constexpr Metric kRequestDuration{
     "swiglu_request_duration_seconds",
     MetricType::Histogram,
@@ -110,7 +110,7 @@ inline constexpr Metric kRetryPushbacks{
     "swiglu_retry_pushbacks_total", MetricType::Counter,
     "Inference calls that ended with the advice when to try again (grpc-retry-pushback-ms)."};
 
-// Batches.
+// Metrics of batches.
 inline constexpr Metric kBatchRequests{"swiglu_batch_requests",
                                        MetricType::Histogram,
                                        "Requests in each executed batch.",
@@ -127,7 +127,7 @@ inline constexpr Metric kBatches{
     "Executed batches, by operation, dtype and the way that their bytes took to the arithmetic.",
     {"op", "dtype", "path"}};
 
-// State, sampled when the page is read.
+// State that is sampled when the page is read.
 inline constexpr Metric kQueuedRequests{"swiglu_queued_requests", MetricType::Gauge,
                                         "Accepted requests that are in no batch yet."};
 inline constexpr Metric kInflightRequests{"swiglu_inflight_requests", MetricType::Gauge,
@@ -173,7 +173,7 @@ inline constexpr Metric kBuildInfo{"swiglu_build_info",
                                    "Always 1; the labels say which build this is.",
                                    {"version", "commit", "cuda"}};
 
-// Devices.
+// Metrics of devices.
 inline constexpr Metric kDeviceBytes{
     "swiglu_device_bytes_total",
     MetricType::Counter,
@@ -196,7 +196,7 @@ inline constexpr Metric kDeviceMemoryUsed{
     "this server's slabs.",
     {"device"}};
 
-// GPUs, as the driver sees them. A figure that the driver does not give has no series.
+// GPUs as the driver sees them. A figure that the driver does not report has no series.
 inline constexpr Metric kGpuUtilization{
     "swiglu_gpu_utilization_ratio",
     MetricType::Gauge,
@@ -229,7 +229,7 @@ inline constexpr Metric kGpuEccErrors{"swiglu_gpu_ecc_errors_total",
                                       "Memory errors of the GPU since its driver was loaded.",
                                       {"device", "kind"}};
 
-// The same under the names of Triton Inference Server, which perf_analyzer reads.
+// The same figures under the names of Triton Inference Server. perf_analyzer reads these names.
 inline constexpr Metric kNvUtilization{
     "nv_gpu_utilization", MetricType::Gauge, "GPU utilization rate, 0 to 1.", {"gpu_uuid"}};
 inline constexpr Metric kNvMemoryTotal{
@@ -240,13 +240,13 @@ inline constexpr Metric kNvPower{
     "nv_gpu_power_usage", MetricType::Gauge, "GPU power usage, in watts.", {"gpu_uuid"}};
 inline constexpr Metric kNvPowerLimit{
     "nv_gpu_power_limit", MetricType::Gauge, "GPU power limit, in watts.", {"gpu_uuid"}};
-// It only grows, but a counter would have to end in _total.
+// The value only grows. It is a gauge because a counter's name must end in _total.
 inline constexpr Metric kNvEnergy{"nv_energy_consumption",
                                   MetricType::Gauge,
                                   "GPU energy consumption, in joules, since its driver was loaded.",
                                   {"gpu_uuid"}};
 
-// The process, named as all Prometheus clients name them.
+// Metrics of the process, with the names that all Prometheus clients use.
 inline constexpr Metric kProcessCpu{"process_cpu_seconds_total", MetricType::Counter,
                                     "Total user and system CPU time spent in seconds."};
 inline constexpr Metric kProcessResident{"process_resident_memory_bytes", MetricType::Gauge,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Turns what the data path reports into Prometheus series. Every series is made at construction and
-// found by index afterwards, so that a report costs some hundred nanoseconds and allocates nothing.
+// Turns the reports of the data path into Prometheus series. The constructor makes the series, and
+// reports find them by index. So a report takes a few hundred nanoseconds and allocates nothing.
 #pragma once
 
 #include <array>
@@ -22,21 +22,21 @@
 
 namespace swiglu::server {
 
-// The label `device` of a CUDA ordinal or of kCpuDevice.
+// The value of the label `device` for a CUDA ordinal or kCpuDevice.
 std::string DeviceLabel(int device);
 
-// Counts requests, batches and device errors from zero. Thread-safe.
+// Counts requests, batches and device errors. All counts start at zero. Thread-safe.
 class PrometheusObserver final : public Observer {
  public:
   PrometheusObserver();
   PrometheusObserver(const PrometheusObserver&) = delete;
   PrometheusObserver& operator=(const PrometheusObserver&) = delete;
 
-  // Makes the series of a device (an ordinal or kCpuDevice). Does nothing the second time. Without
-  // this call, a device gets series only when it fails. REQUIRES: called before the first batch.
+  // Makes the series of a device (an ordinal or kCpuDevice). A second call for it does nothing.
+  // Without a call, a device gets series only when it fails. REQUIRES: no batch has run yet.
   void AddDevice(int device);
 
-  // Every series with its value now. Not for the data path.
+  // Returns every series with its current value. Too slow for the data path.
   std::vector<prometheus::MetricFamily> Collect() const;
 
   void RequestFinished(const RequestRecord& record) override;
@@ -51,8 +51,8 @@ class PrometheusObserver final : public Observer {
 
   using Histogram = AtomicHistogram*;
 
-  // One model's series, or those of all unknown models. Requests for an unknown model complete no
-  // phase and have no elements.
+  // The series of one model, or of all unknown models together. Requests for an unknown model
+  // complete no phase and have no elements.
   struct ModelSeries {
     std::array<Counter, metrics::kNumCodes> requests{};  // by absl::StatusCode
     Histogram duration = nullptr;
@@ -65,13 +65,13 @@ class PrometheusObserver final : public Observer {
   void MakeBatchSeries();
   ModelSeries& SeriesOf(const Model* model);
 
-  // A device's bytes.
+  // The byte counter of a device.
   struct DeviceSeries {
     int device;
     Counter bytes;
   };
 
-  // These own every series; the pointers below point into them.
+  // These two own all series. The pointers below point into them.
   prometheus::Registry registry_;
   std::deque<HistogramFamily> histograms_;
   std::array<ModelSeries, kNumModels + 1> models_;                  // by Model::index; unknown last
@@ -82,7 +82,7 @@ class PrometheusObserver final : public Observer {
   Histogram batch_requests_ = nullptr;
   Histogram batch_elements_ = nullptr;
   prometheus::Family<prometheus::Counter>* device_bytes_ = nullptr;
-  std::vector<DeviceSeries> devices_;  // constant once there are batches
+  std::vector<DeviceSeries> devices_;  // constant after the first batch
   prometheus::Family<prometheus::Counter>* device_errors_ = nullptr;
   prometheus::Family<prometheus::Gauge>* device_poisoned_ = nullptr;
   std::atomic<int64_t> num_retry_pushbacks_{0};
