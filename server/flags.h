@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The command line of swiglu-server: every flag with its default, meaning and valid range is in
-// flags.cc, and nowhere else. What comes out is a plain struct.
+// Parses the command line of swiglu-server into a plain struct. Only flags.cc has the default,
+// meaning and valid range of each flag.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ namespace swiglu::server {
 // The flags, checked; `--help` explains each.
 struct Flags {
   std::string grpc_address;
-  std::string metrics_address;  // empty: no page
+  std::string metrics_address;  // empty: no metrics page
   DeviceKind device = DeviceKind::kAuto;
   std::vector<int> devices;  // CUDA ordinals; empty: all
   int lanes_per_device = 0;  // 0: the executor chooses
@@ -50,23 +50,23 @@ struct Flags {
   std::string log_level;
   std::string log_format;
   bool log_peers = false;
-  // Set: ask the server at `grpc_address` for this service's health ("" is the whole server) and
-  // exit.
+  // If set, the program asks the server at `grpc_address` for the health of this service ("": the
+  // whole server), and exits.
   std::optional<std::string> health;
 };
 
-// The program prints `text` and ends. With exit code 0 (--help, --version) it prints on stdout.
-// With 2 (a flag is unknown or has a bad value) it prints on stderr one line that names the flag,
-// the value and what is valid.
+// The program prints `text` and exits with `code`. 0 (--help, --version): it prints on stdout. 2 (a
+// flag is unknown or has a bad value): it prints one line on stderr, which names the flag, the
+// value and what is valid.
 struct EarlyExit {
   int code = 0;
   std::string text;  // ends with a newline
 };
 
-// Reads the command line, the environment and the file that --config names. Where they differ, the
-// command line counts, then the environment, then the file, then the default, which may depend on
-// the machine. A flag is written `--name=value` or `--name value`; of a repeated flag the last
-// value counts. `environment` is null for none.
+// Reads the command line, the environment and the file that --config names. The first of these
+// three that sets a flag counts, in this order. If none sets it, the default counts, which may
+// depend on the machine. A flag is written `--name=value` or `--name value`; of a repeated flag the
+// last value counts. If `environment` is null, no environment is read.
 std::variant<Flags, EarlyExit> ParseFlags(int argc, const char* const* argv,
                                           const Environment& environment = nullptr);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where the gauges of the metrics page come from: the parts of the server, the executor's memory,
-// and the GPUs.
+// Makes the gauges of the metrics page from the parts of the server, the executor's memory and the
+// GPUs.
 #pragma once
 
 #include "server/device/device_factory.h"
@@ -11,7 +11,7 @@
 
 namespace swiglu::server {
 
-// Makes all gauges of the page. They read the arguments, which must outlive the page.
+// Makes all gauges of the page. The gauges read the arguments, which must outlive the page.
 Gauges GaugesOf(Server& server, const CreatedExecutor& executor, const GpuMonitor& gpus);
 
 }  // namespace swiglu::server

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The program as a client: asks a running server for its health. For container health checks.
+// Asks a running server for its health, as a client. For container health checks.
 #pragma once
 
 #include <string>
@@ -9,8 +9,8 @@
 
 namespace swiglu::server {
 
-// Asks grpc.health.v1 at `address` about `service`, for two seconds at most. OK when it is SERVING;
-// else UNAVAILABLE with what was found.
+// Asks grpc.health.v1 at `address` for the state of `service`, and waits at most two seconds.
+// Returns OK if the state is SERVING, else UNAVAILABLE with a message that says what was found.
 absl::Status ProbeHealth(const std::string& address, const std::string& service);
 
 }  // namespace swiglu::server

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// When the process ends. One waiting thread learns of signals and device faults. Another thread, a
-// watchdog, ends the process if no other thread does. Part of the program, not of a library.
+// Decides when the process ends. One thread waits for signals and device faults. A watchdog thread
+// ends the process if no other thread does. Part of the program, not of a library.
 #pragma once
 
 #include <chrono>
@@ -17,7 +17,7 @@
 
 namespace swiglu::server {
 
-// The exit codes other than 0, and other than 2 for a wrong command line.
+// Exit codes. The others are 0, and 2 for a wrong command line.
 inline constexpr int kExitFailure = 1;
 inline constexpr int kExitDeviceFault = 70;
 
@@ -25,43 +25,43 @@ inline constexpr int kExitDeviceFault = 70;
 enum class StopReason { kSignal, kDeviceFault, kTimeout };
 
 // Calls `last_words`, which must not block, then ends the process with `code`. No destructor runs.
-// `last_words` may log; the process waits at most logging::kLastWordsLimit until the lines are
-// read.
+// `last_words` may log: before the end, the log gets at most logging::kLastWordsLimit to write its
+// lines.
 [[noreturn]] void ExitAfter(absl::FunctionRef<void()> last_words, int code);
 
-// From here on an exception that leaves a thread ends the process. A line of the log names the
-// exception. The exit code is kExitFailure if memory or threads have run out; otherwise the process
-// ends by abort().
+// After this call, an exception that no thread catches ends the process, and a line of the log
+// names it. The exit code is kExitFailure if memory or threads have run out; otherwise the process
+// calls abort().
 void EndOnExceptions();
 
-// Takes SIGTERM, SIGINT and SIGHUP, and sticky device errors. The first SIGTERM or SIGINT and the
-// first error end a `Wait`. A signal within kSameOrder of that first one is the same request to
-// stop: timeout(1) signals its child and then the child's whole process group. On a later signal a
-// watchdog thread ends the process at once, with kExitFailure. After a device error the watchdog
-// ends the process with kExitDeviceFault if it has not ended within kFaultGrace, even if logging
-// blocks the other threads. Make it before any other thread, so that all threads have the signals
-// blocked. One per process.
+// Takes SIGHUP, the stop signals SIGTERM and SIGINT, and sticky device errors. The first stop
+// signal and the first error end a `Wait`. A stop signal within kSameOrder after the first one is
+// ignored as the same request: timeout(1) signals its child and then the child's whole process
+// group. On a later stop signal, a watchdog thread ends the process at once with kExitFailure. If
+// the process has not ended within kFaultGrace after a device error, the watchdog ends it with
+// kExitDeviceFault, even if logging blocks the other threads. Create this object before any other
+// thread, so that all threads have the signals blocked. At most one per process.
 class StopSource final : public Observer {
  public:
   // A further stop signal within this time after the first means the same request to stop.
   static constexpr std::chrono::seconds kSameOrder{1};
 
-  // The longest that a process lives on after a sticky device error, last words aside.
+  // The longest that the process lives on after a sticky device error, not counting its last words.
   static constexpr absl::Duration kFaultGrace = absl::Seconds(4);
 
-  // `on_hangup` is called at every SIGHUP, on the thread that takes the signals, and must not
-  // block. A process that was started with SIGHUP ignored, as by nohup, goes on ignoring it.
+  // `on_hangup` is called at every SIGHUP, on the watchdog thread, and must not block. If the
+  // process was started with SIGHUP ignored (by nohup, say), it goes on ignoring SIGHUP.
   explicit StopSource(std::function<void()> on_hangup);
   ~StopSource() override;
   StopSource(const StopSource&) = delete;
   StopSource& operator=(const StopSource&) = delete;
 
-  // Blocks until there is a signal that no earlier wait has returned, until an error has come, or
-  // for `timeout`. Once an error has come, every wait ends at once. Logs the signal. One thread at
-  // a time.
+  // Blocks until there is a stop signal that no earlier `Wait` has returned, or a sticky error, but
+  // at most for `timeout`. After an error, every `Wait` returns at once. Logs the signal. Only one
+  // thread may wait at a time.
   StopReason Wait(absl::Duration timeout);
 
-  // Whether a sticky error has come. Thread-safe.
+  // Whether there was a sticky error. Thread-safe.
   bool device_failed() const;
 
   // Only a sticky error stops the process; this class ignores all other errors.
@@ -71,7 +71,7 @@ class StopSource final : public Observer {
   void BatchFinished(const BatchRecord&) override {}
 
  private:
-  // The watchdog's thread. Nothing may block it before the end of the process.
+  // The watchdog thread. Nothing may block it while the process lives.
   void Watch();
   void TakeStopSignal();
   void TakeHangup();
@@ -80,13 +80,13 @@ class StopSource final : public Observer {
   int stop_signals_ = -1;  // a signalfd
   int hangups_ = -1;       // likewise
   int faults_ = -1;        // an eventfd
-  int closing_ = -1;       // an eventfd: the destructor runs
+  int closing_ = -1;       // an eventfd that the destructor raises
 
-  // When the first stop signal came. For the watcher alone.
+  // When the first stop signal came. Only the watchdog thread uses it.
   std::optional<std::chrono::steady_clock::time_point> ordered_;
 
   mutable absl::Mutex mutex_;
-  int stop_signal_ ABSL_GUARDED_BY(mutex_) = 0;  // which no wait has returned yet; 0: none
+  int stop_signal_ ABSL_GUARDED_BY(mutex_) = 0;  // that no `Wait` has returned yet; 0: none
   bool device_failed_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread watcher_;

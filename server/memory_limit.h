@@ -9,9 +9,9 @@
 
 namespace swiglu::server {
 
-// In bytes: the machine's memory, or the smallest of these limits if it is less: those of the
-// control groups (version 1 or 2) of this process, and those on its address space and data (ulimit
-// -v, -d). `root` stands in front of /proc and /sys; tests give a folder of their own.
+// Returns, in bytes, the smallest of: the machine's memory, the limits of this process's control
+// groups (version 1 or 2), and its limits on address space and data (ulimit -v, -d). `root` is put
+// in front of /proc and /sys; tests pass a folder of their own.
 int64_t MemoryLimitBytes(const std::string& root = "");
 
 }  // namespace swiglu::server

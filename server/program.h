@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The program swiglu-server, except the choice of its executor, which the caller passes in.
+// The program swiglu-server. Its caller passes in the function that makes the executor.
 #pragma once
 
 #include <functional>
@@ -13,8 +13,8 @@ namespace swiglu::server {
 // Makes an executor, as `CreateExecutor` does.
 using ExecutorFactory = std::function<absl::StatusOr<CreatedExecutor>(const ExecutorOptions&)>;
 
-// Reads the command line and does what it says: serves until a signal comes, or asks a running
-// server for its health. Returns the exit code. Once for each process.
+// Reads the command line and does what it says: serves until a signal arrives, or asks a running
+// server for its health. Returns the exit code. Call it once per process.
 int RunProgram(int argc, char** argv, const ExecutorFactory& create_executor);
 
 }  // namespace swiglu::server

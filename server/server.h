@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The server as one object: the graph of its parts, built in the order in which they depend on each
-// other, over an executor that its owner brings. It serves, drains, and ends after a device fault.
+// The server as one object. It builds its parts in the order of their dependencies, on an executor
+// that its owner passes in. It serves, drains, and ends after a device fault.
 #pragma once
 
 #include <cstdint>
@@ -35,9 +35,9 @@
 namespace swiglu::server {
 
 struct ServerOptions {
-  // As ServerMetadata tells it.
+  // ServerMetadata returns it.
   std::string version;
-  // Whether the executor computes on GPUs, as ModelConfig tells it.
+  // Whether the executor computes on GPUs. ModelConfig returns it.
   bool on_gpu = false;
   AdmissionOptions admission;
   BatchFormerOptions batching;
@@ -52,13 +52,13 @@ struct ServerOptions {
   RegionLimits regions = {};
   // The server itself sets the callback in here.
   RpcServerOptions rpc;
-  // After the first stop signal: how long the server goes on serving requests while it says that it
-  // is not ready, and how long accepted requests may take after that.
+  // `drain_delay`: how long after the first stop signal the server still takes requests, although
+  // it says that it is not ready. `drain_timeout`: how long accepted requests may take after that.
   absl::Duration drain_delay = absl::ZeroDuration();
   absl::Duration drain_timeout = absl::Seconds(30);
 };
 
-// Thread-safe, but for `Start`, `ServeUntilStopped` and the destructor.
+// Thread-safe, except `Start`, `ServeUntilStopped` and the destructor.
 class Server {
  public:
   // Builds the graph, which does not listen yet. `observer` hears of every request, batch and
@@ -72,22 +72,22 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Listens and serves from here on. Once. FAILED_PRECONDITION if it cannot listen on the address;
-  // the error says why.
+  // Starts to listen and to serve. Call it once. FAILED_PRECONDITION if it cannot listen on the
+  // address; the error says why.
   absl::Status Start();
 
-  // Serves until `stop` tells of a signal, then drains. Returns the exit code of the process: 0, or
-  // kExitFailure if requests were cut off. In two cases it ends the process itself, because the
-  // device must not be touched again: after a device fault, and if requests are still in work when
-  // the time of the drain is over. REQUIRES: `Start` has returned OK.
+  // Serves until `stop` returns a signal, then drains. Returns the exit code of the process, 0. In
+  // two cases it ends the process instead, because the device must not be touched again: after a
+  // device fault (kExitDeviceFault), and if requests still have no answer after `drain_timeout`
+  // (kExitFailure). REQUIRES: `Start` has returned OK.
   int ServeUntilStopped(StopSource& stop);
 
-  // The steps of a drain. The server says that it is not ready, and serves on.
+  // First step of a drain: the server says that it is not ready, and goes on serving.
   void StopBeingReady();
-  // It takes no new requests, and tells its calls.
+  // Second step: the server takes no new requests, and tells its calls so.
   void StopTakingRequests();
 
-  // The parts, for figures and for tests.
+  // The parts, for metrics and tests.
   Admission& admission() { return admission_; }
   Batcher& batcher() { return batcher_; }
   Health& health() { return health_; }
@@ -101,12 +101,12 @@ class Server {
   const ServerOptions& options() const { return options_; }
 
  private:
-  // As `StopSource::Wait`. Meanwhile it writes the log lines about requests that are due.
+  // Like `StopSource::Wait`, but meanwhile flushes the request log.
   StopReason Await(StopSource& stop, absl::Duration timeout);
-  // Drains, within the time limit of a drain. Returns the exit code.
+  // Drains the server. Returns the exit code.
   int Drain(StopSource& stop);
-  // Waits until the requests that are already failing are answered, and ends the process. No
-  // destructor runs, and so nothing of the device's memory is freed.
+  // Waits until the requests that are already failing are answered, then ends the process. No
+  // destructor runs, so no device memory is freed.
   [[noreturn]] void ExitAfterFault();
 
   const ServerOptions options_;

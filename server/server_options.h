@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From the flags of the command line to the options of the parts.
+// Turns the flags of the command line into the options of the parts.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace swiglu::server {
 
-// The options for the executor. It reports device errors to `observer`.
+// The options for the executor, which reports device errors to `observer`.
 ExecutorOptions ExecutorOptionsOf(const Flags& flags, Observer* observer);
 
 // The options for the server. `on_gpu`: whether the executor computes on GPUs. `max_connections`:

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Whether the system has what a server needs to start. Libraries end the process if they get no
-// descriptor, thread or memory. This check finds that out first, and says what is missing. Part of
-// the program.
+// Checks that the system has what a server needs to start, and says what is missing. Without it, a
+// library would end the process for lack of a descriptor, thread or memory. Part of the program.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +10,7 @@
 
 namespace swiglu::server {
 
-// What a server takes while it serves, in addition to what the process already has.
+// What a server needs while it serves, in addition to what the process already has.
 struct StartNeeds {
   int descriptors = 0;
   int threads = 0;
@@ -19,14 +18,14 @@ struct StartNeeds {
   int64_t address_space_bytes = 0;
 };
 
-// What a server needs. `cores` is the number of cores of the machine; the number of gRPC's threads
-// depends on it.
+// The needs of a server. `cores` is the machine's number of cores, on which gRPC's number of
+// threads depends.
 StartNeeds NeedsOfServer(int io_threads, int lanes_per_device, int cores,
                          int64_t memory_budget_bytes);
 
-// Takes all of it for a moment and gives it back. OK, or RESOURCE_EXHAUSTED with what is missing,
-// how much there is, and which limit may be the cause. It checks the address space only if that is
-// limited. It opens descriptors and starts threads, and all of them are gone when it returns.
+// Takes all of `needs` for a moment, and gives it back before it returns: descriptors, threads, and
+// address space if that is limited. Returns OK, or RESOURCE_EXHAUSTED, which says what is missing,
+// how much there is, and which limit may be the cause.
 absl::Status CheckStart(const StartNeeds& needs);
 
 }  // namespace swiglu::server

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Cuts a batch that was too large for the device's memory into smaller ones, and runs them. Knows
-// no CUDA.
+// Cuts a batch that was too large for the device's memory into smaller batches, and runs them. Does
+// not use CUDA.
 #pragma once
 
 #include <functional>
@@ -13,23 +13,23 @@
 
 namespace swiglu::server {
 
-// How often a batch is halved before the device's memory counts as exhausted: an eighth is the
-// least that is tried.
+// How often a batch is halved at most, so the smallest part is an eighth. If that fails, too, the
+// device's memory counts as exhausted.
 inline constexpr int kMaxHalvings = 3;
 
-// Splits `batch` into two batches with about equally many elements, in the same order. In both, the
-// parts of a tensor are aligned like the tensor itself. None if there is nothing to cut. A pure
+// Splits `batch` into two batches with about equally many elements, in the same order. If a tensor
+// is cut, both parts are aligned like the tensor. Returns nullopt if `batch` cannot be cut. A pure
 // function. REQUIRES: no segment has a reader.
 std::optional<std::pair<Batch, Batch>> Halve(const Batch& batch);
 
-// Whether a batch that ended like this can be tried again in smaller parts: the device ran out of
-// memory, and no output has been written. (An output may lie where an input does.)
+// Whether a batch that ended with `result` can be tried again in smaller parts: the device ran out
+// of memory, and no output has been written. (An output may replace an input in memory.)
 bool IsWorthRetrying(const LaneResult& result);
 
-// Runs `batch`, which ended with `result`, in halves on `lane`, one after the other. A half that
-// runs out of memory, too, is halved again. Then calls `finished` once, with the sum of the times
-// or with the first error. After an error nothing more is run. `on_retry` is called for each fault
-// after which a batch is tried again. REQUIRES: as for Lane::Run; IsWorthRetrying(result).
+// Runs `batch`, which ended with `result`, again on `lane` as two halves, one after the other. If a
+// half runs out of memory, too, it is halved again. Calls `on_retry` for each fault that is
+// followed by such a retry. Any other error ends the run. Calls `finished` once at the end, with
+// the sum of the times or with the error. REQUIRES: as for Lane::Run; IsWorthRetrying(result).
 void RunInHalves(Lane& lane, const Batch& batch, const LaneResult& result,
                  std::function<void(const DeviceFault&)> on_retry, Lane::Finished finished);
 

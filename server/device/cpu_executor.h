@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The executor that runs batches on the host's own cores, on the threads that bring them.
+// The executor that runs batches on the host's cores, on the threads that call `Run`.
 #pragma once
 
 #include <memory>
@@ -13,16 +13,16 @@
 namespace swiglu::server {
 
 struct CpuExecutorOptions {
-  // Batches computed at once. >= 1. More than there are cores only makes them wait for each other.
+  // Batches computed at once. >= 1. If they are more than the cores, they wait for each other.
   int num_lanes = 1;
   // The slab pool's memory.
   CachingSlabPoolOptions memory;
 };
 
-// Computes each batch inside `Run`: the thread that received a request has its bytes in its cache,
-// and a hand-over to another thread takes longer than a small batch. Inputs are taken out of the
-// pieces that they came in, a block at a time, so that they pass through memory once. Thread-safe.
-// It never fails: `healthy()` stays true.
+// Computes each batch inside `Run`. The thread that received a request has its bytes in the cache,
+// and a hand-over to another thread takes longer than a small batch. Reads the inputs out of the
+// message's slices block by block, so that they pass through memory once. Thread-safe. Never fails:
+// `healthy()` stays true.
 class CpuExecutor final : public Executor {
  public:
   // INVALID_ARGUMENT for options out of range.

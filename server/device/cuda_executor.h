@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Sets up CUDA devices and the executor over their lanes. Batches lie in the executor's slabs:
+// Sets up CUDA devices and the executor that uses their lanes. Tensors lie in the executor's slabs:
 // pinned host memory that every device sees at the same address.
 #pragma once
 
@@ -26,10 +26,10 @@ struct CudaExecutorOptions {
   Observer* observer = nullptr;
 };
 
-// Sets up the devices and runs every kernel on each lane, so that the first request finds all
-// loaded. Takes some hundred milliseconds per device. INVALID_ARGUMENT for options out of range,
-// FAILED_PRECONDITION for a device that cannot use host memory directly, RESOURCE_EXHAUSTED for one
-// without memory for its lanes, else what CUDA said.
+// Sets up the devices and runs every kernel on each lane, so that all kernels are loaded before the
+// first request. Takes some hundred milliseconds per device. INVALID_ARGUMENT: an option is out of
+// range. FAILED_PRECONDITION: a device cannot use host memory directly. RESOURCE_EXHAUSTED: a
+// device has no memory for its lanes. Otherwise it returns the error that CUDA reported.
 absl::StatusOr<std::unique_ptr<LaneExecutor>> CreateCudaExecutor(CudaExecutorOptions options);
 
 }  // namespace swiglu::server

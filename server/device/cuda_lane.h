@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A lane of a CUDA device: one stream, its event, a device buffer, and the thread that waits for
-// what was launched.
+// A lane of a CUDA device: one stream, its event, a device buffer, and a thread that waits until
+// launched work is done.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -20,10 +20,10 @@
 
 namespace swiglu::server {
 
-// Each lane has a thread of its own, rather than one per device. So a short batch is reported as
-// soon as it is ready, whatever runs on the other lanes and however long their completions take.
-// The thread also enqueues a batch's portions after the first. It enqueues a portion when the
-// portion before is done. A lane allocates everything that it needs from CUDA in `Create`.
+// Each lane has a thread of its own. So a short batch is reported as soon as it is done, even while
+// other lanes run long batches or long callbacks. The thread also enqueues each portion of a batch
+// after the first, when the portion before it is done. `Create` allocates everything that a lane
+// needs from CUDA.
 class CudaLane final : public Lane {
  public:
   static absl::StatusOr<std::unique_ptr<CudaLane>> Create(int ordinal);
@@ -34,18 +34,18 @@ class CudaLane final : public Lane {
   CudaLane(const CudaLane&) = delete;
   CudaLane& operator=(const CudaLane&) = delete;
 
-  // Leaves the work to the lane's thread: launches take turns in the driver, and a calling thread
-  // should not wait there. There are two exceptions. If the plan has a `caller_wait`, the calling
-  // thread launches the batch, waits for that long, and calls `finished` if the batch is done by
-  // then. If the calling thread is a lane's thread (it has just completed a batch), it launches the
-  // batch, and this lane's thread waits for it. A plan that is not staged needs tensors that the
-  // device sees where they lie: in device memory, or in pinned host memory.
+  // Leaves the work to the lane's thread: the driver makes one launch at a time, and the calling
+  // thread should not wait for its turn. There are two exceptions. If the plan has a `caller_wait`,
+  // the calling thread launches the batch, waits at most that long, and calls `finished` if the
+  // batch is done by then. If the calling thread is a lane's thread (it has just completed a
+  // batch), it launches the batch, and this lane's thread waits for the result. A plan that is not
+  // staged needs tensors in device memory or in pinned host memory.
   void Run(const Batch& batch, LaunchPlan plan, Finished finished) override;
 
  private:
   using Clock = std::chrono::steady_clock;
 
-  // What is in flight.
+  // The batch in flight.
   struct Job {
     const Batch* batch = nullptr;
     LaunchPlan plan;
@@ -60,31 +60,31 @@ class CudaLane final : public Lane {
 
   CudaLane(int ordinal, CudaStream stream, CudaEvent event, CudaStagedPath staged_path);
 
-  // Enqueues the job's next portion, or all of it if it has no portions, and then the event. On
-  // error nothing of the job is running any more.
+  // Enqueues the job's next portion, or the whole job if it has no portions, and then the event. On
+  // error, no work of the job is running any more.
   cudaError_t Enqueue(Job& job);
   cudaError_t EnqueueWork(Job& job);
-  // Waits for what `Enqueue` enqueued and adds up its times.
+  // Waits for the work that `Enqueue` enqueued, and adds up its times.
   cudaError_t Await(Job& job);
-  // Returns when the event has happened or the device has failed. Spins first, then sleeps.
+  // Waits until the event is complete or the device has failed. Spins first, then sleeps.
   cudaError_t AwaitEvent();
-  // Spins until the event has happened or the device has failed; returns cudaErrorNotReady after
-  // `spin_time`.
+  // Spins until the event is complete or the device has failed. Returns cudaErrorNotReady if
+  // neither is the case after `spin_time`.
   cudaError_t PollEvent(std::chrono::microseconds spin_time);
-  // Whether the event happens within `time`; false at once if that is zero.
+  // Whether the wait for the event ends within `time`. If `time` is zero, returns false at once.
   bool IsDoneWithin(std::chrono::microseconds time);
   // Calls `finished`.
   void Finish(Job job, cudaError_t error);
 
   // The lane's thread.
   void ServeJobs();
-  // Waits for a job and takes it. Returns one without `finished` once the destructor has begun and
-  // no job is left.
+  // Waits for a job and takes it. Once the destructor has begun and no job is left, returns a job
+  // without `finished`.
   Job NextJob();
 
   const int ordinal_;
   const CudaStream stream_;
-  const CudaEvent event_;  // recorded behind all that is enqueued
+  const CudaEvent event_;  // recorded after all work that is enqueued
   // Used by the thread that has the job: the caller of `Run`, then the lane's thread.
   CudaStagedPath staged_path_;
 

@@ -12,29 +12,29 @@
 
 namespace swiglu::server {
 
-// A device buffer, and the events that measure the times of the portions that pass through it. One
-// portion at a time. It allocates all CUDA memory in `Create`. Not thread-safe.
+// A device buffer, and events that measure the phases of the portions in it. The buffer holds one
+// portion at a time. `Create` allocates all CUDA memory. Not thread-safe.
 class CudaStagedPath {
  public:
-  // Room for portions of kLaneBufferBytes on that device.
+  // Allocates a buffer of kLaneBufferBytes on device `ordinal`.
   static absl::StatusOr<CudaStagedPath> Create(int ordinal);
 
-  // Enqueues copies in and kernel of `portion` on `stream`, a stream of the current device; does
-  // not synchronize, and touches no output of the batch. On error, part of it may have been
-  // enqueued. REQUIRES: the portion before is done.
+  // Enqueues the copies of `portion` to the device and its kernel on `stream`, a stream of the
+  // current device. Does not synchronize, and writes no output of the batch. On error, a part of
+  // this work may have been enqueued. REQUIRES: the previous portion is done.
   cudaError_t EnqueueCompute(const Model& model, const Portion& portion, cudaStream_t stream);
 
-  // Likewise the copies out. REQUIRES: the portion is the one of the last EnqueueCompute.
+  // Likewise enqueues the copies back. REQUIRES: `portion` is the one of the last EnqueueCompute.
   cudaError_t EnqueueCopyOut(const Model& model, const Portion& portion, cudaStream_t stream);
 
-  // Adds the times of the last portion's phases to `times`. REQUIRES: it is done.
+  // Adds the times of the last portion's phases to `times`. REQUIRES: that portion is done.
   cudaError_t AddTimes(PhaseTimes& times) const;
 
  private:
   CudaStagedPath() = default;
 
   CudaMemory d_buffer_;
-  CudaEvent begun_, copied_in_, computed_, copied_out_;  // in the order in which they happen
+  CudaEvent begun_, copied_in_, computed_, copied_out_;  // in the order of recording
 };
 
 }  // namespace swiglu::server

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Makes the executor of the server: it looks at the host, chooses a device, and makes the executor
-// ready. The header is the same with and without CUDA.
+// Makes the server's executor: looks at the host, chooses the devices, and makes the executor
+// ready. This header does not depend on whether the build has CUDA.
 #pragma once
 
 #include <memory>
@@ -36,7 +36,7 @@ struct ExecutorOptions {
 // An executor that is warmed up, and facts about it.
 struct CreatedExecutor {
   std::unique_ptr<Executor> executor;
-  // The executor's own pool, for its figures.
+  // The executor's own pool, for the metrics.
   const CachingSlabPool* slab_pool = nullptr;
   // Opens regions that its batches may use.
   std::unique_ptr<RegionOpener> region_opener;
@@ -48,10 +48,10 @@ struct CreatedExecutor {
 };
 
 // Makes the executor that `options` ask for. Takes up to some hundred milliseconds per CUDA device.
-// Where CUDA was asked for and is not available, it returns an error that says why, and never takes
-// the CPU instead: FAILED_PRECONDITION (no build support, no driver, no device), INVALID_ARGUMENT
-// (a wrong ordinal or option), INTERNAL (the device fails). `kAuto` takes the CPU instead of a
-// device that fails.
+// If CUDA was asked for and is not available, it returns an error that says why, and never takes
+// the CPU instead: FAILED_PRECONDITION (a build without CUDA, no driver, no device),
+// INVALID_ARGUMENT (a wrong ordinal or option), INTERNAL (the device fails). With `kAuto`, it takes
+// the CPU if a device fails.
 absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options);
 
 }  // namespace swiglu::server

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The interface between the executor that chooses lanes and a device that has them. The CUDA lane
+// The interface between the executor, which chooses a lane, and a device's lanes. `CudaLane`
 // implements it; tests implement lanes of simulated devices.
 #pragma once
 
@@ -28,7 +28,7 @@ struct DeviceFault {
 // How a batch ended on a lane.
 struct LaneResult {
   Execution execution;
-  std::optional<DeviceFault> fault;  // set exactly where execution.status is an error
+  std::optional<DeviceFault> fault;  // set if and only if execution.status is an error
 };
 
 // Runs one batch at a time on one device. The destructor waits for the batch in flight, if any.
@@ -38,10 +38,10 @@ class Lane {
 
   virtual ~Lane() = default;
 
-  // Starts `batch` according to `plan`, which was made for this batch. `finished` is called exactly
-  // once, when the lane is free for the next `Run` and nothing touches the batch's memory any more.
-  // It is called on any thread, possibly before `Run` returns. REQUIRES: the lane is free; `batch`
-  // and the memory that it points to outlive that call; at most kMaxSegments segments.
+  // Starts `batch` according to `plan`, which was made for this batch. Calls `finished` exactly
+  // once, on any thread and possibly before `Run` returns. By then the lane is free for the next
+  // `Run`, and nothing touches the batch's memory any more. REQUIRES: the lane is free; `batch` and
+  // the memory that it points to live until that call; at most kMaxSegments segments.
   virtual void Run(const Batch& batch, LaunchPlan plan, Finished finished) = 0;
 };
 

@@ -13,15 +13,15 @@ namespace swiglu::server {
 
 // How busy one device is.
 struct DeviceLoad {
-  int64_t outstanding_bytes = 0;  // read and written by the batches in flight
+  int64_t outstanding_bytes = 0;  // that the batches in flight read and write
   int num_free_lanes = 0;
   int64_t given_bytes = 0;  // of all batches until now; see `GiveBatch`
   int num_resident = 0;     // batches in flight whose tensors are all in the device's memory
 };
 
-// The position of the device with the fewest bytes outstanding among those with a free lane. Under
-// a light load all devices have equally few. Then it is the device that was given the fewest bytes
-// until now, and among those the first. -1 when no lane is free.
+// Returns the position of the device for the next batch; -1 if no lane is free. Of the devices with
+// a free lane, it is the one with the fewest outstanding bytes. If several are equal, as under a
+// light load, it is the one that was given the fewest bytes until now, or the first of these.
 inline int ChooseDevice(absl::Span<const DeviceLoad> loads) {
   int best = -1;
   for (int i = 0; i < static_cast<int>(loads.size()); ++i) {
@@ -34,9 +34,9 @@ inline int ChooseDevice(absl::Span<const DeviceLoad> loads) {
   return best;
 }
 
-// Counts a batch of `bytes` for `device`. If another device has been given more than kMaxLagBytes
-// less than `device`, it then counts as given only kMaxLagBytes less. Otherwise a device that was
-// slow would later get all of a light load.
+// Counts a batch of `bytes` for `device`. Then raises the `given_bytes` of the other devices to at
+// least those of `device` minus kMaxLagBytes. Without this, a device that was slow would later get
+// all of a light load.
 inline void GiveBatch(absl::Span<DeviceLoad> loads, int device, int64_t bytes) {
   constexpr int64_t kMaxLagBytes = int64_t{64} << 20;
   loads[device].outstanding_bytes += bytes;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The executor over the lanes of any number of devices: it chooses the lane and the path of each
-// batch, and keeps count of what is in flight and of what has failed. Knows no CUDA.
+// The executor that uses the lanes of any number of devices. It chooses the lane and the path of
+// each batch, and keeps track of batches in flight and of device faults. Does not use CUDA.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ namespace swiglu::server {
 struct LaneDevice {
   int ordinal = 0;
   std::string description;                   // "cuda:0 NVIDIA H100 80GB HBM3"
-  std::vector<std::unique_ptr<Lane>> lanes;  // free, at least one
+  std::vector<std::unique_ptr<Lane>> lanes;  // at least one; all are free
 };
 
 // Spreads batches over its devices. A batch with tensors in a device's memory runs on that device,
@@ -73,7 +73,7 @@ class LaneExecutor final : public Executor {
   void Start(const Claim& claim, const Batch& batch, Done done);
   // Gives the lane back, and starts the next batch that waits for this device, if there is one.
   void ReleaseLane(const Claim& claim);
-  // Hands the batch back.
+  // Frees the lane and calls `done`.
   void Finish(const Claim& claim, const LaneResult& result, Done done);
   void ReportFault(const Claim& claim, const DeviceFault& fault);
 

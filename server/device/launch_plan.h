@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Decides how a batch's bytes get to a GPU's arithmetic and back. A lane carries it out. Pure
-// functions on plain values; knows no CUDA. docs/adr/0006 says why.
+// Plans how a batch's bytes reach the arithmetic of a GPU, and how the results come back. A lane
+// carries the plan out. Pure functions on plain values, without CUDA. Reasons: docs/adr/0006.
 #pragma once
 
 #include <chrono>
@@ -14,8 +14,8 @@
 
 namespace swiglu::server {
 
-// The device buffer of a lane: 16 MiB of inputs, which is twice `max_batch_bytes` of LaneExecutor,
-// plus alignment for kMaxSegments segments.
+// The size of a lane's device buffer: 16 MiB for inputs (twice `max_batch_bytes` of LaneExecutor),
+// plus the padding that aligns kMaxSegments segments.
 inline constexpr size_t kLaneBufferBytes =
     (size_t{16} << 20) + size_t{swiglu::kMaxSegments} * kMaxTensors * kSlabAlignment;
 
@@ -26,9 +26,9 @@ enum class ResidentWork : uint8_t { kNone, kRunning };
 // The facts that a plan depends on, in addition to the batch.
 struct LaunchSituation {
   ResidentWork resident_work = ResidentWork::kNone;
-  // Read and written by the other batches in flight on the device.
+  // Bytes that the other batches in flight on the device read and write.
   int64_t other_bytes = 0;
-  // The lane's device buffer. At least kSlabAlignment for each input.
+  // The size of the lane's device buffer: at least kSlabAlignment for each input.
   size_t buffer_bytes = kLaneBufferBytes;
 };
 
@@ -46,22 +46,22 @@ struct StagedPart {
 using Portion = std::vector<StagedPart>;
 
 struct LaunchPlan {
-  // kMapped and kRegion: one launch on the tensors where they lie. kStaged: portion after portion,
-  // by way of the lane's device buffer.
+  // kMapped and kRegion: one launch on the tensors in place. kStaged: the portions pass through the
+  // lane's device buffer, one after the other.
   Path path = Path::kMapped;
-  // The most blocks of a launch; 0: as many as the work wants.
+  // The most blocks of a launch; 0: as many as the work needs.
   int max_blocks = 0;
-  // All elements of the batch in their order; empty unless the path is kStaged.
+  // Together all elements of the batch, in order; empty unless the path is kStaged.
   std::vector<Portion> portions = {};
-  // How long the caller itself waits for the batch before it leaves the waiting to the lane's
-  // thread.
+  // How long the thread that calls `Lane::Run` waits for the batch, before it leaves the waiting to
+  // the lane's thread.
   std::chrono::microseconds caller_wait{0};
 };
 
 // The plan for `batch`. A batch without elements is never staged.
 LaunchPlan PlanLaunch(const Batch& batch, const LaunchSituation& situation);
 
-// One launch on pinned host memory with `max_blocks` blocks at most.
+// A plan of one launch on pinned host memory, with `max_blocks` blocks at most.
 LaunchPlan PlanMapped(int max_blocks);
 
 // A staged plan with a device buffer of `buffer_bytes` (see LaunchSituation). REQUIRES: the batch
@@ -69,10 +69,10 @@ LaunchPlan PlanMapped(int max_blocks);
 LaunchPlan PlanStaged(const Batch& batch, size_t buffer_bytes);
 
 // The part of `segment` that has `num_elements` elements from element `first` on. If a reader gives
-// the inputs, they have no address yet; the part then has the same inputs and reader.
+// the inputs, they have no address yet; then the part keeps the segment's inputs and reader.
 Segment Part(const Segment& segment, const Model& model, int64_t first, int64_t num_elements);
 
-// The part as a kernel finds it in the device buffer that begins at `buffer`.
+// Returns `part` with its addresses in the device buffer that begins at `buffer`.
 Segment InBuffer(const StagedPart& part, const Model& model, std::byte* buffer);
 
 // Bytes that a batch reads and writes.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A batch's segments as the kernels want them. Private to this folder.
+// Converts a batch's segments to the types of the kernels. Private to this folder.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 
 namespace swiglu::server {
 
-// The orders are those of `Model::inputs` and `Model::outputs`.
+// Inputs and outputs are in the order of `Model::inputs` and `Model::outputs`.
 inline void Convert(const Segment& from, swiglu::ForwardSegment& to) {
   to = {.e = from.inputs[0],
         .g = from.inputs[1],
@@ -30,8 +30,8 @@ inline void Convert(const Segment& from, swiglu::BackwardSegment& to) {
         .num_elements = from.num_elements};
 }
 
-// Up to kMaxSegments segments converted, on the stack. `KernelSegment` is ForwardSegment or
-// BackwardSegment.
+// An array of up to kMaxSegments converted segments, for the stack. `KernelSegment` is
+// ForwardSegment or BackwardSegment.
 template <typename KernelSegment>
 class SegmentTable {
  public:

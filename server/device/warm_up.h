@@ -10,10 +10,10 @@
 
 namespace swiglu::server {
 
-// Runs every model on `lane`, a lane of device `ordinal`, over zeros in a slab of `pool`. It runs
-// the models in place and staged, in batches of one segment, of several, and of the largest number
-// of segments. Waits for the results. Returns an error of the lane or of the pool, or INTERNAL if
-// the outputs are not zeros.
+// Runs every model on `lane`, a lane of device `ordinal`, with zeros as inputs, in a slab of
+// `pool`. On the mapped path, the batches have one segment, several, or the most. On the staged
+// path they have one or two. Waits for the results. Returns an error of the lane or of the pool, or
+// INTERNAL if the outputs are not zeros.
 absl::Status WarmUp(Lane& lane, int ordinal, SlabPool& pool);
 
 }  // namespace swiglu::server
