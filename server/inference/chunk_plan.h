@@ -11,7 +11,7 @@
 
 namespace swiglu::server {
 
-// How a request is cut: `num_chunks` chunks of `chunk_elements` each, the last of `last_elements`.
+// A request's `num_chunks` chunks: the last has `last_elements`, each other `chunk_elements`.
 struct ChunkPlan {
   int64_t num_chunks = 1;
   int64_t chunk_elements = 0;
@@ -23,8 +23,8 @@ struct ChunkPlan {
   }
 };
 
-// Cuts `num_elements` so that the inputs of a chunk have at most `max_batch_bytes`, and tensors
-// that lie one after the other in a slab stay aligned.
+// Cuts `num_elements` so that a chunk's inputs have at most `max_batch_bytes`, and each tensor in
+// the chunk's slab is aligned.
 ChunkPlan PlanChunks(const Model& model, int64_t num_elements, int64_t max_batch_bytes);
 
 // Which tensors have a place in a chunk's slab. The server computes in place: place k is for input
@@ -40,7 +40,7 @@ SlotLayout PlanSlots(const Model& model, bool takes_readers,
                      const std::array<std::byte*, kMaxTensors>& inputs,
                      const std::array<std::byte*, kMaxTensors>& outputs);
 
-// The bytes of a slab for one tensor of `num_elements`, rounded up so that the next one is aligned.
+// The bytes of a slab for a tensor of `num_elements`, rounded up so that the next one is aligned.
 size_t SlotBytes(const Model& model, int64_t num_elements);
 
 }  // namespace swiglu::server

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Every refusal of a call: which code, and which words. The one place where a reader finds
-// what a user is told. Text that came from a caller is cut to a bounded length before it is
-// repeated, and its hidden characters are escaped.
+// Every refusal of a call: its code and its words. Before a refusal repeats text from a caller, it
+// cuts the text to a bounded length and escapes hidden characters.
 #pragma once
 
 #include <cstdint>
@@ -19,14 +18,14 @@
 
 namespace swiglu::server::errors {
 
-// What a request that ends with `status` is counted as; nullopt: not as refused, since the server
-// is at fault.
+// The reason under which a request that ended with `status` is counted as refused. nullopt: it is
+// not counted as refused, because the server is at fault.
 std::optional<Rejection> RejectionOf(const absl::Status& status);
 
-// The first 128 bytes of a caller's id or name. An error answer repeats no more of it.
+// At most the first 128 bytes of a caller's id or name. An error answer repeats no more of it.
 std::string Echo(absl::string_view text);
 
-// `[3,4]`; long shapes are cut.
+// The shape as text, such as `[3,4]`. A long shape is cut.
 std::string FormatShape(absl::Span<const int64_t> shape);
 
 // Models and versions.
@@ -96,7 +95,7 @@ absl::Status RegionRefused(absl::string_view region, const RegionSpec& spec,
 absl::Status RequestTooLarge(int64_t bytes, int64_t max_request_bytes);
 absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes);
 absl::Status MetadataTooLarge(int64_t bytes, int64_t max_metadata_bytes);
-// `bytes`: of the message, or of the working copy of its tensors.
+// `bytes`: the size of the message, or of the working copy of its tensors.
 absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes);
 // For messages that are not complete yet.
 absl::Status RequestOutgrows(int64_t max_request_bytes);
@@ -106,7 +105,7 @@ absl::Status QueueFull(int64_t max_queued_requests);
 absl::Status TooManyCalls(int64_t max_calls);
 absl::Status BudgetInUse(int64_t memory_budget_bytes);
 absl::Status ShareInUse(int64_t memory_budget_bytes);
-// Of a message on a connection that still brings messages which were refused.
+// For a message on a connection that still receives the bytes of refused messages.
 absl::Status BesideRefused();
 absl::Status Draining();
 absl::Status LateMessage(absl::Duration limit);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Makes a checked description of a ModelInferRequest that infer_message.h has taken apart: its
-// model, its shape, and where each input's bytes lie among the slices. The tensors are not copied
-// here, and not looked at. Pure functions.
+// Checks a ModelInferRequest that infer_message.h has taken apart, and describes it: its model, its
+// shape, and where each input's bytes lie in the slices. The checks neither copy nor read the
+// tensors. Pure functions.
 #pragma once
 
 #include <array>
@@ -63,8 +63,8 @@ struct InferPlan {
   }
 };
 
-// The model that a request names, with the version checked. NOT_FOUND or INVALID_ARGUMENT, as the
-// protocol says.
+// Returns the model that a request names, and checks the version. Errors: NOT_FOUND or
+// INVALID_ARGUMENT, as the protocol says.
 absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::string& version);
 
 // Checks every rule of the data, but for those that depend on the regions. The plan refers to
@@ -72,8 +72,8 @@ absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::st
 absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message,
                                             bool takes_regions = false);
 
-// Reads each input of a plan from its beginning. Owns copies of typed values; does not own the
-// slices. Cheap to copy: a copy is a bookmark.
+// Reads each input of a plan from the input's beginning. Owns copies of typed values, but not the
+// slices. Cheap to copy; a copy keeps its own position.
 class PlanReader final : public InputReader {
  public:
   PlanReader() = default;
@@ -81,7 +81,7 @@ class PlanReader final : public InputReader {
   explicit PlanReader(const InferPlan& plan);
 
   void Read(int k, std::byte* target, size_t size_bytes) override;
-  // Moves on by `size_bytes` in every input.
+  // Skips `size_bytes` in every input.
   void Skip(size_t size_bytes);
 
  private:

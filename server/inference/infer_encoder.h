@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Turns results in a slab into the slices of a ModelInferResponse: small encoded pieces, and
-// between them tensors that are sent from where they lie, without a copy.
+// between them the tensors, which gRPC sends out of the slab without a copy.
 #pragma once
 
 #include <array>
@@ -35,12 +35,12 @@ struct EncodedMessage {
 struct InferIdentity {
   std::string model_name;
   std::string id;
-  // The caller wants to be told, on a stream, that no further answer to the request comes.
+  // On a stream: the caller wants the last answer to this request to be marked.
   bool wants_final_mark = false;
 };
 
-// A slice over `size_bytes` at `data`. Holds a reference to `owner`, and drops it on the thread
-// that releases the slice last.
+// A slice over `size_bytes` at `data`. It holds a reference to `owner`, which is dropped on the
+// thread that releases the slice last.
 grpc::Slice SharedSlice(std::shared_ptr<const void> owner, const std::byte* data,
                         size_t size_bytes);
 
@@ -58,17 +58,17 @@ EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
                                    absl::Span<const OutputPiece> pieces,
                                    const std::shared_ptr<const void>& owner);
 
-// The size of what `EncodeInferResponse` returns. The first function counts only the tensors, which
-// costs nothing. The second counts everything.
+// The size of what `EncodeInferResponse` returns. `ResponseTensorBytes` counts only the tensors, at
+// almost no cost; `ResponseBytes` counts everything.
 int64_t ResponseTensorBytes(const InferPlan& plan);
 int64_t ResponseBytes(const InferPlan& plan, const std::string& id);
 
-// A ModelStreamInferResponse around the encoded ModelInferResponse to the request of that identity.
-// If the caller wants it, the parameter `triton_final_response` marks this answer as the last one.
+// A ModelStreamInferResponse around `response`, the encoded ModelInferResponse to the request with
+// `identity`. If the caller wants it, the parameter `triton_final_response` marks it as the last.
 EncodedMessage WrapForStream(EncodedMessage response, const InferIdentity& identity);
 
-// A ModelStreamInferResponse that reports an error about the request of that identity. Long names
-// and ids are cut, as in the sentences of errors.
+// A ModelStreamInferResponse that reports an error about the request with `identity`. Long names
+// and ids are cut as in all error messages.
 EncodedMessage EncodeStreamError(const InferIdentity& identity, absl::string_view error_message);
 
 }  // namespace swiglu::server

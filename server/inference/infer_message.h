@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Takes the slices of a ModelInferRequest apart. Tensors stay where they lie. Everything else is
-// parsed, and refused if it is not small. This is the wire format only; infer_decoder.h has the
-// rules of the data.
+// Splits a ModelInferRequest into its tensors, which stay in the slices, and its envelope, which is
+// parsed, or refused if it is large. This is the wire format only; the rules of the data are in
+// infer_decoder.h.
 #pragma once
 
 #include <cstddef>
@@ -16,8 +16,8 @@
 
 namespace swiglu::server {
 
-// The most bytes that a request may have beside its tensors: names, shapes, parameters. A parsed
-// message takes up to a hundred times its own size, and this memory is not charged to the budget.
+// The most bytes that an envelope may have: names, shapes, parameters. Once parsed, it takes up to
+// a hundred times as much memory, which is not charged to the budget.
 inline constexpr size_t kMaxEnvelopeBytes = size_t{64} << 10;
 
 // A tensor's bytes, still in their slices.
@@ -26,15 +26,15 @@ struct TensorBytes {
   size_t size_bytes;
 };
 
-// A message that was taken apart. It is known to be a protobuf of that type; nothing else is
+// A message that was taken apart. It is a valid protobuf of its type; nothing else has been
 // checked.
 struct InferMessage {
   // Everything but `raw` and `typed`.
   inference::ModelInferRequest envelope;
   // The entries of raw_input_contents.
   std::vector<TensorBytes> raw;
-  // For each input, its fp32_contents if they are one packed run. Every client sends them like
-  // this. Such a run has the same bytes as raw contents. Otherwise the entry has size 0, and the
+  // One entry for each input: its fp32_contents, if they are one packed run, as every client sends
+  // them. Such a run has the same bytes as raw contents. Otherwise the entry has size 0, and the
   // values, if any, are in the envelope.
   std::vector<TensorBytes> typed;
   // The envelope was short and laid out as usual.
@@ -44,9 +44,9 @@ struct InferMessage {
   void Clear();
 };
 
-// Takes the message apart. Fields may come in any order. Clears `message` first; afterwards it
-// refers to `slices`. Errors: INVALID_ARGUMENT, "malformed ModelInferRequest" and where;
-// RESOURCE_EXHAUSTED past kMaxEnvelopeBytes. After an error `message` must not be used.
+// Takes the message in `slices` apart. Fields may be in any order. Clears `message` first, which
+// then refers to `slices`. Errors: INVALID_ARGUMENT, "malformed ModelInferRequest" and the place;
+// RESOURCE_EXHAUSTED past kMaxEnvelopeBytes. After an error, `message` must not be used.
 absl::Status ParseInferMessage(absl::Span<const grpc::Slice> slices, InferMessage& message);
 
 }  // namespace swiglu::server

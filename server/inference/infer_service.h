@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Requests, from a received message to an encoded answer: decode → check → admit → run → encode.
-// Knows messages and batching, but no call: unary calls and streams both use it. How a request runs
-// once it is admitted is in running_request.h.
+// Serves requests, from a received message to an encoded answer: decode → check → admit → run →
+// encode. Knows messages and batching, but not calls: unary calls and streams both use it. What
+// runs an admitted request is in running_request.h.
 #pragma once
 
 #include <algorithm>
@@ -37,10 +37,10 @@ class InferService {
   InferService(InferServiceOptions options, Admission* admission, Executor* executor,
                Batcher* batcher, Observer* observer, const RegionRegistry* regions = nullptr);
 
-  // Reserves room for a message that is about to be read. If its size is announced, it reserves
-  // that size. If not, it reserves a small amount, which grows as the message arrives. On a unix
-  // socket it instead reserves the recent size of such messages, or the small amount if that size
-  // does not fit. UNAVAILABLE if there is no room now, RESOURCE_EXHAUSTED if there never can be.
+  // Reserves room for a message that is about to be read: its announced size, if any, or else a
+  // small amount, which grows as the message arrives. On a unix socket, an unannounced message gets
+  // the size that such messages had recently, or the small amount if that size does not fit.
+  // UNAVAILABLE if there is no room now, RESOURCE_EXHAUSTED if there never can be room.
   absl::StatusOr<Charge> ReserveMessage(std::optional<int64_t> announced_bytes,
                                         const MessageSource& source);
   // The largest message that can be taken, with and without an announced size.
@@ -52,36 +52,35 @@ class InferService {
   }
   int64_t memory_budget_bytes() const { return admission_->options().memory_budget_bytes; }
 
-  // The error of a message that cannot go on. REQUIRES: the reason is not kDeadline.
+  // The error for a message that cannot go on. REQUIRES: the reason of `overrun` is not kDeadline.
   absl::Status RefusalOf(const Overrun& overrun, const MessageSource& source) const;
 
-  // Starts one request on `message` (one ModelInferRequest). `done` is called exactly once, perhaps
-  // before this returns. The observer has the request's record by then.
+  // Starts one request on `message` (one ModelInferRequest). First the observer gets the request's
+  // record. Then `done` is called, exactly once and perhaps before this returns.
   void Start(ReceivedMessage message, InferContext context, Done done);
 
-  // Reports a request that ended with an error without ever reaching `Start`. `origin` may be
-  // nullptr.
+  // Reports to the observer a request that failed before `Start`. `origin` may be nullptr.
   void ReportUnstarted(absl::Status status, const RequestOrigin* origin, Clock::time_point started);
 
-  // The caller has gone. Ends every request that was started with `cancelled` and still waits.
-  // REQUIRES: `cancelled` is set.
+  // Call this when a caller has gone. Ends every queued request that was started with the flag
+  // `cancelled`. REQUIRES: the flag is set.
   void Cancel(const std::atomic<bool>& cancelled) { batcher_->Cancel(cancelled); }
 
   // Charges an answer without tensors. Hold the charge until the answer is written.
   Charge ChargeAnswer(int64_t bytes) { return admission_->ChargeAnswer(bytes); }
-  // Whether one more such answer has room.
+  // Whether there is room for one more answer without tensors.
   bool HasRoomForAnswers() const { return admission_->HasRoomForAnswers(); }
 
   const InferServiceOptions& options() const { return options_; }
 
  private:
-  // Everything up to admission. `request` learns who it is, also if it is refused.
+  // Does everything up to admission. Sets the identity of `request`, even if it is refused.
   absl::StatusOr<AdmittedRequest> Prepare(ReceivedMessage message, OpenRequest& request);
   // Changes the charge of a complete message to the size of the message.
   absl::Status ChargeMessage(ReceivedMessage& message);
   absl::StatusOr<AdmittedRequest> Admit(DecodedRequest decoded, const OpenRequest& request);
   absl::Status CheckResponseSize(const InferPlan& plan, const std::string& id) const;
-  // The error of a request or message of `bytes` that is refused.
+  // The error for a refused request or message of `bytes`.
   absl::Status RefusalOf(Rejection reason, int64_t bytes, const MessageSource& source = {}) const;
 
   const InferServiceOptions options_;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A request from its arrival to its answer: who asks, whom to tell, and the one report that it ends
-// with. Knows neither calls nor how a request is served.
+// A request from its arrival to its answer: who sent it, who gets the answer, and the one record
+// that reports its end. Knows neither calls nor how a request is served.
 #pragma once
 
 #include <atomic>
@@ -22,22 +22,22 @@ namespace swiglu::server {
 
 // What the call knows about a request, apart from its message.
 struct InferContext {
-  // When the call's headers were there; for a request of a stream, when its message was whole.
+  // When the call's headers had arrived; for a request of a stream, when its message was whole.
   Clock::time_point started;
   // The caller's deadline.
   Clock::time_point deadline = Clock::time_point::max();
   // Set when the caller has gone. Never null.
   std::shared_ptr<const std::atomic<bool>> cancelled;
-  // Where the chunks of a large request are worked on. Never null.
+  // Gets the tasks that work on a large request's chunks. Never null.
   TaskQueue* tasks = nullptr;
-  // Who asks. It must live until the request is answered; nullptr: unknown.
+  // Who sent the request. It must live until the request is answered; nullptr: unknown.
   const RequestOrigin* origin = nullptr;
 };
 
-// The answer. Its `message` is encoded only when `status` is OK.
+// The answer. It has a `message` only if `status` is OK.
 struct InferReply {
   absl::Status status;
-  const Model* model = nullptr;  // nullptr if the request named none
+  const Model* model = nullptr;  // nullptr if the request named no known model
   InferIdentity identity;
   EncodedMessage message;
   Clock::time_point started;
@@ -49,12 +49,12 @@ class OpenRequest {
  public:
   using Done = absl::AnyInvocable<void(InferReply)>;
 
-  // A request whose message has `bytes_in` bytes. `done` gets the answer. `observer` is told before
-  // that, and must outlive the request.
+  // A request whose message has `bytes_in` bytes. At its end, first `observer` gets the record,
+  // then `done` the answer. `observer` must outlive the request.
   OpenRequest(Observer* observer, InferContext context, int64_t bytes_in, Done done);
 
-  // What the message says of itself. `model` is nullptr if the server does not have it; then the
-  // identity has the name.
+  // Sets what the message says about the request. If the server does not have the model, `model` is
+  // nullptr, and `identity` has the model's name.
   void Identify(const Model* model, InferIdentity identity);
 
   const InferContext& context() const { return context_; }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A fast path for a ModelInferRequest. It finds the length of the envelope if the message has the
-// layout that nearly every client uses. Reads one stretch of bytes and never past its end; pure.
+// A fast path for a ModelInferRequest. Finds the length of the envelope if the message has the
+// layout that nearly every client uses. Pure; never reads past the end of the given bytes.
 #pragma once
 
 #include <cstddef>
@@ -11,15 +11,15 @@
 
 namespace swiglu::server {
 
-// The envelope of a message that begins with `bytes`.
+// The size of an envelope, and its number of inputs.
 struct PlainEnvelope {
   size_t size_bytes = 0;
   int num_inputs = 0;
 };
 
-// The fields before the first raw_input_contents, if they are whole, have known numbers, and have
-// no typed contents. Otherwise nullopt, which says nothing about the message. This does not look
-// at the content of the fields, so they may be invalid protobuf.
+// `bytes` is the beginning of a message. The envelope is the fields before the first
+// raw_input_contents, if they are whole, have known numbers, and have no typed contents. Otherwise
+// nullopt; the message may be valid all the same. The fields themselves are not checked.
 std::optional<PlainEnvelope> FindPlainEnvelope(absl::Span<const unsigned char> bytes);
 
 }  // namespace swiglu::server

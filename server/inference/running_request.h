@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// An admitted request while it runs: in chunks that an executor takes as single batches (one chunk,
-// for all but large requests), whose results it puts together into one answer. Knows nothing of
-// calls.
+// Runs an admitted request in chunks, each small enough for one batch, and puts their results
+// together into one answer. Only a large request has several chunks. Does not know calls.
 #pragma once
 
 #include <atomic>
@@ -26,14 +25,15 @@
 
 namespace swiglu::server {
 
-// The chunks that are under way own it.
+// The chunks that are under way own this object.
 class RunningRequest : public std::enable_shared_from_this<RunningRequest> {
  public:
-  // Both parts must outlive it.
+  // `executor` and `batcher` must outlive it.
   RunningRequest(Executor* executor, Batcher* batcher, AdmittedRequest admitted,
                  OpenRequest request);
 
-  // Starts it. Once. The request ends when its last chunk has, perhaps before this returns.
+  // Starts the request. Call it once. The request ends with its last chunk, perhaps before this
+  // returns.
   void Start();
 
  private:
@@ -52,9 +52,9 @@ class RunningRequest : public std::enable_shared_from_this<RunningRequest> {
   // Gets the chunk's slab, and gives the request's tensors without a place in a region one in it.
   absl::Status FillSlots(Chunk& chunk, Request& request);
   void FinishChunk(Request& request, const Outcome& outcome);
-  // Adds up what came of a chunk.
+  // Adds a chunk's outcome to the totals.
   void AddOutcome(Request& request, const Outcome& outcome);
-  // A chunk has ended.
+  // Counts a chunk that has ended. Then ends the request, or starts further chunks.
   void EndChunk(absl::Status status);
   // Ends the request. REQUIRES: no chunk is under way.
   void Finish(absl::Status status);
@@ -65,22 +65,22 @@ class RunningRequest : public std::enable_shared_from_this<RunningRequest> {
   Executor* const executor_;
   Batcher* const batcher_;
   OpenRequest request_;
-  ReceivedMessage message_;  // dropped once it is read
+  ReceivedMessage message_;  // dropped once all inputs are read
   const InferPlan plan_;
   const ChunkPlan chunk_plan_;
   const SlotLayout slots_;
   std::shared_ptr<RegionTensors> regions_;  // given back at the end, before the answer
   const Clock::time_point deadline_;
   const bool is_alone_;
-  PlanReader inputs_;  // of the next chunk to start; guarded by mutex_ while it runs
-  Ticket ticket_;      // with the first chunk while that is under way
-  PhaseTimes times_;   // guarded by mutex_ while it runs
+  PlanReader inputs_;  // from the next chunk on; guarded by mutex_ while the request runs
+  Ticket ticket_;      // the first chunk has it while under way
+  PhaseTimes times_;   // guarded by mutex_ while the request runs
 
   absl::InlinedVector<Chunk, 1> chunks_;  // only the thread that works on a chunk touches it
   std::chrono::nanoseconds receive_{0};   // set by the first chunk
   std::atomic<int64_t> num_read_{0};      // chunks whose inputs have been read from the message
 
-  // Used only with several chunks; a single chunk needs no lock.
+  // The members below are used only with several chunks: a single chunk needs no lock.
   absl::Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   int64_t num_started_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -13,7 +13,7 @@
 
 namespace swiglu::server {
 
-// A position in a list of slices. Cheap to copy: a copy is a bookmark.
+// A position in a list of slices. Cheap to copy; a copy keeps its own position.
 class SliceReader {
  public:
   // `slices` must outlive the reader and all of its copies.
@@ -23,13 +23,13 @@ class SliceReader {
   size_t position() const { return position_; }
   size_t remaining() const { return remaining_; }
 
-  // Reads one base-128 varint that fits into `value`, of at most ten bytes for 64 bits and at most
-  // five for 32 bits. Protobuf's tags and lengths have 32 bits. False, with the position
-  // unspecified, if there is none.
+  // Reads one base-128 varint that fits into `value`: at most ten bytes for 64 bits, at most five
+  // for 32 bits, which protobuf's tags and lengths have. Returns false if there is none; then the
+  // position is unspecified.
   bool ReadVarint(uint64_t* value) { return ReadVarintAs(value); }
   bool ReadVarint(uint32_t* value) { return ReadVarintAs(value); }
 
-  // Moves on by `size` bytes. False, and nothing moves, if fewer are left.
+  // Moves on by `size` bytes. Returns false, and does not move, if fewer bytes are left.
   bool Skip(size_t size);
 
   // Copies the next `size` bytes to `target` and moves on. REQUIRES: size <= remaining().
@@ -42,13 +42,13 @@ class SliceReader {
   template <typename T>
   bool ReadVarintAs(T* value);
 
-  // Calls `use(pointer, count)` for each stretch of the next `size` bytes and moves past them.
+  // Moves past the next `size` bytes, and calls `use(pointer, count)` for each contiguous part.
   template <typename Use>
   void ForEachStretch(size_t size, Use use);
 
   absl::Span<const grpc::Slice> slices_;
   size_t slice_ = 0;   // index of the current slice
-  size_t offset_ = 0;  // within it; == its size only at the very end
+  size_t offset_ = 0;  // within that slice; == its size only at the very end
   size_t position_ = 0;
   size_t remaining_ = 0;
 };

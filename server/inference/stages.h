@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The stages of a request's data: received → decoded → admitted. Each is complete when it is made,
-// and owns the one before it. What runs an admitted request is in running_request.h.
+// The stages of a request's data: received → decoded → admitted. Each stage is complete when it is
+// made, and owns the stage before it. running_request.h runs admitted requests.
 #pragma once
 
 #include <cstdint>
@@ -20,10 +20,10 @@
 
 namespace swiglu::server {
 
-// A message that has come whole, with what is charged for it. Move-only.
+// A message that has arrived whole, with its charge. Move-only.
 struct ReceivedMessage {
-  // Takes the bytes out of `buffer`. `its_charge` is what was reserved for the message; empty:
-  // nothing.
+  // Takes the bytes out of `buffer`. `its_charge` is what was reserved for the message; an empty
+  // charge: nothing was.
   explicit ReceivedMessage(grpc::ByteBuffer& buffer, Charge its_charge = {})
       : size_bytes(static_cast<int64_t>(buffer.Length())), charge(std::move(its_charge)) {
     bytes.Swap(&buffer);
@@ -46,7 +46,7 @@ struct ReceivedMessage {
 
   int64_t size_bytes;
   // The members are destroyed from the last to the first: the slices, the bytes, and then the
-  // charge, so that no byte is there uncharged.
+  // charge, so that no byte exists without a charge.
   Charge charge;
   // Must be cleared after `slices`: gRPC 1.51 reports freed memory to its quota only in a context
   // that a ByteBuffer sets up.
@@ -54,14 +54,14 @@ struct ReceivedMessage {
   // The slices of `bytes`, once the message is decoded. They keep their addresses when the message
   // moves.
   std::vector<grpc::Slice> slices;
-  bool is_announced = false;  // the client told the size before
+  bool is_announced = false;  // the client announced the size
   MessageSource source;
 };
 
 // A request that keeps every rule of the protocol.
 struct DecodedRequest {
   ReceivedMessage message;
-  InferPlan plan;     // its sources are gone
+  InferPlan plan;     // its `sources` point to memory that is reused
   PlanReader inputs;  // reads the slices of `message`
   // nullptr: no tensor lies in a region.
   std::shared_ptr<RegionTensors> regions = nullptr;

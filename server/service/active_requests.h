@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Counts the inferences that are being answered, from the message to the last byte handed to gRPC,
-// so that a drain can wait for them. A request that has its answer waits only for its caller.
+// Counts inferences, so that a drain can wait for them. Each counts from the arrival of its message
+// until its answer is written. A request that has its answer waits only for its caller.
 #pragma once
 
 #include <atomic>
@@ -16,7 +16,7 @@ namespace swiglu::server {
 // Thread-safe. Must outlive its tokens.
 class ActiveRequests {
  public:
-  // One request's presence; move-only.
+  // Counts one request while it exists; move-only.
   class Token {
    public:
     Token() = default;
@@ -35,8 +35,8 @@ class ActiveRequests {
       active_->Add(-1);
     }
 
-    // The request has its answer, but its caller has not taken the answer yet. REQUIRES: no other
-    // thread uses the token.
+    // Call this when the request has its answer, which its caller has not taken yet. REQUIRES: no
+    // other thread uses the token.
     void Answered() {
       if (!std::exchange(in_work_, false)) return;
       active_->in_work_.fetch_sub(1, std::memory_order_relaxed);
@@ -52,7 +52,7 @@ class ActiveRequests {
     bool in_work_ = false;
   };
 
-  // Blocks until there is none, at most for `timeout`; returns how many are left.
+  // Blocks until no request is left, at most for `timeout`. Returns how many are left.
   int64_t WaitUntilNone(absl::Duration timeout) {
     const auto none = [this] { return count_.load(std::memory_order_acquire) == 0; };
     absl::MutexLock lock(&mutex_);
@@ -60,7 +60,7 @@ class ActiveRequests {
     return count_.load(std::memory_order_acquire);
   }
 
-  // Those that have no answer yet.
+  // The number of requests that have no answer yet.
   int64_t num_in_work() const { return in_work_.load(std::memory_order_relaxed); }
 
  private:

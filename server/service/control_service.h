@@ -19,12 +19,12 @@
 namespace swiglu::server {
 
 struct ControlServiceOptions {
-  // The version of the build, as ServerMetadata tells it.
+  // The version of the build. ServerMetadata returns it.
   std::string version;
-  // What the models run on, as ModelMetadata's property `device` tells it.
+  // What the models run on. ModelMetadata returns it as the property `device`.
   std::string device;
-  // Whether `device` is a GPU, and how many batches run at once, as ModelConfig's instance group
-  // tells them.
+  // Whether `device` is a GPU, and how many batches run at once. ModelConfig returns both in its
+  // instance group.
   bool on_gpu = false;
   int num_lanes = 1;
   // Which kinds of regions the server takes, by RegionKind, as ServerMetadata tells it.
@@ -33,7 +33,7 @@ struct ControlServiceOptions {
   std::chrono::microseconds max_queue_delay{0};
 };
 
-// One method per RPC; each fills `response` or gives the error for the caller. Thread-safe.
+// One method per RPC. Each fills `response` or returns the error for the caller. Thread-safe.
 class ControlService {
  public:
   ControlService(ControlServiceOptions options, const Health* health, const Statistics* statistics)

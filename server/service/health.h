@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Readiness and liveness: the two facts behind grpc.health.v1, ServerReady, ServerLive and
-// ModelReady. And the Watch call, which tells a caller whenever the answer changes.
+// Readiness and liveness, which grpc.health.v1, ServerReady, ServerLive and ModelReady report. Also
+// the Watch call, which sends its caller every change.
 #pragma once
 
 #include <atomic>
@@ -22,10 +22,11 @@ class Health {
   explicit Health(std::function<bool()> device_healthy)
       : device_healthy_(std::move(device_healthy)) {}
 
-  // From here on the server is never ready again, so that load balancers send it no more requests.
+  // After this call the server is never ready again, so that load balancers send it no more
+  // requests.
   void StopServing() { serving_.store(false, std::memory_order_relaxed); }
 
-  // Whether connections can be accepted; while not, the server is not ready.
+  // Sets whether connections can be accepted. While they cannot, the server is not ready.
   void SetAccepting(bool accepting) { accepting_.store(accepting, std::memory_order_relaxed); }
 
   // True while requests are welcome.

@@ -14,7 +14,7 @@ namespace swiglu::server {
 
 class InferCall final : public CallHandler {
  public:
-  // `call` owns it.
+  // `call` owns this object.
   InferCall(Call* call, const InferDependencies& parts) : call_(call), parts_(parts) {}
 
   void OnStart() override;
@@ -28,15 +28,15 @@ class InferCall final : public CallHandler {
   enum class State {
     kAwaitingMessage,
     kStarted,  // the message is there: its answer ends the call
-    kRefused,  // ended without its message; one that still comes is dropped
-    kMissing,  // likewise, because the caller sent none
+    kRefused,  // ended without its message, which is dropped if it still comes
+    kMissing,  // likewise, because the caller sent no message
   };
 
-  // Ends the call before its message came.
+  // Ends the call, whose message has not arrived.
   void Refuse(absl::Status status);
-  // Any thread.
+  // Runs on any thread.
   void Answer(const InferReply& reply);
-  // Ends the call if its caller has stopped halfway.
+  // Ends the call if its caller stalls.
   void CheckStall();
 
   Call* const call_;
@@ -44,7 +44,7 @@ class InferCall final : public CallHandler {
 
   State state_ = State::kAwaitingMessage;
   absl::Status refusal_;  // of kRefused and kMissing
-  // The message, with what is reserved for it, until it is there.
+  // The awaited message, with what is reserved for it.
   MessageWatch::Entry awaited_;
   bool size_announced_ = false;
   Clock::time_point message_due_;
@@ -53,10 +53,10 @@ class InferCall final : public CallHandler {
   const Model* model_ = nullptr;
   Clock::time_point answered_;
   int64_t answer_bytes_ = 0;
-  Charge answer_charge_;  // of an error
-  // When the server began to drain; `max()`: it does not.
+  Charge answer_charge_;  // if the answer is an error
+  // When the server began to drain; `max()`: it has not.
   Clock::time_point draining_since_ = Clock::time_point::max();
-  // The time by which the answer must be written. Answer sets this last.
+  // The time by which the answer must be written. `Answer` sets this member last.
   std::atomic<Clock::time_point> answer_due_{Clock::time_point::max()};
 };
 

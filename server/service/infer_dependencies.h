@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the inference calls of a server work with, unary ones and streams alike.
+// The parts of the server that the handlers of calls use.
 #pragma once
 
 #include "server/core/observer.h"

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Conversions between generated messages and gRPC's byte buffers, for messages that carry no
-// tensors.
+// Converts generated messages to gRPC's byte buffers and back, for messages without tensors.
 #pragma once
 
 #include <cstdint>
@@ -12,11 +11,11 @@
 
 namespace swiglu::server {
 
-// The most bytes that such a message may have. The longest valid one has some hundred bytes.
+// The most bytes that such a message may have. The longest valid message has some hundred bytes.
 inline constexpr int64_t kMaxControlMessageBytes = int64_t{64} << 10;
 
-// Parses `bytes`. On error: RESOURCE_EXHAUSTED past kMaxControlMessageBytes, with nothing copied;
-// INVALID_ARGUMENT, "malformed <type>".
+// Parses `bytes`. Errors: RESOURCE_EXHAUSTED for more than kMaxControlMessageBytes, of which
+// nothing is copied; INVALID_ARGUMENT, "malformed <type>".
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::MessageLite* message);
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::MessageLite& message);

@@ -18,21 +18,21 @@ namespace swiglu::server {
 // thread-safe.
 class Reflection {
  public:
-  // The method, under the protocol's name and under its older one. Both have the same messages.
+  // The method's path, by the protocol's name and by its older one. Both have the same messages.
   static constexpr char kPath[] = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
   static constexpr char kOlderPath[] =
       "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
 
   Reflection();
 
-  // The answer to one question. If the service or message does not exist, the answer says so.
+  // The answer to one question. If it asks for something that does not exist, the answer says so.
   grpc::reflection::v1::ServerReflectionResponse Answer(
       const grpc::reflection::v1::ServerReflectionRequest& request) const;
 
  private:
   using Response = grpc::reflection::v1::ServerReflectionResponse;
 
-  // REQUIRES: the file imports none.
+  // REQUIRES: the file imports no other file.
   void Add(const google::protobuf::FileDescriptorProto& file);
   static void FillFile(const google::protobuf::FileDescriptor* file, absl::string_view asked,
                        Response& response);

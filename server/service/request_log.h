@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The log lines about inference requests. Each request that was not served has one line. The number
+// Writes the log lines about inference requests, one for each request that was not served. The rate
 // of lines is limited, so that many failing requests cannot flood the log. A line has the error
-// that the caller got, the ids that the caller gave (cleaned), and the caller's address. This class
-// does not know of tensors, other metadata or credentials.
+// that the caller got, the ids that the caller gave (cleaned), and the caller's address. It never
+// has tensors, other metadata or credentials.
 #pragma once
 
 #include <array>
@@ -18,10 +18,10 @@
 
 namespace swiglu::server {
 
-// The caller's metadata that names a request, beside the message's own `id`.
+// The metadata in which a caller can give a request a second id, beside the message's `id`.
 inline constexpr char kRequestIdMetadata[] = "x-request-id";
 
-// The longest part of an id or of a peer that the log repeats, in bytes.
+// The most bytes of an id or of a peer that the log repeats.
 inline constexpr size_t kMaxLoggedIdBytes = 64;
 
 // `id` as the log shows it: printable ASCII without spaces, quotes and backslashes. Every other
@@ -34,7 +34,7 @@ struct RequestLogOptions {
   bool with_peers = true;
 };
 
-// Thread-safe, lock-free but for the lines that are written.
+// Thread-safe. Lock-free, except for the lines that it writes.
 class RequestLog final : public Observer {
  public:
   explicit RequestLog(RequestLogOptions options = {}) : options_(options) {}
@@ -42,10 +42,10 @@ class RequestLog final : public Observer {
   // The least time between two lines about the same code.
   static constexpr std::chrono::milliseconds kInterval{100};
 
-  // Writes the line of a request, or counts it as left out. Served requests have lines at the level
-  // debug, callers that went away at info, faults of this server at error, all others at warning.
-  // Returns at once if the level is not logged. Also takes records of calls that are no
-  // inferences, which no other observer gets.
+  // Writes the line of a request, or counts the line as left out. Its level is debug for a served
+  // request, info if the caller went away, error for a fault of this server, else warning. Returns
+  // at once if this level is not logged. The router also passes records of refused calls that are
+  // not inferences; no other observer gets these.
   void RequestFinished(const RequestRecord& record) override;
   void RequestSent(const Model*, std::chrono::nanoseconds, std::chrono::nanoseconds) override {}
   void BatchFinished(const BatchRecord&) override {}
@@ -55,7 +55,7 @@ class RequestLog final : public Observer {
   void Flush();
 
  private:
-  // Codes are small numbers.
+  // Every status code is below this number.
   static constexpr int kNumCodes = 17;
 
   static logging::Level LevelOf(absl::StatusCode code);

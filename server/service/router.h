@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Finds the handler of a call by its method's path. This is the table of everything that this
-// server answers.
+// Makes the handler of a call, chosen by the path of its method. The table in here has all methods
+// that this server answers.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,9 @@
 namespace swiglu::server {
 
 struct RouterOptions {
-  // The most that the metadata of a call may have; see Call::MetadataBytes. > 0.
+  // The most bytes of metadata that a call may have; see Call::MetadataBytes. > 0.
   int64_t max_metadata_bytes = 32 << 10;
-  // Calls that may be open at once; a further one is refused at its headers. > 0.
+  // Calls that may be open at once. A further call is refused when its headers arrive. > 0.
   int64_t max_calls = 8192;
   // nullptr: this server does not offer reflection.
   const Reflection* reflection = nullptr;
@@ -43,8 +43,8 @@ class Router final : public CallRouter {
  private:
   // At this number of open calls, a further call of `path` is refused.
   int64_t MaxOpen(const std::string& path) const;
-  // For a call whose message nobody will read. It has a line in the log. An inference call is
-  // reported as a request that ended.
+  // Makes the handler that refuses `call` without reading its message. Writes a log line about it.
+  // An inference call is also reported as a request that ended.
   std::unique_ptr<CallHandler> Refuse(Call& call, absl::Status status) const;
   // Adds a method of `service` under `path`.
   template <typename Service, typename Request, typename Response>
@@ -61,7 +61,7 @@ class Router final : public CallRouter {
   const Health* const health_;
   const RouterOptions options_;
   std::unordered_map<std::string, ControlMethod> control_methods_;
-  // Methods of the protocol that this server has no use for, with the reason.
+  // Methods of the protocol that this server does not offer, with the reason.
   std::unordered_map<std::string, std::string> refused_methods_;
 };
 

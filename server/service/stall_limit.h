@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How long a caller may take to send a message or to take an answer, before it counts as stalled.
-// gRPC does not tell how far a message has come, so this goes by its size.
+// gRPC does not tell how much of a message has arrived, so the limit depends on the message's size.
 #pragma once
 
 #include <algorithm>
@@ -13,9 +13,9 @@
 namespace swiglu::server {
 
 struct StallLimit {
-  // For a message without any bytes. > 0.
+  // The limit for a message of 0 bytes. > 0.
   Clock::duration base = std::chrono::seconds(30);
-  // What the slowest caller is expected to move in a second.
+  // The rate that even the slowest caller is expected to reach.
   static constexpr int64_t kBytesPerSecond = int64_t{16} << 20;
 
   // The limit while the server drains. It is short, because an answer that nobody takes must not

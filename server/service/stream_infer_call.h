@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The ModelStreamInfer call: many requests in, answers out as they finish. An error is an answer;
-// the stream stays open. If the caller sends the metadata `triton_grpc_error: true`, an error
-// instead ends the stream, with the code of the error. The caller's other requests then get no
-// answer.
+// The ModelStreamInfer call: takes many requests, and sends each answer as soon as it is ready. An
+// error is sent as an answer, and the stream stays open. But if the caller sends the metadata
+// `triton_grpc_error: true`, an error ends the stream with the error's code, and the stream's other
+// requests get no answer.
 #pragma once
 
 #include <deque>
@@ -22,7 +22,7 @@ class StreamInferCall final : public CallHandler {
   // stops until an answer is written.
   static constexpr int kMaxUnanswered = 128;
 
-  // `call` owns it.
+  // `call` owns this object.
   StreamInferCall(Call* call, const InferDependencies& parts) : call_(call), parts_(parts) {}
 
   void OnStart() override;
@@ -35,35 +35,35 @@ class StreamInferCall final : public CallHandler {
  private:
   struct Answer {
     EncodedMessage message;
-    Charge charge;  // of an error
+    Charge charge;  // if it is an error
     ActiveRequests::Token token;
     const Model* model;
     Clock::time_point started;
     Clock::time_point answered;
   };
 
-  // Any thread.
+  // Runs on any thread.
   void OnReply(InferReply reply, ActiveRequests::Token token);
   // Whether the stream still takes requests and gives answers.
   bool IsOpen() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !broken_ && failure_.ok(); }
-  // Reads on if one more message may come.
+  // Begins to read the next message if the stream may take one.
   void ReadOn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Begins to write the front answer.
   void WriteFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Ends the call if the message that is awaited cannot go on.
+  // Ends the call if the awaited message cannot go on.
   void EndForOverrun();
-  // The error with which the call then ends, and which is set; else OK.
+  // If so, sets `failure_` to the error for that message, and returns it; else returns OK.
   absl::Status TakeOverrun();
-  // Breaks the call off if its caller takes no answers.
+  // Cancels the call if its caller stalls in taking an answer.
   void CheckStall() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Ends the call if nothing is left to do and no more will come, or with `failure_`.
+  // Ends the call if no request is open and none will come, or with `failure_` if that is set.
   void FinishIfIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Call* const call_;
   const InferDependencies parts_;
   bool ends_on_error_ = false;  // set by OnStart
 
-  // The server takes nothing more.
+  // Whether the server drains, so that the stream takes no more requests.
   bool draining() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return draining_since_ != Clock::time_point::max();
   }
@@ -72,12 +72,12 @@ class StreamInferCall final : public CallHandler {
   MessageWatch::Entry awaited_;
 
   absl::Mutex mutex_;
-  // Read and not yet written.
+  // Requests that have been read and whose answers have not been written.
   int num_unanswered_ ABSL_GUARDED_BY(mutex_) = 0;
-  // The front one is being written.
+  // The front answer is being written.
   std::deque<Answer> answers_ ABSL_GUARDED_BY(mutex_);
   Clock::time_point write_began_ ABSL_GUARDED_BY(mutex_);
-  // When the server began to drain; `max()`: it does not.
+  // When the server began to drain; `max()`: it has not.
   Clock::time_point draining_since_ ABSL_GUARDED_BY(mutex_) = Clock::time_point::max();
   bool has_read_ ABSL_GUARDED_BY(mutex_) = false;  // a message has come
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
