@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One RPC on the completion queue, as a mechanism. It turns gRPC's completions into a handler's
-// callbacks, and keeps itself alive while completions are due. The handler (`CallHandler`) knows
-// what the call means. It is chosen by the path, when the headers are there and nothing has been
-// read yet.
+// One RPC on a completion queue. A call turns gRPC's events into callbacks of its handler, and
+// keeps itself alive while events are due. The handler (`CallHandler`) knows what the call means.
+// It is chosen by the call's path, after the headers have arrived and before anything is read.
 #pragma once
 
 #include <atomic>
@@ -23,47 +22,47 @@
 
 namespace swiglu::server {
 
-// What the server tells all of its calls.
+// What the server tells its calls.
 enum class ServerEvent {
   kHealthChanged,
-  // No new work from here on: finish what was accepted, and end.
+  // The server drains: take no new work, finish what was accepted, and end.
   kDraining,
-  // Time has passed: look for callers that have stopped halfway.
+  // Time has passed: look for callers that stall.
   kTick,
-  // To one call: the message that it awaits cannot go on (MessageWatch).
+  // Only to one call: the message that it awaits cannot go on (MessageWatch).
   kOverrun,
 };
 inline constexpr int kNumServerEvents = 4;
 
-// The meaning of one call. No two of its methods run at the same time. A thread that is inside a
-// handler (`Call::Deliver`) also delivers the events that arrive meanwhile. So an I/O thread, the
-// main thread, and the threads of the ticker, the acceptor and the message watch may all run a
-// handler. `OnStart` always runs on an I/O thread.
+// The meaning of one call. No two methods of a handler run at the same time: the thread that is
+// inside the handler also delivers the events that arrive meanwhile (`Call::Deliver`). So a method
+// may run on an I/O thread, on the main thread, or on the thread of the ticker, the acceptor or the
+// message watch. `OnStart` always runs on an I/O thread.
 class CallHandler {
  public:
   virtual ~CallHandler() = default;
 
-  // The headers are there.
+  // The headers have arrived.
   virtual void OnStart() = 0;
-  // The message that `Call::Read` asked for. The handler may take the bytes out of it with `Swap`;
-  // a copy or a move of a ByteBuffer costs an allocation and a count of each slice.
+  // The message that `Call::Read` asked for. The handler may take the bytes out of it with `Swap`,
+  // which is cheaper than a copy or a move of the ByteBuffer.
   virtual void OnMessage(grpc::ByteBuffer& message) = 0;
   // There is no message for `Call::Read`: the caller is done sending, or is gone.
   virtual void OnNoMessage() = 0;
   // The last `Write`, `WriteAndFinish` or `Finish` has ended; `ok` is false if the call broke
-  // first.
+  // before.
   virtual void OnWritten(bool ok) = 0;
   // The call is over, finished or broken. After this, only the results of reads and writes that
   // have already begun may come.
   virtual void OnGone(bool cancelled) = 0;
-  // The server has something to tell.
+  // The server tells the call of `event`.
   virtual void OnServerEvent(ServerEvent event) = 0;
 };
 
 class Call;
 using CallPtr = std::shared_ptr<Call>;
 
-// Knows what each call means. Thread-safe.
+// Chooses the handler of each call. Thread-safe.
 class CallRouter {
  public:
   virtual ~CallRouter() = default;
@@ -71,11 +70,11 @@ class CallRouter {
   virtual std::unique_ptr<CallHandler> MakeHandler(Call& call, int64_t num_open) const = 0;
 };
 
-// A call. It exists from the moment when it waits for its headers. The sending methods may be
-// called from any thread, one `Write…` or `Finish` at a time; `Read` likewise, one at a time.
+// A call. It exists from the moment when it begins to wait for its headers. Any thread may read and
+// write, but only one `Read`, and one of `Write`, `WriteAndFinish` and `Finish`, at a time.
 class Call final : public RequestOrigin, public std::enable_shared_from_this<Call> {
  public:
-  // Where calls come from and go to.
+  // The owner of calls, which is told of their beginning and end.
   class Home {
    public:
     virtual ~Home() = default;
@@ -83,9 +82,9 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
     virtual std::unique_ptr<CallHandler> OnAccepted(Call& call) = 0;
     // The call is over.
     virtual void OnGone(Call& call) = 0;
-    // Who is behind a peer's name, for the log.
+    // Returns, for the log, who is behind a peer's name.
     virtual std::string DescribePeer(absl::string_view peer) = 0;
-    // A call on `queue` is gone, and no longer uses its home.
+    // A call on `queue` is destroyed, and no longer uses its home.
     virtual void OnDestroyed(IoQueue* queue) = 0;
   };
 
@@ -100,7 +99,7 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
   const std::string& path() const { return context_.method(); }
   // The peer's name, as Connections knows it.
   const std::string& peer() const { return peer_; }
-  // When the headers came.
+  // When the headers arrived.
   Clock::time_point started() const { return started_; }
   // The caller's deadline on our clock; `max()` if it has none.
   Clock::time_point Deadline() const;
@@ -111,7 +110,7 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
   std::string DescribePeer() const override { return home_->DescribePeer(peer()); }
   // True once the caller has gone.
   bool is_cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
-  // The same flag, for other objects. It keeps the call alive.
+  // The same flag, for other objects. The pointer keeps the call alive.
   std::shared_ptr<const std::atomic<bool>> cancelled() { return {shared_from_this(), &cancelled_}; }
 
   void Read();
@@ -120,17 +119,17 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
   // Ends the call with `status`. If the status is retryable, the caller is also told when to try
   // again.
   void Finish(const absl::Status& status);
-  // Breaks the call off: what is being read or written fails soon.
+  // Cancels the call: reads and writes that have begun fail soon.
   void Cancel() { context_.TryCancel(); }
 
-  // Tells the handler, on the calling thread unless another thread is inside the handler. From any
-  // thread.
+  // Tells the handler of `event`, on the calling thread. If another thread is inside the handler,
+  // that thread tells it instead. Any thread may call this.
   void Deliver(ServerEvent event) {
     Deliver(Signals{1} << (kFirstServerEvent + static_cast<int>(event)));
   }
 
   TaskQueue& tasks() { return *queue_; }
-  // Once the call has come in.
+  // REQUIRES: the call has come in.
   CallHandler& handler() { return *handler_; }
 
   // The call's place in the list of its home's live calls, and its neighbours in the list. Guarded
@@ -141,14 +140,14 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
   Call* next = nullptr;
 
  private:
-  // Tells the home of the call's end. This member is destroyed last.
+  // Tells the home that the call is destroyed. This member is destroyed last.
   struct DestructionNotice {
     ~DestructionNotice() { home->OnDestroyed(queue); }
     Home* const home;
     IoQueue* const queue;
   };
 
-  // Things to tell the handler. A bit is set until the handler has been told.
+  // What the handler has to be told. A bit stays set until the handler has been told.
   using Signals = uint32_t;
   static constexpr Signals kRead = 1 << 0;
   static constexpr Signals kNotRead = 1 << 1;
@@ -160,7 +159,7 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
   // A thread is inside the handler, or the handler is not made yet.
   static constexpr Signals kDelivering = 1u << 31;
 
-  // A tag that calls one of our methods and keeps the call alive until that method has run.
+  // A tag that calls one method of the call, and keeps the call alive until that method has run.
   template <void (Call::*kMethod)(bool)>
   class CallEvent final : public Event {
    public:
@@ -186,8 +185,8 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
 
   // Tells the handler now, or leaves that to the thread that is inside the handler.
   void Deliver(Signals signals);
-  // Tells the handler everything that is due. REQUIRES: this thread has set `kDelivering`, or is
-  // the one that makes the handler.
+  // Tells the handler everything that is due. REQUIRES: this thread has set `kDelivering`, or makes
+  // the handler.
   void DeliverAll();
   void Tell(Signals signals);
 
@@ -196,7 +195,7 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
   IoQueue* const queue_;
   Clock::time_point started_;
   int64_t metadata_bytes_ = 0;
-  std::string peer_;  // asked for at the beginning: at the end gRPC no longer knows it
+  std::string peer_;  // asked for early, because gRPC forgets it when the call ends
   std::atomic<bool> cancelled_{false};
   grpc::GenericServerContext context_;
   grpc::GenericServerAsyncReaderWriter stream_{&context_};

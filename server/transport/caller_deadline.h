@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A caller's deadline on the clock of the data path. A pure function.
+// Converts a caller's deadline to the server's `Clock`. A pure function.
 #pragma once
 
 #include <chrono>
@@ -11,8 +11,8 @@
 
 namespace swiglu::server {
 
-// The deadline of a caller to whom `left` (a gRPC timespan) remains at `now`. gRPC can say more
-// than fits into nanoseconds, so more than a year counts as no deadline.
+// The deadline of a caller who has the time `left` (a gRPC timespan) at `now`. Such a timespan may
+// not fit into nanoseconds, so more than a year counts as no deadline.
 inline Clock::time_point CallerDeadline(gpr_timespec left, Clock::time_point now) {
   constexpr int64_t kYearSeconds = int64_t{365} * 24 * 3600;
   if (left.tv_sec > kYearSeconds) return Clock::time_point::max();

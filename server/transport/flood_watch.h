@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Pauses and ends connections that send many bytes but no messages (flood_limit.h). A thread looks
-// at all connections. docs/adr/0013 says why.
+// at all connections again and again. Reasons: docs/adr/0013.
 #pragma once
 
 #include <sys/types.h>
@@ -22,12 +22,12 @@ namespace swiglu::server {
 // Thread-safe.
 class FloodWatch {
  public:
-  // The shortest rest between two looks. The thread rests at least kRestFactor times as long as the
-  // look took, so that with thousands of connections, too, it needs no more than a 50th of a core.
+  // The shortest rest between two looks. A rest is also at least kRestFactor times as long as the
+  // last look, so that thousands of connections take at most a 50th of a core.
   static constexpr std::chrono::milliseconds kInterval{20};
   static constexpr int kRestFactor = 50;
 
-  // Both must outlive it.
+  // `connections` and `messages` must outlive it.
   FloodWatch(Connections* connections, const MessageWatch* messages);
   ~FloodWatch();
   FloodWatch(const FloodWatch&) = delete;
@@ -39,7 +39,7 @@ class FloodWatch {
   // What is remembered of a connection.
   struct Watched {
     FloodLimit limit;
-    int64_t round = 0;  // the last one that saw it
+    int64_t round = 0;  // the last round that saw the connection
     bool is_paused = false;
     bool is_ended = false;
   };
@@ -49,7 +49,7 @@ class FloodWatch {
 
   Connections* const connections_;
   const MessageWatch* const messages_;
-  // The thread's own.
+  // Only the thread uses these two.
   std::unordered_map<ino_t, Watched> watched_;
   int64_t round_ = 0;
 

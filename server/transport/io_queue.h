@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One completion queue with the calls that are bound to it, as a place for tasks. It has no thread
-// of its own: IoThreads polls it.
+// One completion queue, which counts the calls that are bound to it and also takes tasks. It has no
+// thread of its own: IoThreads polls it.
 #pragma once
 
 #include <atomic>
@@ -36,14 +36,14 @@ class IoQueue final : public TaskQueue, private Event {
 
   grpc::ServerCompletionQueue* queue() { return queue_.get(); }
 
-  // Counts a call that begins to wait for its headers here. Returns whether it is the only one.
+  // Counts one more call, which begins to wait for its headers here. Returns whether it is the
+  // queue's only call.
   bool Bind() { return num_calls_.fetch_add(1) == 0; }
-  // Counts down a call that nothing uses any more.
+  // Counts one call fewer, which nothing uses any more.
   void Unbind();
   int64_t num_calls() const { return num_calls_.load(); }
 
-  // A short task runs together with other short tasks that have been posted meanwhile, one after
-  // the other.
+  // Short tasks that have been posted meanwhile run in one event, one after the other.
   void Post(WorkLength length, Task task) override;
   bool IsCurrent() const override;
   void BeginLongWork() override;
@@ -61,14 +61,14 @@ class IoQueue final : public TaskQueue, private Event {
   std::atomic<int64_t> num_calls_{0};
 
   absl::Mutex mutex_;
-  // If there are any, `alarm_` is set.
+  // If there are short tasks, `alarm_` is set.
   std::vector<Task> short_tasks_ ABSL_GUARDED_BY(mutex_);
   grpc::Alarm alarm_;
 
-  // The owner's: how many threads poll it, and how many threads of it are away.
+  // For the owner: how many threads poll this queue, and how many of its threads are away.
   std::atomic<int> num_pollers_{0};
   std::atomic<int> num_away_{0};
-  bool is_ended_ = false;  // nothing more comes; guarded by the owner's lock
+  bool is_ended_ = false;  // no more events come; guarded by the owner's lock
 };
 
 }  // namespace swiglu::server

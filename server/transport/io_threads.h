@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The threads that poll the completion queues and pass each event to its tag. They do nothing else.
-// A call stays on one queue. The number of pollers follows the load (poller_count.h). With N
-// pollers, the first N queues get the new calls. Each queue with calls has a thread. Further
-// pollers help with the queue that has the most calls. The other threads sleep until a poller
+// A call stays on one queue. The number of pollers depends on the load (poller_count.h). With N
+// pollers, the first N queues get the new calls. Each queue with calls has a poller. Further
+// pollers help with the queue that has the most calls. All other threads sleep until a poller
 // begins long work.
 //
 // Bytes from a peer can keep gRPC's parser, and so the polling thread, busy for seconds. A watchdog
 // sees this (progress_watch.h) and counts the thread as away, like one that does long work. Another
-// thread polls its queue meanwhile.
+// thread polls that thread's queue meanwhile.
 #pragma once
 
 #include <atomic>
@@ -35,13 +35,13 @@ class IoThreads {
  public:
   using Queues = std::vector<std::unique_ptr<grpc::ServerCompletionQueue>>;
 
-  // How many threads poll from here on, 1 to `max_pollers`.
+  // Returns how many threads shall poll from now on, 1 to `max_pollers`.
   using Policy = std::function<int(const PollerLoad& load, int max_pollers)>;
 
-  // Threads beyond those that were asked for. They sleep unless others are away.
+  // Extra threads, beyond those that were asked for. They sleep unless other threads are away.
   static constexpr int kNumReserves = 4;
 
-  // How many queues are worth having for `num_threads` (>= 1) threads.
+  // Returns how many queues are useful for `num_threads` (>= 1) threads.
   static int NumQueues(int num_threads);
 
   // Starts `num_threads` (>= 1) threads and the reserves, which poll `queues`. REQUIRES: there is
@@ -50,8 +50,8 @@ class IoThreads {
   // REQUIRES: `Shutdown` was called.
   ~IoThreads();
 
-  // The queue for one more call, until `IoQueue::Unbind`. New calls go to the queues in turn, to as
-  // many queues as there are pollers.
+  // Returns the queue for one more call, which is bound to it until `IoQueue::Unbind`. New calls go
+  // in turn to the first N queues, with N the number of pollers.
   IoQueue& Bind();
 
   // Whether the calling thread is one of these.
@@ -74,7 +74,7 @@ class IoThreads {
     std::atomic<State> state{State::kAsleep};
     // Counts turns begun, events received, handlers ended, long work ended.
     std::atomic<uint32_t> num_steps{0};
-    IoQueue* queue = nullptr;  // that the thread polls, unless it is asleep; set under the lock
+    IoQueue* queue = nullptr;  // polled by the thread unless it is asleep; set under the lock
     int num_long_works = 0;    // how deep BeginLongWork is nested; used by the thread alone
     // When the thread last stopped polling, for whatever reason; set under the lock.
     Clock::time_point since;
@@ -86,9 +86,9 @@ class IoThreads {
   void Run(Worker& worker);
   // Polls while this thread has a turn.
   void Poll(Worker& worker);
-  // Waits until a queue needs `worker`. False when all is over.
+  // Waits until a queue needs `worker`. Returns false at the shutdown.
   bool AwaitTurn(Worker& worker);
-  // A queue for one more thread; nullptr if none needs one.
+  // A queue that needs one more thread; nullptr if there is none.
   IoQueue* FindTurn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // A queue that needs a thread and has none, or too few.
   IoQueue* ClaimUnpolledQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -108,9 +108,9 @@ class IoThreads {
   void Watch();
   // Counts `worker` as away if it is kept from polling.
   void WatchWorker(Worker& worker, Clock::time_point now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Whether the calling thread, which polls `queue`, should go on.
+  // Whether the calling thread, which polls `queue`, should poll it again.
   bool KeepsTurn(const IoQueue& queue) const;
-  // Looks at the load now and then. The first thread that calls this when a look is due does it.
+  // Looks at the load, if a look is due and the lock is free.
   void Adjust();
   // The work of all threads together until now, and how many threads should poll.
   PollerLoad Totals() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Routes what gRPC and protobuf log to our log, or silences it.
+// Sends what gRPC logs to our log, or silences it. Silences protobuf.
 #pragma once
 
 namespace swiglu::server {
 
-// From here on gRPC's complaints become rate-limited warnings in our log. Protobuf is silent: it
-// complains about messages, and their senders are told. Call once, before any other use of either.
+// After this call, the errors that gRPC logs become rate-limited warnings in our log. Protobuf is
+// silent: it logs only errors in messages, of which we tell the sender. Call this once, before all
+// use of gRPC or protobuf.
 void RouteLibraryLogs();
 
-// From here on gRPC is silent, too. For the end of the server, which makes gRPC complain.
+// After this call gRPC is silent, too. For the end of the server, during which gRPC logs errors.
 void SilenceLibraryLogs();
 
 }  // namespace swiglu::server

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The calls that are going on, so that all of them can be told something.
+// The list of live calls, so that all of them can be told of an event.
 #pragma once
 
 #include <array>
@@ -14,13 +14,13 @@
 
 namespace swiglu::server {
 
-// Thread-safe. It is split into parts with a lock each, because every call of every thread passes
-// here twice.
+// Thread-safe. It is split into shards with a lock each, because every call of every thread is
+// added here and later removed.
 class LiveCalls {
  public:
   // Returns false, and does nothing, if the call was removed already: the thread that handles its
-  // end may be faster than the one that handles its beginning. REQUIRES: `call` is owned by
-  // somebody until it is removed.
+  // end may be faster than the thread that handles its beginning. REQUIRES: somebody owns `call`
+  // until it is removed.
   bool Add(Call& call) {
     Shard& shard = ShardOf(call);
     absl::MutexLock lock(&shard.mutex);
@@ -40,7 +40,7 @@ class LiveCalls {
     (call.previous != nullptr ? call.previous->next : shard.first) = call.next;
   }
 
-  // Those that are here now.
+  // The calls that are in the list now.
   std::vector<CallPtr> All() {
     std::vector<CallPtr> calls;
     for (Shard& shard : shards_) {
@@ -57,7 +57,7 @@ class LiveCalls {
     return call.place == Call::Place::kListed;
   }
 
-  // Tells every call, on this thread.
+  // Tells every call of `event`, on the calling thread.
   void Deliver(ServerEvent event) {
     for (const CallPtr& call : All()) call->Deliver(event);
   }

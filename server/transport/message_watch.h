@@ -47,21 +47,22 @@ class MessageWatch {
     Entry& operator=(const Entry&) = delete;
     ~Entry();
 
-    // Binds it to the connection of `call`, which owns the handler. Before anything else, once.
+    // Binds the entry to the connection of `call`, which owns the handler. Call this once, before
+    // any other method.
     void Bind(MessageWatch* watch, Call* call);
     // The same for a stream of messages.
     void BindStream(MessageWatch* watch, Call* call);
     MessageSource source() const;
 
-    // The message is awaited from here on. If it cannot go on, the call is told
+    // Begins to await a message. If the message cannot go on, the call gets
     // `ServerEvent::kOverrun`.
     void Begin(Charge reservation, AwaitedKind kind, int64_t max_bytes);
     // The message is whole: returns its charge.
     Charge Arrive(int64_t size_bytes);
     // The message will not come: nothing is charged for it any more.
     void Drop();
-    // The message is refused, whether or not it is awaited now. Does the same as `Drop`, but the
-    // message's caller may still send it.
+    // The message is refused, whether or not it is awaited now. Like `Drop`, but notes that the
+    // caller may still send the message.
     void Refuse();
     // Why the message cannot go on. Each reason is returned once.
     std::optional<Overrun> TakeOverrun();
@@ -75,7 +76,7 @@ class MessageWatch {
       std::optional<Overrun> overrun;
     };
 
-    // Ends the wait, by `end`.
+    // Ends the wait: calls `end` with the connection's ledger.
     template <typename End>
     void EndWait(End end);
 
@@ -84,7 +85,7 @@ class MessageWatch {
     std::shared_ptr<Connection> connection_;
     bool is_awaiting_ = false;
     bool is_stream_ = false;
-    int64_t header_bytes_ = 0;  // of the call, as long as the ledger does not know of them
+    int64_t header_bytes_ = 0;  // of the call; 0 once the ledger has counted them
     Message message_;
   };
 
@@ -93,7 +94,7 @@ class MessageWatch {
   MessageWatch(Admission* admission, const Connections* connections, Clock::duration stall);
   ~MessageWatch();
 
-  // Call this for a call that was refused, so that nobody will read its message.
+  // Call this for a refused call, whose message nobody will read.
   void CountUnread(const Call& call);
 
   // The traffic of a peer, without `taken_bytes`. All zero for a peer without calls.
@@ -111,7 +112,7 @@ class MessageWatch {
     const std::shared_ptr<ReceiveShare> share = std::make_shared<ReceiveShare>();
     bool is_measured = false;  // set at the beginning
     std::atomic<int> num_awaited{0};
-    std::atomic<int> num_streams{0};     // that are open
+    std::atomic<int> num_streams{0};     // open streams
     std::atomic<uint64_t> num_steps{0};  // as ConnectionTraffic has it
     absl::Mutex mutex;
     MessageLedger ledger ABSL_GUARDED_BY(mutex);
@@ -121,7 +122,7 @@ class MessageWatch {
   struct alignas(64) Shard {
     mutable absl::Mutex mutex;
     std::unordered_map<std::string, std::shared_ptr<Connection>> connections ABSL_GUARDED_BY(mutex);
-    // With more connections than this, those that have ended are removed.
+    // If there are more connections than this, those that have ended are removed.
     size_t sweep_at ABSL_GUARDED_BY(mutex) = kFirstSweep;
   };
 

@@ -2,16 +2,16 @@
 //
 // How many I/O threads poll at once. A pure function.
 //
-// An idle poller costs something: each event wakes a different thread. One poller answers a lone
-// request soonest, and many small requests want several. So the number follows the work. Long work
-// does not count here, because a thread that does long work does not poll.
+// An idle poller has a cost: each event then wakes a different thread. One poller answers a single
+// request soonest, and many small requests need several pollers. So the number depends on the work.
+// Long work does not count here, because a thread that does long work does not poll.
 #pragma once
 
 #include <algorithm>
 
 namespace swiglu::server {
 
-// The I/O threads since the last look.
+// What the I/O threads did since the last look.
 struct PollerLoad {
   int num_pollers = 1;
   // Processor time of all threads divided by elapsed time, long work included.
@@ -20,8 +20,8 @@ struct PollerLoad {
   double long_threads = 0;
 };
 
-// The number of pollers from here on, 1 to `max_pollers`: one more while the pollers are hardly
-// ever idle, one fewer when the others could do the work and be idle often enough.
+// The number of pollers from here on, 1 to `max_pollers`: one more if the pollers are hardly ever
+// idle; one fewer if the remaining pollers could do the work and still be idle often enough.
 inline int ChoosePollerCount(const PollerLoad& load, int max_pollers) {
   constexpr double kCrowded = 0.8;
   constexpr double kRoomy = 0.6;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Whether something keeps a thread from polling: it uses the processor and brings no event. Pure:
-// clocks are passed in.
+// Whether something keeps a thread from polling: the thread uses the processor but ends no event.
+// Pure: clocks are passed in.
 #pragma once
 
 #include <chrono>
@@ -15,14 +15,14 @@ class ProgressWatch {
   using Time = std::chrono::steady_clock::time_point;
 
   // A thread that uses this much processor time without an event counts as kept. An idle thread
-  // uses next to none; a message of some megabytes takes less.
+  // uses nearly none, and a message of some megabytes takes less than this.
   static constexpr std::chrono::milliseconds kKeptFor{10};
-  // For how long processor time counts, so that what an idle thread uses now and then never adds
-  // up.
+  // Processor time counts only for this long. So the little time that an idle thread uses now and
+  // then never adds up.
   static constexpr std::chrono::milliseconds kForgetAfter{250};
 
-  // Returns whether the thread is kept. Since it began, the thread has brought `num_events` and
-  // used `cpu` of the processor. The first look after an event only begins the count.
+  // Returns whether the thread is kept. `num_events` and `cpu`: the events and the processor time
+  // of the thread since its start. The first look after an event only begins the count.
   bool IsKept(uint32_t num_events, std::chrono::nanoseconds cpu, Time now) {
     const bool is_new = num_events != num_events_;
     const bool is_kept = !is_new && cpu - cpu_ >= kKeptFor;

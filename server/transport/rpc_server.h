@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The gRPC server: an address, and I/O threads over completion queues. Every call, of whatever
-// method, comes in generically, headers first, and goes to the router. Nothing here knows what a
-// call means.
+// The gRPC server: it listens on an address, and its I/O threads poll completion queues. It accepts
+// calls of all methods in the same way, when their headers arrive, and passes them to the router.
+// Nothing here knows what a call means.
 #pragma once
 
 #include <atomic>
@@ -52,16 +52,16 @@ struct RpcServerOptions {
   int unix_socket_mode = 0600;
   // Connections that may be open at once. >= 1.
   int64_t max_connections = 4096;
-  // Called when no more connections can be accepted for lack of descriptors or memory, and when
-  // they can be accepted again. Live calls are told of a change of health afterwards. It runs on a
-  // thread of the server. An empty function is not called.
+  // Called when connections can no longer be accepted for lack of descriptors or memory, and when
+  // they can be accepted again. Afterwards live calls get kHealthChanged. It runs on a thread of
+  // the server. May be empty.
   std::function<void(bool accepting)> accepting_changed = {};
-  // The most threads that poll at once. How many do depends on the load. >= 1.
+  // The most threads that poll at once. The load decides how many poll. >= 1.
   int io_threads = 4;
-  // What the library may hold of messages that are being received, in bytes. Beyond that it breaks
-  // calls off. This is the last line of defence: normally admission refuses earlier. >= 1.
+  // How many bytes gRPC may hold of messages that are being received. If there are more, gRPC
+  // breaks calls off. This is the last line of defence: normally admission refuses earlier. >= 1.
   int64_t receive_quota_bytes = int64_t{1} << 30;
-  // How often live calls are told that time has passed. > 0.
+  // How often live calls get kTick. > 0.
   absl::Duration tick = absl::Seconds(1);
   ConnectionLimits connections = {};
 };
@@ -73,8 +73,8 @@ absl::Duration PingIntervalWithSlack(absl::Duration interval);
 // Serves from `Start` on. Thread-safe.
 class RpcServer final : private Call::Home {
  public:
-  // Listens on the address. On error nothing is left behind: FAILED_PRECONDITION, saying why it
-  // cannot listen on the address. `router` must outlive the server.
+  // Listens on the address. FAILED_PRECONDITION if it cannot; the error says why, and nothing is
+  // left behind. `router` and `connections` must outlive the server.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(RpcServerOptions options,
                                                           const CallRouter* router,
                                                           Connections* connections);
@@ -83,24 +83,24 @@ class RpcServer final : private Call::Home {
   RpcServer(const RpcServer&) = delete;
   RpcServer& operator=(const RpcServer&) = delete;
 
-  // Where it listens, with the port that was taken.
+  // The address on which it listens, with the actual port.
   const std::string& address() const { return acceptor_->address(); }
 
-  // Tells every live call. Calls that come later are told of a drain, too.
+  // Tells every live call of `event`. Later calls are told of a drain, too.
   void Broadcast(ServerEvent event);
 
   // Ends the connections, within `grace`, in these steps:
   // - Takes no new connection.
   // - Waits until live calls have ended.
-  // - Waits until their peers have what was written to them, and ends every connection.
+  // - Waits until the peers have received what was written to them, then ends every connection.
   //
-  // Calls that come in the meantime fail with UNAVAILABLE, like all calls that come in a drain.
-  // Without these steps, a shutdown would make gRPC answer them with CANCELLED. REQUIRES: calls
-  // have been told of the drain; a shutdown is next.
+  // Calls that arrive meanwhile fail with UNAVAILABLE, like all calls during a drain. Without these
+  // steps, gRPC would answer them with CANCELLED in `Shutdown`. REQUIRES: calls have been told of
+  // the drain, and `Shutdown` is called next.
   void CloseConnections(absl::Duration grace);
 
-  // Takes no new call; gives live ones `grace` to end, then cancels them; ends the threads. Blocks
-  // until every call is gone. For that every accepted request must be done. Idempotent.
+  // Takes no new calls, gives live calls `grace` to end, cancels the remaining calls, and ends the
+  // threads. Blocks until every call is gone, so every accepted request has to end. Idempotent.
   void Shutdown(absl::Duration grace);
 
  private:
@@ -116,8 +116,8 @@ class RpcServer final : private Call::Home {
   void CountReset(const Call& call);
   // Hands accepted connections to gRPC from here on.
   void StartAccepting(std::function<void(bool accepting)> accepting_changed);
-  // Hands one connection over to gRPC. It runs on an I/O thread, because gRPC at once parses, on
-  // the same thread, what the peer has already sent.
+  // Hands one connection over to gRPC. It runs on an I/O thread, because gRPC uses the same thread
+  // to parse at once what the peer has already sent.
   void HandOver(int fd);
   // Waits for one more call.
   void PostAccept();
@@ -138,8 +138,8 @@ class RpcServer final : private Call::Home {
   absl::Mutex resets_mutex_;
   ResetLimit resets_ ABSL_GUARDED_BY(resets_mutex_);
 
-  // Calls that exist: waiting for their headers, live, or over but still owned by a request that is
-  // not done. And connections that are being handed over.
+  // Calls that exist: they wait for headers, are live, or are over but still owned by a request
+  // that is not done. Connections that are being handed over count, too.
   std::atomic<int64_t> num_calls_{0};
   absl::Mutex mutex_;
   bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
