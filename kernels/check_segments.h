@@ -17,7 +17,7 @@ inline std::array<const void*, 6> Pointers(const BackwardSegment& s) {
   return {s.dw, s.e, s.g, s.h, s.df, s.de};
 }
 
-// Returns what is wrong with the first faulty segment, or kOk.
+// Returns kBadDtype, or what is wrong with the first faulty segment, or kOk.
 template <typename Segment>
 KernelStatus CheckSegments(Dtype dtype, std::span<const Segment> segments) {
   if (dtype != Dtype::kFp16 && dtype != Dtype::kBf16 && dtype != Dtype::kFp32) {

@@ -5,8 +5,8 @@
 // as Highway asks.
 //
 // Highway has conversions of its own, but its release 1.0.3 truncates to BF16 and mishandles FP16
-// infinities and NaNs below AVX2. These are exact on every instruction set: subnormals, signed
-// zeros and infinities are kept, and a NaN becomes a quiet NaN.
+// infinities and NaNs below AVX2. The conversions here are exact on every instruction set: they
+// keep subnormals, signed zeros and infinities, and a NaN becomes a quiet NaN.
 #if defined(SWIGLU_KERNELS_CPU_NARROW_FLOAT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SWIGLU_KERNELS_CPU_NARROW_FLOAT_INL_H_
 #undef SWIGLU_KERNELS_CPU_NARROW_FLOAT_INL_H_
@@ -31,7 +31,7 @@ namespace swiglu::internal {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// The tag of a vector with 16-bit lanes that has as many lanes as `D` has 32-bit lanes.
+// The tag of a vector that has as many lanes as `D`, with 16 bits each.
 template <class D>
 using HalfTag = hn::Rebind<uint16_t, D>;
 
@@ -54,15 +54,15 @@ struct Pair {
 // - Widen and Narrow: conversion between lanes and float32. Narrow rounds to nearest even.
 // - Round: the narrowed value as float32.
 // - Load and Store of a pair: they widen and narrow.
-// - RoundResult: Round for results.
+// - RoundResult: Round, for results only.
 // - Product: the exact product of two values of the type, rounded to the type.
 //
-// A result is a value that float32 arithmetic has computed from widened lanes. Its NaNs are quiet.
-// The payload of such a NaN is that of a widened lane, or the one that the machine gives to a new
-// NaN. In both, the bits that narrowing drops are zero. Store takes results only.
+// A result is a value that float32 arithmetic has computed from widened lanes. A NaN among them is
+// quiet. Its payload is that of a widened lane, or that of a new NaN of the machine. In both, the
+// bits that narrowing drops are zero. Store takes results only.
 
-// Load and Store of a type `T` for which the elements of a pair's first vector lie in memory in
-// front of those of its second vector.
+// Load and Store of a type `T` whose pairs are in memory order: first the elements of the first
+// vector, then those of the second vector.
 template <class T, class Lane>
 struct InOrder {
   template <class D>
@@ -188,7 +188,8 @@ struct Bf16 : InOrder<Bf16, uint16_t> {
 
 #if HWY_TARGET != HWY_SCALAR
   // These replace the functions of the base class. The first vector has the even elements and the
-  // second the odd ones. They are the halves of the same 32-bit words, so no lane has to move.
+  // second the odd ones. An even and an odd element are the halves of one 32-bit word, so no lane
+  // has to move.
   template <class D>
   static HWY_INLINE Pair<D> Load(D d, const Lane* lanes) {
     const hn::RebindToUnsigned<D> du;
@@ -209,10 +210,9 @@ struct Bf16 : InOrder<Bf16, uint16_t> {
     return hn::BitCast(d, UpperHalves(d, Nearest(d, result)));
   }
 
-  // The product of two BF16 numbers has 16 bits, so float32 holds it exactly down to 2^-149. A
-  // smaller product is less than half of 2^-133, the least positive number of BF16, so the right
-  // result is zero. In float32 it is rounded to at most that half. Rounding to BF16 then ties to
-  // even, which gives zero.
+  // The product of two BF16 numbers has 16 bits. Float32 holds it exactly, unless it has bits below
+  // 2^-149. Then it is less than half of 2^-133, the least positive number of BF16, so the right
+  // result is zero. Float32 rounds it to at most that half, and BF16 rounds a tie to even: to zero.
   template <class D>
   static HWY_INLINE hn::Vec<D> Product(D d, hn::Vec<D> a, hn::Vec<D> b) {
     return RoundResult(d, hn::Mul(a, b));
@@ -227,7 +227,7 @@ struct Bf16 : InOrder<Bf16, uint16_t> {
   }
 
   // The bits of `result` with the upper 16 rounded to nearest even. The lower 16 bits are
-  // arbitrary. A NaN of a result stays a NaN, because nothing carries out of its lower bits.
+  // arbitrary. If `result` is a NaN, it stays a NaN, because nothing carries out of its lower bits.
   template <class D>
   static HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> Nearest(D, hn::Vec<D> result) {
     const hn::RebindToUnsigned<D> du;

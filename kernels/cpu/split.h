@@ -21,7 +21,7 @@ namespace swiglu::internal {
 inline constexpr int64_t kMinSplitBytes = int64_t{1} << 20;
 
 // Bytes of each tensor in a piece. With at least kMinPieceBytes, taking a piece costs little
-// compared with computing it. With at most kMaxPieceBytes, the tensors of a piece share a core's
+// compared with computing it. With at most kMaxPieceBytes, all tensors of a piece fit into a core's
 // cache.
 inline constexpr int64_t kMinPieceBytes = int64_t{16} << 10;
 inline constexpr int64_t kMaxPieceBytes = int64_t{128} << 10;
@@ -53,15 +53,15 @@ int64_t NumElements(std::span<const Segment> segments) {
   return num_elements;
 }
 
-// Returns whether `num_elements` of segments like `Segment` are worth splitting.
+// Returns whether work on `num_elements` elements of this kind of segment is worth splitting.
 template <class Segment>
 constexpr bool IsLarge(Dtype dtype, int64_t num_elements) {
   const auto element_bytes = static_cast<int64_t>(ElementBytes(dtype));
   return num_elements > (kMinSplitBytes - 1) / (NumTensors(Segment{}) * element_bytes);
 }
 
-// Returns how many elements a piece has at least when `num_threads` share `num_elements`. The last
-// piece may have fewer.
+// Returns the least number of elements in a piece when `num_threads` share `num_elements`. Only the
+// last piece may have fewer.
 constexpr int64_t PieceElements(Dtype dtype, int64_t num_elements, int num_threads) {
   const auto element_bytes = static_cast<int64_t>(ElementBytes(dtype));
   const int64_t fair_share = num_elements / (kPiecesPerThread * num_threads);
@@ -91,7 +91,7 @@ int64_t ExtendToCut(std::span<const Segment> segments, Position position, int64_
   return count + std::min(kCutElements - beyond, segments[end.segment].num_elements - end.element);
 }
 
-// `count` elements of a segment from `first` on.
+// The part of a segment with `count` elements from `first` on. An element has `size` bytes.
 inline ForwardSegment Part(const ForwardSegment& s, int64_t first, int64_t count, size_t size) {
   const auto in = [&](const void* p) { return static_cast<const std::byte*>(p) + first * size; };
   const auto out = [&](void* p) { return static_cast<std::byte*>(p) + first * size; };

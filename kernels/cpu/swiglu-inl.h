@@ -4,11 +4,11 @@
 // Included once per instruction set, as Highway asks.
 //
 // The formulas are those of "swiglu/segment.h", rewritten in three ways to keep accuracy:
-// - The code holds 2 * sigmoid = 1 / ((1 + exp(-e)) / 2), and e / 2. The term (1 + exp(-e)) / 2 is
-//   finite for every e for which the sigmoid is not 0.
-// - de is dg * (se * slope), not (dg * se) * slope: |se * slope| < 1.1, and where the slope is not
-//   near its zero the product is more than 2^-122 or exactly 0, while dg * se may be subnormal.
-// - FP32 reduces e by multiples of ln 2 in two parts. One part is enough for the 16-bit types.
+// - The code computes with 2 * sigmoid = 1 / ((1 + exp(-e)) / 2) and with e / 2. (1 + exp(-e)) / 2
+//   is finite for every e for which the sigmoid is not 0.
+// - de is dg * (se * slope), not (dg * se) * slope, because dg * se may be subnormal. |se * slope|
+//   is below 1.1. It is more than 2^-122 or exactly 0, except near the zero of the slope.
+// - FP32 reduces e by multiples of ln 2, given as two constants. The 16-bit types need only one.
 #if defined(SWIGLU_KERNELS_CPU_SWIGLU_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SWIGLU_KERNELS_CPU_SWIGLU_INL_H_
 #undef SWIGLU_KERNELS_CPU_SWIGLU_INL_H_
@@ -46,7 +46,7 @@ HWY_INLINE hn::Vec<D> HalfOfOnePlusExpOfMinus(D d, hn::Vec<D> e) {
   const auto shifted = hn::MulAdd(x, minus_log2_e, shift);
   const auto k = hn::Sub(shifted, shift);
   const auto scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, shifted)));
-  // The polynomials are minimax polynomials. Each is cut into parts that do not wait for each
+  // The polynomials are minimax polynomials. Each is cut into two parts that do not wait for each
   // other: `start` is 1/2 + scale * (the first two terms), and `rest` is the other terms divided by
   // r^2.
   hn::Vec<D> r, start, rest;
@@ -77,9 +77,9 @@ template <class D>
 HWY_INLINE hn::Vec<D> Reciprocal(D d, hn::Vec<D> x) {
   const auto one = hn::Set(d, 1.0f);
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
-  // AVX-512 gives an estimate with 14 right bits, even if the reciprocal is subnormal. One Newton
-  // step doubles their number. This avoids the division of a whole vector, which would take as long
-  // as all the rest of forward.
+  // AVX-512 gives an estimate with 14 correct bits, even if the reciprocal is subnormal. One Newton
+  // step doubles the number of correct bits. A division of the whole vector would take as long as
+  // all the rest of forward.
   const auto y = hn::ApproximateReciprocal(x);
   return hn::MulAdd(hn::NegMulAdd(x, y, one), y, y);
 #else

@@ -2,12 +2,12 @@
 //
 // The arithmetic of SwiGLU on one 32-bit word: two FP16 or BF16 elements, or one FP32.
 //
-// Formula, with T the dtype: e widened to float32; t = e * -log2(e), u = 2^t by ex2.approx.f32,
-// se = 1 / (1 + u) by div.full.f32, f = T(se * e); h = T(f * g). Backward also df = T(dw * f),
-// dg = T(dw * g), de = T((dg * se) * fma(e, 1 - se, 1)). These are the instructions that Triton
-// makes of unsloth/kernels/swiglu.py (Apache-2.0), so results are equal to its bits on the same
-// architecture. Every step is written as PTX with its rounding, which keeps compiler flags
-// (-use_fast_math, -fmad, -ftz) from changing any of them.
+// Formula, with T the dtype: e is widened to float32; t = e * -log2(e), u = 2^t by ex2.approx.f32,
+// se = 1 / (1 + u) by div.full.f32, f = T(se * e); h = T(f * g). In backward also df = T(dw * f),
+// dg = T(dw * g), de = T((dg * se) * fma(e, 1 - se, 1)). Triton compiles unsloth/kernels/swiglu.py
+// (Apache-2.0) to the same instructions, so on one architecture the results have the same bits.
+// Every step is written as PTX with its rounding, so compiler flags (-use_fast_math, -fmad, -ftz)
+// cannot change a step.
 #pragma once
 
 #include <cstdint>
@@ -126,7 +126,7 @@ struct Word<Dtype::kFp32> {
   }
 };
 
-// h of one word each of e and g.
+// Computes h from one word each of e and g.
 template <Dtype kDtype>
 __device__ inline void ComputeWord(const uint32_t (&inputs)[2], uint32_t (&outputs)[1]) {
   using W = Word<kDtype>;
@@ -138,7 +138,7 @@ __device__ inline void ComputeWord(const uint32_t (&inputs)[2], uint32_t (&outpu
   outputs[0] = W::Product(W::Narrow(values), g);
 }
 
-// h, df and de of one word each of dw, e and g.
+// Computes h, df and de from one word each of dw, e and g.
 template <Dtype kDtype>
 __device__ inline void ComputeWord(const uint32_t (&inputs)[3], uint32_t (&outputs)[3]) {
   using W = Word<kDtype>;

@@ -6,7 +6,8 @@
 //
 // Work is cut into slots and tiles. A slot is what one thread does at a time: 16 bytes of each
 // tensor. A tile is one slot for each thread of a block, and never spans two segments. Tiles are
-// numbered through all segments, and blocks take them in turn, so segments of mixed sizes balance.
+// numbered across all segments, and blocks take them in turn. So segments of mixed sizes are shared
+// out evenly.
 #pragma once
 
 #include <algorithm>
@@ -35,7 +36,7 @@ struct TableEntry {
   // before it. Slot i starts at element i * (elements per slot) - shift, so the slots of the first
   // output are aligned.
   int shift;
-  // Whether the slots are aligned for every pointer of the segment.
+  // Whether the slots are aligned in every tensor of the segment.
   bool same_alignment;
 };
 
@@ -56,7 +57,7 @@ struct SegmentTable {
   int64_t num_tiles;
   int num_segments;
   bool same_alignment;      // whether all entries have it
-  float segments_per_tile;  // num_segments / num_tiles: where to look for a tile's segment first
+  float segments_per_tile;  // num_segments / num_tiles, to guess a tile's segment
   Entry entries[kCapacity];
 };
 
@@ -100,14 +101,14 @@ inline bool IsLarge(int num_tensors, int64_t num_slots) {
   return num_slots >= (num_tensors <= 3 ? int64_t{1} << 18 : int64_t{1} << 20);
 }
 
-// Returns the block size, in threads. Small blocks start soonest and spread small work over more
-// multiprocessors; a bounded grid, which is for host memory, gets enough threads to saturate PCIe.
+// Returns the threads of a block. Small blocks start soonest and spread small work over more
+// multiprocessors. Those of a bounded grid, for host memory, are large enough to saturate PCIe.
 inline int ThreadsPerBlock(int max_blocks) { return max_blocks == 0 ? 128 : 256; }
 
-// Returns `Grid::shared_bytes`: a bound for much work in device memory. A certain number of threads
-// keeps the memory busy. Further threads only spread the accesses over more rows of the memory. On
-// an H100, forward (3 tensors) is fastest with 1280 threads on a multiprocessor, and backward (6
-// tensors) with 896. Other architectures have not been measured and get no bound.
+// Returns `Grid::shared_bytes`: a bound for a large problem in device memory. A certain number of
+// threads keeps the memory busy. Further threads only spread the accesses over more rows of the
+// memory. On an H100, forward (3 tensors) is fastest with 1280 threads on a multiprocessor, and
+// backward (6 tensors) with 896. Other architectures have not been measured and get no bound.
 inline int SharedBytesPerBlock(int num_tensors, int64_t num_slots, int max_blocks,
                                const DeviceTraits& device) {
   constexpr int kReservedBytes = 1024;  // what the system takes of each block
@@ -120,7 +121,7 @@ inline int SharedBytesPerBlock(int num_tensors, int64_t num_slots, int max_block
 }
 
 // Returns whether a kernel may start while the kernel before it in the stream is still finishing.
-// This holds from Hopper on: there each kernel waits itself for the results of the one before.
+// It may from Hopper on: there each kernel itself waits for the results of the kernel before it.
 inline bool StartsEarly(const DeviceTraits& device) { return device.compute_capability >= 9; }
 
 // Fills `table` with the segments that have elements, at most kCapacity, and returns the grid for

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Slots of a segment whose pointers do not all have the same remainder modulo 16. So no slot is
-// aligned in all of its tensors. Slots are laid out so that the first output is aligned. The code
-// here also reads and writes every other tensor of the segment with aligned vectors, and shifts
-// them by whole bytes in registers. The memory traffic is the same as for aligned tensors, except
-// at the ends of each warp's stretch. Private to the kernels.
+// Slots of a segment whose pointers do not all have the same remainder modulo 16. No such slot is
+// aligned in all of its tensors. Slots are laid out so that the first output is aligned. The other
+// tensors are also read and written as aligned vectors, which are shifted by whole bytes in
+// registers. The memory traffic is the same as for aligned tensors, except at the two ends of the
+// stretch that a warp works on. Private to the kernels.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ __device__ inline uint32_t BytesPastBoundary(const void* pointer) {
 // REQUIRES: offset is even and below 16.
 __device__ inline uint4 BytesFrom(uint32_t offset, const uint4& low, const uint4& high) {
   uint32_t words[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-  // This shifts by 8 and by 4 bytes, then by the rest within a word.
+  // This shifts by 8 and by 4 bytes. The code below shifts by the remaining bytes within a word.
 #pragma unroll
   for (int step = 2; step >= 1; --step) {
     const bool moves = (offset & (4u * step)) != 0;
@@ -38,7 +38,7 @@ __device__ inline uint4 BytesFrom(uint32_t offset, const uint4& low, const uint4
       __funnelshift_r(words[2], words[3], bits), __funnelshift_r(words[3], words[4], bits));
 }
 
-// Reads the 16 bytes at `from`, however it is aligned. Touches the aligned vectors around them.
+// Reads the 16 bytes at `from`, which may be unaligned, out of the aligned vectors that have them.
 __device__ inline uint4 LoadUnaligned(const void* from) {
   const uint32_t offset = BytesPastBoundary(from);
   const auto* boundary = reinterpret_cast<const uint4*>(static_cast<const char*>(from) - offset);
@@ -47,10 +47,10 @@ __device__ inline uint4 LoadUnaligned(const void* from) {
   return BytesFrom(offset, low, boundary[1]);
 }
 
-// Each lane writes its `vector` to its `to`. The lanes' 16 bytes are neighbours in memory. A lane
-// writes the aligned vector in which its bytes begin, together with the last bytes of the lane
-// before it. The first and the last lane write the bytes that do not fill an aligned vector element
-// by element. REQUIRES: all lanes of the warp take part, with consecutive `to`.
+// Each lane writes its `vector` to its `to`. If `to` is not aligned, each lane except the first
+// writes one aligned vector: the last bytes of the lane before it, and then its own first bytes.
+// The bytes at the two ends of the warp fill no aligned vector. The first and the last lane write
+// them element by element. REQUIRES: all lanes of the warp call this, with consecutive `to`.
 template <class Element>
 __device__ inline void StoreUnaligned(void* to, const uint4& vector) {
   const uint32_t offset = BytesPastBoundary(to);

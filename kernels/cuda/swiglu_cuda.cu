@@ -19,7 +19,7 @@
 namespace swiglu {
 namespace internal {
 
-// The kernels of one dtype.
+// Returns the kernel of dtype kDtype for `table`.
 template <Dtype kDtype, class Entry, int kCapacity>
 const void* KernelFor(const SegmentTable<Entry, kCapacity>& table) {
   if constexpr (kCapacity == 1) {
@@ -44,8 +44,7 @@ const void* KernelFor(Dtype dtype, const SegmentTable<Entry, kCapacity>& table) 
   return nullptr;
 }
 
-// The traits of the current device. If CUDA does not tell them, the result is empty. Asks CUDA once
-// per device.
+// The traits of the current device, or empty traits if CUDA fails. Asks CUDA once per device.
 inline DeviceTraits CurrentDevice() {
   static std::array<std::atomic<uint64_t>, 64> known{};  // shared_bytes, compute_capability; or 0
   int device = 0;
@@ -71,7 +70,7 @@ cudaError_t LaunchTable(Dtype dtype, std::span<const Segment> segments, const La
   SegmentTable<Entry, kCapacity> table;
   const DeviceTraits device = CurrentDevice();
   const Grid grid = PlanLaunch(segments, ElementBytes(dtype), limits.max_blocks, device, table);
-  // The kernel for one segment has a block for each tile, and aligned slots.
+  // The kernel for one segment needs a block for each tile, and aligned slots.
   if constexpr (kCapacity == 1) {
     if (grid.num_blocks != table.num_tiles || !table.same_alignment) {
       return LaunchTable<Entry, 16>(dtype, segments, limits, stream);
@@ -89,7 +88,7 @@ cudaError_t LaunchTable(Dtype dtype, std::span<const Segment> segments, const La
   config.attrs = &early;
   config.numAttrs = StartsEarly(device) ? 1 : 0;
   void* arguments[] = {kCapacity == 1 ? static_cast<void*>(table.entries) : &table};
-  // The call itself says whether it launched. cudaGetLastError would also return, and clear, an
+  // This call itself returns whether it launched. cudaGetLastError would also return, and clear, an
   // error that an earlier call has left.
   return cudaLaunchKernelExC(&config, KernelFor(dtype, table), arguments);
 }
@@ -99,10 +98,10 @@ cudaError_t Launch(Dtype dtype, std::span<const Segment> segments, const LaunchL
                    cudaStream_t stream) {
   using Entry = decltype(ToEntry(Segment()));
   if (segments.size() > kMaxSegments || limits.max_blocks < 0) return cudaErrorInvalidValue;
-  // For a misaligned pointer this is not cudaErrorMisalignedAddress, because that code says that
-  // the device is lost.
+  // Not cudaErrorMisalignedAddress for a misaligned pointer: that code means that the device is
+  // lost.
   if (CheckSegments(dtype, segments) != KernelStatus::kOk) return cudaErrorInvalidValue;
-  // The smallest table that has room for the segments: the driver copies all of it at every launch.
+  // Takes the smallest table with room for the segments: each launch copies the whole table.
   const auto num_filled = std::count_if(segments.begin(), segments.end(),
                                         [](const Segment& s) { return s.num_elements > 0; });
   if (num_filled <= 1) return LaunchTable<Entry, 1>(dtype, segments, limits, stream);

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The kernels, for forward and backward and all dtypes: one for a single segment, one for a table
-// of them. arithmetic.cuh has the formulas; launch_plan.h says how work is divided into slots and
-// tiles.
+// The kernels, for forward and backward and all dtypes: one kernel for a single segment, one for a
+// table of segments. arithmetic.cuh has the formulas; launch_plan.h says how work is divided into
+// slots and tiles.
 //
 // Shapes: any number of elements per segment, flat. Accumulation: none, because elements are
-// independent; within an element the arithmetic is float32. Bytes moved for each element: 3 times
-// its size in forward, 6 times in backward; each byte is moved once. One slot of 16 bytes per
-// thread reaches the memory's limit. More slots per thread, other cache hints, persistent blocks
-// and bulk copies were each slower on an H100: docs/performance-record.md.
+// independent. The arithmetic of an element is float32. Bytes moved for each element: 3 times its
+// size in forward, 6 times in backward; each byte is moved once. One slot of 16 bytes per thread
+// reaches the memory's bandwidth. More slots per thread, other cache hints, persistent blocks and
+// bulk copies were each slower on an H100: docs/performance-record.md.
 #pragma once
 
 #include <cstdint>
@@ -23,12 +23,12 @@ namespace swiglu::internal {
 
 inline constexpr int kWordsPerSlot = kSlotBytes / 4;
 
-// The slot of a segment's tensors in registers, word by word.
+// A slot in registers: the words of each tensor.
 template <int kTensors>
 using Slot = uint32_t[kTensors][kWordsPerSlot];
 
-// Waits until all earlier work of the stream is done and its results can be seen. The kernel may
-// have started before that. Every kernel calls this first.
+// Waits until all earlier work of the stream is done and its results are visible. The kernel may
+// have started before. Every kernel calls this first.
 __device__ inline void AwaitEarlierWork() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -36,8 +36,8 @@ __device__ inline void AwaitEarlierWork() {
 }
 
 // Lets the next kernel of the stream start, once every block has called this or ended. The next
-// kernel waits for the results of this one (AwaitEarlierWork), so any moment is right for the call.
-// If the call comes early, the start of the next kernel overlaps this kernel.
+// kernel waits for the results of this one (AwaitEarlierWork), so the call may be early. If it is,
+// the start of the next kernel overlaps this kernel.
 __device__ inline void LetNextKernelStart() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");
@@ -68,8 +68,8 @@ __device__ inline uint4 ToVector(const uint32_t (&words)[kWordsPerSlot]) {
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// A slot that lies inside the segment and on a 16-byte boundary. `first` is its first element.
-// Loads and stores bypass the L1, because each byte is touched only once.
+// Computes a slot that lies inside the segment and on a 16-byte boundary. `first` is the slot's
+// first element. Loads and stores bypass the L1, because each byte is touched only once.
 template <Dtype kDtype, int kInputs, int kOutputs>
 __device__ inline void WholeSlot(const TableEntry<kInputs, kOutputs>& entry, int64_t first) {
   using Element = typename Word<kDtype>::Element;
@@ -89,8 +89,8 @@ __device__ inline void WholeSlot(const TableEntry<kInputs, kOutputs>& entry, int
   }
 }
 
-// A slot that lies inside the segment. The slots in front of it and behind it lie inside the
-// segment, too. All lanes of the warp take part, with neighbouring slots.
+// Computes a slot that lies inside the segment, as do the slots before and after it. All lanes of
+// the warp call this, with neighbouring slots.
 template <Dtype kDtype, int kInputs, int kOutputs>
 __device__ inline void RealignedSlot(const TableEntry<kInputs, kOutputs>& entry, int64_t first) {
   using Element = typename Word<kDtype>::Element;
@@ -107,9 +107,9 @@ __device__ inline void RealignedSlot(const TableEntry<kInputs, kOutputs>& entry,
   }
 }
 
-// A slot that may lie only partly inside the segment, computed element by element. This is rare, so
-// the code is small rather than fast. It is a function of its own, to keep it away from the
-// instructions that every launch fetches.
+// Computes, element by element, a slot that may lie only partly inside the segment. Such slots are
+// rare, so the code is small rather than fast. It is not inlined, because every launch would then
+// fetch its instructions.
 template <Dtype kDtype, int kInputs, int kOutputs>
 __device__ __noinline__ void PartialSlot(const TableEntry<kInputs, kOutputs>& entry,
                                          int64_t first) {
@@ -129,8 +129,8 @@ __device__ __noinline__ void PartialSlot(const TableEntry<kInputs, kOutputs>& en
   }
 }
 
-// The first element of this thread's slot in tile number `tile` of the segment. It may lie before
-// the segment's first element or past its last.
+// The first element of this thread's slot in tile number `tile` of the segment. This element may
+// lie before the segment's first or past its last one.
 template <Dtype kDtype, class Entry>
 __device__ inline int64_t FirstElement(const Entry& entry, int64_t tile) {
   constexpr int kPerSlot = kWordsPerSlot * Word<kDtype>::kPerWord;
@@ -138,8 +138,8 @@ __device__ inline int64_t FirstElement(const Entry& entry, int64_t tile) {
          entry.shift;
 }
 
-// The slot at `first`, which may lie inside the segment, partly inside or outside. REQUIRES: the
-// segment's pointers agree modulo 16.
+// Computes the slot at `first`, which may lie inside the segment, partly inside, or outside.
+// REQUIRES: the segment's pointers agree modulo 16.
 template <Dtype kDtype, class Entry>
 __device__ inline void AlikeSlot(const Entry& entry, int64_t first) {
   constexpr int kPerSlot = kWordsPerSlot * Word<kDtype>::kPerWord;
@@ -162,8 +162,8 @@ __device__ inline void UnalikeSlot(const Entry& entry, int64_t first) {
   }
 }
 
-// Returns the segment that `tile` belongs to: the last whose first tile is not beyond `tile`. It
-// first looks at the place that would be right if all segments had one size. A good guess saves
+// Returns the segment that `tile` belongs to: the last segment whose first tile is at most `tile`.
+// It first looks at the place that is right if all segments have the same size. A good guess saves
 // steps of the search, and each step waits for a read of the table.
 template <class Entry, int kCapacity>
 __device__ inline const Entry& EntryOf(const SegmentTable<Entry, kCapacity>& table, int64_t tile) {
@@ -189,15 +189,15 @@ __device__ inline const Entry& EntryOf(const SegmentTable<Entry, kCapacity>& tab
   return table.entries[low];
 }
 
-// One segment whose pointers agree modulo 16, a block for each of its tiles.
+// Computes one segment whose pointers agree modulo 16, with a block for each tile.
 template <Dtype kDtype, class Entry>
 __global__ void __launch_bounds__(256) SegmentKernel(const __grid_constant__ Entry entry) {
   AwaitEarlierWork();
   AlikeSlot<kDtype>(entry, FirstElement<kDtype>(entry, blockIdx.x));
 }
 
-// Any segments, in any number of blocks. kRealigns: whether the pointers of some segment do not
-// agree modulo 16. Such segments have a kernel of their own, because it needs more registers.
+// Computes any segments, in any number of blocks. kRealigns: the pointers of some segment do not
+// agree modulo 16. Such tables have a kernel of their own, because it needs more registers.
 template <Dtype kDtype, class Entry, int kCapacity, bool kRealigns>
 __global__ void __launch_bounds__(256)
     TableKernel(const __grid_constant__ SegmentTable<Entry, kCapacity> table) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// SwiGLU on several cores: the kernels of "swiglu/cpu.h", with large work split over a fixed number
-// of threads and small work left to the caller.
+// SwiGLU on several cores, with the kernels of "swiglu/cpu.h". Large work is split over a fixed
+// number of threads. Small work runs on the calling thread.
 #pragma once
 
 #include <memory>
@@ -13,14 +13,13 @@
 namespace swiglu {
 
 // Threads that wait for work, from construction to destruction. Thread-safe. Each calling thread
-// works on its own call, so no call has to wait for another one before its work begins. The pool's
-// threads help the oldest call, as long as the threads that compute large work are fewer than
-// `num_threads`.
+// works on its own call, so no call waits for another one before its work begins. The pool's
+// threads help the oldest call, while fewer than `num_threads` threads compute large work.
 class CpuPool {
  public:
-  // `num_threads` is how many threads compute at once, calling threads included. 1 or more. More
-  // threads than cores only wait for each other. Starts one thread fewer, or as many as the system
-  // allows.
+  // `num_threads` (1 or more) threads compute at once, calling threads included. If they are more
+  // than the cores, they wait for each other. Starts `num_threads` - 1 threads, or fewer if the
+  // system does not allow more.
   explicit CpuPool(int num_threads);
 
   // REQUIRES: no call is running.
@@ -29,10 +28,10 @@ class CpuPool {
   CpuPool(const CpuPool&) = delete;
   CpuPool& operator=(const CpuPool&) = delete;
 
-  // The same as ForwardCpu and BackwardCpu, with the same bits whatever the number of threads. Work
-  // of less than a mebibyte, counted over all tensors, runs only on the calling thread. REQUIRES:
-  // the thread that constructed the pool had the default floating-point environment, too. The
-  // pool's threads inherit it.
+  // Compute the same as ForwardCpu and BackwardCpu. The bits do not depend on the number of
+  // threads. Work of less than a mebibyte, counted over all tensors, runs only on the calling
+  // thread. REQUIRES: the thread that constructed the pool had the default floating-point
+  // environment, too, because the pool's threads inherit it.
   KernelStatus Forward(Dtype dtype, std::span<const ForwardSegment> segments);
   KernelStatus Backward(Dtype dtype, std::span<const BackwardSegment> segments);
 

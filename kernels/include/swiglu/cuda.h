@@ -5,8 +5,8 @@
 // library is built with CUDA, SWIGLU_CUDA is defined as 1.
 //
 // The float32 steps use the GPU's approximate exponential and division (ex2.approx.f32 after one
-// multiplication by log2(e), and div.full.f32), as Unsloth's Triton kernel does once compiled: on
-// one GPU architecture the results are the same bits.
+// multiplication by log2(e), and div.full.f32), as Unsloth's compiled Triton kernel does. So on one
+// GPU architecture both give the same bits.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -20,34 +20,34 @@ namespace swiglu {
 
 // Limits on the GPU resources that a launch may use.
 struct LaunchLimits {
-  // Most thread blocks in the grid. 0 means as many as the work needs, which is best for device
-  // memory. For kernels that read and write pinned host memory over PCIe, 32 are enough; more only
-  // displace other work. Never negative.
+  // The most thread blocks in the grid. 0 means as many as the work needs, which is best for device
+  // memory. For kernels that use pinned host memory over PCIe, 32 are enough; more blocks only take
+  // resources from other work. Never negative.
   int max_blocks = 0;
 };
 
-// Enqueues one kernel on `stream`, a stream of the current device, that computes all of `segments`,
-// up to kMaxSegments of any sizes; does not synchronize. Results and their order are those of an
-// ordinary kernel of the stream, and `stream` may be capturing a graph.
+// Enqueues one kernel that computes all of `segments`, at most kMaxSegments of any sizes. `stream`
+// belongs to the current device, and may be capturing a graph. Does not synchronize. The kernel's
+// place in the order of the stream is that of an ordinary kernel.
 //
 // From Hopper on the kernel is launched with programmatic stream serialization: it waits itself for
-// the earlier work in the stream. If you launch a kernel of your own behind it with the same
-// attribute, your kernel must wait, too (griddepcontrol.wait). Large work on Hopper asks for 22 to
-// 32 KiB of shared memory a block.
+// the earlier work in the stream. If you launch a kernel of your own after it with the same
+// attribute, your kernel must wait, too (griddepcontrol.wait). Large work on Hopper takes 22 to 32
+// KiB of shared memory per block.
 //
 // REQUIRES: the current device can read and write the memory of all pointers: device memory, or
-// pinned host memory that is mapped. Each pointer is aligned to its element. Where all pointers of
-// a segment have the same remainder modulo 16, the kernel moves 16 bytes at a time, whatever that
-// remainder is. The memory must live, and inputs stay unchanged, until the work on `stream` is
-// done. The array behind `segments` itself may be freed when the call returns, because its content
-// is passed as a kernel parameter.
+// pinned host memory that is mapped. Each pointer is aligned to its element. If all pointers of a
+// segment have the same remainder modulo 16, which may be any, the kernel moves 16 bytes at a time.
+// The memory must live, and inputs must stay unchanged, until the kernel is done. The array of
+// `segments` itself may be freed when the call returns, because its content is passed as a kernel
+// parameter.
 //
 // Returns cudaSuccess once the kernel is enqueued. If there are no elements, it returns cudaSuccess
 // without a launch. cudaErrorInvalidValue: too many segments, a negative count, a null pointer in a
 // segment that has elements, a pointer not aligned to its element, an unknown dtype, or a negative
-// limit. For other errors, it returns what the launch itself reports. On error nothing has been
-// enqueued. Like any CUDA call it may report the failure of earlier work on the device; it does not
-// clear an error that an earlier call has left for cudaGetLastError. Thread-safe.
+// limit. Any other error is the one that the launch reports. On error nothing has been enqueued.
+// Like any CUDA call, it may report the failure of earlier work on the device. It does not clear an
+// error that an earlier call has left for cudaGetLastError. Thread-safe.
 cudaError_t ForwardCuda(Dtype dtype, std::span<const ForwardSegment> segments,
                         const LaunchLimits& limits, cudaStream_t stream);
 cudaError_t BackwardCuda(Dtype dtype, std::span<const BackwardSegment> segments,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The element types of SwiGLU, as the kernels, the client library and the server all name them.
+// The element types of SwiGLU, shared by the kernels, the client library and the server.
 #pragma once
 
 #include <cstdint>

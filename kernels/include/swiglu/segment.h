@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The SwiGLU kernels' input: element types, segments, and the errors for which a launcher refuses
-// them. "swiglu/cpu.h" and "swiglu/cuda.h" share this, and say what they compute from the segments.
+// The input of the SwiGLU kernels: segments, and the errors for which a launcher refuses them. The
+// launchers are in "swiglu/cpu.h" and "swiglu/cuda.h".
 //
 // The arithmetic is that of Unsloth's SwiGLU kernel (unsloth/kernels/swiglu.py, Apache-2.0). With
 // all tensors of one dtype T, element by element:
@@ -16,21 +16,21 @@
 //
 // T(x) rounds to nearest, ties to even. Sums and products without a T are float32.
 //
-// Special values. A NaN stays in its own element. e = -inf gives NaN, as 0 * inf does; e = +inf
-// gives f = +inf. Where 1 + exp(-e) overflows float32 (finite e below about -88.7) the sigmoid is 0
-// and f is -0. Signed zeros are kept and nothing is flushed to zero.
+// Special values. A NaN stays in its own element. For e = -inf, f is NaN, because 0 * inf is NaN.
+// For e = +inf, f = +inf. Where 1 + exp(-e) overflows float32 (finite e below about -88.7) the
+// sigmoid is 0 and f is -0. Signed zeros are kept and nothing is flushed to zero.
 #pragma once
 
 #include <cstdint>
 
 namespace swiglu {
 
-// One forward problem: `num_elements` contiguous elements of e (gate) and g (up) give as many of h.
-// Shape does not matter: a row-major contiguous tensor of any rank is a segment.
+// One forward problem: `num_elements` contiguous elements of e (gate) and of g (up) give the same
+// number of elements of h. A row-major contiguous tensor of any shape is a segment.
 //
-// Every pointer is aligned to its element, no more. `h` may be `e` or `g` themselves (in place);
-// otherwise it overlaps neither. Inputs may overlap each other. Segments of one call do not overlap
-// in what they write. `num_elements` is not negative; where it is 0 the pointers are not looked at.
+// Every pointer needs only the alignment of its element. `h` may be `e` or `g` (in place);
+// otherwise it overlaps neither. Inputs may overlap each other. No two segments of one call write
+// to the same memory. `num_elements` is not negative; if it is 0, the pointers are not used.
 struct ForwardSegment {
   const void* e;         // gate
   const void* g;         // up
@@ -38,18 +38,18 @@ struct ForwardSegment {
   int64_t num_elements;  // of each tensor
 };
 
-// One backward problem: dw is the gradient that reaches h. The rules of ForwardSegment hold, but
-// there are three inputs and three outputs.
+// One backward problem: dw is the gradient of h. The rules of ForwardSegment hold, but there are
+// three inputs and three outputs.
 //
-// In place, the outputs take the inputs' buffers in this order. The reference kernel uses the same
-// order, and it is easily taken for a bug:
+// In place, the outputs replace the inputs in this order. It looks like a bug, but the reference
+// kernel uses the same order:
 //
 //   h = dw   the buffer of dw receives h
 //   df = e   the buffer of e (gate) receives df, the gradient of g (up)
 //   de = g   the buffer of g (up) receives de, the gradient of e (gate)
 //
-// Any subset of the three pairs may share a buffer. All three inputs of an element are read before
-// any output is written.
+// In each of these three pairs, output and input may share a buffer or not. All three inputs of an
+// element are read before any output is written.
 struct BackwardSegment {
   const void* dw;        // gradient of h
   const void* e;         // gate
