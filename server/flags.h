@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Parses the command line of swiglu-server into a plain struct. Only flags.cc has the default,
-// meaning and valid range of each flag.
+// Parses the command line of swiglu-server into a plain struct. The default, meaning and valid
+// range of each flag are in flags.cc.
 #pragma once
 
 #include <cstdint>

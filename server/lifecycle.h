@@ -36,7 +36,7 @@ void EndOnExceptions();
 
 // Takes SIGHUP, the stop signals SIGTERM and SIGINT, and sticky device errors. The first stop
 // signal and the first error end a `Wait`. A stop signal within kSameOrder after the first one is
-// ignored as the same request: timeout(1) signals its child and then the child's whole process
+// the same request, and is ignored: timeout(1) signals its child and then the child's whole process
 // group. On a later stop signal, a watchdog thread ends the process at once with kExitFailure. If
 // the process has not ended within kFaultGrace after a device error, the watchdog ends it with
 // kExitDeviceFault, even if logging blocks the other threads. Create this object before any other

@@ -35,9 +35,9 @@
 namespace swiglu::server {
 
 struct ServerOptions {
-  // ServerMetadata returns it.
+  // The version that ServerMetadata returns.
   std::string version;
-  // Whether the executor computes on GPUs. ModelConfig returns it.
+  // Whether the executor computes on GPUs. ModelConfig returns this.
   bool on_gpu = false;
   AdmissionOptions admission;
   BatchFormerOptions batching;

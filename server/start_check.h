@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Checks that the system has what a server needs to start, and says what is missing. Without it, a
-// library would end the process for lack of a descriptor, thread or memory. Part of the program.
+// Checks that the system has what a server needs to start, and says what is missing. Without the
+// check, a library would end the process for lack of a descriptor, thread or memory. Part of the
+// program.
 #pragma once
 
 #include <cstdint>

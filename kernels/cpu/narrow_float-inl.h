@@ -57,9 +57,9 @@ struct Pair {
 // - RoundResult: Round, for results only.
 // - Product: the exact product of two values of the type, rounded to the type.
 //
-// A result is a value that float32 arithmetic has computed from widened lanes. A NaN among them is
-// quiet. Its payload is that of a widened lane, or that of a new NaN of the machine. In both, the
-// bits that narrowing drops are zero. Store takes results only.
+// A result is a value that float32 arithmetic has computed from widened lanes. If it is a NaN, it
+// is quiet, with the payload of a widened lane or of a new NaN of the machine. In both, the bits
+// that narrowing drops are zero. Store takes results only.
 
 // Load and Store of a type `T` whose pairs are in memory order: first the elements of the first
 // vector, then those of the second vector.

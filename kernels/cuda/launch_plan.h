@@ -102,7 +102,7 @@ inline bool IsLarge(int num_tensors, int64_t num_slots) {
 }
 
 // Returns the threads of a block. Small blocks start soonest and spread small work over more
-// multiprocessors. Those of a bounded grid, for host memory, are large enough to saturate PCIe.
+// multiprocessors. A bounded grid, for host memory, needs larger blocks to saturate PCIe.
 inline int ThreadsPerBlock(int max_blocks) { return max_blocks == 0 ? 128 : 256; }
 
 // Returns `Grid::shared_bytes`: a bound for a large problem in device memory. A certain number of

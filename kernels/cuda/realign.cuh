@@ -16,7 +16,7 @@ namespace swiglu::internal {
 
 inline constexpr int kWarpSize = 32;
 
-// Bytes between the 16-byte boundary at or before `pointer` and `pointer` itself.
+// Returns how many bytes `pointer` lies past the 16-byte boundary before it; 0 on a boundary.
 __device__ inline uint32_t BytesPastBoundary(const void* pointer) {
   return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(pointer) % kSlotBytes);
 }
@@ -68,7 +68,7 @@ __device__ inline void StoreUnaligned(void* to, const uint4& vector) {
         BytesFrom(kSlotBytes - offset, before, vector);
   }
   if (lane > 0 && lane < kWarpSize - 1) return;
-  // The first lane's bytes up to the boundary, and the last lane's behind it.
+  // Stores the first lane's bytes before the boundary, or the last lane's bytes behind it.
   const uint32_t words[4] = {vector.x, vector.y, vector.z, vector.w};
   constexpr int kElements = kSlotBytes / sizeof(Element);
 #pragma unroll

@@ -98,8 +98,7 @@ cudaError_t Launch(Dtype dtype, std::span<const Segment> segments, const LaunchL
                    cudaStream_t stream) {
   using Entry = decltype(ToEntry(Segment()));
   if (segments.size() > kMaxSegments || limits.max_blocks < 0) return cudaErrorInvalidValue;
-  // Not cudaErrorMisalignedAddress for a misaligned pointer: that code means that the device is
-  // lost.
+  // Never cudaErrorMisalignedAddress: that code would mean that the device is lost.
   if (CheckSegments(dtype, segments) != KernelStatus::kOk) return cudaErrorInvalidValue;
   // Takes the smallest table with room for the segments: each launch copies the whole table.
   const auto num_filled = std::count_if(segments.begin(), segments.end(),

@@ -28,7 +28,7 @@ template <int kTensors>
 using Slot = uint32_t[kTensors][kWordsPerSlot];
 
 // Waits until all earlier work of the stream is done and its results are visible. The kernel may
-// have started before. Every kernel calls this first.
+// have started earlier. Every kernel calls this first.
 __device__ inline void AwaitEarlierWork() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

@@ -13,7 +13,7 @@
 
 namespace swiglu::server {
 
-// How often a batch is halved at most, so the smallest part is an eighth. If that fails, too, the
+// A batch is halved at most this often, so the smallest part is an eighth. If that fails, too, the
 // device's memory counts as exhausted.
 inline constexpr int kMaxHalvings = 3;
 

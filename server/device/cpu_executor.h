@@ -13,16 +13,16 @@
 namespace swiglu::server {
 
 struct CpuExecutorOptions {
-  // Batches computed at once. >= 1. If they are more than the cores, they wait for each other.
+  // Batches computed at once. >= 1. With more batches than cores, they wait for each other.
   int num_lanes = 1;
   // The slab pool's memory.
   CachingSlabPoolOptions memory;
 };
 
-// Computes each batch inside `Run`. The thread that received a request has its bytes in the cache,
-// and a hand-over to another thread takes longer than a small batch. Reads the inputs out of the
-// message's slices block by block, so that they pass through memory once. Thread-safe. Never fails:
-// `healthy()` stays true.
+// Computes each batch inside `Run`. The thread that received a request has the request's bytes in
+// its cache, and a hand-over to another thread takes longer than a small batch. Reads the inputs
+// block by block out of the message, so that they pass through memory once. Thread-safe. Never
+// fails: `healthy()` stays true.
 class CpuExecutor final : public Executor {
  public:
   // INVALID_ARGUMENT for options out of range.

@@ -19,12 +19,12 @@ class CudaStagedPath {
   // Allocates a buffer of kLaneBufferBytes on device `ordinal`.
   static absl::StatusOr<CudaStagedPath> Create(int ordinal);
 
-  // Enqueues the copies of `portion` to the device and its kernel on `stream`, a stream of the
-  // current device. Does not synchronize, and writes no output of the batch. On error, a part of
+  // Enqueues on `stream`, a stream of the current device, the copies that bring `portion` in, and
+  // then the kernel. Does not synchronize, and writes no output of the batch. On error, a part of
   // this work may have been enqueued. REQUIRES: the previous portion is done.
   cudaError_t EnqueueCompute(const Model& model, const Portion& portion, cudaStream_t stream);
 
-  // Likewise enqueues the copies back. REQUIRES: `portion` is the one of the last EnqueueCompute.
+  // Likewise enqueues the copies out. REQUIRES: `portion` is the one of the last EnqueueCompute.
   cudaError_t EnqueueCopyOut(const Model& model, const Portion& portion, cudaStream_t stream);
 
   // Adds the times of the last portion's phases to `times`. REQUIRES: that portion is done.

@@ -48,10 +48,10 @@ struct CreatedExecutor {
 };
 
 // Makes the executor that `options` ask for. Takes up to some hundred milliseconds per CUDA device.
-// If CUDA was asked for and is not available, it returns an error that says why, and never takes
-// the CPU instead: FAILED_PRECONDITION (a build without CUDA, no driver, no device),
-// INVALID_ARGUMENT (a wrong ordinal or option), INTERNAL (the device fails). With `kAuto`, it takes
-// the CPU if a device fails.
+// If CUDA was asked for and is not available, it never takes the CPU instead, but returns an error
+// that says why: FAILED_PRECONDITION (a build without CUDA, no driver, no device), INVALID_ARGUMENT
+// (a wrong ordinal or option), INTERNAL (the device fails). With `kAuto`, it takes the CPU if a
+// device fails.
 absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options);
 
 }  // namespace swiglu::server

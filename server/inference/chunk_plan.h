@@ -11,7 +11,7 @@
 
 namespace swiglu::server {
 
-// A request's `num_chunks` chunks: the last has `last_elements`, each other `chunk_elements`.
+// How a request is cut: the last chunk has `last_elements`, all others have `chunk_elements`.
 struct ChunkPlan {
   int64_t num_chunks = 1;
   int64_t chunk_elements = 0;

@@ -80,7 +80,7 @@ class InferService {
   absl::Status ChargeMessage(ReceivedMessage& message);
   absl::StatusOr<AdmittedRequest> Admit(DecodedRequest decoded, const OpenRequest& request);
   absl::Status CheckResponseSize(const InferPlan& plan, const std::string& id) const;
-  // The error for a refused request or message of `bytes`.
+  // The error for a refused request or message of `bytes` bytes.
   absl::Status RefusalOf(Rejection reason, int64_t bytes, const MessageSource& source = {}) const;
 
   const InferServiceOptions options_;

@@ -24,8 +24,8 @@ class SliceReader {
   size_t remaining() const { return remaining_; }
 
   // Reads one base-128 varint that fits into `value`: at most ten bytes for 64 bits, at most five
-  // for 32 bits, which protobuf's tags and lengths have. Returns false if there is none; then the
-  // position is unspecified.
+  // for 32 bits (protobuf's tags and lengths). Returns false if there is none; then the position is
+  // unspecified.
   bool ReadVarint(uint64_t* value) { return ReadVarintAs(value); }
   bool ReadVarint(uint32_t* value) { return ReadVarintAs(value); }
 

@@ -22,8 +22,8 @@ namespace swiglu::server {
 
 // A message that has arrived whole, with its charge. Move-only.
 struct ReceivedMessage {
-  // Takes the bytes out of `buffer`. `its_charge` is what was reserved for the message; an empty
-  // charge: nothing was.
+  // Takes the bytes out of `buffer`. `its_charge` is what was reserved for the message. If it is
+  // empty, nothing was.
   explicit ReceivedMessage(grpc::ByteBuffer& buffer, Charge its_charge = {})
       : size_bytes(static_cast<int64_t>(buffer.Length())), charge(std::move(its_charge)) {
     bytes.Swap(&buffer);
@@ -61,7 +61,7 @@ struct ReceivedMessage {
 // A request that keeps every rule of the protocol.
 struct DecodedRequest {
   ReceivedMessage message;
-  InferPlan plan;     // its `sources` point to memory that is reused
+  InferPlan plan;     // its `sources` are no longer valid
   PlanReader inputs;  // reads the slices of `message`
   // nullptr: no tensor lies in a region.
   std::shared_ptr<RegionTensors> regions = nullptr;

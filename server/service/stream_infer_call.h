@@ -52,7 +52,7 @@ class StreamInferCall final : public CallHandler {
   void WriteFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Ends the call if the awaited message cannot go on.
   void EndForOverrun();
-  // If so, sets `failure_` to the error for that message, and returns it; else returns OK.
+  // If the awaited message cannot go on, sets `failure_` and returns it. Otherwise returns OK.
   absl::Status TakeOverrun();
   // Cancels the call if its caller stalls in taking an answer.
   void CheckStall() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -70,8 +70,9 @@ class CallRouter {
   virtual std::unique_ptr<CallHandler> MakeHandler(Call& call, int64_t num_open) const = 0;
 };
 
-// A call. It exists from the moment when it begins to wait for its headers. Any thread may read and
-// write, but only one `Read`, and one of `Write`, `WriteAndFinish` and `Finish`, at a time.
+// A call. It exists from the moment when it begins to wait for its headers. Any thread may call
+// `Read`, `Write`, `WriteAndFinish` and `Finish`: one `Read` at a time, and one of the other three
+// at a time.
 class Call final : public RequestOrigin, public std::enable_shared_from_this<Call> {
  public:
   // The owner of calls, which is told of their beginning and end.

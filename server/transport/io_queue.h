@@ -39,7 +39,7 @@ class IoQueue final : public TaskQueue, private Event {
   // Counts one more call, which begins to wait for its headers here. Returns whether it is the
   // queue's only call.
   bool Bind() { return num_calls_.fetch_add(1) == 0; }
-  // Counts one call fewer, which nothing uses any more.
+  // Counts one call fewer: one that nothing uses any more.
   void Unbind();
   int64_t num_calls() const { return num_calls_.load(); }
 

@@ -13,13 +13,13 @@
 namespace swiglu {
 
 // Threads that wait for work, from construction to destruction. Thread-safe. Each calling thread
-// works on its own call, so no call waits for another one before its work begins. The pool's
-// threads help the oldest call, while fewer than `num_threads` threads compute large work.
+// works on its own call, so no call waits for another call before it begins. The pool's threads
+// help the oldest call, while fewer than `num_threads` threads compute large work.
 class CpuPool {
  public:
-  // `num_threads` (1 or more) threads compute at once, calling threads included. If they are more
-  // than the cores, they wait for each other. Starts `num_threads` - 1 threads, or fewer if the
-  // system does not allow more.
+  // `num_threads` (1 or more) threads compute at once, calling threads included. With more threads
+  // than cores, they wait for each other. Starts `num_threads` - 1 threads, or fewer if the system
+  // does not allow more.
   explicit CpuPool(int num_threads);
 
   // REQUIRES: no call is running.
