@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The connections to one server and the one kind of call made on them: unary and synchronous, with
-// bytes as request and answer. It uses gRPC, and the codecs of single messages use it.
+// The connections to one server, and the one kind of call that the library makes on them: a unary,
+// synchronous call with bytes as request and answer.
 #pragma once
 
 #include <atomic>
@@ -39,7 +39,7 @@ class Loan {
   // A slice over `bytes` without a copy. REQUIRES: `bytes` is not empty.
   grpc::Slice Lend(absl::Span<const std::byte> bytes);
 
-  // Whether every slice has come back. Then only the caller uses the memory.
+  // Whether gRPC has released every slice. If so, nobody but the caller uses the memory.
   bool IsRepaid() const { return num_lent_.load(std::memory_order_acquire) == 0; }
 
  private:
@@ -48,17 +48,17 @@ class Loan {
   std::atomic<int> num_lent_{0};
 };
 
-// A message to be sent, in pieces. `loan` counts the pieces that borrow their memory.
+// A message to send, as a list of slices. `loan` counts the slices that borrow their memory.
 struct OutgoingMessage {
   void Append(grpc::Slice slice);
 
   std::vector<grpc::Slice> slices;
   int64_t size_bytes = 0;
-  Loan* loan = nullptr;  // nullptr: nothing is borrowed
+  Loan* loan = nullptr;  // nullptr if no slice borrows memory
 };
 
-// The time limit of an operation, from now on, as a duration and as the time when it ends. All
-// calls of the operation share it.
+// The time limit of an operation: its length, and the time at which it ends. It begins when this
+// object is constructed. All calls of the operation share it.
 struct TimeLimit {
   explicit TimeLimit(absl::Duration its_timeout)
       : timeout(its_timeout), deadline(absl::Now() + its_timeout) {}
@@ -79,17 +79,17 @@ std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address,
 // used. Thread-safe.
 class ConnectionPool {
  public:
-  // REQUIRES: CheckAddress(address) is OK; 1 or more connections.
+  // REQUIRES: CheckAddress(address) is OK, and `num_connections` is 1 or more.
   ConnectionPool(std::string address, int num_connections);
   // REQUIRES: no call is in progress.
   ~ConnectionPool();
   ConnectionPool(const ConnectionPool&) = delete;
   ConnectionPool& operator=(const ConnectionPool&) = delete;
 
-  // Calls `method` (its full path). Blocks until there is an answer or an error, and gRPC holds no
-  // part of the request any more. Errors: the server's own. UNAVAILABLE, naming the address, if
-  // there is no connection. DEADLINE_EXCEEDED when `limit` has passed. If it has passed already, no
-  // call is made.
+  // Calls `method`, the full path of an RPC method. Blocks until there is an answer or an error,
+  // and until gRPC has released every borrowed slice of the request. Returns the server's own
+  // errors. UNAVAILABLE, with the address in the message, if there is no connection.
+  // DEADLINE_EXCEEDED when `limit` has passed; if it passed before this call, nothing is sent.
   absl::StatusOr<grpc::ByteBuffer> Call(const std::string& method, OutgoingMessage request,
                                         const TimeLimit& limit);
 
@@ -97,7 +97,7 @@ class ConnectionPool {
   struct Connection {
     std::shared_ptr<grpc::Channel> channel;
     std::unique_ptr<grpc::GenericStub> stub;
-    int64_t pending_bytes = 0;  // of requests under way, guarded by mu_
+    int64_t pending_bytes = 0;  // bytes of the requests under way, guarded by mu_
     int64_t num_pending = 0;    // requests under way, guarded by mu_
   };
 
@@ -110,8 +110,8 @@ class ConnectionPool {
 
   const std::string address_;
   absl::Mutex mu_;
-  std::vector<Connection> connections_;  // their number and channels never change
-  // Completion queues that no call uses now: at most as many as calls were ever under way at once.
+  std::vector<Connection> connections_;  // its size and the channels never change
+  // Completion queues that no call uses now. There are at most as many as calls ever ran at once.
   std::vector<std::unique_ptr<grpc::CompletionQueue>> idle_queues_ ABSL_GUARDED_BY(mu_);
 };
 

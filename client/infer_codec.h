@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One inference as the library sees it, and its form on the wire. The tensors of a request are sent
-// from where they lie; those of a response are copied once, from gRPC's buffers to where they
-// belong.
+// One inference as the library sees it, and its encoding. A request's tensors are sent from the
+// caller's memory without a copy. A response's tensors are copied once, from gRPC's buffers to the
+// outputs.
 #pragma once
 
 #include <cstddef>
@@ -43,14 +43,14 @@ struct Inference {
   int64_t tensor_bytes() const { return static_cast<int64_t>(inputs.front().bytes.size()); }
   int64_t num_elements() const { return tensor_bytes() / ElementBytes(dtype); }
 
-  // Elements [first, first + count) of every tensor, as an inference of its own, of rank 1.
+  // An inference over the elements [first, first + count) of every tensor. Its shape has rank 1.
   Inference Part(int64_t first, int64_t count) const;
 };
 
-// An upper bound for the size of the larger of the two messages, request and response.
+// An upper bound for the size, in bytes, of the request and of the response.
 int64_t LargestMessageBytes(const Inference& inference);
 
-// An upper bound for the bytes of a message of a rank-1 inference, without those of its tensors.
+// An upper bound for the bytes that a message of a rank-1 inference has beside its tensors' bytes.
 inline constexpr int64_t kMaxRank1Overhead = 512;
 
 // Appends what frames `size` bytes of a field: its tag and their number.
@@ -59,9 +59,9 @@ void AppendFrame(uint32_t tag, size_t size, std::string* out);
 // The ModelInferRequest. `loan` counts its slices over the inputs.
 OutgoingMessage EncodeInferRequest(const Inference& inference, Loan* loan);
 
-// Checks that `response` is a ModelInferResponse to `inference` and copies its tensors to the
-// outputs. Trusts nothing: INTERNAL, saying what is wrong, if a name, datatype, shape, size or
-// number of outputs is not the one expected. The content of the outputs is then unspecified.
+// Checks that `response` is a ModelInferResponse to `inference`, and copies its tensors to the
+// outputs. INTERNAL, with what is wrong in the message, if a name, a datatype, a shape, a size or
+// the number of outputs is not the expected one. The content of the outputs is then unspecified.
 absl::Status DecodeInferResponse(grpc::ByteBuffer response, const Inference& inference);
 
 }  // namespace swiglu::client

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Runs an inference on the server, whole if it fits into a message, in chunks if not. The public
-// class uses it, and it uses the connections.
+// Runs an inference on the server: in one message if it fits into one, else in chunks.
 #pragma once
 
 #include <cstdint>
@@ -23,11 +22,12 @@ class InferRunner {
   // it is at least 1, and `chunk_bytes` is at most `max_message_bytes`.
   InferRunner(const Options& options, ConnectionPool* pool) : options_(options), pool_(pool) {}
 
-  // Sends the inference as one message if that fits into `max_message_bytes`, else in chunks; also
-  // in chunks if the server answers RESOURCE_EXHAUSTED. Blocks until the outputs are filled or
+  // Sends the inference as one message if that fits into `max_message_bytes`, else in chunks. If
+  // the server answers RESOURCE_EXHAUSTED to one message larger than `chunk_bytes`, this method
+  // sends the inference again in chunks. Blocks until the outputs are filled, an error occurs or
   // `limit` has passed. All messages share `limit`. On error the content of the outputs is
-  // unspecified. If chunks fail, it returns the error of the first, and starts no further chunk.
-  // `on_chunk` may be empty. If `on_chunk` throws, this method rethrows the exception after all
+  // unspecified. When a chunk fails, no further chunk starts, and this method returns the first
+  // error. `on_chunk` may be empty. If it throws, this method rethrows the exception after all
   // running chunks have ended.
   absl::Status Run(const Inference& inference, const TimeLimit& limit, const OnChunk& on_chunk);
 

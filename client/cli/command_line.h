@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The command line of `swiglu`, read strictly: what is not known is an error.
+// The command line of `swiglu`. An unknown command, flag or value is an error.
 #pragma once
 
 #include <string>
@@ -12,11 +12,11 @@ namespace swiglu::cli {
 
 enum class Command { kForward, kBackward, kStatus, kPrint };
 
-// What the user asks for. Fields that the command does not use are empty.
+// What the user asks for. A field that the command does not use is empty.
 struct CommandLine {
   Command command = Command::kPrint;
   std::string server;      // HOST:PORT or unix:/path
-  absl::Duration timeout;  // 0: what the library takes
+  absl::Duration timeout;  // 0: the library's default
   bool json = false;
   bool overwrite = false;
   std::string dw;  // FILE[:TENSOR]
@@ -27,7 +27,7 @@ struct CommandLine {
   std::string text;     // kPrint: the help or the version
 };
 
-// Reads the arguments. INVALID_ARGUMENT, with one line, if they are not a command.
+// Reads the arguments. INVALID_ARGUMENT, with a message of one line, if they are not valid.
 absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv);
 
 }  // namespace swiglu::cli

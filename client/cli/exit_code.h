@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How a program ends: the exit codes that scripts rely on, each with one line about an error.
+// How a program ends: with an exit code that scripts may rely on, and a line about the error.
 #pragma once
 
 #include <string>
@@ -13,30 +13,30 @@ namespace swiglu::cli {
 
 enum class ExitCode {
   kDone = 0,
-  kBadInput = 1,     // a file, or what it holds
+  kBadInput = 1,     // a file, or the content of a file
   kUsage = 2,        // the command line
-  kUnreachable = 3,  // no server there, or one that takes no requests
+  kUnreachable = 3,  // there is no server, or it takes no requests
   kRefused = 4,      // the server refused or failed the call
 };
 
-// A program's end. `error` is one line for stderr, empty if there is nothing to say.
+// How a program ends. `error` is one line for stderr, or empty if there is no error.
 struct ProgramEnd {
   ExitCode code = ExitCode::kDone;
   std::string error;
 };
 
-// How the program ends after a local error: bad input.
+// How the program ends after a local error: with kBadInput.
 ProgramEnd BadInput(const absl::Status& status);
 
-// How the program ends after a failed call. Some codes do not say whether the server is overloaded
-// or absent. For these it asks the server whether it is ready, and waits 2 s at most.
+// How the program ends after a failed call. After UNAVAILABLE or DEADLINE_EXCEEDED, the server may
+// be overloaded or absent, so this function asks whether it is ready, for at most 2 s.
 ProgramEnd CallFailed(const absl::Status& status, client::Client& client);
 
-// OK if the server is there and ready. Otherwise this is how the command ends.
+// kDone if the server answers and is ready. If it is not, the command should end as returned.
 ProgramEnd CheckReady(client::Client& client);
 
-// Ends a program's work: flushes stdout, which may fail, prints the error on stderr as one line
-// that begins with the program's name, and gives the exit code.
+// Ends a program's work. Flushes stdout, which may fail. Prints the error on stderr, as one line
+// that begins with the program's name. Returns the exit code.
 int Finish(absl::string_view program, ProgramEnd end);
 
 }  // namespace swiglu::cli

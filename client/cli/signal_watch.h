@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Handles signals that order the process to end. It does so on a thread of its own, where, unlike
-// in a signal handler, any code may run.
+// Handles the signals that ask the process to end, on a thread of its own. This thread may run any
+// code; a signal handler may not.
 #pragma once
 
 #include <signal.h>
@@ -12,14 +12,14 @@
 
 namespace swiglu::cli {
 
-// While it lives, SIGINT, SIGTERM, SIGHUP and SIGQUIT only call a function, one call at a time. If
-// the process was started with some of these signals ignored, for example by nohup, they stay
-// ignored.
+// While this object lives, SIGINT, SIGTERM, SIGHUP and SIGQUIT only make its thread call a
+// function, one call at a time. A signal that was ignored when the process started, for example
+// because of nohup, stays ignored.
 class SignalWatch {
  public:
-  // Takes over the signals for this thread and all that it starts. REQUIRES: no other thread runs.
+  // Takes over the signals for this thread and threads it starts. REQUIRES: no other thread runs.
   explicit SignalWatch(std::function<void(int signal)> on_signal);
-  // Waits for a call that is in progress. Signals that come later have no effect.
+  // Waits until a call in progress has returned. Later signals have no effect.
   ~SignalWatch();
   SignalWatch(const SignalWatch&) = delete;
   SignalWatch& operator=(const SignalWatch&) = delete;
@@ -33,8 +33,8 @@ class SignalWatch {
   std::thread thread_;
 };
 
-// Ends the process as `signal` does without a handler, so that the parent process sees why it
-// ended.
+// Ends the process as `signal` does by default, so that the parent process sees which signal it
+// was.
 [[noreturn]] void EndBy(int signal);
 
 }  // namespace swiglu::cli

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A file's bytes, read through a memory mapping: nothing is copied.
+// Gives a program the bytes of a file through a memory mapping, without copying them.
 #pragma once
 
 #include <cstddef>
@@ -33,8 +33,8 @@ class MappedFile {
   const std::string& path() const { return path_; }
   absl::Span<const std::byte> bytes() const { return {data_, size_bytes_}; }
 
-  // OK if the file still has all of its bytes. DATA_LOSS, naming the file, if it was cut short. If
-  // this returns OK, everything that was read before is right.
+  // OK if the file still has all of its bytes. Then every byte read so far was the file's own.
+  // DATA_LOSS, with the path in the message, if the file was cut short.
   absl::Status CheckWhole() const;
 
  private:

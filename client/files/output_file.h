@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A file that appears whole or not at all. It is written without a name if the file system can do
-// that, else under a temporary name in its folder. It gets its name at the end.
+// A file that appears whole or not at all. Until it is complete, the file has no name, or a
+// temporary name in its folder if the file system does not support files without names.
 #pragma once
 
 #include <sys/stat.h>
@@ -19,22 +19,22 @@
 
 namespace swiglu::files {
 
-// Whether a file may take the place of another.
+// What to do if a file with the wanted name exists already.
 enum class IfExists { kFail, kOverwrite };
 
-// OK if `path` is free or may be overwritten, ALREADY_EXISTS otherwise. This tells early what
-// Commit will decide. If `path` may be overwritten and is a symbolic link, the answer is about the
-// file that the link names.
+// OK if `path` is free or may be overwritten, ALREADY_EXISTS otherwise. This tells before any work
+// what Commit will decide. If `path` may be overwritten and is a symbolic link, the answer is about
+// the file that the link points to.
 absl::Status CheckMayWrite(const std::string& path, IfExists if_exists);
 
 // One file that is being written. Not thread-safe. If it is destroyed before Commit, it leaves
 // nothing behind. The same holds if a signal ends the process, as long as the thread that takes the
 // signal calls UnfinishedFiles::RemoveAll. Messages begin with the path.
 //
-// A new file that replaces an old one gets the old one's mode. It also gets the owner and the
-// group, as far as the system permits this user to set them. If the group cannot be kept, the
-// file's group gets only the rights that others have. A symbolic link stays, and the file that it
-// names is replaced. Other hard links keep the old file.
+// If the new file replaces an old one, it gets the old file's mode. It also gets the owner and the
+// group of the old file, as far as the system permits. If the group cannot be kept, the new file's
+// group gets only the rights that every user has. If the name is a symbolic link, the link stays,
+// and the file that it points to is replaced. Other hard links still lead to the old file.
 class OutputFile {
  public:
   using Created = absl::StatusOr<std::unique_ptr<OutputFile>>;
@@ -54,14 +54,14 @@ class OutputFile {
 
   const std::string& path() const { return path_; }
 
-  // Appends. After an error the file must not be used any more.
+  // Appends `bytes` to the file. After an error the file must not be used any more.
   absl::Status Write(absl::Span<const std::byte> bytes);
 
-  // Makes what was written durable.
+  // Makes the bytes written so far durable.
   absl::Status Sync();
 
-  // Gives the file its name. ALREADY_EXISTS, and nothing changed, if another file has it and may
-  // not be overwritten. Call once, after Sync.
+  // Gives the file its name. ALREADY_EXISTS if another file has the name and may not be
+  // overwritten; that file is unchanged. Call Commit once, after Sync.
   absl::Status Commit();
 
  private:

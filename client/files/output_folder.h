@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A folder for results. It is made if it is not there, and removed again if there are no results.
+// A folder for results. It is made if it is missing, and removed again if no results are kept.
 #pragma once
 
 #include <string>
@@ -12,31 +12,31 @@
 
 namespace swiglu::files {
 
-// OK if `path` is a folder that may be written to, or can be made. This tells early what
-// OutputFolder::Create and OutputFile::Create will decide. The error is one sentence that begins
-// with the path.
+// OK if `path` is a folder that may be written to, or a folder that can be made. This tells before
+// any work what OutputFolder::Create and OutputFile::Create will decide. The error message is one
+// sentence that begins with the path.
 absl::Status CheckMayMakeFolder(const std::string& path);
 
-// A folder, and those folders above it that had to be made. Move-only, not thread-safe.
+// A folder, with those of its parent folders that had to be made. Move-only, not thread-safe.
 class OutputFolder {
  public:
-  // Makes the missing folders of `path`. `unfinished` outlives this object. On error nothing has
-  // been made.
+  // Makes `path` and its parents, where they are missing. `unfinished` must outlive this object. On
+  // error none of the new folders remains.
   static absl::StatusOr<OutputFolder> Create(const std::string& path, UnfinishedFiles* unfinished);
 
   OutputFolder(OutputFolder&&) = default;
   OutputFolder& operator=(OutputFolder&&) = delete;
-  // Removes the folders that it made, if they are empty and `Keep` was not called.
+  // Unless `Keep` was called, removes those folders that this object made and that are empty.
   ~OutputFolder();
 
-  // Keeps the folders that it made.
+  // Makes the destructor keep the folders that this object made.
   void Keep();
 
  private:
   explicit OutputFolder(UnfinishedFiles* unfinished) : unfinished_(unfinished) {}
 
   UnfinishedFiles* unfinished_;
-  std::vector<std::string> made_;  // from the top
+  std::vector<std::string> made_;  // the outermost first
 };
 
 }  // namespace swiglu::files

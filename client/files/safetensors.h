@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The .safetensors format of Hugging Face: the length of a JSON header, the header, the bytes of
-// all tensors. This service uses tensors of F16, BF16 and F32; a file may hold others beside them.
+// The .safetensors format of Hugging Face: a length, a JSON header of this length, and the bytes of
+// all tensors. This service uses F16, BF16 and F32. A file may also hold other dtypes.
 #pragma once
 
 #include <cstddef>
@@ -18,26 +18,26 @@ namespace swiglu::files {
 // One tensor of a file. Borrows its bytes.
 struct SafetensorsEntry {
   std::string name;
-  std::string dtype;  // the format's own name, F16 for instance
+  std::string dtype;  // the format's name for it, for example F16
   client::Shape shape;
   absl::Span<const std::byte> bytes;
 };
 
-// All tensors in `file`, the bytes of a whole .safetensors file, in the order of their bytes.
-// INVALID_ARGUMENT if the file is not exactly right, down to its last byte: it contains the bytes
-// of every tensor, no two tensors overlap, and no bytes are left over. The error is one sentence
-// that begins with `path`.
+// All tensors in `file`, which is the bytes of a whole .safetensors file. The tensors are in the
+// order in which their bytes lie in the file. INVALID_ARGUMENT if the file is malformed, or if the
+// tensors' bytes do not fill the rest of the file exactly, without gap or overlap. The error
+// message is one sentence that begins with `path`.
 absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::string_view path,
                                                                absl::Span<const std::byte> file);
 
-// The tensor `name` of `file`, or its only one if `name` is empty. Fails like ParseSafetensors.
-// Also INVALID_ARGUMENT for a dtype that the service does not have, and for an empty name if the
-// file does not hold exactly one tensor; NOT_FOUND for an unknown name.
+// The tensor `name` of `file`, or the only tensor if `name` is empty. Fails like ParseSafetensors.
+// INVALID_ARGUMENT also if the service does not have the tensor's dtype, or if `name` is empty and
+// the file does not hold exactly one tensor. NOT_FOUND if no tensor is called `name`.
 absl::StatusOr<client::TensorView> FindSafetensor(absl::string_view path,
                                                   absl::Span<const std::byte> file,
                                                   absl::string_view name);
 
-// The bytes in front of a tensor's bytes, in a file that holds only this tensor.
+// The bytes that come before the tensor's bytes, in a file that holds only this tensor.
 std::string SafetensorsHeader(absl::string_view name, client::Dtype dtype,
                               absl::Span<const int64_t> shape, int64_t size_bytes);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Opens tensor files by their names: FILE or FILE:TENSOR. The extension tells the format: .npy or
-// .safetensors.
+// Opens tensor files, named as FILE or FILE:TENSOR, and writes them. The extension of FILE, .npy or
+// .safetensors, tells the format.
 #pragma once
 
 #include <memory>
@@ -19,13 +19,13 @@ namespace swiglu::files {
 
 enum class Format { kNpy, kSafetensors };
 
-// `.npy` or `.safetensors`.
+// The extension of that format: `.npy` or `.safetensors`.
 absl::string_view Extension(Format format);
 
 // The format that the extension of `path` names. INVALID_ARGUMENT for any other extension.
 absl::StatusOr<Format> FormatOf(absl::string_view path);
 
-// OK if a file of that format can hold that dtype, INVALID_ARGUMENT if not.
+// OK if a file of that format can hold a tensor of that dtype, INVALID_ARGUMENT if not.
 absl::Status CheckFormatHolds(Format format, client::Dtype dtype);
 
 // A tensor in a mapped file. Move-only.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Files and folders that are not finished. They must not stay when the process is told to end.
+// Files and folders that are not finished. They must be removed when a signal ends the process.
 #pragma once
 
 #include <string>
@@ -12,20 +12,20 @@
 
 namespace swiglu::files {
 
-// Knows the names of the files and folders that are being made. The thread that waits for the
-// signals that end the process calls `RemoveAll` before the end. Thread-safe.
+// Knows the names of the files and folders that are being made. On a signal that ends the process,
+// the thread that waits for signals calls `RemoveAll` before the end. Thread-safe.
 class UnfinishedFiles {
  public:
   // Calls `make`, and returns what `make` returns. `make` must make `path` and return 0, or make
-  // nothing and return an errno value. As soon as `path` exists, it counts as unfinished. Once
-  // RemoveAll has begun, this function makes nothing and does not return.
+  // nothing and return an errno value. If `make` returns 0, `path` counts as unfinished from then
+  // on. Once RemoveAll has begun, Make blocks for ever and makes nothing.
   int Make(const std::string& path, absl::FunctionRef<int()> make);
 
-  // Says that `path` is finished, or has been removed.
+  // Stops counting `path` as unfinished. Call it when `path` is finished or has been removed.
   void Forget(const std::string& path);
 
-  // Removes everything that is unfinished, in reverse order, and folders only if they are empty.
-  // For the end of the process: nothing can be made afterwards.
+  // Removes all unfinished files and folders, the last one made first. Folders that are not empty
+  // stay. Call it at the end of the process: nothing can be made afterwards.
   void RemoveAll();
 
  private:

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The client library. It computes SwiGLU forward and backward on a swiglu-server, and asks the
-// server about itself. Calls are synchronous. The caller's tensors are never copied on the way out.
-// Results are copied once, from gRPC's buffers to where they belong. The public headers of the
-// library use no gRPC or protobuf type.
+// The client library. It computes SwiGLU forward and backward on a swiglu-server, and returns what
+// the server reports about itself. Calls are synchronous. Sending does not copy the caller's
+// tensors. Results are copied once, from gRPC's buffers to the output tensors. The public headers
+// of the library use no gRPC or protobuf type.
 //
-// A program that moves much data should call `TuneProcess` first thing in `main`.
+// A program that moves much data should call `TuneProcess` as the first statement of `main`.
 #pragma once
 
 #include <cstddef>
@@ -26,54 +26,54 @@
 
 namespace swiglu::client {
 
-// How a client connects and how it sends.
+// How a client connects to the server, and how it sends requests.
 struct Options {
-  // Time that a call may take, connecting and all chunks included. Default 0: 30 s and 1 s more for
-  // every 100 MB of the request. Any other value must be above 0. Change it to fail sooner, or for
-  // slow networks.
+  // The longest time that a call may take. It includes the time to connect and the time of all
+  // chunks. 0, the default, means 30 s plus 1 s for every 100 MB of the request. Negative values
+  // are invalid. Set a shorter time to fail sooner, or a longer one for a slow network.
   absl::Duration timeout = absl::ZeroDuration();
 
-  // Connections to the server; a call takes the one with the fewest bytes under way. One carries
-  // about 1 to 3 GB/s. They open when first used. Default 0: the number of cores, at most 4. Range
-  // 1 to 64.
+  // The number of connections to the server, 1 to 64. Each carries about 1 to 3 GB/s, and opens
+  // when it is first used. A message is sent over the connection with the fewest request bytes
+  // under way. 0, the default, means one connection for each core, at most 4.
   int num_connections = 0;
 
-  // The largest message, in bytes, in either direction. An operation that needs a larger one is
-  // split by elements. So is one that the server answers with RESOURCE_EXHAUSTED. Default and most:
-  // 2^31 - 1, a limit of protobuf. At least 4096. If you lower it to the limit of the server (its
-  // --max_request_bytes, or half of its --memory_budget_bytes), the library does not first try a
-  // message that is too large.
+  // The largest message, in bytes, in either direction: 4096 to 2^31 - 1. The default is 2^31 - 1,
+  // a limit of protobuf. An operation that needs a larger message is split by elements. An
+  // operation is also split if the server answers RESOURCE_EXHAUSTED to a message larger than
+  // `chunk_bytes`. If you set this to the server's limit (its --max_request_bytes, or half of its
+  // --memory_budget_bytes), the library does not first try a message that is too large.
   int64_t max_message_bytes = (int64_t{1} << 31) - 1;
 
-  // Size, in bytes, of the messages that a split operation is sent in. Each connection carries one
-  // of them at a time. Default 32 MiB, at least 4096; max_message_bytes bounds it. Larger ones
-  // overlap less, and occupy more of the server's memory.
+  // The size, in bytes, of the messages of a split operation: 4096 to 2^31 - 1, default 32 MiB. A
+  // value above `max_message_bytes` counts as `max_message_bytes`. One such message per connection
+  // is under way at a time. Larger messages overlap less, and occupy more of the server's memory.
   int64_t chunk_bytes = int64_t{32} << 20;
 };
 
 // Options of a single call.
 struct CallOptions {
-  // Overrides Options::timeout for this call. With 0 or less, for example the rest of a deadline
-  // that has passed, the call fails with DEADLINE_EXCEEDED at once and sends nothing. Default none:
-  // what Options say.
+  // Overrides Options::timeout for this call. With 0 or less, the call sends nothing and fails with
+  // DEADLINE_EXCEEDED at once. So a caller may pass the time left until its own deadline, even if
+  // that deadline has passed. Default: none, which means Options::timeout.
   absl::optional<absl::Duration> timeout = absl::nullopt;
 
-  // Called whenever a chunk of a split operation is done, with the number of chunks done so far and
-  // the number of all chunks. Not called for an operation that fits into one message. Several
-  // threads may call it at once, and in any order; all calls end before the operation returns. If
-  // it throws, no further chunk starts. When the running chunks have ended, the operation rethrows
-  // the exception. If several calls threw, it rethrows the first exception. Default: none.
+  // Called each time a chunk of a split operation has succeeded, with the number of chunks done so
+  // far and the number of all chunks. Never called for an operation that is not split. Several
+  // threads may call it at once, so the numbers may arrive out of order. All calls return before
+  // the operation returns. If a call throws, no further chunk starts, and the operation rethrows
+  // the first exception when the running chunks have ended. Default: none.
   std::function<void(int64_t num_done, int64_t num_chunks)> on_chunk = nullptr;
 };
 
-// Results of backward.
+// What `Client::Backward` returns.
 struct BackwardResult {
-  Tensor h;   // f * g, the same as forward's
+  Tensor h;   // SiLU(e) * g, as `Client::Forward` returns it
   Tensor df;  // the gradient with respect to g (up)
   Tensor de;  // the gradient with respect to e (gate)
 };
 
-// Where BackwardInto writes.
+// The memory that `Client::BackwardInto` writes the results to.
 struct BackwardOutputs {
   absl::Span<std::byte> h;
   absl::Span<std::byte> df;
@@ -101,7 +101,7 @@ struct ModelInfo {
   std::vector<std::string> versions;
   std::vector<TensorInfo> inputs;
   std::vector<TensorInfo> outputs;
-  // Further facts; "device" names what the model runs on.
+  // By name. The value of "device" names the device that the model runs on.
   std::map<std::string, std::string> properties;
 };
 
@@ -110,61 +110,61 @@ struct ModelState {
   std::string name;
   std::string version;
   std::string state;   // READY or UNAVAILABLE
-  std::string reason;  // why not, if it is not
+  std::string reason;  // why the state is UNAVAILABLE; empty if it is READY
 };
 
-// What the server has counted for a model since it started. The durations are sums over all
-// requests.
+// What the server has counted for a model since the server started. Each duration is a sum over the
+// requests that succeeded.
 struct ModelCounters {
   std::string name;
   std::string version;
-  int64_t num_requests = 0;  // that ran
-  int64_t num_batches = 0;   // that ran
+  int64_t num_requests = 0;  // requests that ran
+  int64_t num_batches = 0;   // batches that ran
   int64_t num_succeeded = 0;
   int64_t num_failed = 0;
-  absl::Duration request_time;  // of those that succeeded, from arrival to response
+  absl::Duration request_time;  // from the arrival of a request to its response
   absl::Duration queue_time;
   absl::Duration compute_time;
 };
 
 // Changes settings of the whole process for large messages:
-// - Freed memory is kept for reuse and not given back to the kernel. This doubles the throughput.
-//   The resident size then stays at its high-water mark.
+// - The process keeps freed memory for reuse and does not return it to the kernel. This doubles the
+//   throughput. The resident size then stays at its high-water mark.
 // - Abseil's deadlock detector is turned off. In builds of gRPC with assertions it costs time at
 //   every lock.
-// - gRPC and protobuf do not write to stderr, unless GRPC_VERBOSITY is set. Their errors come back
-//   as statuses.
+// - gRPC does not write to stderr, unless GRPC_VERBOSITY is set, and protobuf does not write to it
+//   at all. Calls return their errors as statuses.
 //
-// Call it as the first line of `main`.
+// Call it as the first statement of `main`.
 void TuneProcess();
 
-// What `Client::Forward` and `Client::Backward` check before they send anything: the service
-// supports the dtype, dtypes and shapes agree, and sizes are those of the shapes. The error is
-// INVALID_ARGUMENT, with the text that the server would send.
+// Makes the checks that `Client::Forward` and `Client::Backward` make before they send anything:
+// the service supports the dtype, all inputs have one dtype and one shape, and their sizes fit the
+// shape. The error is INVALID_ARGUMENT, with the text that the server would send.
 absl::Status CheckForward(const TensorView& e, const TensorView& g);
 absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const TensorView& g);
 
-// A client of one server. Thread-safe: any number of threads may call at once. Destroy it after all
-// calls have returned.
+// A client of one server. Thread-safe: any number of threads may call it at once. Destroy it only
+// after all calls have returned.
 //
-// Every call blocks until it has a result or its deadline passes. It never retries. A call reads
-// the caller's tensors while it runs, and never after it has returned. If the deadline passes while
-// gRPC is writing some of these bytes to the connection, the call returns as soon as the kernel has
-// taken them or the connection has failed.
+// Every call blocks until it has a result or an error, or its deadline passes. The library retries
+// no failed call, but it may split an operation (Options::max_message_bytes). A call reads the
+// caller's tensors only until it returns. If the deadline passes while gRPC is sending bytes of
+// them, the call returns when the kernel has taken these bytes or the connection has failed.
 //
 // Errors:
 // - The server's code and message, unchanged.
-// - UNAVAILABLE, naming the address, if there is no connection. Also if the connection broke
-//   because the memory of an input cannot be read, for example a mapped file that was cut short.
+// - UNAVAILABLE, with the address in the message, if there is no connection. Also if the connection
+//   broke because some call's input cannot be read, for example a mapped file that was cut short.
 // - DEADLINE_EXCEEDED if the deadline passed.
-// - INTERNAL if the answer does not fit the request.
-// - INVALID_ARGUMENT, before anything is sent, for what CheckForward and CheckBackward refuse.
-// - RESOURCE_EXHAUSTED, before anything is sent, if there is no memory for a result.
+// - INTERNAL if the server's answer does not match the request.
+// - INVALID_ARGUMENT, before anything is sent, for what CheckForward or CheckBackward refuses.
+// - RESOURCE_EXHAUSTED, before anything is sent, if the memory for a result cannot be allocated.
 class Client {
  public:
-  // A client of the server at `address`, `HOST:PORT` or `unix:/path`. Does not connect yet. Proxies
-  // that the environment names are not used. INVALID_ARGUMENT for an address or an option out of
-  // range.
+  // Makes a client of the server at `address`: `HOST:PORT` or `unix:/path`. Does not connect yet.
+  // The client ignores the proxies that the environment names. INVALID_ARGUMENT if the address is
+  // malformed or an option is out of range.
   static absl::StatusOr<std::unique_ptr<Client>> Create(absl::string_view address,
                                                         const Options& options = {});
 
@@ -172,26 +172,26 @@ class Client {
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
-  // h = f * g with f = SiLU(e). h has the dtype and the shape of the inputs.
+  // Returns h = SiLU(e) * g, with the dtype and the shape of the inputs.
   absl::StatusOr<Tensor> Forward(const TensorView& e, const TensorView& g,
                                  const CallOptions& options = {});
 
-  // h, and the gradients with respect to g and e. `dw` is the gradient with respect to h.
+  // Returns h, and the gradients with respect to g and e. `dw` is the gradient with respect to h.
   absl::StatusOr<BackwardResult> Backward(const TensorView& dw, const TensorView& e,
                                           const TensorView& g, const CallOptions& options = {});
 
-  // The same, but the results are written to the caller's memory. An output may be the memory of an
-  // input, as in the in-place kernel (h over e in forward; h over dw, df over e, de over g in
-  // backward), but none may overlap another tensor in part. On error the content of the outputs is
-  // unspecified. INVALID_ARGUMENT if an output is not of the inputs' size.
+  // Like `Forward` and `Backward`, but with the results written to the caller's memory. An output
+  // may be the memory of an input, as in the in-place kernel: h over e in forward; h over dw, df
+  // over e, de over g in backward. It must not overlap another tensor in part. On error the content
+  // of the outputs is unspecified. INVALID_ARGUMENT if the sizes of outputs and inputs differ.
   absl::Status ForwardInto(const TensorView& e, const TensorView& g, absl::Span<std::byte> h,
                            const CallOptions& options = {});
   absl::Status BackwardInto(const TensorView& dw, const TensorView& e, const TensorView& g,
                             const BackwardOutputs& outputs, const CallOptions& options = {});
 
-  // Whether the server works at all.
+  // Whether the server is live. It is live until one of its devices has failed for good.
   absl::StatusOr<bool> ServerLive(const CallOptions& options = {});
-  // Whether it takes requests.
+  // Whether the server takes requests.
   absl::StatusOr<bool> ServerReady(const CallOptions& options = {});
   // Whether the model exists and takes requests.
   absl::StatusOr<bool> ModelReady(absl::string_view model, const CallOptions& options = {});
@@ -199,9 +199,9 @@ class Client {
   absl::StatusOr<ServerInfo> ServerMetadata(const CallOptions& options = {});
   // NOT_FOUND for a model that does not exist.
   absl::StatusOr<ModelInfo> ModelMetadata(absl::string_view model, const CallOptions& options = {});
-  // All models.
+  // All models of the server.
   absl::StatusOr<std::vector<ModelState>> ListModels(const CallOptions& options = {});
-  // The counters of `model`, or of every model if it is empty.
+  // The counters of `model`, or of every model if `model` is empty.
   absl::StatusOr<std::vector<ModelCounters>> ModelStatistics(absl::string_view model,
                                                              const CallOptions& options = {});
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Tensors as the client library takes and gives them: a dtype, a shape, and bytes that are
-// row-major, contiguous and little-endian. `TensorView` borrows its bytes, `Tensor` owns them.
+// The tensors that the client library takes and returns: a dtype, a shape and bytes. The bytes are
+// row-major, contiguous and little-endian. `TensorView` borrows them, `Tensor` owns them.
 #pragma once
 
 #include <cstddef>
@@ -22,39 +22,39 @@ namespace swiglu::client {
 using swiglu::Dtype;
 using swiglu::ElementBytes;
 
-// `FP16`, `BF16` or `FP32`: the protocol's names.
+// The name of `dtype` in the protocol: `FP16`, `BF16` or `FP32`.
 absl::string_view DatatypeName(Dtype dtype);
 
-// The dtype with that name in the protocol; none if the name is not FP16, BF16 or FP32.
+// The dtype that the protocol calls `name`. nullopt if `name` is not FP16, BF16 or FP32.
 absl::optional<Dtype> ParseDatatype(absl::string_view name);
 
-// Dimensions, outermost first. No dimension at all means one element.
+// Dimensions, outermost first. A tensor with an empty shape has one element.
 using Shape = std::vector<int64_t>;
 
-// `[2,1024,11008]`, as error messages show it.
+// The shape as error messages show it, for example `[2,1024,11008]`. Shows 16 dimensions at most.
 std::string FormatShape(absl::Span<const int64_t> shape);
 
-// The bytes of a tensor `name` of that dtype and shape. INVALID_ARGUMENT, naming the tensor, if the
-// dtype is none of the three, a dimension is negative or the product exceeds 2^63 - 1.
+// The size, in bytes, of a tensor of that dtype and shape. INVALID_ARGUMENT, with `name` in the
+// message, if the dtype is none of the three, a dimension is negative or the size exceeds 2^63 - 1.
 absl::StatusOr<int64_t> TensorBytes(absl::string_view name, Dtype dtype,
                                     absl::Span<const int64_t> shape);
 
-// A tensor whose bytes belong to somebody else. They need no alignment. Copying it copies no bytes.
+// A tensor that borrows its bytes. The bytes need no alignment. Copying the view copies no bytes.
 struct TensorView {
   Dtype dtype = Dtype::kFp32;
   Shape shape;
   absl::Span<const std::byte> bytes;
 };
 
-// A tensor that owns its bytes. Move-only; a moved-from tensor equals a default one. Not
-// thread-safe, as usual for values.
+// A tensor that owns its bytes. Move-only. A tensor that was moved from equals a
+// default-constructed one. Not thread-safe.
 class Tensor {
  public:
   // An FP32 tensor without elements, of shape [0].
   Tensor() = default;
 
   // A tensor of `size_bytes` uninitialised bytes.
-  // REQUIRES: `size_bytes` is what `TensorBytes` gives for `dtype` and `shape`.
+  // REQUIRES: `size_bytes` is what `TensorBytes` returns for `dtype` and `shape`.
   Tensor(Dtype dtype, Shape shape, int64_t size_bytes);
 
   Tensor(Tensor&& other) noexcept { Swap(other); }
@@ -69,7 +69,7 @@ class Tensor {
   absl::Span<const std::byte> bytes() const { return {bytes_.get(), size_bytes_}; }
   absl::Span<std::byte> mutable_bytes() { return {bytes_.get(), size_bytes_}; }
 
-  // This tensor as an input; valid while the tensor lives.
+  // A view of this tensor, to pass as an input. The view is valid while the tensor lives.
   TensorView view() const { return {dtype_, shape_, bytes()}; }
 
  private:
