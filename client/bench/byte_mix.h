@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Mixes of sizes as the command line writes them, such as `64KiB*9,4MiB*1`.
+// Mixes of request sizes, written as on the command line: `64KiB*9,4MiB*1`.
 #pragma once
 
 #include <cstdint>
@@ -13,25 +13,25 @@
 
 namespace swiglu::bench {
 
-// A size of requests, and its share of the mix: weight 2 is drawn twice as often as weight 1.
+// A request size and its weight. A size of weight 2 is drawn twice as often as one of weight 1.
 struct WeightedSize {
   int64_t bytes = 0;
   int64_t weight = 1;
 };
 
-// Reads `SIZE[*WEIGHT][,SIZE[*WEIGHT]]...`; a weight is 1 or more, and 1 if left out.
-// INVALID_ARGUMENT naming the part that is wrong.
+// Reads `SIZE[*WEIGHT][,SIZE[*WEIGHT]]...`. A weight is 1 or more; without `*WEIGHT` it is 1.
+// INVALID_ARGUMENT, with the wrong part in the message.
 absl::StatusOr<std::vector<WeightedSize>> ParseByteMix(absl::string_view text);
 
-// The inverse, without weights that are 1.
+// The inverse of ParseByteMix. Leaves out weights that are 1.
 std::string FormatByteMix(const std::vector<WeightedSize>& mix);
 
-// Draws sizes of a mix at random. Equal seeds give equal sizes. Not thread-safe.
+// Draws sizes of a mix at random. Equal mixes and seeds give equal sizes. Not thread-safe.
 class SizePicker {
  public:
   SizePicker(const std::vector<WeightedSize>& mix, uint32_t seed);
 
-  // The index of a size in the mix.
+  // The index, in the mix, of the size that was drawn.
   size_t Pick();
 
  private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The command line of `swiglu-bench`, read strictly: what is not known is an error.
+// The command line of `swiglu-bench`. An unknown flag or a wrong value is an error.
 #pragma once
 
 #include <sys/types.h>
@@ -19,30 +19,30 @@ enum class Action { kLoad, kServeEcho, kHelp, kVersion };
 
 enum class ClientKind { kRaw, kLibrary };
 
-// What the user asks for, complete: every default is resolved.
+// What the user asks for. Every default is resolved.
 struct CommandLine {
   Action action = Action::kLoad;
 
-  // kLoad.
+  // Used by kLoad.
   ClientKind client = ClientKind::kRaw;
   LoadOptions load;
   PaceOptions pace;
   absl::Duration wait_ready;  // how long the server may take to become ready
-  std::string metrics;        // HOST:PORT of its Prometheus page, or empty
-  pid_t server_pid = 0;       // its process on this machine, or 0
+  std::string metrics;        // HOST:PORT of the server's Prometheus page, or empty
+  pid_t server_pid = 0;       // the server's process on this machine, or 0
   bool json = false;
 
-  // kServeEcho.
+  // Used by kServeEcho.
   EchoOptions echo;
 };
 
-// Reads the arguments. INVALID_ARGUMENT, with one line, if they do not go together.
+// Reads the arguments. INVALID_ARGUMENT, with a message of one line, if they are not valid.
 absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv);
 
 // What --help prints.
 std::string HelpText();
 
-// `raw` or `library`, `poisson` or `constant`, as the command line has them.
+// The name on the command line: `raw` or `library`, `poisson` or `constant`.
 const char* Name(ClientKind client);
 const char* Name(Arrivals arrivals);
 

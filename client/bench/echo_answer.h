@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How the bare echo answers a message: it copies the message's bytes once, and makes an answer from
-// the copy. The answer has the form and the size of a real one.
+// How the echo server answers a message. It copies the message's bytes once, and makes the answer
+// from the copy. The answer has the form and the size of a real answer.
 #pragma once
 
 #include <cstddef>
@@ -53,20 +53,20 @@ class BufferPool : public std::enable_shared_from_this<BufferPool> {
 // of an answer hold arbitrary bytes of the request. Thread-safe.
 class EchoAnswers {
  public:
-  // REQUIRES: every entry of `request_bytes`, the size of a request's inputs, has room for an
-  // element.
+  // Answers requests whose inputs have one of the sizes in `request_bytes`. REQUIRES: each of these
+  // sizes has room for one element of every input.
   EchoAnswers(const Model& model, const std::vector<int64_t>& request_bytes);
 
-  // Copies `request`, releases it, and sets `answer` from that copy. Returns false, and touches
-  // nothing, if the request has none of the sizes.
+  // Copies `request`, clears it, and sets `answer` from the copy. If the size of `request` fits
+  // none of the sizes given at construction, returns false and changes nothing.
   bool Answer(grpc::ByteBuffer* request, grpc::ByteBuffer* answer) const;
 
  private:
-  // For requests of one size.
+  // What is needed to answer requests of one size.
   struct Form {
     size_t input_bytes;
     size_t tensor_bytes;
-    std::vector<grpc::Slice> framing;  // what comes before each output's bytes
+    std::vector<grpc::Slice> framing;  // the encoded bytes before each output's bytes
     std::shared_ptr<BufferPool> pool;
   };
 

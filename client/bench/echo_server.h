@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The bare echo: a gRPC server that moves the bytes that the real one moves and computes nothing.
-// It is the yardstick of the benchmark, so it is as fast as such a server can be made.
+// The echo server: a gRPC server that moves the same bytes as the real server but computes nothing.
+// The benchmark compares the real server with it, so the echo server is made as fast as possible.
 #pragma once
 
 #include <cstdint>
@@ -14,12 +14,12 @@
 namespace swiglu::bench {
 
 enum class EchoQueues {
-  kOwn,     // a completion queue for each thread
-  kShared,  // one for all of them
+  kOwn,     // each thread has a completion queue
+  kShared,  // all threads share one queue
 };
 
 struct EchoOptions {
-  std::string address;  // HOST:PORT, where port 0 takes a free one, or unix:/path
+  std::string address;  // HOST:PORT (port 0: any free port) or unix:/path
   int num_threads = 4;  // 1 or more
   EchoQueues queues = EchoQueues::kOwn;
   const Model* model = nullptr;

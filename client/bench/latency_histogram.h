@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Latencies of any number of requests in fixed memory, precise enough for percentiles.
+// Counts any number of latencies in fixed memory, precisely enough for percentiles.
 #pragma once
 
 #include <array>
@@ -10,9 +10,9 @@
 
 namespace swiglu::bench {
 
-// Counts durations in buckets from 1 ns to 4 hours. The width of a bucket is under 1 % of its
-// values. Longer durations count as 4 hours. Not thread-safe: each thread has its own, and they are
-// merged at the end.
+// Counts durations in buckets from 1 ns to 4 hours. The width of a bucket is below 1 % of the
+// durations in it. Longer durations count as 4 hours. Not thread-safe: each thread has a histogram
+// of its own, and the histograms are merged at the end.
 class LatencyHistogram {
  public:
   using Duration = std::chrono::nanoseconds;
@@ -27,12 +27,12 @@ class LatencyHistogram {
   Duration max() const { return Duration(max_ns_); }
   Duration Mean() const;
 
-  // The percentile `fraction` (0 to 1): the least latency that this share of all latencies does not
-  // exceed. Exact to 0.5 %. 0 if nothing was recorded.
+  // The percentile `fraction` (0 to 1): the least latency that at least this share of all latencies
+  // does not exceed. Exact to 0.5 %. 0 if nothing was recorded.
   Duration Percentile(double fraction) const;
 
  private:
-  // The values that have b bits are divided into 128 buckets of equal width.
+  // The values that have the same number of bits are divided into 128 buckets of equal width.
   static constexpr int kPrecisionBits = 7;
   static constexpr int kMaxBits = 44;
   static constexpr size_t kNumBuckets = size_t{kMaxBits - kPrecisionBits + 1} << kPrecisionBits;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A load: which requests are sent, which client sends them, and how they ended. The two clients
-// that send it are in raw_load and library_load.
+// A load: which requests are sent, which client sends them, and how they ended. The two clients are
+// in raw_load.h and library_load.h.
 #pragma once
 
 #include <cstdint>
@@ -24,41 +24,41 @@ namespace swiglu::bench {
 struct LoadOptions {
   std::string server;  // HOST:PORT or unix:/path
   const Model* model = nullptr;
-  // Sizes of requests, in bytes of their inputs, each enough for an element.
+  // Sizes of requests: the bytes of all inputs together, enough for one element of each input.
   std::vector<WeightedSize> request_bytes;
-  // Connections, 1 or more.
+  // Number of connections, 1 or more.
   int num_connections = 8;
-  // Requests under way at once, 1 or more: always that many in a closed loop, at most that many in
-  // an open one.
+  // Requests under way at once, 1 or more. A closed loop always has that many under way, an open
+  // loop at most that many.
   int num_in_flight = 16;
-  // Threads of the raw client that take answers. 1 or more.
+  // Number of threads of the raw client that take answers, 1 or more.
   int num_threads = 1;
   // Whether the raw client announces the size of each request to the server, as the library does.
   bool announce_size = true;
-  // Time for a request. 0: 30 s and 1 s more for every 100 MB.
+  // The longest time that a request may take. 0: 30 s plus 1 s for every 100 MB.
   absl::Duration timeout = absl::ZeroDuration();
 };
 
 // The timeout of a request of that size under `options`.
 absl::Duration RequestTimeout(const LoadOptions& options, int64_t request_bytes);
 
-// The tensors for each size of `options`, in the order of the sizes.
+// The tensors for each request size of `options`, in the order of the sizes.
 std::vector<RequestData> MakeRequestData(const LoadOptions& options);
 
 // Results of the requests of one size.
 struct SizeTally {
   LatencyHistogram latency;  // of requests that succeeded
-  int64_t bytes_in = 0;      // of their tensors
+  int64_t bytes_in = 0;      // of these requests' tensors
   int64_t bytes_out = 0;
 };
 
-// Results of requests. Each thread has its own, and they are merged at the end. Not thread-safe.
+// Results of requests. Each thread has a tally; the tallies are merged at the end. Not thread-safe.
 class Tally {
  public:
   explicit Tally(size_t num_sizes) : sizes_(num_sizes) {}
 
-  // Records a request that ended at `done`. `size` is the index of its size in the mix, and `data`
-  // is what it sent.
+  // Records a request that ended at `done`. `size` is the index of the request's size in the mix.
+  // `data` is what the request sent.
   void Record(size_t size, const RequestData& data, const Turn& turn, Clock::time_point done,
               const absl::Status& status);
 
@@ -66,14 +66,14 @@ class Tally {
 
   // By size, in the order of the mix.
   const std::vector<SizeTally>& sizes() const { return sizes_; }
-  // All sizes together.
+  // The sum over all sizes.
   SizeTally Total() const;
-  // By code; only those that occurred.
+  // The number of errors by code, only for codes that occurred.
   const std::map<absl::StatusCode, int64_t>& num_errors() const { return num_errors_; }
   int64_t NumFailed() const;
-  // One of the errors that occurred, or OK.
+  // One of the errors that occurred; OK if there was none.
   const absl::Status& example() const { return example_; }
-  // When the latest of the recorded requests ended.
+  // The time at which the last of the recorded requests ended.
   Clock::time_point last_done() const { return last_done_; }
 
  private:
@@ -83,16 +83,16 @@ class Tally {
   Clock::time_point last_done_;
 };
 
-// A client that is connected and ready to send. Used by one thread.
+// A client that is ready to send a load. Used by one thread.
 class Load {
  public:
   virtual ~Load() = default;
 
-  // Starts to send at the pace of `pace`, on threads of its own. Does not block. REQUIRES: called
-  // once; `pace` lives until Finish returns.
+  // Starts to send requests, on threads of its own, whenever `pace` gives a turn. Does not block.
+  // REQUIRES: Start is called once; `pace` lives until Finish returns.
   virtual void Start(Pace* pace) = 0;
 
-  // Blocks until the pace and every request have ended. REQUIRES: Start, once.
+  // Blocks until the pace and every request have ended. REQUIRES: called once, after Start.
   virtual Tally Finish() = 0;
 };
 

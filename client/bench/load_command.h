@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Puts the load on the server, and prints the results.
+// Runs a load on the server, and prints the results.
 #pragma once
 
 #include "absl/base/thread_annotations.h"
@@ -12,17 +12,16 @@
 
 namespace swiglu::bench {
 
-// What SIGINT and SIGTERM do to a load. The first one stops the load, and what was measured is
-// printed. Another one within a second changes nothing, because one order often arrives twice, at
-// the process and at its process group. A later one ends the process. A signal while no load runs,
-// or any other signal, ends the process, too. Thread-safe.
+// What signals do to a load. The first SIGINT or SIGTERM during a load stops it, and the results so
+// far are printed. Another one within a second has no effect, because one order often arrives
+// twice: at the process and at its process group. Every other signal ends the process. Thread-safe.
 class StopOrder {
  public:
-  // Does what `signal` orders.
+  // Handles `signal`.
   void Take(int signal);
 
-  // From now on a signal stops this load; nullptr: no load. The object must live as long as it is
-  // set.
+  // From now on, SIGINT and SIGTERM stop this load. nullptr: no load runs. The pace must live as
+  // long as it is set.
   void SetLoad(Pace* pace);
 
  private:
@@ -31,8 +30,8 @@ class StopOrder {
   absl::optional<Clock::time_point> first_ ABSL_GUARDED_BY(mu_);
 };
 
-// Blocks until the load is over, or stopped by `stop`. kRefused only if every request failed.
-// REQUIRES: the action is kLoad.
+// Blocks until the load is over or `stop` has stopped it. If all requests failed, the program ends
+// as cli::CallFailed says; if only some failed, with kDone. REQUIRES: the action is kLoad.
 cli::ProgramEnd RunLoad(const CommandLine& command, StopOrder& stop);
 
 }  // namespace swiglu::bench

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The six models as a load sees them: what tensors a request and its answer have.
+// The six models as a load needs them: the tensors of a request and of its answer.
 #pragma once
 
 #include <algorithm>

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// When requests start and which of them count. This is the clock of a load; it does not know how
-// requests are sent.
+// Decides when requests start and which of them count. It does not know how requests are sent.
 #pragma once
 
 #include <atomic>
@@ -21,14 +20,14 @@ using Clock = std::chrono::steady_clock;
 
 enum class Arrivals { kPoisson, kConstant };
 
-// The times at which requests of an open loop start, counted from the start of the load. Equal
+// The times at which the requests of an open loop start, counted from the start of the load. Equal
 // seeds give equal times. Not thread-safe.
 class ArrivalSchedule {
  public:
   // REQUIRES: `rate`, in requests per second, is above 0.
   ArrivalSchedule(double rate, Arrivals arrivals, uint32_t seed);
 
-  // The time of the next request. The times never decrease.
+  // The time of the next request, never before that of the previous one.
   std::chrono::nanoseconds Next();
 
  private:
@@ -41,23 +40,23 @@ class ArrivalSchedule {
 };
 
 struct PaceOptions {
-  // Requests during this time, from the start of the load, do not count. 0 or more.
+  // Requests in this first part of the load do not count. 0 or more.
   Clock::duration warm_up = std::chrono::seconds(1);
-  // Then requests count for this time. Not used where num_requests is above 0.
+  // How long requests count after the warm-up. Ignored if num_requests is above 0.
   Clock::duration duration = std::chrono::seconds(5);
-  // The load ends after this many requests that count. 0: it ends by time.
+  // The load ends after this many requests that count. 0: the load ends after `duration`.
   int64_t num_requests = 0;
-  // Requests per second of an open loop. 0: a closed loop, in which a request starts when another
-  // has ended.
+  // Requests per second of an open loop. 0: a closed loop, in which each request starts when an
+  // earlier one has ended.
   double rate = 0;
   Arrivals arrivals = Arrivals::kPoisson;
 };
 
 // The turn of one request.
 struct Turn {
-  // When it should start. In an open loop latency counts from here, however late it starts.
+  // When the request should start. In an open loop, a late start counts as latency.
   Clock::time_point intended;
-  // Whether it comes after the warm-up and within the number of requests that was asked for.
+  // Whether the turn is after the warm-up. If not, its request does not count.
   bool is_measured = false;
 };
 
@@ -67,30 +66,29 @@ class Pace {
   // The load begins at `start`.
   Pace(const PaceOptions& options, Clock::time_point start);
 
-  // The next turn. In an open loop this blocks until the time of that turn. Returns none when the
-  // load is over.
+  // The next turn, or nullopt when the load is over. In an open loop, blocks until the time of that
+  // turn.
   absl::optional<Turn> Next();
 
   // Blocks until `time`, or until the load is stopped.
   void WaitUntil(Clock::time_point time);
 
-  // Ends the load now, if it has not ended. All threads that wait for a turn or a time return. The
-  // window then ends now.
+  // Ends the load and its window now, unless the load has ended already. All threads that wait for
+  // a turn or for a time return.
   void Stop();
-  // Whether the load was stopped before its end.
+  // Whether Stop ended the load early.
   bool was_stopped() const { return stopped_.HasBeenNotified(); }
 
-  // Whether a request of that turn that ended at `done` counts. In a closed loop with a duration,
-  // requests that end in the window count. In all other loads, those with `Turn::is_measured`
-  // count.
+  // Whether the request that had `turn` and ended at `done` counts. In a closed loop that ends by
+  // time, it counts if it ended in the window. In all other loads, it counts if `turn.is_measured`.
   bool Counts(const Turn& turn, Clock::time_point done) const;
 
-  // The number of requests of an open loop whose time came before the end but which no thread sent.
-  // Also ends the load: call it once, at the end.
+  // How many requests of an open loop were due in the window but never sent. 0 if a number of
+  // requests ends the load. Also ends the load: call this once, at the end.
   int64_t NumNotSent();
 
   bool is_closed_loop() const { return options_.rate == 0; }
-  // Whether a number of requests ends the load, and not a time.
+  // Whether the load ends after a number of requests and not at a time.
   bool ends_by_number() const { return options_.num_requests > 0; }
 
   // The window in which requests count. If a number of requests ends the load, the end is `max()`

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a load prints.
+// Formats the results of a load.
 #pragma once
 
 #include <cstdint>
@@ -13,24 +13,24 @@
 
 namespace swiglu::bench {
 
-// What was measured.
+// The results of a load.
 struct Report {
   CommandLine command;
   Tally tally;
-  Clock::duration elapsed;   // the time in which the requests of the tally were counted
-  int64_t num_not_sent = 0;  // of an open loop
-  bool was_stopped = false;  // before its end, by a signal
+  Clock::duration elapsed;   // the time over which the requests of `tally` are counted
+  int64_t num_not_sent = 0;  // requests of an open loop
+  bool was_stopped = false;  // whether a signal stopped the load early
   double client_cpu_seconds = 0;
-  // What the server used: processor time during the window, and memory at the end of the window.
+  // The server's processor time during the window, and its memory at the end of the window.
   absl::optional<ServerUsage> server;
 };
 
-// A few lines for people. A figure that does not exist is a dash, for example a latency if no
-// request was made.
+// A few lines of text for people. A figure that does not exist is shown as a dash, for example the
+// latency if no request succeeded.
 std::string FormatText(const Report& report);
 
-// One JSON object, configuration included, without a line break. A figure that does not exist is
-// null.
+// One JSON object without a line break. It includes the configuration. A figure that does not exist
+// is null.
 std::string FormatJson(const Report& report);
 
 }  // namespace swiglu::bench

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The tensors that a load sends: made once for each size, and sent over and over.
+// The tensors that a load sends. They are made once for each size, and sent again and again.
 #pragma once
 
 #include <cstddef>
@@ -13,11 +13,11 @@
 
 namespace swiglu::bench {
 
-// The inputs of requests of one size, of rank 1: distinct tensors of finite numbers whose magnitude
-// is from 0.5 to 1. Move-only; reading is thread-safe.
+// The inputs of the requests of one size. They are distinct tensors of rank 1. Their numbers are
+// finite and have magnitudes from 0.5 to 1. Move-only. Threads may read them at the same time.
 class RequestData {
  public:
-  // REQUIRES: `model` outlives this; `num_elements` is 1 or more.
+  // REQUIRES: `model` outlives this object; `num_elements` is 1 or more.
   RequestData(const Model* model, int64_t num_elements);
 
   const Model& model() const { return *model_; }
@@ -28,7 +28,7 @@ class RequestData {
   // The bytes of input k.
   absl::Span<const std::byte> input(size_t k) const;
 
-  // The request as an inference that borrows this data, without outputs.
+  // The request as an inference without outputs. It borrows this object's data.
   client::Inference ToInference() const;
 
  private:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a server has used of its machine. It comes from /proc if the server runs on this machine,
-// else from the server's Prometheus page.
+// How much processor time and memory a server has used. The figures come from /proc if the server
+// runs on this machine, otherwise from the server's Prometheus page.
 #pragma once
 
 #include <netdb.h>
@@ -18,21 +18,21 @@
 namespace swiglu::bench {
 
 struct ServerUsage {
-  double cpu_seconds = 0;  // since it started
+  double cpu_seconds = 0;  // since the server started
   int64_t resident_bytes = 0;
-  // The highest resident size so far. 0: not known.
+  // The highest resident size so far. 0 if it is not known.
   int64_t resident_high_water_bytes = 0;
 };
 
-// The usage of a process of this machine. NOT_FOUND if there is none.
+// The usage of a process on this machine. NOT_FOUND if there is no such process.
 absl::StatusOr<ServerUsage> ReadProcessUsage(pid_t pid);
 
-// The usage that the page `/metrics` at `address` (HOST:PORT) shows, read from the first address of
-// the host that takes a connection. Blocks for 5 s at most, plus the time that the resolver takes.
-// UNAVAILABLE or INVALID_ARGUMENT if the page cannot be read, or lacks a number.
+// The usage that the page `/metrics` at `address` (HOST:PORT) shows. Reads it from the host's first
+// address that accepts a connection. Blocks for 5 s at most, plus the time that the resolver takes.
+// UNAVAILABLE if the page cannot be read, INVALID_ARGUMENT if it lacks a number.
 absl::StatusOr<ServerUsage> ReadPageUsage(const std::string& address);
 
-// The numbers in the text of such a page.
+// The usage that the text of such a page shows.
 absl::StatusOr<ServerUsage> ParsePageUsage(absl::string_view page);
 
 // Connects to the addresses of a host in turn, and returns the first connection that succeeds. Each

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The command line of `swiglu`. An unknown command, flag or value is an error.
+// The command line of `swiglu`. An unknown command or flag, or a wrong value, is an error.
 #pragma once
 
 #include <string>
