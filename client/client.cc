@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The public class: checks, results, control calls. Sending and splitting is InferRunner's part.
+// The public class: checks, results, control calls. InferRunner sends and splits the operations.
 #include "swiglu/client.h"
 
 #include <malloc.h>
@@ -26,7 +26,7 @@ namespace {
 
 constexpr char kService[] = "/inference.GRPCInferenceService/";
 
-// Time for a call that carries no tensors, and what each byte of tensors adds: 1 s for 100 MB.
+// The timeout of a call without tensors, and what each byte of a request adds: 1 s for 100 MB.
 constexpr absl::Duration kBaseTimeout = absl::Seconds(30);
 constexpr absl::Duration kTimeoutPerByte = absl::Nanoseconds(10);
 
@@ -52,7 +52,7 @@ const TensorView& Gate(absl::Span<const NamedView> inputs) {
 absl::Status CheckInputs(absl::string_view op, absl::Span<const NamedView> inputs) {
   const TensorView& e = Gate(inputs);
   for (const auto& [name, tensor] : inputs) {
-    // A dtype that is none would look like the name of an unknown model to the server.
+    // An invalid dtype would lead to a model name that the server does not know.
     const absl::Status status = TensorBytes(name, tensor->dtype, {}).status();
     if (!status.ok()) return status;
   }
@@ -112,7 +112,7 @@ int DefaultConnections() {
   return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 4);
 }
 
-// Makes `result` like `e`, its bytes yet to come.
+// Gives `result` the dtype, the shape and the size of `e`, with uninitialised bytes.
 absl::Status MakeResult(absl::string_view name, const TensorView& e, Tensor* result) {
   try {
     *result = Tensor(e.dtype, e.shape, static_cast<int64_t>(e.bytes.size()));
@@ -156,8 +156,8 @@ ModelCounters ToCounters(const inference::ModelStatistics& statistics) {
 
 void TuneProcess() {
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-  // gRPC allocates and frees a slice for every 64 KiB of a message. Memory that goes back to the
-  // kernel each time comes back as page faults.
+  // gRPC allocates and frees a slice for every 64 KiB of a message. If freed memory returned to the
+  // kernel each time, its reuse would cost page faults.
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   mallopt(M_TOP_PAD, 64 << 20);
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -198,7 +198,7 @@ class Client::Impl {
                        call_options.on_chunk);
   }
 
-  // One call with small messages. The method's name is `rpc`.
+  // Makes one call of the method `rpc`, with small messages.
   template <typename Response, typename Request>
   absl::StatusOr<Response> Control(absl::string_view rpc, const Request& request,
                                    const CallOptions& call_options) {

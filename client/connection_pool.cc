@@ -20,10 +20,10 @@ namespace {
 // What gRPC itself says when a call's time is over.
 constexpr absl::string_view kGrpcDeadlineMessage = "Deadline Exceeded";
 
-// What it says, and no more, when the kernel cannot read what it is to send: the text of EFAULT.
+// gRPC's whole message when the kernel cannot read the memory to send: the text of EFAULT.
 constexpr absl::string_view kUnreadableMemory = "Bad address";
 
-// How often the wait for borrowed memory looks again.
+// The interval of the checks in the wait for borrowed memory.
 constexpr auto kLoanPollInterval = std::chrono::milliseconds(1);
 
 }  // namespace
@@ -33,7 +33,7 @@ grpc::Slice Loan::Lend(absl::Span<const std::byte> bytes) {
   return grpc::Slice(const_cast<std::byte*>(bytes.data()), bytes.size(), &Loan::TakeBack, this);
 }
 
-// The owner may be gone as soon as the count is zero: nothing is touched after that.
+// When the count reaches zero, the owner may destroy the loan, so nothing touches it after that.
 void Loan::TakeBack(void* loan) {
   static_cast<Loan*>(loan)->num_lent_.fetch_sub(1, std::memory_order_release);
 }
@@ -118,7 +118,7 @@ absl::StatusOr<grpc::ByteBuffer> ConnectionPool::Call(const std::string& method,
   grpc::ByteBuffer response;
   absl::Status status;
   {
-    // The call lives as long as its context, and may hold the request that long.
+    // The call lives as long as its context, and may hold the request until then.
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(limit.deadline));
     context.AddMetadata(kRequestBytesKey, std::to_string(request.size_bytes));
@@ -136,8 +136,8 @@ absl::StatusOr<grpc::ByteBuffer> ConnectionPool::Call(const std::string& method,
         ToStatus(grpc_status, *connection, !context.GetServerTrailingMetadata().empty(), limit);
   }
   if (request.loan != nullptr) {
-    // Normally repaid by now. If not, bytes are still in the transport's hands; polling the queue
-    // moves it on.
+    // Normally gRPC has released all slices by now. If not, the transport still has bytes to send,
+    // and polling the queue lets it go on.
     while (!request.loan->IsRepaid()) {
       void* tag = nullptr;
       bool ok = false;
@@ -187,14 +187,14 @@ absl::Status ConnectionPool::ToStatus(const grpc::Status& status, Connection& co
     return Late(limit);
   }
   if (status.error_code() == grpc::StatusCode::UNAVAILABLE && !has_trailing_metadata) {
-    // The kernel ends a write from memory that is not there; it may be another call's memory.
+    // The kernel fails a write from unmapped memory. The memory may be that of another call.
     if (message == kUnreadableMemory) {
       return absl::UnavailableError(
           absl::StrCat("the connection to ", address_,
                        " broke: an input's memory cannot be read; was its file cut short?"));
     }
-    // A server's own UNAVAILABLE leaves the connection up, or says more in its trailers; gRPC's
-    // does neither.
+    // A server's own UNAVAILABLE either leaves the connection up or comes with trailers. gRPC's
+    // UNAVAILABLE does neither.
     if (connection.channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_READY) {
       return absl::UnavailableError(absl::StrCat("no connection to ", address_, ": ", message));
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Protobuf framing around the tensors by hand; everything small goes through the generated
-// messages.
+// Writes the protobuf framing around the tensors by hand. All small parts of a message go through
+// the generated classes.
 #include "client/infer_codec.h"
 
 #include <algorithm>
@@ -30,12 +30,11 @@ constexpr uint32_t kRawOutputTag =
     WireFormatLite::MakeTag(inference::ModelInferResponse::kRawOutputContentsFieldNumber,
                             WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
 
-// What frames the bytes of a tensor: a tag of one byte and a length of at most five.
+// The framing of a tensor's bytes: a tag of one byte, and a length of at most five bytes.
 constexpr int64_t kMaxFrameBytes = 6;
-// What a response says beyond what its request said: the version, and the framing of a longer
-// message.
+// What a response may have beyond the request's fields: the version, and longer length fields.
 constexpr int64_t kResponseSlackBytes = 64;
-// No honest response has more beside its tensors.
+// A limit on what a response has beside its tensors. A correct response stays far below it.
 constexpr size_t kMaxEnvelopeBytes = size_t{1} << 20;
 
 // The request without its tensors' bytes.
@@ -75,7 +74,7 @@ absl::Status ReadTensor(const Inference& inference, const Inference::Output& out
   return absl::OkStatus();
 }
 
-// Appends a field that is not a tensor's bytes to `envelope`. False if it is malformed or too long.
+// Appends a field other than a tensor's bytes to `envelope`. False if malformed or too long.
 bool CopyField(uint32_t tag, CodedInputStream& in, std::string* envelope) {
   if (WireFormatLite::GetTagWireType(tag) != WireFormatLite::WIRETYPE_LENGTH_DELIMITED) {
     return WireFormatLite::SkipField(&in, tag);
@@ -89,7 +88,7 @@ bool CopyField(uint32_t tag, CodedInputStream& in, std::string* envelope) {
   return envelope->size() <= kMaxEnvelopeBytes;
 }
 
-// Checks what the response says about its outputs.
+// Checks the outputs' names, datatypes and shapes.
 absl::Status CheckEnvelope(const Inference& inference, const std::string& envelope) {
   inference::ModelInferResponse response;
   if (!response.ParseFromString(envelope)) return Malformed(inference);
@@ -137,7 +136,7 @@ int64_t LargestMessageBytes(const Inference& inference) {
   const auto num_tensors =
       static_cast<int64_t>(std::max(inference.inputs.size(), inference.outputs.size()));
   const auto envelope_bytes = static_cast<int64_t>(SerializeEnvelope(inference).size());
-  // Three times as much as memory can hold still fits into 64 bits.
+  // No overflow: memory is so small that three times its size fits into 64 bits.
   return envelope_bytes + kResponseSlackBytes +
          num_tensors * (inference.tensor_bytes() + kMaxFrameBytes);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One message, or a few threads that take chunk after chunk.
+// Sends an inference in one message, or lets several threads take and send its chunks.
 #include "client/infer_runner.h"
 
 #include <algorithm>
@@ -24,13 +24,13 @@ class ChunkQueue {
  public:
   explicit ChunkQueue(int64_t num_chunks) : num_chunks_(num_chunks) {}
 
-  // The next chunk's index, or -1 when none is left or one has failed.
+  // The index of the next chunk, or -1 if none is left or a chunk has failed.
   int64_t Take() {
     absl::MutexLock lock(&mu_);
     return !status_.ok() || exception_ || next_ == num_chunks_ ? -1 : next_++;
   }
 
-  // Notes that a chunk has ended. Gives how many have succeeded so far.
+  // Notes that a chunk has ended with `status`. Returns how many have succeeded so far.
   int64_t Finish(absl::Status status) {
     absl::MutexLock lock(&mu_);
     if (status.ok()) return ++num_done_;
@@ -38,13 +38,13 @@ class ChunkQueue {
     return num_done_;
   }
 
-  // Notes that the caller's function threw.
+  // Notes that `on_chunk` threw.
   void Throw(std::exception_ptr exception) {
     absl::MutexLock lock(&mu_);
     if (!exception_) exception_ = std::move(exception);
   }
 
-  // How it went. Throws the exception, if there was one. REQUIRES: all threads have ended.
+  // The first error, or OK. Rethrows the first exception. REQUIRES: all threads have ended.
   absl::Status Result() {
     absl::MutexLock lock(&mu_);
     if (exception_) std::rethrow_exception(exception_);
@@ -60,8 +60,8 @@ class ChunkQueue {
   std::exception_ptr exception_ ABSL_GUARDED_BY(mu_);
 };
 
-// Runs `work` on `num_threads` threads, this one included, or on fewer where the system has no
-// more.
+// Runs `work` on `num_threads` threads, including this one. Uses fewer threads if the system cannot
+// start more.
 void RunOnThreads(int num_threads, const std::function<void()>& work) {
   std::vector<std::thread> threads;
   try {
@@ -79,7 +79,7 @@ absl::Status InferRunner::Run(const Inference& inference, const TimeLimit& limit
   const int64_t message_bytes = LargestMessageBytes(inference);
   if (message_bytes <= options_.max_message_bytes) {
     absl::Status status = RunWhole(inference, limit);
-    // A server may take less than we would send. It has not looked at a tensor then.
+    // The server's limit may be below ours. In that case it has not looked at the tensors.
     if (!absl::IsResourceExhausted(status) || message_bytes <= options_.chunk_bytes) return status;
   }
   return RunSplit(inference, limit, on_chunk);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Dtypes, shapes and sizes.
+// The names of dtypes, the text of shapes and the sizes of tensors.
 #include "swiglu/tensor.h"
 
 #include <algorithm>
@@ -16,7 +16,7 @@ namespace {
 
 constexpr Dtype kDtypes[] = {Dtype::kFp16, Dtype::kBf16, Dtype::kFp32};
 
-// Shapes with more dimensions are shown in part.
+// Error messages show at most this many dimensions of a shape.
 constexpr size_t kMaxShownDims = 16;
 
 }  // namespace

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The layout: magic, version, length of the header, header (the literal of a Python dict, padded
-// with spaces, ended by a newline), bytes.
+// The layout of a file: magic, version, length of the header, header, data. The header is the
+// literal of a Python dict, padded with spaces and ended by a newline.
 #include "client/files/npy.h"
 
 #include <algorithm>
@@ -26,7 +26,7 @@ using client::TensorView;
 
 constexpr absl::string_view kMagic("\x93NUMPY", 6);
 constexpr size_t kVersionBytes = 2;
-// NumPy aligns the data to this.
+// NumPy aligns the data to this many bytes.
 constexpr size_t kAlignment = 64;
 constexpr size_t kMaxHeaderBytes = size_t{1} << 20;
 
@@ -34,15 +34,15 @@ absl::Status Bad(absl::string_view path, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(path, ": ", what));
 }
 
-// What the header says.
+// The entries of the header.
 struct NpyDict {
   absl::optional<std::string> descr;
   absl::optional<bool> fortran_order;
   absl::optional<Shape> shape;
 };
 
-// Reads the literal of a dict with exactly the keys of the format. Each method reads one thing and
-// says whether it was there; after a false the parse is over.
+// Reads the literal of a dict with exactly the keys of the format. Each method reads one item and
+// returns whether it was there. After a false the parse must end.
 class DictParser {
  public:
   explicit DictParser(absl::string_view text) : rest_(text) {}
@@ -84,7 +84,7 @@ class DictParser {
     return true;
   }
 
-  // No escapes: neither a key nor a type needs one.
+  // Does not support escapes, because no key or type needs one.
   bool String(std::string& out) {
     SkipSpace();
     if (rest_.empty() || (rest_.front() != '\'' && rest_.front() != '"')) return false;
@@ -100,7 +100,7 @@ class DictParser {
     return out || Take("False");
   }
 
-  // (), (3,), (3, 4), (3, 4,); but (3) is a number.
+  // Accepts (), (3,), (3, 4) and (3, 4,), but not (3), which is a number.
   bool Tuple(Shape& out) {
     if (!Take('(')) return false;
     bool ends_with_comma = false;
@@ -128,7 +128,7 @@ absl::StatusOr<Dtype> ParseDescr(absl::string_view path, absl::string_view descr
   if (descr == "<f2") return Dtype::kFp16;
   if (descr == "<f4") return Dtype::kFp32;
   const std::string shown = absl::CHexEscape(descr.substr(0, 32));
-  // '<V2' as it is written, '|V2' once it has been read without ml_dtypes and is written again.
+  // NumPy with ml_dtypes writes '<V2'. Read and written again without ml_dtypes, it is '|V2'.
   if (descr == "<V2" || descr == "|V2") {
     return Bad(path, absl::StrCat("type '", shown,
                                   "' is how NumPy writes BF16 of ml_dtypes; .npy has no type for "
@@ -139,14 +139,14 @@ absl::StatusOr<Dtype> ParseDescr(absl::string_view path, absl::string_view descr
                                 "' is not supported; .npy takes '<f2' (FP16) and '<f4' (FP32)"));
 }
 
-// Whether the elements lie in the same order row by row and column by column.
+// Whether row-major and column-major order are the same for `shape`.
 bool HasOneOrder(const Shape& shape) {
   const auto num_long =
       std::count_if(shape.begin(), shape.end(), [](int64_t dim) { return dim != 1; });
   return num_long <= 1 || std::find(shape.begin(), shape.end(), 0) != shape.end();
 }
 
-// Splits `file` into the header's text and what follows.
+// Splits `file` into the text of the header and the data after it.
 absl::Status SplitHeader(absl::string_view path, absl::string_view file, absl::string_view& header,
                          absl::string_view& data) {
   if (file.substr(0, kMagic.size()) != kMagic) return Bad(path, "not a .npy file: wrong magic");
@@ -217,7 +217,7 @@ absl::StatusOr<std::string> NpyHeader(Dtype dtype, absl::Span<const int64_t> sha
   std::string dict = absl::StrCat("{'descr': '", dtype == Dtype::kFp16 ? "<f2" : "<f4",
                                   "', 'fortran_order': False, 'shape': (",
                                   absl::StrJoin(shape, ", "), shape.size() == 1 ? ",), }" : "), }");
-  // Version 1.0 counts the header in 16 bits, 2.0 in 32.
+  // The length of the header has 16 bits in version 1.0, and 32 bits in version 2.0.
   const auto padded = [&](size_t length_bytes) {
     const size_t before = kMagic.size() + kVersionBytes + length_bytes;
     const size_t total = before + dict.size() + 1;

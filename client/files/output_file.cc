@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// O_TMPFILE, write, fsync, linkat; rename where a file is replaced.
+// Uses O_TMPFILE, write, fsync and linkat, and rename if it replaces a file.
 #include "client/files/output_file.h"
 
 #include <fcntl.h>
@@ -19,7 +19,7 @@
 namespace swiglu::files {
 namespace {
 
-// As many links in a row as the kernel follows.
+// The kernel, too, follows at most this many links in a row.
 constexpr int kMaxLinks = 40;
 
 absl::Status Failed(absl::string_view path, absl::string_view what, int error) {
@@ -30,16 +30,16 @@ absl::Status Exists(absl::string_view path) {
   return absl::AlreadyExistsError(absl::StrCat(path, ": exists already; --overwrite replaces it"));
 }
 
-// The folder of `path`, with its slash; empty for the current one.
+// The folder of `path`, with its final slash; empty for the current folder.
 std::string FolderOf(const std::string& path) {
   const size_t slash = path.rfind('/');
   return slash == std::string::npos ? "" : path.substr(0, slash + 1);
 }
 
-// `folder` as the system calls take it.
+// `folder` as a system call needs it: `.` for the current folder.
 const char* OrHere(const std::string& folder) { return folder.empty() ? "." : folder.c_str(); }
 
-// Where a file of the name `path` goes: links are followed, also to a file that is not there.
+// The path that `path` leads to through symbolic links. No file need exist there.
 absl::StatusOr<std::string> FollowLinks(const std::string& path) {
   std::string target = path;
   for (int k = 0; k < kMaxLinks; ++k) {
@@ -58,21 +58,21 @@ absl::StatusOr<std::string> TargetOf(const std::string& path, IfExists if_exists
   return FollowLinks(path);
 }
 
-// A name beside `target` that no other process takes.
+// A random name in the folder of `target`.
 std::string TemporaryName(const std::string& target) {
   std::random_device random;
   const uint64_t number = uint64_t{random()} << 32 | random();
   return absl::StrCat(FolderOf(target), ".swiglu-", absl::Hex(number, absl::kZeroPad16));
 }
 
-// The mode of a new file as the caller's umask has it; it is made with 0600.
+// The mode of a new file under the caller's umask. Files are created with 0600 and get it later.
 mode_t NewFileMode() {
   const mode_t mask = umask(0);
   umask(mask);
   return 0666 & ~mask;
 }
 
-// Renames without replacing. File systems that cannot do so in one step get a check first.
+// Renames without replacing. If the file system cannot do so in one step, checks `to` first.
 int RenameToFreeName(const std::string& from, const std::string& to) {
   if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return 0;
   if (errno != EINVAL && errno != ENOSYS) return errno;
@@ -80,7 +80,7 @@ int RenameToFreeName(const std::string& from, const std::string& to) {
   return rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
 }
 
-// Makes a new name in `folder` durable; where that cannot be done, the file is there all the same.
+// Makes a new name in `folder` durable. Ignores errors, because the file exists in any case.
 void SyncFolder(const std::string& folder) {
   const int fd = open(OrHere(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return;
@@ -135,7 +135,7 @@ OutputFile::Created OutputFile::CreateNamed(const std::string& path, IfExists if
   return OpenNamed(*std::move(file));
 }
 
-// False if the file system makes no such file, or if it could not be given a name.
+// False if the file system makes no file without a name, or if /proc cannot give it one later.
 bool OutputFile::OpenWithoutName() {
   const std::string folder = FolderOf(target_);
   fd_ = open(OrHere(folder), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
@@ -209,12 +209,12 @@ absl::Status OutputFile::Commit() {
   return absl::OkStatus();
 }
 
-// Gives 0 or an errno value.
+// Returns 0 or an errno value.
 int OutputFile::GiveName() {
   if (temporary_.empty()) {
     const int error = LinkTo(target_);
     if (error != EEXIST || if_exists_ == IfExists::kFail) return error;
-    // A link replaces nothing, and a file must have a name to be renamed.
+    // linkat cannot replace a file, and rename needs a file with a name.
     std::string name = TemporaryName(target_);
     const int link_error = unfinished_->Make(name, [&] { return LinkTo(name); });
     if (link_error != 0) return link_error;
@@ -224,7 +224,7 @@ int OutputFile::GiveName() {
   return rename(temporary_.c_str(), target_.c_str()) == 0 ? 0 : errno;
 }
 
-// Links the open file to `name`. Gives 0 or an errno value.
+// Links the open file to `name`. Returns 0 or an errno value.
 int OutputFile::LinkTo(const std::string& name) const {
   const std::string open_file = absl::StrCat("/proc/self/fd/", fd_);
   return linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// mkdir, from the first folder that is missing down.
+// Makes the missing folders of a path, the outermost first.
 #include "client/files/output_folder.h"
 
 #include <sys/stat.h>
@@ -24,13 +24,13 @@ bool IsThere(const std::string& path) {
   return stat(path.c_str(), &info) == 0 || errno != ENOENT;
 }
 
-// `path` and the folders above it as they are written, the nearest first; the current folder, which
-// a relative path does not name, at the end.
+// `path` and its parents as they are written, the innermost first. A relative path does not name
+// the current folder; `.` at the end of the list stands for it.
 std::vector<std::string> WithParents(const std::string& path) {
   std::vector<std::string> folders;
   std::filesystem::path rest(path);
   while (!rest.empty()) {
-    // "a/" and "a/." are the folder "a".
+    // Both "a/" and "a/." are the folder "a".
     if (rest.has_filename() && rest.filename() != ".") folders.push_back(rest.string());
     if (rest == rest.root_path()) {
       folders.push_back(rest.string());
@@ -66,7 +66,7 @@ absl::StatusOr<OutputFolder> OutputFolder::Create(const std::string& path,
     const std::string& folder = folders[--num_missing];
     const int error = unfinished->Make(
         folder, [&folder] { return mkdir(folder.c_str(), 0777) == 0 ? 0 : errno; });
-    // Another process may have made it in the meantime: then it is not ours.
+    // If another process has made the folder in the meantime, it is not ours.
     if (error == EEXIST) continue;
     if (error != 0) return CannotUse(path, "make the folder", error);
     made.made_.push_back(folder);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The header through nlohmann's parser, event by event, then every claim that it makes, checked.
-// The work is that of the header's length, and of sorting its tensors.
+// Reads the header with nlohmann's event parser, then checks every claim of the header. The cost
+// grows with the length of the header and with sorting its tensors, not with the tensors' bytes.
 #include "client/files/safetensors.h"
 
 #include <algorithm>
@@ -27,10 +27,10 @@ using client::TensorView;
 using Json = nlohmann::json;
 
 constexpr size_t kLengthBytes = 8;
-// The format's own limit.
+// The limit that the format sets.
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
-// What the format knows, {tensor: {field: [number]}}, has three levels; fields that it does not
-// know may have more. The reference implementation ends here, too.
+// The fields that the format defines, {tensor: {field: [number]}}, have three levels. Other fields
+// may have more. The reference implementation has this limit, too.
 constexpr int kMaxDepth = 127;
 constexpr char kMetadataKey[] = "__metadata__";
 constexpr size_t kMaxListedNames = 8;
@@ -73,14 +73,14 @@ absl::Status SplitHeader(absl::string_view path, absl::Span<const std::byte> fil
   return absl::OkStatus();
 }
 
-// A list of numbers in an entry, as far as it is one.
+// A field of an entry that should be a list of numbers.
 struct NumberField {
   bool is_there = false;
   bool is_good = false;  // a list of integers from 0 to 2^63 - 1, and nothing else
   std::vector<int64_t> numbers;
 };
 
-// What the header says of a tensor, before it is checked.
+// What the header says about one tensor, not checked yet.
 struct RawEntry {
   std::string name;
   bool is_object = false;
@@ -90,8 +90,8 @@ struct RawEntry {
   NumberField data_offsets;
 };
 
-// Collects the entries while nlohmann's parser reads the header. Fields that the format does not
-// know are skipped. A method that gives false ends the parse.
+// Collects the entries while nlohmann's parser reads the header. Skips fields that the format does
+// not define. If a method returns false, the parse ends.
 class HeaderReader {
  public:
   using number_integer_t = Json::number_integer_t;
@@ -103,10 +103,10 @@ class HeaderReader {
   std::vector<RawEntry> entries;
   bool is_too_deep = false;
   bool has_bad_metadata = false;
-  std::string repeated;  // a field that an entry has twice
+  std::string repeated;  // the name of a field that an entry has twice
 
   bool null() {
-    // As good as no metadata at all.
+    // A null is the same as no metadata.
     if (depth_ == 1 && is_metadata_) return true;
     return Other();
   }
@@ -172,7 +172,7 @@ class HeaderReader {
     is_there = true;
   }
 
-  // A value that is not what its place is for.
+  // Handles a value of a type that does not belong in its place.
   bool Other() {
     if (is_metadata_) has_bad_metadata = true;
     if (list_ != nullptr) list_->is_good = false;
@@ -186,16 +186,16 @@ class HeaderReader {
 
   bool Leave() {
     --depth_;
-    // What closes at depth 2 is a field, and at depth 1 an entry or the metadata.
+    // A closing bracket ends a field at depth 2, and an entry or the metadata at depth 1.
     if (depth_ <= 2) list_ = nullptr;
     if (depth_ <= 1) is_metadata_ = false;
     return true;
   }
 
-  int depth_ = 0;  // lists and objects that are open
+  int depth_ = 0;  // the number of open lists and objects
   bool is_metadata_ = false;
   bool is_dtype_ = false;
-  NumberField* list_ = nullptr;  // the field that is read, if it is one of numbers
+  NumberField* list_ = nullptr;  // the list of numbers being read, if any
 };
 
 absl::StatusOr<std::vector<RawEntry>> ReadHeader(absl::string_view path, absl::string_view header) {
@@ -215,7 +215,7 @@ absl::StatusOr<std::vector<RawEntry>> ReadHeader(absl::string_view path, absl::s
   return std::move(reader.entries);
 }
 
-// Two tensors of one name would make it open which is meant.
+// With two tensors of the same name, it would be unclear which one is meant.
 absl::Status CheckNames(absl::string_view path, const std::vector<RawEntry>& entries) {
   std::vector<absl::string_view> names;
   names.reserve(entries.size());
@@ -226,7 +226,7 @@ absl::Status CheckNames(absl::string_view path, const std::vector<RawEntry>& ent
   return Bad(path, absl::StrCat("malformed header: ", Quote(*found), " is there twice"));
 }
 
-// The entry of one tensor. Its bytes are those that it claims, within `data`.
+// Checks the entry of one tensor, and finds the tensor's bytes in `data`.
 absl::StatusOr<SafetensorsEntry> CheckEntry(absl::string_view path, RawEntry raw,
                                             absl::Span<const std::byte> data) {
   const auto bad = [&](absl::string_view what) {
@@ -247,7 +247,7 @@ absl::StatusOr<SafetensorsEntry> CheckEntry(absl::string_view path, RawEntry raw
   const auto bytes =
       data.subspan(static_cast<size_t>(offsets[0]), static_cast<size_t>(offsets[1] - offsets[0]));
 
-  // Tensors of other dtypes are not used: that their bytes are there is enough.
+  // The service does not use tensors of other dtypes, so it only checks that their bytes exist.
   if (const absl::optional<Dtype> dtype = ParseDtype(*raw.dtype)) {
     absl::StatusOr<int64_t> needed = client::TensorBytes(raw.name, *dtype, raw.shape.numbers);
     if (!needed.ok()) return Bad(path, needed.status().message());
@@ -261,7 +261,7 @@ absl::StatusOr<SafetensorsEntry> CheckEntry(absl::string_view path, RawEntry raw
                           bytes};
 }
 
-// The format wants the tensors' bytes side by side, from the first byte of the data to the last.
+// The tensors' bytes must fill the data, from the first byte to the last, without gaps.
 absl::Status CheckCoverage(absl::string_view path, absl::Span<const std::byte> data,
                            const std::vector<SafetensorsEntry>& entries) {
   const std::byte* expected = data.data();
@@ -299,7 +299,7 @@ absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::string_view
     if (!entry.ok()) return entry.status();
     entries.push_back(*std::move(entry));
   }
-  // An empty tensor may share its place with the one after it.
+  // An empty tensor may begin at the same byte as the next tensor.
   std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
     return std::make_pair(a.bytes.data(), a.bytes.size()) <
            std::make_pair(b.bytes.data(), b.bytes.size());

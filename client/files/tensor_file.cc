@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From a name to a format, and on to its reader or writer.
+// Finds the format of a file by its name, and calls the reader or writer of that format.
 #include "client/files/tensor_file.h"
 
 #include <cstdint>
@@ -20,7 +20,7 @@ using client::TensorView;
 
 constexpr Format kFormats[] = {Format::kNpy, Format::kSafetensors};
 
-// What FILE[:TENSOR] names. `tensor` is empty when it is left out.
+// The parts of FILE[:TENSOR]. `tensor` is empty if it is left out.
 struct Spec {
   std::string path;
   std::string tensor;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A list under a lock.
+// Keeps the unfinished paths in a list under a lock.
 #include "client/files/unfinished_files.h"
 
 #include <stdio.h>
