@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Mixes of byte sizes, from text and to text.
+// Converts mixes of request sizes from text and to text.
 #include "client/bench/byte_mix.h"
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The table of flags, and what flags have to do with each other.
+// The table of flags, and the checks of flags that depend on each other.
 #include "client/bench/command_line.h"
 
 #include <algorithm>
@@ -28,14 +28,14 @@ using server::ReadValue;
 using server::Text;
 using server::Truth;
 
-// The largest protobuf message, less what a request has beside its tensors.
+// The largest protobuf message, minus what a request has beside its tensors.
 constexpr int64_t kMaxRawRequestBytes = (int64_t{1} << 31) - 1 - 512;
 
 constexpr int kMost = 65536;
 
 constexpr absl::Duration kDay = absl::Hours(24);
 
-// The flags as they are given, before they are put together.
+// The values of the flags, before Complete combines them.
 struct Given {
   CommandLine command;
   int in_flight = 0;
@@ -83,7 +83,7 @@ ReadValue Sizes(std::vector<int64_t>* field) {
   };
 }
 
-// The address of the echo, which is served instead of a load.
+// The address of the echo server. The flag also makes the program serve the echo.
 ReadValue EchoAddress(CommandLine* command) {
   return [command](absl::string_view text) {
     command->action = Action::kServeEcho;
@@ -92,7 +92,7 @@ ReadValue EchoAddress(CommandLine* command) {
   };
 }
 
-// Given, without a value.
+// Reads a flag without a value that chooses an action.
 ReadValue Order(Action action, Action* field) { return OneOf<Action>(field, {{"true", action}}); }
 
 bool IsServer(absl::string_view text) { return client::CheckAddress(text).ok(); }
@@ -204,7 +204,7 @@ absl::Status CheckSize(const Model& model, int64_t request_bytes) {
       absl::StrCat("a request of ", request_bytes, " bytes has no element of '", model.name, "'"));
 }
 
-// Checks a load, and resolves what depends on other flags or on the machine.
+// Checks a load, and sets the values that depend on several flags or on the machine.
 absl::Status Complete(Given& given) {
   LoadOptions& load = given.command.load;
   for (const WeightedSize& size : load.request_bytes) {
@@ -216,11 +216,11 @@ absl::Status Complete(Given& given) {
     }
   }
   load.num_in_flight = given.command.pace.rate > 0 ? given.max_outstanding : given.in_flight;
-  // The library splits a large request over its connections.
+  // The library may use more connections, because it splits large requests over them.
   if (given.command.client == ClientKind::kRaw) {
     load.num_connections = std::min(load.num_connections, load.num_in_flight);
   }
-  // The server, if it is here, wants the other half.
+  // If the server runs on this machine, it needs the other half of the cores.
   const int half = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);
   load.num_threads = std::min(given.threads > 0 ? given.threads : half, load.num_connections);
   return absl::OkStatus();

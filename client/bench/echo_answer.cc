@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The framing is encoded once, the tensors' bytes are parts of the copy.
+// Encodes the framing of answers once. The tensors' bytes of an answer are parts of the copy.
 #include "client/bench/echo_answer.h"
 
 #include <array>
@@ -25,7 +25,7 @@ constexpr uint32_t kRawOutputTag = WireFormatLite::MakeTag(
 // What a request of rank 1 may have beside its tensors.
 constexpr size_t kMaxEnvelopeBytes = size_t{4} << 10;
 
-// The framing and the bytes of at most three outputs.
+// At most three outputs, with a slice of framing and a slice of bytes for each.
 constexpr size_t kMaxSlices = 6;
 
 std::string Envelope(const Model& model, int64_t num_elements) {

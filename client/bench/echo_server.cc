@@ -27,7 +27,7 @@ namespace {
 
 constexpr char kServerReady[] = "/inference.GRPCInferenceService/ServerReady";
 
-// Waits for a call that each thread keeps posted, and streams of a connection: as the real server.
+// Per thread and per connection, the same values as in the real server.
 constexpr int kPostedAccepts = 32;
 constexpr int kMaxStreamsPerConnection = 1024;
 
@@ -43,7 +43,7 @@ class EchoServer {
   explicit EchoServer(const EchoOptions& options)
       : answers_(*options.model, options.request_bytes), ready_answer_(ReadyAnswer()) {}
 
-  // Gives the port, 0 if the address cannot be had.
+  // Returns the port, or 0 if the server cannot listen on the address.
   int Start(const EchoOptions& options) {
     grpc::ServerBuilder builder;
     int port = 0;
@@ -68,7 +68,7 @@ class EchoServer {
   ~EchoServer() {
     if (server_ != nullptr) {
       server_->Shutdown(std::chrono::system_clock::now());
-      // A call that began something on a queue which is shut down would end the process.
+      // An operation that a call starts on a shut-down queue would abort the process.
       for (int64_t n = num_calls_.load(); n > 0; n = num_calls_.load()) num_calls_.wait(n);
     }
     for (auto& queue : queues_) queue->Shutdown();
@@ -77,7 +77,7 @@ class EchoServer {
   }
 
  private:
-  // One call, from the wait for its headers to the end of its answer. It deletes itself.
+  // One call, from the wait for its headers to the end of its answer. Deletes itself at the end.
   class Call {
    public:
     Call(EchoServer* server, grpc::ServerCompletionQueue* queue) : server_(server), queue_(queue) {
@@ -91,7 +91,7 @@ class EchoServer {
       } else if (step_ == Step::kHeaders) {
         step_ = Step::kMessage;
         new Call(server_, queue_);
-        // From here on another thread of the queue may have this call.
+        // After Read, another thread of the queue may already handle this call.
         stream_.Read(&message_, this);
       } else {
         step_ = Step::kAnswer;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The first 2^8 values have a bucket each; from there on every power of two is cut into 2^7.
+// Each of the first 2^8 values has a bucket. Each further power of two is divided into 2^7.
 #include "client/bench/latency_histogram.h"
 
 #include <algorithm>

@@ -47,7 +47,7 @@ class LibraryLoad final : public Load {
   }
 
  private:
-  // A thread and what is its own.
+  // A thread and the data that only this thread uses.
   struct Caller {
     Caller(size_t num_sizes, size_t answer_bytes, SizePicker its_sizes)
         : sizes(std::move(its_sizes)), tally(num_sizes), answer(answer_bytes) {}

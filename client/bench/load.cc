@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Sums over requests, threads and sizes.
+// Adds up the results of requests, threads and sizes.
 #include "client/bench/load.h"
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Ready → connect → load, with the server's use read at both ends of the window → print.
+// Waits for the server, connects, runs the load, measures CPU use over the window, and prints.
 #include "client/bench/load_command.h"
 
 #include <signal.h>
@@ -25,7 +25,7 @@ using cli::ProgramEnd;
 
 constexpr absl::Duration kReadyPollInterval = absl::Milliseconds(50);
 
-// Signals that come so soon after each other are one order to stop.
+// SIGINT and SIGTERM within this time of the first one count as the same order.
 constexpr auto kSameOrder = std::chrono::seconds(1);
 
 double ClientCpuSeconds() {
@@ -37,7 +37,7 @@ double ClientCpuSeconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-// Asks until the server is ready or `patience` is over.
+// Asks the server again and again, until it is ready or `patience` is over.
 ProgramEnd WaitReady(client::Client& client, absl::Duration patience) {
   const absl::Time deadline = absl::Now() + patience;
   ProgramEnd end = cli::CheckReady(client);
@@ -71,7 +71,7 @@ absl::StatusOr<std::unique_ptr<Load>> Connect(const CommandLine& command,
                                             : CreateLibraryLoad(command.load, data);
 }
 
-// Runs the load to its end. An error is one of reading what the server has used.
+// Runs the load to its end. Fails only if the server's usage cannot be read.
 absl::StatusOr<Report> Measure(const CommandLine& command, Load& load, StopOrder& stop) {
   Pace pace(command.pace, Clock::now());
   stop.SetLoad(&pace);
@@ -101,7 +101,7 @@ void StopOrder::Take(int signal) {
   absl::MutexLock lock(&mu_);
   const Clock::time_point now = Clock::now();
   const bool is_stop = signal == SIGINT || signal == SIGTERM;
-  // The load may have ended since.
+  // This holds even if the load has ended since the first signal.
   if (is_stop && first_ && now - *first_ < kSameOrder) return;
   if (!is_stop || first_ || pace_ == nullptr) cli::EndBy(signal);
   first_ = now;

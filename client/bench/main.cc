@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The program `swiglu-bench`: a load on a server, or the echo that a server is measured against.
+// The program `swiglu-bench`: loads a server, or serves the echo that a server is compared with.
 #include <grpc/grpc.h>
 #include <stdio.h>
 
@@ -43,7 +43,7 @@ int Main(int argc, char** argv) {
   if (command->action == Action::kLoad) {
     watch.emplace([&stop](int signal) { stop.Take(signal); });
   }
-  // Keeps the library up to the end: when its last user goes it waits for pollers that sleep.
+  // Keeps gRPC alive to the end. When its last user goes, gRPC waits for its sleeping pollers.
   grpc_init();
   return cli::Finish("swiglu-bench", Run(*command, stop));
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// In an open loop the thread that holds the lock waits for the next arrival; whoever comes after it
-// waits for the lock.
+// In an open loop, one thread holds the lock and waits for the next arrival. All other threads wait
+// for the lock.
 #include "client/bench/pace.h"
 
 namespace swiglu::bench {
@@ -10,13 +10,13 @@ namespace {
 using std::chrono::duration_cast;
 using std::chrono::nanoseconds;
 
-// A sleep may end that late; the rest of a wait is spent looking at the clock.
+// A sleep may end this much too late, so the last part of a wait polls the clock.
 constexpr auto kSleepSlack = std::chrono::microseconds(60);
 
-// An arrival that close before the end is sent even if its time is noticed only after the end.
+// An arrival before the end is still sent if a thread notices it at most this long after the end.
 constexpr auto kEndGrace = std::chrono::milliseconds(10);
 
-// Any fixed number: runs are to be alike.
+// Any fixed number, so that all runs have the same arrivals.
 constexpr uint32_t kSeed = 20'240'601;
 
 }  // namespace
@@ -26,7 +26,7 @@ ArrivalSchedule::ArrivalSchedule(double rate, Arrivals arrivals, uint32_t seed)
 
 nanoseconds ArrivalSchedule::Next() {
   ++num_given_;
-  // A constant pace is computed from its start, so that rounding does not add up.
+  // Computes a constant pace from the start, so that rounding errors do not add up.
   seconds_ = arrivals_ == Arrivals::kConstant ? static_cast<double>(num_given_) / rate_
                                               : seconds_ + gaps_(random_);
   return duration_cast<nanoseconds>(std::chrono::duration<double>(seconds_));
@@ -72,7 +72,7 @@ absl::optional<Turn> Pace::NextOpen() {
   absl::MutexLock lock(&mu_);
   if (due_ >= end()) return absl::nullopt;
   WaitUntil(due_);
-  // It may have been stopped in the meantime.
+  // Stop may have moved the end during the wait.
   const Clock::time_point end = this->end();
   if (due_ >= end) return absl::nullopt;
   if (end != Clock::time_point::max() && Clock::now() > end + kEndGrace) return absl::nullopt;

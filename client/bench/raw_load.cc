@@ -24,10 +24,10 @@ namespace {
 
 constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
 
-// No honest answer has more beside its tensors.
+// A limit on what an answer has beside its tensors. A correct answer stays far below it.
 constexpr size_t kMaxAnswerOverhead = size_t{64} << 10;
 
-// gRPC may give slices back after the load has ended, so this counter never goes.
+// Never destroyed, because gRPC may release slices after the load has ended.
 client::Loan& ProcessLoan() {
   static auto& loan = *new client::Loan();
   return loan;
@@ -37,25 +37,25 @@ absl::Status ToStatus(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
 }
 
-// A request of one size, ready to send.
+// An encoded request of one size, with its announced size and its timeout.
 struct EncodedRequest {
   grpc::ByteBuffer message;
   std::string size_text;
   absl::Duration timeout;
 };
 
-// One thread that takes answers, with its queue and what it counts.
+// A thread that takes answers, with its queue and its results.
 struct Worker {
   explicit Worker(size_t num_sizes) : tally(num_sizes) {}
 
-  // Framing and counters of its own, over tensors that all workers share.
+  // Each worker has framing and slices of its own. All workers share the tensors' bytes.
   std::vector<EncodedRequest> requests;
   grpc::CompletionQueue queue;
   Tally tally;
   std::thread thread;
 };
 
-// Room for one request at a time, on one connection and one worker.
+// A place for one request at a time, bound to one connection and one worker.
 struct Slot {
   Slot(Worker* its_worker, grpc::GenericStub* its_stub, SizePicker its_sizes)
       : worker(its_worker), stub(its_stub), sizes(std::move(its_sizes)) {}
@@ -64,7 +64,7 @@ struct Slot {
   grpc::GenericStub* const stub;
   SizePicker sizes;
 
-  // Of the request under way.
+  // The request under way.
   Turn turn;
   size_t size = 0;
   absl::optional<grpc::ClientContext> context;
@@ -137,8 +137,8 @@ class RawLoad final : public Load {
     return worker;
   }
 
-  // Gives every free slot its turn, as long as there are turns; in a closed loop each slot once, as
-  // they go on by themselves.
+  // In an open loop, gives turns to free slots while there are turns. In a closed loop, gives each
+  // slot its first turn; after that, TakeAnswers starts the slot's next requests.
   void StartRequests() {
     for (int i = 0; !pace_->is_closed_loop() || i < options_.num_in_flight; ++i) {
       Slot* const slot = TakeFreeSlot();

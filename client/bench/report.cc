@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Rates, percentiles and ratios from what was counted.
+// Computes and formats rates, percentiles and ratios.
 #include "client/bench/report.h"
 
 #include <chrono>
@@ -22,12 +22,12 @@ double Seconds(Clock::duration time) { return std::chrono::duration<double>(time
 
 double Gb(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
 
-// None where nothing is there to divide by.
+// nullopt if `of` is 0.
 absl::optional<double> Ratio(double amount, double of) {
   return of > 0 ? absl::make_optional(amount / of) : absl::nullopt;
 }
 
-// With that many digits after the point; a dash for none.
+// `number` with that many digits after the point; a dash for nullopt.
 std::string Show(absl::optional<double> number, int num_digits) {
   return number ? absl::StrFormat("%.*f", num_digits, *number) : "-";
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Random bits with the exponent set, one block of them repeated.
+// Fills tensors with copies of one block of random bits, in which all numbers have one exponent.
 #include "client/bench/request_data.h"
 
 #include <algorithm>
@@ -11,11 +11,11 @@
 namespace swiglu::bench {
 namespace {
 
-// A prime number of words, so that tensors of round sizes do not begin with the same ones.
+// A prime number of words, so that tensors of round sizes begin with different ones.
 constexpr size_t kBlockWords = 131'071;
 constexpr size_t kBlockBytes = kBlockWords * sizeof(uint64_t);
 
-// What of 64 random bits is kept and what is set: signs and mantissas, and an exponent of -1.
+// For 64 bits: `kept` has the bits that stay random (signs and mantissas), `set` an exponent of -1.
 struct Pattern {
   uint64_t kept;
   uint64_t set;

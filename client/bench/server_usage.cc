@@ -39,7 +39,7 @@ std::string ReadFile(const std::string& path) {
   return text.str();
 }
 
-// The number after `name` and white space on a line of its own. False if there is none.
+// Finds a line that begins with `name`, white space and a number. False if there is none.
 bool FindNumber(absl::string_view text, absl::string_view name, double* number) {
   for (absl::string_view line : absl::StrSplit(text, '\n')) {
     if (!absl::ConsumePrefix(&line, name)) continue;

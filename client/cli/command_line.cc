@@ -21,7 +21,7 @@ using server::FlagTraits;
 using server::Text;
 using server::Truth;
 
-// What the flags say, before it is put together.
+// The values of the flags, as they were read.
 struct Given {
   CommandLine line;
   std::optional<absl::Duration> timeout;
@@ -33,7 +33,7 @@ server::ReadValue Duration(std::optional<absl::Duration>* field) {
   return [field](absl::string_view text) { return absl::ParseDuration(text, &field->emplace()); };
 }
 
-// Given, without a value.
+// Reads a flag without a value.
 server::ReadValue Asked(bool* field) { return server::OneOf<bool>(field, {{"true", true}}); }
 
 Flag TensorFlag(const char* name, const char* help, std::string* field,

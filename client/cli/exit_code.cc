@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From a status to an exit code and a line.
+// Finds the exit code and the error line for a status.
 #include "client/cli/exit_code.h"
 
 #include <stdio.h>
@@ -23,7 +23,7 @@ std::string Describe(const absl::Status& status) {
   return absl::StrCat(absl::StatusCodeToString(status.code()), ": ", status.message());
 }
 
-// One line, whatever a server or a file name put into the text.
+// `text` on one line. A server or a file name may have put control characters into it.
 std::string OneLine(std::string text) {
   for (char& c : text) {
     if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = ' ';

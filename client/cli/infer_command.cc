@@ -38,7 +38,7 @@ struct Output {
   std::string path;
 };
 
-// The inputs in the order of the call: e, g or dw, e, g.
+// Opens the inputs in the order of the call's arguments: e and g, or dw, e and g.
 absl::StatusOr<std::vector<TensorFile>> OpenInputs(const CommandLine& command_line) {
   std::vector<std::string> specs = {command_line.e, command_line.g};
   if (command_line.command == Command::kBackward) specs.insert(specs.begin(), command_line.dw);
@@ -56,7 +56,7 @@ absl::Status CheckInputs(const std::vector<TensorFile>& inputs) {
   return client::CheckBackward(inputs[0].tensor, inputs[1].tensor, inputs[2].tensor);
 }
 
-// Where the results go. Those of backward take the extension that all inputs share.
+// The names and paths of the results. Those of backward get the extension that all inputs share.
 absl::StatusOr<std::vector<Output>> PlanOutputs(const CommandLine& command_line,
                                                 const std::vector<TensorFile>& inputs) {
   if (command_line.command == Command::kForward) return {{{"h", command_line.out}}};
@@ -73,7 +73,7 @@ absl::StatusOr<std::vector<Output>> PlanOutputs(const CommandLine& command_line,
   return outputs;
 }
 
-// Where the results of backward will lie in a folder that is not there yet, no file is in the way.
+// Whether the folder for backward's results is missing. If so, no file in it can be in the way.
 bool IsMissing(const std::string& folder) {
   return !folder.empty() && access(folder.c_str(), F_OK) != 0;
 }
@@ -98,7 +98,7 @@ absl::Status CheckOutputs(const CommandLine& command_line, const std::vector<Out
   return absl::OkStatus();
 }
 
-// Memory for the results, in the order of the outputs.
+// Allocates the results, in the order of the outputs.
 absl::StatusOr<std::vector<Tensor>> MakeResults(size_t num_results, const TensorView& like) {
   std::vector<Tensor> results;
   try {
@@ -157,14 +157,14 @@ absl::Status Call(client::Client& client, const std::vector<TensorFile>& inputs,
       options);
 }
 
-// The end of the process if a part of an input is touched that is gone.
+// Ends the process with an error if it reads a part of an input that has been cut off.
 files::TruncationWatch WatchInputs(const std::vector<TensorFile>& inputs) {
   std::vector<const files::MappedFile*> files;
   for (const TensorFile& input : inputs) files.push_back(input.file.get());
   return files::TruncationWatch("swiglu", static_cast<int>(ExitCode::kBadInput), files);
 }
 
-// What an input lost in the meantime was sent as zeros, or could not be sent.
+// Lost bytes of an input were sent as zeros, or could not be sent. Either way this is an error.
 absl::Status CheckWhole(const std::vector<TensorFile>& inputs) {
   for (const TensorFile& input : inputs) {
     const absl::Status status = input.file->CheckWhole();
@@ -173,7 +173,7 @@ absl::Status CheckWhole(const std::vector<TensorFile>& inputs) {
   return absl::OkStatus();
 }
 
-// `status`, and which of several results were written in spite of it.
+// `status` with a note that says which of several results were written in spite of it.
 absl::Status WithWritten(const absl::Status& status, size_t num_results,
                          const std::vector<std::string>& written) {
   if (num_results == 1) return status;
@@ -182,8 +182,8 @@ absl::Status WithWritten(const absl::Status& status, size_t num_results,
                                    written.empty() ? "none" : absl::StrJoin(written, ", ")));
 }
 
-// Writes all files before the first gets its name. A file that cannot get its own does not keep the
-// others from theirs.
+// Writes all files before the first one gets its final name. If one file cannot get its name, the
+// others still get theirs.
 absl::Status WriteOutputs(const std::vector<Output>& outputs, const std::vector<Tensor>& results,
                           IfExists if_exists, UnfinishedFiles& unfinished) {
   std::vector<std::unique_ptr<files::OutputFile>> pending;
@@ -203,7 +203,7 @@ absl::Status WriteOutputs(const std::vector<Output>& outputs, const std::vector<
   return first_error.ok() ? first_error : WithWritten(first_error, outputs.size(), written);
 }
 
-// The same, in a folder that is made if it is missing and goes again if it stays empty.
+// The same, but also makes backward's folder. An error removes the folder if it is new and empty.
 absl::Status WriteOutputs(const CommandLine& command_line, const std::vector<Output>& outputs,
                           const std::vector<Tensor>& results, IfExists if_exists,
                           UnfinishedFiles& unfinished) {
@@ -237,7 +237,7 @@ void PrintResult(const CommandLine& command_line, const std::vector<Output>& out
   json["ms"] = ms;
   json["gb_per_s"] = gb_per_s;
   for (const Output& output : outputs) json["files"][output.name] = output.path;
-  // A path need not be UTF-8.
+  // A path may be invalid UTF-8.
   puts(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
 }
 
@@ -267,7 +267,7 @@ ProgramEnd RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished
   const absl::Time start = absl::Now();
   const absl::Status called = Call(**client, *inputs, *results);
   const absl::Duration elapsed = absl::Now() - start;
-  // What this machine did to the call comes before what the call made of it.
+  // A damaged input may be the cause of a failed call, so its error takes precedence.
   status = CheckWhole(*inputs);
   if (!status.ok()) return BadInput(status);
   if (!called.ok()) return CallFailed(called, **client);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The command `swiglu`: SwiGLU on tensor files, by a server.
+// The command `swiglu`: computes SwiGLU on tensor files by means of a server.
 #include <signal.h>
 #include <stdio.h>
 
@@ -31,7 +31,7 @@ ProgramEnd Run(const CommandLine& command_line, files::UnfinishedFiles& unfinish
 }
 
 int Main(int argc, char** argv) {
-  // A file that grows beyond the limit is an error of the write then.
+  // Without SIGXFSZ, a write that exceeds the limit on file size fails with an error.
   signal(SIGXFSZ, SIG_IGN);
   files::UnfinishedFiles unfinished;
   const SignalWatch watch([&unfinished](int signal) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Signals by sigwait, on a thread of its own.
+// A thread that waits for signals with sigwait.
 #include "client/cli/signal_watch.h"
 
 #include <unistd.h>
@@ -25,7 +25,7 @@ SignalWatch::SignalWatch(std::function<void(int signal)> on_signal)
   for (const int signal : kSignals) {
     if (!IsIgnored(signal)) sigaddset(&signals_, signal);
   }
-  // Wakes the thread at the end.
+  // The destructor wakes the thread with SIGUSR2.
   sigaddset(&signals_, SIGUSR2);
   pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
   thread_ = std::thread([this] { Wait(); });
@@ -53,7 +53,7 @@ void EndBy(int signal) {
   sigaddset(&only, signal);
   pthread_sigmask(SIG_UNBLOCK, &only, nullptr);
   raise(signal);
-  // As a shell would tell it.
+  // The exit code that a shell reports for a process that a signal ended.
   _exit(128 + signal);
 }
 

@@ -49,7 +49,7 @@ absl::StatusOr<Status> Ask(client::Client& client) {
   return status;
 }
 
-// None where no request succeeded.
+// The mean time of a request; nullopt if no request succeeded.
 absl::optional<double> MeanMs(const ModelCounters& counters) {
   if (counters.num_succeeded == 0) return absl::nullopt;
   return absl::ToDoubleMilliseconds(counters.request_time) /
