@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The last colon of an address comes before its port: an IPv6 address has others, in brackets.
+// Splits an address at its last colon. Other colons belong to an IPv6 address in brackets.
 #include "server/base/address.h"
 
 #include <algorithm>

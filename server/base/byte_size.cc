@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The table of units, read in both directions.
+// Converts sizes from text and to text with one table of units.
 #include "server/base/byte_size.h"
 
 #include <algorithm>

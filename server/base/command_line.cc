@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// CLI11 walks over the arguments. The sentences about mistakes and the help are made here, from the
-// table of flags. CLI11's subcommands are not used, because
-// they swallow arguments `--` and `++`: a command is the one argument that is no flag.
+// CLI11 parses the arguments. The code here makes the error messages and the help from the table of
+// flags. It does not use CLI11's subcommands, because they swallow the arguments `--` and `++`.
+// Instead, the command is the one argument that is not a flag.
 #include "server/base/command_line.h"
 
 #include <algorithm>
@@ -21,8 +21,8 @@
 namespace swiglu::server {
 namespace {
 
-// CLI11 2.1 takes `--name=` for `--name`. So it gets arguments that have a value with this behind
-// them, which no argument of a process has, and then no value is empty.
+// CLI11 2.1 takes `--name=` for `--name`. So every argument with a value gets this suffix, and no
+// value is empty. No argument of a process can contain the suffix.
 constexpr absl::string_view kValueEnd("\0", 1);
 
 std::string WithoutEnd(absl::string_view text) {
@@ -51,13 +51,13 @@ std::vector<std::string> NamesOfFlags(const Program& program, const Predicate& i
   return names;
 }
 
-// A text of the user's, on one line and not too long.
+// A text from the user, on one line and cut to a bounded length.
 std::string Shown(absl::string_view text) {
   constexpr size_t kMaxShownBytes = 200;
   return ShownText({text.data(), text.size()}, kMaxShownBytes);
 }
 
-// How many characters are missing, surplus, wrong or exchanged with their neighbour.
+// The number of characters that are missing, surplus, wrong or swapped with their neighbour.
 size_t NumMistakes(absl::string_view a, absl::string_view b) {
   std::vector<std::vector<size_t>> of(a.size() + 1, std::vector<size_t>(b.size() + 1));
   for (size_t i = 0; i <= a.size(); ++i) {
@@ -74,8 +74,8 @@ size_t NumMistakes(absl::string_view a, absl::string_view b) {
   return of[a.size()][b.size()];
 }
 
-// The one of `names` that was meant by `written`: that with the fewest mistakes, if it has at most
-// one for every four characters. "" if there is none.
+// The name that `written` was probably meant to be: the one with the fewest mistakes, if it has at
+// most one mistake for every four characters. "" if there is none.
 std::string Meant(absl::string_view written, const std::vector<std::string>& names) {
   constexpr size_t kMaxLength = 64;
   std::string nearest;
@@ -97,7 +97,7 @@ absl::Status SeeHelp(const Program& program, absl::string_view what) {
                                         : absl::StrCat(what, "; see ", program.name, " --help"));
 }
 
-// Sets a flag, which `name` is called where the value is from.
+// Sets a flag. `name` is what the flag is called in the source of the value.
 absl::Status Set(const Program& program, const Flag& flag, absl::string_view name,
                  absl::string_view value) {
   if (flag.set(value)) return absl::OkStatus();
@@ -120,7 +120,7 @@ absl::Status DidYouMean(const Program& program, absl::string_view what, absl::st
       program.wording == Wording::kWant ? "" : absl::StrCat(program.name, " "), "--help"));
 }
 
-// Of `names` one may be meant; `what` and `dashes` come before the name.
+// The error for an unknown `name`. Suggests the similar one of `names`, if there is one.
 absl::Status Unknown(const Program& program, absl::string_view what, absl::string_view dashes,
                      absl::string_view name, const std::vector<std::string>& names) {
   const std::string sentence = absl::StrCat(what, " '", dashes, Shown(name), "'");
@@ -129,16 +129,16 @@ absl::Status Unknown(const Program& program, absl::string_view what, absl::strin
   return DidYouMean(program, sentence, absl::StrCat(dashes, meant));
 }
 
-// What CLI11 finds in the arguments.
+// What CLI11 has found in the arguments.
 struct Found {
-  absl::Status status;  // of the flags and their values
+  absl::Status status;  // an error if a flag has a bad value or none
   std::string command;
-  std::map<std::string, std::string> values;  // by the flag's name, the last of each
-  std::vector<std::string> others;            // what is neither a flag nor the command
-  bool has_ended = false;                     // at a flag that ends the reading
+  std::map<std::string, std::string> values;  // by the flag's name; the last value counts
+  std::vector<std::string> others;            // arguments that are neither flag nor command
+  bool has_ended = false;                     // whether a flag ended the reading
 };
 
-// Sets `flag` wherever CLI11 comes upon it.
+// Makes CLI11 set `flag` each time it finds the flag in the arguments.
 void AddFlag(const Program& program, const Flag& flag, Found& found, CLI::App& app) {
   const auto set = [&](const CLI::results_t& results) {
     const bool is_implied =
@@ -155,7 +155,7 @@ void AddFlag(const Program& program, const Flag& flag, Found& found, CLI::App& a
   if (flag.traits.implied != nullptr) option->expected(0);
 }
 
-// Without the program's name, and from the last to the first, as CLI11 takes them.
+// The arguments as CLI11 takes them: without the program's name, and the last one first.
 std::vector<std::string> ForCli11(int argc, const char* const* argv) {
   std::vector<std::string> arguments;
   for (int i = argc - 1; i >= 1; --i) {
@@ -165,11 +165,11 @@ std::vector<std::string> ForCli11(int argc, const char* const* argv) {
   return arguments;
 }
 
-// Sets the flags in their order, up to the first bad value.
+// Sets the flags in the order of the arguments, up to the first bad value.
 Found Walk(const Program& program, int argc, const char* const* argv) {
   Found found;
   CLI::App app;
-  app.set_help_flag();  // none of its own
+  app.set_help_flag();  // CLI11 adds no --help of its own
   app.allow_extras();
   CLI::Option* command = nullptr;
   if (!program.commands.empty()) {
@@ -179,7 +179,7 @@ Found Walk(const Program& program, int argc, const char* const* argv) {
   try {
     app.parse(ForCli11(argc, argv));
   } catch (const std::exception& error) {
-    // Neither a bad value nor the end: the last argument is a flag that needs a value.
+    // If no flag had a bad value or ended the reading, the last argument is a flag without value.
     if (found.status.ok() && !found.has_ended) {
       const Flag* const last = FindFlag(program, absl::StripPrefix(argv[argc - 1], "--"));
       found.status = last != nullptr ? NoValue(program, *last) : SeeHelp(program, error.what());
@@ -192,10 +192,10 @@ Found Walk(const Program& program, int argc, const char* const* argv) {
   return found;
 }
 
-// Before a wrong command, because the value of an unknown flag looks like a command.
+// Runs before CheckCommand, because the value of an unknown flag looks like a command.
 absl::Status CheckUnknownFlags(const Program& program, const Found& found) {
   for (absl::string_view other : found.others) {
-    if (other == "--") return absl::OkStatus();  // CheckOthers tells of it
+    if (other == "--") return absl::OkStatus();  // CheckOthers reports it
     if (!absl::ConsumePrefix(&other, "--")) continue;
     return Unknown(program, "unknown flag", "--", other.substr(0, other.find('=')),
                    NamesOfFlags(program, [](const Flag&) { return true; }));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// getrlimit and setrlimit.
+// Reads and raises the limit with getrlimit and setrlimit.
 #include "server/base/descriptor_limit.h"
 
 #include <sys/resource.h>
@@ -11,7 +11,7 @@
 namespace swiglu::server {
 namespace {
 
-// What the process opens beside connections: gRPC's and its own event descriptors, the metrics
+// Descriptors that the process needs beside its gRPC connections: event descriptors, the metrics
 // page's 64 connections, the devices and libraries of a GPU driver.
 constexpr int64_t kOwnDescriptors = 192;
 
@@ -34,7 +34,7 @@ DescriptorLimit RaiseDescriptorLimit() {
 }
 
 int64_t ConnectionLimit(int64_t wanted, int64_t descriptors) {
-  // Where there are few, half of them: a small limit is somebody's wish to keep this small.
+  // With a small limit, reserves only half of it, so that the other half is left for connections.
   const int64_t own = std::min(kOwnDescriptors, descriptors / 2);
   return std::clamp<int64_t>(wanted, 1, std::max<int64_t>(descriptors - own, 1));
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// tcmalloc's own functions, where the program is linked with it.
+// Calls tcmalloc's own functions if the program is linked with tcmalloc.
 #include "server/base/heap.h"
 
 #include <gperftools/malloc_extension_c.h>
 
 #include <cstddef>
 
-// Weak, so that they are null with any other allocator.
+// Weak, so that these functions are null if another allocator is linked.
 #pragma weak MallocExtension_GetNumericProperty
 #pragma weak MallocExtension_ReleaseToSystem
 

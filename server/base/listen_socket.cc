@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Resolves an address, then opens a listening socket for each address that it stands for; or makes
-// a unix socket.
+// Resolves a name, and opens a listening socket for each of its addresses. Or makes a unix socket.
 #include "server/base/listen_socket.h"
 
 #include <netdb.h>
@@ -25,14 +24,14 @@
 namespace swiglu::server {
 namespace {
 
-// Connections that the kernel keeps until they are accepted; it may allow fewer.
+// How many connections may wait in the kernel for an accept. The kernel may allow fewer.
 constexpr int kBacklog = 1024;
 
 absl::Status CannotListen(absl::string_view address, absl::string_view why) {
   return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", address, ": ", why));
 }
 
-// A socket that listens, or errno.
+// A listening socket, or the errno value of the failure.
 struct Opened {
   Descriptor socket;
   int error = 0;
@@ -45,7 +44,7 @@ Opened Open(const addrinfo& where) {
   const int on = 1;
   const int off = 0;
   if (fd >= 0) ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-  // [::] takes IPv4 too.
+  // [::] must accept IPv4, too.
   if (fd >= 0 && where.ai_family == AF_INET6) {
     ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
   }
@@ -77,7 +76,7 @@ bool IsEveryIpv4Address(const addrinfo& where) {
          reinterpret_cast<const sockaddr_in*>(where.ai_addr)->sin_addr.s_addr == htonl(INADDR_ANY);
 }
 
-// A socket for every address of the machine, IPv4 and IPv6; an error where there is no IPv6.
+// Opens a socket for all addresses of the machine, IPv4 and IPv6. Fails if there is no IPv6.
 Opened OpenEverywhere(int port) {
   sockaddr_in6 every{};
   every.sin6_family = AF_INET6;
@@ -90,7 +89,7 @@ Opened OpenEverywhere(int port) {
   return Open(where);
 }
 
-// Removes the socket file of a server that is gone. OK if nothing is at `name` then.
+// Removes the socket file of a server that has ended. OK if `name` is free afterwards.
 absl::Status RemoveStale(const sockaddr_un& name, const std::string& address) {
   struct stat info {};
   if (::lstat(name.sun_path, &info) != 0) {
@@ -101,7 +100,7 @@ absl::Status RemoveStale(const sockaddr_un& name, const std::string& address) {
   if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&name), sizeof(name)) == 0) {
     return CannotListen(address, "another server answers there");
   }
-  // Only a refusal shows that nobody listens there any more.
+  // Only a refused connection shows that no server listens there any more.
   if (errno != ECONNREFUSED) return CannotListen(address, std::strerror(errno));
   if (::unlink(name.sun_path) != 0) return CannotListen(address, std::strerror(errno));
   return absl::OkStatus();
@@ -124,8 +123,7 @@ absl::StatusOr<ListenSockets> ListenTcp(const std::string& address) {
   if (unresolved != 0) return CannotListen(address, ::gai_strerror(unresolved));
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, &::freeaddrinfo);
 
-  // Of a name's addresses those that this machine does not have are left out, but none may be
-  // taken.
+  // Skips those addresses of a name that this machine does not have. Fails if one is in use.
   ListenSockets listening;
   listening.port = split->port;
   int error = 0;
@@ -162,8 +160,8 @@ absl::StatusOr<ListenSockets> ListenUnix(const std::string& path, int mode) {
 
   Descriptor socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (socket.get() < 0) return CannotListen(address, std::strerror(errno));
-  // The file never has more permissions than these: the socket's own are the file's, less the
-  // umask, which is then made up for. Nobody can connect before it listens.
+  // The file never has more permissions than `mode`: bind gives it the socket's permissions minus
+  // the umask, and chmod restores what the umask took. Nobody can connect before `listen`.
   ::fchmod(socket.get(), static_cast<mode_t>(mode));
   if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&name), sizeof(name)) != 0) {
     return CannotListen(address, std::strerror(errno));

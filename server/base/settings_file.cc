@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Lines and quotes. See the header.
+// Splits a file of settings into lines, and each line into a name and a value.
 #include "server/base/settings_file.h"
 
 #include <fcntl.h>
@@ -22,7 +22,7 @@
 namespace swiglu::server {
 namespace {
 
-// A line, as an error repeats it.
+// The line as error messages show it.
 std::string ShownLine(absl::string_view line) {
   constexpr size_t kMaxLineBytes = 200;
   return ShownText({line.data(), line.size()}, kMaxLineBytes);
@@ -52,7 +52,7 @@ absl::StatusOr<std::string> ReadText(const std::string& path) {
   return text;
 }
 
-// Where a comment begins in `text`, or its end.
+// The offset at which a comment begins in `text`, or the size of `text`.
 size_t CommentBegin(absl::string_view text) {
   for (size_t i = 0; i < text.size(); ++i) {
     if (text[i] == '#' && (i == 0 || absl::ascii_isspace(text[i - 1]))) return i;
@@ -60,7 +60,7 @@ size_t CommentBegin(absl::string_view text) {
   return text.size();
 }
 
-// What stands behind the `=`; none if a quote is not closed, or if something follows it.
+// The value in the text after the `=`. nullopt if a quote is not closed or more text follows it.
 std::optional<std::string> ValueOf(absl::string_view text) {
   text = absl::StripLeadingAsciiWhitespace(text);
   if (text.empty() || (text[0] != '"' && text[0] != '\'')) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A table of ranges, and a decoder of UTF-8.
+// A table of the hidden characters, and a decoder of UTF-8.
 #include "server/base/shown_text.h"
 
 #include <algorithm>
@@ -16,7 +16,7 @@ struct Range {
   char32_t last;
 };
 
-// Ascending. Of Unicode 15: the general categories Cc, Cf, Zl and Zp, the property
+// In ascending order. From Unicode 15: the general categories Cc, Cf, Zl and Zp, the property
 // Default_Ignorable_Code_Point, and the noncharacters.
 constexpr Range kHidden[] = {
     {0x0000, 0x001F},     {0x007F, 0x009F},   {0x00AD, 0x00AD},   {0x034F, 0x034F},
@@ -46,7 +46,7 @@ Character FirstCharacter(std::string_view text) {
     if ((byte(i) & 0xC0) != 0x80) return {};
     code = code << 6 | (byte(i) & 0x3Fu);
   }
-  // Overlong forms, surrogates and what lies past U+10FFFF.
+  // Rejects overlong forms, surrogates and codes above U+10FFFF.
   constexpr char32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};
   if (code < kSmallest[num_bytes] || (code >= 0xD800 && code <= 0xDFFF) || code > 0x10FFFF) {
     return {};

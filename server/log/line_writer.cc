@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A deque of lines, and a thread that takes from its front.
+// Keeps lines in a deque, from the front of which a thread takes and writes them.
 #include "server/log/line_writer.h"
 
 #include <poll.h>
@@ -26,7 +26,7 @@ LineWriter::~LineWriter() {
 }
 
 bool LineWriter::Start() {
-  // Signals are for other threads. A reader that is gone is an error of `write`, not a SIGPIPE.
+  // Blocks all signals in the new thread. A write without a reader then fails without a SIGPIPE.
   sigset_t all;
   sigset_t previous;
   ::sigfillset(&all);
@@ -95,7 +95,7 @@ int64_t LineWriter::TakePiece() {
       PopFront();
     }
   } catch (const std::bad_alloc&) {
-    // There may be memory for the next line.
+    // There may be enough memory for the next line.
     if (num_lines == 0 && !waiting_.empty()) DropFront();
   }
   return num_lines;
@@ -120,7 +120,7 @@ bool LineWriter::WriteAll(const std::string& text) const {
     if (count >= 0) {
       num_written += static_cast<size_t>(count);
     } else if (errno == EAGAIN) {
-      // Somebody else has made it non-blocking.
+      // Someone else has made the descriptor non-blocking.
       pollfd writable{fd_, POLLOUT, 0};
       ::poll(&writable, 1, -1);
     } else if (errno != EINTR) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Lines in either of the two formats, for a writer on stderr.
+// Formats lines as text or as JSON, and passes them to a writer on stderr.
 #include "server/log/log.h"
 
 #include <signal.h>
@@ -25,7 +25,7 @@ struct LevelName {
   char letter;
 };
 
-// By Level.
+// Indexed by Level.
 constexpr LevelName kLevels[] = {
     {"debug", 'D'},
     {"info", 'I'},
@@ -42,7 +42,7 @@ void Append(std::string_view text, Buffer& out) {
   out.append(text.data(), text.data() + text.size());
 }
 
-// A hidden character inside a JSON string, which gives it back to who parses the string.
+// Appends a hidden character as an escape of JSON, so that a parser restores the character.
 void AppendHiddenJson(char32_t code, Buffer& out) {
   if (code <= 0xFFFF) {
     Append(server::EscapeHidden(code), out);
@@ -53,8 +53,8 @@ void AppendHiddenJson(char32_t code, Buffer& out) {
                  0xDC00 + (offset & 0x3FF));
 }
 
-// `text` on one line, valid UTF-8 and without hidden characters; inside a JSON string when `format`
-// says so.
+// Appends `text` as one line of valid UTF-8 without hidden characters. If `format` is kJson,
+// escapes what must be escaped inside a JSON string.
 void AppendEscaped(std::string_view text, Format format, Buffer& out) {
   while (!text.empty()) {
     const server::Character character = server::FirstCharacter(text);
@@ -71,7 +71,7 @@ void AppendEscaped(std::string_view text, Format format, Buffer& out) {
   }
 }
 
-// `2026-01-31T12:00:00.000Z`
+// Appends the time in UTC, such as `2026-01-31T12:00:00.000Z`.
 void AppendTime(std::chrono::system_clock::time_point time, Buffer& out) {
   const auto since_epoch =
       std::chrono::floor<std::chrono::milliseconds>(time.time_since_epoch()).count();
@@ -93,7 +93,7 @@ void AppendValue(const Field& field, Format format, Buffer& out) {
   if (format == Format::kJson) out.push_back('"');
 }
 
-// A message in front of fields, which it cannot look like: `=` is `\u003d` in it.
+// Appends a message before fields. Writes `=` as `\u003d`, so that it cannot look like a field.
 void AppendWithoutFields(std::string_view message, Buffer& out) {
   while (true) {
     const size_t end = message.find('=');
@@ -133,7 +133,7 @@ void AppendJson(const LevelName& level, std::string_view message, std::span<cons
   out.push_back('}');
 }
 
-// A line as it is written, with its newline.
+// Formats a line, including its newline.
 std::string MakeLine(Level level, std::string_view message, std::span<const Field> fields) {
   const LevelName& name = kLevels[static_cast<int>(level)];
   Buffer line;
@@ -157,7 +157,7 @@ LineWriter& Writer() {
   return writer;
 }
 
-// Counts the line where that fails: there is no memory for it. Nothing else depends on it.
+// If there is no memory for the line, only counts it. The caller does not notice.
 void WriteLine(Level level, std::string_view message, std::span<const Field> fields) noexcept try {
   Writer().Write(MakeLine(level, message, fields));
 } catch (...) {
@@ -183,7 +183,7 @@ void ToggleDebug(std::string_view usual) {
     return;
   }
   const std::string_view level = usual == "debug" ? "info" : usual;
-  LOG(INFO, "log level: {}", level);  // while it still shows
+  LOG(INFO, "log level: {}", level);  // before the new level may hide it
   CHECK(SetLevel(level));
 }
 
@@ -195,7 +195,7 @@ bool SetFormat(std::string_view text) {
 
 bool WriteInBackground() {
   if (!Writer().Start()) return false;
-  // A process that ends by abort() leaves no line behind.
+  // If abort() ends the process, the lines that still wait are written first.
   struct sigaction action {};
   action.sa_handler = [](int) { Writer().FlushInSignalHandler(kLastWordsLimit); };
   action.sa_flags = static_cast<int>(SA_RESETHAND);
@@ -217,7 +217,7 @@ int64_t RateLimiter::Admit(TimePoint now, std::chrono::nanoseconds interval) {
   const int64_t now_ns = std::chrono::nanoseconds(now.time_since_epoch()).count();
   int64_t last_ns = last_ns_.load(std::memory_order_relaxed);
   const bool may_pass = last_ns == kNever || now_ns - last_ns >= interval.count();
-  // Of several threads that may pass at once, one does.
+  // If several threads may pass at once, only one of them does.
   if (!may_pass || !last_ns_.compare_exchange_strong(last_ns, now_ns, std::memory_order_relaxed)) {
     num_suppressed_.fetch_add(1, std::memory_order_relaxed);
     return -1;

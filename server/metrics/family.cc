@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From the description of a metric to prometheus-cpp's values.
+// Converts the description of a metric to prometheus-cpp's types.
 #include "server/metrics/family.h"
 
 #include <cstddef>
@@ -22,7 +22,7 @@ void AddSeries(prometheus::MetricFamily& family, const metrics::Metric& metric,
   for (const std::string& label_value : label_values) {
     series.label.push_back({metric.labels[i++], label_value});
   }
-  // The serializer reads the one that the family's type names.
+  // The serializer reads the value that belongs to the family's type.
   series.gauge.value = value;
   series.counter.value = value;
 }

@@ -16,7 +16,7 @@ namespace {
 using metrics::Metric;
 using Figure = std::optional<double> GpuFigures::*;
 
-// One figure under this server's name and, where Triton shows it too, under Triton's.
+// A figure, with this server's metric for it, and Triton's metric if Triton has one.
 struct FigureMetric {
   Figure figure;
   const Metric* metric;

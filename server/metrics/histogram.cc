@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Buckets of atomics.
+// Counts observations in atomic buckets, and copies the counts for prometheus-cpp.
 #include "server/metrics/histogram.h"
 
 #include <algorithm>

@@ -39,15 +39,15 @@ std::string PageAnswer(const Page& page, Body body) {
                 body);
 }
 
-// Where the head ends: behind its empty line. Lines may end with a bare newline.
+// Where the last line of the head ends, or npos. A line may end with a bare newline.
 size_t HeadEnd(absl::string_view received) {
   const size_t strict = received.find("\r\n\r\n");
   const size_t lenient = received.find("\n\n");
   return std::min(strict, lenient);
 }
 
-// The path of a request's target, without its query: `/metrics?a=b`, or in the absolute form
-// `http://host:8002/metrics`, which every server has to take.
+// The path of a request's target, without the query. The target may be `/metrics?a=b`, or have the
+// absolute form `http://host:8002/metrics`, which every server must accept.
 absl::string_view PathOf(absl::string_view target) {
   target = target.substr(0, target.find('?'));
   if (absl::StartsWithIgnoreCase(target, "http://")) {

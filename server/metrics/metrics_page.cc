@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Puts the counted series and the sampled ones together and prints them.
+// Collects the counted and the sampled series, and prints them on one page.
 #include "server/metrics/metrics_page.h"
 
 #include <iterator>

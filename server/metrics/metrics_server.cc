@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One thread, poll(2), non-blocking sockets.
+// One thread serves all connections with poll(2) and non-blocking sockets.
 #include "server/metrics/metrics_server.h"
 
 #include <poll.h>
@@ -24,15 +24,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Before another attempt, where there are no descriptors or no memory.
+// The pause before another attempt, after descriptors or memory have run out.
 constexpr int kPauseMs = 100;
 
 bool WouldBlock() { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
 
 }  // namespace
 
-// One client: reads a request's head, writes the answer, then waits for the client to close,
-// because closing first would throw away an answer that it has not read yet.
+// One connection. Reads the head of a request, writes the answer, then waits until the client
+// closes. If this side closed first, the client could lose the part of the answer not yet read.
 class MetricsServer::Connection {
  public:
   Connection(Descriptor socket, Clock::time_point deadline)
@@ -43,7 +43,7 @@ class MetricsServer::Connection {
   Clock::time_point deadline() const { return deadline_; }
   bool closed() const { return state_ == State::kClosed; }
 
-  // Goes as far as it can without waiting.
+  // Does what it can do without blocking.
   void Advance(const Page& page) {
     if (state_ == State::kRead) ReadHead(page);
     if (state_ == State::kWrite) WriteAnswer();
@@ -84,7 +84,7 @@ class MetricsServer::Connection {
   }
 
   void Linger() {
-    // A bounded piece of whatever else the client sends is thrown away at a time.
+    // Discards whatever else the client sends, a bounded piece at a time.
     char buffer[4096];
     const ssize_t count = ::recv(fd(), buffer, sizeof(buffer), 0);
     if (count == 0 || (count < 0 && !WouldBlock())) state_ = State::kClosed;
@@ -136,7 +136,7 @@ void MetricsServer::Serve() {
       if (goes_on) Accept();
       if (goes_on) Advance();
     } catch (const std::bad_alloc&) {
-      // What the connections hold may do for the next one.
+      // The memory that these connections held may be enough for the next one.
       connections_.clear();
       LOG_EVERY(WARNING, std::chrono::minutes(1), "metrics: out of memory: connections are closed");
       ::poll(nullptr, 0, kPauseMs);

@@ -29,7 +29,7 @@ double OpenFds() {
   std::error_code error;
   const std::filesystem::directory_iterator fds("/proc/self/fd", error);
   if (error) return 0;
-  // One of them is the directory itself.
+  // One of the descriptors is that of the directory itself.
   return static_cast<double>(std::distance(begin(fds), end(fds)) - 1);
 }
 
@@ -38,7 +38,7 @@ double MaxFds() {
   return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? static_cast<double>(limit.rlim_cur) : 0;
 }
 
-// When the system booted plus when, after that, the process began.
+// The time at which the system booted, plus the time from then to the start of the process.
 double StartTimeSeconds() {
   double boot_seconds = 0;
   std::ifstream system("/proc/stat");
@@ -47,8 +47,8 @@ double StartTimeSeconds() {
   }
   std::ifstream process("/proc/self/stat");
   std::string text(std::istreambuf_iterator<char>(process), {});
-  // The second field, the program's name in parentheses, may hold anything; the 22nd is the start
-  // in clock ticks.
+  // The second field is the program's name in parentheses, and may contain any character. The 22nd
+  // field is the start in clock ticks.
   const size_t name_end = text.rfind(')');
   if (name_end == std::string::npos) return 0;
   std::istringstream fields(text.substr(name_end + 1));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The series, and which report adds to which.
+// Makes the series, and adds each record to the series that it belongs to.
 #include "server/metrics/prometheus_observer.h"
 
 #include <algorithm>
@@ -27,7 +27,6 @@ constexpr size_t Index(Enum value) {
   return static_cast<size_t>(value);
 }
 
-// The metric's label names with `values`.
 prometheus::Labels MakeLabels(const Metric& metric, std::initializer_list<std::string> values) {
   prometheus::Labels labels;
   size_t i = 0;
