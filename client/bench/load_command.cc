@@ -101,7 +101,7 @@ void StopOrder::Take(int signal) {
   absl::MutexLock lock(&mu_);
   const Clock::time_point now = Clock::now();
   const bool is_stop = signal == SIGINT || signal == SIGTERM;
-  // This holds even if the load has ended since the first signal.
+  // A repeated order has no effect, even if the load has ended since the first signal.
   if (is_stop && first_ && now - *first_ < kSameOrder) return;
   if (!is_stop || first_ || pace_ == nullptr) cli::EndBy(signal);
   first_ = now;

@@ -31,7 +31,7 @@ ProgramEnd Run(const CommandLine& command_line, files::UnfinishedFiles& unfinish
 }
 
 int Main(int argc, char** argv) {
-  // Without SIGXFSZ, a write that exceeds the limit on file size fails with an error.
+  // With SIGXFSZ ignored, a write beyond the limit on file size returns an error.
   signal(SIGXFSZ, SIG_IGN);
   files::UnfinishedFiles unfinished;
   const SignalWatch watch([&unfinished](int signal) {

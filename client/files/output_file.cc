@@ -65,7 +65,7 @@ std::string TemporaryName(const std::string& target) {
   return absl::StrCat(FolderOf(target), ".swiglu-", absl::Hex(number, absl::kZeroPad16));
 }
 
-// The mode of a new file under the caller's umask. Files are created with 0600 and get it later.
+// The mode of a new file under the caller's umask. A file has 0600 first, and this mode later.
 mode_t NewFileMode() {
   const mode_t mask = umask(0);
   umask(mask);
