@@ -97,7 +97,7 @@ absl::Status SeeHelp(const Program& program, absl::string_view what) {
                                         : absl::StrCat(what, "; see ", program.name, " --help"));
 }
 
-// Sets a flag. `name` is what the flag is called in the source of the value.
+// Sets a flag. `name` is its name in the source of the value, as errors show it.
 absl::Status Set(const Program& program, const Flag& flag, absl::string_view name,
                  absl::string_view value) {
   if (flag.set(value)) return absl::OkStatus();
@@ -179,7 +179,7 @@ Found Walk(const Program& program, int argc, const char* const* argv) {
   try {
     app.parse(ForCli11(argc, argv));
   } catch (const std::exception& error) {
-    // If no flag had a bad value or ended the reading, the last argument is a flag without value.
+    // If no flag had a bad value or ended the reading, the last flag lacks its value.
     if (found.status.ok() && !found.has_ended) {
       const Flag* const last = FindFlag(program, absl::StripPrefix(argv[argc - 1], "--"));
       found.status = last != nullptr ? NoValue(program, *last) : SeeHelp(program, error.what());

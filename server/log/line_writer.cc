@@ -26,7 +26,7 @@ LineWriter::~LineWriter() {
 }
 
 bool LineWriter::Start() {
-  // Blocks all signals in the new thread. A write without a reader then fails without a SIGPIPE.
+  // Blocks all signals in the new thread. If the reader is gone, `write` fails without SIGPIPE.
   sigset_t all;
   sigset_t previous;
   ::sigfillset(&all);

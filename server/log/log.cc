@@ -157,7 +157,7 @@ LineWriter& Writer() {
   return writer;
 }
 
-// If there is no memory for the line, only counts it. The caller does not notice.
+// If there is no memory for the line, counts it as dropped. The caller gets no error.
 void WriteLine(Level level, std::string_view message, std::span<const Field> fields) noexcept try {
   Writer().Write(MakeLine(level, message, fields));
 } catch (...) {
