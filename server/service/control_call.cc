@@ -37,7 +37,7 @@ void SmallCall::OnServerEvent(ServerEvent event) {
                  : errors::BudgetInUse(parts_.service->memory_budget_bytes()));
     }
   }
-  if (event != ServerEvent::kTick || Clock::now() <= due_) return;
+  if (event != ServerEvent::kTick || Clock::now() <= due_.load()) return;
   if (writing_ || finished_) return call_->Cancel();
   const Clock::time_point start;
   Finish(errors::LateMessage(
