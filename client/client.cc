@@ -34,9 +34,14 @@ constexpr int kMaxConnections = 64;
 constexpr int64_t kMinMessageBytes = 4096;
 constexpr int64_t kMaxMessageBytes = (int64_t{1} << 31) - 1;
 
-struct NamedView {
+struct NamedInput {
   absl::string_view name;
-  const TensorView* tensor;
+  const InputTensor* tensor;
+};
+
+struct NamedOutput {
+  absl::string_view name;
+  const OutputTensor* tensor;
 };
 
 std::string ModelName(absl::string_view op, Dtype dtype) {
@@ -44,13 +49,23 @@ std::string ModelName(absl::string_view op, Dtype dtype) {
 }
 
 // The inputs end with e and g.
-const TensorView& Gate(absl::Span<const NamedView> inputs) {
+const InputTensor& Gate(absl::Span<const NamedInput> inputs) {
   return *inputs[inputs.size() - 2].tensor;
 }
 
+absl::Status CheckPart(absl::string_view name, const absl::optional<RegionPart>& part) {
+  if (!part || (part->offset >= 0 && part->size_bytes >= 0 &&
+                part->offset <= part->region_bytes - part->size_bytes)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", name, "' is not inside region '", part->region, "': ", part->size_bytes,
+                   " bytes at offset ", part->offset, " of ", part->region_bytes));
+}
+
 // The dtype that counts is that of the gate, and so is the shape: as the server has it.
-absl::Status CheckInputs(absl::string_view op, absl::Span<const NamedView> inputs) {
-  const TensorView& e = Gate(inputs);
+absl::Status CheckInputs(absl::string_view op, absl::Span<const NamedInput> inputs) {
+  const InputTensor& e = Gate(inputs);
   for (const auto& [name, tensor] : inputs) {
     // An invalid dtype would lead to a model name that the server does not know.
     const absl::Status status = TensorBytes(name, tensor->dtype, {}).status();
@@ -71,21 +86,37 @@ absl::Status CheckInputs(absl::string_view op, absl::Span<const NamedView> input
                                                    FormatShape(e.shape)));
   }
   for (const auto& [name, tensor] : inputs) {
-    if (tensor->bytes.size() == static_cast<uint64_t>(*needed)) continue;
-    return absl::InvalidArgumentError(absl::StrCat("input '", name, "' has ", tensor->bytes.size(),
+    if (tensor->size_bytes() == *needed) continue;
+    return absl::InvalidArgumentError(absl::StrCat("input '", name, "' has ", tensor->size_bytes(),
                                                    " bytes; shape ", FormatShape(e.shape), " of ",
                                                    DatatypeName(e.dtype), " needs ", *needed));
+  }
+  for (const auto& [name, tensor] : inputs) {
+    const absl::Status status = CheckPart(name, tensor->part);
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckOutputs(absl::Span<const Inference::Output> outputs, const TensorView& like) {
-  for (const auto& [name, bytes] : outputs) {
-    if (bytes.size() == like.bytes.size()) continue;
-    return absl::InvalidArgumentError(absl::StrCat("output '", name, "' has ", bytes.size(),
-                                                   " bytes; the inputs have ", like.bytes.size()));
+absl::Status CheckOutputs(absl::Span<const NamedOutput> outputs, const InputTensor& like) {
+  for (const auto& [name, tensor] : outputs) {
+    if (tensor->size_bytes() != like.size_bytes()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("output '", name, "' has ", tensor->size_bytes(), " bytes; the inputs have ",
+                       like.size_bytes()));
+    }
+    const absl::Status status = CheckPart(name, tensor->part);
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+// A tensor as the codec has it. What has no bytes needs no region.
+template <typename Coded, typename Tensor>
+Coded Code(absl::string_view name, const Tensor& tensor) {
+  Coded coded{name, tensor.bytes};
+  if (tensor.size_bytes() > 0) coded.part = tensor.part;
+  return coded;
 }
 
 absl::Status CheckOptions(const Options& options) {
@@ -166,11 +197,13 @@ void TuneProcess() {
 }
 
 absl::Status CheckForward(const TensorView& e, const TensorView& g) {
-  return CheckInputs("forward", {{"e", &e}, {"g", &g}});
+  const InputTensor e_input(e), g_input(g);
+  return CheckInputs("forward", {{"e", &e_input}, {"g", &g_input}});
 }
 
 absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const TensorView& g) {
-  return CheckInputs("backward", {{"DW", &dw}, {"e", &e}, {"g", &g}});
+  const InputTensor dw_input(dw), e_input(e), g_input(g);
+  return CheckInputs("backward", {{"DW", &dw_input}, {"e", &e_input}, {"g", &g_input}});
 }
 
 class Client::Impl {
@@ -180,29 +213,32 @@ class Client::Impl {
         pool_(std::string(address), options.num_connections),
         runner_(options, &pool_) {}
 
-  absl::Status Infer(absl::string_view op, absl::Span<const NamedView> inputs,
-                     absl::Span<const Inference::Output> outputs, const CallOptions& call_options) {
-    const TensorView& e = Gate(inputs);
+  absl::Status Infer(absl::string_view op, absl::Span<const NamedInput> inputs,
+                     absl::Span<const NamedOutput> outputs, const CallOptions& call_options) {
+    const InputTensor& e = Gate(inputs);
     absl::Status status = CheckInputs(op, inputs);
     if (status.ok()) status = CheckOutputs(outputs, e);
     if (!status.ok()) return status;
     const std::string model = ModelName(op, e.dtype);
-    Inference inference{.model = model,
-                        .dtype = e.dtype,
-                        .shape = e.shape,
-                        .inputs = {},
-                        .outputs = {outputs.begin(), outputs.end()}};
-    for (const auto& [name, tensor] : inputs) inference.inputs.push_back({name, tensor->bytes});
+    Inference inference{
+        .model = model, .dtype = e.dtype, .shape = e.shape, .inputs = {}, .outputs = {}};
+    for (const auto& [name, tensor] : inputs) {
+      inference.inputs.push_back(Code<Inference::Input>(name, *tensor));
+    }
+    for (const auto& [name, tensor] : outputs) {
+      inference.outputs.push_back(Code<Inference::Output>(name, *tensor));
+    }
     const int64_t request_bytes = inference.tensor_bytes() * static_cast<int64_t>(inputs.size());
     return runner_.Run(inference, TimeLimit(Timeout(request_bytes, call_options)),
                        call_options.on_chunk);
   }
 
-  // Makes one call of the method `rpc`, with small messages.
+  // Makes one call of the method `rpc`, with small messages. `num_bytes`, of memory elsewhere, give
+  // it more time.
   template <typename Response, typename Request>
   absl::StatusOr<Response> Control(absl::string_view rpc, const Request& request,
-                                   const CallOptions& call_options) {
-    const TimeLimit limit(Timeout(0, call_options));
+                                   const CallOptions& call_options, int64_t num_bytes = 0) {
+    const TimeLimit limit(Timeout(num_bytes, call_options));
     OutgoingMessage message;
     message.Append(grpc::Slice(request.SerializeAsString()));
     absl::StatusOr<grpc::ByteBuffer> answer =
@@ -215,6 +251,23 @@ class Client::Impl {
       return absl::InternalError(absl::StrCat("bad response: not a ", rpc, "Response"));
     }
     return response;
+  }
+
+  // An empty name is all regions.
+  absl::Status Unregister(RegionKind kind, absl::string_view name,
+                          const CallOptions& call_options) {
+    if (kind == RegionKind::kSystem) {
+      inference::SystemSharedMemoryUnregisterRequest request;
+      request.set_name(std::string(name));
+      return Control<inference::SystemSharedMemoryUnregisterResponse>(
+                 "SystemSharedMemoryUnregister", request, call_options)
+          .status();
+    }
+    inference::CudaSharedMemoryUnregisterRequest request;
+    request.set_name(std::string(name));
+    return Control<inference::CudaSharedMemoryUnregisterResponse>("CudaSharedMemoryUnregister",
+                                                                  request, call_options)
+        .status();
   }
 
  private:
@@ -273,13 +326,25 @@ absl::StatusOr<BackwardResult> Client::Backward(const TensorView& dw, const Tens
 
 absl::Status Client::ForwardInto(const TensorView& e, const TensorView& g, absl::Span<std::byte> h,
                                  const CallOptions& options) {
-  return impl_->Infer("forward", {{"e", &e}, {"g", &g}}, {{"h", h}}, options);
+  return ForwardInto(InputTensor(e), InputTensor(g), OutputTensor(h), options);
 }
 
 absl::Status Client::BackwardInto(const TensorView& dw, const TensorView& e, const TensorView& g,
                                   const BackwardOutputs& outputs, const CallOptions& options) {
+  return BackwardInto(InputTensor(dw), InputTensor(e), InputTensor(g),
+                      BackwardOutputTensors{outputs.h, outputs.df, outputs.de}, options);
+}
+
+absl::Status Client::ForwardInto(const InputTensor& e, const InputTensor& g, const OutputTensor& h,
+                                 const CallOptions& options) {
+  return impl_->Infer("forward", {{"e", &e}, {"g", &g}}, {{"h", &h}}, options);
+}
+
+absl::Status Client::BackwardInto(const InputTensor& dw, const InputTensor& e, const InputTensor& g,
+                                  const BackwardOutputTensors& outputs,
+                                  const CallOptions& options) {
   return impl_->Infer("backward", {{"DW", &dw}, {"e", &e}, {"g", &g}},
-                      {{"h", outputs.h}, {"df", outputs.df}, {"de", outputs.de}}, options);
+                      {{"h", &outputs.h}, {"df", &outputs.df}, {"de", &outputs.de}}, options);
 }
 
 absl::StatusOr<bool> Client::ServerLive(const CallOptions& options) {
@@ -351,6 +416,66 @@ absl::StatusOr<std::vector<ModelCounters>> Client::ModelStatistics(absl::string_
     counters.push_back(ToCounters(statistics));
   }
   return counters;
+}
+
+absl::Status Client::RegisterSystemRegion(absl::string_view name, absl::string_view key,
+                                          int64_t size_bytes, const CallOptions& options) {
+  inference::SystemSharedMemoryRegisterRequest request;
+  request.set_name(std::string(name));
+  request.set_key(std::string(key));
+  request.set_byte_size(static_cast<uint64_t>(size_bytes));
+  return impl_
+      ->Control<inference::SystemSharedMemoryRegisterResponse>("SystemSharedMemoryRegister",
+                                                               request, options, size_bytes)
+      .status();
+}
+
+absl::Status Client::RegisterCudaRegion(absl::string_view name, absl::string_view handle,
+                                        int64_t device, int64_t size_bytes,
+                                        const CallOptions& options) {
+  inference::CudaSharedMemoryRegisterRequest request;
+  request.set_name(std::string(name));
+  request.set_raw_handle(std::string(handle));
+  request.set_device_id(device);
+  request.set_byte_size(static_cast<uint64_t>(size_bytes));
+  return impl_
+      ->Control<inference::CudaSharedMemoryRegisterResponse>("CudaSharedMemoryRegister", request,
+                                                             options, size_bytes)
+      .status();
+}
+
+absl::Status Client::UnregisterRegion(RegionKind kind, absl::string_view name,
+                                      const CallOptions& options) {
+  if (name.empty()) return absl::InvalidArgumentError("the name of a region is empty");
+  return impl_->Unregister(kind, name, options);
+}
+
+absl::Status Client::UnregisterAllRegions(RegionKind kind, const CallOptions& options) {
+  return impl_->Unregister(kind, "", options);
+}
+
+absl::StatusOr<std::vector<RegionInfo>> Client::ListRegions(RegionKind kind,
+                                                            const CallOptions& options) {
+  std::vector<RegionInfo> regions;
+  const auto add = [&](const auto& region, int64_t device) {
+    regions.push_back({region.name(), kind, static_cast<int64_t>(region.byte_size()), device});
+  };
+  if (kind == RegionKind::kSystem) {
+    auto response = impl_->Control<inference::SystemSharedMemoryStatusResponse>(
+        "SystemSharedMemoryStatus", inference::SystemSharedMemoryStatusRequest(), options);
+    if (!response.ok()) return response.status();
+    for (const auto& [name, region] : response->regions()) add(region, -1);
+  } else {
+    auto response = impl_->Control<inference::CudaSharedMemoryStatusResponse>(
+        "CudaSharedMemoryStatus", inference::CudaSharedMemoryStatusRequest(), options);
+    if (!response.ok()) return response.status();
+    for (const auto& [name, region] : response->regions()) {
+      add(region, static_cast<int64_t>(region.device_id()));
+    }
+  }
+  std::sort(regions.begin(), regions.end(),
+            [](const RegionInfo& a, const RegionInfo& b) { return a.name < b.name; });
+  return regions;
 }
 
 }  // namespace swiglu::client

@@ -37,7 +37,21 @@ constexpr int64_t kResponseSlackBytes = 64;
 // A limit on what a response has beside its tensors. A correct response stays far below it.
 constexpr size_t kMaxEnvelopeBytes = size_t{1} << 20;
 
-// The request without its tensors' bytes.
+using Parameters = google::protobuf::Map<std::string, inference::InferParameter>;
+
+void SetPart(const RegionPart& part, Parameters* parameters) {
+  (*parameters)["shared_memory_region"].set_string_param(part.region);
+  (*parameters)["shared_memory_byte_size"].set_int64_param(part.size_bytes);
+  if (part.offset > 0) (*parameters)["shared_memory_offset"].set_int64_param(part.offset);
+}
+
+template <typename Tensors>
+int64_t NumIn(const Tensors& tensors, bool in_regions) {
+  return std::count_if(tensors.begin(), tensors.end(),
+                       [=](const auto& tensor) { return tensor.part.has_value() == in_regions; });
+}
+
+// The request without its tensors' bytes. It names its outputs only if one of them is in a region.
 std::string SerializeEnvelope(const Inference& inference) {
   inference::ModelInferRequest request;
   request.set_model_name(inference.model.data(), inference.model.size());
@@ -47,6 +61,13 @@ std::string SerializeEnvelope(const Inference& inference) {
     tensor->set_name(input.name.data(), input.name.size());
     tensor->set_datatype(datatype.data(), datatype.size());
     tensor->mutable_shape()->Add(inference.shape.begin(), inference.shape.end());
+    if (input.part) SetPart(*input.part, tensor->mutable_parameters());
+  }
+  if (NumIn(inference.outputs, true) == 0) return request.SerializeAsString();
+  for (const Inference::Output& output : inference.outputs) {
+    auto* tensor = request.add_outputs();
+    tensor->set_name(output.name.data(), output.name.size());
+    if (output.part) SetPart(*output.part, tensor->mutable_parameters());
   }
   return request.SerializeAsString();
 }
@@ -65,10 +86,12 @@ absl::Status ReadTensor(const Inference& inference, const Inference::Output& out
   uint64_t size = 0;
   if (!in.ReadVarint64(&size)) return Malformed(inference);
   if (size != output.bytes.size()) {
+    const std::string expected = output.part ? "it belongs into a region"
+                                             : absl::StrCat("shape ", FormatShape(inference.shape),
+                                                            " of ", DatatypeName(inference.dtype),
+                                                            " needs ", inference.tensor_bytes());
     return Bad(inference,
-               absl::StrCat("output '", output.name, "' has ", size, " bytes; shape ",
-                            FormatShape(inference.shape), " of ", DatatypeName(inference.dtype),
-                            " needs ", inference.tensor_bytes()));
+               absl::StrCat("output '", output.name, "' has ", size, " bytes; ", expected));
   }
   if (!in.ReadRaw(output.bytes.data(), static_cast<int>(size))) return Malformed(inference);
   return absl::OkStatus();
@@ -123,13 +146,22 @@ Inference Inference::Part(int64_t first, int64_t count) const {
   const auto offset = static_cast<size_t>(first * ElementBytes(dtype));
   const auto size = static_cast<size_t>(count * ElementBytes(dtype));
   Inference part{.model = model, .dtype = dtype, .shape = {count}, .inputs = {}, .outputs = {}};
-  for (const Input& input : inputs) {
-    part.inputs.push_back({input.name, input.bytes.subspan(offset, size)});
-  }
-  for (const Output& output : outputs) {
-    part.outputs.push_back({output.name, output.bytes.subspan(offset, size)});
-  }
+  const auto cut = [&](auto tensor) {
+    if (tensor.part) {
+      tensor.part->offset += first * ElementBytes(dtype);
+      tensor.part->size_bytes = count * ElementBytes(dtype);
+    } else {
+      tensor.bytes = tensor.bytes.subspan(offset, size);
+    }
+    return tensor;
+  };
+  for (const Input& input : inputs) part.inputs.push_back(cut(input));
+  for (const Output& output : outputs) part.outputs.push_back(cut(output));
   return part;
+}
+
+int64_t NumCarried(const Inference& inference) {
+  return std::max(NumIn(inference.inputs, false), NumIn(inference.outputs, false));
 }
 
 int64_t LargestMessageBytes(const Inference& inference) {
@@ -137,8 +169,20 @@ int64_t LargestMessageBytes(const Inference& inference) {
       static_cast<int64_t>(std::max(inference.inputs.size(), inference.outputs.size()));
   const auto envelope_bytes = static_cast<int64_t>(SerializeEnvelope(inference).size());
   // No overflow: memory is so small that three times its size fits into 64 bits.
-  return envelope_bytes + kResponseSlackBytes +
-         num_tensors * (inference.tensor_bytes() + kMaxFrameBytes);
+  return envelope_bytes + kResponseSlackBytes + num_tensors * kMaxFrameBytes +
+         NumCarried(inference) * inference.tensor_bytes();
+}
+
+int64_t MaxRank1Overhead(const Inference& inference) {
+  int64_t bytes = 512;
+  const auto add = [&bytes](const auto& tensors) {
+    for (const auto& tensor : tensors) {
+      if (tensor.part) bytes += 160 + static_cast<int64_t>(tensor.part->region.size());
+    }
+  };
+  add(inference.inputs);
+  add(inference.outputs);
+  return bytes;
 }
 
 void AppendFrame(uint32_t tag, size_t size, std::string* out) {
@@ -153,6 +197,7 @@ OutgoingMessage EncodeInferRequest(const Inference& inference, Loan* loan) {
   message.loan = loan;
   std::string framing = SerializeEnvelope(inference);
   for (const Inference::Input& input : inference.inputs) {
+    if (input.part) continue;
     AppendFrame(kRawInputTag, input.bytes.size(), &framing);
     if (input.bytes.empty()) continue;
     message.Append(grpc::Slice(framing));

@@ -12,10 +12,12 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "client/connection_pool.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "swiglu/tensor.h"
+#include "swiglu/tensor_place.h"
 
 namespace swiglu::client {
 
@@ -25,13 +27,16 @@ inline constexpr char kModelInfer[] = "/inference.GRPCInferenceService/ModelInfe
 // One run of one model: its inputs, and the memory for its outputs. All tensors have one dtype and
 // shape. Borrows everything but the shape.
 struct Inference {
+  // A tensor in a region has no bytes here: none of them are in a message.
   struct Input {
     absl::string_view name;
     absl::Span<const std::byte> bytes;
+    absl::optional<RegionPart> part = absl::nullopt;
   };
   struct Output {
     absl::string_view name;
     absl::Span<std::byte> bytes;
+    absl::optional<RegionPart> part = absl::nullopt;
   };
 
   absl::string_view model;
@@ -40,18 +45,26 @@ struct Inference {
   absl::InlinedVector<Input, 3> inputs;
   absl::InlinedVector<Output, 3> outputs;
 
-  int64_t tensor_bytes() const { return static_cast<int64_t>(inputs.front().bytes.size()); }
+  int64_t tensor_bytes() const {
+    const Input& input = inputs.front();
+    return input.part ? input.part->size_bytes : static_cast<int64_t>(input.bytes.size());
+  }
   int64_t num_elements() const { return tensor_bytes() / ElementBytes(dtype); }
 
   // An inference over the elements [first, first + count) of every tensor. Its shape has rank 1.
   Inference Part(int64_t first, int64_t count) const;
 };
 
+// How many tensors the larger of the two messages, request and response, carries. Tensors in
+// regions do not count.
+int64_t NumCarried(const Inference& inference);
+
 // An upper bound for the size, in bytes, of the request and of the response.
 int64_t LargestMessageBytes(const Inference& inference);
 
-// An upper bound for the bytes that a message of a rank-1 inference has beside its tensors' bytes.
-inline constexpr int64_t kMaxRank1Overhead = 512;
+// An upper bound for the bytes that a message of a rank-1 inference like this one has beside its
+// tensors' bytes.
+int64_t MaxRank1Overhead(const Inference& inference);
 
 // Appends what frames `size` bytes of a field: its tag and their number.
 void AppendFrame(uint32_t tag, size_t size, std::string* out);

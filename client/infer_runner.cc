@@ -76,7 +76,8 @@ void RunOnThreads(int num_threads, const std::function<void()>& work) {
 
 absl::Status InferRunner::Run(const Inference& inference, const TimeLimit& limit,
                               const OnChunk& on_chunk) {
-  const int64_t message_bytes = LargestMessageBytes(inference);
+  // What is all in regions has nothing to split.
+  const int64_t message_bytes = NumCarried(inference) > 0 ? LargestMessageBytes(inference) : 0;
   if (message_bytes <= options_.max_message_bytes) {
     absl::Status status = RunWhole(inference, limit);
     // The server's limit may be below ours. In that case it has not looked at the tensors.
@@ -95,10 +96,9 @@ absl::Status InferRunner::RunWhole(const Inference& inference, const TimeLimit& 
 
 absl::Status InferRunner::RunSplit(const Inference& inference, const TimeLimit& limit,
                                    const OnChunk& on_chunk) {
-  const auto num_tensors =
-      static_cast<int64_t>(std::max(inference.inputs.size(), inference.outputs.size()));
-  const int64_t bytes_per_element = num_tensors * ElementBytes(inference.dtype);
-  const int64_t chunk_elements = (options_.chunk_bytes - kMaxRank1Overhead) / bytes_per_element;
+  const int64_t bytes_per_element = NumCarried(inference) * ElementBytes(inference.dtype);
+  const int64_t chunk_elements = std::max<int64_t>(
+      1, (options_.chunk_bytes - MaxRank1Overhead(inference)) / bytes_per_element);
   const int64_t num_elements = inference.num_elements();
   const int64_t num_chunks =
       std::max<int64_t>(1, (num_elements + chunk_elements - 1) / chunk_elements);

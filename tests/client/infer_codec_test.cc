@@ -3,6 +3,7 @@
 // The hand-made messages against the generated parser, and answers of servers that lie.
 #include "client/infer_codec.h"
 
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -115,7 +116,24 @@ TEST_F(InferCodecTest, PartIsARankOneInferenceOfItsElements) {
   EXPECT_EQ(AsText(part.inputs[1].bytes), e_.substr(4, 6));
   EXPECT_EQ(part.outputs[2].bytes.data(), AsWritableBytes(de_).data() + 4);
   EXPECT_EQ(part.outputs[2].bytes.size(), 6u);
-  EXPECT_LE(LargestMessageBytes(part) - 3 * part.tensor_bytes(), kMaxRank1Overhead);
+  EXPECT_LE(LargestMessageBytes(part) - 3 * part.tensor_bytes(), MaxRank1Overhead(part));
+}
+
+TEST_F(InferCodecTest, BoundsHoldForRegions) {
+  const RegionPart place{std::string(300, 'r'), std::numeric_limits<int64_t>::max(),
+                         int64_t{1} << 62, 12};
+  for (auto& input : inference_.inputs) input = {input.name, {}, place};
+  inference_.outputs[1] = {"df", {}, place};
+  inference_.outputs[2] = {"de", {}, place};
+  EXPECT_EQ(NumCarried(inference_), 1);
+  const auto request_bytes = static_cast<int64_t>(Request().ByteSizeLong());
+  EXPECT_GE(LargestMessageBytes(inference_), request_bytes);
+  EXPECT_LE(LargestMessageBytes(inference_), request_bytes + 100);
+  const Inference part = inference_.Part(2, 3);
+  EXPECT_EQ(part.inputs[0].part->offset, place.offset + 4);
+  EXPECT_EQ(part.outputs[2].part->size_bytes, 6);
+  EXPECT_EQ(part.tensor_bytes(), 6);
+  EXPECT_LE(LargestMessageBytes(part) - 6, MaxRank1Overhead(part));
 }
 
 TEST_F(InferCodecTest, ReadsAResponseHoweverItIsSliced) {

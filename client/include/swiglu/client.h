@@ -23,6 +23,7 @@
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "swiglu/tensor.h"
+#include "swiglu/tensor_place.h"
 
 namespace swiglu::client {
 
@@ -127,6 +128,17 @@ struct ModelCounters {
   absl::Duration compute_time;
 };
 
+// The memory that a server can share with its clients: that of the host, and that of a GPU.
+enum class RegionKind { kSystem, kCuda };
+
+// A region of shared memory that is registered at the server.
+struct RegionInfo {
+  std::string name;
+  RegionKind kind = RegionKind::kSystem;
+  int64_t size_bytes = 0;
+  int64_t device = -1;  // the server's ordinal of the GPU; -1 for a system region
+};
+
 // Changes settings of the whole process for large messages:
 // - The process keeps freed memory for reuse and does not return it to the kernel. This doubles the
 //   throughput. The resident size then stays at its high-water mark.
@@ -189,6 +201,15 @@ class Client {
   absl::Status BackwardInto(const TensorView& dw, const TensorView& e, const TensorView& g,
                             const BackwardOutputs& outputs, const CallOptions& options = {});
 
+  // The same, where each tensor is in ordinary memory or in a region of shared memory
+  // (shared_memory.h). Only tensors in ordinary memory count for the size of messages. All work on
+  // the regions must have ended before the call. After it has returned OK, the results are in their
+  // places. INVALID_ARGUMENT also for a part that is not inside its region.
+  absl::Status ForwardInto(const InputTensor& e, const InputTensor& g, const OutputTensor& h,
+                           const CallOptions& options = {});
+  absl::Status BackwardInto(const InputTensor& dw, const InputTensor& e, const InputTensor& g,
+                            const BackwardOutputTensors& outputs, const CallOptions& options = {});
+
   // Whether the server is live. It is live until one of its devices has failed for good.
   absl::StatusOr<bool> ServerLive(const CallOptions& options = {});
   // Whether the server takes requests.
@@ -204,6 +225,27 @@ class Client {
   // The counters of `model`, or of every model if `model` is empty.
   absl::StatusOr<std::vector<ModelCounters>> ModelStatistics(absl::string_view model,
                                                              const CallOptions& options = {});
+
+  // Registers a region by `name`: the first `size_bytes` bytes of the file /dev/shm/KEY, where
+  // `key` is `/KEY`, or an allocation of a GPU, by the 64 bytes of its cudaIpcMemHandle_t and by
+  // the server's ordinal of that GPU. SystemRegion and CudaRegion call this. The default timeout is
+  // 30 s and 1 s more for every 100 MB. UNIMPLEMENTED if the server has this kind of memory off,
+  // ALREADY_EXISTS if the name is taken.
+  absl::Status RegisterSystemRegion(absl::string_view name, absl::string_view key,
+                                    int64_t size_bytes, const CallOptions& options = {});
+  absl::Status RegisterCudaRegion(absl::string_view name, absl::string_view handle, int64_t device,
+                                  int64_t size_bytes, const CallOptions& options = {});
+
+  // Unregisters a region, or all regions of that kind, those of other clients included. Requests
+  // that use a region go on. OK also if there is no such region. INVALID_ARGUMENT for an empty
+  // name.
+  absl::Status UnregisterRegion(RegionKind kind, absl::string_view name,
+                                const CallOptions& options = {});
+  absl::Status UnregisterAllRegions(RegionKind kind, const CallOptions& options = {});
+
+  // The regions of that kind that are registered, by name.
+  absl::StatusOr<std::vector<RegionInfo>> ListRegions(RegionKind kind,
+                                                      const CallOptions& options = {});
 
  private:
   class Impl;
