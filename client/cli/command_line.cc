@@ -49,6 +49,8 @@ std::vector<Flag> FlagsInto(Given* given) {
   const FlagTraits overwrite = {.implied = "true", .commands = {"forward", "backward"}};
   const FlagTraits out = {.is_required = true, .commands = {"forward"}};
   const FlagTraits out_dir = {.is_required = true, .commands = {"backward"}};
+  const FlagTraits regions = {.commands = {"regions"}};
+  const FlagTraits unregister_all = {.implied = "true", .commands = {"regions"}};
   const FlagTraits version = {.implied = "true", .ends_reading = true};
   const FlagTraits help = {.implied = "true", .short_name = "-h,", .ends_reading = true};
   return {
@@ -65,6 +67,15 @@ std::vector<Flag> FlagsInto(Given* given) {
       {"out", "", "The file for h.", "a file", Text(&line->out), out},
       {"out_dir", "", "The folder for h, df and de; made if it is not there.", "a folder",
        Text(&line->out_dir), out_dir},
+      {"kind", "both", "Which regions.", "both, system or cuda",
+       server::OneOf<RegionKinds>(&line->kind, {{"both", RegionKinds::kBoth},
+                                                {"system", RegionKinds::kSystem},
+                                                {"cuda", RegionKinds::kCuda}}),
+       regions},
+      {"unregister", "", "Unregister this region instead of listing.", "a region's name",
+       Text(&line->unregister), regions},
+      {"unregister_all", "false", "Unregister all regions, those of every client.", "true or false",
+       Truth(&line->unregister_all), unregister_all},
       {"version", "", "Print the version.", "nothing", Asked(&given->version), version},
       {"help", "", "Print this; -h likewise.", "nothing", Asked(&given->help), help},
   };
@@ -87,13 +98,15 @@ server::Program ProgramInto(Given* given) {
                     "--dw FILE[:TENSOR] --e FILE[:TENSOR] --g FILE[:TENSOR] --out_dir DIR",
                     "h, df (the gradient with respect to g) and de (that with respect to e), a "
                     "file each"},
-                   {"status", "", "readiness, device, models and counters of the server"}},
+                   {"status", "", "readiness, device, models and counters of the server"},
+                   {"regions", "", "the regions of shared memory that are registered at it"}},
       .flags = FlagsInto(given)};
 }
 
 Command CommandOf(absl::string_view name) {
   return name == "forward"    ? Command::kForward
          : name == "backward" ? Command::kBackward
+         : name == "regions"  ? Command::kRegions
                               : Command::kStatus;
 }
 
@@ -110,6 +123,10 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) 
   if (given.version) line.text = absl::StrCat("swiglu ", kVersion, " (", kCommit, ")\n");
   if (!line.text.empty()) return line;
   line.command = CommandOf(*command);
+  if (!line.unregister.empty() && line.unregister_all) {
+    return absl::InvalidArgumentError(
+        "--unregister and --unregister_all do not go together; see swiglu --help");
+  }
   if (!given.timeout.has_value()) return line;
   line.timeout = *given.timeout;
   if (line.timeout > absl::ZeroDuration() && line.timeout < absl::InfiniteDuration()) return line;

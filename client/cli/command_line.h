@@ -10,7 +10,10 @@
 
 namespace swiglu::cli {
 
-enum class Command { kForward, kBackward, kStatus, kPrint };
+enum class Command { kForward, kBackward, kStatus, kRegions, kPrint };
+
+// Of which regions.
+enum class RegionKinds { kBoth, kSystem, kCuda };
 
 // What the user asks for. A field that the command does not use is empty.
 struct CommandLine {
@@ -24,7 +27,10 @@ struct CommandLine {
   std::string g;
   std::string out;      // a file
   std::string out_dir;  // a folder
-  std::string text;     // kPrint: the help or the version
+  RegionKinds kind = RegionKinds::kBoth;
+  std::string unregister;  // a region's name
+  bool unregister_all = false;
+  std::string text;  // kPrint: the help or the version
 };
 
 // Reads the arguments. INVALID_ARGUMENT, with a message of one line, if they are not valid.

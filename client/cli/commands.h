@@ -22,4 +22,9 @@ ProgramEnd RunInfer(const CommandLine& command_line, files::UnfinishedFiles& unf
 // and ends with kUnreachable. REQUIRES: the command is kStatus.
 ProgramEnd RunStatus(const CommandLine& command_line);
 
+// `swiglu regions`: the regions of shared memory that are registered at the server.
+//
+// Prints them, or unregisters one or all of them. REQUIRES: the command is kRegions.
+ProgramEnd RunRegions(const CommandLine& command_line);
+
 }  // namespace swiglu::cli

@@ -23,6 +23,8 @@ ProgramEnd Run(const CommandLine& command_line, files::UnfinishedFiles& unfinish
       return RunInfer(command_line, unfinished);
     case Command::kStatus:
       return RunStatus(command_line);
+    case Command::kRegions:
+      return RunRegions(command_line);
     case Command::kPrint:
       fputs(command_line.text.c_str(), stdout);
       return {};

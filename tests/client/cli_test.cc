@@ -100,7 +100,7 @@ TEST_F(CliTest, HelpOfACommandHasItsFlagsAlone) {
 
 TEST_F(CliTest, WrongUsageIsTwoWithOneLine) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
-      {{}, "a command is missing: forward, backward or status; see swiglu --help"},
+      {{}, "a command is missing: forward, backward, status or regions; see swiglu --help"},
       {{"fly"}, "unknown command 'fly'; see swiglu --help"},
       {{"staus"}, "unknown command 'staus', did you mean 'status'? See swiglu --help"},
       {{"status", "--sever=x"},
@@ -119,6 +119,11 @@ TEST_F(CliTest, WrongUsageIsTwoWithOneLine) {
       {{"status", "--timeout=inf"}, "--timeout is above 0 and finite, not inf; see swiglu --help"},
       {{"status", "--server=nowhere"},
        "bad server address 'nowhere': the port is missing; it takes HOST:PORT or unix:/path"},
+      {{"status", "--kind=cuda"}, "--kind does not belong to this command; see swiglu --help"},
+      {{"regions", "--kind=gpu"},
+       "--kind takes both, system or cuda, not 'gpu'; see swiglu --help"},
+      {{"regions", "--unregister=x", "--unregister_all"},
+       "--unregister and --unregister_all do not go together; see swiglu --help"},
       {{"forward", "--e=x.npy", "--g=x.npy"}, "--out is missing; see swiglu --help"},
       {{"forward", "--e=x.npy", "--out=h.npy"}, "--g is missing; see swiglu --help"},
       {{"backward", "--e=x.npy", "--g=x.npy", "--out_dir=."},

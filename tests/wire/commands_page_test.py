@@ -11,7 +11,7 @@ from flag_tables import flags_of_help, flags_of_page, section, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations/commands.md").read_text()
-COMMANDS = ("forward", "backward", "status")
+COMMANDS = ("forward", "backward", "status", "regions")
 
 
 class SwigluTest(unittest.TestCase):
