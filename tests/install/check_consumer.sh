@@ -14,7 +14,10 @@ cmake -G Ninja -S "$here/consumer" -B "$folder" -DCMAKE_PREFIX_PATH="$installed"
 cmake --build "$folder"
 "$folder/kernels_consumer"
 "$folder/client_consumer"
-if [ -x "$folder/cuda_consumer" ]; then "$folder/cuda_consumer"; fi
+if [ -x "$folder/cuda_consumer" ]; then
+  "$folder/cuda_consumer"
+  "$folder/cuda_client_consumer"
+fi
 
 # The examples, with the installed server.
 cmake -G Ninja -S "$here/../../client/examples" -B "$folder/examples" -DCMAKE_PREFIX_PATH="$installed"

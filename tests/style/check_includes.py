@@ -54,6 +54,7 @@ ALLOWED = {
               "grpc protobuf proto version",
     "client": "std dtype absl grpc protobuf proto client files json version",
     "client/files": "std dtype absl json client files",
+    "client/cuda": "std absl client cuda",
     # The programs read their command lines as the server does. The library does not: it is installed without the server.
     "client/cli": "std dtype absl base client files json version",
     "client/bench": "std dtype absl base grpc protobuf proto client json version",

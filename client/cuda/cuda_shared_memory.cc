@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Finds allocations, exports them, and keeps what is registered by the driver's id of it.
+#include "swiglu/cuda_shared_memory.h"
+
+#include <cudaTypedefs.h>
+#include <cuda_runtime_api.h>
+#include <sys/random.h>
+
+#include <iterator>
+#include <map>
+#include <tuple>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+
+namespace swiglu::client {
+namespace {
+
+constexpr absl::Duration kUnregisterTimeout = absl::Seconds(2);
+
+// The oldest toolkit that the library is built with. The driver gives the forms of its functions
+// that this version had.
+constexpr unsigned kCudaVersion = 12080;
+
+absl::Status Failed(absl::string_view step, cudaError_t error) {
+  // The caller's own next question must not get our error.
+  cudaGetLastError();
+  return absl::InternalError(absl::StrCat("cannot ", step, ": ", cudaGetErrorName(error), ": ",
+                                          cudaGetErrorString(error)));
+}
+
+absl::Status Unshareable(absl::string_view why) {
+  return absl::InvalidArgumentError(absl::StrCat("the memory cannot be shared: ", why));
+}
+
+// A function of the driver, which the library does not link.
+template <typename Function>
+absl::Status Find(const char* name, Function* function) {
+  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+  const cudaError_t error = cudaGetDriverEntryPointByVersion(
+      name, reinterpret_cast<void**>(function), kCudaVersion, cudaEnableDefault, &found);
+  if (error != cudaSuccess) return Failed(absl::StrCat("find ", name, " of the driver"), error);
+  if (found == cudaDriverEntryPointSuccess) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("the driver has no ", name));
+}
+
+// Makes a device the current one of this thread, for a while.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int device) {
+    if (cudaGetDevice(&before_) != cudaSuccess || before_ == device) before_ = -1;
+    if (before_ >= 0) cudaSetDevice(device);
+  }
+  ~CurrentDevice() {
+    if (before_ >= 0) cudaSetDevice(before_);
+  }
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+
+ private:
+  int before_ = -1;  // -1: nothing is to be restored
+};
+
+// What CUDA knows about the memory at an address.
+struct Allocation {
+  uint64_t id = 0;  // of no other allocation that this process ever makes
+  CUdeviceptr d_base = 0;
+  size_t size_bytes = 0;
+  int device = 0;
+};
+
+// The allocation that holds `d_bytes`, if it can be shared.
+absl::StatusOr<Allocation> FindAllocation(const void* d_bytes) {
+  cudaPointerAttributes attributes = {};
+  const cudaError_t error = cudaPointerGetAttributes(&attributes, d_bytes);
+  if (error != cudaSuccess) return Failed("look at the memory", error);
+  if (attributes.type != cudaMemoryTypeDevice) return Unshareable("it is not memory of a GPU");
+
+  PFN_cuPointerGetAttribute_v4000 get_attribute = nullptr;
+  absl::Status status = Find("cuPointerGetAttribute", &get_attribute);
+  if (!status.ok()) return status;
+  PFN_cuMemGetAddressRange_v3020 get_range = nullptr;
+  status = Find("cuMemGetAddressRange", &get_range);
+  if (!status.ok()) return status;
+
+  const CurrentDevice current(attributes.device);
+  const auto address = reinterpret_cast<CUdeviceptr>(d_bytes);
+  CUmemoryPool pool = nullptr;
+  if (get_attribute(&pool, CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE, address) == CUDA_SUCCESS &&
+      pool != nullptr) {
+    return Unshareable("it is of a memory pool, as that of cudaMallocAsync is");
+  }
+  int is_capable = 0;
+  if (get_attribute(&is_capable, CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE, address) !=
+          CUDA_SUCCESS ||
+      is_capable == 0) {
+    return Unshareable(
+        "it is not of cudaMalloc but, for example, of PyTorch's expandable segments");
+  }
+  Allocation allocation;
+  allocation.device = attributes.device;
+  if (get_attribute(&allocation.id, CU_POINTER_ATTRIBUTE_BUFFER_ID, address) != CUDA_SUCCESS ||
+      get_range(&allocation.d_base, &allocation.size_bytes, address) != CUDA_SUCCESS) {
+    return absl::InternalError("cannot find the allocation that the memory is of");
+  }
+  return allocation;
+}
+
+// A name that nobody can guess: whoever knows it can use the region.
+absl::StatusOr<std::string> MakeName() {
+  char secret[16];
+  if (getrandom(secret, sizeof(secret), 0) != sizeof(secret)) {
+    return absl::InternalError("the system gives no random bytes");
+  }
+  return absl::StrCat("swiglu-", absl::BytesToHexString(absl::string_view(secret, sizeof(secret))));
+}
+
+}  // namespace
+
+// An allocation that is registered at the server of a client, or is about to be.
+class CudaRegion::Registration {
+ public:
+  explicit Registration(Client* client) : client_(client) {}
+  ~Registration() {
+    if (name_.empty()) return;
+    client_->UnregisterRegion(RegionKind::kCuda, name_, {.timeout = kUnregisterTimeout})
+        .IgnoreError();
+  }
+  Registration(const Registration&) = delete;
+  Registration& operator=(const Registration&) = delete;
+
+  // Registers the allocation when first called; gives the outcome of that. Threads wait for it.
+  absl::Status Register(const Allocation& allocation, const CudaRegionOptions& options) {
+    absl::MutexLock lock(&mu_);
+    if (!outcome_) outcome_ = RegisterNow(allocation, options);
+    return *outcome_;
+  }
+
+  // REQUIRES: registered.
+  const std::string& name() const { return name_; }
+
+ private:
+  absl::Status RegisterNow(const Allocation& allocation, const CudaRegionOptions& options) {
+    const CurrentDevice current(allocation.device);
+    cudaIpcMemHandle_t handle;
+    // The driver has addresses as numbers.
+    // NOLINTNEXTLINE(performance-no-int-to-ptr)
+    void* const d_base = reinterpret_cast<void*>(allocation.d_base);
+    const cudaError_t error = cudaIpcGetMemHandle(&handle, d_base);
+    if (error != cudaSuccess) return Failed("share the allocation", error);
+    absl::StatusOr<std::string> name = MakeName();
+    if (!name.ok()) return name.status();
+    name_ = *std::move(name);
+    return client_->RegisterCudaRegion(
+        name_, absl::string_view(reinterpret_cast<const char*>(&handle), sizeof(handle)),
+        options.server_device >= 0 ? options.server_device : allocation.device,
+        static_cast<int64_t>(allocation.size_bytes), {.timeout = options.timeout});
+  }
+
+  Client* const client_;
+  absl::Mutex mu_;
+  absl::optional<absl::Status> outcome_ ABSL_GUARDED_BY(mu_);
+  std::string name_;  // empty: the server cannot know it
+};
+
+// The registrations of this process, each as long as a region uses it. An address is no key: the
+// next allocation may have it, too.
+class CudaRegion::Registrations {
+ public:
+  static Registrations& OfProcess() {
+    static auto& registrations = *new Registrations();
+    return registrations;
+  }
+
+  // The registration of that allocation, new if there is none.
+  std::shared_ptr<Registration> Take(Client* client, int64_t server_device,
+                                     const Allocation& allocation) {
+    absl::MutexLock lock(&mu_);
+    for (auto entry = entries_.begin(); entry != entries_.end();) {
+      entry = entry->second.expired() ? entries_.erase(entry) : std::next(entry);
+    }
+    std::weak_ptr<Registration>& entry = entries_[{client, server_device, allocation.id}];
+    std::shared_ptr<Registration> registration = entry.lock();
+    if (registration == nullptr) {
+      registration = std::make_shared<Registration>(client);
+      entry = registration;
+    }
+    return registration;
+  }
+
+ private:
+  absl::Mutex mu_;
+  std::map<std::tuple<Client*, int64_t, uint64_t>, std::weak_ptr<Registration>> entries_
+      ABSL_GUARDED_BY(mu_);
+};
+
+absl::StatusOr<CudaRegion> CudaRegion::Create(Client* client, const void* d_bytes,
+                                              int64_t size_bytes,
+                                              const CudaRegionOptions& options) {
+  if (size_bytes < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a region has 1 byte or more, not ", size_bytes));
+  }
+  const absl::StatusOr<Allocation> allocation = FindAllocation(d_bytes);
+  if (!allocation.ok()) return allocation.status();
+  const auto offset =
+      static_cast<int64_t>(reinterpret_cast<CUdeviceptr>(d_bytes) - allocation->d_base);
+  const int64_t num_left = static_cast<int64_t>(allocation->size_bytes) - offset;
+  if (size_bytes > num_left) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the allocation ends after ", num_left, " bytes, not ", size_bytes));
+  }
+  std::shared_ptr<Registration> registration =
+      Registrations::OfProcess().Take(client, options.server_device, *allocation);
+  const absl::Status status = registration->Register(*allocation, options);
+  if (!status.ok()) return status;
+  return CudaRegion(std::move(registration), offset, size_bytes);
+}
+
+const std::string& CudaRegion::name() const { return registration_->name(); }
+
+RegionPart CudaRegion::Part(int64_t offset, int64_t size_bytes) const {
+  // The end of the stretch is the end of what may be used.
+  return {name(), offset_ + size_bytes_, offset < 0 ? offset : offset_ + offset, size_bytes};
+}
+
+}  // namespace swiglu::client
