@@ -11,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "client/bench/byte_mix.h"
+#include "client/bench/shared_region.h"
 #include "client/connection_pool.h"
 #include "server/base/address.h"
 #include "server/base/byte_size.h"
@@ -122,6 +123,18 @@ std::vector<Flag> FlagsInto(Given* given) {
        "raw or library",
        OneOf<ClientKind>(&command->client,
                          {{"raw", ClientKind::kRaw}, {"library", ClientKind::kLibrary}})},
+      {"shared_memory", "none",
+       "where requests have their tensors: in their messages, or in regions of shared memory, a "
+       "set "
+       "of tensors for each request under way",
+       "none, system or cuda",
+       OneOf<SharedMemory>(&load->shared_memory, {{"none", SharedMemory::kNone},
+                                                  {"system", SharedMemory::kSystem},
+                                                  {"cuda", SharedMemory::kCuda}})},
+      {"check", "false",
+       "compare the last results in shared memory with the server's answers by message, bit for "
+       "bit",
+       "true or false", Truth(&command->check), is_switch},
       {"connections", "8", "connections to the server", "1 to 65536",
        Number(&load->num_connections, 1, kMost)},
       {"in_flight", "16", "requests under way in a closed loop, spread over the connections",
@@ -190,7 +203,7 @@ server::Program ProgramInto(Given* given) {
               "\n"
               "GB/s counts the bytes of tensors. Exit codes: 0 done, 1 bad input, 2 usage, 3 "
               "server unreachable\n"
-              "or not ready, 4 every request failed.\n",
+              "or not ready, 4 every request failed, or --check found a wrong result.\n",
           .flags = FlagsInto(given)};
 }
 
@@ -210,10 +223,17 @@ absl::Status Complete(Given& given) {
   for (const WeightedSize& size : load.request_bytes) {
     const absl::Status status = CheckSize(*load.model, size.bytes);
     if (!status.ok()) return status;
-    if (given.command.client == ClientKind::kRaw && size.bytes > kMaxRawRequestBytes) {
+    if (given.command.client == ClientKind::kRaw && load.shared_memory == SharedMemory::kNone &&
+        size.bytes > kMaxRawRequestBytes) {
       return Usage(absl::StrCat("a request of ", server::FormatByteSize(size.bytes),
                                 " does not fit into a message: it takes --client=library"));
     }
+  }
+  if (load.shared_memory == SharedMemory::kCuda && !kHasCuda) {
+    return Usage("--shared_memory=cuda takes a swiglu-bench that is built with CUDA");
+  }
+  if (given.command.check && load.shared_memory == SharedMemory::kNone) {
+    return Usage("--check takes --shared_memory=system or cuda");
   }
   load.num_in_flight = given.command.pace.rate > 0 ? given.max_outstanding : given.in_flight;
   // The library may use more connections, because it splits large requests over them.
@@ -249,6 +269,18 @@ std::string HelpText() {
 }
 
 const char* Name(ClientKind client) { return client == ClientKind::kRaw ? "raw" : "library"; }
+
+const char* Name(SharedMemory memory) {
+  switch (memory) {
+    case SharedMemory::kNone:
+      return "none";
+    case SharedMemory::kSystem:
+      return "system";
+    case SharedMemory::kCuda:
+      return "cuda";
+  }
+  return "";
+}
 
 const char* Name(Arrivals arrivals) {
   return arrivals == Arrivals::kPoisson ? "poisson" : "constant";

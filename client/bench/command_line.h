@@ -30,6 +30,7 @@ struct CommandLine {
   absl::Duration wait_ready;  // how long the server may take to become ready
   std::string metrics;        // HOST:PORT of the server's Prometheus page, or empty
   pid_t server_pid = 0;       // the server's process on this machine, or 0
+  bool check = false;         // compare the last results in shared memory
   bool json = false;
 
   // Used by kServeEcho.
@@ -42,8 +43,9 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv);
 // What --help prints.
 std::string HelpText();
 
-// The name on the command line: `raw` or `library`, `poisson` or `constant`.
+// The name on the command line, such as `raw`.
 const char* Name(ClientKind client);
+const char* Name(SharedMemory memory);
 const char* Name(Arrivals arrivals);
 
 }  // namespace swiglu::bench

@@ -15,6 +15,8 @@
 namespace swiglu::bench {
 namespace {
 
+using client::InputTensor;
+using client::OutputTensor;
 using client::TensorView;
 
 class LibraryLoad final : public Load {
@@ -23,10 +25,13 @@ class LibraryLoad final : public Load {
               std::unique_ptr<client::Client> client)
       : options_(options), data_(*data), client_(std::move(client)) {
     int64_t answer_bytes = 0;
-    for (const RequestData& size : data_)
-      answer_bytes = std::max(answer_bytes, size.output_bytes());
+    for (const RequestData& size : data_) {
+      if (options_.shared_tensors == nullptr) {
+        answer_bytes = std::max(answer_bytes, size.output_bytes());
+      }
+    }
     for (int i = 0; i < options_.num_in_flight; ++i) {
-      callers_.emplace_back(data_.size(), static_cast<size_t>(answer_bytes),
+      callers_.emplace_back(i, data_.size(), static_cast<size_t>(answer_bytes),
                             SizePicker(options_.request_bytes, static_cast<uint32_t>(i)));
     }
   }
@@ -49,39 +54,52 @@ class LibraryLoad final : public Load {
  private:
   // A thread and the data that only this thread uses.
   struct Caller {
-    Caller(size_t num_sizes, size_t answer_bytes, SizePicker its_sizes)
-        : sizes(std::move(its_sizes)), tally(num_sizes), answer(answer_bytes) {}
+    Caller(int its_index, size_t num_sizes, size_t answer_bytes, SizePicker its_sizes)
+        : index(static_cast<size_t>(its_index)),
+          sizes(std::move(its_sizes)),
+          tally(num_sizes),
+          answer(answer_bytes) {}
 
+    size_t index;
     SizePicker sizes;
     Tally tally;
-    std::vector<std::byte> answer;
+    std::vector<std::byte> answer;  // empty if the tensors are in shared memory
     std::thread thread;
   };
 
   void CallUntilStopped(Pace& pace, Caller& caller) const {
     while (const absl::optional<Turn> turn = pace.Next()) {
       const size_t size = caller.sizes.Pick();
-      const absl::Status status = Call(data_[size], absl::MakeSpan(caller.answer));
+      const absl::Status status = Call(data_[size], caller);
       const Clock::time_point done = Clock::now();
+      if (options_.shared_tensors != nullptr) {
+        options_.shared_tensors->Finish(caller.index, data_[size], status);
+      }
       if (pace.Counts(*turn, done)) {
         caller.tally.Record(size, data_[size], *turn, done, status);
       }
     }
   }
 
-  absl::Status Call(const RequestData& data, absl::Span<std::byte> answer) const {
-    const auto size = static_cast<size_t>(TensorBytes(data.model(), data.num_elements()));
-    const auto input = [&data](size_t k) {
-      return TensorView{data.model().dtype, {data.num_elements()}, data.input(k)};
+  absl::Status Call(const RequestData& data, Caller& caller) const {
+    const SharedTensors* const shared = options_.shared_tensors;
+    const auto input = [&](size_t k) {
+      return shared != nullptr ? shared->Input(caller.index, k, data)
+                               : InputTensor(TensorView{
+                                     data.model().dtype, {data.num_elements()}, data.input(k)});
+    };
+    const auto output = [&](size_t k) {
+      const auto size = static_cast<size_t>(TensorBytes(data.model(), data.num_elements()));
+      return shared != nullptr
+                 ? shared->Output(caller.index, k, data)
+                 : OutputTensor(absl::MakeSpan(caller.answer).subspan(k * size, size));
     };
     const client::CallOptions options{.timeout = RequestTimeout(options_, data.input_bytes())};
     if (data.model().inputs.size() == 2) {
-      return client_->ForwardInto(input(0), input(1), answer.subspan(0, size), options);
+      return client_->ForwardInto(input(0), input(1), output(0), options);
     }
-    return client_->BackwardInto(
-        input(0), input(1), input(2),
-        {answer.subspan(0, size), answer.subspan(size, size), answer.subspan(2 * size, size)},
-        options);
+    return client_->BackwardInto(input(0), input(1), input(2), {output(0), output(1), output(2)},
+                                 options);
   }
 
   const LoadOptions options_;

@@ -18,6 +18,7 @@
 #include "client/bench/model.h"
 #include "client/bench/pace.h"
 #include "client/bench/request_data.h"
+#include "client/bench/shared_tensors.h"
 
 namespace swiglu::bench {
 
@@ -37,6 +38,10 @@ struct LoadOptions {
   bool announce_size = true;
   // The longest time that a request may take. 0: 30 s plus 1 s for every 100 MB.
   absl::Duration timeout = absl::ZeroDuration();
+  // The memory that requests have their tensors in; kNone: their messages carry them.
+  SharedMemory shared_memory = SharedMemory::kNone;
+  // These tensors, a set for each request under way; nullptr for kNone. Outlives the load.
+  SharedTensors* shared_tensors = nullptr;
 };
 
 // The timeout of a request of that size under `options`.

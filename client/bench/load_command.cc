@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -14,6 +15,7 @@
 #include "client/bench/load.h"
 #include "client/bench/report.h"
 #include "client/bench/server_usage.h"
+#include "client/bench/shared_tensors.h"
 #include "client/cli/signal_watch.h"
 #include "swiglu/client.h"
 
@@ -65,10 +67,21 @@ absl::StatusOr<Used> ReadUsage(const CommandLine& command) {
   return used;
 }
 
-absl::StatusOr<std::unique_ptr<Load>> Connect(const CommandLine& command,
+// Shared memory for the tensors; none if messages carry them.
+absl::StatusOr<std::unique_ptr<SharedTensors>> Share(const LoadOptions& load,
+                                                     const std::vector<RequestData>& data,
+                                                     client::Client* client) {
+  if (load.shared_memory == SharedMemory::kNone) return nullptr;
+  const auto largest =
+      std::max_element(data.begin(), data.end(), [](const RequestData& a, const RequestData& b) {
+        return a.num_elements() < b.num_elements();
+      });
+  return SharedTensors::Create(client, load.shared_memory, load.num_in_flight, *largest);
+}
+
+absl::StatusOr<std::unique_ptr<Load>> Connect(ClientKind client, const LoadOptions& load,
                                               const std::vector<RequestData>* data) {
-  return command.client == ClientKind::kRaw ? ConnectRawLoad(command.load, data)
-                                            : CreateLibraryLoad(command.load, data);
+  return client == ClientKind::kRaw ? ConnectRawLoad(load, data) : CreateLibraryLoad(load, data);
 }
 
 // Runs the load to its end. Fails only if the server's usage cannot be read.
@@ -121,10 +134,20 @@ ProgramEnd RunLoad(const CommandLine& command, StopOrder& stop) {
   if (readiness.code != ExitCode::kDone) return readiness;
 
   const std::vector<RequestData> data = MakeRequestData(command.load);
-  absl::StatusOr<std::unique_ptr<Load>> load = Connect(command, &data);
+  const absl::StatusOr<std::unique_ptr<SharedTensors>> shared =
+      Share(command.load, data, client->get());
+  if (!shared.ok()) return cli::CallFailed(shared.status(), **client);
+  LoadOptions options = command.load;
+  options.shared_tensors = shared->get();
+  absl::StatusOr<std::unique_ptr<Load>> load = Connect(command.client, options, &data);
   if (!load.ok()) return cli::CallFailed(load.status(), **client);
-  const absl::StatusOr<Report> report = Measure(command, **load, stop);
+  absl::StatusOr<Report> report = Measure(command, **load, stop);
   if (!report.ok()) return cli::BadInput(report.status());
+  if (command.check) {
+    const absl::StatusOr<int64_t> num_checked = (*shared)->Check(**client);
+    if (!num_checked.ok()) return cli::CallFailed(num_checked.status(), **client);
+    report->num_checked = *num_checked;
+  }
 
   command.json ? puts(FormatJson(*report).c_str()) : fputs(FormatText(*report).c_str(), stdout);
   const bool has_success = report->tally.Total().latency.count() > 0;

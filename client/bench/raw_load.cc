@@ -48,7 +48,8 @@ struct EncodedRequest {
 struct Worker {
   explicit Worker(size_t num_sizes) : tally(num_sizes) {}
 
-  // Each worker has framing and slices of its own. All workers share the tensors' bytes.
+  // Each worker has framing and slices of its own. All workers share the tensors' bytes. Empty if
+  // the tensors are in shared memory.
   std::vector<EncodedRequest> requests;
   grpc::CompletionQueue queue;
   Tally tally;
@@ -57,12 +58,17 @@ struct Worker {
 
 // A place for one request at a time, bound to one connection and one worker.
 struct Slot {
-  Slot(Worker* its_worker, grpc::GenericStub* its_stub, SizePicker its_sizes)
-      : worker(its_worker), stub(its_stub), sizes(std::move(its_sizes)) {}
+  Slot(int its_index, Worker* its_worker, grpc::GenericStub* its_stub, SizePicker its_sizes)
+      : index(static_cast<size_t>(its_index)),
+        worker(its_worker),
+        stub(its_stub),
+        sizes(std::move(its_sizes)) {}
 
+  const size_t index;
   Worker* const worker;
   grpc::GenericStub* const stub;
   SizePicker sizes;
+  std::vector<EncodedRequest> requests;  // with its own tensors, if they are in shared memory
 
   // The request under way.
   Turn turn;
@@ -98,9 +104,10 @@ class RawLoad final : public Load {
     for (int i = 0; i < options_.num_threads; ++i) workers_.push_back(MakeWorker());
     for (int i = 0; i < options_.num_in_flight; ++i) {
       const int connection = i % options_.num_connections;
-      slots_.emplace_back(workers_[connection % options_.num_threads].get(),
+      slots_.emplace_back(i, workers_[connection % options_.num_threads].get(),
                           stubs_[connection].get(),
                           SizePicker(options_.request_bytes, static_cast<uint32_t>(i)));
+      if (options_.shared_tensors != nullptr) slots_.back().requests = Encode(slots_.back().index);
       free_slots_.push_back(&slots_.back());
     }
     for (auto& worker : workers_) {
@@ -127,14 +134,23 @@ class RawLoad final : public Load {
  private:
   std::unique_ptr<Worker> MakeWorker() const {
     auto worker = std::make_unique<Worker>(data_.size());
-    for (const RequestData& data : data_) {
-      const client::OutgoingMessage message =
-          client::EncodeInferRequest(data.ToInference(), &ProcessLoan());
-      worker->requests.push_back({{message.slices.data(), message.slices.size()},
-                                  absl::StrCat(message.size_bytes),
-                                  RequestTimeout(options_, message.size_bytes)});
-    }
+    if (options_.shared_tensors == nullptr) worker->requests = Encode(0);
     return worker;
+  }
+
+  // A request of each size, with the tensors of that set if they are in shared memory.
+  std::vector<EncodedRequest> Encode(size_t set) const {
+    std::vector<EncodedRequest> requests;
+    for (const RequestData& data : data_) {
+      const client::OutgoingMessage message = client::EncodeInferRequest(
+          options_.shared_tensors != nullptr ? options_.shared_tensors->ToInference(set, data)
+                                             : data.ToInference(),
+          &ProcessLoan());
+      requests.push_back({{message.slices.data(), message.slices.size()},
+                          absl::StrCat(message.size_bytes),
+                          RequestTimeout(options_, data.input_bytes())});
+    }
+    return requests;
   }
 
   // In an open loop, gives turns to free slots while there are turns. In a closed loop, gives each
@@ -151,7 +167,8 @@ class RawLoad final : public Load {
   void Send(Slot& slot, const Turn& turn) {
     slot.turn = turn;
     slot.size = slot.sizes.Pick();
-    const EncodedRequest& request = slot.worker->requests[slot.size];
+    const EncodedRequest& request =
+        slot.requests.empty() ? slot.worker->requests[slot.size] : slot.requests[slot.size];
     slot.context.emplace();
     slot.context->set_deadline(absl::ToChronoTime(absl::Now() + request.timeout));
     if (options_.announce_size)
@@ -177,14 +194,19 @@ class RawLoad final : public Load {
 
   void Count(const Slot& slot) {
     const Clock::time_point done = Clock::now();
-    if (!pace_->Counts(slot.turn, done)) return;
     const RequestData& data = data_[slot.size];
-    slot.worker->tally.Record(slot.size, data, slot.turn, done, CheckAnswer(slot, data));
+    const absl::Status status = CheckAnswer(slot, data);
+    if (options_.shared_tensors != nullptr) {
+      options_.shared_tensors->Finish(slot.index, data, status);
+    }
+    if (!pace_->Counts(slot.turn, done)) return;
+    slot.worker->tally.Record(slot.size, data, slot.turn, done, status);
   }
 
-  static absl::Status CheckAnswer(const Slot& slot, const RequestData& data) {
+  absl::Status CheckAnswer(const Slot& slot, const RequestData& data) const {
     if (!slot.status.ok()) return ToStatus(slot.status);
-    const auto expected = static_cast<size_t>(data.output_bytes());
+    const size_t expected =
+        options_.shared_tensors != nullptr ? 0 : static_cast<size_t>(data.output_bytes());
     const size_t size = slot.answer.Length();
     if (size >= expected && size <= expected + kMaxAnswerOverhead) return absl::OkStatus();
     return absl::InternalError(

@@ -70,6 +70,11 @@ std::string FormatLoop(const CommandLine& command) {
                       ", at most ", command.load.num_in_flight, " in flight");
 }
 
+std::string FormatMemory(const LoadOptions& load) {
+  if (load.shared_memory == SharedMemory::kNone) return "";
+  return absl::StrCat(" in ", Name(load.shared_memory), " shared memory");
+}
+
 absl::optional<double> CpuSecondsPerGb(const Report& report, const SizeTally& total) {
   return Ratio(report.server->cpu_seconds, Gb(total.bytes_in + total.bytes_out));
 }
@@ -80,6 +85,7 @@ ordered_json Configuration(const CommandLine& command) {
   json["model"] = std::string(command.load.model->name);
   json["request_bytes"] = FormatByteMix(command.load.request_bytes);
   json["client"] = Name(command.client);
+  json["shared_memory"] = Name(command.load.shared_memory);
   json["connections"] = command.load.num_connections;
   json["in_flight"] = command.load.num_in_flight;
   json["threads"] = command.load.num_threads;
@@ -131,9 +137,10 @@ std::string FormatText(const Report& report) {
   const SizeTally total = report.tally.Total();
   const double seconds = Seconds(report.elapsed);
   std::string text;
-  absl::StrAppendFormat(&text, "%s of %s, %s client, %s, connections %d\n", load.model->name,
-                        FormatByteMix(load.request_bytes), Name(report.command.client),
-                        FormatLoop(report.command), load.num_connections);
+  absl::StrAppendFormat(&text, "%s of %s%s, %s client, %s, connections %d\n", load.model->name,
+                        FormatByteMix(load.request_bytes), FormatMemory(load),
+                        Name(report.command.client), FormatLoop(report.command),
+                        load.num_connections);
   if (report.was_stopped) absl::StrAppend(&text, "stopped   before its end\n");
   absl::StrAppendFormat(&text, "requests  %d in %.3f s: %s/s\n", total.latency.count(), seconds,
                         Show(Ratio(static_cast<double>(total.latency.count()), seconds), 2));
@@ -146,6 +153,10 @@ std::string FormatText(const Report& report) {
                           FormatLatency(report.tally.sizes()[k].latency));
   }
   absl::StrAppendFormat(&text, "errors    %s\n", FormatErrors(report.tally));
+  if (report.num_checked) {
+    absl::StrAppendFormat(&text, "checked   the results of %d requests are right\n",
+                          *report.num_checked);
+  }
   if (report.command.pace.rate > 0) {
     absl::StrAppendFormat(&text, "not sent  %d\n", report.num_not_sent);
   }
@@ -179,6 +190,7 @@ std::string FormatJson(const Report& report) {
   }
   json["error_example"] = std::string(report.tally.example().message());
   json["not_sent"] = report.num_not_sent;
+  if (report.num_checked) json["checked"] = *report.num_checked;
   json["client_cpu_seconds"] = report.client_cpu_seconds;
   if (report.server) json["server"] = Server(report, total);
   return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);

@@ -23,6 +23,9 @@ struct Report {
   double client_cpu_seconds = 0;
   // The server's processor time during the window, and its memory at the end of the window.
   absl::optional<ServerUsage> server;
+  // Of how many requests the results in shared memory were compared, and found right; none without
+  // --check.
+  absl::optional<int64_t> num_checked = absl::nullopt;
 };
 
 // A few lines of text for people. A figure that does not exist is shown as a dash, for example the

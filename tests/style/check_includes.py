@@ -57,7 +57,7 @@ ALLOWED = {
     "client/cuda": "std absl client cuda",
     # The programs read their command lines as the server does. The library does not: it is installed without the server.
     "client/cli": "std dtype absl base client files json version",
-    "client/bench": "std dtype absl base grpc protobuf proto client json version",
+    "client/bench": "std dtype absl base grpc protobuf proto client json version cuda",
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')

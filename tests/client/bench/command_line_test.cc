@@ -4,6 +4,7 @@
 #include "client/bench/command_line.h"
 
 #include "absl/strings/str_cat.h"
+#include "client/bench/shared_region.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -24,6 +25,8 @@ TEST(CommandLineTest, HasDefaults) {
   EXPECT_EQ(command.load.server, "127.0.0.1:8001");
   EXPECT_EQ(command.load.model->name, "swiglu_forward_fp16");
   EXPECT_EQ(FormatByteMix(command.load.request_bytes), "64KiB");
+  EXPECT_EQ(command.load.shared_memory, SharedMemory::kNone);
+  EXPECT_FALSE(command.check);
   EXPECT_EQ(command.load.num_connections, 8);
   EXPECT_EQ(command.load.num_in_flight, 16);
   EXPECT_GE(command.load.num_threads, 1);
@@ -59,6 +62,21 @@ TEST(CommandLineTest, HasNoMoreConnectionsOrThreadsThanRequestsInFlight) {
 TEST(CommandLineTest, OpenLoopIsBoundByItsOwnLimit) {
   const CommandLine command = Parse({"--rate=10", "--in_flight=2", "--max_outstanding=99"}).value();
   EXPECT_EQ(command.load.num_in_flight, 99);
+}
+
+TEST(CommandLineTest, TensorsMayBeInSharedMemory) {
+  const CommandLine command = Parse({"--shared_memory=system", "--check"}).value();
+  EXPECT_EQ(command.load.shared_memory, SharedMemory::kSystem);
+  EXPECT_TRUE(command.check);
+  // No message carries them.
+  EXPECT_TRUE(Parse({"--shared_memory=system", "--request_bytes=2GiB"}).ok());
+  const auto cuda = Parse({"--shared_memory=cuda"});
+  EXPECT_EQ(cuda.ok(), kHasCuda);
+  if (!kHasCuda) {
+    EXPECT_EQ(cuda.status().message(),
+              "--shared_memory=cuda takes a swiglu-bench that is built with CUDA; see "
+              "swiglu-bench --help");
+  }
 }
 
 TEST(CommandLineTest, ServesTheEcho) {
@@ -100,6 +118,8 @@ TEST(CommandLineTest, SaysWhatIsWrong) {
       {{"--request_bytes=3"}, "a request of 3 bytes has no element of 'swiglu_forward_fp16'"},
       {{"--serve_echo=h:1", "--echo_bytes=3"},
        "a request of 3 bytes has no element of 'swiglu_forward_fp16'"},
+      {{"--shared_memory=gpu"}, "--shared_memory takes none, system or cuda, not 'gpu'"},
+      {{"--check"}, "--check takes --shared_memory=system or cuda"},
       {{"--request_bytes=2GiB"},
        "a request of 2GiB does not fit into a message: it takes --client=library"}};
   for (const auto& [arguments, sentence] : cases) {

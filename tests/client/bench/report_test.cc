@@ -102,6 +102,19 @@ TEST(ReportTest, HasNoNumbersOfNoRequests) {
       "server    - cores, - CPU seconds per GB, 1 MB resident\n");
 }
 
+TEST(ReportTest, TellsTheMemoryAndWhatWasChecked) {
+  Report report = NewReport();
+  EXPECT_EQ(json::parse(FormatJson(report))["configuration"]["shared_memory"], "none");
+  EXPECT_FALSE(json::parse(FormatJson(report)).contains("checked"));
+  report.command.load.shared_memory = SharedMemory::kSystem;
+  report.num_checked = 16;
+  EXPECT_EQ(json::parse(FormatJson(report))["configuration"]["shared_memory"], "system");
+  EXPECT_EQ(json::parse(FormatJson(report))["checked"], 16);
+  EXPECT_THAT(FormatText(report),
+              HasSubstr("swiglu_forward_fp16 of 1KiB,4KiB in system shared memory, raw client, "));
+  EXPECT_THAT(FormatText(report), HasSubstr("\nchecked   the results of 16 requests are right\n"));
+}
+
 TEST(ReportTest, ARateOfZeroIsANumber) {
   Report report = NewReport();
   report.elapsed = seconds(2);

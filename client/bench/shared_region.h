@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One region of shared memory for a load, of the host or of a GPU.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "swiglu/client.h"
+#include "swiglu/tensor_place.h"
+
+namespace swiglu::bench {
+
+// Registered at the server while it lives. Thread-safe for stretches that do not overlap.
+class SharedRegion {
+ public:
+  virtual ~SharedRegion() = default;
+
+  // A stretch of it, as a tensor of a call.
+  virtual client::RegionPart Part(int64_t offset, int64_t size_bytes) const = 0;
+
+  // Copies into it and out of it. Both block until the bytes are there. REQUIRES: inside.
+  virtual absl::Status Write(int64_t offset, absl::Span<const std::byte> bytes) = 0;
+  virtual absl::Status Read(int64_t offset, absl::Span<std::byte> bytes) const = 0;
+};
+
+// A region of `size_bytes` bytes at the server of `client`, which must outlive it.
+absl::StatusOr<std::unique_ptr<SharedRegion>> CreateSystemRegion(client::Client* client,
+                                                                 int64_t size_bytes);
+// On the first GPU. UNIMPLEMENTED if the program is built without CUDA.
+absl::StatusOr<std::unique_ptr<SharedRegion>> CreateCudaRegion(client::Client* client,
+                                                               int64_t size_bytes);
+
+// Whether the program is built with CUDA.
+extern const bool kHasCuda;
+
+}  // namespace swiglu::bench

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The tensors of a load in shared memory: a set of inputs and outputs for each request under way.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "client/bench/model.h"
+#include "client/bench/request_data.h"
+#include "client/bench/shared_region.h"
+#include "client/infer_codec.h"
+#include "swiglu/client.h"
+#include "swiglu/tensor_place.h"
+
+namespace swiglu::bench {
+
+enum class SharedMemory { kNone, kSystem, kCuda };
+
+// In one region. Smaller requests use the beginnings of a set's tensors. A set is used by one
+// request at a time; different sets are used by any threads.
+class SharedTensors {
+ public:
+  // `num_sets` sets, 1 or more, for requests of at most the size of `largest`. The inputs are its,
+  // shifted by an element from set to set; the outputs hold what no result is. `client` must
+  // outlive it. REQUIRES: `kind` is not kNone.
+  static absl::StatusOr<std::unique_ptr<SharedTensors>> Create(client::Client* client,
+                                                               SharedMemory kind, int num_sets,
+                                                               const RequestData& largest);
+
+  // Input or output k of a set, for requests of the size of `data`.
+  client::InputTensor Input(size_t set, size_t k, const RequestData& data) const;
+  client::OutputTensor Output(size_t set, size_t k, const RequestData& data) const;
+
+  // A request of the size of `data`.
+  client::Inference ToInference(size_t set, const RequestData& data) const;
+
+  // Tells that a request on the set has ended, and whether its results are there.
+  void Finish(size_t set, const RequestData& data, const absl::Status& status);
+
+  // Compares the results of each set's last request with those that the server sends for the same
+  // inputs in messages, bit for bit. Returns how many requests were compared; none of those that
+  // failed. DATA_LOSS, naming the output, if one differs. REQUIRES: no request is under way.
+  absl::StatusOr<int64_t> Check(client::Client& client) const;
+
+ private:
+  SharedTensors(const RequestData& largest, int num_sets);
+
+  int64_t num_bytes() const { return set_bytes_ * static_cast<int64_t>(last_.size()); }
+  client::RegionPart Place(size_t set, size_t tensor, int64_t num_elements) const;
+  absl::Status Fill(const RequestData& largest);
+  absl::Status CheckSet(client::Client& client, size_t set) const;
+
+  const Model& model_;
+  const int64_t tensor_bytes_;  // from the beginning of a tensor to that of the next
+  const int64_t set_bytes_;
+  std::vector<int64_t> last_;  // by set: elements of its last request; 0: there are no results
+  std::unique_ptr<SharedRegion> region_;
+};
+
+}  // namespace swiglu::bench
