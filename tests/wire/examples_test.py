@@ -18,6 +18,8 @@ def run_example(name, *arguments):
 
 
 class ExamplesTest(ServerTest):
+    SERVER_FLAGS = ("--system_shared_memory=on",)
+
     def test_each_is_right(self):
         self.assertGreaterEqual(len(NAMES), 4)
         for name in NAMES:

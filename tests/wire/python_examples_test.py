@@ -35,21 +35,30 @@ def run_all(commands, address):
 
 
 class Echo(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Answers with the inputs where the results should be."""
+    """Answers with the inputs where the results should be, and writes nothing to shared memory."""
 
     def ModelInfer(self, request, context):
         answer = service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1", id=request.id)
         is_forward = len(request.inputs) == 2
-        for name, tensor, raw in zip(["h"] if is_forward else ["h", "df", "de"], request.inputs, request.raw_input_contents):
+        raws = request.raw_input_contents or [b""] * len(request.inputs)
+        for name, tensor, raw in zip(["h"] if is_forward else ["h", "df", "de"], request.inputs, raws):
             answer.outputs.add(name=name, datatype=tensor.datatype, shape=tensor.shape)
             answer.raw_output_contents.append(raw)
         return answer
+
+    def SystemSharedMemoryRegister(self, request, context):
+        return service_pb2.SystemSharedMemoryRegisterResponse()
+
+    def SystemSharedMemoryUnregister(self, request, context):
+        return service_pb2.SystemSharedMemoryUnregisterResponse()
 
     def ModelMetadata(self, request, context):
         context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
 
 
 class RightAnswersTest(ServerTest):
+    SERVER_FLAGS = ("--system_shared_memory=on",)
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -59,7 +68,7 @@ class RightAnswersTest(ServerTest):
         self.assertEqual(self.ended[name], (0, f"{line}\n", ""))
 
     def test_every_script_has_a_test(self):
-        self.assertEqual(list(SCRIPTS), ["backward.py", "bf16.py", "forward.py", "torch_autograd.py"])
+        self.assertEqual(list(SCRIPTS), ["backward.py", "bf16.py", "forward.py", "shared_memory.py", "torch_autograd.py"])
 
     def test_forward(self):
         self.assert_right("forward.py", "forward.py: 6000 elements are right")
@@ -69,6 +78,9 @@ class RightAnswersTest(ServerTest):
 
     def test_bf16(self):
         self.assert_right("bf16.py", "bf16.py: 4000 elements are right")
+
+    def test_shared_memory(self):
+        self.assert_right("shared_memory.py", "shared_memory.py: 6000 elements are right")
 
     def test_torch_autograd(self):
         if importlib.util.find_spec("torch"):
