@@ -150,6 +150,25 @@ class ServerTest(BenchTest):
                                            "--warm_up=0")
                         self.assertEqual(result["requests"], 20)
 
+    def test_results_in_shared_memory_are_those_of_messages(self):
+        with Server("--system_shared_memory=on") as server:
+            for model in MODELS:
+                for client in ("raw", "library"):
+                    with self.subTest(model=model, client=client):
+                        result = self.load(server.address, f"--model={model}", f"--client={client}", "--requests=100",
+                                           "--warm_up=0", "--request_bytes=384*3,1MiB", "--shared_memory=system", "--check",
+                                           "--in_flight=4")
+                        self.assertEqual(result["requests"], 100)
+                        self.assertIn(result["checked"], range(1, 5))
+            regions = server_process.run(server_process.CLIENT, "regions", f"--server={server.address}", "--json")
+        self.assertEqual(json.loads(regions.stdout)["regions"], [])
+
+    def test_shared_memory_that_is_off_is_four(self):
+        with Server() as server:
+            result = bench(f"--server={server.address}", "--shared_memory=system", "--requests=1")
+        self.assertEqual((result.returncode, result.stdout), (4, ""))
+        self.assertRegex(result.stderr, r"\Aswiglu-bench: UNIMPLEMENTED: .*\n\Z")
+
     def test_use_of_the_machine_comes_from_the_metrics_page(self):
         with Server() as server:
             result = self.load(server.address, f"--metrics=127.0.0.1:{server.metrics_port}", "--requests=200",

@@ -11,7 +11,9 @@ import re
 import resource
 import signal
 import socket
+import subprocess
 import tempfile
+import time
 
 import contract
 import server_process
@@ -333,6 +335,29 @@ class StatusTest(CommandTest):
                                                 for dtype in DTYPES))
         self.assertEqual((models["swiglu_forward_fp16"]["requests"], models["swiglu_forward_fp16"]["failed"]), (3, 0))
         self.assertEqual(models["swiglu_backward_fp32"]["requests"], 0)
+
+
+class RegionsTest(CommandTest):
+    SERVER_FLAGS = ("--system_shared_memory=on",)
+
+    def test_region_of_a_load_is_listed_and_unregistered(self):
+        load = subprocess.Popen([server_process.BENCH, f"--server={self.server.address}", "--shared_memory=system", "--rate=10",
+                                 "--max_outstanding=1", "--request_bytes=4KiB", "--duration=1h"],
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            regions = []
+            deadline = time.monotonic() + server_process.DEADLINE_S
+            while not regions and load.poll() is None and time.monotonic() < deadline:
+                regions = json.loads(self.swiglu("regions", "--json").stdout)["regions"]
+            name = regions[0]["name"]
+            self.assertRegex(name, r"\Aswiglu-[0-9a-f]{32}\Z")
+            self.assertEqual(regions, [{"name": name, "kind": "system", "bytes": 6144, "device": None}])
+            self.assert_fails(self.swiglu("regions", "--unregister=other"), 4, "NOT_FOUND: unknown region 'other'")
+            self.assertEqual(self.swiglu("regions", f"--unregister={name}").returncode, 0)
+            self.assertEqual(self.swiglu("regions").stdout, "kind             bytes device  name\n")
+        finally:
+            load.kill()
+            load.wait()
 
 
 if __name__ == "__main__":

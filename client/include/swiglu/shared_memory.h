@@ -44,8 +44,10 @@ struct SystemRegionOptions {
 
 // A region of the host's memory, mapped here and registered at a server. Move-only. The destructor
 // unregisters it, for which it waits 2 s at most, and unmaps it. A process that is killed leaves no
-// file behind; the server gives the memory back after its --region_idle_timeout. Using it is as
-// thread-safe as using plain memory.
+// file behind. The server gives the memory of such a process back when it notices that the process
+// has gone, or after its --region_idle_timeout. That also ends regions of a process that lives but
+// has not used them for so long: calls are NOT_FOUND then. Using a region is as thread-safe as
+// using plain memory.
 class SystemRegion {
  public:
   // A region of `size_bytes` bytes, all 0. `client` must outlive it. Blocks until the server has
