@@ -39,6 +39,22 @@ void AddConnections(Server& server, Gauges& gauges) {
   }
 }
 
+void AddRegions(const RegionRegistry& regions, Gauges& gauges) {
+  for (const RegionKind kind : {RegionKind::kSystem, RegionKind::kCuda}) {
+    const auto i = static_cast<size_t>(kind);
+    gauges.regions[i] = [&regions, kind] { return regions.num_regions(kind); };
+    gauges.region_size_bytes[i] = [&regions, kind] { return regions.size_bytes(kind); };
+  }
+  // The kind `region`, which comes after those of the budget.
+  gauges.memory_used_bytes[kNumMemoryKinds] =
+      gauges.region_size_bytes[static_cast<size_t>(RegionKind::kSystem)];
+  gauges.region_limit_bytes = [&regions] { return regions.limits().max_pinned_bytes; };
+  for (size_t i = 0; i < gauges.refused_regions.size(); ++i) {
+    const auto fault = static_cast<RegionFault>(i);
+    gauges.refused_regions[i] = [&regions, fault] { return regions.num_refused(fault); };
+  }
+}
+
 void AddDevices(const CreatedExecutor& executor, const GpuMonitor& gpus, Gauges& gauges) {
   const CachingSlabPool* pool = executor.slab_pool;
   gauges.slab_pool.memory = executor.cuda_devices.empty() ? "host" : "pinned";
@@ -61,6 +77,7 @@ Gauges GaugesOf(Server& server, const CreatedExecutor& executor, const GpuMonito
   Gauges gauges;
   AddRequests(server, gauges);
   AddConnections(server, gauges);
+  AddRegions(server.regions(), gauges);
   AddDevices(executor, gpus, gauges);
   gauges.dropped_log_lines = [] { return logging::NumDroppedLines(); };
   return gauges;

@@ -120,14 +120,19 @@ def throughput() -> Sequence[Builder[models.Panel]]:
         stacked("Memory held, against the budget", "bytes", "What requests make the servers hold, and all that they may: "
                 "half of it for what is received, half for the rest.",
                 [Query(total(held, "kind"), "{{kind}}"),
-                 Query(total(value("swiglu_memory_budget_bytes")), "budget")], line="budget"),
-        graph("Registered regions", "bytes", "Shared memory that clients have registered; it is outside the budget.",
-              [Query(total(value("swiglu_memory_used_bytes", 'kind="region"')), "regions")]),
+                 Query(total(value("swiglu_memory_budget_bytes")), "budget")], span=HALF, line="budget"),
         graph("Requests queued and in flight", "short",
               "Accepted and in no batch (queued), in batches on the device (in flight), and --max_queued_requests (limit).",
               [Query(total(value("swiglu_queued_requests")), "queued"),
                Query(total(value("swiglu_inflight_requests")), "in flight"),
-               Query(total(value("swiglu_queue_limit_requests")), "limit")]),
+               Query(total(value("swiglu_queue_limit_requests")), "limit")], span=HALF),
+        graph("Registered regions", "bytes", "Shared memory that clients have registered, outside the budget; --max_pinned_bytes, the "
+              "limit of system regions; and on the right the number of regions.",
+              [Query(total(value("swiglu_region_size_bytes"), "memory"), "{{memory}}"),
+               Query(total(value("swiglu_region_limit_bytes")), "limit"),
+               Query(total(value("swiglu_regions"), "memory"), "{{memory}}, number", unit="short")], span=HALF),
+        graph("Region bytes", "Bps", "Bytes per second of tensors that served requests read from regions (in) and wrote to them (out).",
+              [Query(total(rate("swiglu_region_bytes_total"), "memory, direction"), "{{memory}} {{direction}}")], span=HALF),
     ]
 
 
@@ -157,7 +162,9 @@ def errors() -> Sequence[Builder[models.Panel]]:
         graph("Refusals by reason", "reqps", "Requests per second that were refused or dropped.",
               [Query(total(rate("swiglu_rejected_total"), "reason"), "{{reason}}")]),
         graph("Retry pushbacks", "reqps", "Refusals per second that told the caller when to come again.",
-              [Query(total(rate("swiglu_retry_pushbacks_total")), "pushbacks")], span=FULL),
+              [Query(total(rate("swiglu_retry_pushbacks_total")), "pushbacks")], span=HALF),
+        graph("Regions refused", "ops", "Shared memory regions per second that clients could not register, by reason.",
+              [Query(total(rate("swiglu_refused_regions_total"), "reason"), "{{reason}}")], span=HALF),
     ]
 
 

@@ -39,6 +39,8 @@ class Query(NamedTuple):
 
     expression: str
     legend: str
+    # Where it is not the panel's; the axis is then on the right.
+    unit: str | None = None
 
 
 def replicas_of(metric: str) -> str:
@@ -52,9 +54,13 @@ def _links(title: str) -> list[Builder[models.DashboardLink]]:
             for alert, page in RUNBOOKS.items() if f"*{title}*" in page]
 
 
+def _ref_id(number: int) -> str:
+    return chr(ord("A") + number)
+
+
 def _target(query: Query, number: int) -> prometheus.Dataquery:
     return (prometheus.Dataquery().expr(query.expression).legend_format(query.legend).range()
-            .ref_id(chr(ord("A") + number)).datasource(DATASOURCE))
+            .ref_id(_ref_id(number)).datasource(DATASOURCE))
 
 
 def _legend() -> common.VizLegendOptions:
@@ -71,6 +77,9 @@ def graph(title: str, unit: str, description: str, queries: Sequence[Query], *, 
              .tooltip(common.VizTooltipOptions().mode(looks.TooltipDisplayMode.MULTI).sort(looks.SortOrder.DESCENDING)))
     for number, query in enumerate(queries):
         panel.with_target(_target(query, number))
+        if query.unit is not None:
+            panel.override_by_query(_ref_id(number), [models.DynamicConfigValue("unit", query.unit),
+                                                      models.DynamicConfigValue("custom.axisPlacement", "right")])
     return panel if top is None else panel.max(top)
 
 

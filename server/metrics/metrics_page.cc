@@ -3,6 +3,7 @@
 // Collects the counted and the sampled series, and prints them on one page.
 #include "server/metrics/metrics_page.h"
 
+#include <array>
 #include <iterator>
 #include <optional>
 #include <utility>
@@ -22,6 +23,16 @@ void Append(Families more, Families& families) {
   std::move(more.begin(), more.end(), std::back_inserter(families));
 }
 
+// Adds the family of `metric`, which has one label, with a series for each of its `values`.
+template <size_t kSize>
+void CollectByLabel(const metrics::Metric& metric, const std::array<const char*, kSize>& values,
+                    const std::array<Gauges::Sample, kSize>& samples, Families& families) {
+  families.push_back(MakeFamily(metric));
+  for (size_t i = 0; i < kSize; ++i) {
+    AddSeries(families.back(), metric, {values[i]}, Read(samples[i]));
+  }
+}
+
 void CollectServer(const Gauges& gauges, const BuildInfo& build, Families& families) {
   families.push_back(MakeSingle(metrics::kQueuedRequests, Read(gauges.queued_requests)));
   families.push_back(MakeSingle(metrics::kQueueLimit, Read(gauges.queue_limit_requests)));
@@ -29,11 +40,8 @@ void CollectServer(const Gauges& gauges, const BuildInfo& build, Families& famil
   families.push_back(MakeSingle(metrics::kConnections, Read(gauges.connections)));
   families.push_back(MakeSingle(metrics::kConnectionLimit, Read(gauges.connection_limit)));
   families.push_back(MakeSingle(metrics::kRefusedConnections, Read(gauges.refused_connections)));
-  families.push_back(MakeFamily(metrics::kEndedConnections));
-  for (size_t i = 0; i < metrics::kEndReasons.size(); ++i) {
-    AddSeries(families.back(), metrics::kEndedConnections, {metrics::kEndReasons[i]},
-              Read(gauges.ended_connections[i]));
-  }
+  CollectByLabel(metrics::kEndedConnections, metrics::kEndReasons, gauges.ended_connections,
+                 families);
   families.push_back(MakeSingle(metrics::kReady, Read(gauges.ready)));
   families.push_back(MakeSingle(metrics::kLive, Read(gauges.live)));
   families.push_back(MakeSingle(metrics::kDraining, Read(gauges.draining)));
@@ -44,16 +52,21 @@ void CollectServer(const Gauges& gauges, const BuildInfo& build, Families& famil
 
 void CollectMemory(const Gauges& gauges, Families& families) {
   families.push_back(MakeSingle(metrics::kMemoryBudget, Read(gauges.memory_budget_bytes)));
-  families.push_back(MakeFamily(metrics::kMemoryUsed));
-  for (size_t i = 0; i < metrics::kMemoryKinds.size(); ++i) {
-    AddSeries(families.back(), metrics::kMemoryUsed, {metrics::kMemoryKinds[i]},
-              Read(gauges.memory_used_bytes[i]));
-  }
+  CollectByLabel(metrics::kMemoryUsed, metrics::kMemoryKinds, gauges.memory_used_bytes, families);
   families.push_back(MakeFamily(metrics::kSlabPool));
   for (size_t i = 0; i < metrics::kSlabStates.size(); ++i) {
     AddSeries(families.back(), metrics::kSlabPool,
               {gauges.slab_pool.memory, metrics::kSlabStates[i]}, Read(gauges.slab_pool.bytes[i]));
   }
+}
+
+void CollectRegions(const Gauges& gauges, Families& families) {
+  CollectByLabel(metrics::kRegions, metrics::kRegionMemories, gauges.regions, families);
+  CollectByLabel(metrics::kRegionSize, metrics::kRegionMemories, gauges.region_size_bytes,
+                 families);
+  families.push_back(MakeSingle(metrics::kRegionLimit, Read(gauges.region_limit_bytes)));
+  CollectByLabel(metrics::kRefusedRegions, metrics::kRegionFaults, gauges.refused_regions,
+                 families);
 }
 
 void CollectDevices(const Gauges& gauges, Families& families) {
@@ -86,6 +99,7 @@ std::string MetricsPage::Render() const {
   Families families = observer_->Collect();
   CollectServer(gauges_, build_, families);
   CollectMemory(gauges_, families);
+  CollectRegions(gauges_, families);
   CollectDevices(gauges_, families);
   Append(MakeProcessFamilies(), families);
   return prometheus::TextSerializer().Serialize(families);

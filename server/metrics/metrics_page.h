@@ -46,6 +46,12 @@ struct Gauges {
   Sample memory_budget_bytes;
   // By MemoryKind: receive, staging, response; then region.
   std::array<Sample, metrics::kMemoryKinds.size()> memory_used_bytes;
+  // By RegionKind: system, cuda.
+  std::array<Sample, metrics::kRegionMemories.size()> regions;
+  std::array<Sample, metrics::kRegionMemories.size()> region_size_bytes;
+  Sample region_limit_bytes;
+  // By RegionFault. Counters, like `refused_connections` and `ended_connections`.
+  std::array<Sample, metrics::kRegionFaults.size()> refused_regions;
   SlabPool slab_pool;
   // Every device in use. The CPU is one if it computes.
   std::vector<Device> devices;

@@ -55,11 +55,18 @@ inline constexpr std::array<const char*, 2> kEccErrorKinds = {"corrected", "unco
 // Values of `reason` for ended connections, indexed by EndReason.
 inline constexpr std::array<const char*, 2> kEndReasons = {"resets", "frames"};
 
+// Values of the label `memory`, indexed by RegionKind. Values of `reason` for refused regions,
+// indexed by RegionFault.
+inline constexpr std::array<const char*, 2> kRegionMemories = {"system", "cuda"};
+inline constexpr std::array<const char*, 12> kRegionFaults = {
+    "disabled", "name",   "name_in_use", "too_many", "too_large", "pinned_limit",
+    "size",     "offset", "key",         "handle",   "device",    "no_memory"};
+
 // Values of `state` for slab pools.
 inline constexpr std::array<const char*, 2> kSlabStates = {"used", "free"};
 
-// Values of `kind` for used memory, indexed by MemoryKind. `region` is for registered regions,
-// which no budget covers.
+// Values of `kind` for used memory, indexed by MemoryKind. `region` is for system regions, which
+// the budget does not cover.
 inline constexpr std::array<const char*, 4> kMemoryKinds = {"receive", "staging", "response",
                                                             "region"};
 
@@ -97,6 +104,11 @@ inline constexpr Metric kRequestBytes{"swiglu_request_bytes_total",
                                       MetricType::Counter,
                                       "Bytes of request messages (in) and response messages (out).",
                                       {"direction"}};
+inline constexpr Metric kRegionBytes{
+    "swiglu_region_bytes_total",
+    MetricType::Counter,
+    "Bytes of tensors that served requests read from (in) and wrote to (out) regions.",
+    {"memory", "direction"}};
 inline constexpr Metric kElements{
     "swiglu_elements_total",
     MetricType::Counter,
@@ -138,9 +150,22 @@ inline constexpr Metric kMemoryBudget{"swiglu_memory_budget_bytes", MetricType::
                                       "Memory that requests can make the server hold."};
 inline constexpr Metric kMemoryUsed{"swiglu_memory_used_bytes",
                                     MetricType::Gauge,
-                                    "Memory that the budget is charged for, by what it holds or is "
-                                    "reserved for.",
+                                    "Memory by what it holds or is reserved for; the budget is "
+                                    "charged for all of it but system regions.",
                                     {"kind"}};
+inline constexpr Metric kRegions{
+    "swiglu_regions", MetricType::Gauge, "Regions that are registered.", {"memory"}};
+inline constexpr Metric kRegionSize{
+    "swiglu_region_size_bytes",
+    MetricType::Gauge,
+    "Memory of regions, with those of unregistered regions that are still in use.",
+    {"memory"}};
+inline constexpr Metric kRegionLimit{"swiglu_region_limit_bytes", MetricType::Gauge,
+                                     "The most memory of all system regions together."};
+inline constexpr Metric kRefusedRegions{"swiglu_refused_regions_total",
+                                        MetricType::Counter,
+                                        "Regions that clients could not register, by reason.",
+                                        {"reason"}};
 inline constexpr Metric kSlabPool{
     "swiglu_slab_pool_bytes",
     MetricType::Gauge,

@@ -20,6 +20,8 @@ using metrics::Phase;
 
 static_assert(metrics::kPaths.size() == kNumPaths);
 static_assert(metrics::kReasons.size() == kNumRejections);
+static_assert(metrics::kRegionMemories.size() == kNumRegionKinds);
+static_assert(metrics::kRegionFaults.size() == kNumRegionFaults);
 static_assert(metrics::kDeviceErrorKinds.size() == kNumDeviceErrors);
 
 template <typename Enum>
@@ -56,6 +58,14 @@ PrometheusObserver::PrometheusObserver() {
   auto& bytes = CounterFamily(metrics::kRequestBytes, registry_);
   for (size_t i = 0; i < request_bytes_.size(); ++i) {
     request_bytes_[i] = AddCounter(bytes, metrics::kRequestBytes, {metrics::kDirections[i]});
+  }
+  auto& region_bytes = CounterFamily(metrics::kRegionBytes, registry_);
+  for (size_t kind = 0; kind < region_bytes_.size(); ++kind) {
+    for (size_t i = 0; i < metrics::kDirections.size(); ++i) {
+      region_bytes_[kind][i] =
+          AddCounter(region_bytes, metrics::kRegionBytes,
+                     {metrics::kRegionMemories[kind], metrics::kDirections[i]});
+    }
   }
   auto& rejected = CounterFamily(metrics::kRejected, registry_);
   for (size_t i = 0; i < rejected_.size(); ++i) {
@@ -144,6 +154,17 @@ void PrometheusObserver::RequestFinished(const RequestRecord& record) {
   series.phases[Index(Phase::kCopyIn)]->Observe(record.times.copy_in.count());
   series.phases[Index(Phase::kCompute)]->Observe(record.times.compute.count());
   series.phases[Index(Phase::kCopyOut)]->Observe(record.times.copy_out.count());
+  CountRegionBytes(record);
+}
+
+void PrometheusObserver::CountRegionBytes(const RequestRecord& record) {
+  const auto count = [](int64_t bytes, Counter counter) {
+    if (bytes != 0) counter->Increment(static_cast<double>(bytes));
+  };
+  for (size_t kind = 0; kind < region_bytes_.size(); ++kind) {
+    count(record.region_bytes_in[kind], region_bytes_[kind][Index(Direction::kIn)]);
+    count(record.region_bytes_out[kind], region_bytes_[kind][Index(Direction::kOut)]);
+  }
 }
 
 void PrometheusObserver::RequestSent(const Model* model, std::chrono::nanoseconds total,

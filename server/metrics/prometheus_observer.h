@@ -64,6 +64,7 @@ class PrometheusObserver final : public Observer {
   void MakeModelSeries();
   void MakeBatchSeries();
   ModelSeries& SeriesOf(const Model* model);
+  void CountRegionBytes(const RequestRecord& record);
 
   // The byte counter of a device.
   struct DeviceSeries {
@@ -76,7 +77,9 @@ class PrometheusObserver final : public Observer {
   std::deque<HistogramFamily> histograms_;
   std::array<ModelSeries, kNumModels + 1> models_;                  // by Model::index; unknown last
   std::array<Counter, metrics::kDirections.size()> request_bytes_;  // by Direction
-  std::array<Counter, kNumRejections> rejected_;                    // by Rejection
+  // By RegionKind, Direction.
+  std::array<std::array<Counter, metrics::kDirections.size()>, kNumRegionKinds> region_bytes_;
+  std::array<Counter, kNumRejections> rejected_;  // by Rejection
   // By Op, Dtype, Path.
   std::array<std::array<std::array<Counter, kNumPaths>, kNumDtypes>, kNumOps> batches_;
   Histogram batch_requests_ = nullptr;

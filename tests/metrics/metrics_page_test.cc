@@ -13,6 +13,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -100,6 +101,55 @@ TEST(MetricsPageTest, GaugesAreSampledEachTime) {
     EXPECT_EQ(parsed.values["swiglu_dropped_log_lines_total"], base + 16);
     EXPECT_EQ(parsed.values["swiglu_ended_connections_total{reason=\"resets\"}"], base + 17);
     EXPECT_EQ(parsed.values["swiglu_ended_connections_total{reason=\"frames\"}"], base + 18);
+  }
+}
+
+TEST(MetricsPageTest, RegionsAreSampledEachTime) {
+  PrometheusObserver observer;
+  double base = 0;
+  Gauges gauges;
+  gauges.regions = {[&] { return base + 1; }, [&] { return base + 2; }};
+  gauges.region_size_bytes = {[&] { return base + 3; }, [&] { return base + 4; }};
+  gauges.region_limit_bytes = [&] { return base + 5; };
+  const MetricsPage page(&observer, gauges, kBuild);
+  for (const double now : {100.0, 8589934592.0}) {
+    base = now;
+    ParsedPage parsed = ParsePage(page.Render());
+    EXPECT_EQ(parsed.values["swiglu_regions{memory=\"system\"}"], base + 1);
+    EXPECT_EQ(parsed.values["swiglu_regions{memory=\"cuda\"}"], base + 2);
+    EXPECT_EQ(parsed.values["swiglu_region_size_bytes{memory=\"system\"}"], base + 3);
+    EXPECT_EQ(parsed.values["swiglu_region_size_bytes{memory=\"cuda\"}"], base + 4);
+    EXPECT_EQ(parsed.values["swiglu_region_limit_bytes"], base + 5);
+  }
+}
+
+TEST(MetricsPageTest, EveryFaultOfARegionHasItsName) {
+  const std::vector<std::pair<RegionFault, std::string>> faults = {
+      {RegionFault::kDisabled, "disabled"},
+      {RegionFault::kName, "name"},
+      {RegionFault::kNameInUse, "name_in_use"},
+      {RegionFault::kTooMany, "too_many"},
+      {RegionFault::kTooLarge, "too_large"},
+      {RegionFault::kPinnedLimit, "pinned_limit"},
+      {RegionFault::kSize, "size"},
+      {RegionFault::kOffset, "offset"},
+      {RegionFault::kKey, "key"},
+      {RegionFault::kHandle, "handle"},
+      {RegionFault::kDevice, "device"},
+      {RegionFault::kNoMemory, "no_memory"}};
+  PrometheusObserver observer;
+  for (const auto& [fault, name] : faults) {
+    Gauges gauges;
+    gauges.refused_regions[static_cast<size_t>(fault)] = [] { return 3; };
+    const MetricsPage page(&observer, gauges, kBuild);
+    std::map<std::string, double> counted;
+    for (const auto& [series, value] : ParsePage(page.Render()).values) {
+      if (absl::StartsWith(series, "swiglu_refused_regions_total") && value != 0) {
+        counted[series] = value;
+      }
+    }
+    EXPECT_EQ(counted, (std::map<std::string, double>{
+                           {"swiglu_refused_regions_total{reason=\"" + name + "\"}", 3}}));
   }
 }
 

@@ -129,6 +129,32 @@ TEST_F(PrometheusObserverTest, ServedRequestCountsBytesElementsAndPhases) {
                    0.021);
 }
 
+RequestRecord RecordWithRegions() {
+  RequestRecord record;
+  record.model = &Fp16Forward();
+  record.region_bytes_in = {1000, 200};
+  record.region_bytes_out = {30, 4};
+  return record;
+}
+
+TEST_F(PrometheusObserverTest, ServedRequestCountsBytesInRegionsByMemoryAndDirection) {
+  observer_.RequestFinished(RecordWithRegions());
+  observer_.RequestFinished(RecordWithRegions());
+  EXPECT_EQ(Value("swiglu_region_bytes_total{direction=\"in\",memory=\"system\"}"), 2000);
+  EXPECT_EQ(Value("swiglu_region_bytes_total{direction=\"in\",memory=\"cuda\"}"), 400);
+  EXPECT_EQ(Value("swiglu_region_bytes_total{direction=\"out\",memory=\"system\"}"), 60);
+  EXPECT_EQ(Value("swiglu_region_bytes_total{direction=\"out\",memory=\"cuda\"}"), 8);
+}
+
+TEST_F(PrometheusObserverTest, FailedRequestCountsNoBytesInRegions) {
+  RequestRecord record = RecordWithRegions();
+  record.status = absl::InternalError("");
+  observer_.RequestFinished(record);
+  EXPECT_EQ(Moved(),
+            (std::map<std::string, double>{
+                {"swiglu_requests_total{code=\"INTERNAL\",model=\"swiglu_forward_fp16\"}", 1}}));
+}
+
 TEST_F(PrometheusObserverTest, DurationsFallIntoTheirBuckets) {
   for (const auto total :
        {microseconds(9), microseconds(10), microseconds(11), microseconds(20'000'000)}) {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# What a server sees in operation, in a few seconds: every model, small and large requests, more than it can hold at once, and
-# callers that ask for what is wrong, unknown, too large or too late, or that go away.
+# What a server sees in operation, in a few seconds: every model, small and large requests, tensors in a region, more than
+# it can hold at once, and callers that ask for what is wrong, unknown, too large or too late, or that go away.
 import json
 import subprocess
 
@@ -13,7 +13,8 @@ MODELS = [f"swiglu_{op}_{dtype}" for op in ("forward", "backward") for dtype in 
 
 # Little memory, so that a small load is too much for it, and a small largest message.
 # Requests wait for others, so that one whose timeout is a microsecond is late for sure.
-SERVER_FLAGS = ("--memory_budget_bytes=64MiB", "--max_request_bytes=16MiB", "--max_queue_delay=1ms")
+SERVER_FLAGS = ("--memory_budget_bytes=64MiB", "--max_request_bytes=16MiB", "--max_queue_delay=1ms",
+                "--system_shared_memory=on")
 
 
 def bench(server, *flags):
@@ -60,6 +61,13 @@ def overload(server, duration):
         raise AssertionError(f"nothing was refused: {report}")
 
 
+def share_memory(server):
+    """Requests with tensors in a region, for long enough to be scraped a few times."""
+    report = bench(server, "--shared_memory=system", "--request_bytes=64KiB", "--rate=100", "--duration=4s")
+    if report["requests"] == 0:
+        raise AssertionError(f"nothing was served from a region: {report}")
+
+
 def make_mistakes(server):
     """One caller after the other that gets another code than OK."""
     address, good = server.address, forward_request()
@@ -74,6 +82,8 @@ def make_mistakes(server):
         code, sentence = infer_once(address, message)
         if code != codes[name]:
             raise AssertionError(f"{name} was expected, not {code}: {sentence}")
+    if plain_grpc.call_once(address, "/inference.GRPCInferenceService/SystemSharedMemoryRegister", field(1, "r")) is not None:
+        raise AssertionError("a region without bytes was registered")
     too_large = infer_once(address, good, [("swiglu-request-bytes", str(1 << 30))])
     if too_large[0] != codes["RESOURCE_EXHAUSTED"]:
         raise AssertionError(f"a request of 1 GiB ended with {too_large}")

@@ -3,14 +3,16 @@
 #
 # The metrics page of a running server: counters that begin at zero, limits and states that are those of the process, and
 # refusals that are counted where callers see them.
+import pathlib
 import re
 import signal
+import tempfile
 import time
 import unittest
 
 import plain_grpc
 import server_process
-from plain_grpc import Connection, forward_request, infer_once
+from plain_grpc import Connection, field, forward_request, infer_once, varint
 from server_process import Server
 
 
@@ -33,8 +35,9 @@ class StartTest(unittest.TestCase):
         self.assertEqual([(name, value) for name, value in series if value != "0"], [])
 
     def test_limits_are_those_of_the_flags(self):
-        with Server("--max_queued_requests=7", "--memory_budget_bytes=64MiB") as server:
+        with Server("--max_queued_requests=7", "--memory_budget_bytes=64MiB", "--max_pinned_bytes=3MiB") as server:
             self.assertEqual(server.metric("swiglu_queue_limit_requests"), 7)
+            self.assertEqual(server.metric("swiglu_region_limit_bytes"), 3 << 20)
             self.assertEqual(server.metric("swiglu_memory_budget_bytes"), 64 << 20)
 
     def test_server_on_the_cpu_says_nothing_of_gpus(self):
@@ -60,6 +63,44 @@ class SlabPoolTest(unittest.TestCase):
                 wait_until(self, lambda: pool("used") == 0, "the slab is still in use")
             self.assertEqual(pool("free"), used_bytes)
             self.assertEqual(server.metric("swiglu_device_memory_used_bytes", device="cpu"), used_bytes)
+
+
+class RegionTest(unittest.TestCase):
+    BYTES = 12288
+
+    def parameters(self, number, offset):
+        """The parameters that place a tensor of 4096 bytes in region `r`, in the field of that number."""
+        values = {"shared_memory_region": field(3, "r"), "shared_memory_byte_size": b"\x10" + varint(4096),
+                  "shared_memory_offset": b"\x10" + varint(offset)}
+        return b"".join(field(number, field(1, key) + field(2, value)) for key, value in values.items())
+
+    def test_regions_and_their_bytes_are_on_the_page(self):
+        with (Server("--system_shared_memory=on", f"--max_pinned_bytes={self.BYTES}") as server,
+              tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="swiglu_metrics_test_") as file):
+            file.truncate(self.BYTES)
+
+            def change(what, message):
+                return plain_grpc.call_once(server.address, f"/inference.GRPCInferenceService/SystemSharedMemory{what}", message)
+
+            def sizes():
+                return [server.metric("swiglu_regions", memory="system"), server.metric("swiglu_region_size_bytes", memory="system"),
+                        server.metric("swiglu_memory_used_bytes", kind="region")]
+
+            key_and_size = field(2, pathlib.Path(file.name).name) + b"\x20" + varint(self.BYTES)
+            self.assertEqual(change("Register", field(1, "r") + key_and_size), b"")
+            self.assertEqual(sizes(), [1, self.BYTES, self.BYTES])
+            self.assertIsNone(change("Register", field(1, "other") + key_and_size))
+            self.assertEqual(server.metric("swiglu_refused_regions_total", reason="pinned_limit"), 1)
+
+            shape = field(3, varint(1024))
+            request = field(1, "swiglu_forward_fp32") + b"".join(
+                field(5, field(1, name) + field(2, "FP32") + shape + self.parameters(4, offset)) for name, offset in (("e", 0), ("g", 4096)))
+            code, sentence = infer_once(server.address, request + field(6, field(1, "h") + self.parameters(2, 8192)))
+            self.assertEqual(code, plain_grpc.OK, sentence)
+            self.assertEqual(server.metric("swiglu_region_bytes_total", memory="system", direction="in"), 8192)
+            self.assertEqual(server.metric("swiglu_region_bytes_total", memory="system", direction="out"), 4096)
+            self.assertEqual(change("Unregister", field(1, "r")), b"")
+            self.assertEqual(sizes(), [0, 0, 0])
 
 
 class DrainTest(unittest.TestCase):
