@@ -53,7 +53,7 @@ CudaLane::~CudaLane() {
 void CudaLane::Run(const Batch& batch, LaunchPlan plan, Finished finished) {
   Job job{&batch, std::move(plan), std::move(finished)};
   job.execution.path = job.plan.path;
-  if (t_serves_lane || job.plan.caller_wait > std::chrono::microseconds::zero()) {
+  if (t_serves_lane || job.plan.caller_launches) {
     const cudaError_t error = Enqueue(job);
     if (error != cudaSuccess) return Finish(std::move(job), error);
     if (IsDoneWithin(job.plan.caller_wait)) return Finish(std::move(job), Await(job));

@@ -35,11 +35,12 @@ class CudaLane final : public Lane {
   CudaLane& operator=(const CudaLane&) = delete;
 
   // Leaves the work to the lane's thread: the driver makes one launch at a time, and the calling
-  // thread should not wait for its turn. There are two exceptions. If the plan has a `caller_wait`,
-  // the calling thread launches the batch, waits at most that long, and calls `finished` if the
-  // batch is done by then. If the calling thread is a lane's thread (it has just completed a
-  // batch), it launches the batch, and this lane's thread waits for the result. A plan that is not
-  // staged needs tensors in device memory or in pinned host memory.
+  // thread should not wait for its turn. There are two exceptions. If the plan says that the caller
+  // launches, the calling thread launches the batch. It then waits as long as the plan's
+  // `caller_wait`, and calls `finished` if the batch is done by then. If the calling thread is a
+  // lane's thread (it has just completed a batch), it launches the batch, and this lane's thread
+  // waits for the result. A plan that is not staged needs tensors in device memory or in pinned
+  // host memory.
   void Run(const Batch& batch, LaunchPlan plan, Finished finished) override;
 
  private:

@@ -27,6 +27,10 @@ constexpr int64_t kMaxCallerLaunchBytes = int64_t{256} << 10;
 constexpr int64_t kMaxResidentCallerLaunchBytes = int64_t{64} << 20;  // in device memory
 constexpr std::chrono::microseconds kCallerWait{40};
 
+// From here on, a batch in device memory is worth more than the time that its caller takes to
+// launch it. Smaller ones come faster than a caller should launch them beside its other work.
+constexpr int64_t kMinCallerLaunchBytes = int64_t{1} << 20;
+
 size_t NumTensors(const Model& model) { return model.inputs.size() + model.outputs.size(); }
 
 int64_t NumCopies(const Batch& batch) {
@@ -84,6 +88,8 @@ LaunchPlan PlanLaunch(const Batch& batch, const LaunchSituation& situation) {
   LaunchPlan plan = is_resident ? LaunchPlan{.path = Path::kRegion} : PlanMapped(kMappedBlocks);
   const int64_t max_bytes = is_resident ? kMaxResidentCallerLaunchBytes : kMaxCallerLaunchBytes;
   if (batch.is_alone && BatchBytes(batch) <= max_bytes) plan.caller_wait = kCallerWait;
+  plan.caller_launches =
+      plan.caller_wait.count() > 0 || (is_resident && BatchBytes(batch) >= kMinCallerLaunchBytes);
   return plan;
 }
 

@@ -56,6 +56,9 @@ struct LaunchPlan {
   // How long the thread that calls `Lane::Run` waits for the batch, before it leaves the waiting to
   // the lane's thread.
   std::chrono::microseconds caller_wait{0};
+  // The thread that calls `Lane::Run` launches the batch, so that the launch does not wait until
+  // the lane's thread has woken up. True wherever `caller_wait` is above 0.
+  bool caller_launches = false;
 };
 
 // The plan for `batch`. A batch without elements is never staged.

@@ -98,6 +98,10 @@ absl::Status RunningRequest::FillRequest(int64_t index, Request& request) {
 
   if (regions_ != nullptr) {
     request.placement = regions_->placement;
+    // The answer has no tensors. The thread that sees the batch end encodes it: another would first
+    // have to wake up, while the device waits for the caller's next request.
+    const bool is_large = LengthOf(InputBytes(request)) == WorkLength::kLong;
+    if (request.placement.is_resident && is_large) request.tasks = nullptr;
     const int64_t first_byte = index * chunk_plan_.chunk_elements * ElementBytes(model().dtype);
     for (int k = 0; k < kMaxTensors; ++k) {
       if (regions_->inputs[k] != nullptr) {

@@ -101,6 +101,22 @@ TEST(LaunchPlanTest, ItsCallerWaitsForALoneSmallBatch) {
   EXPECT_FALSE(waits(Forward({1}), false));
 }
 
+TEST(LaunchPlanTest, ItsCallerLaunchesALargeBatchInDeviceMemory) {
+  const auto launches = [](int64_t num_elements, Placement placement) {
+    Batch batch = Forward({num_elements});
+    batch.placement = placement;
+    return PlanLaunch(batch, {}).caller_launches;
+  };
+  const int64_t least = (kMiB + 5) / 6;  // 1 MiB read and written
+  EXPECT_TRUE(launches(least, {.device = 0, .is_resident = true}));
+  EXPECT_FALSE(launches(least - 1, {.device = 0, .is_resident = true}));
+  EXPECT_FALSE(launches(least, {.device = 0, .is_resident = false}));
+  EXPECT_FALSE(launches(least, {}));
+  Batch alone = Forward({1});
+  alone.is_alone = true;
+  EXPECT_TRUE(PlanLaunch(alone, {}).caller_launches);
+}
+
 TEST(LaunchPlanTest, StagesNoBatchOfManySmallTensors) {
   EXPECT_EQ(PathOf(Forward(std::vector<int64_t>(8, kMiB / 2)), 100 * kMiB), Path::kStaged);
   EXPECT_EQ(PathOf(Forward(std::vector<int64_t>(8, kMiB / 2 - 1)), 100 * kMiB), Path::kMapped);
