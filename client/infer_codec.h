@@ -55,7 +55,7 @@ struct Inference {
   Inference Part(int64_t first, int64_t count) const;
 };
 
-// How many tensors the larger of the two messages, request and response, carries. Tensors in
+// The number of tensors in the request or in the response, whichever has more. Tensors in
 // regions do not count.
 int64_t NumCarried(const Inference& inference);
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/time/clock.h"
@@ -31,19 +32,33 @@ ControlServiceOptions ControlOptions(const ServerOptions& options, const Executo
               options.batching.max_queue_delay)};
 }
 
-// The clients of a unix socket, since gRPC does not tell which of them calls.
+// All clients of a unix socket, since gRPC does not tell which of them calls.
 class UnixClients final : public RegionOwner {
  public:
-  explicit UnixClients(const Connections& connections) : processes_(connections.UnixProcesses()) {}
+  explicit UnixClients(std::vector<pid_t> pids) : pids_(std::move(pids)), processes_(pids_) {}
   bool HasEnded() const override { return processes_.HaveEnded(); }
+  // Whether these are the clients with those ids now.
+  bool Are(const std::vector<pid_t>& pids) const {
+    return pids == pids_ && !processes_.HasOneEnded();
+  }
 
  private:
+  const std::vector<pid_t> pids_;
   const Processes processes_;
 };
 
-std::shared_ptr<const RegionOwner> OwnerOf(const Call& call, const Connections& connections) {
-  if (!absl::StartsWith(call.peer(), "unix:")) return nullptr;
-  return std::make_shared<UnixClients>(connections);
+// Finds who registers a region. Regions of the same clients share one owner, and so its
+// descriptors. One thread at a time.
+RegionService::OwnerOf OwnersOf(const Connections& connections) {
+  return [&connections, last = std::make_shared<std::shared_ptr<const UnixClients>>()](
+             const Call& call) -> std::shared_ptr<const RegionOwner> {
+    if (!absl::StartsWith(call.peer(), "unix:")) return nullptr;
+    std::vector<pid_t> pids = connections.UnixProcesses();
+    if (*last == nullptr || !(*last)->Are(pids)) {
+      *last = std::make_shared<UnixClients>(std::move(pids));
+    }
+    return *last;
+  };
 }
 
 }  // namespace
@@ -61,7 +76,7 @@ Server::Server(ServerOptions options, Executor* executor, Observer* observer,
       control_(ControlOptions(options_, *executor), &health_, statistics),
       reflection_(options_.reflection ? std::make_optional<Reflection>() : std::nullopt),
       connections_(options_.log_peers),
-      region_service_(&regions_, [this](const Call& call) { return OwnerOf(call, connections_); }),
+      region_service_(&regions_, &active_, OwnersOf(connections_)),
       message_watch_(&admission_, &connections_, options_.stall_limit.base),
       flood_watch_(&connections_, &message_watch_),
       router_(

@@ -56,7 +56,7 @@ template <class Entry, int kCapacity>
 struct SegmentTable {
   int64_t num_tiles;
   int num_segments;
-  bool same_alignment;      // whether all entries have it
+  bool same_alignment;      // whether `same_alignment` is true for all entries
   float segments_per_tile;  // num_segments / num_tiles, to guess a tile's segment
   Entry entries[kCapacity];
 };

@@ -47,10 +47,10 @@ __device__ inline uint4 LoadUnaligned(const void* from) {
   return BytesFrom(offset, low, boundary[1]);
 }
 
-// Each lane writes its `vector` to its `to`. If `to` is not aligned, each lane except the first
-// writes one aligned vector: the last bytes of the lane before it, and then its own first bytes.
-// The bytes at the two ends of the warp fill no aligned vector. The first and the last lane write
-// them element by element. REQUIRES: all lanes of the warp call this, with consecutive `to`.
+// Each thread of the warp stores its `vector` at its `to`. If `to` is not aligned, each lane except
+// the first writes one aligned vector: the last bytes of the lane before it, and then its own first
+// bytes. The bytes at the two ends of the warp fill no aligned vector. The first and the last lane
+// write them element by element. REQUIRES: all lanes of the warp call this, with consecutive `to`.
 template <class Element>
 __device__ inline void StoreUnaligned(void* to, const uint4& vector) {
   const uint32_t offset = BytesPastBoundary(to);

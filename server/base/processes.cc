@@ -25,7 +25,9 @@ Processes::Processes(absl::Span<const pid_t> pids) : are_known_(!pids.empty()) {
     Descriptor process(pid == 0 ? -1 : static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
     if (process.get() >= 0) {
       running_.push_back(std::move(process));
-    } else if (pid == 0 || errno != ESRCH) {
+    } else if (pid != 0 && errno == ESRCH) {
+      has_one_ended_ = true;
+    } else {
       are_known_ = false;
     }
   }
@@ -33,6 +35,10 @@ Processes::Processes(absl::Span<const pid_t> pids) : are_known_(!pids.empty()) {
 
 bool Processes::HaveEnded() const {
   return are_known_ && std::all_of(running_.begin(), running_.end(), HasEnded);
+}
+
+bool Processes::HasOneEnded() const {
+  return has_one_ended_ || std::any_of(running_.begin(), running_.end(), HasEnded);
 }
 
 }  // namespace swiglu::server

@@ -20,9 +20,12 @@ class Processes {
 
   // Whether all of them have ended. False if one of them cannot be seen, or if there are none.
   bool HaveEnded() const;
+  // Whether one of them has ended, or had when this was made.
+  bool HasOneEnded() const;
 
  private:
   bool are_known_;
+  bool has_one_ended_ = false;
   std::vector<Descriptor> running_;  // that ran when this was made
 };
 

@@ -53,7 +53,8 @@ struct Request {
   // Its place in the queue and its share of the memory budget; a chunk has none of its own.
   Ticket ticket;
   Clock::time_point accepted_at;
-  // From this time on nobody waits for the answer. A request that is in no batch then is dropped.
+  // From this time on nobody waits for the answer. A request that is still in no batch at this time
+  // is dropped.
   Clock::time_point deadline = Clock::time_point::max();
   // True if the server held no other request when it admitted this one. The thread that submits it
   // may then wait for its batch.

@@ -271,6 +271,8 @@ std::string Connections::Describe(absl::string_view peer) const {
 std::vector<pid_t> Connections::UnixProcesses() const {
   std::vector<pid_t> processes;
   for (const Connection& connection : Find(kUnixPeer)) processes.push_back(connection.pid);
+  std::sort(processes.begin(), processes.end());
+  processes.erase(std::unique(processes.begin(), processes.end()), processes.end());
   return processes;
 }
 

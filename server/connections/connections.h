@@ -71,8 +71,8 @@ class Connections {
   // socket. If there are several such processes, a '+' separates them.
   std::string Describe(absl::string_view peer) const;
 
-  // The processes behind the open connections of unix sockets; 0 for one that this process cannot
-  // see.
+  // The processes behind the open connections of unix sockets, ascending, each once; 0 for those
+  // that this process cannot see.
   std::vector<pid_t> UnixProcesses() const;
 
   // Pauses the peer's connection, or lets it go on. While it is paused, the kernel drops the data

@@ -45,7 +45,7 @@ struct RegionRefusal {
   int64_t limit = 0;
 };
 
-// `size_bytes` from `offset` on of the file that `shm_open` calls `key`.
+// `size_bytes` bytes, beginning at `offset`, of the file whose name for `shm_open` is `key`.
 struct SystemRegionSource {
   std::string key;
   uint64_t offset = 0;

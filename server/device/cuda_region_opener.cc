@@ -11,6 +11,7 @@
 #include <cstring>
 #include <utility>
 
+#include "server/device/hole_guard.h"
 #include "server/device/shared_file.h"
 #include "server/gpu/cuda_status.h"
 #include "server/log/log.h"
@@ -26,11 +27,14 @@ void LogAndForget(const char* what, cudaError_t error) {
 }
 
 // A system region that every device reads and writes where it lies. The pages are pinned: they stay
-// when the file gets shorter, and a batch never meets a hole.
+// when the file gets shorter. The guard is for the driver, which may copy a few bytes by the CPU.
 class PinnedRegion final : public RegionMemory {
  public:
   PinnedRegion(SharedFile file, int ordinal)
-      : RegionMemory(file.data(), kCpuDevice), file_(std::move(file)), ordinal_(ordinal) {}
+      : RegionMemory(file.data(), kCpuDevice),
+        file_(std::move(file)),
+        guard_(file_.data(), file_.mapped_bytes(), file_.page_bytes()),
+        ordinal_(ordinal) {}
   ~PinnedRegion() override {
     cudaError_t error = cudaSetDevice(ordinal_);
     if (error == cudaSuccess) error = cudaHostUnregister(file_.data());
@@ -38,9 +42,11 @@ class PinnedRegion final : public RegionMemory {
   }
 
   bool IsShrunk() const override { return file_.IsShrunk(); }
+  bool HasHole() const override { return guard_.met_hole(); }
 
  private:
   const SharedFile file_;
+  const HoleGuard guard_;
   const int ordinal_;
 };
 

@@ -39,8 +39,13 @@ class HoleGuard::Slot {
     if (end_.load() != end || address < begin || address >= end) return false;
     const uintptr_t page = address / page_bytes * page_bytes;
     met_hole_.store(true);
-    return ::mmap(reinterpret_cast<void*>(page), end - page, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
+    // One page is enough to go on, where there is no room for the rest.
+    return MapZeros(page, end - page) || MapZeros(page, page_bytes);
+  }
+
+  static bool MapZeros(uintptr_t address, size_t size_bytes) {
+    return ::mmap(reinterpret_cast<void*>(address), size_bytes, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
   }
 
   Slot* next = nullptr;  // constant once the slot is in the list
@@ -84,16 +89,16 @@ class SlotList {
 
   static void OnSigbus(int signal_number, siginfo_t* info, void*) {
     const int saved_errno = errno;
-    const bool is_access = info->si_code > 0;
+    const bool is_sent = info->si_code <= 0;  // by a process
     const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
-    for (HoleGuard::Slot* slot = first_.load(); is_access && slot != nullptr; slot = slot->next) {
-      if (!slot->Fill(address)) continue;
+    for (HoleGuard::Slot* slot = first_.load(); slot != nullptr; slot = slot->next) {
+      if (info->si_code != BUS_ADRERR || !slot->Fill(address)) continue;
       errno = saved_errno;
       return;
     }
     // An access is made again when this returns, and fails for good.
     ::signal(signal_number, SIG_DFL);
-    if (!is_access) ::raise(signal_number);
+    if (is_sent) ::raise(signal_number);
   }
 
   static inline absl::Mutex mutex_{absl::kConstInit};

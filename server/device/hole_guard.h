@@ -21,7 +21,7 @@ class HoleGuard {
   HoleGuard(const HoleGuard&) = delete;
   HoleGuard& operator=(const HoleGuard&) = delete;
 
-  // Whether that has happened.
+  // Whether the guard has had to put in pages of zeros.
   bool met_hole() const;
 
  private:

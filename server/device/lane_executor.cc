@@ -19,6 +19,15 @@ namespace {
 // What a device computes in some 0.2 ms, the bus being its limit; large enough to be worth copies.
 constexpr int64_t kMaxBatchBytes = int64_t{8} << 20;
 
+// The end of a batch that came after that device had failed.
+Execution NotRun(int failed_device) {
+  Execution execution;
+  execution.status = absl::UnavailableError(
+      absl::StrCat("device ", failed_device, " failed before the request ran"));
+  execution.path = Path::kMapped;
+  return execution;
+}
+
 }  // namespace
 
 LaneExecutor::LaneExecutor(std::vector<LaneDevice> devices,
@@ -54,14 +63,7 @@ std::string LaneExecutor::description() const {
 }
 
 void LaneExecutor::Run(const Batch& batch, Done done) {
-  if (const std::optional<int> failed = faults_->failed_device()) {
-    Execution execution;
-    execution.status =
-        absl::UnavailableError(absl::StrCat("device ", *failed, " failed before the request ran"));
-    execution.path = Path::kMapped;
-    done(execution);
-    return;
-  }
+  if (const std::optional<int> failed = faults_->failed_device()) return done(NotRun(*failed));
   Claim claim;
   {
     absl::MutexLock lock(&mutex_);
@@ -77,6 +79,9 @@ void LaneExecutor::Run(const Batch& batch, Done done) {
 }
 
 void LaneExecutor::Start(const Claim& claim, const Batch& batch, Done done) {
+  if (const std::optional<int> failed = faults_->failed_device()) {
+    return Finish(claim, {NotRun(*failed), std::nullopt}, std::move(done));
+  }
   claim.lane->Run(batch, PlanLaunch(batch, claim.situation),
                   [this, claim, &batch, done = std::move(done)](const LaneResult& result) mutable {
                     if (!IsWorthRetrying(result)) return Finish(claim, result, std::move(done));

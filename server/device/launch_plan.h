@@ -42,7 +42,7 @@ struct StagedPart {
   size_t place(size_t k) const { return offset + k * stride; }
 };
 
-// What a lane copies in, computes and copies out at once; at most kMaxSegments parts.
+// What is in a lane's device buffer at a time; at most kMaxSegments parts.
 using Portion = std::vector<StagedPart>;
 
 struct LaunchPlan {

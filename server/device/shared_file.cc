@@ -31,15 +31,18 @@ bool IsAllowed(absl::string_view name, absl::string_view prefix) {
          !absl::StrContains(name, "..") && absl::StartsWith(name, prefix);
 }
 
-// The regular file of that name for reading and writing, or none. Nothing else is opened, as the
-// opening of a device or a pipe may have effects.
+// The regular file of that name for reading and writing, or none, with errno set. Nothing else is
+// opened, as the opening of a device or a pipe may have effects.
 Descriptor OpenRegularFile(const std::string& name) {
   const std::string path = absl::StrCat(kFolder, name);
   const Descriptor found(::open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   struct stat info = {};
-  if (found.get() < 0 || ::fstat(found.get(), &info) != 0 || !S_ISREG(info.st_mode)) return {};
+  if (found.get() < 0) return {};
+  errno = EINVAL;
+  if (::fstat(found.get(), &info) != 0 || !S_ISREG(info.st_mode)) return {};
+  // Does not wait for a client that holds a lease on the file.
   return Descriptor(
-      ::open(absl::StrCat("/proc/self/fd/", found.get()).c_str(), O_RDWR | O_CLOEXEC));
+      ::open(absl::StrCat("/proc/self/fd/", found.get()).c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
 }
 
 // Of a mapping of the file.
@@ -75,7 +78,10 @@ std::variant<SharedFile, RegionRefusal> SharedFile::Open(const SystemRegionSourc
   const absl::string_view name = absl::StripPrefix(source.key, "/");
   if (!IsAllowed(name, prefix)) return RegionRefusal{RegionFault::kKey};
   Descriptor file = OpenRegularFile(std::string(name));
-  if (file.get() < 0) return RegionRefusal{RegionFault::kKey};
+  if (file.get() < 0) {
+    const bool is_short_of_files = errno == EMFILE || errno == ENFILE;
+    return RegionRefusal{is_short_of_files ? RegionFault::kNoMemory : RegionFault::kKey};
+  }
   return Map(std::move(file), source.offset, size_bytes);
 }
 

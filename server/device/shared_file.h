@@ -38,7 +38,7 @@ class SharedFile {
   ~SharedFile();
 
   std::byte* data() const { return data_; }
-  // Of whole pages, at least what was asked for.
+  // A whole number of pages, with at least the bytes that were asked for.
   size_t mapped_bytes() const { return mapped_bytes_; }
   size_t page_bytes() const { return page_bytes_; }
   // Whether the file now ends before the mapped part does.

@@ -290,15 +290,18 @@ absl::Status RegionShrunk(absl::string_view region) {
                  absl::StrCat("region ", Quote(region), " was shrunk"));
 }
 
+absl::Status RegionsOff(RegionKind kind) {
+  return absl::UnimplementedError(absl::StrCat(
+      "this server takes no ", kind == RegionKind::kSystem ? "system" : "CUDA", " shared memory"));
+}
+
 absl::Status RegionRefused(absl::string_view region, const RegionSpec& spec,
                            const RegionRefusal& refusal) {
   const std::string name = absl::StrCat("region ", Quote(region));
   const int64_t found = refusal.found;
   switch (refusal.fault) {
     case RegionFault::kDisabled:
-      return absl::UnimplementedError(
-          absl::StrCat(name, ": this server takes no ",
-                       spec.kind() == RegionKind::kSystem ? "system" : "CUDA", " shared memory"));
+      return absl::UnimplementedError(absl::StrCat(name, ": ", RegionsOff(spec.kind()).message()));
     case RegionFault::kName:
       return Invalid(found == 0 ? "a region needs a name"
                                 : absl::StrCat("a region's name has at most ", refusal.limit,

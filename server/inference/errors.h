@@ -88,6 +88,7 @@ absl::Status RegionsOfTwoDevices(absl::string_view first, int first_device,
 absl::Status RegionShrunk(absl::string_view region);
 
 // Registering a region. No sentence has the key of a file or a handle.
+absl::Status RegionsOff(RegionKind kind);
 absl::Status RegionRefused(absl::string_view region, const RegionSpec& spec,
                            const RegionRefusal& refusal);
 

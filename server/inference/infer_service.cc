@@ -217,8 +217,11 @@ absl::StatusOr<AdmittedRequest> InferService::Admit(DecodedRequest decoded,
   const ChunkPlan chunks = PlanChunks(*plan.model, plan.num_elements, max_chunk_bytes);
   const SlotLayout slots =
       PlanSlots(*plan.model, executor_->TakesReaders(), regions.inputs, regions.outputs);
+  // What is kept of each chunk. It counts where tensors are large and the message is small.
+  constexpr int64_t kChunkStateBytes = 512;
+  const int64_t state_bytes = decoded.regions == nullptr ? 0 : chunks.num_chunks * kChunkStateBytes;
   const int64_t held_bytes =
-      SlabsBytes(chunks, slots, *plan.model, *executor_) + EnvelopeBytes(plan, id);
+      SlabsBytes(chunks, slots, *plan.model, *executor_) + EnvelopeBytes(plan, id) + state_bytes;
   auto admitted = admission_->Admit(held_bytes);
   if (auto* reason = absl::get_if<Rejection>(&admitted)) return RefusalOf(*reason, held_bytes);
   Ticket ticket = std::move(absl::get<Ticket>(admitted));

@@ -9,6 +9,14 @@
 #include "server/log/log.h"
 
 namespace swiglu::server {
+namespace {
+
+bool IsForLackOfRoom(RegionFault fault) {
+  return fault == RegionFault::kNameInUse || fault == RegionFault::kTooMany ||
+         fault == RegionFault::kPinnedLimit;
+}
+
+}  // namespace
 
 RegionRegistry::RegionRegistry(RegionLimits limits, RegionOpener* opener,
                                std::function<void()> released)
@@ -24,10 +32,13 @@ std::optional<RegionRefusal> RegionRegistry::Register(const std::string& name,
                                                       const RegionSpec& spec,
                                                       std::shared_ptr<const RegionOwner> owner,
                                                       Clock::time_point now) {
-  // What abandoned regions hold is for those who ask now.
-  DropAbandoned(now);
-  CloseReleased();
   std::optional<RegionRefusal> refusal = WhyNot(name, spec);
+  if (refusal.has_value() && IsForLackOfRoom(refusal->fault)) {
+    // What abandoned regions hold is for those who ask now.
+    DropAbandoned(now);
+    CloseReleased();
+    refusal = WhyNot(name, spec);
+  }
   if (!refusal.has_value()) refusal = Open(name, spec, std::move(owner), now);
   if (refusal.has_value()) {
     num_refused_[static_cast<size_t>(refusal->fault)].fetch_add(1, std::memory_order_relaxed);
@@ -129,14 +140,25 @@ void RegionRegistry::Unregister(RegionKind kind, absl::string_view name) {
 bool RegionRegistry::IsAbandoned(const RegionUse& region, Clock::time_point now) const {
   if (region->is_lost_.load(std::memory_order_relaxed)) return true;
   if (region->owner_ != nullptr && region->owner_->HasEnded()) return true;
-  // The registry itself has one.
-  if (limits_.idle_timeout == Clock::duration::zero() || region.use_count() > 1) return false;
+  if (limits_.idle_timeout == Clock::duration::zero()) return false;
+  // The registry and the caller have one each.
+  if (region.use_count() > 2) region->last_used_.store(now, std::memory_order_relaxed);
   return now - region->last_used_.load(std::memory_order_relaxed) >= limits_.idle_timeout;
 }
 
 void RegionRegistry::DropAbandoned(Clock::time_point now) {
-  UnregisterIf([this, now](const RegionUse& region) {
-    if (!IsAbandoned(region, now)) return false;
+  std::vector<RegionUse> regions;
+  {
+    absl::ReaderMutexLock lock(&mutex_);
+    regions.reserve(regions_.size());
+    for (const auto& [name, region] : regions_) regions.push_back(region);
+  }
+  // Asks the system about each owner, and so without the lock.
+  for (const RegionUse& region : regions) {
+    if (IsAbandoned(region, now)) region->is_lost_.store(true, std::memory_order_relaxed);
+  }
+  UnregisterIf([](const RegionUse& region) {
+    if (!region->is_lost_.load(std::memory_order_relaxed)) return false;
     LOG(INFO, "a shared memory region of {} bytes is unregistered: its client has left it",
         region->size_bytes());
     return true;

@@ -60,7 +60,8 @@ class Region {
   std::unique_ptr<RegionMemory> memory_;
   std::shared_ptr<const RegionOwner> owner_;  // nullptr: unknown
   mutable std::atomic<Clock::time_point> last_used_{};
-  mutable std::atomic<bool> is_lost_{false};  // its file has become too short
+  // Its file has become too short, or nobody wants it any more. No new use begins.
+  mutable std::atomic<bool> is_lost_{false};
 };
 
 // A use of a region. While one lives, the memory stays open, even if the region is unregistered.
@@ -105,7 +106,8 @@ class RegionRegistry {
   void CloseReleased();
 
   // The region of that name, of either kind; nullptr if there is none. Asks the system whether the
-  // file still is as long as the region; if not, the region is lost to everybody.
+  // file is still as long as the region. If it is not, or a batch has met a hole, the region is
+  // marked as lost: this call and all later ones return nullptr.
   RegionUse Find(absl::string_view name, Clock::time_point now) const;
   // The regions of that kind, by name; of one name, or of all with "".
   std::vector<RegionInfo> List(RegionKind kind, absl::string_view name) const;

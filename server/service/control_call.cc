@@ -7,6 +7,12 @@
 #include "server/service/messages.h"
 
 namespace swiglu::server {
+namespace {
+
+// Answers from this size on, such as a long list of regions, count in the memory budget.
+constexpr int64_t kChargedAnswerBytes = int64_t{16} << 10;
+
+}  // namespace
 
 void SmallCall::OnStart() {
   awaited_.Bind(parts_.watch, call_);
@@ -63,6 +69,12 @@ void ControlCall::Answer(const absl::StatusOr<grpc::ByteBuffer>& response) {
   if (finished_.exchange(true)) return;
   const int64_t bytes = response.ok() ? static_cast<int64_t>(response->Length()) : 0;
   due_ = parts_.stall_limit.Due(Clock::now(), bytes);
+  if (bytes >= kChargedAnswerBytes) {
+    if (!parts_.service->HasRoomForAnswers()) {
+      return call_->Finish(errors::BudgetInUse(parts_.service->memory_budget_bytes()));
+    }
+    charge_ = parts_.service->ChargeAnswer(bytes);
+  }
   if (response.ok()) return call_->WriteAndFinish(*response);
   call_->Finish(response.status());
 }

@@ -58,7 +58,10 @@ class ControlCall final : public SmallCall {
       : SmallCall(call, parts), method_(method) {}
 
   void OnNoMessage() override;
-  void OnWritten(bool) override { due_ = Clock::time_point::max(); }
+  void OnWritten(bool) override {
+    due_ = Clock::time_point::max();
+    charge_ = Charge();
+  }
   void OnGone(bool) override { due_ = Clock::time_point::max(); }
 
  private:
@@ -67,6 +70,7 @@ class ControlCall final : public SmallCall {
   void Answer(const absl::StatusOr<grpc::ByteBuffer>& response);
 
   const ControlMethod* const method_;
+  Charge charge_;  // of a large answer, until it is written
 };
 
 // Ends a call with a fixed error, without reading its message.

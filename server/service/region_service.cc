@@ -15,6 +15,7 @@ namespace {
 template <typename Response, typename Fill>
 absl::Status FillStatus(const RegionRegistry& registry, RegionKind kind, const std::string& name,
                         Response* response, Fill fill) {
+  if (!registry.limits().enabled[static_cast<size_t>(kind)]) return errors::RegionsOff(kind);
   const std::vector<RegionInfo> regions = registry.List(kind, name);
   if (regions.empty() && !name.empty()) return errors::UnknownRegion(name);
   for (const RegionInfo& region : regions) {
@@ -64,11 +65,16 @@ void RegionService::CudaRegister(Call& call,
 void RegionService::Register(Call& call, const std::string& name, RegionSpec spec,
                              Done done) const {
   regions_->Post([this, call = call.shared_from_this(), name, spec = std::move(spec),
+                  token = ActiveRequests::Token(active_),
                   done = std::move(done)](RegionRegistry& registry) mutable {
     // A caller that has gone does not know of the region, and would never unregister it.
     if (call->is_cancelled()) return done(errors::Cancelled("before the region was registered"));
     const std::optional<RegionRefusal> refusal =
         registry.Register(name, spec, owner_of_(*call), Clock::now());
+    if (!refusal.has_value() && call->is_cancelled()) {
+      registry.Unregister(spec.kind(), name);
+      return done(errors::Cancelled("while the region was registered"));
+    }
     done(refusal.has_value() ? errors::RegionRefused(name, spec, *refusal) : absl::OkStatus());
   });
 }
@@ -86,7 +92,8 @@ void RegionService::CudaUnregister(Call&,
 }
 
 void RegionService::Unregister(RegionKind kind, const std::string& name, Done done) const {
-  regions_->Post([kind, name, done = std::move(done)](RegionRegistry& registry) mutable {
+  regions_->Post([kind, name, token = ActiveRequests::Token(active_),
+                  done = std::move(done)](RegionRegistry& registry) mutable {
     registry.Unregister(kind, name);
     done(absl::OkStatus());
   });

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "proto/inference.pb.h"
 #include "server/regions/region_thread.h"
+#include "server/service/active_requests.h"
 #include "server/transport/call.h"
 
 namespace swiglu::server {
@@ -22,12 +23,14 @@ class RegionService {
   using Done = absl::AnyInvocable<void(absl::Status)>;
 
   // `owner_of` tells who registers a region by a call; it may return nullptr: unknown.
-  RegionService(RegionThread* regions, OwnerOf owner_of)
-      : regions_(regions), owner_of_(std::move(owner_of)) {}
+  // `active` counts the calls that change something, so that a drain waits for them.
+  RegionService(RegionThread* regions, ActiveRequests* active, OwnerOf owner_of)
+      : regions_(regions), active_(active), owner_of_(std::move(owner_of)) {}
 
   bool is_enabled() const { return regions_->registry().is_enabled(); }
 
-  // NOT_FOUND for a name that no region of the kind has. The key of a file is told to nobody.
+  // NOT_FOUND for a name that no region of the kind has, UNIMPLEMENTED if the kind is off. The key
+  // of a file is told to nobody.
   absl::Status SystemStatus(const inference::SystemSharedMemoryStatusRequest& request,
                             inference::SystemSharedMemoryStatusResponse* response) const;
   absl::Status CudaStatus(const inference::CudaSharedMemoryStatusRequest& request,
@@ -38,7 +41,7 @@ class RegionService {
   void CudaRegister(Call& call, const inference::CudaSharedMemoryRegisterRequest& request,
                     Done done) const;
 
-  // Always OK. If nobody uses the region, its memory is closed when `done` is called.
+  // Always OK. If nobody uses the region, its memory is already closed when `done` is called.
   void SystemUnregister(Call& call, const inference::SystemSharedMemoryUnregisterRequest& request,
                         Done done) const;
   void CudaUnregister(Call& call, const inference::CudaSharedMemoryUnregisterRequest& request,
@@ -49,6 +52,7 @@ class RegionService {
   void Unregister(RegionKind kind, const std::string& name, Done done) const;
 
   RegionThread* const regions_;
+  ActiveRequests* const active_;
   const OwnerOf owner_of_;
 };
 

@@ -4,6 +4,7 @@
 #include "server/device/shared_file.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -127,6 +128,20 @@ TEST(SharedFileTest, RefusesAFileThatItMayNotWrite) {
   if (::geteuid() == 0) GTEST_SKIP() << "root may write every file";
   const ShmFile file(kPage, 0400);
   ExpectFault(Refusal(file.name(), kPage), RegionFault::kKey);
+}
+
+// Breaking a lease takes 45 s where its holder does not give it back.
+TEST(SharedFileTest, DoesNotWaitForAClientThatHoldsALease) {
+  const std::string name = absl::StrCat("swiglu_test_lease_", ::getpid());
+  const std::string path = "/dev/shm/" + name;
+  const Descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  ASSERT_EQ(::ftruncate(file.get(), static_cast<off_t>(kPage)), 0);
+  ::signal(SIGIO, SIG_IGN);
+  const bool has_lease = ::fcntl(file.get(), F_SETLEASE, F_WRLCK) == 0;
+  if (has_lease) ExpectFault(Refusal(name, kPage), RegionFault::kKey);
+  ::signal(SIGIO, SIG_DFL);
+  ::unlink(path.c_str());
+  if (!has_lease) GTEST_SKIP() << "no leases here: " << std::strerror(errno);
 }
 
 TEST(SharedFileTest, RefusesWhatTheFileDoesNotHave) {

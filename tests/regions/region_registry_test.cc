@@ -229,7 +229,7 @@ TEST_F(RegionRegistryTest, DropsRegionsThatNobodyHasUsedForTheTimeout) {
   Register("idle", SystemSpec(64));
   Register("used", SystemSpec(64));
   Register("busy", SystemSpec(64));
-  const RegionUse use = Find("busy");
+  RegionUse use = Find("busy");
   now_ += std::chrono::seconds(9);
   registry().DropAbandoned(now_);
   EXPECT_NE(registry().List(kSystem, "idle").size(), 0u);
@@ -239,6 +239,15 @@ TEST_F(RegionRegistryTest, DropsRegionsThatNobodyHasUsedForTheTimeout) {
   EXPECT_EQ(registry().List(kSystem, "idle").size(), 0u);
   EXPECT_EQ(registry().List(kSystem, "used").size(), 1u);
   EXPECT_EQ(registry().List(kSystem, "busy").size(), 1u);
+  // The time counts from the end of a use.
+  Find("used");
+  now_ += std::chrono::seconds(9);
+  registry().DropAbandoned(now_);
+  use.reset();
+  registry().DropAbandoned(now_ + std::chrono::seconds(9));
+  EXPECT_EQ(registry().List(kSystem, "busy").size(), 1u);
+  registry().DropAbandoned(now_ + std::chrono::seconds(10));
+  EXPECT_EQ(registry().List(kSystem, "busy").size(), 0u);
 }
 
 TEST_F(RegionRegistryTest, TakesTheRoomOfAbandonedRegionsForNewOnes) {

@@ -361,6 +361,10 @@ TEST_F(RegionRpcTest, AnswersForTheKindThatIsOff) {
   const grpc::Status status = server_.stub->CudaSharedMemoryRegister(&context, cuda, &registered);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
   EXPECT_EQ(status.error_message(), "region 'c': this server takes no CUDA shared memory");
+  inference::CudaSharedMemoryStatusResponse shown;
+  PatientContext status_context;
+  EXPECT_EQ(server_.stub->CudaSharedMemoryStatus(&status_context, {}, &shown).error_code(),
+            grpc::StatusCode::UNIMPLEMENTED);
   // As perf_analyzer does before it uses the other kind.
   inference::CudaSharedMemoryUnregisterResponse unregistered;
   PatientContext other_context;
