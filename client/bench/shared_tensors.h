@@ -42,9 +42,10 @@ class SharedTensors {
   // Tells that a request on the set has ended, and whether its results are there.
   void Finish(size_t set, const RequestData& data, const absl::Status& status);
 
-  // Compares the results of each set's last request with those that the server sends for the same
-  // inputs in messages, bit for bit. Returns how many requests were compared; none of those that
-  // failed. DATA_LOSS, naming the output, if one differs. REQUIRES: no request is under way.
+  // For each set, sends the inputs of its last request to the server once more, in a message, and
+  // compares the answer bit for bit with the results in shared memory. Returns how many requests
+  // were compared; none of those that failed. DATA_LOSS, naming the output, if one differs.
+  // REQUIRES: no request is under way.
   absl::StatusOr<int64_t> Check(client::Client& client) const;
 
  private:

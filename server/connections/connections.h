@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The connections that the server has accepted. gRPC hides them, so this class works on their
-// sockets. It knows their peers, counts the bytes that they receive, and ends them. It does not
-// know what the bytes mean.
+// sockets. It knows the peer of each connection, counts the bytes that each connection receives,
+// and ends connections. It does not know what the bytes mean.
 #pragma once
 
 #include <sys/types.h>

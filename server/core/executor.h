@@ -41,7 +41,7 @@ struct Segment {
   InputReader* reader = nullptr;
 };
 
-// The number that stands for the CPU where devices are counted.
+// Stands for the CPU wherever a device is given as a number.
 inline constexpr int kCpuDevice = -1;
 
 // Where the tensors of a request or batch lie.

@@ -21,9 +21,9 @@
 namespace swiglu::server {
 
 // Each lane has a thread of its own. So a short batch is reported as soon as it is done, even while
-// other lanes run long batches or long callbacks. The thread also enqueues each portion of a batch
-// after the first, when the portion before it is done. `Create` allocates everything that a lane
-// needs from CUDA.
+// other lanes run long batches or long callbacks. The thread also enqueues the second and every
+// later portion of a batch, each when the portion before it is done. `Create` allocates everything
+// that a lane needs from CUDA.
 class CudaLane final : public Lane {
  public:
   static absl::StatusOr<std::unique_ptr<CudaLane>> Create(int ordinal);
