@@ -31,7 +31,9 @@ class ShmFile {
     EXPECT_GE(fd_.get(), 0);
     Resize(size_bytes);
   }
-  ~ShmFile() { ::unlink(path().c_str()); }
+  ~ShmFile() { Unlink(); }
+
+  void Unlink() const { ::unlink(path().c_str()); }
 
   void Resize(uint64_t size_bytes) const {
     ASSERT_EQ(::ftruncate(fd_.get(), static_cast<off_t>(size_bytes)), 0);
@@ -209,6 +211,9 @@ TEST(SharedFileDeathTest, LeavesOtherMappingsAlone) {
   void* const data = ::mmap(nullptr, kPage, PROT_READ, MAP_SHARED, file.fd(), 0);
   ASSERT_NE(data, MAP_FAILED);
   file.Resize(0);
+  // The process that dies removes nothing.
+  guarded.Unlink();
+  file.Unlink();
   EXPECT_DEATH(
       {
         volatile char byte = *static_cast<const char*>(data);
