@@ -64,7 +64,7 @@ std::optional<RegionRefusal> RegionRegistry::WhyNot(const std::string& name,
   if (spec.kind() == RegionKind::kSystem && bytes > limits_.max_pinned_bytes - used_bytes) {
     return RegionRefusal{RegionFault::kPinnedLimit, bytes, limits_.max_pinned_bytes};
   }
-  absl::ReaderMutexLock lock(&mutex_);
+  absl::MutexLock lock(&mutex_);
   if (regions_.contains(name)) return RegionRefusal{RegionFault::kNameInUse};
   const auto num_regions = static_cast<int64_t>(regions_.size());
   if (num_regions < limits_.max_regions) return std::nullopt;
@@ -149,7 +149,7 @@ bool RegionRegistry::IsAbandoned(const RegionUse& region, Clock::time_point now)
 void RegionRegistry::DropAbandoned(Clock::time_point now) {
   std::vector<RegionUse> regions;
   {
-    absl::ReaderMutexLock lock(&mutex_);
+    absl::MutexLock lock(&mutex_);
     regions.reserve(regions_.size());
     for (const auto& [name, region] : regions_) regions.push_back(region);
   }
@@ -168,7 +168,7 @@ void RegionRegistry::DropAbandoned(Clock::time_point now) {
 RegionUse RegionRegistry::Find(absl::string_view name, Clock::time_point now) const {
   RegionUse region;
   {
-    absl::ReaderMutexLock lock(&mutex_);
+    absl::MutexLock lock(&mutex_);
     const auto found = regions_.find(name);
     if (found == regions_.end()) return nullptr;
     region = found->second;
@@ -185,7 +185,7 @@ RegionUse RegionRegistry::Find(absl::string_view name, Clock::time_point now) co
 std::vector<RegionInfo> RegionRegistry::List(RegionKind kind, absl::string_view name) const {
   std::vector<RegionInfo> found;
   {
-    absl::ReaderMutexLock lock(&mutex_);
+    absl::MutexLock lock(&mutex_);
     for (const auto& [key, region] : regions_) {
       if (region->kind() != kind || region->is_lost_.load(std::memory_order_relaxed)) continue;
       if (!name.empty() && key != name) continue;

@@ -33,7 +33,8 @@ Request Parse(const std::string& message) {
 FakeRegions::~FakeRegions() { Unregister(""); }
 
 FakeReply FakeRegions::Answer(const FakeCall& call) {
-  methods.push_back(call.method);
+  absl::MutexLock lock(&mutex_);
+  methods_.push_back(call.method);
   if (call.method == "SystemSharedMemoryRegister") {
     return Register(Parse<inference::SystemSharedMemoryRegisterRequest>(call.message));
   }
@@ -42,7 +43,7 @@ FakeReply FakeRegions::Answer(const FakeCall& call) {
   }
   if (call.method == "SystemSharedMemoryStatus") return List();
   if (call.method == "ModelInfer") {
-    last_infer = Parse<inference::ModelInferRequest>(call.message);
+    last_infer_ = Parse<inference::ModelInferRequest>(call.message);
     return Infer();
   }
   if (call.method == "ServerReady") {
@@ -55,7 +56,7 @@ FakeReply FakeRegions::Answer(const FakeCall& call) {
 }
 
 FakeReply FakeRegions::Register(const inference::SystemSharedMemoryRegisterRequest& request) {
-  if (regions.count(request.name()) > 0) {
+  if (regions_.count(request.name()) > 0) {
     return Refuse(grpc::StatusCode::ALREADY_EXISTS,
                   absl::StrCat("region '", request.name(), "' is registered already"));
   }
@@ -67,29 +68,29 @@ FakeReply FakeRegions::Register(const inference::SystemSharedMemoryRegisterReque
     return Refuse(grpc::StatusCode::INVALID_ARGUMENT,
                   absl::StrCat("region '", request.name(), "': key not allowed"));
   }
-  last_mode = status.st_mode & 0777;
+  last_mode_ = status.st_mode & 0777;
   void* const memory =
       mmap(nullptr, request.byte_size(), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   close(fd);
-  regions[request.name()] = {static_cast<std::byte*>(memory), request.byte_size()};
+  regions_[request.name()] = {static_cast<std::byte*>(memory), request.byte_size()};
   return client::Answer(inference::SystemSharedMemoryRegisterResponse());
 }
 
 FakeReply FakeRegions::Unregister(const std::string& name) {
-  for (auto region = regions.begin(); region != regions.end();) {
+  for (auto region = regions_.begin(); region != regions_.end();) {
     if (!name.empty() && region->first != name) {
       ++region;
       continue;
     }
     munmap(region->second.data(), region->second.size());
-    region = regions.erase(region);
+    region = regions_.erase(region);
   }
   return client::Answer(inference::SystemSharedMemoryUnregisterResponse());
 }
 
 FakeReply FakeRegions::List() const {
   inference::SystemSharedMemoryStatusResponse response;
-  for (const auto& [name, bytes] : regions) {
+  for (const auto& [name, bytes] : regions_) {
     auto& region = (*response.mutable_regions())[name];
     region.set_name(name);
     region.set_byte_size(bytes.size());
@@ -103,7 +104,7 @@ absl::Span<std::byte> FakeRegions::Place(
     const auto found = parameters.find(name);
     return found == parameters.end() ? 0 : static_cast<size_t>(found->second.int64_param());
   };
-  return regions.at(parameters.at("shared_memory_region").string_param())
+  return regions_.at(parameters.at("shared_memory_region").string_param())
       .subspan(number("shared_memory_offset"), number("shared_memory_byte_size"));
 }
 
@@ -111,21 +112,21 @@ absl::Span<std::byte> FakeRegions::Place(
 FakeReply FakeRegions::Infer() {
   std::vector<std::string> inputs;
   int num_raw = 0;
-  for (const auto& input : last_infer.inputs()) {
+  for (const auto& input : last_infer_.inputs()) {
     if (input.parameters().empty()) {
-      inputs.push_back(last_infer.raw_input_contents(num_raw++));
+      inputs.push_back(last_infer_.raw_input_contents(num_raw++));
     } else {
       const absl::Span<std::byte> place = Place(input.parameters());
       inputs.emplace_back(reinterpret_cast<const char*>(place.data()), place.size());
     }
   }
-  inference::ModelInferRequest plain = last_infer;
+  inference::ModelInferRequest plain = last_infer_;
   plain.clear_raw_input_contents();
   for (const std::string& input : inputs) plain.add_raw_input_contents(input);
   inference::ModelInferResponse response = EchoInfer(plain);
-  for (int k = 0; k < last_infer.outputs_size(); ++k) {
-    if (last_infer.outputs(k).parameters().empty()) continue;
-    const absl::Span<std::byte> place = Place(last_infer.outputs(k).parameters());
+  for (int k = 0; k < last_infer_.outputs_size(); ++k) {
+    if (last_infer_.outputs(k).parameters().empty()) continue;
+    const absl::Span<std::byte> place = Place(last_infer_.outputs(k).parameters());
     std::memcpy(place.data(), inputs[k].data(), inputs[k].size());
     response.set_raw_output_contents(k, "");
   }

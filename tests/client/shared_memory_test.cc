@@ -106,19 +106,19 @@ TEST_F(SharedMemoryTest, RegionIsRegisteredAndItsFileHasNoName) {
     EXPECT_THAT(region.bytes(), ::testing::Each(std::byte{0}));
     EXPECT_TRUE(absl::StartsWith(region.name(), Prefix())) << region.name();
     EXPECT_EQ(region.name().size(), Prefix().size() + 32);
-    EXPECT_EQ(regions_.regions.at(region.name()).size(), 5000u);
-    EXPECT_EQ(regions_.last_mode, 0600u);
+    EXPECT_EQ(regions_.regions().at(region.name()).size(), 5000u);
+    EXPECT_EQ(regions_.last_mode(), 0600u);
     EXPECT_THAT(FilesOfThisTest(), IsEmpty());
     EXPECT_EQ(NumMappings(), 2);
   }
-  EXPECT_THAT(regions_.regions, IsEmpty());
+  EXPECT_THAT(regions_.regions(), IsEmpty());
   EXPECT_EQ(NumMappings(), 0);
 }
 
 TEST_F(SharedMemoryTest, NamesDiffer) {
   const SystemRegion a = Create(1), b = Create(1);
   EXPECT_NE(a.name(), b.name());
-  EXPECT_EQ(regions_.regions.size(), 2u);
+  EXPECT_EQ(regions_.regions().size(), 2u);
 }
 
 TEST_F(SharedMemoryTest, OptionsGiveNameAndMode) {
@@ -126,8 +126,8 @@ TEST_F(SharedMemoryTest, OptionsGiveNameAndMode) {
   const SystemRegion region = Create(1, {.name = "mine", .mode = 0660});
   umask(umask_before);
   EXPECT_EQ(region.name(), "mine");
-  EXPECT_EQ(regions_.regions.count("mine"), 1u);
-  EXPECT_EQ(regions_.last_mode, 0660u);
+  EXPECT_EQ(regions_.regions().count("mine"), 1u);
+  EXPECT_EQ(regions_.last_mode(), 0660u);
 }
 
 TEST_F(SharedMemoryTest, MovedRegionIsUnregisteredOnce) {
@@ -137,10 +137,10 @@ TEST_F(SharedMemoryTest, MovedRegionIsUnregisteredOnce) {
     SystemRegion b = std::move(a);
     EXPECT_EQ(Text(b, 0, 1), "x");
     b = Create(2);
-    EXPECT_EQ(regions_.regions.size(), 1u);
+    EXPECT_EQ(regions_.regions().size(), 1u);
     EXPECT_EQ(b.size_bytes(), 2);
   }
-  EXPECT_THAT(regions_.methods,
+  EXPECT_THAT(regions_.methods(),
               ElementsAre("SystemSharedMemoryRegister", "SystemSharedMemoryRegister",
                           "SystemSharedMemoryUnregister", "SystemSharedMemoryUnregister"));
 }
@@ -148,19 +148,19 @@ TEST_F(SharedMemoryTest, MovedRegionIsUnregisteredOnce) {
 TEST_F(SharedMemoryTest, RefusalComesBackUnchangedAndLeavesNothing) {
   refusal_ = Refusal(grpc::StatusCode::UNIMPLEMENTED, "this server takes no shared memory");
   EXPECT_EQ(CreateError(1 << 20), absl::UnimplementedError("this server takes no shared memory"));
-  EXPECT_THAT(regions_.methods, IsEmpty());
+  EXPECT_THAT(regions_.methods(), IsEmpty());
   refusal_.reset();
   const SystemRegion region = Create(1, {.name = "mine"});
   auto twice = SystemRegion::Create(client_.get(), 1, {.name = "mine"});
   EXPECT_EQ(twice.status(), absl::AlreadyExistsError("region 'mine' is registered already"));
-  EXPECT_EQ(regions_.regions.count("mine"), 1u);
+  EXPECT_EQ(regions_.regions().count("mine"), 1u);
 }
 
 TEST_F(SharedMemoryTest, RegionThatDoesNotFitIsAnErrorNow) {
   const absl::Status status = CreateError(int64_t{1} << 50);
   EXPECT_EQ(status, absl::ResourceExhaustedError("cannot reserve 1125899906842624 bytes of shared "
                                                  "memory: No space left on device"));
-  EXPECT_THAT(regions_.methods, IsEmpty());
+  EXPECT_THAT(regions_.methods(), IsEmpty());
 }
 
 TEST_F(SharedMemoryTest, PagesAreThereBeforeTheyAreWritten) {
@@ -184,7 +184,7 @@ TEST_F(SharedMemoryTest, BadArgumentsAreRefusedHere) {
       absl::InvalidArgumentError("option file_prefix has no '/' and at most 200 bytes");
   EXPECT_EQ(CreateError(1, {.file_prefix = "../x"}), bad);
   EXPECT_EQ(CreateError(1, {.file_prefix = std::string(201, 'x')}), bad);
-  EXPECT_THAT(regions_.methods, IsEmpty());
+  EXPECT_THAT(regions_.methods(), IsEmpty());
 }
 
 // The server may have registered it after all.
@@ -192,11 +192,11 @@ TEST_F(SharedMemoryTest, UnansweredRegistrationIsTakenBack) {
   refusal_.emplace().never = true;
   EXPECT_EQ(CreateError(1, {.timeout = absl::Milliseconds(200)}).code(),
             absl::StatusCode::kDeadlineExceeded);
-  EXPECT_THAT(regions_.methods, ElementsAre("SystemSharedMemoryUnregister"));
+  EXPECT_THAT(regions_.methods(), ElementsAre("SystemSharedMemoryUnregister"));
   // With a name that was chosen, it may be another client's.
   EXPECT_EQ(CreateError(1, {.name = "mine", .timeout = absl::Milliseconds(200)}).code(),
             absl::StatusCode::kDeadlineExceeded);
-  EXPECT_THAT(regions_.methods, ElementsAre("SystemSharedMemoryUnregister"));
+  EXPECT_THAT(regions_.methods(), ElementsAre("SystemSharedMemoryUnregister"));
 }
 
 TEST_F(SharedMemoryTest, LargeRegionHasMoreTimeToRegister) {
@@ -215,7 +215,7 @@ TEST_F(SharedMemoryTest, TensorsInRegionsDoNotTravel) {
                            {Dtype::kFp16, shape_, region.Part(48, 24)}, region.Part(0, 24));
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_EQ(Text(region, 0, 24), e_);
-  const inference::ModelInferRequest& request = regions_.last_infer;
+  const inference::ModelInferRequest request = regions_.last_infer();
   EXPECT_EQ(request.raw_input_contents_size(), 0);
   EXPECT_EQ(request.inputs(0).parameters_size(), 3);
   const auto& parameters = request.inputs(1).parameters();
@@ -239,9 +239,10 @@ TEST_F(SharedMemoryTest, MemoryAndRegionsMix) {
   EXPECT_EQ(h, dw_);
   EXPECT_EQ(Text(a, 0, 24), e_);
   EXPECT_EQ(de, g_);
-  EXPECT_THAT(regions_.last_infer.raw_input_contents(), ElementsAre(dw_, g_));
-  ASSERT_EQ(regions_.last_infer.outputs_size(), 3);
-  EXPECT_EQ(regions_.last_infer.outputs(0).parameters_size(), 0);
+  const inference::ModelInferRequest last = regions_.last_infer();
+  EXPECT_THAT(last.raw_input_contents(), ElementsAre(dw_, g_));
+  ASSERT_EQ(last.outputs_size(), 3);
+  EXPECT_EQ(last.outputs(0).parameters_size(), 0);
   // From memory into a region.
   EXPECT_TRUE(client_->ForwardInto(dw, g, b.Part(0, 24)).ok());
   EXPECT_EQ(Text(b, 0, 24), dw_);
@@ -275,7 +276,7 @@ TEST_F(SharedMemoryTest, LargeTensorsInRegionsAreOneMessage) {
   ASSERT_TRUE(
       client_->ForwardInto(input(100'000), input(200'000), region.Part(0, 100'000), options).ok());
   EXPECT_EQ(Text(region, 0, 100'000), e);
-  EXPECT_THAT(regions_.methods, ElementsAre("SystemSharedMemoryRegister", "ModelInfer"));
+  EXPECT_THAT(regions_.methods(), ElementsAre("SystemSharedMemoryRegister", "ModelInfer"));
 }
 
 TEST_F(SharedMemoryTest, RegionIsSplitAsTheMemoryBesideIt) {
@@ -294,7 +295,7 @@ TEST_F(SharedMemoryTest, RegionIsSplitAsTheMemoryBesideIt) {
                                                    g_view, region.Part(30'008, 30'000), options);
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_EQ(Text(region, 30'008, 30'000), e);
-  EXPECT_EQ(regions_.methods.size(), static_cast<size_t>(num_done) + 1);
+  EXPECT_EQ(regions_.methods().size(), static_cast<size_t>(num_done) + 1);
   // From a region into memory, in place of the other input.
   std::string h = g;
   ASSERT_TRUE(client_
@@ -331,15 +332,15 @@ TEST_F(SharedMemoryTest, PartThatIsNotInsideIsRefusedHere) {
       absl::InvalidArgumentError("input 'g' has 22 bytes; shape [3,4] of FP16 needs 24"));
   EXPECT_EQ(client_->ForwardInto(good, good, region.Part(0, 26)),
             absl::InvalidArgumentError("output 'h' has 26 bytes; the inputs have 24"));
-  EXPECT_THAT(regions_.methods, ElementsAre("SystemSharedMemoryRegister"));
+  EXPECT_THAT(regions_.methods(), ElementsAre("SystemSharedMemoryRegister"));
 }
 
 TEST_F(SharedMemoryTest, TensorWithoutElementsNeedsNoRegion) {
   const SystemRegion region = Create(1);
   const InputTensor none(Dtype::kFp16, {0, 4}, region.Part(0, 0));
   EXPECT_TRUE(client_->ForwardInto(none, none, region.Part(1, 0)).ok());
-  EXPECT_EQ(regions_.last_infer.inputs(0).parameters_size(), 0);
-  EXPECT_EQ(regions_.last_infer.raw_input_contents_size(), 2);
+  EXPECT_EQ(regions_.last_infer().inputs(0).parameters_size(), 0);
+  EXPECT_EQ(regions_.last_infer().raw_input_contents_size(), 2);
 }
 
 TEST_F(SharedMemoryTest, OutputOfARegionInTheAnswerIsInternal) {
@@ -366,9 +367,9 @@ TEST_F(SharedMemoryTest, ListsAndUnregisters) {
   EXPECT_TRUE(absl::IsUnimplemented(client_->ListRegions(RegionKind::kCuda).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(client_->UnregisterRegion(RegionKind::kSystem, "")));
   EXPECT_TRUE(client_->UnregisterRegion(RegionKind::kSystem, "a").ok());
-  EXPECT_EQ(regions_.regions.size(), 1u);
+  EXPECT_EQ(regions_.regions().size(), 1u);
   EXPECT_TRUE(client_->UnregisterAllRegions(RegionKind::kSystem).ok());
-  EXPECT_THAT(regions_.regions, IsEmpty());
+  EXPECT_THAT(regions_.regions(), IsEmpty());
 }
 
 }  // namespace

@@ -418,21 +418,22 @@ TEST_F(RegionRpcTest, OutlivesRegionsThatAreCutShortAtAnyTime) {
 
 TEST_F(RegionRpcTest, FinishesRequestsWhoseRegionIsUnregistered) {
   constexpr int64_t kCount = kMiB;
-  const ClientFile file(6 * kCount);
+  constexpr int64_t kBytes = 12 * kCount;  // e, g, and an output for each caller
+  const ClientFile file(kBytes);
   for (int round = 0; round < 20; ++round) {
-    ASSERT_TRUE(Register("r", file.key, 6 * kCount).ok());
+    ASSERT_TRUE(Register("r", file.key, kBytes).ok());
     std::vector<std::thread> callers;
-    std::atomic<int> num_ok{0};
     for (int i = 0; i < 4; ++i) {
-      callers.emplace_back([this, &num_ok] {
-        const grpc::Status status = Infer(server_, ForwardRequest(kCount)).status;
-        if (status.ok()) ++num_ok;
+      callers.emplace_back([this, i] {
+        ModelInferRequest request = ForwardRequest(kCount);
+        Place(request.mutable_outputs(0), "r", 2 * kCount, (4 + 2 * i) * kCount);
+        const grpc::Status status = Infer(server_, request).status;
         EXPECT_TRUE(status.ok() || status.error_code() == grpc::StatusCode::NOT_FOUND)
             << status.error_message();
       });
     }
     Unregister("r");
-    ASSERT_TRUE(Register("r", file.key, 6 * kCount).ok()) << "the name is free at once";
+    ASSERT_TRUE(Register("r", file.key, kBytes).ok()) << "the name is free at once";
     Unregister("r");
     for (std::thread& caller : callers) caller.join();
   }

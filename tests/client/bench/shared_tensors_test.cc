@@ -81,8 +81,9 @@ TEST_P(SharedTensorsTest, EachRequestHasASetOfItsOwnAndIsRight) {
     if (call.method == "ModelInfer") largest = std::max(largest, call.message.size());
   };
   on_reply_ = [&](FakeReply&) {
-    EXPECT_EQ(regions_.last_infer.raw_input_contents_size(), 0);
-    for (const auto& input : regions_.last_infer.inputs()) {
+    EXPECT_EQ(regions_.last_infer().raw_input_contents_size(), 0);
+    const inference::ModelInferRequest last = regions_.last_infer();
+    for (const auto& input : last.inputs()) {
       const auto offset = input.parameters().find("shared_memory_offset");
       offsets.insert(offset == input.parameters().end() ? 0 : offset->second.int64_param());
     }
@@ -102,12 +103,12 @@ TEST_P(SharedTensorsTest, EachRequestHasASetOfItsOwnAndIsRight) {
   EXPECT_LE(*num_checked, 4);
   EXPECT_EQ(static_cast<int64_t>(offsets.size()), 3 * *num_checked);
   tensors_.reset();
-  EXPECT_THAT(regions_.regions, IsEmpty());
+  EXPECT_THAT(regions_.regions(), IsEmpty());
 }
 
 TEST_P(SharedTensorsTest, InputsDifferFromSetToSet) {
   RunLoad(1);
-  const auto& bytes = regions_.regions.begin()->second;
+  const auto& bytes = regions_.regions().begin()->second;
   const size_t set_bytes = bytes.size() / 4;
   const client::RegionPart second = tensors_->Input(1, 0, data_.back()).part.value();
   EXPECT_EQ(static_cast<size_t>(second.offset), set_bytes);
@@ -117,9 +118,9 @@ TEST_P(SharedTensorsTest, InputsDifferFromSetToSet) {
 
 TEST_P(SharedTensorsTest, ResultThatWasNotWrittenIsFound) {
   on_reply_ = [&](FakeReply&) {
-    const auto& df = regions_.last_infer.outputs(1).parameters();
+    const auto df = regions_.last_infer().outputs(1).parameters();
     std::byte* const place =
-        regions_.regions.begin()->second.data() + df.at("shared_memory_offset").int64_param();
+        regions_.regions().begin()->second.data() + df.at("shared_memory_offset").int64_param();
     place[4] ^= std::byte{1};
   };
   RunLoad(20);
