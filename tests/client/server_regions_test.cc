@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -176,14 +177,14 @@ TEST(ServerRegionsTest, MixIsSplit) {
   const auto expected = client->Backward(tensors.View(0), tensors.View(1), tensors.View(2));
   ASSERT_TRUE(expected.ok()) << expected.status();
   for (const unsigned mix : {0b101010U, 0b010101U, 0b111011U, 0b000111U, 0b111000U}) {
-    int64_t num_chunks = 1;
+    std::atomic<int64_t> num_chunks{1};
     CallOptions options;
     options.on_chunk = [&](int64_t, int64_t num) { num_chunks = num; };
     const absl::Status status = client->BackwardInto(
         tensors.Input(0, mix), tensors.Input(1, mix), tensors.Input(2, mix),
         {tensors.Output(3, mix), tensors.Output(4, mix), tensors.Output(5, mix)}, options);
     ASSERT_TRUE(status.ok()) << status << " " << mix;
-    EXPECT_GT(num_chunks, 10);
+    EXPECT_GT(num_chunks.load(), 10);
     EXPECT_EQ(tensors.Text(3, mix), AsText(expected->h.bytes())) << mix;
     EXPECT_EQ(tensors.Text(4, mix), AsText(expected->df.bytes())) << mix;
     EXPECT_EQ(tensors.Text(5, mix), AsText(expected->de.bytes())) << mix;

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -284,7 +285,7 @@ TEST_F(SharedMemoryTest, RegionIsSplitAsTheMemoryBesideIt) {
   const std::string e = Pattern(30'000, 5), g = Pattern(30'000, 6);
   Fill(region, 8, e);
   const TensorView g_view{Dtype::kFp16, {15'000}, AsBytes(g)};
-  int64_t num_done = 0;
+  std::atomic<int64_t> num_done{0};  // several threads report
   CallOptions options;
   options.on_chunk = [&](int64_t, int64_t num_chunks) {
     ++num_done;
@@ -295,7 +296,7 @@ TEST_F(SharedMemoryTest, RegionIsSplitAsTheMemoryBesideIt) {
                                                    g_view, region.Part(30'008, 30'000), options);
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_EQ(Text(region, 30'008, 30'000), e);
-  EXPECT_EQ(regions_.methods().size(), static_cast<size_t>(num_done) + 1);
+  EXPECT_EQ(regions_.methods().size(), static_cast<size_t>(num_done.load()) + 1);
   // From a region into memory, in place of the other input.
   std::string h = g;
   ASSERT_TRUE(client_
