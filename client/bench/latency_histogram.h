@@ -28,7 +28,8 @@ class LatencyHistogram {
   Duration Mean() const;
 
   // The percentile for `fraction` (0 to 1). At least this share of all latencies are as low as the
-  // result or lower, and it is the smallest such latency. Exact to 0.5 %. 0 if nothing was recorded.
+  // result or lower, and it is the smallest such latency. Exact to 0.5 %; 0 if nothing was
+  // recorded.
   Duration Percentile(double fraction) const;
 
  private:
