@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 
 namespace swiglu::server {
@@ -37,6 +38,7 @@ void RegionThread::Post(Task task) {
 }
 
 void RegionThread::Run() {
+  absl::Time next_look = absl::Now() + kInterval;
   bool is_last = false;
   while (!is_last) {
     std::deque<Task> tasks;
@@ -45,13 +47,16 @@ void RegionThread::Run() {
         return stopping_ || has_released_ || !tasks_.empty();
       };
       absl::MutexLock lock(&mutex_);
-      mutex_.AwaitWithTimeout(absl::Condition(&has_work), kInterval);
+      mutex_.AwaitWithDeadline(absl::Condition(&has_work), next_look);
       is_last = stopping_;
       has_released_ = false;
       tasks.swap(tasks_);
     }
     for (Task& task : tasks) std::exchange(task, nullptr)(registry_);
-    registry_.DropAbandoned(Clock::now());
+    if (absl::Now() >= next_look) {
+      registry_.DropAbandoned(Clock::now());
+      next_look = absl::Now() + kInterval;
+    }
     registry_.CloseReleased();
   }
 }
