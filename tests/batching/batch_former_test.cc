@@ -80,6 +80,35 @@ TEST_F(BatchFormerTest, NeverMixesModels) {
   EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{2}));
 }
 
+// A request with tensors in the memory of that device, all of them or some.
+std::unique_ptr<Request> OnDevice(int device, bool is_resident, int64_t num_elements) {
+  auto request = MakeRequest(kForward, num_elements);
+  request->placement = {device, is_resident};
+  return request;
+}
+
+TEST_F(BatchFormerTest, NeverMixesPlacements) {
+  former_.Add(OnDevice(0, true, 1));
+  former_.Add(MakeRequest(kForward, 2));
+  former_.Add(OnDevice(1, true, 3));
+  former_.Add(OnDevice(0, false, 4));
+  former_.Add(OnDevice(0, true, 5));
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{1, 5}));
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{2}));
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{3}));
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{4}));
+  EXPECT_TRUE(former_.empty());
+}
+
+TEST_F(BatchFormerTest, TakesMoreBytesWhereAllAreInDeviceMemory) {
+  BatchFormer former({.max_batch_bytes = 1000, .max_resident_batch_bytes = 3000});
+  for (int i = 0; i < 4; ++i) former.Add(OnDevice(0, true, 250));
+  EXPECT_EQ(former.TakeIfReady(kNow).requests.size(), 3u);
+  EXPECT_EQ(former.TakeIfReady(kNow).requests.size(), 1u);
+  for (int i = 0; i < 2; ++i) former.Add(OnDevice(0, false, 250));
+  EXPECT_EQ(former.TakeIfReady(kNow).requests.size(), 1u);
+}
+
 TEST_F(BatchFormerTest, TakesTheOldestRequestFirstWhateverItsModel) {
   former_.Add(MakeRequest(kBackward, 1));
   former_.Add(MakeRequest(kForward, 2));

@@ -57,6 +57,15 @@ TEST(HalveTest, CutsAtBordersOfSegmentsAndAtAlignedElements) {
   EXPECT_EQ(HalveSizes({0, 5, 0, 5, 0}), (TwoSizes{{5}, {5}}));
 }
 
+TEST(HalveTest, LeavesTheTensorsOnTheirDevice) {
+  Batch batch = MakeBatch({4 * kAligned});
+  batch.placement = {.device = 3, .is_resident = true};
+  const auto halves = Halve(batch);
+  ASSERT_TRUE(halves.has_value());
+  EXPECT_EQ(halves->first.placement, batch.placement);
+  EXPECT_EQ(halves->second.placement, batch.placement);
+}
+
 TEST(HalveTest, LeavesWhatCannotBeCut) {
   for (const std::vector<int64_t>& sizes :
        std::vector<std::vector<int64_t>>{{}, {0}, {1}, {kAligned}, {2 * kAligned - 1}, {0, 3, 0}}) {

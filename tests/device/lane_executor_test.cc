@@ -47,8 +47,9 @@ class LaneExecutorTest : public testing::Test {
 
   // Runs a forward FP16 batch of one segment and returns its number: outcomes_[number] fills up
   // with what its `done` is told.
-  size_t Run(int64_t num_elements) {
+  size_t Run(int64_t num_elements, Placement placement = {}) {
     Batch& batch = batches_.emplace_back();
+    batch.placement = placement;
     Segment& segment = batch.segments.emplace_back();
     segment.num_elements = num_elements;
     segment.inputs.fill(memory_.data());
@@ -193,6 +194,52 @@ TEST_F(LaneExecutorTest, PlansByWhatElseIsInFlightOnTheDevice) {
   EXPECT_EQ(devices_.job(1).plan.path, Path::kMapped);
   EXPECT_EQ(devices_.job(2).plan.path, Path::kStaged);
   for (const size_t job : {0, 1, 2}) devices_.End(job);
+}
+
+TEST_F(LaneExecutorTest, RunsABatchOnTheDeviceThatHasItsTensors) {
+  MakeDevices({2, 2});
+  Run(100, {.device = 11, .is_resident = true});
+  Run(100, {.device = 11, .is_resident = false});
+  EXPECT_EQ(DeviceOf(0), 1);
+  EXPECT_EQ(DeviceOf(1), 1);
+  EXPECT_EQ(devices_.job(0).plan.path, Path::kRegion);
+  // Beside resident work, and mapped once that has ended.
+  EXPECT_EQ(devices_.job(1).plan.path, Path::kStaged);
+  devices_.End(0);
+  devices_.End(1);
+  Run(100, {.device = 11, .is_resident = false});
+  EXPECT_EQ(devices_.job(2).plan.path, Path::kMapped);
+  devices_.End(2);
+}
+
+TEST_F(LaneExecutorTest, ABatchWaitsForItsDeviceWhileOthersAreFree) {
+  MakeDevices({1, 2});
+  const Placement placement{.device = 10, .is_resident = true};
+  Run(1, placement);
+  const size_t second = Run(2, placement);
+  const size_t other = Run(3);
+  ASSERT_EQ(devices_.num_jobs(), 2u);
+  EXPECT_EQ(DeviceOf(1), 1);
+  devices_.End(0);
+  ASSERT_EQ(devices_.num_jobs(), 3u);
+  EXPECT_EQ(DeviceOf(2), 0);
+  devices_.End(2);
+  devices_.End(1);
+  EXPECT_EQ(StatusOf(second), absl::OkStatus());
+  EXPECT_EQ(StatusOf(other), absl::OkStatus());
+}
+
+TEST_F(LaneExecutorTest, ABatchThatWaitsDoesNotRunOnceADeviceHasFailed) {
+  MakeDevices({1, 2});
+  const Placement placement{.device = 10, .is_resident = true};
+  Run(1, placement);
+  const size_t second = Run(2, placement);
+  const size_t third = Run(3, placement);
+  devices_.End(0, FaultyResult(DeviceError::kSticky, absl::InternalError("device 10 failed")));
+  EXPECT_EQ(devices_.num_jobs(), 1u);
+  const absl::Status refused = absl::UnavailableError("device 10 failed before the request ran");
+  EXPECT_EQ(StatusOf(second), refused);
+  EXPECT_EQ(StatusOf(third), refused);
 }
 
 TEST_F(LaneExecutorTest, AStickyErrorFailsEveryLaterBatchOnAllDevices) {

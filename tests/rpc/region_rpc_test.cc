@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "gtest/gtest.h"
 #include "server/device/cpu_executor.h"
 #include "server/device/shared_file.h"
@@ -30,7 +31,8 @@ constexpr int64_t kMiB = int64_t{1} << 20;
 // A file in /dev/shm that a client shares.
 class ClientFile {
  public:
-  explicit ClientFile(int64_t size_bytes)
+  // Its bytes are set, or it is one hole that takes no memory.
+  explicit ClientFile(int64_t size_bytes, bool is_filled = true)
       : key(absl::StrCat("swiglu_rpc_test_", ::getpid(), "_", next_++)), size_bytes_(size_bytes) {
     const std::string path = "/dev/shm/" + key;
     fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -38,7 +40,8 @@ class ClientFile {
     data = static_cast<std::byte*>(
         ::mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0));
     EXPECT_NE(data, MAP_FAILED);
-    for (int64_t i = 0; i < size_bytes; ++i) data[i] = static_cast<std::byte>(i * 31 % 97);
+    for (int64_t i = 0; is_filled && i < size_bytes; ++i)
+      data[i] = static_cast<std::byte>(i * 31 % 97);
   }
   ~ClientFile() {
     ::munmap(data, size_bytes_);
@@ -66,6 +69,7 @@ void Place(Tensor* tensor, const std::string& region, int64_t size_bytes, int64_
   auto& parameters = *tensor->mutable_parameters();
   parameters["shared_memory_region"].set_string_param(region);
   parameters["shared_memory_byte_size"].set_int64_param(size_bytes);
+  parameters.erase("shared_memory_offset");
   if (offset != 0) parameters["shared_memory_offset"].set_int64_param(offset);
 }
 
@@ -95,6 +99,21 @@ class HookedExecutor final : public Executor {
 
  private:
   std::unique_ptr<CpuExecutor> cpu_ = *CpuExecutor::Create({2, {.capacity_bytes = 64 << 20}});
+};
+
+// Opens the files of clients, and holds each one until it may.
+class HookedOpener final : public RegionOpener {
+ public:
+  bool Supports(RegionKind kind) const override { return opener_.Supports(kind); }
+  OpenedRegion Open(const RegionSpec& spec) override {
+    before_open();
+    return opener_.Open(spec);
+  }
+
+  std::function<void()> before_open = [] {};
+
+ private:
+  HostRegionOpener opener_{""};
 };
 
 class RegionRpcTest : public testing::Test {
@@ -146,7 +165,7 @@ class RegionRpcTest : public testing::Test {
   }
 
   HookedExecutor executor_;
-  HostRegionOpener opener_{""};
+  HookedOpener opener_;
   TestServer server_{&executor_, WithRegions(&opener_)};
 };
 
@@ -453,6 +472,73 @@ TEST_F(RegionRpcTest, GivesEverythingBackAfterManyRegistrations) {
   Unregister("");
   EXPECT_EQ(server_.regions().size_bytes(RegionKind::kSystem), 0);
   EXPECT_TRUE(Register("r", file.key, 4096).ok());
+}
+
+TEST_F(RegionRpcTest, ADrainWaitsForARegistration) {
+  const ClientFile file(4096);
+  auto opening = std::make_shared<absl::Notification>();
+  auto may_open = std::make_shared<absl::Notification>();
+  opener_.before_open = [opening, may_open] {
+    opening->Notify();
+    may_open->WaitForNotification();
+  };
+  std::thread caller([&] { EXPECT_TRUE(Register("r", file.key, 4096).ok()); });
+  opening->WaitForNotification();
+  EXPECT_EQ(server_.active().num_in_work(), 1);
+  may_open->Notify();
+  caller.join();
+  EXPECT_EQ(server_.active().WaitUntilNone(kPatience), 0);
+}
+
+TEST_F(RegionRpcTest, KeepsNoRegionOfACallerThatHasGoneMeanwhile) {
+  const ClientFile file(4096);
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + kPatience));
+  auto opening = std::make_shared<absl::Notification>();
+  auto may_open = std::make_shared<absl::Notification>();
+  opener_.before_open = [opening, may_open] {
+    opening->Notify();
+    may_open->WaitForNotification();
+  };
+  std::thread caller([&] {
+    inference::SystemSharedMemoryRegisterRequest request;
+    request.set_name("r");
+    request.set_key(file.key);
+    request.set_byte_size(4096);
+    inference::SystemSharedMemoryRegisterResponse response;
+    EXPECT_EQ(server_.stub->SystemSharedMemoryRegister(&context, request, &response).error_code(),
+              grpc::StatusCode::CANCELLED);
+  });
+  opening->WaitForNotification();
+  context.TryCancel();
+  caller.join();
+  // The server hears of it on the connection, which comes before a later call there.
+  EXPECT_TRUE(Infer(server_, GoodRequest(kForwardFp16, {32})).status.ok());
+  may_open->Notify();
+  EXPECT_EQ(server_.active().WaitUntilNone(kPatience), 0);
+  EXPECT_EQ(server_.regions().num_regions(RegionKind::kSystem), 0);
+  EXPECT_EQ(server_.regions().size_bytes(RegionKind::kSystem), 0);
+}
+
+// Of which a small message makes the server keep much.
+TEST_F(RegionRpcTest, ChargesTheChunksOfARequest) {
+  TestServerOptions options = WithRegions(&opener_);
+  options.admission.memory_budget_bytes = kMiB;
+  TestServer server(&executor_, options);
+  constexpr int64_t kCount = 300 * kMiB;  // 1,200 chunks
+  const ClientFile file(4 * kCount, false);
+  inference::SystemSharedMemoryRegisterRequest request;
+  request.set_name("r");
+  request.set_key(file.key);
+  request.set_byte_size(4 * kCount);
+  inference::SystemSharedMemoryRegisterResponse response;
+  PatientContext context;
+  ASSERT_TRUE(server.stub->SystemSharedMemoryRegister(&context, request, &response).ok());
+  ModelInferRequest infer = ForwardRequest(kCount);
+  Place(infer.mutable_outputs(0), "r", 2 * kCount, 0);
+  const auto refused = Infer(server, infer);
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(server.AwaitIdle());
 }
 
 TEST_F(RegionRpcTest, TakesTensorsWithoutElements) {
