@@ -76,26 +76,38 @@ class ComposeTest(unittest.TestCase):
         self.assertEqual([source["url"] for source in sources], ["http://prometheus:9090"])
 
     def test_one_server_for_each_profile_answers_to_one_name(self):
+        profiles = ("gpu", "cpu", "gpu-shared", "cpu-shared")
         servers = {profile: [name for name, service in self.services.items()
-                             if profile in service.get("profiles", ()) and "build" in service] for profile in ("gpu", "cpu")}
-        self.assertEqual(servers, {"gpu": ["server-gpu"], "cpu": ["server-cpu"]})
-        for (name,) in servers.values():
+                             if profile in service.get("profiles", ()) and "build" in service] for profile in profiles}
+        self.assertEqual(servers, {profile: [f"server-{profile}"] for profile in profiles})
+        for profile, (name,) in servers.items():
             self.assertEqual(self.services[name]["networks"]["default"]["aliases"], ["server"])
             flags = dict(flag.split("=") for flag in self.services[name]["command"])
             self.assertEqual((flags["--grpc_address"], flags["--metrics_address"]), ("0.0.0.0:8001", "0.0.0.0:8002"))
-            self.assertEqual(flags["--device"], {"server-gpu": "cuda", "server-cpu": "cpu"}[name])
+            self.assertEqual(flags["--device"], "cuda" if profile.startswith("gpu") else "cpu")
             subprocess.run([SERVER, *self.services[name]["command"], "--version"], check=True, stdout=subprocess.DEVNULL)
             built = re.search(r"^docker build -t (\S+) \.$", (ROOT / "README.md").read_text(), re.MULTILINE)[1]
             self.assertEqual(self.services[name]["image"], f"${{SWIGLU_IMAGE:-{built}}}")
-        (gpus,) = self.services["server-gpu"]["deploy"]["resources"]["reservations"]["devices"]
-        self.assertEqual(gpus, {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]})
+        for name in ("server-gpu", "server-gpu-shared"):
+            (gpus,) = self.services[name]["deploy"]["resources"]["reservations"]["devices"]
+            self.assertEqual(gpus, {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]})
+
+    def test_only_the_profiles_for_shared_memory_share_it(self):
+        seen = {name: (service.get("ipc"), service.get("pid"), service.get("user"),
+                       [flag for flag in service["command"] if "shared_memory" in flag])
+                for name, service in self.services.items() if name.startswith("server-")}
+        user, system, cuda = "${SWIGLU_USER:-65532:65532}", "--system_shared_memory=on", "--cuda_shared_memory=on"
+        self.assertEqual(seen, {"server-gpu": (None, None, None, []), "server-cpu": (None, None, None, []),
+                                "server-gpu-shared": ("host", "host", user, [system, cuda]),
+                                "server-cpu-shared": ("host", None, user, [system])})
 
     def test_every_stop_leaves_time_for_the_drain(self):
         usage = subprocess.run([SERVER, "--help"], check=True, stdout=subprocess.PIPE, text=True).stdout
         drain = int(re.search(r"--drain_timeout=(\d+)s\n", usage)[1])
         told = re.findall(r"^docker stop --time (\d+) swiglu$", (ROOT / "README.md").read_text(), re.MULTILINE)
-        told += [re.fullmatch(r"(\d+)s", self.services[name]["stop_grace_period"])[1] for name in ("server-gpu", "server-cpu")]
-        self.assertEqual([int(seconds) > drain for seconds in told], [True] * 3)
+        told += [re.fullmatch(r"(\d+)s", service["stop_grace_period"])[1] for name, service in self.services.items()
+                 if name.startswith("server-")]
+        self.assertEqual([int(seconds) > drain for seconds in told], [True] * 5)
 
     def test_every_service_is_confined(self):
         for name, service in self.services.items():
