@@ -23,9 +23,10 @@ namespace {
 // Of an idle server: 17 descriptors (signals, events, the listening sockets, those of gRPC's event
 // loops), and then some for connections. A thread for each of these: the log, signals, the metrics
 // page, accepting, the ticker, the batcher's clock, messages that come, floods, the GPU
-// monitor, the watchdog of the I/O threads and their four reserves; and seven of gRPC's.
+// monitor, the regions, the watchdog of the I/O threads and their four reserves; and seven of
+// gRPC's.
 constexpr int kDescriptors = 32;
-constexpr int kThreadsOfTheServer = 14;
+constexpr int kThreadsOfTheServer = 15;
 constexpr int kThreadsOfGrpc = 7;
 
 // What the program takes beyond its budget, as docs/operations/running.md says.
