@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# CUDA regions with the stock client, and with PyTorch's tensors by the handles that PyTorch gives. Needs a GPU and the Python
+# package cuda-bindings; the tests with tensors of PyTorch need that, too.
+import base64
+import os
+import unittest
+
+import numpy as np
+import tritonclient.grpc as triton
+
+import server_process
+from server_process import Server, skip
+from triton_fixture import CHANNEL
+
+# Elements of FP16: more than a chunk has.
+COUNT = (8 << 20) + 3
+NUM_BYTES = 2 * COUNT
+BACKWARD = ("DW", "e", "g"), ("h", "df", "de")
+
+
+def stock_regions(test):
+    """The stock client's module for CUDA regions; skips the test where it cannot be imported."""
+    try:
+        from tritonclient.utils import cuda_shared_memory
+    except RuntimeError as error:
+        skip(test, str(error).replace("\n", " "))
+    return cuda_shared_memory
+
+
+class CudaRegionsTest(unittest.TestCase):
+    def setUp(self):
+        self.server = Server("--device=cuda", "--cuda_shared_memory=on")
+        self.addCleanup(self.server.kill)
+        line = self.server.wait_for(r"serving gRPC on|CUDA was asked for: .+")
+        if "serving" not in line.group():
+            skip(self, line.group())
+        self.client = triton.InferenceServerClient(self.server.address, channel_args=CHANNEL)
+        self.addCleanup(self.client.close)
+        random = np.random.default_rng(os.getpid())
+        self.tensors = {name: random.standard_normal(COUNT, np.float32).astype(np.float16) for name in BACKWARD[0]}
+
+    def results_by_message(self, model, inputs, outputs):
+        """What the server answers if the same tensors are in the message."""
+        sent = [triton.InferInput(name, [COUNT], "FP16") for name in inputs]
+        for tensor, name in zip(sent, inputs):
+            tensor.set_data_from_numpy(self.tensors[name])
+        result = self.client.infer(model, sent)
+        return [result.as_numpy(name) for name in outputs]
+
+    def infer(self, model, inputs, outputs):
+        """Each tensor is a name, a region and an offset."""
+        sent = [triton.InferInput(name, [COUNT], "FP16") for name, _, _ in inputs]
+        asked = [triton.InferRequestedOutput(name) for name, _, _ in outputs]
+        for tensor, (_, region, offset) in zip(sent + asked, inputs + outputs):
+            tensor.set_shared_memory(region, NUM_BYTES, offset=offset)
+        return self.client.infer(model, sent, outputs=asked)
+
+    def test_stock_client(self):
+        cuda = stock_regions(self)
+        region = cuda.create_shared_memory_region("r", 3 * NUM_BYTES, 0)
+        self.addCleanup(cuda.destroy_shared_memory_region, region)
+        cuda.set_shared_memory_region(region, [self.tensors["e"], self.tensors["g"]])
+        self.client.register_cuda_shared_memory("r", cuda.get_raw_handle(region), 0, 3 * NUM_BYTES)
+        self.infer("swiglu_forward_fp16", [("e", "r", 0), ("g", "r", NUM_BYTES)], [("h", "r", 2 * NUM_BYTES)])
+        result = cuda.get_contents_as_numpy(region, np.float16, [COUNT], offset=2 * NUM_BYTES)
+        expected, = self.results_by_message("swiglu_forward_fp16", ("e", "g"), ("h",))
+        np.testing.assert_array_equal(result.view(np.uint16), expected.view(np.uint16))
+        self.assertEqual(self.server.metric("swiglu_batches_total", op="forward", dtype="fp16", path="region"), 1)
+        self.client.unregister_cuda_shared_memory("r")
+        self.server.wait_for_metric(0, "swiglu_regions", memory="cuda")
+
+    def test_tensors_of_pytorch_in_place(self):
+        try:
+            import torch
+        except ImportError:
+            skip(self, "PyTorch is missing")
+        tensors = [torch.from_numpy(self.tensors[name]).cuda() for name in BACKWARD[0]]
+        torch.cuda.synchronize()
+        places = []
+        for number, tensor in enumerate(tensors):
+            # PyTorch puts two bytes in front of CUDA's handle, which is that of the whole block.
+            _, handle, _, offset, *_ = tensor.untyped_storage()._share_cuda_()
+            handle = base64.b64encode(handle[-64:])
+            self.client.register_cuda_shared_memory(f"r{number}", handle, 0, offset + NUM_BYTES)
+            places.append((f"r{number}", offset))
+        inputs, outputs = ([(name, *place) for name, place in zip(names, places)] for names in BACKWARD)
+        self.infer("swiglu_backward_fp16", inputs, outputs)
+        expected = self.results_by_message("swiglu_backward_fp16", *BACKWARD)
+        for tensor, values in zip(tensors, expected):
+            np.testing.assert_array_equal(tensor.cpu().numpy().view(np.uint16), values.view(np.uint16))
+        self.client.unregister_cuda_shared_memory()
+
+
+if __name__ == "__main__":
+    server_process.main()
