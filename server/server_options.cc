@@ -63,12 +63,13 @@ RegionLimits RegionLimitsOf(const Flags& flags) {
 ExecutorOptions ExecutorOptionsOf(const Flags& flags, Observer* observer) {
   // Half of the budget is for slabs. Admission charges them with the size that the pool gives them.
   const int64_t pool_bytes = flags.memory_budget_bytes / 2 + kExecutorBytes;
-  return {flags.device,
-          flags.devices,
-          flags.lanes_per_device,
-          {.capacity_bytes = static_cast<size_t>(pool_bytes)},
-          flags.system_shared_memory_prefix,
-          observer};
+  return {.device = flags.device,
+          .ordinals = flags.devices,
+          .lanes_per_device = flags.lanes_per_device,
+          .memory = {.capacity_bytes = static_cast<size_t>(pool_bytes)},
+          .takes_cuda_regions = flags.cuda_shared_memory,
+          .region_prefix = flags.system_shared_memory_prefix,
+          .observer = observer};
 }
 
 ServerOptions ServerOptionsOf(const Flags& flags, bool on_gpu, int64_t max_connections) {

@@ -26,22 +26,22 @@ absl::Status WhyDropped(const Request& request, Clock::time_point now) {
 }  // namespace
 
 BatchFormer::~BatchFormer() {
-  for (Group& group : groups_) {
-    for (auto& level : group.queues) {
-      for (Queue& queue : level) {
-        while (queue.first != nullptr) Remove(*queue.first);
+  for (Placed& placed : placed_) {
+    for (Group& group : placed.groups) {
+      for (auto& level : group.queues) {
+        for (Queue& queue : level) {
+          while (queue.first != nullptr) Remove(*queue.first);
+        }
       }
     }
   }
 }
 
-BatchFormer::Group& BatchFormer::GroupOf(const Request& request) {
-  for (size_t first = 0;; first += kNumModels) {
-    if (first == groups_.size()) {
-      for (int i = 0; i < kNumModels; ++i) groups_.push_back({.placement = request.placement});
-    }
-    if (groups_[first].placement == request.placement) return groups_[first + request.model->index];
+BatchFormer::Placed& BatchFormer::PlacedAt(const Placement& placement) {
+  for (Placed& placed : placed_) {
+    if (placed.placement == placement) return placed;
   }
+  return placed_.emplace_back(Placed{.placement = placement});
 }
 
 void BatchFormer::Add(std::unique_ptr<Request> request) {
@@ -50,9 +50,11 @@ void BatchFormer::Add(std::unique_ptr<Request> request) {
     return Drop(std::move(request), accepted_at);
   }
   const int64_t bytes = InputBytes(*request);
-  Group& group = GroupOf(*request);
+  Placed& placed = PlacedAt(request->placement);
+  Group& group = placed.groups[request->model->index];
   ++group.num_requests;
   group.bytes += bytes;
+  ++placed.num_queued;
   ++num_queued_;
   ++num_queued_of_[static_cast<int>(request->priority)][static_cast<int>(request->extent)];
 
@@ -90,17 +92,18 @@ void BatchFormer::DropLate(Clock::time_point now) {
   }
 }
 
-FormedBatch BatchFormer::TakeIfReady(Clock::time_point now) {
+FormedBatch BatchFormer::TakeIfReady(Clock::time_point now, HasLane has_lane) {
+  FormedBatch batch;
+  if (!HasRunnable(has_lane)) return batch;
   // The only one is looked at when it is taken.
   if (num_queued_ > 1) DropLate(now);
-  FormedBatch batch;
-  Entry* const oldest = Choose(now);
+  Entry* const oldest = Choose(now, has_lane);
   if (oldest == nullptr) return batch;
   const Priority priority = oldest->request->priority;
   Group& group = GroupOf(*oldest->request);
   last_extent_ = oldest->request->extent;
 
-  const int64_t max_bytes = MaxBytes(group);
+  const int64_t max_bytes = MaxBytes(oldest->request->placement);
   int64_t batch_bytes = 0;
   Fill(group.queue(priority, last_extent_), now, max_bytes, batch, batch_bytes);
   if (group.num_requests == 0) return batch;
@@ -114,16 +117,19 @@ FormedBatch BatchFormer::TakeIfReady(Clock::time_point now) {
   return batch;
 }
 
-std::optional<Clock::time_point> BatchFormer::ReadyAt() const {
+std::optional<Clock::time_point> BatchFormer::ReadyAt(HasLane has_lane) const {
   std::optional<Clock::time_point> first;
-  for (const Group& group : groups_) {
-    for (const auto& level : group.queues) {
-      for (const Queue& queue : level) {
-        if (queue.first == nullptr) continue;
-        const Clock::time_point accepted_at = queue.first->request->accepted_at;
-        const Clock::time_point ready =
-            IsFull(group) ? accepted_at : accepted_at + options_.max_queue_delay;
-        first = std::min(first.value_or(ready), ready);
+  for (const Placed& placed : placed_) {
+    if (placed.num_queued == 0 || !has_lane(placed.placement)) continue;
+    for (const Group& group : placed.groups) {
+      const Clock::duration delay =
+          IsFull(placed.placement, group) ? Clock::duration::zero() : options_.max_queue_delay;
+      for (const auto& level : group.queues) {
+        for (const Queue& queue : level) {
+          if (queue.first == nullptr) continue;
+          const Clock::time_point ready = queue.first->request->accepted_at + delay;
+          first = std::min(first.value_or(ready), ready);
+        }
       }
     }
   }
@@ -135,30 +141,39 @@ Clock::time_point BatchFormer::FirstDeadline() {
   return by_deadline_.empty() ? Clock::time_point::max() : by_deadline_.begin()->first.first;
 }
 
-bool BatchFormer::IsFull(const Group& group) const {
-  return group.num_requests >= options_.max_segments || group.bytes >= MaxBytes(group);
+bool BatchFormer::HasRunnable(HasLane has_lane) const {
+  return std::any_of(placed_.begin(), placed_.end(), [has_lane](const Placed& placed) {
+    return placed.num_queued > 0 && has_lane(placed.placement);
+  });
+}
+
+bool BatchFormer::IsFull(const Placement& placement, const Group& group) const {
+  return group.num_requests >= options_.max_segments || group.bytes >= MaxBytes(placement);
 }
 
 BatchFormer::Entry* BatchFormer::OldestReady(Priority priority, Extent extent,
-                                             Clock::time_point now) {
+                                             Clock::time_point now, HasLane has_lane) {
   Entry* oldest = nullptr;
   if (num_queued_of_[static_cast<int>(priority)][static_cast<int>(extent)] == 0) return oldest;
-  for (Group& group : groups_) {
-    Entry* const first = group.queue(priority, extent).first;
-    if (first == nullptr) continue;
-    const bool is_ready = options_.max_queue_delay == Clock::duration::zero() ||
-                          first->request->accepted_at + options_.max_queue_delay <= now ||
-                          IsFull(group);
-    if (!is_ready) continue;
-    if (oldest == nullptr || first->sequence < oldest->sequence) oldest = first;
+  for (Placed& placed : placed_) {
+    if (placed.num_queued == 0 || !has_lane(placed.placement)) continue;
+    for (Group& group : placed.groups) {
+      Entry* const first = group.queue(priority, extent).first;
+      if (first == nullptr) continue;
+      const bool is_ready = options_.max_queue_delay == Clock::duration::zero() ||
+                            first->request->accepted_at + options_.max_queue_delay <= now ||
+                            IsFull(placed.placement, group);
+      if (!is_ready) continue;
+      if (oldest == nullptr || first->sequence < oldest->sequence) oldest = first;
+    }
   }
   return oldest;
 }
 
-BatchFormer::Entry* BatchFormer::Choose(Clock::time_point now) {
+BatchFormer::Entry* BatchFormer::Choose(Clock::time_point now, HasLane has_lane) {
   for (const Priority priority : kPriorities) {
     for (const Extent extent : {Other(last_extent_), last_extent_}) {
-      Entry* const entry = OldestReady(priority, extent, now);
+      Entry* const entry = OldestReady(priority, extent, now, has_lane);
       if (entry != nullptr) return entry;
     }
   }
@@ -188,7 +203,8 @@ void BatchFormer::Drop(std::unique_ptr<Request> request, Clock::time_point now) 
 std::unique_ptr<Request> BatchFormer::Remove(Entry& entry) {
   const std::unique_ptr<Entry> owned(&entry);
   std::unique_ptr<Request> request = std::move(entry.request);
-  Group& group = GroupOf(*request);
+  Placed& placed = PlacedAt(request->placement);
+  Group& group = placed.groups[request->model->index];
   Queue& queue = group.queue(request->priority, request->extent);
   (entry.previous == nullptr ? queue.first : entry.previous->next) = entry.next;
   (entry.next == nullptr ? queue.last : entry.next->previous) = entry.previous;
@@ -200,6 +216,7 @@ std::unique_ptr<Request> BatchFormer::Remove(Entry& entry) {
 
   --group.num_requests;
   group.bytes -= entry.bytes;
+  --placed.num_queued;
   --num_queued_;
   --num_queued_of_[static_cast<int>(request->priority)][static_cast<int>(request->extent)];
   return request;

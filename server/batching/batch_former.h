@@ -16,6 +16,7 @@
 #include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/inlined_vector.h"
+#include "absl/functional/function_ref.h"
 #include "server/batching/request.h"
 
 namespace swiglu::server {
@@ -51,12 +52,16 @@ struct DroppedRequest {
 // A request leaves its queue when a batch takes it, at its deadline, or when its caller cancels it.
 // The time to remove a request, from any position, grows with the logarithm of the queue's length.
 //
-// The next batch belongs to the most urgent level that has one ready. Within a level, whole
+// The caller says which placements have a free lane; the others wait without holding these up. The
+// next batch belongs to the most urgent level that has one ready. Within a level, whole
 // requests and chunks take turns, and the oldest comes first. Further queued requests of the same
 // model and placement fill the batch, in the same order.
 class BatchFormer {
  public:
-  explicit BatchFormer(BatchFormerOptions options) : options_(options), groups_(kNumModels) {}
+  // Whether a batch of that placement has a lane.
+  using HasLane = absl::FunctionRef<bool(const Placement&)>;
+
+  explicit BatchFormer(BatchFormerOptions options) : options_(options), placed_(1) {}
 
   ~BatchFormer();
   BatchFormer(const BatchFormer&) = delete;
@@ -75,12 +80,13 @@ class BatchFormer {
   // Returns the requests that were dropped since the last call.
   std::vector<DroppedRequest> TakeDropped() { return std::exchange(dropped_, {}); }
 
-  // Drops late requests, then takes the next batch. Returns an empty batch if none is ready.
-  // Without a delay, a batch is ready as soon as a request is queued.
-  FormedBatch TakeIfReady(Clock::time_point now);
+  // Drops late requests, then takes the next batch of the placements that have a lane. Returns an
+  // empty batch if none is ready. Without a delay, a batch is ready as soon as a request is queued.
+  FormedBatch TakeIfReady(Clock::time_point now, HasLane has_lane);
 
-  // When the next batch will be ready if no request is added. nullopt if no request is queued.
-  std::optional<Clock::time_point> ReadyAt() const;
+  // When the next batch of the placements that have a lane will be ready if no request is added.
+  // nullopt if no such request is queued.
+  std::optional<Clock::time_point> ReadyAt(HasLane has_lane) const;
 
   // The earliest deadline of the queued requests. `max()` if none of them has a deadline.
   Clock::time_point FirstDeadline();
@@ -104,7 +110,6 @@ class BatchFormer {
   };
   // What may run in one batch: requests of one model and one placement.
   struct Group {
-    Placement placement = {};
     // By priority and extent.
     std::array<std::array<Queue, kNumExtents>, kNumPriorities> queues = {};
     // What is in the queues.
@@ -116,17 +121,28 @@ class BatchFormer {
     }
   };
 
-  Group& GroupOf(const Request& request);
-  int64_t MaxBytes(const Group& group) const {
-    return group.placement.is_resident ? options_.max_resident_batch_bytes
-                                       : options_.max_batch_bytes;
+  // The groups of one placement, by Model::index.
+  struct Placed {
+    Placement placement = {};
+    int64_t num_queued = 0;
+    std::array<Group, kNumModels> groups = {};
+  };
+
+  Placed& PlacedAt(const Placement& placement);
+  Group& GroupOf(const Request& request) {
+    return PlacedAt(request.placement).groups[request.model->index];
   }
+  int64_t MaxBytes(const Placement& placement) const {
+    return placement.is_resident ? options_.max_resident_batch_bytes : options_.max_batch_bytes;
+  }
+  // Whether a request is queued that has a lane.
+  bool HasRunnable(HasLane has_lane) const;
   // Whether what is queued of that group fills a batch.
-  bool IsFull(const Group& group) const;
-  // The oldest ready request of that level and extent, or nullptr.
-  Entry* OldestReady(Priority priority, Extent extent, Clock::time_point now);
+  bool IsFull(const Placement& placement, const Group& group) const;
+  // The oldest ready request of that level and extent that has a lane, or nullptr.
+  Entry* OldestReady(Priority priority, Extent extent, Clock::time_point now, HasLane has_lane);
   // The first request of the next batch, or nullptr.
-  Entry* Choose(Clock::time_point now);
+  Entry* Choose(Clock::time_point now, HasLane has_lane);
   // Moves the requests that fit from `queue` into the batch, and drops late ones.
   void Fill(Queue& queue, Clock::time_point now, int64_t max_bytes, FormedBatch& batch,
             int64_t& batch_bytes);
@@ -138,9 +154,8 @@ class BatchFormer {
   void RemoveFromIndices(Entry& entry, const Request& request);
 
   const BatchFormerOptions options_;
-  // The first kNumModels are those of host memory, by Model::index. Groups of devices follow, for
-  // each placement those of all models; a group is never removed.
-  std::deque<Group> groups_;
+  // The first is host memory. A placement is added at its first request and never removed.
+  std::deque<Placed> placed_;
   // The latest request while it is not yet in the two indices below. It is indexed late, because
   // most requests leave before a lookup.
   Entry* unindexed_ = nullptr;

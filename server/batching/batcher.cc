@@ -32,6 +32,7 @@ Batcher::Batcher(BatchFormerOptions options, Executor* executor, Observer* obser
       executor_(executor),
       observer_(observer),
       num_lanes_(executor->num_lanes()),
+      num_resident_lanes_(executor->num_resident_lanes()),
       former_(options_) {
   CHECK(num_lanes_ >= 1);
   clock_watcher_ = std::thread([this] { WatchClock(); });
@@ -40,7 +41,7 @@ Batcher::Batcher(BatchFormerOptions options, Executor* executor, Observer* obser
 Batcher::~Batcher() {
   {
     const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return outstanding_ == 0 && busy_lanes_ == 0 && num_pumping_ == 0;
+      return outstanding_ == 0 && inflight_requests() == 0 && num_pumping_ == 0;
     };
     absl::MutexLock lock(&mutex_);
     mutex_.Await(absl::Condition(&idle));
@@ -52,6 +53,7 @@ Batcher::~Batcher() {
 
 void Batcher::Submit(std::unique_ptr<Request> request) {
   CHECK(request->model != nullptr && request->cancelled != nullptr && request->done != nullptr);
+  CHECK(!request->placement.is_resident || num_resident_lanes_ > 0);
   Pump(std::move(request));
 }
 
@@ -94,16 +96,24 @@ void Batcher::Pump(std::unique_ptr<Request> request) {
   t_pumped = outer;
 }
 
+bool Batcher::HasLane(const Placement& placement) const {
+  if (!placement.is_resident) return busy_lanes_ < num_lanes_;
+  const auto busy = busy_resident_lanes_.find(placement.device);
+  return busy == busy_resident_lanes_.end() || busy->second < num_resident_lanes_;
+}
+
 std::unique_ptr<Batcher::RunningBatch> Batcher::TakeBatch() {
-  if (former_.empty() || busy_lanes_ == num_lanes_) return nullptr;
+  if (former_.empty()) return nullptr;
+  const auto has_lane = [this](const Placement& placement)
+                            ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return HasLane(placement); };
   const Clock::time_point now = Clock::now();
-  FormedBatch formed = former_.TakeIfReady(now);
+  FormedBatch formed = former_.TakeIfReady(now, has_lane);
   if (formed.requests.empty()) return nullptr;
 
   auto running = std::make_unique<RunningBatch>();
   running->taken_at = now;
   running->requests = std::move(formed.requests);
-  ++busy_lanes_;
+  ++BusyLanes(running->requests.front()->placement);
   inflight_requests_.fetch_add(static_cast<int64_t>(running->requests.size()),
                                std::memory_order_relaxed);
   return running;
@@ -130,7 +140,7 @@ void Batcher::Finish(RunningBatch& running, const Execution& execution) {
   const int64_t num_requests = static_cast<int64_t>(running.requests.size());
   {
     absl::MutexLock lock(&mutex_);
-    --busy_lanes_;
+    --BusyLanes(running.batch.placement);
     inflight_requests_.fetch_sub(num_requests, std::memory_order_relaxed);
   }
   // The lane first: the next batch runs while this one's answers are written.
@@ -187,9 +197,11 @@ void Batcher::FinishDropped(std::vector<DroppedRequest> dropped) {
 
 Clock::time_point Batcher::NextDue() {
   Clock::time_point due = former_.FirstDeadline();
-  const bool starts_by_clock =
-      options_.max_queue_delay > Clock::duration::zero() && busy_lanes_ < num_lanes_;
-  if (starts_by_clock) due = std::min(due, former_.ReadyAt().value_or(due));
+  if (options_.max_queue_delay > Clock::duration::zero()) {
+    const auto has_lane = [this](const Placement& placement)
+                              ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return HasLane(placement); };
+    due = std::min(due, former_.ReadyAt(has_lane).value_or(due));
+  }
   return due;
 }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "server/batching/batch_former.h"
 #include "server/batching/request.h"
@@ -64,7 +65,13 @@ class Batcher {
   // ready. If a batch is done before `Run` returns, its completion calls Pump again on this thread.
   // That inner call starts no batch, because the outer call will.
   void Pump(std::unique_ptr<Request> request = nullptr);
-  // Takes the next batch. Returns nullptr if no batch is ready or no lane is free.
+  // Whether one more batch of that placement may be in flight.
+  bool HasLane(const Placement& placement) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The number of batches in flight that share their lanes with those of that placement.
+  int& BusyLanes(const Placement& placement) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return placement.is_resident ? busy_resident_lanes_[placement.device] : busy_lanes_;
+  }
+  // Takes the next batch. Returns nullptr if no batch is ready that has a free lane.
   std::unique_ptr<RunningBatch> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Start(std::unique_ptr<RunningBatch> running);
   // Frees the lane, lets the next batch start, then hands the requests back. If `Run` calls this
@@ -95,11 +102,14 @@ class Batcher {
   Executor* const executor_;
   Observer* const observer_;
   const int num_lanes_;
+  const int num_resident_lanes_;  // of each device
 
   mutable absl::Mutex mutex_;
   BatchFormer former_ ABSL_GUARDED_BY(mutex_);
-  // Batches that the executor holds; at most num_lanes_.
+  // Batches that the executor holds, without resident ones; at most num_lanes_.
   int busy_lanes_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Resident ones, by device; at most num_resident_lanes_ each.
+  absl::flat_hash_map<int, int> busy_resident_lanes_ ABSL_GUARDED_BY(mutex_);
   // The number of threads inside Pump.
   int num_pumping_ ABSL_GUARDED_BY(mutex_) = 0;
   // See `outstanding_requests`. The destructor waits until this is zero.

@@ -92,9 +92,13 @@ class Executor {
 
   virtual ~Executor() = default;
 
-  // The most batches that may be in flight at once on all devices together. At least 1. The batcher
-  // never exceeds this limit.
+  // The most batches that may be in flight at once on all devices together, except resident ones.
+  // At least 1. The batcher never exceeds this limit.
   virtual int num_lanes() const = 0;
+
+  // The most resident batches (`Placement::is_resident`) that may be in flight at once on each
+  // device. 0: this executor takes none. The batcher never exceeds this limit.
+  virtual int num_resident_lanes() const { return 0; }
 
   // The most segments that one batch may have. At least 1.
   virtual int max_segments() const = 0;
@@ -108,9 +112,9 @@ class Executor {
 
   // Runs `batch`, or starts it and returns. Calls `done` exactly once, on any thread, possibly
   // before `Run` returns, with no lock held. REQUIRES: `batch` and its memory outlive the call of
-  // `done`; fewer than `num_lanes()` batches are in flight. A device fault is reported as INTERNAL:
-  // "device 0 failed". Once a device has failed for good, batches that were not running get
-  // UNAVAILABLE.
+  // `done`; `num_lanes` and `num_resident_lanes` leave room for it. A device fault is reported as
+  // INTERNAL: "device 0 failed". Once a device has failed for good, batches that were not running
+  // get UNAVAILABLE.
   virtual void Run(const Batch& batch, Done done) = 0;
 
   // False from the time at which a device has failed for good.

@@ -44,19 +44,30 @@ absl::Status CheckAddresses(int ordinal, SlabPool& slab_pool) {
       "device ", ordinal, " sees pinned host memory at another address than the host does"));
 }
 
-absl::StatusOr<LaneDevice> SetUpDevice(const DeviceInfo& info, int num_lanes, SlabPool& slab_pool) {
-  LaneDevice device{info.ordinal, absl::StrCat("cuda:", info.ordinal, " ", info.name), {}};
+using Lanes = std::vector<std::unique_ptr<Lane>>;
+
+absl::StatusOr<Lanes> MakeLanes(int ordinal, int num_lanes, LaneUse use, SlabPool& slab_pool) {
+  Lanes lanes;
   for (int i = 0; i < num_lanes; ++i) {
-    absl::StatusOr<std::unique_ptr<CudaLane>> lane = CudaLane::Create(info.ordinal);
+    absl::StatusOr<std::unique_ptr<CudaLane>> lane = CudaLane::Create(ordinal, use);
     if (!lane.ok()) return lane.status();
-    device.lanes.push_back(*std::move(lane));
+    if (absl::Status status = WarmUp(**lane, ordinal, slab_pool, use); !status.ok()) return status;
+    lanes.push_back(*std::move(lane));
   }
+  return lanes;
+}
+
+absl::StatusOr<LaneDevice> SetUpDevice(const DeviceInfo& info, const CudaExecutorOptions& options,
+                                       SlabPool& slab_pool) {
   if (absl::Status status = CheckAddresses(info.ordinal, slab_pool); !status.ok()) return status;
-  for (const std::unique_ptr<Lane>& lane : device.lanes) {
-    absl::Status status = WarmUp(*lane, info.ordinal, slab_pool);
-    if (!status.ok()) return status;
-  }
-  return device;
+  absl::StatusOr<Lanes> lanes =
+      MakeLanes(info.ordinal, options.lanes_per_device, LaneUse::kAny, slab_pool);
+  if (!lanes.ok()) return lanes.status();
+  absl::StatusOr<Lanes> resident_lanes =
+      MakeLanes(info.ordinal, options.resident_lanes_per_device, LaneUse::kResident, slab_pool);
+  if (!resident_lanes.ok()) return resident_lanes.status();
+  return LaneDevice{info.ordinal, absl::StrCat("cuda:", info.ordinal, " ", info.name),
+                    *std::move(lanes), *std::move(resident_lanes)};
 }
 
 }  // namespace
@@ -72,7 +83,7 @@ absl::StatusOr<std::unique_ptr<LaneExecutor>> CreateCudaExecutor(CudaExecutorOpt
       MakePinnedMemory(options.devices.front().ordinal, faults.get()), options.memory);
   std::vector<LaneDevice> devices;
   for (const DeviceInfo& info : options.devices) {
-    absl::StatusOr<LaneDevice> device = SetUpDevice(info, options.lanes_per_device, *slab_pool);
+    absl::StatusOr<LaneDevice> device = SetUpDevice(info, options, *slab_pool);
     if (!device.ok()) return device.status();
     devices.push_back(*std::move(device));
   }

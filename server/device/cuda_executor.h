@@ -18,8 +18,10 @@ namespace swiglu::server {
 struct CudaExecutorOptions {
   // The devices to use; at least one.
   std::vector<DeviceInfo> devices;
-  // Batches in flight on each device. >= 1.
+  // Batches in flight on each device, without resident ones. >= 1.
   int lanes_per_device = 2;
+  // Resident batches in flight on each device: those of CUDA regions. 0: it takes none.
+  int resident_lanes_per_device = 0;
   // The slab pool's memory, all of it pinned.
   CachingSlabPoolOptions memory;
   // Told of device errors; may be nullptr. Must outlive the executor.

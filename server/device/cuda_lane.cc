@@ -22,18 +22,23 @@ thread_local bool t_serves_lane = false;
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CudaLane>> CudaLane::Create(int ordinal) {
+absl::StatusOr<std::unique_ptr<CudaLane>> CudaLane::Create(int ordinal, LaneUse use) {
   absl::StatusOr<CudaStream> stream = MakeCudaStream(ordinal);
   if (!stream.ok()) return stream.status();
   absl::StatusOr<CudaEvent> event = MakeCudaEvent(ordinal, CudaEventKind::kWaiting);
   if (!event.ok()) return event.status();
-  absl::StatusOr<CudaStagedPath> staged_path = CudaStagedPath::Create(ordinal);
-  if (!staged_path.ok()) return staged_path.status();
+  std::optional<CudaStagedPath> staged_path;
+  if (use == LaneUse::kAny) {
+    absl::StatusOr<CudaStagedPath> created = CudaStagedPath::Create(ordinal);
+    if (!created.ok()) return created.status();
+    staged_path = *std::move(created);
+  }
   return std::unique_ptr<CudaLane>(
-      new CudaLane(ordinal, *std::move(stream), *std::move(event), *std::move(staged_path)));
+      new CudaLane(ordinal, *std::move(stream), *std::move(event), std::move(staged_path)));
 }
 
-CudaLane::CudaLane(int ordinal, CudaStream stream, CudaEvent event, CudaStagedPath staged_path)
+CudaLane::CudaLane(int ordinal, CudaStream stream, CudaEvent event,
+                   std::optional<CudaStagedPath> staged_path)
     : ordinal_(ordinal),
       stream_(std::move(stream)),
       event_(std::move(event)),
@@ -86,16 +91,16 @@ cudaError_t CudaLane::EnqueueWork(Job& job) {
     return error;
   }
   const Portion& portion = job.plan.portions[job.num_enqueued++];
-  const cudaError_t error = staged_path_.EnqueueCompute(model, portion, stream_.get());
+  const cudaError_t error = staged_path_->EnqueueCompute(model, portion, stream_.get());
   if (error != cudaSuccess) return error;
   job.outputs = Outputs::kUnspecified;
-  return staged_path_.EnqueueCopyOut(model, portion, stream_.get());
+  return staged_path_->EnqueueCopyOut(model, portion, stream_.get());
 }
 
 cudaError_t CudaLane::Await(Job& job) {
   const cudaError_t error = AwaitEvent();
   if (error != cudaSuccess) return error;
-  if (job.plan.path == Path::kStaged) return staged_path_.AddTimes(job.execution.times);
+  if (job.plan.path == Path::kStaged) return staged_path_->AddTimes(job.execution.times);
   job.execution.times.compute = Clock::now() - job.launched_at;
   return cudaSuccess;
 }

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
@@ -26,7 +27,7 @@ namespace swiglu::server {
 // that a lane needs from CUDA.
 class CudaLane final : public Lane {
  public:
-  static absl::StatusOr<std::unique_ptr<CudaLane>> Create(int ordinal);
+  static absl::StatusOr<std::unique_ptr<CudaLane>> Create(int ordinal, LaneUse use = LaneUse::kAny);
 
   // REQUIRES: not called from `finished`.
   ~CudaLane() override;
@@ -39,8 +40,9 @@ class CudaLane final : public Lane {
   // launches, the calling thread launches the batch. It then waits as long as the plan's
   // `caller_wait`, and calls `finished` if the batch is done by then. If the calling thread is a
   // lane's thread (it has just completed a batch), it launches the batch, and this lane's thread
-  // waits for the result. A plan that is not staged needs tensors in device memory or in pinned
-  // host memory.
+  // waits for the result. REQUIRES: the plan is not staged if
+  // the lane is for resident batches alone. A plan that is not staged needs tensors in device
+  // memory or in pinned host memory.
   void Run(const Batch& batch, LaunchPlan plan, Finished finished) override;
 
  private:
@@ -59,7 +61,8 @@ class CudaLane final : public Lane {
     bool is_begun() const { return launched_at != Clock::time_point(); }
   };
 
-  CudaLane(int ordinal, CudaStream stream, CudaEvent event, CudaStagedPath staged_path);
+  CudaLane(int ordinal, CudaStream stream, CudaEvent event,
+           std::optional<CudaStagedPath> staged_path);
 
   // Enqueues the job's next portion, or the whole job if it has no portions, and then the event. On
   // error, no work of the job is running any more.
@@ -87,7 +90,7 @@ class CudaLane final : public Lane {
   const CudaStream stream_;
   const CudaEvent event_;  // recorded after all work that is enqueued
   // Used by the thread that has the job: the caller of `Run`, then the lane's thread.
-  CudaStagedPath staged_path_;
+  std::optional<CudaStagedPath> staged_path_;  // of a lane for any batch
 
   absl::Mutex mutex_;
   absl::CondVar changed_;

@@ -42,11 +42,15 @@ absl::StatusOr<CreatedExecutor> CreateCpu(const ExecutorOptions& options, std::s
 
 constexpr int kDefaultCudaLanes = 2;
 
+// Enough that the device computes one batch while others are launched and answered.
+constexpr int kResidentLanes = 4;
+
 absl::StatusOr<CreatedExecutor> CreateCuda(const ExecutorOptions& options, DeviceChoice choice) {
   CudaExecutorOptions cuda_options;
   cuda_options.devices = choice.cuda_devices;
   cuda_options.lanes_per_device =
       options.lanes_per_device == 0 ? kDefaultCudaLanes : options.lanes_per_device;
+  cuda_options.resident_lanes_per_device = options.takes_cuda_regions ? kResidentLanes : 0;
   cuda_options.memory = options.memory;
   cuda_options.observer = options.observer;
   absl::StatusOr<std::unique_ptr<LaneExecutor>> executor =

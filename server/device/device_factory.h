@@ -22,11 +22,13 @@ struct ExecutorOptions {
   // CUDA ordinals to use, in this order; empty: all. If any ordinal is named, `kAuto` behaves like
   // `kCuda`.
   std::vector<int> ordinals;
-  // Batches in flight on each device; the CPU counts as one device. 0: two on a CUDA device, one
-  // per core on the CPU.
+  // Batches in flight on each device, without those of CUDA regions; the CPU counts as one device.
+  // 0: two on a CUDA device, one per core on the CPU.
   int lanes_per_device = 0;
   // The slab pool's memory.
   CachingSlabPoolOptions memory;
+  // Whether batches may have all their tensors in CUDA regions.
+  bool takes_cuda_regions = false;
   // What the names of the files of system regions must begin with.
   std::string region_prefix;
   // Told of device errors; may be nullptr. Must outlive the executor.

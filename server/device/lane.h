@@ -31,6 +31,9 @@ struct LaneResult {
   std::optional<DeviceFault> fault;  // set if and only if execution.status is an error
 };
 
+// Which batches a lane runs: only resident ones, which need no device buffer, or any.
+enum class LaneUse : uint8_t { kAny, kResident };
+
 // Runs one batch at a time on one device. The destructor waits for the batch in flight, if any.
 class Lane {
  public:

@@ -13,10 +13,10 @@ namespace swiglu::server {
 
 // How busy one device is.
 struct DeviceLoad {
-  int64_t outstanding_bytes = 0;  // that the batches in flight read and write
+  int64_t outstanding_bytes = 0;  // that the batches in flight read and write; not resident ones
   int num_free_lanes = 0;
-  int64_t given_bytes = 0;  // of all batches until now; see `GiveBatch`
-  int num_resident = 0;     // batches in flight whose tensors are all in the device's memory
+  int64_t given_bytes = 0;  // of all such batches until now; see `GiveBatch`
+  int num_resident = 0;     // resident batches in flight
 };
 
 // Returns the position of the device for the next batch; -1 if no lane is free. Of the devices with

@@ -38,12 +38,14 @@ LaneExecutor::LaneExecutor(std::vector<LaneDevice> devices,
   absl::MutexLock lock(&mutex_);
   for (const LaneDevice& device : devices_) {
     CHECK(!device.lanes.empty());
-    std::deque<Lane*>& free_lanes = free_lanes_.emplace_back();
-    for (const std::unique_ptr<Lane>& lane : device.lanes) free_lanes.push_back(lane.get());
+    CHECK(device.resident_lanes.size() == devices_.front().resident_lanes.size());
+    LaneQueue& lanes = lanes_.emplace_back();
+    for (const std::unique_ptr<Lane>& lane : device.lanes) lanes.free.push_back(lane.get());
+    LaneQueue& resident = resident_lanes_.emplace_back();
+    for (const auto& lane : device.resident_lanes) resident.free.push_back(lane.get());
     loads_.push_back({.num_free_lanes = static_cast<int>(device.lanes.size())});
     num_lanes_ += static_cast<int>(device.lanes.size());
   }
-  waiting_.resize(devices_.size());
 }
 
 LaneExecutor::~LaneExecutor() {
@@ -69,8 +71,9 @@ void LaneExecutor::Run(const Batch& batch, Done done) {
     absl::MutexLock lock(&mutex_);
     ++num_held_;
     const int device = ChooseDeviceOf(batch);
-    if (free_lanes_[device].empty()) {
-      waiting_[device].push_back({&batch, std::move(done)});
+    LaneQueue& lanes = LanesFor(device, batch.placement.is_resident);
+    if (lanes.free.empty()) {
+      lanes.waiting.push_back({&batch, std::move(done)});
       return;
     }
     claim = ClaimLane(device, batch);
@@ -121,17 +124,22 @@ int LaneExecutor::ChooseDeviceOf(const Batch& batch) {
 }
 
 LaneExecutor::Claim LaneExecutor::ClaimLane(int device, const Batch& batch) {
-  Lane* lane = free_lanes_[device].front();
-  free_lanes_[device].pop_front();
+  const bool is_resident = batch.placement.is_resident;
+  LaneQueue& lanes = LanesFor(device, is_resident);
+  Lane* const lane = lanes.free.front();
+  lanes.free.pop_front();
   DeviceLoad& load = loads_[device];
   const LaunchSituation situation{
       .resident_work = load.num_resident > 0 ? ResidentWork::kRunning : ResidentWork::kNone,
       .other_bytes = load.outstanding_bytes};
+  if (is_resident) {
+    ++load.num_resident;
+    return {device, lane, 0, is_resident, situation};
+  }
   --load.num_free_lanes;
-  if (batch.placement.is_resident) ++load.num_resident;
   const int64_t bytes = BatchBytes(batch);
   GiveBatch(absl::MakeSpan(loads_), device, bytes);
-  return {device, lane, bytes, batch.placement.is_resident, situation};
+  return {device, lane, bytes, is_resident, situation};
 }
 
 void LaneExecutor::ReleaseLane(const Claim& claim) {
@@ -139,16 +147,16 @@ void LaneExecutor::ReleaseLane(const Claim& claim) {
   WaitingBatch next;
   {
     absl::MutexLock lock(&mutex_);
+    LaneQueue& lanes = LanesFor(claim.device, claim.is_resident);
     // Behind the others: this one's thread is about to call `done`.
-    free_lanes_[claim.device].push_back(claim.lane);
+    lanes.free.push_back(claim.lane);
     DeviceLoad& load = loads_[claim.device];
-    ++load.num_free_lanes;
+    load.num_resident -= claim.is_resident ? 1 : 0;
+    load.num_free_lanes += claim.is_resident ? 0 : 1;
     load.outstanding_bytes -= claim.bytes;
-    if (claim.is_resident) --load.num_resident;
-    std::deque<WaitingBatch>& waiting = waiting_[claim.device];
-    if (waiting.empty()) return;
-    next = std::move(waiting.front());
-    waiting.pop_front();
+    if (lanes.waiting.empty()) return;
+    next = std::move(lanes.waiting.front());
+    lanes.waiting.pop_front();
     next_claim = ClaimLane(claim.device, *next.batch);
   }
   Start(next_claim, *next.batch, std::move(next.done));

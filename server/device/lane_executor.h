@@ -25,11 +25,14 @@ struct LaneDevice {
   int ordinal = 0;
   std::string description;                   // "cuda:0 NVIDIA H100 80GB HBM3"
   std::vector<std::unique_ptr<Lane>> lanes;  // at least one; all are free
+  // For resident batches, likewise all free. As many on each device.
+  std::vector<std::unique_ptr<Lane>> resident_lanes = {};
 };
 
 // Spreads batches over its devices. A batch with tensors in a device's memory runs on that device,
-// and waits while that has no free lane. `ChooseDevice` chooses for any other. The batch runs on
-// the lane of that device that has been free the longest. A batch that runs out of device memory is
+// and waits while that has no free lane for it. `ChooseDevice` chooses for any other. Resident
+// batches have lanes of their own, so neither kind waits for the other. The batch runs on the lane
+// of its kind that has been free the longest. A batch that runs out of device memory is
 // tried again in halves. Thread-safe; `done` may call `Run`. A device can fail for good in a batch,
 // or in other work that reports to `faults`. From then on `healthy()` is false, and every later
 // batch completes with UNAVAILABLE and runs on no device: the process has to end.
@@ -43,6 +46,9 @@ class LaneExecutor final : public Executor {
   ~LaneExecutor() override;
 
   int num_lanes() const override { return num_lanes_; }
+  int num_resident_lanes() const override {
+    return static_cast<int>(devices_.front().resident_lanes.size());
+  }
   int max_segments() const override;
   int64_t max_batch_bytes() const override;
   void Run(const Batch& batch, Done done) override;
@@ -55,23 +61,31 @@ class LaneExecutor final : public Executor {
   struct Claim {
     int device = 0;  // position in devices_
     Lane* lane = nullptr;
-    int64_t bytes = 0;
+    int64_t bytes = 0;  // counted for the device; 0: the batch is resident
     bool is_resident = false;
     LaunchSituation situation;  // what was in flight on the device already
   };
-  // A batch whose device has no free lane.
+  // A batch whose device has no free lane for it.
   struct WaitingBatch {
     const Batch* batch = nullptr;
     Done done = nullptr;
   };
+  // The lanes of one kind that one device has.
+  struct LaneQueue {
+    std::deque<Lane*> free;  // the longest free first
+    std::deque<WaitingBatch> waiting;
+  };
 
   // The position in devices_ of the device that runs the batch.
   int ChooseDeviceOf(const Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Claims the lane of that device that has been free the longest.
+  LaneQueue& LanesFor(int device, bool is_resident) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return is_resident ? resident_lanes_[device] : lanes_[device];
+  }
+  // Claims the lane of that device that has been free the longest, of those for such batches.
   Claim ClaimLane(int device, const Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Starts the batch on the lane that it has claimed.
   void Start(const Claim& claim, const Batch& batch, Done done);
-  // Gives the lane back, and starts the next batch that waits for this device, if there is one.
+  // Gives the lane back, and starts the next batch that waits for it, if there is one.
   void ReleaseLane(const Claim& claim);
   // Frees the lane and calls `done`.
   void Finish(const Claim& claim, const LaneResult& result, Done done);
@@ -82,10 +96,9 @@ class LaneExecutor final : public Executor {
   int num_lanes_ = 0;  // of all devices; constant after construction
 
   absl::Mutex mutex_;
-  std::vector<DeviceLoad> loads_ ABSL_GUARDED_BY(mutex_);  // by position in devices_
-  std::vector<std::deque<Lane*>> free_lanes_
-      ABSL_GUARDED_BY(mutex_);  // likewise; the longest free first
-  std::vector<std::deque<WaitingBatch>> waiting_ ABSL_GUARDED_BY(mutex_);  // likewise
+  std::vector<DeviceLoad> loads_ ABSL_GUARDED_BY(mutex_);         // by position in devices_
+  std::deque<LaneQueue> lanes_ ABSL_GUARDED_BY(mutex_);           // likewise
+  std::deque<LaneQueue> resident_lanes_ ABSL_GUARDED_BY(mutex_);  // likewise
   int num_held_ ABSL_GUARDED_BY(mutex_) = 0;  // batches whose `done` has not returned
 
   // Declared after everything that the lanes' threads use, so that these threads end first.

@@ -94,11 +94,12 @@ absl::Status RunAndWait(Lane& lane, const Batch& batch, LaunchPlan plan) {
 
 }  // namespace
 
-absl::Status WarmUp(Lane& lane, int ordinal, SlabPool& pool) {
+absl::Status WarmUp(Lane& lane, int ordinal, SlabPool& pool, LaneUse use) {
   absl::StatusOr<Slab> slab = pool.Acquire(kSlabBytes);
   if (!slab.ok()) return slab.status();
   for (const Model& model : Models()) {
     for (const Shape& shape : kShapes) {
+      if (use == LaneUse::kResident && shape.resident_work == ResidentWork::kRunning) continue;
       std::memset(slab->data.get(), 0, kSlabBytes);
       const Batch batch = MakeBatch(model, shape, slab->data.get());
       FillOutputs(model, batch);

@@ -17,6 +17,9 @@ constexpr absl::StatusCode kLate = absl::StatusCode::kDeadlineExceeded;
 constexpr absl::StatusCode kCancelled = absl::StatusCode::kCancelled;
 const Clock::time_point kNow = Clock::time_point(std::chrono::seconds(1000));
 
+// Where every placement has a lane.
+bool AnyLane(const Placement&) { return true; }
+
 std::vector<int64_t> Elements(const FormedBatch& batch) {
   std::vector<int64_t> elements;
   for (const auto& request : batch.requests) elements.push_back(request->segment.num_elements);
@@ -46,7 +49,7 @@ class BatchFormerTest : public testing::Test {
   explicit BatchFormerTest(Clock::duration delay = Clock::duration::zero())
       : former_({.max_segments = 3, .max_batch_bytes = 1000, .max_queue_delay = delay}) {}
 
-  FormedBatch Take() { return former_.TakeIfReady(kNow); }
+  FormedBatch Take() { return former_.TakeIfReady(kNow, AnyLane); }
   // Elements and codes of what was dropped since the last time.
   std::vector<Dropped> TakeDropped() {
     std::vector<Dropped> all;
@@ -100,13 +103,26 @@ TEST_F(BatchFormerTest, NeverMixesPlacements) {
   EXPECT_TRUE(former_.empty());
 }
 
+TEST_F(BatchFormerTest, PassesOverRequestsWithoutALane) {
+  const auto only_resident = [](const Placement& placement) { return placement.is_resident; };
+  former_.Add(MakeRequest(kForward, 1));
+  former_.Add(OnDevice(0, false, 2));
+  EXPECT_TRUE(former_.TakeIfReady(kNow, only_resident).requests.empty());
+  EXPECT_FALSE(former_.ReadyAt(only_resident).has_value());
+  former_.Add(OnDevice(0, true, 3));
+  EXPECT_TRUE(former_.ReadyAt(only_resident).has_value());
+  EXPECT_EQ(Elements(former_.TakeIfReady(kNow, only_resident)), (std::vector<int64_t>{3}));
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{1}));
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{2}));
+}
+
 TEST_F(BatchFormerTest, TakesMoreBytesWhereAllAreInDeviceMemory) {
   BatchFormer former({.max_batch_bytes = 1000, .max_resident_batch_bytes = 3000});
   for (int i = 0; i < 4; ++i) former.Add(OnDevice(0, true, 250));
-  EXPECT_EQ(former.TakeIfReady(kNow).requests.size(), 3u);
-  EXPECT_EQ(former.TakeIfReady(kNow).requests.size(), 1u);
+  EXPECT_EQ(former.TakeIfReady(kNow, AnyLane).requests.size(), 3u);
+  EXPECT_EQ(former.TakeIfReady(kNow, AnyLane).requests.size(), 1u);
   for (int i = 0; i < 2; ++i) former.Add(OnDevice(0, false, 250));
-  EXPECT_EQ(former.TakeIfReady(kNow).requests.size(), 1u);
+  EXPECT_EQ(former.TakeIfReady(kNow, AnyLane).requests.size(), 1u);
 }
 
 TEST_F(BatchFormerTest, TakesTheOldestRequestFirstWhateverItsModel) {
@@ -156,7 +172,7 @@ TEST_F(BatchFormerTest, ALateRequestLeavesItsQueueWhereverItStands) {
 TEST_F(BatchFormerTest, NothingLateIsInABatch) {
   former_.Add(Due(seconds(1), 1));
   former_.Add(Due(seconds(1) + nanoseconds(1), 2));
-  EXPECT_EQ(Elements(former_.TakeIfReady(kNow + seconds(1))), (std::vector<int64_t>{2}));
+  EXPECT_EQ(Elements(former_.TakeIfReady(kNow + seconds(1), AnyLane)), (std::vector<int64_t>{2}));
   EXPECT_EQ(TakeDropped(), (std::vector<Dropped>{{1, kLate}}));
 }
 
@@ -211,7 +227,7 @@ TEST_F(BatchFormerTest, WhatComesDeadIsNotQueued) {
 
 TEST_F(BatchFormerTest, TheOnlyRequestMayBeLateOrCancelled) {
   former_.Add(Due(seconds(1), 1));
-  EXPECT_EQ(Elements(former_.TakeIfReady(kNow + seconds(1))), std::vector<int64_t>());
+  EXPECT_EQ(Elements(former_.TakeIfReady(kNow + seconds(1), AnyLane)), std::vector<int64_t>());
   EXPECT_EQ(TakeDropped(), (std::vector<Dropped>{{1, kLate}}));
   const auto caller = std::make_shared<std::atomic<bool>>(false);
   former_.Add(RequestOf(2, caller));
@@ -305,14 +321,16 @@ class DelayedBatchFormerTest : public BatchFormerTest {
     request->accepted_at = when;
     former_.Add(std::move(request));
   }
-  std::vector<int64_t> TakeAt(Clock::time_point now) { return Elements(former_.TakeIfReady(now)); }
+  std::vector<int64_t> TakeAt(Clock::time_point now) {
+    return Elements(former_.TakeIfReady(now, AnyLane));
+  }
 };
 
 TEST_F(DelayedBatchFormerTest, ClosesWhenItsOldestReachesTheDelay) {
-  EXPECT_FALSE(former_.ReadyAt().has_value());
+  EXPECT_FALSE(former_.ReadyAt(AnyLane).has_value());
   AddAt(kNow, 1);
   AddAt(kNow + kDelay / 2, 2);
-  EXPECT_EQ(former_.ReadyAt(), kNow + kDelay);
+  EXPECT_EQ(former_.ReadyAt(AnyLane), kNow + kDelay);
   EXPECT_EQ(TakeAt(kNow + kDelay - std::chrono::nanoseconds(1)), std::vector<int64_t>());
   EXPECT_EQ(TakeAt(kNow + kDelay), (std::vector<int64_t>{1, 2}));
 }
@@ -322,10 +340,10 @@ TEST_F(DelayedBatchFormerTest, ClosesWhenFull) {
   AddAt(kNow + kDelay / 2, 125);
   EXPECT_EQ(TakeAt(kNow + kDelay / 2), std::vector<int64_t>());
   AddAt(kNow + kDelay / 2, 125);
-  EXPECT_EQ(former_.ReadyAt(), kNow + kDelay / 2);
+  EXPECT_EQ(former_.ReadyAt(AnyLane), kNow + kDelay / 2);
   // Not the older one, which waits on.
   EXPECT_EQ(TakeAt(kNow + kDelay / 2), (std::vector<int64_t>{125, 125}));
-  EXPECT_EQ(former_.ReadyAt(), kNow + kDelay);
+  EXPECT_EQ(former_.ReadyAt(AnyLane), kNow + kDelay);
   for (int i = 0; i < 3; ++i) AddAt(kNow + kDelay / 2, i);
   EXPECT_EQ(TakeAt(kNow + kDelay / 2), (std::vector<int64_t>{0, 1, 2}));
 }
@@ -335,9 +353,9 @@ TEST_F(DelayedBatchFormerTest, WhatIsDroppedFillsNoBatchAndHastensNone) {
   auto late = Due(kDelay / 2, 2);
   former_.Add(std::move(late));
   AddAt(kNow + kDelay / 4, 3);
-  EXPECT_EQ(former_.ReadyAt(), kNow);  // three fill a batch
+  EXPECT_EQ(former_.ReadyAt(AnyLane), kNow);  // three fill a batch
   former_.DropLate(kNow + kDelay / 2);
-  EXPECT_EQ(former_.ReadyAt(), kNow + kDelay);
+  EXPECT_EQ(former_.ReadyAt(AnyLane), kNow + kDelay);
   EXPECT_EQ(TakeAt(kNow + kDelay / 2), std::vector<int64_t>());
   EXPECT_EQ(TakeAt(kNow + kDelay), (std::vector<int64_t>{1, 3}));
 }
@@ -347,9 +365,9 @@ TEST_F(DelayedBatchFormerTest, IsReadyWhenWhatIsLeftIs) {
   // Together they would fill a batch.
   former_.Add(RequestOf(200, caller));
   AddAt(kNow + kDelay / 2, 60);
-  EXPECT_EQ(former_.ReadyAt(), kNow);
+  EXPECT_EQ(former_.ReadyAt(AnyLane), kNow);
   former_.Cancel(*caller, kNow);
-  EXPECT_EQ(former_.ReadyAt(), kNow + kDelay / 2 + kDelay);
+  EXPECT_EQ(former_.ReadyAt(AnyLane), kNow + kDelay / 2 + kDelay);
 }
 
 }  // namespace

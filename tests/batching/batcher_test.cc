@@ -90,6 +90,35 @@ TEST(BatcherTest, ABatchIsAloneIfItsOnlyRequestIs) {
   EXPECT_EQ(executor.alone(), (std::vector<bool>{true, false, false}));
 }
 
+TEST(BatcherTest, ResidentBatchesAndOthersDoNotWaitForEachOther) {
+  FakeExecutor executor(1, 256);
+  executor.resident_lanes = 1;
+  RecordingObserver observer;
+  Tally tally;
+  Batcher batcher({}, &executor, &observer);
+  const auto submit = [&](Placement placement) {
+    auto request = MakeRequest(kForward, 1, tally.Count());
+    request->placement = placement;
+    batcher.Submit(std::move(request));
+    return executor.num_held();
+  };
+  EXPECT_EQ(submit({}), 1u);
+  EXPECT_EQ(submit({.device = 0, .is_resident = true}), 2u);
+  EXPECT_EQ(submit({.device = 1, .is_resident = true}), 3u);
+  // Each of these has to wait for one of its kind.
+  EXPECT_EQ(submit({.device = 0, .is_resident = true}), 3u);
+  EXPECT_EQ(submit({.device = 0, .is_resident = false}), 3u);
+  EXPECT_EQ(submit({}), 3u);
+  executor.Complete(absl::OkStatus());  // the first, in host memory
+  EXPECT_EQ(executor.num_held(), 3u);
+  executor.Complete(absl::OkStatus());  // on device 0
+  EXPECT_EQ(executor.num_held(), 3u);
+  executor.Complete(absl::OkStatus());  // on device 1, and nothing waits for that
+  EXPECT_EQ(executor.num_held(), 2u);
+  for (int i = 0; i < 3; ++i) executor.Complete(absl::OkStatus());
+  EXPECT_EQ(tally.ok, 6);
+}
+
 TEST(BatcherTest, RespectsTheExecutorsSegmentLimit) {
   FakeExecutor executor(1, 2);
   RecordingObserver observer;

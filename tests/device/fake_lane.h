@@ -26,19 +26,22 @@ class FakeDevices {
   // A batch that a lane was given.
   struct Job {
     int device;  // position
-    int lane;    // position on its device
+    int lane;    // position on its device; those for resident batches come last
     const Batch* batch;
     LaunchPlan plan;
     Lane::Finished finished;  // nullptr once it has been called
   };
 
-  // Devices with these numbers of lanes each; their ordinals are 10, 11 and so on.
-  std::vector<LaneDevice> Make(const std::vector<int>& num_lanes) {
+  // Devices with these numbers of lanes each, and as many for resident batches as
+  // `num_resident_lanes`; their ordinals are 10, 11 and so on.
+  std::vector<LaneDevice> Make(const std::vector<int>& num_lanes, int num_resident_lanes = 0) {
     std::vector<LaneDevice> devices;
     for (int device = 0; device < static_cast<int>(num_lanes.size()); ++device) {
       devices.push_back({10 + device, absl::StrCat("fake:", 10 + device), {}});
-      for (int lane = 0; lane < num_lanes[device]; ++lane) {
-        devices.back().lanes.push_back(std::make_unique<FakeLane>(*this, device, lane));
+      for (int lane = 0; lane < num_lanes[device] + num_resident_lanes; ++lane) {
+        auto& lanes =
+            lane < num_lanes[device] ? devices.back().lanes : devices.back().resident_lanes;
+        lanes.push_back(std::make_unique<FakeLane>(*this, device, lane));
       }
     }
     return devices;

@@ -37,9 +37,9 @@ using Faults = decltype(FaultRecorder::faults);
 
 class LaneExecutorTest : public testing::Test {
  protected:
-  void MakeDevices(const std::vector<int>& num_lanes) {
+  void MakeDevices(const std::vector<int>& num_lanes, int num_resident_lanes = 0) {
     executor_ = std::make_unique<LaneExecutor>(
-        devices_.Make(num_lanes),
+        devices_.Make(num_lanes, num_resident_lanes),
         std::make_unique<CachingSlabPool>(MakeHostMemory(),
                                           CachingSlabPoolOptions{.capacity_bytes = 1 << 20}),
         std::make_unique<DeviceFaults>(&recorder_));
@@ -197,7 +197,7 @@ TEST_F(LaneExecutorTest, PlansByWhatElseIsInFlightOnTheDevice) {
 }
 
 TEST_F(LaneExecutorTest, RunsABatchOnTheDeviceThatHasItsTensors) {
-  MakeDevices({2, 2});
+  MakeDevices({2, 2}, 1);
   Run(100, {.device = 11, .is_resident = true});
   Run(100, {.device = 11, .is_resident = false});
   EXPECT_EQ(DeviceOf(0), 1);
@@ -212,9 +212,45 @@ TEST_F(LaneExecutorTest, RunsABatchOnTheDeviceThatHasItsTensors) {
   devices_.End(2);
 }
 
+TEST_F(LaneExecutorTest, ResidentBatchesHaveLanesOfTheirOwn) {
+  MakeDevices({1, 1}, 2);
+  EXPECT_EQ(executor_->num_lanes(), 2);
+  EXPECT_EQ(executor_->num_resident_lanes(), 2);
+  const Placement resident{.device = 10, .is_resident = true};
+  Run(1, {.device = 10, .is_resident = false});
+  for (int i = 0; i < 2; ++i) Run(1, resident);
+  ASSERT_EQ(devices_.num_jobs(), 3u);
+  EXPECT_EQ(LaneOf(0), 0);
+  EXPECT_EQ(LaneOf(1), 1);
+  EXPECT_EQ(LaneOf(2), 2);
+  devices_.End(2);
+  Run(1, resident);
+  EXPECT_EQ(LaneOf(3), 2);
+  // A batch whose tensors are elsewhere waits for the one lane that stages.
+  Run(1, {.device = 10, .is_resident = false});
+  EXPECT_EQ(devices_.num_jobs(), 4u);
+  devices_.End(1);
+  EXPECT_EQ(devices_.num_jobs(), 4u);
+  devices_.End(0);
+  ASSERT_EQ(devices_.num_jobs(), 5u);
+  EXPECT_EQ(LaneOf(4), 0);
+  devices_.End(3);
+  devices_.End(4);
+}
+
+TEST_F(LaneExecutorTest, ResidentBytesDoNotMakeADeviceBusyForOthers) {
+  MakeDevices({2, 2}, 1);
+  Run(1000, {.device = 10, .is_resident = true});
+  Run(10);
+  EXPECT_EQ(DeviceOf(1), 0);
+  Run(5);
+  EXPECT_EQ(DeviceOf(2), 1);
+  for (const size_t job : {0, 1, 2}) devices_.End(job);
+}
+
 TEST_F(LaneExecutorTest, ABatchWaitsForItsDeviceWhileOthersAreFree) {
   MakeDevices({1, 2});
-  const Placement placement{.device = 10, .is_resident = true};
+  const Placement placement{.device = 10, .is_resident = false};
   Run(1, placement);
   const size_t second = Run(2, placement);
   const size_t other = Run(3);
@@ -231,7 +267,7 @@ TEST_F(LaneExecutorTest, ABatchWaitsForItsDeviceWhileOthersAreFree) {
 
 TEST_F(LaneExecutorTest, ABatchThatWaitsDoesNotRunOnceADeviceHasFailed) {
   MakeDevices({1, 2});
-  const Placement placement{.device = 10, .is_resident = true};
+  const Placement placement{.device = 10, .is_resident = false};
   Run(1, placement);
   const size_t second = Run(2, placement);
   const size_t third = Run(3, placement);
