@@ -36,7 +36,8 @@ class CudaRegionsTest(unittest.TestCase):
         line = self.server.wait_for(r"serving gRPC on|CUDA was asked for: .+")
         if "serving" not in line.group():
             skip(self, line.group())
-        self.client = triton.InferenceServerClient(self.server.address, channel_args=CHANNEL)
+        self.client = triton.InferenceServerClient(
+            self.server.address, channel_args=[*CHANNEL, ("grpc.max_receive_message_length", -1)])
         self.addCleanup(self.client.close)
         random = np.random.default_rng(os.getpid())
         self.tensors = {name: random.standard_normal(COUNT, np.float32).astype(np.float16) for name in BACKWARD[0]}
@@ -59,16 +60,19 @@ class CudaRegionsTest(unittest.TestCase):
 
     def test_stock_client(self):
         cuda = stock_regions(self)
-        region = cuda.create_shared_memory_region("r", 3 * NUM_BYTES, 0)
-        self.addCleanup(cuda.destroy_shared_memory_region, region)
-        cuda.set_shared_memory_region(region, [self.tensors["e"], self.tensors["g"]])
-        self.client.register_cuda_shared_memory("r", cuda.get_raw_handle(region), 0, 3 * NUM_BYTES)
-        self.infer("swiglu_forward_fp16", [("e", "r", 0), ("g", "r", NUM_BYTES)], [("h", "r", 2 * NUM_BYTES)])
-        result = cuda.get_contents_as_numpy(region, np.float16, [COUNT], offset=2 * NUM_BYTES)
+        inputs, output = (cuda.create_shared_memory_region(name, size, 0)
+                          for name, size in (("inputs", 2 * NUM_BYTES), ("h", NUM_BYTES)))
+        for region in (inputs, output):
+            self.addCleanup(cuda.destroy_shared_memory_region, region)
+        cuda.set_shared_memory_region(inputs, [self.tensors["e"], self.tensors["g"]])
+        self.client.register_cuda_shared_memory("inputs", cuda.get_raw_handle(inputs), 0, 2 * NUM_BYTES)
+        self.client.register_cuda_shared_memory("h", cuda.get_raw_handle(output), 0, NUM_BYTES)
+        self.infer("swiglu_forward_fp16", [("e", "inputs", 0), ("g", "inputs", NUM_BYTES)], [("h", "h", 0)])
+        result = cuda.get_contents_as_numpy(output, np.float16, [COUNT])
         expected, = self.results_by_message("swiglu_forward_fp16", ("e", "g"), ("h",))
         np.testing.assert_array_equal(result.view(np.uint16), expected.view(np.uint16))
         self.assertEqual(self.server.metric("swiglu_batches_total", op="forward", dtype="fp16", path="region"), 1)
-        self.client.unregister_cuda_shared_memory("r")
+        self.client.unregister_cuda_shared_memory()
         self.server.wait_for_metric(0, "swiglu_regions", memory="cuda")
 
     def test_tensors_of_pytorch_in_place(self):
