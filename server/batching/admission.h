@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Admission decides at once whether the server takes a request or a message. It counts requests and
-// bytes, and limits both. It only has counters, and owns no request and no memory. A drain begins
-// here.
+// bytes, and limits both. It has only counters; it owns neither requests nor memory. `StartDrain`
+// begins a drain.
 #pragma once
 
 #include <algorithm>
@@ -24,7 +24,7 @@ inline constexpr int kNumMemoryKinds = 3;
 
 class Admission;
 
-// How much of the half for messages one connection holds. Thread-safe.
+// How much of the budget's half for messages one connection holds. Thread-safe.
 class ReceiveShare {
  public:
   int64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
@@ -46,7 +46,8 @@ class Charge {
   }
   ~Charge();
 
-  // Counts the bytes under `kind` from now on. REQUIRES: `kind` is in the same half.
+  // Counts the bytes under `kind` from now on. REQUIRES: `kind` is in the same half as the present
+  // kind.
   void MoveTo(MemoryKind kind);
   // Changes the claim to `bytes`. A larger claim needs room: without it, returns false and changes
   // nothing. A smaller claim always succeeds. REQUIRES: `is_held()`.
@@ -105,11 +106,11 @@ struct AdmissionOptions {
   int64_t max_queued_requests = 4096;
   // All memory that requests can make the server hold, in bytes. One half is for messages that are
   // received. The other half is for slabs and answers. Each half has its own limit, because memory
-  // that one half gives back stays in that half's allocator, where the other half cannot use it. At
-  // least 2.
+  // that one half gives back stays in that half's allocator, where the other half cannot use it.
+  // The budget is at least 2.
   int64_t memory_budget_bytes = int64_t{1} << 30;
-  // Messages of up to kSmallMessageBytes may use this many bytes beyond the half for messages, so
-  // that they are taken even when large messages fill that half. Not negative.
+  // Messages of up to kSmallMessageBytes may use this many bytes beyond the half for messages. So
+  // the server takes small messages even when large ones fill that half. >= 0.
   int64_t small_message_reserve_bytes = 0;
 };
 
@@ -121,7 +122,7 @@ class Admission {
   // While other connections hold bytes, a connection may hold at most kMostPerFree times the bytes
   // that remain free. So it holds at most seven eighths of what the other connections leave free.
   static constexpr int64_t kMostPerFree = 7;
-  // For this long after a refusal for lack of room, `WasShortOfLate` returns true.
+  // For this long after a message was refused for lack of room, `WasShortOfLate` returns true.
   static constexpr std::chrono::seconds kShort{1};
 
   explicit Admission(AdmissionOptions options) : options_(options) {}
@@ -129,28 +130,30 @@ class Admission {
   Admission& operator=(const Admission&) = delete;
 
   // Charges `bytes` for a message that is about to be received, or says why the server cannot take
-  // it. kDraining: the server ends. kQueueFull: the queue has no place for its request. kBudget:
-  // too little of the half is free, or the connection of `share` would hold too much of it.
-  // kTooLarge: the message can never fit. Without a share, the limit for one connection does not
-  // apply.
+  // it. kDraining: the server drains. kQueueFull: the queue has no place for the message's request.
+  // kBudget: too little of the half is free, or the connection of `share` would hold too much of
+  // it. kTooLarge: the message can never fit. If `share` is nullptr, the limit for one connection
+  // does not apply.
   absl::variant<Charge, Rejection> Reserve(int64_t bytes,
                                            std::shared_ptr<ReceiveShare> share = nullptr);
 
   // Charges `bytes` more for messages that are being received. nullopt if there is no room.
   std::optional<Charge> ClaimGrowth(int64_t bytes, std::shared_ptr<ReceiveShare> share);
 
-  // Explains a refusal of `bytes` for lack of room. Returns true if the half has room for `bytes`
-  // and the connection of `share` holds some: then the limit for one connection was the reason.
+  // Explains why `bytes` were refused for lack of room. Returns true if the half has room for
+  // `bytes` and the connection of `share` holds bytes already. Then the limit for one connection
+  // was the reason.
   bool IsShareInUse(int64_t bytes, const ReceiveShare& share) const;
 
   // Whether a message was refused for lack of room within the last `kShort`.
   bool WasShortOfLate() const;
 
   // The largest size of an unannounced message: 3/4 of the half. One connection may usually hold
-  // more: 7/8 of what other connections leave free. So a message that grows too large is usually
-  // refused as too large, and not for lack of room.
+  // more, namely 7/8 of what other connections leave free. So a message that grows too large is
+  // usually refused as too large, and not for lack of room.
   int64_t max_unannounced_bytes() const { return half_budget_bytes() / 4 * 3; }
-  // The bytes that are reserved for a message of unknown size, about as many as a call takes.
+  // The bytes that are reserved for a message of unknown size. A call without its message takes
+  // about as many bytes.
   int64_t first_message_bytes() const {
     return std::min(int64_t{16} << 10, half_budget_bytes() / 64);
   }

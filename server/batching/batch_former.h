@@ -27,11 +27,11 @@ struct BatchFormerOptions {
   // The most input bytes in a batch of several requests. A request with more input bytes runs in a
   // batch of its own. The limit keeps batches short, so that the next one starts soon. >= 1.
   int64_t max_batch_bytes = int64_t{4} << 20;
-  // The same for requests whose tensors are all in a device's memory, which is some 40 times as
-  // fast as the bus. >= 1.
+  // Replaces max_batch_bytes for requests whose tensors are all in a device's memory. That memory
+  // is some 40 times as fast as the bus. >= 1.
   int64_t max_resident_batch_bytes = int64_t{64} << 20;
-  // How long a request may wait for others before its batch closes without being full; 0: not at
-  // all.
+  // How long a request may wait for others to fill its batch. After that, its batch is ready even
+  // if it is not full. 0: requests do not wait.
   Clock::duration max_queue_delay{0};
 };
 
@@ -52,10 +52,11 @@ struct DroppedRequest {
 // A request leaves its queue when a batch takes it, at its deadline, or when its caller cancels it.
 // The time to remove a request, from any position, grows with the logarithm of the queue's length.
 //
-// The caller says which placements have a free lane; the others wait without holding these up. The
-// next batch belongs to the most urgent level that has one ready. Within a level, whole
-// requests and chunks take turns, and the oldest comes first. Further queued requests of the same
-// model and placement fill the batch, in the same order.
+// The caller says which placements have a free lane. Requests of other placements wait, and hold up
+// no others. The next batch begins with a request of the most urgent level that has a ready request.
+// Within a level, whole requests and chunks take turns, and the oldest request comes first. Queued
+// requests of the same model and placement fill the batch: first those of the same level and extent,
+// then the others of that level, then those of the other levels by urgency.
 class BatchFormer {
  public:
   // Whether a batch of that placement has a lane.
@@ -70,8 +71,8 @@ class BatchFormer {
   // Queues `request`. Drops it if its deadline had passed at `accepted_at`, or if it is cancelled.
   void Add(std::unique_ptr<Request> request);
 
-  // Drops the queued requests whose `Request::cancelled` is `cancelled`. The status of such a
-  // request is DEADLINE_EXCEEDED if its caller waited until its deadline, else CANCELLED.
+  // Drops the queued requests whose `Request::cancelled` points to `cancelled`. The status of such
+  // a request is DEADLINE_EXCEEDED if its caller waited until the deadline, else CANCELLED.
   void Cancel(const std::atomic<bool>& cancelled, Clock::time_point now);
 
   // Drops the queued requests whose deadline is at or before `now`.
@@ -112,7 +113,7 @@ class BatchFormer {
   struct Group {
     // By priority and extent.
     std::array<std::array<Queue, kNumExtents>, kNumPriorities> queues = {};
-    // What is in the queues.
+    // The totals of these queues.
     int num_requests = 0;
     int64_t bytes = 0;
 
@@ -135,11 +136,11 @@ class BatchFormer {
   int64_t MaxBytes(const Placement& placement) const {
     return placement.is_resident ? options_.max_resident_batch_bytes : options_.max_batch_bytes;
   }
-  // Whether a request is queued that has a lane.
+  // Whether a request is queued whose placement has a lane.
   bool HasRunnable(HasLane has_lane) const;
-  // Whether what is queued of that group fills a batch.
+  // Whether the queued requests of that group fill a batch.
   bool IsFull(const Placement& placement, const Group& group) const;
-  // The oldest ready request of that level and extent that has a lane, or nullptr.
+  // The oldest ready request of that level and extent whose placement has a lane, or nullptr.
   Entry* OldestReady(Priority priority, Extent extent, Clock::time_point now, HasLane has_lane);
   // The first request of the next batch, or nullptr.
   Entry* Choose(Clock::time_point now, HasLane has_lane);
@@ -156,15 +157,15 @@ class BatchFormer {
   const BatchFormerOptions options_;
   // The first is host memory. A placement is added at its first request and never removed.
   std::deque<Placed> placed_;
-  // The latest request while it is not yet in the two indices below. It is indexed late, because
-  // most requests leave before a lookup.
+  // The latest request, as long as it is not in the two indices below. Most requests leave before a
+  // lookup needs these indices, so they are updated late.
   Entry* unindexed_ = nullptr;
   // The requests that have a deadline, by deadline and sequence number.
   absl::btree_map<std::pair<Clock::time_point, int64_t>, Entry*> by_deadline_;
   // The latest request of each caller, by `Request::cancelled`.
   absl::flat_hash_map<const std::atomic<bool>*, Entry*> by_caller_;
   std::vector<DroppedRequest> dropped_;
-  // How many are queued, by priority and extent.
+  // The number of queued requests, by priority and extent.
   std::array<std::array<int, kNumExtents>, kNumPriorities> num_queued_of_{};
   Extent last_extent_ = Extent::kChunk;  // of the first request of the last batch
   int64_t next_sequence_ = 0;

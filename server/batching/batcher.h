@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The batcher runs the batches that the batch former forms. A batch starts as soon as it is ready
-// and a lane is free, on the thread that submitted the request or completed the batch that made
-// this possible. The batcher has one thread of its own, the clock watcher. This thread starts
+// and a lane is free. The thread that submits a request, or that completes a batch, starts the
+// batches that can start then. The batcher has one thread of its own, the clock watcher. It starts
 // batches that have waited long enough for other requests, and drops requests at their deadlines.
 #pragma once
 
@@ -26,7 +26,7 @@ namespace swiglu::server {
 // must outlive the batcher. Its destructor waits until every request is done.
 class Batcher {
  public:
-  // Lowers the sizes in `options` to the limits of the executor.
+  // Lowers max_segments and max_batch_bytes in `options` to the limits of the executor.
   Batcher(BatchFormerOptions options, Executor* executor, Observer* observer);
   ~Batcher();
   Batcher(const Batcher&) = delete;
@@ -34,20 +34,20 @@ class Batcher {
 
   // Takes over `request` and calls its `done` exactly once, possibly before `Submit` returns. Never
   // waits for a free lane. May call `Executor::Run`. REQUIRES: every field of `request` is set, and
-  // its ticket holds a place in the queue.
+  // its ticket holds a place in the queue. Only a chunk may have an empty ticket.
   void Submit(std::unique_ptr<Request> request);
 
-  // Ends the requests whose `Request::cancelled` is `cancelled` and which are in no batch yet.
-  // Their status is DEADLINE_EXCEEDED if their caller waited until the deadline, else CANCELLED.
-  // Like `Submit`, may call `Executor::Run`. REQUIRES: `cancelled` is true, so that later requests
-  // with the same flag end in the same way.
+  // Ends the requests that are in no batch yet and whose `Request::cancelled` points to
+  // `cancelled`. Their status is DEADLINE_EXCEEDED if their caller waited until the deadline, else
+  // CANCELLED. Like `Submit`, may call `Executor::Run`. REQUIRES: `cancelled` is true, so that
+  // later requests with the same flag end in the same way.
   void Cancel(const std::atomic<bool>& cancelled);
 
   // The number of requests in batches that are not done. Lock-free, so that reading the metrics
   // never blocks the data path.
   int64_t inflight_requests() const { return inflight_requests_.load(std::memory_order_relaxed); }
 
-  // The number of requests that were submitted and are not handed back yet.
+  // The number of requests that were submitted and have not been handed back yet.
   int64_t outstanding_requests() const {
     absl::MutexLock lock(&mutex_);
     return outstanding_;
@@ -62,8 +62,8 @@ class Batcher {
   };
 
   // Queues `request`, if it is not null. Then starts batches while lanes are free and batches are
-  // ready. If a batch is done before `Run` returns, its completion calls Pump again on this thread.
-  // That inner call starts no batch, because the outer call will.
+  // ready. If a batch is done before `Executor::Run` returns, its completion calls Pump again on
+  // this thread. That inner call leaves the next batches to the outer call.
   void Pump(std::unique_ptr<Request> request = nullptr);
   // Whether one more batch of that placement may be in flight.
   bool HasLane(const Placement& placement) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -74,9 +74,9 @@ class Batcher {
   // Takes the next batch. Returns nullptr if no batch is ready that has a free lane.
   std::unique_ptr<RunningBatch> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Start(std::unique_ptr<RunningBatch> running);
-  // Frees the lane, lets the next batch start, then hands the requests back. If `Run` calls this
-  // before it returns (on the CPU), the outer `Pump` starts the next batch only after the requests
-  // are handed back.
+  // Frees the lane, lets the next batch start, then hands the requests back. If the batch is done
+  // before `Executor::Run` returns (on the CPU), the outer `Pump` starts the next batch only after
+  // this function has handed the requests back.
   void Finish(RunningBatch& running, const Execution& execution);
   // Requests that are handed back together.
   struct Returned {
@@ -85,13 +85,16 @@ class Batcher {
     absl::Status status;
     PhaseTimes times;  // of their batch
   };
-  // Calls the `done` of every request on its threads (`Request::tasks`), a few requests per task.
+  // Calls the `done` of every request on the threads of its `Request::tasks`, a few requests per
+  // task.
   void HandBack(RunningBatch& running, const Execution& execution);
   void CallDoneOn(TaskQueue* tasks, WorkLength length, Returned returned);
   void CallDone(Returned returned);
-  // Frees the places of these requests in the queue. Then calls their `done` as HandBack does.
+  // Frees the places of these requests in the queue. Then calls the `done` of each on the threads
+  // of its `Request::tasks`.
   void FinishDropped(std::vector<DroppedRequest> dropped);
-  // The clock watcher. Until the destructor begins, calls Pump at the times that NextDue returns.
+  // The loop of the clock watcher: calls Pump at the times that NextDue returns, until the
+  // destructor stops it.
   void WatchClock();
   // When the clock watcher must next start a batch or drop a request. `max()`: no time is known.
   Clock::time_point NextDue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

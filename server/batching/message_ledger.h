@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The ledger of one connection estimates how many bytes gRPC holds of messages that are still
-// arriving. gRPC shows a message only once it is whole. So the ledger gets the number of bytes that
-// the connection has received, which the kernel reports. It is a pure state machine: its inputs are
-// counts and times, its results are charges and refusals.
+// arriving. gRPC shows a message only once it is whole. So the ledger works with the number of
+// bytes that the connection has received, which the operating system reports. The ledger is a pure
+// state machine: its inputs are counts and times, its results are charges and refusals.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +44,7 @@ struct AwaitedMessage {
 
   // Only the ledger uses the fields below.
 
-  // The bytes that the connection had received before the message (`BaseBytes`).
+  // An estimate of the bytes that the connection had received before the message (`BaseBytes`).
   int64_t base_bytes = 0;
   // Whether the message has ever made progress.
   bool has_begun = false;
@@ -61,8 +61,8 @@ struct Overrun {
   Rejection reason = Rejection::kBudget;
   // If the reason is kTooLarge: at least this many bytes of the message have arrived.
   int64_t bytes = 0;
-  // Bytes of refused messages may have arrived, too, so it is unknown whether this message is too
-  // large. True only if the reason is kBudget.
+  // True if bytes of refused messages may have arrived, too. Then it is unknown whether this
+  // message is too large, and the reason is kBudget.
   bool beside_refused = false;
 };
 
@@ -76,69 +76,74 @@ class MessageLedger {
   static constexpr std::chrono::milliseconds kShortPatience{200};
   static constexpr int64_t kLeastProgressBytes = int64_t{64} << 10;
 
-  // The caller of a refused message may go on sending it until it learns of the refusal, for at
-  // most kUnreadTime. At most kMostUnreadBytes of these bytes stay uncharged. If more bytes arrive
-  // than that, and more than the connection's other messages may have, the ledger refuses one of
-  // those messages for lack of room.
+  // A caller may go on sending a refused message until it learns of the refusal. The ledger allows
+  // kUnreadTime for this, and leaves at most kMostUnreadBytes of such bytes uncharged. If more than
+  // kMostUnreadBytes arrive, and also more than the connection's other messages may have, the
+  // ledger refuses one of those messages for lack of room.
   static constexpr std::chrono::milliseconds kUnreadTime{1000};
   static constexpr int64_t kMostUnreadBytes = int64_t{64} << 20;
 
-  // `share` is the connection's. `admission` must outlive the ledger.
+  // `share` belongs to the connection. `admission` must outlive the ledger.
   MessageLedger(Admission* admission, std::shared_ptr<ReceiveShare> share)
       : admission_(admission), share_(std::move(share)) {}
 
-  // The connection awaits `message` from now on. `message` must keep its address until Arrive, Drop
-  // or Settle takes it off the list.
+  // Puts `message` on the list of awaited messages. The message must keep its address until Arrive,
+  // Drop or Settle takes it off the list.
   void Begin(AwaitedMessage& message, Clock::time_point now);
 
   // The message is whole and has `size_bytes`. Moves the growth that is charged for it into its
-  // reservation. After that, the caller resizes the reservation to the true size. Does nothing if
-  // Settle has returned the message.
+  // reservation. Afterwards, resize the reservation to the true size. Does nothing if Settle has
+  // returned the message.
   void Arrive(AwaitedMessage& message, int64_t size_bytes);
 
   // The message will not arrive. Does nothing if Settle has returned the message.
   void Drop(AwaitedMessage& message);
 
-  // A message of the connection was refused, and its caller may still send it. For kUnreadTime,
-  // bytes that arrive may belong to this message. During that time, the charge for the other
-  // messages stays within their max_bytes, and none of them is refused as too large.
+  // Call this when a message of the connection was refused: its caller may still be sending it. For
+  // kUnreadTime, bytes that arrive may belong to this message. During that time, the charge for the
+  // other messages stays within their max_bytes, and none of them is refused as too large.
   void CountUnread(Clock::time_point now) { unread_until_ = now + kUnreadTime; }
 
-  // `bytes` of the received bytes were the headers of a call and belong to no message.
+  // Tells the ledger that `bytes` of the received bytes were the headers of a call and belong to no
+  // message.
   void CountHeaders(int64_t bytes) { pending_bytes_ -= bytes; }
 
-  // Tells the ledger that the connection has received `received_bytes` since it began.
+  // Tells the ledger that the connection has received `received_bytes` since its beginning.
   void Look(int64_t received_bytes, Clock::time_point now);
 
   // Adjusts the charges to the bytes that have arrived. If there is no room for these bytes, or if
-  // a message stalls or is too large, takes a message off the list and returns it: the oldest one
-  // that may be the cause. Call again until it returns nullopt. `others_want`: a message was
-  // refused lately for lack of room. `stall`: how long a message of a stream may stop halfway.
+  // a message stalls or is too large, takes a message off the list and returns it: the oldest
+  // message of the most suspect kind (see FindCulprit). Call this again until it returns nullopt.
+  // `others_want`: whether a message was refused for lack of room lately. `stall`: how long a
+  // message of a stream may pause halfway.
   std::optional<Overrun> Settle(Clock::time_point now, bool others_want, Clock::duration stall);
 
-  // About how many bytes have arrived that gRPC has not delivered as messages yet.
+  // An estimate of the bytes that have arrived and that gRPC has not delivered as messages yet.
   int64_t pending_bytes() const { return pending_bytes_; }
-  // Whether only messages of streams are awaited, and the last look found no new bytes.
+  // Whether only messages of streams are awaited, fewer than kLeastProgressBytes are pending, and
+  // the last look found no new bytes.
   bool is_idle() const;
   Clock::time_point looked_at() const { return looked_at_; }
 
  private:
   void JudgeProgress(Clock::time_point now, bool others_want);
   // Whether the connection has received kLeastProgressBytes since the message last made progress.
-  // Pings and similar frames have fewer bytes.
+  // If so, records that the message has made progress now. Pings and similar frames have fewer
+  // bytes.
   bool HasProgressed(AwaitedMessage& message, Clock::time_point now) const;
-  // The oldest message of the most suspect kind: unannounced, announced, then of a stream.
-  // REQUIRES: `awaited_` is not empty.
+  // The oldest message of the most suspect kind. Unannounced messages are the most suspect, then
+  // announced ones, then those of streams. REQUIRES: `awaited_` is not empty.
   size_t FindCulprit() const;
   int64_t num_unannounced() const;
   // The most bytes that all messages except announced ones may have beyond their reservations.
   int64_t MostUnreserved() const;
   // Estimates the bytes that arrived before the message of a call whose headers were read at `now`.
-  // The estimate is too high rather than too low.
+  // The estimate is too low rather than too high.
   int64_t BaseBytes(Clock::time_point now) const;
   // Takes a message off the list.
   void Erase(std::vector<AwaitedMessage*>::iterator message);
-  // How many of the pending bytes may belong to `message`, if all messages have equal shares.
+  // How many of the pending bytes may belong to `message`, if `num_sharing` messages have equal
+  // shares.
   int64_t ShareOf(const AwaitedMessage& message, int64_t num_sharing) const;
   // Takes the message with that index off the list. Returns `overrun`.
   Overrun TakeOff(size_t index, const Overrun& overrun, Clock::time_point now);
@@ -152,7 +157,8 @@ class MessageLedger {
   Charge growth_;
   int64_t pending_bytes_ = 0;       // below 0 if more was delivered than the last look saw
   Clock::time_point unread_until_;  // see CountUnread
-  // The connection's bytes at the last look and at the look before. The times of both looks.
+  // The bytes that the connection had received at the last look and at the look before it, and the
+  // times of both looks.
   int64_t received_bytes_ = 0;
   int64_t received_before_ = 0;
   Clock::time_point looked_at_;

@@ -20,7 +20,7 @@ class MessageSizeEstimate {
   // The first estimate, and the smallest one.
   static constexpr int64_t kLeastBytes = int64_t{64} << 10;
 
-  // The estimate at `now`. It halves every second.
+  // The estimate at `now`. Without messages, it halves every second.
   int64_t bytes(Clock::time_point now) const {
     return std::max(bytes_.load(std::memory_order_relaxed) >> Halvings(now), kLeastBytes);
   }

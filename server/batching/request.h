@@ -40,8 +40,8 @@ struct Outcome {
 };
 
 struct Request {
-  // Hands the request back with its outcome. Called exactly once, from any thread, with no lock
-  // held.
+  // Hands the request back with its outcome. Called exactly once, with no lock held, on a thread
+  // that `tasks` determines.
   using Done = absl::AnyInvocable<void(std::unique_ptr<Request> request, const Outcome& outcome)>;
 
   const Model* model = nullptr;
@@ -50,18 +50,19 @@ struct Request {
   // The inputs and outputs. Whoever submits the request keeps this memory until `done` is called.
   Segment segment;
   Placement placement = {};
-  // Its place in the queue and its share of the memory budget; a chunk has none of its own.
+  // The request's place in the queue and its charge. Of the chunks of a large request, the first
+  // has the ticket of the whole request, and the others have none.
   Ticket ticket;
   Clock::time_point accepted_at;
-  // From this time on nobody waits for the answer. A request that is still in no batch at this time
-  // is dropped.
+  // From this time on, nobody waits for the answer. If the request is still in no batch then, it is
+  // dropped.
   Clock::time_point deadline = Clock::time_point::max();
   // True if the server held no other request when it admitted this one. The thread that submits it
   // may then wait for its batch.
   bool is_alone = false;
-  // `done` is called on the threads of this queue; nullptr: on any thread.
+  // `done` is called on a thread of this queue; nullptr: on any thread.
   TaskQueue* tasks = nullptr;
-  // Set when nobody wants the answer any longer. Whoever sets it, on any thread, then calls
+  // Becomes true when nobody wants the answer any longer. Any thread may set it, and then calls
   // `Batcher::Cancel`. All requests of one call share it. Never null.
   std::shared_ptr<const std::atomic<bool>> cancelled;
   Done done;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The interface between batching and a device. It takes a closed batch and calls back once, when
-// the batch is finished. `server/device` implements it, and tests implement fakes. The interface
-// knows no requests, no gRPC and no CUDA.
+// The interface between batching and a device. An executor takes a closed batch and calls back
+// once, when the batch is finished. `server/device` implements the interface, and tests implement
+// fakes. The interface depends neither on requests nor on gRPC or CUDA.
 #pragma once
 
 #include <array>
@@ -37,7 +37,8 @@ struct Segment {
   std::array<const std::byte*, kMaxTensors> inputs{};
   std::array<std::byte*, kMaxTensors> outputs{};
   int64_t num_elements = 0;
-  // Where the inputs come from whose pointer is not set. Only for an executor that `TakesReaders`.
+  // Provides the inputs whose pointers are nullptr. Only for an executor whose `TakesReaders`
+  // returns true.
   InputReader* reader = nullptr;
 };
 
@@ -59,9 +60,9 @@ struct Batch {
   Op op = Op::kForward;
   Dtype dtype = Dtype::kFp16;
   std::vector<Segment> segments;
-  // Of every segment.
+  // Where the tensors lie; the same for every segment.
   Placement placement = {};
-  // The server holds no other request, so the thread that brings the batch may wait for it.
+  // The server holds no other request, so the thread that calls `Run` may wait for the batch.
   bool is_alone = false;
 };
 
@@ -80,7 +81,7 @@ inline constexpr int kNumPaths = 4;
 struct Execution {
   absl::Status status;
   Path path = Path::kCpu;
-  // A CUDA ordinal or kCpuDevice. Meaningless if no device was given the batch.
+  // A CUDA ordinal or kCpuDevice. Meaningless if the batch was given to no device.
   int device = kCpuDevice;
   PhaseTimes times;
 };
@@ -104,7 +105,8 @@ class Executor {
   virtual int max_segments() const = 0;
 
   // The most input bytes that a batch should have, so that other batches do not wait long. Never 0.
-  // A request with more input bytes is cut into chunks of at most this size.
+  // A request with more input bytes is cut into chunks of at most this size. The limit does not
+  // apply to requests whose tensors are all in a device's memory.
   virtual int64_t max_batch_bytes() const = 0;
 
   // True if inputs in several pieces are read as fast as inputs in one piece.
@@ -112,15 +114,15 @@ class Executor {
 
   // Runs `batch`, or starts it and returns. Calls `done` exactly once, on any thread, possibly
   // before `Run` returns, with no lock held. REQUIRES: `batch` and its memory outlive the call of
-  // `done`; `num_lanes` and `num_resident_lanes` leave room for it. A device fault is reported as
-  // INTERNAL: "device 0 failed". Once a device has failed for good, batches that were not running
-  // get UNAVAILABLE.
+  // `done`; `num_lanes` and `num_resident_lanes` leave room for it. If a device fails for good, the
+  // batches that it runs end with INTERNAL: "device 0 failed". Batches that were not running yet, and
+  // all later ones, end with UNAVAILABLE.
   virtual void Run(const Batch& batch, Done done) = 0;
 
   // False from the time at which a device has failed for good.
   virtual bool healthy() const = 0;
 
-  // The memory that this executor's batches read and write fastest.
+  // The pool of the memory that this executor's batches read and write fastest.
   virtual SlabPool& slab_pool() = 0;
 
   // For logs and `swiglu status`: "cpu (AVX3, 2 lanes)", "cuda:0 NVIDIA H100 80GB HBM3".

@@ -23,7 +23,7 @@ struct GpuFigures {
   std::string uuid;
   // The fraction of the last sample period in which at least one kernel ran, 0 to 1.
   std::optional<double> utilization_ratio;
-  // Used by all processes and by the driver itself.
+  // The memory that all processes and the driver itself use.
   std::optional<double> memory_used_bytes;
   std::optional<double> memory_total_bytes;
   std::optional<double> power_watts;

@@ -45,7 +45,7 @@ const Model* FindModel(absl::string_view name);
 // The model of that operation and dtype.
 const Model& GetModel(Op op, Dtype dtype);
 
-// The bytes of all inputs and outputs of `num_elements` elements.
+// The bytes of all inputs and outputs together, if each has `num_elements` elements.
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements);
 
 // `FP16`, `BF16`, `FP32`: the protocol's datatype names.

@@ -32,7 +32,7 @@ enum class Rejection : uint8_t {
   kCancelled,
   kDraining,
   kInvalid,
-  kRegion,  // about a region that one of its tensors lies in
+  kRegion,  // a region, or the request's use of one, is at fault
 };
 inline constexpr int kNumRejections = 8;
 

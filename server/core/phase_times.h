@@ -8,11 +8,12 @@
 namespace swiglu::server {
 
 // The time of each phase. 0 for a phase that was not reached. A batch has only the last three
-// phases. If a kernel copies while it computes, all of its time counts as `compute`.
+// phases. For a request, each of these three is the sum over its batches. If a kernel copies while
+// it computes, all of its time counts as `compute`.
 struct PhaseTimes {
   std::chrono::nanoseconds receive{0};  // from the start of the request until it is queued
   std::chrono::nanoseconds queue{0};    // from then until a batch takes it, or it is dropped
-  std::chrono::nanoseconds copy_in{0};  // for a request, these three are its batch's times
+  std::chrono::nanoseconds copy_in{0};
   std::chrono::nanoseconds compute{0};
   std::chrono::nanoseconds copy_out{0};
 

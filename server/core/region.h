@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Memory that a client shares with the server under a name: what a region is made from, and the
-// interface between the registry of regions and the device, which opens their memory. Knows no
-// protocol and no CUDA.
+// A region is memory that a client shares with the server under a name. This file says what a
+// region is made from. It also has the interface through which the registry of regions asks the
+// device to open a region's memory. The file depends neither on the protocol nor on CUDA.
 #pragma once
 
 #include <array>
@@ -24,28 +24,28 @@ inline constexpr int kNumRegionKinds = 2;
 enum class RegionFault : uint8_t {
   kDisabled,     // the server takes no regions of that kind
   kName,         // no name, or one that is too long
-  kNameInUse,    //
+  kNameInUse,    // another region has the name
   kTooMany,      // max_regions are registered
   kTooLarge,     // larger than max_region_bytes
-  kPinnedLimit,  // together with the others, larger than max_pinned_bytes
+  kPinnedLimit,  // all system regions together would exceed max_pinned_bytes
   kSize,         // no bytes, or more than the file or the allocation has
   kOffset,       // not a multiple of the page size
   kKey,          // a file that may not be opened
   kHandle,       // memory of a GPU that cannot be opened
-  kDevice,       // no device of this server
-  kNoMemory,     // the system refuses to map or pin it
+  kDevice,       // the server does not use that device
+  kNoMemory,     // the system cannot map or pin it
 };
 inline constexpr int kNumRegionFaults = 12;
 
-// Why a region was refused, with the numbers that its sentence needs. Which numbers these are
-// depends on the fault.
+// Why a region was refused, with the numbers for the error message. What the numbers mean depends
+// on the fault.
 struct RegionRefusal {
   RegionFault fault = RegionFault::kDisabled;
   int64_t found = 0;
   int64_t limit = 0;
 };
 
-// `size_bytes` bytes, beginning at `offset`, of the file whose name for `shm_open` is `key`.
+// A part of a file. The file's name for `shm_open` is `key`, and the part begins at `offset`.
 struct SystemRegionSource {
   std::string key;
   uint64_t offset = 0;
@@ -65,20 +65,21 @@ struct RegionSpec {
   RegionKind kind() const { return static_cast<RegionKind>(source.index()); }
 };
 
-// The opened memory of a region. The destructor closes it; no batch may use it by then.
+// The opened memory of a region. The destructor closes it. REQUIRES: no batch uses it then.
 class RegionMemory {
  public:
   virtual ~RegionMemory() = default;
 
-  // Where the executor's batches see the region.
+  // The address at which the executor's batches find the region.
   std::byte* data() const { return data_; }
   // The CUDA device that has the memory; kCpuDevice for memory of the host.
   int device() const { return device_; }
 
-  // Whether its file has become too short, so that some of the region is gone. Asks the system.
-  // Any thread.
+  // Whether the region's file has become too short, so that a part of the region is gone. Asks the
+  // system. Thread-safe.
   virtual bool IsShrunk() const { return false; }
-  // Whether a batch met a part that was gone. Some results of that batch are wrong. Any thread.
+  // Whether a batch has touched a part that was gone. Some results of that batch are wrong.
+  // Thread-safe.
   virtual bool HasHole() const { return false; }
 
  protected:
@@ -91,8 +92,8 @@ class RegionMemory {
 
 using OpenedRegion = std::variant<std::unique_ptr<RegionMemory>, RegionRefusal>;
 
-// Opens the memory of regions for one executor, whose batches may use it then. Thread-safe. Opening
-// may block for a second for each 10 GB.
+// Opens the memory of regions, so that the batches of one executor may use it. Thread-safe. Opening
+// may block for one second per 10 GB.
 class RegionOpener {
  public:
   virtual ~RegionOpener() = default;

@@ -13,7 +13,7 @@ namespace swiglu::server {
 // Work is long if it copies, computes on or sends at least this many bytes.
 inline constexpr int64_t kLongWorkBytes = int64_t{512} << 10;
 
-// Whether work takes so long that another thread should serve callers during it.
+// Whether work takes so long that another thread should serve callers meanwhile.
 enum class WorkLength : uint8_t { kShort, kLong };
 inline WorkLength LengthOf(int64_t bytes) {
   return bytes >= kLongWorkBytes ? WorkLength::kLong : WorkLength::kShort;
@@ -30,7 +30,7 @@ class TaskQueue {
   virtual void Post(WorkLength length, Task task) = 0;
   // Whether the calling thread is an I/O thread.
   virtual bool IsCurrent() const = 0;
-  // The calling thread begins, and ends, long work. REQUIRES: it is an I/O thread.
+  // Call these when the calling thread begins, and ends, long work. REQUIRES: it is an I/O thread.
   virtual void BeginLongWork() = 0;
   virtual void EndLongWork() = 0;
 };
