@@ -28,19 +28,20 @@ struct ChunkPlan {
 ChunkPlan PlanChunks(const Model& model, int64_t num_elements, int64_t max_batch_bytes);
 
 // Which tensors have a place in a chunk's slab. The server computes in place: place k is for input
-// k and then for output k. An executor that reads the inputs from the message needs places for the
-// outputs alone. Where both are in regions, neither needs one.
+// k and then for output k. An executor that reads the inputs from the message needs places only for
+// the outputs. A tensor in a region needs no place.
 struct SlotLayout {
-  std::array<int8_t, kMaxTensors> slots{-1, -1, -1};  // by k; negative: none
+  std::array<int8_t, kMaxTensors> slots{-1, -1, -1};  // by k; negative: no place k
   int num_slots = 0;
 };
 
-// `inputs` and `outputs`: where the tensors lie that lie in regions; nullptr for the others.
+// `inputs` and `outputs`: the addresses of the tensors in regions; nullptr for the other tensors.
 SlotLayout PlanSlots(const Model& model, bool takes_readers,
                      const std::array<std::byte*, kMaxTensors>& inputs,
                      const std::array<std::byte*, kMaxTensors>& outputs);
 
-// The bytes of a slab for a tensor of `num_elements`, rounded up so that the next one is aligned.
+// The bytes that a tensor of `num_elements` takes in a slab, rounded up so that the next tensor is
+// aligned.
 size_t SlotBytes(const Model& model, int64_t num_elements);
 
 }  // namespace swiglu::server

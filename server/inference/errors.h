@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Every refusal of a call: its code and its words. Before a refusal repeats text from a caller, it
-// cuts the text to a bounded length and escapes hidden characters.
+// Every refusal of a call: its code and its words. Text from a caller is cut to a bounded length,
+// and its hidden characters are escaped, before an error repeats it.
 #pragma once
 
 #include <cstdint>
@@ -18,11 +18,12 @@
 
 namespace swiglu::server::errors {
 
-// The reason under which a request that ended with `status` is counted as refused. nullopt: it is
-// not counted as refused, because the server is at fault.
+// The reason under which a request that ended with `status` is counted as refused. nullopt: the
+// request is not counted as refused, because the server is at fault.
 std::optional<Rejection> RejectionOf(const absl::Status& status);
 
-// At most the first 128 bytes of a caller's id or name. An error answer repeats no more of it.
+// At most the first 128 bytes of `text`, a caller's id or name. An error answer repeats no more of
+// it.
 std::string Echo(absl::string_view text);
 
 // The shape as text, such as `[3,4]`. A long shape is cut.
@@ -76,7 +77,7 @@ absl::Status BadRegionParameter(absl::string_view tensor, absl::string_view para
 absl::Status NoRegionSize(absl::string_view tensor);
 absl::Status TypedBesideRegion(absl::string_view input);
 absl::Status UnknownRegion(absl::string_view region);
-// `size_bytes` from `offset` on are not all in the region, which has `region_bytes`.
+// The `size_bytes` bytes from `offset` on are not all in the region, which has `region_bytes`.
 absl::Status OutsideRegion(absl::string_view tensor, absl::string_view region, int64_t offset,
                            int64_t size_bytes, int64_t region_bytes);
 absl::Status UnalignedInRegion(absl::string_view tensor, absl::string_view region, int64_t offset,
@@ -87,7 +88,7 @@ absl::Status RegionsOfTwoDevices(absl::string_view first, int first_device,
                                  absl::string_view second, int second_device);
 absl::Status RegionShrunk(absl::string_view region);
 
-// Registering a region. No sentence has the key of a file or a handle.
+// Registering a region. These errors never repeat the key of a file or a memory handle.
 absl::Status RegionsOff(RegionKind kind);
 absl::Status RegionRefused(absl::string_view region, const RegionSpec& spec,
                            const RegionRefusal& refusal);
@@ -96,7 +97,8 @@ absl::Status RegionRefused(absl::string_view region, const RegionSpec& spec,
 absl::Status RequestTooLarge(int64_t bytes, int64_t max_request_bytes);
 absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes);
 absl::Status MetadataTooLarge(int64_t bytes, int64_t max_metadata_bytes);
-// `bytes`: the size of the message, or of the working copy of its tensors.
+// `bytes`: the size of the message, or what its request would hold beside the message (mostly
+// slabs).
 absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes);
 // For messages that are not complete yet.
 absl::Status RequestOutgrows(int64_t max_request_bytes);
@@ -117,7 +119,7 @@ absl::Status Cancelled(absl::string_view when);
 absl::Status UnknownMethod(absl::string_view path);
 absl::Status MethodNotOffered(absl::string_view reason);
 absl::Status UnknownHealthService(absl::string_view service);
-// `asked`: the name of a file, or the full name of something that a file defines.
+// `asked`: the name of a protocol file, or the full name of something that such a file defines.
 absl::Status NotReflected(absl::string_view asked);
 
 }  // namespace swiglu::server::errors

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Checks a ModelInferRequest that infer_message.h has taken apart, and describes it: its model, its
-// shape, and where each input's bytes lie in the slices. The checks neither copy nor read the
-// tensors. Pure functions.
+// Checks a ModelInferRequest that infer_message.h has taken apart. Describes its model, its shape,
+// and where each input's bytes lie in the slices. The checks neither copy nor read the tensors.
+// Pure functions.
 #pragma once
 
 #include <array>
@@ -27,7 +27,7 @@ namespace swiglu::server {
 struct RegionPart {
   std::string region;
   int64_t offset = 0;
-  std::optional<int64_t> size_bytes;  // which a request has to name
+  std::optional<int64_t> size_bytes;  // a valid request always names it
 };
 
 // Which tensors of a request lie in regions, in the orders of Model::inputs and Model::outputs.
@@ -36,14 +36,15 @@ struct RegionParts {
   std::array<std::optional<RegionPart>, kMaxTensors> outputs;
 };
 
-// A request that keeps every rule of the protocol.
+// The description of a request that CheckInferMessage has checked.
 struct InferPlan {
   const Model* model = nullptr;
   std::vector<int64_t> shape;
   int64_t num_elements = 0;
   int64_t tensor_bytes = 0;  // of each input, and of each output
-  // Where input k of the model lies: in the slices, or else in the envelope (small typed contents
-  // of FP32). Both are nullptr if there are no elements, or if the input lies in a region.
+  // Where input k of the model lies: in the slices, or in the envelope (typed contents that are not
+  // one packed run). Both are nullptr if the input lies in a region. Both may be nullptr if there
+  // are no elements.
   struct Source {
     const TensorBytes* bytes = nullptr;
     const google::protobuf::RepeatedField<float>* values = nullptr;
@@ -67,8 +68,9 @@ struct InferPlan {
 // INVALID_ARGUMENT, as the protocol says.
 absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::string& version);
 
-// Checks every rule of the data, but for those that depend on the regions. The plan refers to
-// `message`. Where `takes_regions` is false, a tensor in a region is UNIMPLEMENTED.
+// Checks all rules for the data except those that depend on the regions (see region_tensors.h). The
+// plan refers to `message`. If `takes_regions` is false, returns UNIMPLEMENTED for a tensor in a
+// region.
 absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message,
                                             bool takes_regions = false);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Turns results in a slab into the slices of a ModelInferResponse: small encoded pieces, and
-// between them the tensors, which gRPC sends out of the slab without a copy.
+// between them the tensors. gRPC sends the tensors from the slab without a copy.
 #pragma once
 
 #include <array>
@@ -31,16 +31,16 @@ struct EncodedMessage {
   grpc::ByteBuffer ToByteBuffer() const { return {slices.data(), slices.size()}; }
 };
 
-// The fields of a request that its answer repeats.
+// The fields of a request that its answer needs.
 struct InferIdentity {
   std::string model_name;
   std::string id;
-  // On a stream: the caller wants the last answer to this request to be marked.
+  // On a stream: whether the caller wants a mark on the last answer to this request.
   bool wants_final_mark = false;
 };
 
-// A slice over `size_bytes` at `data`. It holds a reference to `owner`, which is dropped on the
-// thread that releases the slice last.
+// A slice over `size_bytes` bytes at `data`. It holds a reference to `owner`. The thread that
+// releases the slice last drops this reference.
 grpc::Slice SharedSlice(std::shared_ptr<const void> owner, const std::byte* data,
                         size_t size_bytes);
 
@@ -51,20 +51,21 @@ struct OutputPiece {
 };
 
 // The ModelInferResponse of a finished request: first the metadata of each requested output, then
-// the bytes of each output. The bytes of an output are those of all `pieces`, in order; an output
-// in a region has none. Every
-// tensor slice shares `owner`.
+// the bytes of each output. The bytes of an output are those of all `pieces`, in order. The message
+// has no bytes of an output in a region. Every tensor slice shares `owner`.
 EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
                                    absl::Span<const OutputPiece> pieces,
                                    const std::shared_ptr<const void>& owner);
 
 // The size of what `EncodeInferResponse` returns. `ResponseTensorBytes` counts only the tensors, at
-// almost no cost; `ResponseBytes` counts everything.
+// almost no cost. `ResponseBytes` counts everything, and a few bytes too many for an output in a
+// region.
 int64_t ResponseTensorBytes(const InferPlan& plan);
 int64_t ResponseBytes(const InferPlan& plan, const std::string& id);
 
 // A ModelStreamInferResponse around `response`, the encoded ModelInferResponse to the request with
-// `identity`. If the caller wants it, the parameter `triton_final_response` marks it as the last.
+// `identity`. If the caller wants a mark, the parameter `triton_final_response` marks the response
+// as the last.
 EncodedMessage WrapForStream(EncodedMessage response, const InferIdentity& identity);
 
 // A ModelStreamInferResponse that reports an error about the request with `identity`. Long names

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Splits a ModelInferRequest into its tensors, which stay in the slices, and its envelope, which is
-// parsed, or refused if it is large. This is the wire format only; the rules of the data are in
-// infer_decoder.h.
+// Splits a ModelInferRequest into its tensors and its envelope. The tensors stay in the slices. The
+// envelope is parsed, or refused if it is large. This file knows only the wire format;
+// infer_decoder.h has the rules for the data.
 #pragma once
 
 #include <cstddef>
@@ -26,16 +26,16 @@ struct TensorBytes {
   size_t size_bytes;
 };
 
-// A message that was taken apart. It is a valid protobuf of its type; nothing else has been
+// A message that was taken apart. It is a valid protobuf of its type. Nothing else has been
 // checked.
 struct InferMessage {
   // Everything but `raw` and `typed`.
   inference::ModelInferRequest envelope;
   // The entries of raw_input_contents.
   std::vector<TensorBytes> raw;
-  // One entry for each input: its fp32_contents, if they are one packed run, as every client sends
-  // them. Such a run has the same bytes as raw contents. Otherwise the entry has size 0, and the
-  // values, if any, are in the envelope.
+  // One entry for each input. If the input's fp32_contents are one packed run, as every client
+  // sends them, the entry has this run. Its bytes are the same as those of raw contents. Otherwise
+  // the entry has size 0, and the values, if any, are in the envelope.
   std::vector<TensorBytes> typed;
   // The envelope was short and laid out as usual.
   bool is_plain = true;
@@ -46,7 +46,8 @@ struct InferMessage {
 
 // Takes the message in `slices` apart. Fields may be in any order. Clears `message` first, which
 // then refers to `slices`. Errors: INVALID_ARGUMENT, "malformed ModelInferRequest" and the place;
-// RESOURCE_EXHAUSTED past kMaxEnvelopeBytes. After an error, `message` must not be used.
+// RESOURCE_EXHAUSTED if the envelope is larger than kMaxEnvelopeBytes. After an error, `message`
+// must not be used.
 absl::Status ParseInferMessage(absl::Span<const grpc::Slice> slices, InferMessage& message);
 
 }  // namespace swiglu::server

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Serves requests, from a received message to an encoded answer: decode → check → admit → run →
-// encode. Knows messages and batching, but not calls: unary calls and streams both use it. What
-// runs an admitted request is in running_request.h.
+// encode. This file depends on messages and batching, but not on calls: unary calls and streams
+// both use it. running_request.h runs admitted requests.
 #pragma once
 
 #include <algorithm>
@@ -28,19 +28,21 @@ struct InferServiceOptions {
   int64_t max_request_bytes = (int64_t{1} << 31) - 1;
 };
 
-// Thread-safe. All parts must outlive it and the requests that it has started.
+// Thread-safe. All objects that are passed to it must outlive it and the requests that it has
+// started.
 class InferService {
  public:
   using Done = OpenRequest::Done;
 
-  // `regions`: where tensors may lie that are not in a message; nullptr: nowhere.
+  // `regions`: the regions in which tensors may lie; nullptr: all tensors lie in messages.
   InferService(InferServiceOptions options, Admission* admission, Executor* executor,
                Batcher* batcher, Observer* observer, const RegionRegistry* regions = nullptr);
 
   // Reserves room for a message that is about to be read: its announced size, if any, or else a
-  // small amount, which grows as the message arrives. On a unix socket, an unannounced message gets
-  // the size that such messages had recently, or the small amount if that size does not fit.
-  // UNAVAILABLE if there is no room now, RESOURCE_EXHAUSTED if there never can be room.
+  // small amount, which grows as the message arrives. If the connection is not measured, as on a
+  // unix socket, an unannounced message gets the size that such messages had recently, or the small
+  // amount if that size does not fit. UNAVAILABLE if there is no room now, RESOURCE_EXHAUSTED if
+  // there never can be room.
   absl::StatusOr<Charge> ReserveMessage(std::optional<int64_t> announced_bytes,
                                         const MessageSource& source);
   // The largest message that can be taken, with and without an announced size.
@@ -52,11 +54,13 @@ class InferService {
   }
   int64_t memory_budget_bytes() const { return admission_->options().memory_budget_bytes; }
 
-  // The error for a message that cannot go on. REQUIRES: the reason of `overrun` is not kDeadline.
+  // The error for a message that the server stops receiving. REQUIRES: the reason of `overrun` is
+  // not kDeadline.
   absl::Status RefusalOf(const Overrun& overrun, const MessageSource& source) const;
 
-  // Starts one request on `message` (one ModelInferRequest). First the observer gets the request's
-  // record. Then `done` is called, exactly once and perhaps before this returns.
+  // Starts the request in `message`, which is one ModelInferRequest. When the request ends, first
+  // the observer gets its record. Then `done` is called, exactly once and perhaps before `Start`
+  // returns.
   void Start(ReceivedMessage message, InferContext context, Done done);
 
   // Reports to the observer a request that failed before `Start`. `origin` may be nullptr.
@@ -88,7 +92,7 @@ class InferService {
   Executor* const executor_;
   Batcher* const batcher_;
   Observer* const observer_;
-  const RegionRegistry* const regions_;  // nullptr where no kind of region is enabled
+  const RegionRegistry* const regions_;  // nullptr if no kind of region is enabled
   MessageSizeEstimate unannounced_;
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A request from its arrival to its answer: who sent it, who gets the answer, and the one record
-// that reports its end. Knows neither calls nor how a request is served.
+// that reports its end. This file depends neither on calls nor on how a request is served.
 #pragma once
 
 #include <atomic>
@@ -28,7 +28,8 @@ struct InferContext {
   Clock::time_point deadline = Clock::time_point::max();
   // Set when the caller has gone. Never null.
   std::shared_ptr<const std::atomic<bool>> cancelled;
-  // Gets the tasks that work on a large request's chunks. Never null.
+  // The I/O threads that work on the chunks of a large request. Most requests also end on these
+  // threads. Never null.
   TaskQueue* tasks = nullptr;
   // Who sent the request. It must live until the request is answered; nullptr: unknown.
   const RequestOrigin* origin = nullptr;
@@ -63,7 +64,7 @@ class OpenRequest {
   // `regions`: the bytes that went through regions; nullptr: none.
   void Answer(EncodedMessage message, int64_t num_elements, const PhaseTimes& times,
               const RegionTensors* regions);
-  // REQUIRES: `status` is an error, and what the request held is free.
+  // REQUIRES: `status` is an error, and everything that the request held has been freed.
   void Fail(absl::Status status, const PhaseTimes& times);
 
  private:

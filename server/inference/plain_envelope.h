@@ -17,9 +17,10 @@ struct PlainEnvelope {
   int num_inputs = 0;
 };
 
-// `bytes` is the beginning of a message. The envelope is the fields before the first
-// raw_input_contents, if they are whole, have known numbers, and have no typed contents. Otherwise
-// nullopt; the message may be valid all the same. The fields themselves are not checked.
+// `bytes` is the beginning of a message. Takes the fields before the first raw_input_contents as
+// the envelope. Returns nullopt if one of them is not whole, has an unknown number or an unusual
+// encoding, or carries typed contents. The message may be valid all the same. Does not check what
+// the fields contain.
 std::optional<PlainEnvelope> FindPlainEnvelope(absl::Span<const unsigned char> bytes);
 
 }  // namespace swiglu::server

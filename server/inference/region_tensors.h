@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From the region parts that a request names to the addresses of its tensors: bounds, alignment,
-// overlaps and devices are checked here, before the request meets any other.
+// Turns the region parts that a request names into the addresses of its tensors. Checks bounds,
+// alignment, overlaps and devices, before the request shares a batch with other requests.
 #pragma once
 
 #include <array>
@@ -19,21 +19,21 @@
 
 namespace swiglu::server {
 
-// Where the tensors of a request lie that lie in regions; nullptr for those in the message.
+// The addresses of a request's tensors that lie in regions; nullptr for the tensors in the message.
 struct RegionTensors {
   std::array<std::byte*, kMaxTensors> inputs{};
   std::array<std::byte*, kMaxTensors> outputs{};
   Placement placement;
-  // The regions, which stay open meanwhile.
+  // The regions in use. They stay open as long as they are in this list.
   std::vector<RegionUse> uses;
-  // By RegionKind.
+  // The bytes of the inputs and outputs in regions, by RegionKind.
   std::array<int64_t, kNumRegionKinds> bytes_in{};
   std::array<int64_t, kNumRegionKinds> bytes_out{};
 };
 
 // Finds the tensors of `plan` that lie in regions; nullptr if there are none. An output may lie
-// exactly where the input of the same position lies, and otherwise overlaps no other tensor.
-// Errors: NOT_FOUND for a region that is not registered; INVALID_ARGUMENT.
+// exactly where the input of the same position lies. Otherwise it must overlap no other tensor.
+// Errors: NOT_FOUND for a region that is not registered, else INVALID_ARGUMENT.
 absl::StatusOr<std::shared_ptr<RegionTensors>> FindRegionTensors(const InferPlan& plan,
                                                                  const RegionRegistry& registry,
                                                                  Clock::time_point now);

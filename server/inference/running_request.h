@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Runs an admitted request in chunks, each small enough for one batch, and puts their results
-// together into one answer. Only a large request has several chunks. Does not know calls.
+// together into one answer. Only a large request has several chunks. Does not depend on calls.
 #pragma once
 
 #include <atomic>
@@ -46,10 +46,11 @@ class RunningRequest : public std::enable_shared_from_this<RunningRequest> {
   const Model& model() const { return *plan_.model; }
   // Starts chunks until enough are under way.
   void StartChunks();
-  // Gets the chunk's slab and hands the chunk to the batcher.
+  // Fills in the chunk's request and hands it to the batcher.
   void RunChunk(int64_t index);
   absl::Status FillRequest(int64_t index, Request& request);
-  // Gets the chunk's slab, and gives the request's tensors without a place in a region one in it.
+  // Gets the chunk's slab, and gives each output that lies in no region a place in it. Copies each
+  // input that lies in no region into such a place, unless the executor takes readers.
   absl::Status FillSlots(Chunk& chunk, Request& request);
   void FinishChunk(Request& request, const Outcome& outcome);
   // Adds a chunk's outcome to the totals.
@@ -58,7 +59,7 @@ class RunningRequest : public std::enable_shared_from_this<RunningRequest> {
   void EndChunk(absl::Status status);
   // Ends the request. REQUIRES: no chunk is under way.
   void Finish(absl::Status status);
-  // OK, or the error of a region that lost a part while it was used.
+  // OK, or an error if one of the request's regions has lost a part that a batch used.
   absl::Status CheckRegions() const;
   EncodedMessage EncodeResponse();
 
@@ -72,15 +73,15 @@ class RunningRequest : public std::enable_shared_from_this<RunningRequest> {
   std::shared_ptr<RegionTensors> regions_;  // given back at the end, before the answer
   const Clock::time_point deadline_;
   const bool is_alone_;
-  PlanReader inputs_;  // from the next chunk on; guarded by mutex_ while the request runs
+  PlanReader inputs_;  // positioned at the next chunk; guarded by mutex_ while the request runs
   Ticket ticket_;      // the first chunk has it while under way
   PhaseTimes times_;   // guarded by mutex_ while the request runs
 
-  absl::InlinedVector<Chunk, 1> chunks_;  // only the thread that works on a chunk touches it
+  absl::InlinedVector<Chunk, 1> chunks_;  // each is touched only by the thread that works on it
   std::chrono::nanoseconds receive_{0};   // set by the first chunk
   std::atomic<int64_t> num_read_{0};      // chunks whose inputs have been read from the message
 
-  // The members below are used only with several chunks: a single chunk needs no lock.
+  // The members below are used only if there are several chunks. A single chunk needs no lock.
   absl::Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   int64_t num_started_ ABSL_GUARDED_BY(mutex_) = 0;

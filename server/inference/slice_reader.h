@@ -42,7 +42,7 @@ class SliceReader {
   template <typename T>
   bool ReadVarintAs(T* value);
 
-  // Moves past the next `size` bytes, and calls `use(pointer, count)` for each contiguous part.
+  // Moves past the next `size` bytes, and calls `use(pointer, count)` for each contiguous stretch.
   template <typename Use>
   void ForEachStretch(size_t size, Use use);
 

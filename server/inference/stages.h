@@ -22,8 +22,8 @@ namespace swiglu::server {
 
 // A message that has arrived whole, with its charge. Move-only.
 struct ReceivedMessage {
-  // Takes the bytes out of `buffer`. `its_charge` is what was reserved for the message. If it is
-  // empty, nothing was.
+  // Takes the bytes out of `buffer`. `its_charge` is the charge that was reserved for the message;
+  // it is empty if nothing was reserved.
   explicit ReceivedMessage(grpc::ByteBuffer& buffer, Charge its_charge = {})
       : size_bytes(static_cast<int64_t>(buffer.Length())), charge(std::move(its_charge)) {
     bytes.Swap(&buffer);
@@ -46,7 +46,7 @@ struct ReceivedMessage {
 
   int64_t size_bytes;
   // The members are destroyed from the last to the first: the slices, the bytes, and then the
-  // charge, so that no byte exists without a charge.
+  // charge. So no byte exists without a charge.
   Charge charge;
   // Must be cleared after `slices`: gRPC 1.51 reports freed memory to its quota only in a context
   // that a ByteBuffer sets up.

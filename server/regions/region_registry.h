@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The regions that clients have registered: their names, their limits, who uses them, and when
-// their memory is closed. Knows no protocol, no gRPC and no CUDA; a RegionOpener opens the memory.
+// their memory is closed. This file depends neither on the protocol nor on gRPC or CUDA; a
+// RegionOpener opens the memory.
 #pragma once
 
 #include <array>
@@ -26,20 +27,21 @@ namespace swiglu::server {
 struct RegionLimits {
   // Which kinds clients may register, by RegionKind.
   std::array<bool, kNumRegionKinds> enabled{};
-  // Registered regions of both kinds. >= 1.
+  // The most registered regions, of both kinds together. >= 1.
   int64_t max_regions = 1024;
   // The most bytes of one region, and of all system regions together. >= 1.
   int64_t max_region_bytes = std::numeric_limits<int64_t>::max();
   int64_t max_pinned_bytes = std::numeric_limits<int64_t>::max();
-  // A region that no request has used for so long is unregistered; zero: never.
+  // A region that no request has used for this long is unregistered; zero: never.
   Clock::duration idle_timeout{0};
 };
 
-// The client that registered a region. Thread-safe.
+// The client that registered a region, or a group of clients that contains it. Thread-safe.
 class RegionOwner {
  public:
   virtual ~RegionOwner() = default;
-  // Whether it has ended, so that nobody will unregister the region. False if that is not known.
+  // Whether this client or the whole group has ended, so that nobody will unregister the region.
+  // False if that is not known.
   virtual bool HasEnded() const = 0;
 };
 
@@ -60,14 +62,15 @@ class Region {
   std::unique_ptr<RegionMemory> memory_;
   std::shared_ptr<const RegionOwner> owner_;  // nullptr: unknown
   mutable std::atomic<Clock::time_point> last_used_{};
-  // Its file has become too short, or nobody wants it any more. No new use begins.
+  // Whether the region's file has become too short, or the region is abandoned. Then no new use
+  // begins.
   mutable std::atomic<bool> is_lost_{false};
 };
 
 // A use of a region. While one lives, the memory stays open, even if the region is unregistered.
 using RegionUse = std::shared_ptr<const Region>;
 
-// What the protocol tells of a region.
+// What the protocol reports about a region.
 struct RegionInfo {
   std::string name;
   int64_t size_bytes = 0;
@@ -75,30 +78,34 @@ struct RegionInfo {
   int device = kCpuDevice;
 };
 
-// A name is free, or it has one region, of either kind. `Register` takes a free name. `Unregister`,
-// `DropAbandoned`, and a file that became too short free it at once: no new use begins. The memory
-// is closed when the last use has ended, by the next `CloseReleased`. Until then its bytes count.
+// A name has at most one region, of either kind. `Unregister` and `DropAbandoned` free a region's
+// name at once, and no new use of the region begins. Once `Find` has found a region lost, no new
+// use of it begins either. The next `DropAbandoned`, or the next `Register` for this name, then
+// frees the name. After the end of the last use, the next `CloseReleased` closes the memory. Until
+// then its bytes count.
 //
-// `Register`, `Unregister`, `DropAbandoned` and `CloseReleased` may block, and want one thread at a
-// time. The other methods are thread-safe and do not block.
+// `Register`, `Unregister`, `DropAbandoned` and `CloseReleased` may block, and only one thread at a
+// time may call them. The other methods are thread-safe and do not block.
 class RegionRegistry {
  public:
   // The longest name, in bytes.
   static constexpr size_t kMaxNameBytes = 255;
 
   // `opener` must outlive the registry. `released` is called, on any thread, when there is
-  // something for CloseReleased to do; it must not call the registry.
+  // something for CloseReleased to do. `released` must not call the registry.
   RegionRegistry(RegionLimits limits, RegionOpener* opener, std::function<void()> released);
   // REQUIRES: no use is left.
   ~RegionRegistry();
   RegionRegistry(const RegionRegistry&) = delete;
   RegionRegistry& operator=(const RegionRegistry&) = delete;
 
-  // Opens and registers a region. A refusal changes nothing.
+  // Opens and registers a region. If the name is taken or there is no room, first drops abandoned
+  // regions. A refusal leaves nothing of the new region open.
   std::optional<RegionRefusal> Register(const std::string& name, const RegionSpec& spec,
                                         std::shared_ptr<const RegionOwner> owner,
                                         Clock::time_point now);
-  // Unregisters the region of that kind and name, if there is one; with "", all of that kind.
+  // Unregisters the region of that kind and name, if there is one; if `name` is empty, all regions
+  // of that kind.
   void Unregister(RegionKind kind, absl::string_view name);
   // Unregisters regions whose owner has ended, that nobody has used for too long, or that are lost.
   void DropAbandoned(Clock::time_point now);
@@ -106,17 +113,18 @@ class RegionRegistry {
   void CloseReleased();
 
   // The region of that name, of either kind; nullptr if there is none. Asks the system whether the
-  // file is still as long as the region. If it is not, or a batch has met a hole, the region is
-  // marked as lost: this call and all later ones return nullptr.
+  // file still has the whole region. If it does not, or if a batch has touched a part that was
+  // gone, marks the region as lost: this call and all later ones return nullptr for this region.
   RegionUse Find(absl::string_view name, Clock::time_point now) const;
-  // The regions of that kind, by name; of one name, or of all with "".
+  // The regions of that kind, in the order of their names: the one with that name, or all if `name`
+  // is empty.
   std::vector<RegionInfo> List(RegionKind kind, absl::string_view name) const;
 
   const RegionLimits& limits() const { return limits_; }
   // Whether clients may register regions of any kind.
   bool is_enabled() const { return limits_.enabled[0] || limits_.enabled[1]; }
   int64_t num_regions(RegionKind kind) const { return Read(num_regions_, kind); }
-  // With those of unregistered regions that are still in use.
+  // Includes unregistered regions whose memory is still open.
   int64_t size_bytes(RegionKind kind) const { return Read(size_bytes_, kind); }
   int64_t num_refused(RegionFault fault) const {
     return num_refused_[static_cast<size_t>(fault)].load(std::memory_order_relaxed);
@@ -137,7 +145,7 @@ class RegionRegistry {
   template <typename Predicate>
   void UnregisterIf(Predicate is_meant);
   bool IsAbandoned(const RegionUse& region, Clock::time_point now) const;
-  // Nobody uses the region any more.
+  // Keeps `region`, which nobody uses any more, for CloseReleased.
   void Release(Region* region);
 
   const RegionLimits limits_;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The registry of regions with the thread that changes it: registering maps and pins memory, which
-// may take a second, so it never runs on a thread that serves callers.
+// The registry of regions, and the thread that changes it. Registering a region maps and pins
+// memory, which may take a second. So no thread that serves callers does it.
 #pragma once
 
 #include <deque>
@@ -26,7 +26,7 @@ class RegionThread {
   RegionThread(const RegionThread&) = delete;
   RegionThread& operator=(const RegionThread&) = delete;
 
-  // For the methods that do not block.
+  // Gives access to those methods of the registry that do not block.
   const RegionRegistry& registry() const { return registry_; }
 
   // Runs `task` on the thread, after the tasks that were posted before. REQUIRES: a kind of region
