@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The command lines of the programs. A program describes its flags in one table. With that table,
-// the functions here read the program's arguments, its environment and its configuration file, word
-// the error messages, and make the text of --help.
+// the functions here read the program's arguments, its environment and its configuration file. They
+// also make the error messages and the text of --help.
 #pragma once
 
 #include <functional>
@@ -30,9 +30,9 @@ struct FlagTraits {
 // One flag of a program.
 struct Flag {
   std::string name;
-  std::string default_text;  // SetDefaults sets it; empty: no default
+  std::string default_text;  // the value that SetDefaults sets; empty: no default
   std::string help;
-  std::string valid;  // the valid values, as text for people that follows "want" or "takes"
+  std::string valid;  // describes the valid values; errors put it after "want" or "takes"
   // Stores the value. Returns false if the value is not valid; any value may be stored then.
   std::function<bool(absl::string_view)> set;
   FlagTraits traits = {};

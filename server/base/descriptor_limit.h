@@ -7,7 +7,7 @@
 
 namespace swiglu::server {
 
-// The limit on open descriptors before and after it was raised.
+// The limit on open descriptors before and after `RaiseDescriptorLimit`.
 struct DescriptorLimit {
   int64_t before = 0;
   int64_t now = 0;

@@ -26,9 +26,9 @@ struct ListenSockets {
 absl::StatusOr<ListenSockets> ListenTcp(const std::string& address);
 
 // Creates the unix socket `path` with the permissions `mode`, and listens on it. Replaces the
-// socket file of a server that has ended. Returns FAILED_PRECONDITION, with the address and the
-// reason, on any error, also if a server still answers there. On error no socket stays open, and
-// files that are not sockets stay as they are.
+// socket file of a server that has ended. On any error, returns FAILED_PRECONDITION with the
+// address and the reason. It is an error if a server still answers there. On error no socket stays
+// open, and files that are not sockets stay as they are.
 absl::StatusOr<ListenSockets> ListenUnix(const std::string& path, int mode);
 
 }  // namespace swiglu::server

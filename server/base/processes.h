@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Some processes of this host, of which one wants to know when they have ended.
+// Finds out whether certain processes of this host have ended.
 #pragma once
 
 #include <sys/types.h>
@@ -12,21 +12,23 @@
 
 namespace swiglu::server {
 
-// Thread-safe. It is not deceived by process ids that are used again.
+// Thread-safe. The answers stay right if the system gives the id of a process that has ended to a
+// new process.
 class Processes {
  public:
-  // The processes with these ids now. An id of 0 stands for a process that this one cannot see.
+  // The processes with these ids now. An id of 0 stands for a process that this process cannot see.
   explicit Processes(absl::Span<const pid_t> pids);
 
-  // Whether all of them have ended. False if one of them cannot be seen, or if there are none.
+  // Whether all of them have ended. False if this process cannot see one of them, or if there are
+  // none.
   bool HaveEnded() const;
-  // Whether one of them has ended, or had when this was made.
+  // Whether at least one of them has ended, or had ended before this object was made.
   bool HasOneEnded() const;
 
  private:
   bool are_known_;
   bool has_one_ended_ = false;
-  std::vector<Descriptor> running_;  // that ran when this was made
+  std::vector<Descriptor> running_;  // those that ran when this object was made
 };
 
 }  // namespace swiglu::server

@@ -18,9 +18,10 @@ struct Character {
 // REQUIRES: `text` is not empty.
 Character FirstCharacter(std::string_view text);
 
-// Whether a character is invisible but can change how a line looks: control characters, line and
-// paragraph separators, Unicode's format characters (some of them reverse the direction of text),
-// and characters that Unicode ignores by default, for example spaces without width.
+// Whether a character is hidden: invisible, although it may change how a line looks. Hidden are
+// control characters, line and paragraph separators, Unicode's format characters (some of them
+// reverse the direction of text), characters that Unicode ignores by default (such as spaces
+// without width), and noncharacters.
 bool IsHidden(char32_t code);
 
 // U+FFFD, which replaces a byte that is not valid UTF-8.

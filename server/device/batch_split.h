@@ -13,8 +13,8 @@
 
 namespace swiglu::server {
 
-// A batch is halved at most this often, so the smallest part is an eighth. If that fails, too, the
-// device's memory counts as exhausted.
+// A batch is halved at most this many times, so the smallest part is an eighth. If an eighth fails,
+// too, the device's memory counts as exhausted.
 inline constexpr int kMaxHalvings = 3;
 
 // Splits `batch` into two batches with about equally many elements, in the same order. If a tensor

@@ -13,7 +13,8 @@
 namespace swiglu::server {
 
 struct CpuExecutorOptions {
-  // Batches computed at once. >= 1. With more batches than cores, they wait for each other.
+  // The most batches that are computed at once. >= 1. If there are more batches than cores, they
+  // wait for each other.
   int num_lanes = 1;
   // The slab pool's memory.
   CachingSlabPoolOptions memory;
@@ -21,7 +22,7 @@ struct CpuExecutorOptions {
 
 // Computes each batch inside `Run`. The thread that received a request has the request's bytes in
 // its cache, and a hand-over to another thread takes longer than a small batch. Reads the inputs
-// block by block out of the message, so that they pass through memory once. Thread-safe. Never
+// from the message block by block, so that they pass through memory only once. Thread-safe. Never
 // fails: `healthy()` stays true.
 class CpuExecutor final : public Executor {
  public:

@@ -36,12 +36,12 @@ class CudaLane final : public Lane {
   CudaLane& operator=(const CudaLane&) = delete;
 
   // Leaves the work to the lane's thread: the driver makes one launch at a time, and the calling
-  // thread should not wait for its turn. There are two exceptions. If the plan says that the caller
-  // launches, the calling thread launches the batch. It then waits as long as the plan's
-  // `caller_wait`, and calls `finished` if the batch is done by then. If the calling thread is a
-  // lane's thread (it has just completed a batch), it launches the batch, and this lane's thread
-  // waits for the result. REQUIRES: the plan is not staged if
-  // the lane is for resident batches alone. A plan that is not staged needs tensors in device
+  // thread should not wait until the driver is free. There are two exceptions. If the plan says
+  // that the caller launches, the calling thread launches the batch. It then waits for at most the
+  // plan's `caller_wait`, and calls `finished` if the batch is done by then. If the calling thread
+  // is the thread of some lane (it has just completed a batch), it launches the batch, too, and
+  // this lane's thread waits for the result. REQUIRES: the plan is not staged if the lane is for
+  // resident batches alone. A plan that is not staged needs tensors in device
   // memory or in pinned host memory.
   void Run(const Batch& batch, LaunchPlan plan, Finished finished) override;
 
@@ -54,7 +54,7 @@ class CudaLane final : public Lane {
     LaunchPlan plan;
     Finished finished;                   // nullptr: no job is in flight
     Clock::time_point launched_at = {};  // of the first launch
-    size_t num_enqueued = 0;             // of the plan's portions
+    size_t num_enqueued = 0;             // how many of the plan's portions are enqueued
     Outputs outputs = Outputs::kUntouched;
     Execution execution = {};
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Opens regions for CUDA devices: files of clients, pinned, and memory that another process has on
-// a device.
+// Opens regions for CUDA devices. A system region is a client's file, which the opener pins. A CUDA
+// region is memory that another process has on a device.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@
 
 namespace swiglu::server {
 
-// Thread-safe. It may block until the devices have finished what they were given.
+// Thread-safe. `Open` may block until the devices have finished the work in flight.
 class CudaRegionOpener final : public RegionOpener {
  public:
   // `ordinals`: the devices in use, at least one. `prefix`: as for HostRegionOpener.

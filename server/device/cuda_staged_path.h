@@ -24,7 +24,8 @@ class CudaStagedPath {
   // this work may have been enqueued. REQUIRES: the previous portion is done.
   cudaError_t EnqueueCompute(const Model& model, const Portion& portion, cudaStream_t stream);
 
-  // Likewise enqueues the copies out. REQUIRES: `portion` is the one of the last EnqueueCompute.
+  // Enqueues the copies out in the same way. REQUIRES: `portion` is that of the last
+  // EnqueueCompute.
   cudaError_t EnqueueCopyOut(const Model& model, const Portion& portion, cudaStream_t stream);
 
   // Adds the times of the last portion's phases to `times`. REQUIRES: that portion is done.

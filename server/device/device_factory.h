@@ -22,16 +22,16 @@ struct ExecutorOptions {
   // CUDA ordinals to use, in this order; empty: all. If any ordinal is named, `kAuto` behaves like
   // `kCuda`.
   std::vector<int> ordinals;
-  // Batches in flight on each device, without those of CUDA regions; the CPU counts as one device.
+  // The most batches in flight on each device, without resident ones; the CPU counts as one device.
   // 0: two on a CUDA device, one per core on the CPU.
   int lanes_per_device = 0;
   // The slab pool's memory.
   CachingSlabPoolOptions memory;
   // Whether batches may have all their tensors in CUDA regions.
   bool takes_cuda_regions = false;
-  // What the names of the files of system regions must begin with.
+  // The text with which the file names of system regions must begin.
   std::string region_prefix;
-  // Told of device errors; may be nullptr. Must outlive the executor.
+  // Receives the device errors; may be nullptr. Must outlive the executor.
   Observer* observer = nullptr;
 };
 
@@ -40,7 +40,7 @@ struct CreatedExecutor {
   std::unique_ptr<Executor> executor;
   // The executor's own pool, for the metrics.
   const CachingSlabPool* slab_pool = nullptr;
-  // Opens regions that its batches may use.
+  // Opens regions that the executor's batches may use.
   std::unique_ptr<RegionOpener> region_opener;
   // Empty on the CPU.
   std::vector<DeviceInfo> cuda_devices;
@@ -49,11 +49,11 @@ struct CreatedExecutor {
   std::string reason;
 };
 
-// Makes the executor that `options` ask for. Takes up to some hundred milliseconds per CUDA device.
-// If CUDA was asked for and is not available, it never takes the CPU instead, but returns an error
-// that says why: FAILED_PRECONDITION (a build without CUDA, no driver, no device), INVALID_ARGUMENT
-// (a wrong ordinal or option), INTERNAL (the device fails). With `kAuto`, it takes the CPU if a
-// device fails.
+// Makes the executor that `options` ask for. Takes up to a few hundred milliseconds per CUDA
+// device. If CUDA was asked for and is not available, it never takes the CPU instead. It then
+// returns an error that says why: FAILED_PRECONDITION (a build without CUDA, no driver, no device),
+// INVALID_ARGUMENT (a wrong ordinal or option), RESOURCE_EXHAUSTED (too little memory), INTERNAL
+// (the device fails). With `kAuto`, it takes the CPU if CUDA is not available or a device fails.
 absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options);
 
 }  // namespace swiglu::server

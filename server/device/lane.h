@@ -44,7 +44,7 @@ class Lane {
   // Starts `batch` according to `plan`, which was made for this batch. Calls `finished` exactly
   // once, on any thread and possibly before `Run` returns. By then the lane is free for the next
   // `Run`, and nothing touches the batch's memory any more. REQUIRES: the lane is free; `batch` and
-  // the memory that it points to live until that call; at most kMaxSegments segments.
+  // the memory that it points to live until `finished` is called; at most kMaxSegments segments.
   virtual void Run(const Batch& batch, LaunchPlan plan, Finished finished) = 0;
 };
 

@@ -20,8 +20,8 @@ struct DeviceLoad {
 };
 
 // Returns the position of the device for the next batch; -1 if no lane is free. Of the devices with
-// a free lane, it is the one with the fewest outstanding bytes. If several are equal, as under a
-// light load, it is the one that was given the fewest bytes until now, or the first of these.
+// a free lane, chooses the one with the fewest outstanding bytes. If several are equal, as under a
+// light load, chooses the one that was given the fewest bytes until now, or the first of these.
 inline int ChooseDevice(absl::Span<const DeviceLoad> loads) {
   int best = -1;
   for (int i = 0; i < static_cast<int>(loads.size()); ++i) {
@@ -34,9 +34,9 @@ inline int ChooseDevice(absl::Span<const DeviceLoad> loads) {
   return best;
 }
 
-// Counts a batch of `bytes` for `device`. Then raises the `given_bytes` of the other devices to at
-// least those of `device` minus kMaxLagBytes. Without this, a device that was slow would later get
-// all of a light load.
+// Counts a batch of `bytes` for `device`. Then raises the `given_bytes` of every other device to at
+// least the `given_bytes` of `device` minus kMaxLagBytes. Without this, a device that was slow for
+// a while would later get all batches of a light load.
 inline void GiveBatch(absl::Span<DeviceLoad> loads, int device, int64_t bytes) {
   constexpr int64_t kMaxLagBytes = int64_t{64} << 20;
   loads[device].outstanding_bytes += bytes;

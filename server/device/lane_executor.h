@@ -30,12 +30,13 @@ struct LaneDevice {
 };
 
 // Spreads batches over its devices. A batch with tensors in a device's memory runs on that device,
-// and waits while that has no free lane for it. `ChooseDevice` chooses for any other. Resident
-// batches have lanes of their own, so neither kind waits for the other. The batch runs on the lane
-// of its kind that has been free the longest. A batch that runs out of device memory is
-// tried again in halves. Thread-safe; `done` may call `Run`. A device can fail for good in a batch,
-// or in other work that reports to `faults`. From then on `healthy()` is false, and every later
-// batch completes with UNAVAILABLE and runs on no device: the process has to end.
+// and waits while the device has no free lane for it. For any other batch, `ChooseDevice` chooses the
+// device. Resident batches have lanes of their own, so neither kind of batch waits for the other. On
+// its device, a batch gets the lane of its kind that has been free the longest. A batch that runs
+// out of device memory is tried again in halves. Thread-safe; `done` may call `Run`. A device can
+// fail for good during a batch, or during other work that reports to `faults`. From then on
+// `healthy()` is false, and every later batch completes with UNAVAILABLE and runs on no device: the
+// process has to end.
 class LaneExecutor final : public Executor {
  public:
   // REQUIRES: at least one device. The slab pool's memory source may report to `faults`.
@@ -78,12 +79,13 @@ class LaneExecutor final : public Executor {
 
   // The position in devices_ of the device that runs the batch.
   int ChooseDeviceOf(const Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The lanes of that device for such batches.
   LaneQueue& LanesFor(int device, bool is_resident) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return is_resident ? resident_lanes_[device] : lanes_[device];
   }
-  // Claims the lane of that device that has been free the longest, of those for such batches.
+  // Claims the lane that has been free the longest, of those that the device has for such batches.
   Claim ClaimLane(int device, const Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Starts the batch on the lane that it has claimed.
+  // Starts the batch on the claimed lane.
   void Start(const Claim& claim, const Batch& batch, Done done);
   // Gives the lane back, and starts the next batch that waits for it, if there is one.
   void ReleaseLane(const Claim& claim);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Plans how a batch's bytes reach the arithmetic of a GPU, and how the results come back. A lane
-// carries the plan out. Pure functions on plain values, without CUDA. Reasons: docs/adr/0006.
+// carries the plan out. Pure functions on plain values, without CUDA. docs/adr/0006 has the
+// reasons.
 #pragma once
 
 #include <chrono>
@@ -20,7 +21,7 @@ inline constexpr size_t kLaneBufferBytes =
     (size_t{16} << 20) + size_t{swiglu::kMaxSegments} * kMaxTensors * kSlabAlignment;
 
 // Whether the device is running kernels on tensors in its own memory. Kernels on host memory make
-// such kernels several times slower; copies hardly slow them down.
+// such kernels several times slower; copies hardly slow such kernels down.
 enum class ResidentWork : uint8_t { kNone, kRunning };
 
 // The facts that a plan depends on, in addition to the batch.
@@ -51,10 +52,10 @@ struct LaunchPlan {
   Path path = Path::kMapped;
   // The most blocks of a launch; 0: as many as the work needs.
   int max_blocks = 0;
-  // Together all elements of the batch, in order; empty unless the path is kStaged.
+  // Together they have all elements of the batch, in order. Empty unless the path is kStaged.
   std::vector<Portion> portions = {};
-  // How long the thread that calls `Lane::Run` waits for the batch, before it leaves the waiting to
-  // the lane's thread.
+  // How long the thread that calls `Lane::Run` waits for the batch. After that, the lane's thread
+  // waits.
   std::chrono::microseconds caller_wait{0};
   // The thread that calls `Lane::Run` launches the batch, so that the launch does not wait until
   // the lane's thread has woken up. True wherever `caller_wait` is above 0.
@@ -71,8 +72,9 @@ LaunchPlan PlanMapped(int max_blocks);
 // has elements.
 LaunchPlan PlanStaged(const Batch& batch, size_t buffer_bytes);
 
-// The part of `segment` that has `num_elements` elements from element `first` on. If a reader gives
-// the inputs, they have no address yet; then the part keeps the segment's inputs and reader.
+// The part of `segment` that has `num_elements` elements from element `first` on. If the inputs
+// come from a reader, they have no address yet; then the part keeps the segment's inputs and
+// reader.
 Segment Part(const Segment& segment, const Model& model, int64_t first, int64_t num_elements);
 
 // Returns `part` with its addresses in the device buffer that begins at `buffer`.

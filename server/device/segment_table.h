@@ -30,7 +30,7 @@ inline void Convert(const Segment& from, swiglu::BackwardSegment& to) {
         .num_elements = from.num_elements};
 }
 
-// An array of up to kMaxSegments converted segments, for the stack. `KernelSegment` is
+// An array of up to kMaxSegments converted segments, meant for the stack. `KernelSegment` is
 // ForwardSegment or BackwardSegment.
 template <typename KernelSegment>
 class SegmentTable {

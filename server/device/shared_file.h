@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Files that clients share, opened and mapped as system regions. Knows no CUDA.
+// Opens and maps the files that clients share as system regions. Does not use CUDA.
 #pragma once
 
 #include <sys/types.h>
@@ -21,15 +21,16 @@ namespace swiglu::server {
 class SharedFile {
  public:
   // Opens the file in /dev/shm that `shm_open` calls `source.key`, and maps `size_bytes` from
-  // `source.offset` on. kKey unless all of this holds: the name begins with `prefix`, has no '/'
-  // but the first, no "..", and at most 255 bytes; it leads to a regular file, by no link; this
-  // process may read and write the file. Other refusals are those of `Map`.
+  // `source.offset` on. The file's name is `source.key` without its first '/', if it begins with
+  // one. Refuses with kKey unless all of this holds: the name is not empty, has at most 255 bytes,
+  // begins with `prefix`, and contains neither '/' nor ".." nor a zero byte; the file is a regular
+  // file and not a link; this process may read and write it. Other refusals are those of `Map`.
   static std::variant<SharedFile, RegionRefusal> Open(const SystemRegionSource& source,
                                                       uint64_t size_bytes,
                                                       absl::string_view prefix);
   // Maps a part of a regular file that is open for reading and writing. kOffset if `offset` is not
-  // a multiple of the file's page size; kSize if the file has less; kKey if it cannot be mapped for
-  // writing; kNoMemory if the system has no room.
+  // a multiple of the file's page size; kSize if the file ends before the part does; kKey if the
+  // file must not be mapped for writing; kNoMemory if the system has no room.
   static std::variant<SharedFile, RegionRefusal> Map(Descriptor file, uint64_t offset,
                                                      uint64_t size_bytes);
 
@@ -41,7 +42,7 @@ class SharedFile {
   // A whole number of pages, with at least the bytes that were asked for.
   size_t mapped_bytes() const { return mapped_bytes_; }
   size_t page_bytes() const { return page_bytes_; }
-  // Whether the file now ends before the mapped part does.
+  // Whether the file now ends before the end of the part that was asked for.
   bool IsShrunk() const;
 
  private:
@@ -63,7 +64,7 @@ class SharedFile {
 // Opens system regions for executors that read and write them with the CPU.
 class HostRegionOpener final : public RegionOpener {
  public:
-  // `prefix`: what the names of files must begin with.
+  // `prefix`: the text with which the names of files must begin.
   explicit HostRegionOpener(std::string prefix) : prefix_(std::move(prefix)) {}
 
   bool Supports(RegionKind kind) const override { return kind == RegionKind::kSystem; }

@@ -30,7 +30,7 @@ struct CudaMemoryDeleter {
 };
 using CudaMemory = std::unique_ptr<std::byte, CudaMemoryDeleter>;
 
-// Makes `ordinal` the calling thread's device. Cheap if it is that already.
+// Makes `ordinal` the calling thread's device. Cheap if it already is.
 absl::Status UseCudaDevice(int ordinal);
 
 // Makes a stream on device `ordinal`. The stream does not wait for the default stream.

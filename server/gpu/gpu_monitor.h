@@ -18,8 +18,8 @@
 
 namespace swiglu::server {
 
-// Memory of that CUDA device which is in use, by this process or any other; 0 where that cannot be
-// read. Asks the driver: some microseconds.
+// The memory in use on that CUDA device, by this process and all others; 0 if it cannot be read.
+// Asks the driver, which takes some microseconds.
 int64_t CudaMemoryUsedBytes(int ordinal);
 
 struct GpuMonitorOptions {
@@ -37,7 +37,8 @@ class GpuMonitor {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Older figures are not returned. Figures become old if the driver hangs.
+  // `figures` and `memory_used_bytes` return nothing that is older. Figures become old if the
+  // driver hangs.
   static constexpr std::chrono::seconds kMaxAge{10};
 
   // Opens NVML and takes the first sample before it returns. If NVML cannot be opened, or does not

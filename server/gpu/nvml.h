@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// NVML, the library through which the driver reports figures. It is opened at run time and not
-// linked, so the server also runs without it, or with an older one, and only has fewer figures.
+// NVML, the library through which the driver reports figures. The server opens it at run time and
+// is not linked with it. So the server also runs without NVML or with an older one, and then has
+// fewer figures.
 #pragma once
 
 #include <memory>

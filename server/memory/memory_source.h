@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The source of a slab pool's memory. The process's own memory is here, pinned memory in
-// `pinned_memory.h`.
+// The source of a slab pool's memory. This file has the source of ordinary memory, and
+// `pinned_memory.h` has that of pinned memory.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +25,7 @@ class MemorySource {
   virtual void Free(std::byte* data, size_t size_bytes) noexcept = 0;
 };
 
-// Returns a source of the process's own memory. The memory is pageable and aligned to pages.
+// Returns a source of ordinary host memory, which is pageable and aligned to pages.
 std::unique_ptr<MemorySource> MakeHostMemory();
 
 }  // namespace swiglu::server

@@ -21,7 +21,8 @@ namespace swiglu::server {
 std::unique_ptr<MemorySource> MakePinnedMemory(int ordinal, DeviceFaults* faults);
 
 // How `Allocate` handles `error`: reports it to `faults`, and returns RESOURCE_EXHAUSTED if the
-// host has no more memory to pin, else `CudaStatus`. REQUIRES: `error` is not cudaSuccess.
+// host has no more memory to pin, else the `CudaStatus` of `error`. REQUIRES: `error` is not
+// cudaSuccess.
 absl::Status PinningFailed(cudaError_t error, size_t size_bytes, int ordinal, DeviceFaults& faults);
 
 }  // namespace swiglu::server

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The sizes in which a slab pool keeps memory. Slabs of similar sizes share a class, so a request
-// can often use a slab that another one gave back. Pure.
+// can often use a slab that another request gave back. Pure functions.
 #pragma once
 
 #include <bit>
@@ -16,7 +16,7 @@ inline constexpr size_t kSmallestSlabBytes = size_t{4} << 10;
 inline constexpr size_t kFirstSteppedSlabBytes = size_t{16} << 10;
 inline constexpr size_t kStepsPerDoubling = 4;
 
-// The largest class. There is no slab for a larger size.
+// The largest class. There are no larger slabs.
 inline constexpr size_t kLargestSlabBytes = size_t{1} << 62;
 
 // The class of `size_bytes`, counted from 0. REQUIRES: 0 < size_bytes <= kLargestSlabBytes.

@@ -29,15 +29,15 @@ struct CachingSlabPoolOptions {
   // budget. The program gives the pool this half plus 1 MiB.
   size_t capacity_bytes = 0;
   // Fills each slab with this byte before the slab is handed out, and again when it comes back. For
-  // tests: reveals code that reads a slab before it writes it, or after it gave it back.
+  // tests: reveals code that reads a slab before writing to it, or after giving it back.
   std::optional<uint8_t> poison = std::nullopt;
 };
 
 // A slab pool of limited capacity, with one free list per size class. Thread-safe. If a cached slab
 // fits (a hit), `Acquire` takes one short lock and makes one small allocation. Otherwise (a miss),
-// it frees cached slabs of other classes if the capacity requires that, then asks the source. A
-// miss may wait for another miss. Hits, and slabs that come back, never wait for a miss. Giving
-// back a slab never calls the source and never fails.
+// `Acquire` frees cached slabs of other classes if the capacity requires that, and then asks the
+// source. A miss may wait for another miss. Hits, and slabs that come back, never wait for a miss.
+// Giving back a slab never calls the source and never fails.
 class CachingSlabPool final : public SlabPool {
  public:
   CachingSlabPool(std::unique_ptr<MemorySource> source, CachingSlabPoolOptions options);
@@ -51,7 +51,8 @@ class CachingSlabPool final : public SlabPool {
   size_t SlabBytes(size_t size_bytes) const override;
 
   // See `SlabPool`. RESOURCE_EXHAUSTED also if the slab would exceed the capacity. If the source
-  // has no memory left, frees that much of the cache and asks the source once more.
+  // has no memory left, frees cached slabs that have at least this size together, and asks the
+  // source once more.
   absl::StatusOr<Slab> Acquire(size_t size_bytes) override;
 
   // Fills the cache with one slab for each of `sizes`. On error, slabs allocated until then stay
@@ -76,6 +77,7 @@ class CachingSlabPool final : public SlabPool {
   absl::Status MakeRoom(int size_class, size_t size_bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(growth_mutex_);
   // Frees cached slabs, the largest first, until `wanted_bytes` more fit or no cached slab is left.
+  // Frees none if the slabs in use leave too little room anyway.
   void Evict(size_t wanted_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(growth_mutex_);
   // Frees one cached slab of that class. Returns false if there is none.
   bool FreeOne(int size_class) ABSL_EXCLUSIVE_LOCKS_REQUIRED(growth_mutex_);
