@@ -16,7 +16,7 @@
 
 namespace swiglu::server {
 
-// The flags, checked; `--help` explains each.
+// The checked values of the flags. `--help` explains each flag.
 struct Flags {
   std::string grpc_address;
   std::string metrics_address;  // empty: no metrics page
@@ -39,7 +39,7 @@ struct Flags {
   int64_t max_region_bytes = 0;
   int64_t max_pinned_bytes = 0;
   absl::Duration region_idle_timeout;  // zero: regions may be idle for any time
-  absl::Duration max_connection_age;   // zero: never ended for its age
+  absl::Duration max_connection_age;   // zero: no connection ends because of its age
   absl::Duration max_connection_age_grace;
   absl::Duration keepalive_time;  // zero: no pings
   absl::Duration keepalive_timeout;
@@ -55,18 +55,19 @@ struct Flags {
   std::optional<std::string> health;
 };
 
-// The program prints `text` and exits with `code`. 0 (--help, --version): it prints on stdout. 2 (a
-// flag is unknown or has a bad value): it prints one line on stderr, which names the flag, the
-// value and what is valid.
+// The program prints `text` and exits with `code`. For --help and --version, the code is 0, and the
+// text goes to stdout. If a flag is unknown or has a bad value, the code is 2, and the text is one
+// line for stderr. This line names the flag, the value and what is valid.
 struct EarlyExit {
   int code = 0;
   std::string text;  // ends with a newline
 };
 
-// Reads the command line, the environment and the file that --config names. The first of these
-// three that sets a flag counts, in this order. If none sets it, the default counts, which may
-// depend on the machine. A flag is written `--name=value` or `--name value`; of a repeated flag the
-// last value counts. If `environment` is null, no environment is read.
+// Reads the command line, the environment and the file that --config names. If several of these
+// three set a flag, the one named first here counts. If none sets it, the default counts, which may
+// depend on the machine. On the command line, a flag is written `--name=value` or `--name value`.
+// If a flag is repeated there, its last value counts. If `environment` is null, no environment is
+// read.
 std::variant<Flags, EarlyExit> ParseFlags(int argc, const char* const* argv,
                                           const Environment& environment = nullptr);
 

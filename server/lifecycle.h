@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Decides when the process ends. One thread waits for signals and device faults. A watchdog thread
-// ends the process if no other thread does. Part of the program, not of a library.
+// Decides when the process ends. One thread waits for a stop signal or a device fault, and then
+// ends the process. A watchdog thread takes the signals, and ends the process if no other thread
+// does. Part of the program, not of a library.
 #pragma once
 
 #include <chrono>
@@ -35,12 +36,12 @@ enum class StopReason { kSignal, kDeviceFault, kTimeout };
 void EndOnExceptions();
 
 // Takes SIGHUP, the stop signals SIGTERM and SIGINT, and sticky device errors. The first stop
-// signal and the first error end a `Wait`. A stop signal within kSameOrder after the first one is
-// the same request, and is ignored: timeout(1) signals its child and then the child's whole process
-// group. On a later stop signal, a watchdog thread ends the process at once with kExitFailure. If
-// the process has not ended within kFaultGrace after a device error, the watchdog ends it with
-// kExitDeviceFault, even if logging blocks the other threads. Create this object before any other
-// thread, so that all threads have the signals blocked. At most one per process.
+// signal and the first error end a `Wait`. A stop signal within kSameOrder after the first one
+// counts as the same request, and is ignored: timeout(1) signals its child and then the child's
+// whole process group. On a later stop signal, the watchdog thread ends the process at once with
+// kExitFailure. If the process has not ended within kFaultGrace after a device error, the watchdog
+// ends it with kExitDeviceFault, even if logging blocks the other threads. Create this object
+// before any other thread, so that all threads have the signals blocked. At most one per process.
 class StopSource final : public Observer {
  public:
   // A further stop signal within this time after the first means the same request to stop.
@@ -86,7 +87,7 @@ class StopSource final : public Observer {
   std::optional<std::chrono::steady_clock::time_point> ordered_;
 
   mutable absl::Mutex mutex_;
-  int stop_signal_ ABSL_GUARDED_BY(mutex_) = 0;  // that no `Wait` has returned yet; 0: none
+  int stop_signal_ ABSL_GUARDED_BY(mutex_) = 0;  // no `Wait` has returned it yet; 0: none
   bool device_failed_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread watcher_;

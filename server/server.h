@@ -50,7 +50,7 @@ struct ServerOptions {
   bool reflection = false;
   // Which regions clients may register.
   RegionLimits regions = {};
-  // The server itself sets the callback in here.
+  // The server itself sets `rpc.accepting_changed`.
   RpcServerOptions rpc;
   // `drain_delay`: how long after the first stop signal the server still takes requests, although
   // it says that it is not ready. `drain_timeout`: how long accepted requests may take after that.
@@ -61,10 +61,10 @@ struct ServerOptions {
 // Thread-safe, except `Start`, `ServeUntilStopped` and the destructor.
 class Server {
  public:
-  // Builds the graph, which does not listen yet. `observer` hears of every request, batch and
-  // device error, and passes all of this on to `statistics`, among others. `region_opener` opens
-  // regions for the executor; it may be nullptr if `options` enable none. All of them must outlive
-  // the server.
+  // Builds the parts. The server does not listen yet. `observer` hears of every request, batch and
+  // device error, and must pass all of this on to `statistics`. `region_opener` opens regions for
+  // the executor; it may be nullptr if `options` enable no regions. The objects behind the pointers
+  // must outlive the server.
   Server(ServerOptions options, Executor* executor, Observer* observer,
          const Statistics* statistics, RegionOpener* region_opener = nullptr);
   // Shuts the server down at once if it still serves.
@@ -111,7 +111,7 @@ class Server {
 
   const ServerOptions options_;
   RequestLog request_log_;
-  ObserverList observers_;  // the owner's, and the log
+  ObserverList observers_;  // the owner's observer, and the request log
   Admission admission_;
   RegionThread regions_;  // outlives every request
   Batcher batcher_;

@@ -16,7 +16,7 @@ namespace swiglu::server {
 ExecutorOptions ExecutorOptionsOf(const Flags& flags, Observer* observer);
 
 // The options for the server. `on_gpu`: whether the executor computes on GPUs. `max_connections`:
-// the value of the flag, or less if the limit of open files allows fewer.
+// the value of the flag, or less if the limit on open files allows fewer.
 ServerOptions ServerOptionsOf(const Flags& flags, bool on_gpu, int64_t max_connections);
 
 }  // namespace swiglu::server

@@ -24,9 +24,9 @@ struct StartNeeds {
 StartNeeds NeedsOfServer(int io_threads, int lanes_per_device, int cores,
                          int64_t memory_budget_bytes);
 
-// Takes all of `needs` for a moment, and gives it back before it returns: descriptors, threads, and
-// address space if that is limited. Returns OK, or RESOURCE_EXHAUSTED, which says what is missing,
-// how much there is, and which limit may be the cause.
+// Takes all of `needs` for a moment: descriptors, threads, and address space if that is limited.
+// Gives everything back before it returns. Returns OK, or RESOURCE_EXHAUSTED, which says what is
+// missing, how much there is, and which limit may be the cause.
 absl::Status CheckStart(const StartNeeds& needs);
 
 }  // namespace swiglu::server

@@ -58,8 +58,8 @@ class Acceptor {
   // Accepts connections from now on. Call it once.
   void Start(Callbacks callbacks);
 
-  // Stops accepting and listening, and removes the file of a unix socket. Idempotent. One thread at
-  // a time.
+  // Stops accepting and listening, and removes the file of a unix socket. Idempotent. Only one
+  // thread at a time may call it.
   void Stop();
 
  private:
@@ -79,8 +79,8 @@ class Acceptor {
   Callbacks callbacks_;
   std::thread thread_;
 
-  // Only the thread uses these two. An upper bound on the open connections: those at the last
-  // count, plus those accepted since then. The time of that count.
+  // Only the thread uses these two. `most_open_` is an upper bound on the open connections: those
+  // at the last count, plus those accepted since then. `counted_at_` is the time of that count.
   int64_t most_open_ = 0;
   absl::Time counted_at_ = absl::InfinitePast();
 };

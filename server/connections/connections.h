@@ -27,13 +27,14 @@ namespace swiglu::server {
 enum class EndReason : uint8_t { kResets, kFrames };
 inline constexpr int kNumEndReasons = 2;
 
-// `peer`, a name as gRPC gives it (`grpc::ServerContext::peer`), for people: `ipv4:10.0.0.1:1234`,
-// `ipv6:[::1]:1234`. For a peer on a unix socket it is `unix:` and the path that the peer's socket
-// is bound to, usually none. `Connections::Describe` says more about such a peer.
+// Returns `peer`, a name from gRPC (`grpc::ServerContext::peer`), in a form for people:
+// `ipv4:10.0.0.1:1234`, `ipv6:[::1]:1234`. For a peer on a unix socket, this is `unix:` and the
+// path that the peer's socket is bound to. Usually it is bound to none. `Connections::Describe`
+// says more about such a peer.
 std::string ReadablePeer(absl::string_view peer);
 
-// gRPC owns the sockets and may close them at any time. So each is remembered by its descriptor and
-// its inode. If the descriptor now belongs to another file, it is left alone.
+// gRPC owns the sockets and may close them at any time. So this class remembers the descriptor and
+// the inode of each socket, and leaves a descriptor alone that now belongs to another file.
 //
 // Peers have the names that gRPC gives them in `ServerContext::peer()`: "ipv4:10.0.0.1:4711",
 // "ipv6:%5B::1%5D:4711". All peers of a unix socket have the same name, "unix:", so the methods
@@ -64,21 +65,22 @@ class Connections {
   // that is unknown: for a unix socket, or if the connection has ended.
   std::optional<uint64_t> ReceivedBytes(absl::string_view peer) const;
 
-  // The bytes that gRPC has read from each open TCP connection. Takes about two microseconds each.
+  // The bytes that gRPC has read from each open TCP connection. Takes about two microseconds per
+  // connection.
   std::vector<Taken> TakenFromAll() const;
 
   // Who the peer is, as text for a log: its address, or "unix:pid=12,uid=1000" for a peer on a unix
-  // socket. If there are several such processes, a '+' separates them.
+  // socket. If several processes have connections on the unix socket, a '+' separates them.
   std::string Describe(absl::string_view peer) const;
 
-  // The processes behind the open connections of unix sockets, ascending, each once; 0 for those
-  // that this process cannot see.
+  // The ids of the processes at the other end of open connections on the unix socket, ascending,
+  // each once. The id is 0 for a process that this process cannot see.
   std::vector<pid_t> UnixProcesses() const;
 
   // Pauses the peer's connection, or lets it go on. While it is paused, the kernel drops the data
   // that the peer sends, and the peer sends it again later. What has come before can still be read,
   // what we send arrives, and the peer can end the connection. Returns false if there is no such
-  // connection or no descriptor.
+  // connection, or no free descriptor.
   bool SetPaused(absl::string_view peer, bool paused);
 
   // Ends the peer's connection: cancels its calls, throws away what the peer has sent, and sends
@@ -89,11 +91,11 @@ class Connections {
     return num_ended_[static_cast<size_t>(reason)].load(std::memory_order_relaxed);
   }
 
-  // Closes the sending direction of every connection, each once its peer has acknowledged all data
-  // written so far. At `deadline`, closes the remaining connections. Data that is unacknowledged
-  // then may be lost. A call without an answer then fails at the client as UNAVAILABLE. Blocks
-  // until `deadline` at most. REQUIRES: no connection is added any more, and the server is about to
-  // end. Later writes fail with a broken pipe. docs/adr/0010 says why.
+  // Closes the sending direction of every connection as soon as its peer has acknowledged all data
+  // written so far, or at `deadline`. Data that is still unacknowledged at `deadline` may be lost.
+  // A call that has no answer yet fails at the client with UNAVAILABLE. Later writes fail with a
+  // broken pipe. Blocks until `deadline` at most. REQUIRES: no connection is added any more, and
+  // the server is about to end. docs/adr/0010 says why.
   void Close(absl::Time deadline);
 
  private:

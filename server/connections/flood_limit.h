@@ -16,8 +16,9 @@ struct ConnectionTraffic {
   uint64_t taken_bytes = 0;
   // The number of its calls, plus the number of messages that arrived or were given up.
   uint64_t num_steps = 0;
-  // Whether a call waits for a message, or a stream of messages is open, even a full one that the
-  // server does not read. All bytes then count as bytes of messages.
+  // Whether a call waits for a message, or a stream of messages is open. A stream counts, too,
+  // while the server does not read from it because it has too many unanswered requests. While this
+  // is true, all bytes count as bytes of messages.
   bool is_awaiting = false;
 };
 
@@ -44,7 +45,7 @@ class FloodLimit {
   // connections wait. An honest client loses only this time.
   static constexpr std::chrono::milliseconds kPauseTime{200};
   // A connection is ended when its successive flooded stretches add up to this time, without the
-  // pauses. Shorter bursts are no flood: messages of calls that the server has not begun, or has
+  // pauses. A shorter burst is no flood: messages of calls that the server has not begun, or has
   // refused, may fill the windows of HTTP/2. gRPC makes these windows as large as 150 MB on a fast
   // network.
   static constexpr std::chrono::milliseconds kMostFlooded{2000};

@@ -22,9 +22,9 @@ class ResetLimit {
  public:
   using Time = std::chrono::steady_clock::time_point;
 
-  // A peer may reset kAtOnce calls at once, and kPerSecond calls per second. Each is four times the
-  // number of calls that a connection may have open. So a client may let the deadlines of all its
-  // calls pass at once.
+  // A peer may reset kAtOnce calls at once, and kPerSecond calls per second. Each limit is four
+  // times the number of calls that a connection may have open. So a client may let the deadlines of
+  // all its calls pass at once.
   static constexpr double kAtOnce = 4096;
   static constexpr double kPerSecond = 4096;
 

@@ -20,16 +20,16 @@ namespace swiglu::logging {
 // Writes lines in the order of the calls of `Write`. Before `Start`, the calling thread writes its
 // line, and blocks if the descriptor blocks. After `Start`, the writer's own thread writes, and no
 // other thread blocks. If nobody reads from the descriptor, the latest kMaxWaitingBytes of lines
-// wait. Older lines are dropped and counted. A line in their place says how many. The writer does
-// not make the descriptor non-blocking, because that would affect other processes that write to the
-// same pipe. Thread-safe.
+// wait. Older lines are dropped and counted. A line in their place says how many were dropped. The
+// writer does not make the descriptor non-blocking, because that would affect other processes that
+// write to the same pipe. Thread-safe.
 class LineWriter {
  public:
-  // The most bytes that may wait to be written. The piece that is being written does not count.
+  // The most bytes that may wait to be written. Lines that are being written do not count.
   static constexpr size_t kMaxWaitingBytes = 256 * 1024;
 
-  // The most bytes that are written at once if they are several lines. A single line may be longer.
-  // Linux writes up to this many bytes to a pipe as a unit.
+  // Several lines are written together, as one piece, if they have at most this many bytes. A
+  // longer line is a piece of its own. Linux writes up to this many bytes to a pipe as a unit.
   static constexpr size_t kPieceBytes = 4096;
 
   // `gap` makes the line that replaces `num_dropped` dropped lines. It is called under a lock.
@@ -79,7 +79,7 @@ class LineWriter {
   std::condition_variable changed_;  // a line was added, lines were written, or the writer ends
   std::deque<std::string> waiting_;
   size_t waiting_bytes_ = 0;
-  int64_t num_untold_ = 0;  // lines dropped before `waiting_` and not reported yet
+  int64_t num_untold_ = 0;  // dropped lines that no line has reported yet
   bool closing_ = false;
   std::thread thread_;  // joinable after `Start`
 

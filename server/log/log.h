@@ -38,10 +38,10 @@ bool SetLevel(std::string_view text);
 // is `debug`. Logs the new level. One thread at a time. REQUIRES: `usual` is a level's name.
 void ToggleDebug(std::string_view usual);
 
-// Sets the format of lines from now on. `text`, the first format:
-// `2026-01-31T12:00:00.000Z I message`. `json`: one object with ts, level and msg. A message is
-// always one line, because hidden characters (see shown_text.h) are escaped. For any other text,
-// returns false and changes nothing. Thread-safe.
+// Sets the format of lines from now on. At the start the format is `text`. In this format a line is
+// `2026-01-31T12:00:00.000Z I message`. In `json`, a line is one object with ts, level and msg. A
+// message is always one line, because hidden characters (see shown_text.h) are escaped. For any
+// other text, returns false and changes nothing. Thread-safe.
 bool SetFormat(std::string_view text);
 
 // The longest time for which an ending process waits for its last lines to be written.
@@ -106,8 +106,8 @@ void Write(Level level, int64_t num_suppressed, fmt::string_view format,
 
 [[noreturn]] void CheckFailed(const char* file, int line, const char* condition) noexcept;
 
-// A string class that fmt does not know, such as another library's string_view. Passed as
-// std::string_view.
+// A string class that fmt does not know, such as another library's string_view. It is passed to fmt
+// as a std::string_view.
 template <typename T>
 concept ForeignString =
     std::is_class_v<T> && !fmt::is_formattable<T>::value && requires(const T& text) {
@@ -171,9 +171,9 @@ inline constexpr Level kERROR = Level::kError;
     }                                                                             \
   } while (false)
 
-// If `condition` is false, logs the place and the expression, and aborts the process, in every
-// build. For programmer errors. The place names the file without its folder, so that a program does
-// not depend on where it was built.
+// If `condition` is false, logs the place and the expression, and aborts the process. It does so in
+// every build. For programmer errors. The place names the file without its folder, so that a
+// program does not depend on where it was built.
 #define CHECK(condition)                                                             \
   do {                                                                               \
     if (!(condition)) [[unlikely]] {                                                 \

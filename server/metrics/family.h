@@ -31,11 +31,12 @@ struct LabelledGpu {
   GpuFigures figures;
 };
 
-// The families. Each has a series for every GPU that has this figure. A family without any series
-// is left out. A GPU without a UUID has no series under Triton's names.
+// Makes the families of the GPUs' figures. A family has a series for every GPU that reports its
+// figure. A family without any series is left out. A GPU without a UUID has no series under
+// Triton's names.
 std::vector<prometheus::MetricFamily> MakeGpuFamilies(const std::vector<LabelledGpu>& gpus);
 
-// What the operating system says about this process. Reads /proc. What cannot be read is 0.
+// What the operating system says about this process. Reads /proc. A value that cannot be read is 0.
 // Thread-safe.
 std::vector<prometheus::MetricFamily> MakeProcessFamilies();
 

@@ -19,8 +19,8 @@
 
 namespace swiglu::server {
 
-// Counts integers in the buckets of a metric. Their unit may be smaller than the metric's, such as
-// nanoseconds for a metric in seconds. Thread-safe and lock-free.
+// Counts integers in the buckets of a metric. The unit of the integers may be smaller than the
+// metric's, such as nanoseconds for a metric in seconds. Thread-safe and lock-free.
 class AtomicHistogram {
  public:
   // How many units of the observed integers make one unit of the metric.
@@ -47,8 +47,8 @@ class HistogramFamily {
  public:
   explicit HistogramFamily(const metrics::Metric& metric) : metric_(metric) {}
 
-  // Adds the histogram with these label values, in the order of the metric's labels. Lives as long
-  // as the family.
+  // Adds the histogram with these label values, in the order of the metric's labels. The histogram
+  // lives as long as the family.
   AtomicHistogram* Add(AtomicHistogram::Scale scale, std::vector<std::string> label_values);
 
   prometheus::MetricFamily Collect() const;

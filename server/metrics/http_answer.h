@@ -20,8 +20,9 @@ using Page = std::function<std::string()>;
 
 // Returns the whole answer to the bytes that a connection has received, or nullopt if the head of
 // the request is not complete yet. `GET` and `HEAD` of /metrics or `http://host/metrics` get 200
-// with `page()`. Another path gets 404, another method 405, and a longer head 431. Text that is not
-// HTTP gets 400, and an exception from `page` gives 500. Close the connection after the answer.
+// with `page()`. Another path gets 404, another method 405, and a head above kMaxHttpHeadBytes 431.
+// Text that is not HTTP gets 400, and an exception from `page` gives 500. The caller must close the
+// connection after the answer.
 absl::optional<std::string> AnswerHttp(absl::string_view received, const Page& page);
 
 }  // namespace swiglu::server

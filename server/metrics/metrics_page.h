@@ -17,7 +17,7 @@
 namespace swiglu::server {
 
 // The functions that return the values of the gauges. Each function is called whenever the page is
-// read, from any thread, and must not block for long. The gauge of an empty function is 0.
+// read, from any thread, and must not block for long. If a function is empty, its gauge is 0.
 struct Gauges {
   using Sample = std::function<double()>;
 

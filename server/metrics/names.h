@@ -86,7 +86,7 @@ inline constexpr Metric kRequests{
     MetricType::Counter,
     "Finished ModelInfer calls and stream messages, by how they ended.",
     {"model", "code"}};
-// The time starts when the call's headers arrive, or when the whole message of a stream has
+// The time starts when the call's headers arrive or, in a stream, when the whole message has
 // arrived.
 inline constexpr Metric kRequestDuration{
     "swiglu_request_duration_seconds",

@@ -32,8 +32,9 @@ class PrometheusObserver final : public Observer {
   PrometheusObserver(const PrometheusObserver&) = delete;
   PrometheusObserver& operator=(const PrometheusObserver&) = delete;
 
-  // Makes the series of a device (an ordinal or kCpuDevice). A second call for it does nothing.
-  // Without a call, a device gets series only when it fails. REQUIRES: no batch has run yet.
+  // Makes the series of a device (an ordinal or kCpuDevice). A second call for the same device does
+  // nothing. Without a call, a device gets series only when it fails. REQUIRES: no batch has run
+  // yet.
   void AddDevice(int device);
 
   // Returns every series with its current value. Too slow for the data path.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Counts inferences, so that a drain can wait for them. Each counts from the arrival of its message
-// until its answer is written. A request that has its answer waits only for its caller.
+// until its answer is written. Once a request has its answer, it waits only for its caller to take
+// the answer.
 #pragma once
 
 #include <atomic>
@@ -16,7 +17,7 @@ namespace swiglu::server {
 // Thread-safe. Must outlive its tokens.
 class ActiveRequests {
  public:
-  // Counts one request while it exists; move-only.
+  // Counts one request while the token exists. Move-only.
   class Token {
    public:
     Token() = default;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A unary call that is answered from the server's own state: everything but inference and watching.
-// A call of a method that does not exist is here, too.
+// The unary calls without tensors, and the common base of all calls without tensors. Also the calls
+// that are refused before their message is read.
 #pragma once
 
 #include <atomic>
@@ -15,13 +15,13 @@
 
 namespace swiglu::server {
 
-// Gives `done` the response message, or an error: at once, or later from any thread. Does not
-// block.
+// A control method gives `done` the response message or an error, at once or later, on any thread.
+// It does not block.
 using ControlDone = absl::AnyInvocable<void(const absl::StatusOr<grpc::ByteBuffer>& response)>;
 using ControlMethod = std::function<void(Call& call, grpc::ByteBuffer request, ControlDone done)>;
 
-// What the calls whose messages carry no tensors have in common: a message that does not come, or
-// is not taken, in time ends the call.
+// The common part of the calls whose messages carry no tensors. If the caller is late to send a
+// message or to take an answer, the call ends.
 class SmallCall : public CallHandler {
  public:
   void OnStart() override;
@@ -35,7 +35,7 @@ class SmallCall : public CallHandler {
 
   // The message is there, and the call has not ended.
   virtual void OnRequest(grpc::ByteBuffer& message) = 0;
-  // Begins to wait, from `start` on, for a message.
+  // Begins to wait for a message. The time limit counts from `start`.
   void Read(Clock::time_point start);
   // Ends the call, once.
   void Finish(const absl::Status& status);
@@ -45,12 +45,12 @@ class SmallCall : public CallHandler {
   MessageWatch::Entry awaited_;
   bool writing_ = false;
   std::atomic<bool> finished_{false};
-  // The time by which the message must be there, or what is being sent must be written; `max()`:
-  // neither is due.
+  // The time by which the awaited message must be there, or by which the answer must be written.
+  // `max()`: nothing is due.
   std::atomic<Clock::time_point> due_{};
 };
 
-// Control calls are answered during a drain, too: health checks, above all, must not fail then.
+// Control calls are answered during a drain, too. Above all, health checks must not fail then.
 class ControlCall final : public SmallCall {
  public:
   // `method` must outlive it.
@@ -66,7 +66,7 @@ class ControlCall final : public SmallCall {
 
  private:
   void OnRequest(grpc::ByteBuffer& message) override;
-  // Ends the call, once. Any thread. REQUIRES: the message is there.
+  // Ends the call, once. Any thread may call it. REQUIRES: the message is there.
   void Answer(const absl::StatusOr<grpc::ByteBuffer>& response);
 
   const ControlMethod* const method_;

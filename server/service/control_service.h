@@ -27,9 +27,9 @@ struct ControlServiceOptions {
   // instance group.
   bool on_gpu = false;
   int num_lanes = 1;
-  // Which kinds of regions the server takes, by RegionKind, as ServerMetadata tells it.
+  // Which kinds of regions the server takes, by RegionKind. ServerMetadata returns this.
   std::array<bool, kNumRegionKinds> regions{};
-  // How long a request may wait for others, as ModelConfig's dynamic batching tells it.
+  // How long a request may wait for others. ModelConfig returns it under dynamic batching.
   std::chrono::microseconds max_queue_delay{0};
 };
 

@@ -60,7 +60,7 @@ class HealthWatchCall final : public SmallCall {
 
  private:
   void OnRequest(grpc::ByteBuffer& message) override;
-  // Sends the state if it differs from what the caller was last sent. Ends the call when the server
+  // Sends the state if it differs from the state that was sent last. Ends the call when the server
   // drains.
   void Advance();
 

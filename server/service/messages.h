@@ -11,11 +11,13 @@
 
 namespace swiglu::server {
 
-// The most bytes that such a message may have. The longest valid message has some hundred bytes.
+// The most bytes that a message without tensors may have. The longest valid message has a few
+// hundred bytes.
 inline constexpr int64_t kMaxControlMessageBytes = int64_t{64} << 10;
 
-// Parses `bytes`. Errors: RESOURCE_EXHAUSTED for more than kMaxControlMessageBytes, of which
-// nothing is copied; INVALID_ARGUMENT, "malformed <type>".
+// Parses `bytes`. RESOURCE_EXHAUSTED, before any copy, if there are more than
+// kMaxControlMessageBytes. INVALID_ARGUMENT ("malformed <type>") if `bytes` are not a message of
+// that type.
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::MessageLite* message);
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::MessageLite& message);

@@ -18,14 +18,16 @@ namespace swiglu::server {
 // thread-safe.
 class Reflection {
  public:
-  // The method's path, by the protocol's name and by its older one. Both have the same messages.
+  // The method's path, under the protocol's name and under its older name. Both have the same
+  // messages.
   static constexpr char kPath[] = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
   static constexpr char kOlderPath[] =
       "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
 
   Reflection();
 
-  // The answer to one question. If it asks for something that does not exist, the answer says so.
+  // The answer to one question. If the question is about something that does not exist, the answer
+  // says so.
   grpc::reflection::v1::ServerReflectionResponse Answer(
       const grpc::reflection::v1::ServerReflectionRequest& request) const;
 
@@ -41,9 +43,9 @@ class Reflection {
   std::vector<std::string> services_;  // full names, sorted
 };
 
-// The call: questions in, answers out, one after the other. It ends when the caller ends it. It
-// also ends when the caller exceeds the time limit for a message, in asking the next question or in
-// taking an answer.
+// The call: questions in, answers out, one after the other. It ends when the caller ends it, or
+// when the server drains. It also ends when the caller exceeds the time limit for asking the next
+// question or for taking an answer.
 class ReflectionCall final : public SmallCall {
  public:
   // `reflection` must outlive it.

@@ -15,22 +15,22 @@
 
 namespace swiglu::server {
 
-// One method for each RPC. Those that change something do it on the thread of the regions, and call
-// `done` there. Thread-safe.
+// One method for each RPC. The methods that change something do so on the thread of the regions,
+// and call `done` there. Thread-safe.
 class RegionService {
  public:
   using OwnerOf = std::function<std::shared_ptr<const RegionOwner>(const Call&)>;
   using Done = absl::AnyInvocable<void(absl::Status)>;
 
-  // `owner_of` tells who registers a region by a call; it may return nullptr: unknown.
-  // `active` counts the calls that change something, so that a drain waits for them.
+  // `owner_of` returns who registers a region by a call, or nullptr if that is unknown. `active`
+  // counts the calls that change something, so that a drain waits for them.
   RegionService(RegionThread* regions, ActiveRequests* active, OwnerOf owner_of)
       : regions_(regions), active_(active), owner_of_(std::move(owner_of)) {}
 
   bool is_enabled() const { return regions_->registry().is_enabled(); }
 
-  // NOT_FOUND for a name that no region of the kind has, UNIMPLEMENTED if the kind is off. The key
-  // of a file is told to nobody.
+  // NOT_FOUND for a name that no region of the kind has, UNIMPLEMENTED if the kind is off. No
+  // response contains the key of a file.
   absl::Status SystemStatus(const inference::SystemSharedMemoryStatusRequest& request,
                             inference::SystemSharedMemoryStatusResponse* response) const;
   absl::Status CudaStatus(const inference::CudaSharedMemoryStatusRequest& request,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Writes the log lines about inference requests, one for each request that was not served. The rate
-// of lines is limited, so that many failing requests cannot flood the log. A line has the error
-// that the caller got, the ids that the caller gave (cleaned), and the caller's address. It never
-// has tensors, other metadata or credentials.
+// Writes the log lines about inference requests: one for each request that was not served and, at
+// level debug, one for each that was served. The rate of lines is limited, so that many failing
+// requests cannot flood the log. A line has the error that the caller got, the ids that the caller
+// gave (cleaned), and the caller's address. It never has tensors, other metadata or credentials.
 #pragma once
 
 #include <array>
@@ -30,11 +30,11 @@ inline constexpr size_t kMaxLoggedIdBytes = 64;
 std::string CleanRequestId(absl::string_view id);
 
 struct RequestLogOptions {
-  // Whether lines have the peer's address. Some operators may not keep addresses.
+  // Whether lines have the peer's address. Some operators are not allowed to keep addresses.
   bool with_peers = true;
 };
 
-// Thread-safe. Lock-free, except for the lines that it writes.
+// Thread-safe. Lock-free, except while it writes a line.
 class RequestLog final : public Observer {
  public:
   explicit RequestLog(RequestLogOptions options = {}) : options_(options) {}

@@ -23,7 +23,7 @@ struct StallLimit {
   StallLimit InDrain() const { return {std::min<Clock::duration>(base, kMostInDrain)}; }
   static constexpr std::chrono::seconds kMostInDrain{5};
 
-  // When the transfer of a message of `bytes` that begins at `start` must be complete.
+  // The time by which a message of `bytes` must be transferred if the transfer begins at `start`.
   Clock::time_point Due(Clock::time_point start, int64_t bytes) const {
     return start + base + std::chrono::milliseconds(bytes / (kBytesPerSecond / 1000));
   }

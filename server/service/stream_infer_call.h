@@ -35,7 +35,7 @@ class StreamInferCall final : public CallHandler {
  private:
   struct Answer {
     EncodedMessage message;
-    Charge charge;  // if it is an error
+    Charge charge;  // of an answer that is an error
     ActiveRequests::Token token;
     const Model* model;
     Clock::time_point started;
@@ -56,7 +56,8 @@ class StreamInferCall final : public CallHandler {
   absl::Status TakeOverrun();
   // Cancels the call if its caller stalls in taking an answer.
   void CheckStall() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Ends the call if no request is open and none will come, or with `failure_` if that is set.
+  // If `failure_` is set, ends the call with it as soon as no answer is left to write. Otherwise
+  // ends the call if no request is open and none will come.
   void FinishIfIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Call* const call_;

@@ -29,7 +29,7 @@ enum class ServerEvent {
   kDraining,
   // Time has passed: look for callers that stall.
   kTick,
-  // Only to one call: the message that it awaits cannot go on (MessageWatch).
+  // Sent to one call only: the message that the call awaits cannot go on (MessageWatch).
   kOverrun,
 };
 inline constexpr int kNumServerEvents = 4;
@@ -52,8 +52,8 @@ class CallHandler {
   // The last `Write`, `WriteAndFinish` or `Finish` has ended; `ok` is false if the call broke
   // before.
   virtual void OnWritten(bool ok) = 0;
-  // The call is over, finished or broken. After this, only the results of reads and writes that
-  // have already begun may come.
+  // The call is over, finished or broken. After this, the handler may still get the results of
+  // reads and writes that have already begun, and server events that were already on their way.
   virtual void OnGone(bool cancelled) = 0;
   // The server tells the call of `event`.
   virtual void OnServerEvent(ServerEvent event) = 0;
@@ -148,7 +148,7 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
     IoQueue* const queue;
   };
 
-  // What the handler has to be told. A bit stays set until the handler has been told.
+  // What the handler still has to be told, one bit for each thing.
   using Signals = uint32_t;
   static constexpr Signals kRead = 1 << 0;
   static constexpr Signals kNotRead = 1 << 1;
@@ -157,7 +157,7 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
   static constexpr Signals kEnded = 1 << 4;
   static constexpr Signals kCancelled = 1 << 5;
   static constexpr int kFirstServerEvent = 6;  // from this bit on, one bit for each ServerEvent
-  // A thread is inside the handler, or the handler is not made yet.
+  // Set while a thread is inside the handler, and until the handler is made.
   static constexpr Signals kDelivering = 1u << 31;
 
   // A tag that calls one method of the call, and keeps the call alive until that method has run.
@@ -186,8 +186,8 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
 
   // Tells the handler now, or leaves that to the thread that is inside the handler.
   void Deliver(Signals signals);
-  // Tells the handler everything that is due. REQUIRES: this thread has set `kDelivering`, or makes
-  // the handler.
+  // Tells the handler everything that is due. REQUIRES: this thread has set `kDelivering`, or has
+  // made the handler.
   void DeliverAll();
   void Tell(Signals signals);
 

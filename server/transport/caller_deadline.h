@@ -12,7 +12,7 @@
 namespace swiglu::server {
 
 // The deadline of a caller who has the time `left` (a gRPC timespan) at `now`. Such a timespan may
-// not fit into nanoseconds, so more than a year counts as no deadline.
+// be too long to count in nanoseconds, so more than a year counts as no deadline.
 inline Clock::time_point CallerDeadline(gpr_timespec left, Clock::time_point now) {
   constexpr int64_t kYearSeconds = int64_t{365} * 24 * 3600;
   if (left.tv_sec > kYearSeconds) return Clock::time_point::max();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Pauses and ends connections that send many bytes but no messages (flood_limit.h). A thread looks
-// at all connections again and again. Reasons: docs/adr/0013.
+// at all connections again and again. docs/adr/0013 says why.
 #pragma once
 
 #include <sys/types.h>

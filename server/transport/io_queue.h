@@ -39,11 +39,11 @@ class IoQueue final : public TaskQueue, private Event {
   // Counts one more call, which begins to wait for its headers here. Returns whether it is the
   // queue's only call.
   bool Bind() { return num_calls_.fetch_add(1) == 0; }
-  // Counts one call fewer: one that nothing uses any more.
+  // Counts one call fewer. REQUIRES: nothing uses that call any more.
   void Unbind();
   int64_t num_calls() const { return num_calls_.load(); }
 
-  // Short tasks that have been posted meanwhile run in one event, one after the other.
+  // Short tasks that wait at the same time run in one event, one after the other.
   void Post(WorkLength length, Task task) override;
   bool IsCurrent() const override;
   void BeginLongWork() override;

@@ -7,8 +7,8 @@
 // begins long work.
 //
 // Bytes from a peer can keep gRPC's parser, and so the polling thread, busy for seconds. A watchdog
-// sees this (progress_watch.h) and counts the thread as away, like one that does long work. Another
-// thread polls that thread's queue meanwhile.
+// sees this (progress_watch.h) and counts the thread as away. As with long work, another thread
+// polls that thread's queue meanwhile.
 #pragma once
 
 #include <atomic>
@@ -50,13 +50,13 @@ class IoThreads {
   // REQUIRES: `Shutdown` was called.
   ~IoThreads();
 
-  // Returns the queue for one more call, which is bound to it until `IoQueue::Unbind`. New calls go
-  // in turn to the first N queues, with N the number of pollers.
+  // Binds one more call to a queue, until `IoQueue::Unbind`. Returns the queue. New calls go in
+  // turn to the first N queues, where N is the number of threads that should poll.
   IoQueue& Bind();
 
-  // Whether the calling thread is one of these.
+  // Whether the calling thread is one of these threads.
   bool IsOwnThread() const;
-  // As TaskQueue's.
+  // Like the methods of TaskQueue.
   void BeginLongWork();
   void EndLongWork();
 
@@ -74,7 +74,7 @@ class IoThreads {
     std::atomic<State> state{State::kAsleep};
     // Counts turns begun, events received, handlers ended, long work ended.
     std::atomic<uint32_t> num_steps{0};
-    IoQueue* queue = nullptr;  // polled by the thread unless it is asleep; set under the lock
+    IoQueue* queue = nullptr;  // the one that the thread's turn is for; set under the lock
     int num_long_works = 0;    // how deep BeginLongWork is nested; used by the thread alone
     // When the thread last stopped polling, for whatever reason; set under the lock.
     Clock::time_point since;
@@ -88,9 +88,10 @@ class IoThreads {
   void Poll(Worker& worker);
   // Waits until a queue needs `worker`. Returns false at the shutdown.
   bool AwaitTurn(Worker& worker);
-  // A queue that needs one more thread; nullptr if there is none.
+  // Finds a queue that needs one more thread, and counts the thread there. nullptr if there is
+  // none.
   IoQueue* FindTurn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // A queue that needs a thread and has none, or too few.
+  // Finds a queue that needs a thread and has none, or too few, and counts the thread there.
   IoQueue* ClaimUnpolledQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Records progress of the calling thread. If the thread was away, it is back now.
   void CountStep(Worker& worker);

@@ -5,9 +5,10 @@
 
 namespace swiglu::server {
 
-// After this call, the errors that gRPC logs become rate-limited warnings in our log. Protobuf is
-// silent: it logs only errors in messages, of which we tell the sender. Call this once, before all
-// use of gRPC or protobuf.
+// After this call, errors that gRPC logs become rate-limited warnings in our log, and its other
+// lines become debug lines. A failed assertion in gRPC becomes an error. Protobuf logs nothing any
+// more: it would log only errors in messages, and the server tells the sender of these. Call this
+// once, before any use of gRPC or protobuf.
 void RouteLibraryLogs();
 
 // After this call gRPC is silent, too. For the end of the server, during which gRPC logs errors.

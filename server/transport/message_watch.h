@@ -47,8 +47,8 @@ class MessageWatch {
     Entry& operator=(const Entry&) = delete;
     ~Entry();
 
-    // Binds the entry to the connection of `call`, which owns the handler. Call this once, before
-    // any other method.
+    // Binds the entry to `call`, which owns the handler, and to the connection of `call`. Call this
+    // once, before any other method.
     void Bind(MessageWatch* watch, Call* call);
     // The same for a stream of messages.
     void BindStream(MessageWatch* watch, Call* call);
@@ -61,8 +61,8 @@ class MessageWatch {
     Charge Arrive(int64_t size_bytes);
     // The message will not come: nothing is charged for it any more.
     void Drop();
-    // The message is refused, whether or not it is awaited now. Like `Drop`, but notes that the
-    // caller may still send the message.
+    // Like `Drop`, for a message that is refused, whether or not it is awaited now. Also notes that
+    // the caller may still send the message.
     void Refuse();
     // Why the message cannot go on. Each reason is returned once.
     std::optional<Overrun> TakeOverrun();
@@ -110,7 +110,7 @@ class MessageWatch {
 
     const std::string peer;
     const std::shared_ptr<ReceiveShare> share = std::make_shared<ReceiveShare>();
-    bool is_measured = false;  // set at the beginning
+    bool is_measured = false;  // as MessageSource has it; set at the beginning
     std::atomic<int> num_awaited{0};
     std::atomic<int> num_streams{0};     // open streams
     std::atomic<uint64_t> num_steps{0};  // as ConnectionTraffic has it

@@ -2,7 +2,7 @@
 //
 // How many I/O threads poll at once. A pure function.
 //
-// An idle poller has a cost: each event then wakes a different thread. One poller answers a single
+// Idle pollers have a cost: each event wakes another one of them. One poller answers a single
 // request soonest, and many small requests need several pollers. So the number depends on the work.
 // Long work does not count here, because a thread that does long work does not poll.
 #pragma once

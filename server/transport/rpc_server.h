@@ -28,10 +28,10 @@
 
 namespace swiglu::server {
 
-// What a connection may do, and how long it may live. gRPC enforces these limits; this sets them.
+// What a connection may do, and how long it may live. gRPC enforces these limits.
 struct ConnectionLimits {
-  // The age at which a connection is told to end, give or take a tenth, so that peers connect anew
-  // and balancers can spread them; zero: never.
+  // The age, give or take a tenth, at which the server tells a connection to end. Its peer then
+  // connects anew, so load balancers can spread the peers. Zero: never.
   absl::Duration max_age = absl::ZeroDuration();
   // How long its calls may go on after that, until they are cut off. > 0.
   absl::Duration max_age_grace = absl::Minutes(5);
@@ -56,7 +56,7 @@ struct RpcServerOptions {
   // they can be accepted again. Afterwards live calls get kHealthChanged. It runs on a thread of
   // the server. May be empty.
   std::function<void(bool accepting)> accepting_changed = {};
-  // The most threads that poll at once. The load decides how many poll. >= 1.
+  // The most I/O threads that poll or do long work at once. The load decides how many poll. >= 1.
   int io_threads = 4;
   // How many bytes gRPC may hold of messages that are being received. If there are more, gRPC
   // breaks calls off. This is the last line of defence: normally admission refuses earlier. >= 1.
@@ -116,8 +116,8 @@ class RpcServer final : private Call::Home {
   void CountReset(const Call& call);
   // Hands accepted connections to gRPC from here on.
   void StartAccepting(std::function<void(bool accepting)> accepting_changed);
-  // Hands one connection over to gRPC. It runs on an I/O thread, because gRPC uses the same thread
-  // to parse at once what the peer has already sent.
+  // Hands one connection over to gRPC. It runs on an I/O thread, because gRPC also parses on this
+  // thread what the peer has already sent.
   void HandOver(int fd);
   // Waits for one more call.
   void PostAccept();
