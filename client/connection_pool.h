@@ -29,7 +29,8 @@
 
 namespace swiglu::client {
 
-// The metadata that tells the server how much memory a request needs before its message arrives.
+// The metadata that announces the size of a request's message to the server before the message
+// arrives.
 inline constexpr char kRequestBytesKey[] = "swiglu-request-bytes";
 
 // Counts how many slices over borrowed memory gRPC still holds. gRPC drops them when the kernel has
@@ -70,13 +71,13 @@ struct TimeLimit {
 // OK if `address` is HOST:PORT or unix:/path. Otherwise an error that says what is wrong.
 absl::Status CheckAddress(absl::string_view address);
 
-// A channel to `address` with a connection of its own. Messages of any size, and neither retries
-// nor proxies; `args` say the rest.
+// A channel to `address` with a connection of its own. The channel carries messages of any size,
+// and uses neither retries nor proxies. `args` are its further settings.
 std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address,
                                            grpc::ChannelArguments args = {});
 
-// A fixed number of channels to one address, each with a connection of its own, opened when first
-// used. Thread-safe.
+// A fixed number of channels to one address. Each has a connection of its own, which opens when it
+// is first used. Thread-safe.
 class ConnectionPool {
  public:
   // REQUIRES: CheckAddress(address) is OK, and `num_connections` is 1 or more.
@@ -101,7 +102,7 @@ class ConnectionPool {
     int64_t num_pending = 0;    // requests under way, guarded by mu_
   };
 
-  // A connection and a queue for a call, and their return.
+  // Acquire takes a connection and a queue for a call, and Release gives them back.
   std::pair<Connection*, std::unique_ptr<grpc::CompletionQueue>> Acquire(int64_t bytes);
   void Release(Connection* connection, int64_t bytes, std::unique_ptr<grpc::CompletionQueue> queue);
   absl::Status ToStatus(const grpc::Status& status, Connection& connection,

@@ -25,9 +25,9 @@ namespace swiglu::client {
 inline constexpr char kModelInfer[] = "/inference.GRPCInferenceService/ModelInfer";
 
 // One run of one model: its inputs, and the memory for its outputs. All tensors have one dtype and
-// shape. Borrows everything but the shape.
+// shape. Borrows everything but the shape and the parts of regions.
 struct Inference {
-  // A tensor in a region has no bytes here: none of them are in a message.
+  // A tensor in a region has no `bytes`, because no message carries its bytes.
   struct Input {
     absl::string_view name;
     absl::Span<const std::byte> bytes;
@@ -55,18 +55,18 @@ struct Inference {
   Inference Part(int64_t first, int64_t count) const;
 };
 
-// The number of tensors in the request or in the response, whichever has more. Tensors in
+// The number of tensors in the request or in the response, whichever number is greater. Tensors in
 // regions do not count.
 int64_t NumCarried(const Inference& inference);
 
-// An upper bound for the size, in bytes, of the request and of the response.
+// An upper bound for the sizes, in bytes, of the request and of the response.
 int64_t LargestMessageBytes(const Inference& inference);
 
-// An upper bound for the bytes that a message of a rank-1 inference like this one has beside its
-// tensors' bytes.
+// An upper bound for the bytes of a message beside its tensors' bytes, for an inference like this
+// one with a shape of rank 1.
 int64_t MaxRank1Overhead(const Inference& inference);
 
-// Appends what frames `size` bytes of a field: its tag and their number.
+// Appends what precedes the `size` bytes of a field: the field's tag and `size`.
 void AppendFrame(uint32_t tag, size_t size, std::string* out);
 
 // The ModelInferRequest. `loan` counts its slices over the inputs.

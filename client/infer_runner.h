@@ -19,7 +19,7 @@ class InferRunner {
   using OnChunk = std::function<void(int64_t num_done, int64_t num_chunks)>;
 
   // `num_connections` chunks are under way at once. Each has a thread that waits for it. REQUIRES:
-  // it is at least 1, and `chunk_bytes` is at most `max_message_bytes`.
+  // `num_connections` is at least 1, and `chunk_bytes` is at most `max_message_bytes`.
   InferRunner(const Options& options, ConnectionPool* pool) : options_(options), pool_(pool) {}
 
   // Sends the inference as one message if that fits into `max_message_bytes`, else in chunks. If

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A load: which requests are sent, which client sends them, and how they ended. The two clients are
-// in raw_load.h and library_load.h.
+// in raw_load.cc and library_load.cc.
 #pragma once
 
 #include <cstdint>
@@ -38,13 +38,14 @@ struct LoadOptions {
   bool announce_size = true;
   // The longest time that a request may take. 0: 30 s plus 1 s for every 100 MB.
   absl::Duration timeout = absl::ZeroDuration();
-  // The memory that requests have their tensors in; kNone: their messages carry them.
+  // The shared memory in which requests have their tensors. kNone: messages carry the tensors.
   SharedMemory shared_memory = SharedMemory::kNone;
-  // These tensors, a set for each request under way; nullptr for kNone. Outlives the load.
+  // The tensors in shared memory, a set for each request under way. nullptr for kNone. Outlives the
+  // load.
   SharedTensors* shared_tensors = nullptr;
 };
 
-// The timeout of a request of that size under `options`.
+// The timeout of a request of `request_bytes` under `options`.
 absl::Duration RequestTimeout(const LoadOptions& options, int64_t request_bytes);
 
 // The tensors for each request size of `options`, in the order of the sizes.
@@ -101,18 +102,19 @@ class Load {
   virtual Tally Finish() = 0;
 };
 
-// The client that costs least. It encodes its requests beforehand, makes asynchronous calls on
-// completion queues of its own, and looks only at the status and the size of an answer. This opens
-// the connections. An answer of a wrong size counts as INTERNAL. UNAVAILABLE, after 10 s, if the
-// server cannot be reached. REQUIRES: `data` was made for `options` and outlives the load, and its
-// requests are smaller than 2 GiB.
+// The client that uses the least processor time. It encodes its requests beforehand, makes
+// asynchronous calls on completion queues of its own, and looks only at the status and the size of
+// an answer. ConnectRawLoad opens the connections. An answer of a wrong size counts as INTERNAL.
+// UNAVAILABLE, after 10 s, if the server cannot be reached. REQUIRES: `data` was made for `options`
+// and outlives the load, and its requests are smaller than 2 GiB.
 absl::StatusOr<std::unique_ptr<Load>> ConnectRawLoad(const LoadOptions& options,
                                                      const std::vector<RequestData>* data);
 
 // A load from threads that use the client library as programs do: one thread for each request under
-// way, which blocks until the tensors are there. This makes the client and the memory for answers.
-// Tensors larger than a message are split by the library. INVALID_ARGUMENT for options that the
-// library does not take. REQUIRES: `data` was made for `options` and outlives the load.
+// way, which blocks until the results are there. CreateLibraryLoad makes the client and the memory
+// for answers. The library splits tensors that do not fit into one message. INVALID_ARGUMENT for
+// options that the library does not take. REQUIRES: `data` was made for `options` and outlives the
+// load.
 absl::StatusOr<std::unique_ptr<Load>> CreateLibraryLoad(const LoadOptions& options,
                                                         const std::vector<RequestData>* data);
 

@@ -13,8 +13,9 @@
 namespace swiglu::bench {
 
 // What signals do to a load. The first SIGINT or SIGTERM during a load stops it, and the results so
-// far are printed. Another one within a second has no effect, because one order often arrives
-// twice: at the process and at its process group. Every other signal ends the process. Thread-safe.
+// far are printed. Another such signal within a second has no effect, because one order often
+// arrives twice: at the process and at its process group. Every other signal ends the process.
+// Thread-safe.
 class StopOrder {
  public:
   // Handles `signal`.

@@ -18,13 +18,13 @@ struct Report {
   CommandLine command;
   Tally tally;
   Clock::duration elapsed;   // the time over which the requests of `tally` are counted
-  int64_t num_not_sent = 0;  // requests of an open loop
+  int64_t num_not_sent = 0;  // requests of an open loop, due but not sent
   bool was_stopped = false;  // whether a signal stopped the load early
   double client_cpu_seconds = 0;
   // The server's processor time during the window, and its memory at the end of the window.
   absl::optional<ServerUsage> server;
-  // Of how many requests the results in shared memory were compared, and found right; none without
-  // --check.
+  // The number of requests whose results in shared memory were compared and found right. None
+  // without --check.
   absl::optional<int64_t> num_checked = absl::nullopt;
 };
 

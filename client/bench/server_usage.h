@@ -36,8 +36,8 @@ absl::StatusOr<ServerUsage> ReadPageUsage(const std::string& address);
 absl::StatusOr<ServerUsage> ParsePageUsage(absl::string_view page);
 
 // Connects to the addresses of a host in turn, and returns the first connection that succeeds. Each
-// attempt gets its share of the time that is left. UNAVAILABLE, with the reason of the last
-// attempt, if all fail.
+// attempt gets the time that is left, divided by the number of addresses that are left.
+// UNAVAILABLE, with the reason of the last attempt, if all fail.
 absl::StatusOr<server::Descriptor> ConnectToAny(const addrinfo* addresses, absl::Time deadline);
 
 // What the server at `address` (HOST:PORT) answers to a GET of `path`, headers included. Blocks for

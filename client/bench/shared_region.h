@@ -15,15 +15,17 @@
 
 namespace swiglu::bench {
 
-// Registered at the server while it lives. Thread-safe for stretches that do not overlap.
+// The region is registered at the server while this object lives. Thread-safe for stretches that do
+// not overlap.
 class SharedRegion {
  public:
   virtual ~SharedRegion() = default;
 
-  // A stretch of it, as a tensor of a call.
+  // A stretch of the region, for a tensor of a call.
   virtual client::RegionPart Part(int64_t offset, int64_t size_bytes) const = 0;
 
-  // Copies into it and out of it. Both block until the bytes are there. REQUIRES: inside.
+  // Copy bytes into the region and out of it. Both block until the copy is done. REQUIRES: the
+  // stretch is inside the region.
   virtual absl::Status Write(int64_t offset, absl::Span<const std::byte> bytes) = 0;
   virtual absl::Status Read(int64_t offset, absl::Span<std::byte> bytes) const = 0;
 };
@@ -31,7 +33,7 @@ class SharedRegion {
 // A region of `size_bytes` bytes at the server of `client`, which must outlive it.
 absl::StatusOr<std::unique_ptr<SharedRegion>> CreateSystemRegion(client::Client* client,
                                                                  int64_t size_bytes);
-// On the first GPU. UNIMPLEMENTED if the program is built without CUDA.
+// The same on the first GPU. UNIMPLEMENTED if the program is built without CUDA.
 absl::StatusOr<std::unique_ptr<SharedRegion>> CreateCudaRegion(client::Client* client,
                                                                int64_t size_bytes);
 

@@ -21,13 +21,14 @@ namespace swiglu::bench {
 
 enum class SharedMemory { kNone, kSystem, kCuda };
 
-// In one region. Smaller requests use the beginnings of a set's tensors. A set is used by one
-// request at a time; different sets are used by any threads.
+// All sets are in one region. A smaller request uses the beginnings of a set's tensors. Only one
+// request at a time may use a set. Any threads may use different sets.
 class SharedTensors {
  public:
-  // `num_sets` sets, 1 or more, for requests of at most the size of `largest`. The inputs are its,
-  // shifted by an element from set to set; the outputs hold what no result is. `client` must
-  // outlive it. REQUIRES: `kind` is not kNone.
+  // Makes `num_sets` sets, 1 or more, for requests of at most the size of `largest`. Each set has
+  // the inputs of `largest`, rotated by one element more than in the set before. At first the
+  // outputs hold NaNs, which differ from every result. `client` must outlive it. REQUIRES: `kind`
+  // is not kNone.
   static absl::StatusOr<std::unique_ptr<SharedTensors>> Create(client::Client* client,
                                                                SharedMemory kind, int num_sets,
                                                                const RequestData& largest);
@@ -39,13 +40,13 @@ class SharedTensors {
   // A request of the size of `data`.
   client::Inference ToInference(size_t set, const RequestData& data) const;
 
-  // Tells that a request on the set has ended, and whether its results are there.
+  // Call this when a request on the set has ended. `status` tells whether its results are there.
   void Finish(size_t set, const RequestData& data, const absl::Status& status);
 
   // For each set, sends the inputs of its last request to the server once more, in a message, and
-  // compares the answer bit for bit with the results in shared memory. Returns how many requests
-  // were compared; none of those that failed. DATA_LOSS, naming the output, if one differs.
-  // REQUIRES: no request is under way.
+  // compares the answer bit for bit with the results in shared memory. Leaves out requests that
+  // failed. Returns how many requests were compared. DATA_LOSS, naming the output, if a result
+  // differs. REQUIRES: no request is under way.
   absl::StatusOr<int64_t> Check(client::Client& client) const;
 
  private:

@@ -12,7 +12,7 @@ namespace swiglu::cli {
 
 enum class Command { kForward, kBackward, kStatus, kRegions, kPrint };
 
-// Of which regions.
+// The kinds of regions that `swiglu regions` prints or unregisters.
 enum class RegionKinds { kBoth, kSystem, kCuda };
 
 // What the user asks for. A field that the command does not use is empty.

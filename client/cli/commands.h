@@ -11,9 +11,9 @@ namespace swiglu::cli {
 
 // `swiglu forward` and `swiglu backward`: files → server → files.
 //
-// Runs the command and prints its line. It makes all checks that it can before it sends anything.
-// Output files appear only when all results are there. `unfinished` knows the files that are not
-// finished. REQUIRES: the command is kForward or kBackward.
+// Runs the command and prints its line. Makes all checks that are possible before it sends
+// anything. Output files appear only when all results are there. `unfinished` knows the files that
+// are not finished. REQUIRES: the command is kForward or kBackward.
 ProgramEnd RunInfer(const CommandLine& command_line, files::UnfinishedFiles& unfinished);
 
 // `swiglu status`: what the server reports about itself.

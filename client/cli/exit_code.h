@@ -32,7 +32,7 @@ ProgramEnd BadInput(const absl::Status& status);
 // be overloaded or absent, so this function asks whether it is ready, for at most 2 s.
 ProgramEnd CallFailed(const absl::Status& status, client::Client& client);
 
-// kDone if the server answers and is ready. If it is not, the command should end as returned.
+// kDone if the server answers and is ready. Otherwise the result says how the command should end.
 ProgramEnd CheckReady(client::Client& client);
 
 // Ends a program's work. Flushes stdout, which may fail. Prints the error on stderr, as one line

@@ -17,7 +17,8 @@ namespace swiglu::cli {
 // because of nohup, stays ignored.
 class SignalWatch {
  public:
-  // Takes over the signals for this thread and threads it starts. REQUIRES: no other thread runs.
+  // Takes over the signals for the calling thread and for the threads that it starts. REQUIRES: no
+  // other thread runs.
   explicit SignalWatch(std::function<void(int signal)> on_signal);
   // Waits until a call in progress has returned. Later signals have no effect.
   ~SignalWatch();

@@ -16,14 +16,15 @@
 
 namespace swiglu::files {
 
-// A regular file mapped for reading. The file must keep its size while this lives. If another
-// process cuts bytes off, those in the last page become zeros. Touching bytes beyond that page ends
-// this process with SIGBUS, as with any mapping. TruncationWatch makes the process print a line
-// before it ends.
+// A regular file mapped for reading. The file must keep its size while this object lives. If
+// another process cuts bytes off the file's end, those in the last remaining page become zeros.
+// Touching bytes beyond that page ends this process with SIGBUS, as with any mapping.
+// TruncationWatch makes the process print a line before it ends.
 class MappedFile {
  public:
   // Opens and maps `path`. Errors, each a sentence that begins with the path: NOT_FOUND,
-  // PERMISSION_DENIED, FAILED_PRECONDITION if it is not a regular file, UNKNOWN for the rest.
+  // PERMISSION_DENIED, FAILED_PRECONDITION if it is not a regular file, and for the rest the code
+  // that absl::ErrnoToStatus gives.
   static absl::StatusOr<std::unique_ptr<MappedFile>> Open(const std::string& path);
 
   MappedFile(const MappedFile&) = delete;

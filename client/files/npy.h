@@ -15,7 +15,7 @@
 
 namespace swiglu::files {
 
-// The tensor in `file`, which is the bytes of a whole .npy file. The tensor borrows these bytes.
+// The tensor in `file`, which has the bytes of a whole .npy file. The tensor borrows these bytes.
 // INVALID_ARGUMENT if the file is malformed, or has even one byte too few or too many. The error
 // message is one sentence that begins with `path`. NaN and infinity are valid data.
 absl::StatusOr<client::TensorView> ParseNpy(absl::string_view path,

@@ -22,9 +22,11 @@ namespace swiglu::files {
 // What to do if a file with the wanted name exists already.
 enum class IfExists { kFail, kOverwrite };
 
-// OK if `path` is free or may be overwritten, ALREADY_EXISTS otherwise. This tells before any work
-// what Commit will decide. If `path` may be overwritten and is a symbolic link, the answer is about
-// the file that the link points to.
+// OK if `path` is free or may be overwritten. ALREADY_EXISTS if a file exists there and may not be
+// overwritten. Other errors if the folder may not be written, or if something other than a regular
+// file is there. With this, a program knows before any work what Create and Commit will decide. If
+// `path` may be overwritten and is a symbolic link, the answer is about the file that the link
+// points to.
 absl::Status CheckMayWrite(const std::string& path, IfExists if_exists);
 
 // One file that is being written. Not thread-safe. If it is destroyed before Commit, it leaves
@@ -39,8 +41,9 @@ class OutputFile {
  public:
   using Created = absl::StatusOr<std::unique_ptr<OutputFile>>;
 
-  // Begins a file in the folder of `path`. Fails if the folder is missing or may not be written, or
-  // if `path` is something else than a regular file. `unfinished` outlives this object.
+  // Begins a file in the folder of `path`. Fails if the folder is missing or may not be written.
+  // With kOverwrite, also fails if something other than a regular file exists at `path`.
+  // `unfinished` must outlive the new object.
   static Created Create(const std::string& path, IfExists if_exists, UnfinishedFiles* unfinished);
 
   // The same under a temporary name. Create does this if the file system cannot make a file without
@@ -80,8 +83,8 @@ class OutputFile {
   int LinkTo(const std::string& name) const;
 
   const std::string path_;    // as messages show it
-  const std::string target_;  // where the file goes: `path_`, or what it is a link to
-  std::string temporary_;     // the name that the file has until it has its own; empty: none
+  const std::string target_;  // where the file goes: `path_`, or the file that this links to
+  std::string temporary_;     // the file's name until Commit; empty: none
   int fd_ = -1;
   const IfExists if_exists_;
   UnfinishedFiles* const unfinished_;

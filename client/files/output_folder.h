@@ -12,9 +12,9 @@
 
 namespace swiglu::files {
 
-// OK if `path` is a folder that may be written to, or a folder that can be made. This tells before
-// any work what OutputFolder::Create and OutputFile::Create will decide. The error message is one
-// sentence that begins with the path.
+// OK if `path` is a folder that may be written to, or a folder that can be made. With this, a
+// program knows before any work what OutputFolder::Create and OutputFile::Create will decide. The
+// error message is one sentence that begins with the path.
 absl::Status CheckMayMakeFolder(const std::string& path);
 
 // A folder, with those of its parent folders that had to be made. Move-only, not thread-safe.

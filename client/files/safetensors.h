@@ -23,7 +23,7 @@ struct SafetensorsEntry {
   absl::Span<const std::byte> bytes;
 };
 
-// All tensors in `file`, which is the bytes of a whole .safetensors file. The tensors are in the
+// All tensors in `file`, which has the bytes of a whole .safetensors file. The tensors are in the
 // order in which their bytes lie in the file. INVALID_ARGUMENT if the file is malformed, or if the
 // tensors' bytes do not fill the rest of the file exactly, without gap or overlap. The error
 // message is one sentence that begins with `path`.

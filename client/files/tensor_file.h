@@ -19,13 +19,13 @@ namespace swiglu::files {
 
 enum class Format { kNpy, kSafetensors };
 
-// The extension of that format: `.npy` or `.safetensors`.
+// The extension of `format`: `.npy` or `.safetensors`.
 absl::string_view Extension(Format format);
 
 // The format that the extension of `path` names. INVALID_ARGUMENT for any other extension.
 absl::StatusOr<Format> FormatOf(absl::string_view path);
 
-// OK if a file of that format can hold a tensor of that dtype, INVALID_ARGUMENT if not.
+// OK if a file of this format can hold a tensor of this dtype, INVALID_ARGUMENT if not.
 absl::Status CheckFormatHolds(Format format, client::Dtype dtype);
 
 // A tensor in a mapped file. Move-only.
@@ -39,9 +39,9 @@ struct TensorFile {
   Format format;
 };
 
-// Writes `tensor` to a new file, in the format of `path`'s extension, and makes it durable; in a
-// .safetensors file it is called `name`. The file has its name only after OutputFile::Commit.
-// `unfinished` outlives what is returned.
+// Writes `tensor` to a new file, in the format of `path`'s extension, and makes the file durable.
+// In a .safetensors file the tensor is called `name`. The file gets its name only from
+// OutputFile::Commit. `unfinished` must outlive the returned object.
 OutputFile::Created WriteTensor(const std::string& path, absl::string_view name,
                                 const client::TensorView& tensor, IfExists if_exists,
                                 UnfinishedFiles* unfinished);

@@ -48,7 +48,8 @@ struct Options {
 
   // The size, in bytes, of the messages of a split operation: 4096 to 2^31 - 1, default 32 MiB. A
   // value above `max_message_bytes` counts as `max_message_bytes`. One such message per connection
-  // is under way at a time. Larger messages overlap less, and occupy more of the server's memory.
+  // is under way at a time. Larger messages overlap less with each other, and occupy more of the
+  // server's memory.
   int64_t chunk_bytes = int64_t{32} << 20;
 };
 
@@ -119,7 +120,7 @@ struct ModelState {
 struct ModelCounters {
   std::string name;
   std::string version;
-  int64_t num_requests = 0;  // requests that ran
+  int64_t num_requests = 0;  // requests that ran and succeeded
   int64_t num_batches = 0;   // batches that ran
   int64_t num_succeeded = 0;
   int64_t num_failed = 0;
@@ -162,12 +163,13 @@ absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const Tens
 // Every call blocks until it has a result or an error, or its deadline passes. The library retries
 // no failed call, but it may split an operation (Options::max_message_bytes). A call reads the
 // caller's tensors only until it returns. If the deadline passes while gRPC is sending bytes of
-// them, the call returns when the kernel has taken these bytes or the connection has failed.
+// these tensors, the call returns when the kernel has taken the bytes or the connection has failed.
 //
 // Errors:
 // - The server's code and message, unchanged.
 // - UNAVAILABLE, with the address in the message, if there is no connection. Also if the connection
-//   broke because some call's input cannot be read, for example a mapped file that was cut short.
+//   broke because the input of this or another call cannot be read, for example a mapped file that
+//   was cut short.
 // - DEADLINE_EXCEEDED if the deadline passed.
 // - INTERNAL if the server's answer does not match the request.
 // - INVALID_ARGUMENT, before anything is sent, for what CheckForward or CheckBackward refuses.
@@ -192,19 +194,20 @@ class Client {
   absl::StatusOr<BackwardResult> Backward(const TensorView& dw, const TensorView& e,
                                           const TensorView& g, const CallOptions& options = {});
 
-  // Like `Forward` and `Backward`, but with the results written to the caller's memory. An output
-  // may be the memory of an input, as in the in-place kernel: h over e in forward; h over dw, df
-  // over e, de over g in backward. It must not overlap another tensor in part. On error the content
-  // of the outputs is unspecified. INVALID_ARGUMENT if the sizes of outputs and inputs differ.
+  // Like `Forward` and `Backward`, but write the results to the caller's memory. An output may be
+  // the memory of an input, as in the in-place kernel: h over e in forward; h over dw, df over e,
+  // de over g in backward. A partial overlap of an output with another tensor is not allowed. On
+  // error the content of the outputs is unspecified. INVALID_ARGUMENT if the sizes of outputs and
+  // inputs differ.
   absl::Status ForwardInto(const TensorView& e, const TensorView& g, absl::Span<std::byte> h,
                            const CallOptions& options = {});
   absl::Status BackwardInto(const TensorView& dw, const TensorView& e, const TensorView& g,
                             const BackwardOutputs& outputs, const CallOptions& options = {});
 
-  // The same, where each tensor is in ordinary memory or in a region of shared memory
+  // The same, but each tensor is in ordinary memory or in a region of shared memory
   // (shared_memory.h). Only tensors in ordinary memory count for the size of messages. All work on
-  // the regions must have ended before the call. After it has returned OK, the results are in their
-  // places. INVALID_ARGUMENT also for a part that is not inside its region.
+  // the regions must have ended before the call. After the call has returned OK, the results are in
+  // their places. INVALID_ARGUMENT also for a part that is not inside its region.
   absl::Status ForwardInto(const InputTensor& e, const InputTensor& g, const OutputTensor& h,
                            const CallOptions& options = {});
   absl::Status BackwardInto(const InputTensor& dw, const InputTensor& e, const InputTensor& g,
@@ -226,18 +229,19 @@ class Client {
   absl::StatusOr<std::vector<ModelCounters>> ModelStatistics(absl::string_view model,
                                                              const CallOptions& options = {});
 
-  // Registers a region by `name`: the first `size_bytes` bytes of the file /dev/shm/KEY, where
-  // `key` is `/KEY`, or an allocation of a GPU, by the 64 bytes of its cudaIpcMemHandle_t and by
-  // the server's ordinal of that GPU. SystemRegion and CudaRegion call this. The default timeout is
-  // 30 s and 1 s more for every 100 MB. UNIMPLEMENTED if the server has this kind of memory off,
-  // ALREADY_EXISTS if the name is taken.
+  // Register a region under `name`. A system region is the first `size_bytes` bytes of the file
+  // /dev/shm/KEY, where `key` is `/KEY`. A CUDA region is an allocation of a GPU: `handle` has the
+  // 64 bytes of its cudaIpcMemHandle_t, and `device` is the server's ordinal of the GPU.
+  // SystemRegion and CudaRegion call these methods. The default timeout is 30 s and 1 s more for
+  // every 100 MB. UNIMPLEMENTED if the server has this kind of memory off, ALREADY_EXISTS if the
+  // name is taken.
   absl::Status RegisterSystemRegion(absl::string_view name, absl::string_view key,
                                     int64_t size_bytes, const CallOptions& options = {});
   absl::Status RegisterCudaRegion(absl::string_view name, absl::string_view handle, int64_t device,
                                   int64_t size_bytes, const CallOptions& options = {});
 
-  // Unregisters a region, or all regions of that kind, those of other clients included. Requests
-  // that use a region go on. OK also if there is no such region. INVALID_ARGUMENT for an empty
+  // Unregister a region, or all regions of a kind, those of other clients included. Requests that
+  // already use a region go on. OK also if there is no such region. INVALID_ARGUMENT for an empty
   // name.
   absl::Status UnregisterRegion(RegionKind kind, absl::string_view name,
                                 const CallOptions& options = {});

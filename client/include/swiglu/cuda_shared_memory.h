@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Memory of a GPU that the client and a server on the same host share: the server's kernels read
-// and write the client's own tensors there. The target `swiglu::client_cuda` has it, where the
-// package is built with CUDA:
+// and write the client's own tensors there. This header belongs to the target
+// `swiglu::client_cuda`, which exists if the package is built with CUDA. An example:
 //
 //   auto region = CudaRegion::Create(client, d_tensors, 3 * 16'000);
 //   client->ForwardInto({Dtype::kFp32, {4, 1000}, region->Part(0, 16'000)},
@@ -26,31 +26,32 @@
 namespace swiglu::client {
 
 struct CudaRegionOptions {
-  // The server's ordinal of the GPU. Default -1: the ordinal that this process has for it. They
-  // differ where CUDA_VISIBLE_DEVICES differs.
+  // The server's ordinal of the GPU. Default -1: the ordinal that this process has for it. The two
+  // ordinals differ if CUDA_VISIBLE_DEVICES differs.
   int64_t server_device = -1;
 
   // Time for the registration, above 0. Default: 30 s and 1 s more for every 100 MB.
   absl::optional<absl::Duration> timeout = absl::nullopt;
 };
 
-// A stretch of device memory that belongs to the caller. CUDA shares whole allocations, such as a
-// block of a caching allocator, so the allocation around the stretch is registered, once for all
-// regions of a client in it. When the last of these regions is destroyed, it is unregistered, which
-// takes 2 s at most. A region can be copied; copies share the registration. Thread-safe.
+// A stretch of device memory that belongs to the caller. CUDA shares only whole allocations, such
+// as a block of a caching allocator. So the client registers the allocation around the stretch,
+// once for all regions that it has there. When the last of these regions is destroyed, the client
+// unregisters the allocation, which takes 2 s at most. A region can be copied; copies share the
+// registration. Thread-safe.
 //
 // Memory must not be freed while it is registered or a call uses it. CUDA work on a tensor must
-// have ended before the call (synchronize its stream). After the call has returned, the results are
-// visible to all work that begins then.
+// have ended before the call (synchronize its stream). The results are visible to all work that
+// begins after the call has returned.
 class CudaRegion {
  public:
   // The `size_bytes` bytes, 1 or more, at `d_bytes`. `client` must outlive the region. Blocks until
   // the server has registered the allocation. An error leaves nothing behind:
   // - INVALID_ARGUMENT if the memory is not of a GPU, if the allocation ends before the stretch
-  //   does, or if the memory cannot be shared: that of cudaMallocAsync and of virtual memory
-  //   management, such as PyTorch's expandable segments
-  // - INTERNAL, with CUDA's name for it, if CUDA fails
-  // - the server's own, for example UNIMPLEMENTED if it takes no CUDA shared memory
+  //   does, or if CUDA cannot share the memory; CUDA cannot share memory of cudaMallocAsync or of
+  //   virtual memory management, such as PyTorch's expandable segments
+  // - INTERNAL, with the name of CUDA's error, if CUDA fails
+  // - the server's own errors, for example UNIMPLEMENTED if it takes no CUDA shared memory
   static absl::StatusOr<CudaRegion> Create(Client* client, const void* d_bytes, int64_t size_bytes,
                                            const CudaRegionOptions& options = {});
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Memory that the client and a server on the same host share, so that tensors in it do not travel:
+// Memory that the client and a server on the same host share, so that messages need not carry the
+// tensors in it:
 //
 //   auto region = SystemRegion::Create(client, 3 * 16'000);
 //   ... write e and g to region->bytes() ...
@@ -8,8 +9,9 @@
 //                       {Dtype::kFp32, {4, 1000}, region->Part(16'000, 16'000)},
 //                       region->Part(32'000, 16'000));
 //
-// The server needs --system_shared_memory=on and must be allowed to open the client's file: it runs
-// as the same user, or `mode` allows more, and both see the same /dev/shm.
+// The server needs --system_shared_memory=on, and must see the same /dev/shm as the client. It must
+// also be allowed to open the client's file: it runs as the same user, or `mode` gives its user
+// access.
 #pragma once
 
 #include <cstddef>
@@ -27,12 +29,13 @@
 namespace swiglu::client {
 
 struct SystemRegionOptions {
-  // What the region is called at the server. Whoever knows it can use the region. Default: a name
-  // that nobody can guess.
+  // What the region is called at the server. Whoever knows this name can use the region. Default: a
+  // name that nobody can guess.
   std::string name = "";
 
-  // What the name of the file in /dev/shm begins with; the rest cannot be guessed. Without '/', at
-  // most 200 bytes. The server's --system_shared_memory_prefix may ask for one.
+  // What the name of the file in /dev/shm begins with. The rest of the name cannot be guessed. At
+  // most 200 bytes, without '/'. The server's --system_shared_memory_prefix may demand a certain
+  // prefix.
   std::string file_prefix = "swiglu-";
 
   // Permissions of the file. For a server that runs as another user of the same group: 0660.
@@ -43,18 +46,18 @@ struct SystemRegionOptions {
 };
 
 // A region of the host's memory, mapped here and registered at a server. Move-only. The destructor
-// unregisters it, for which it waits 2 s at most, and unmaps it. A process that is killed leaves no
-// file behind. The server gives the memory of such a process back when it notices that the process
-// has gone, or after its --region_idle_timeout. That also ends regions of a process that lives but
-// has not used them for so long: calls are NOT_FOUND then. Using a region is as thread-safe as
-// using plain memory.
+// unregisters the region, for which it waits 2 s at most, and unmaps it. A process that is killed
+// leaves no file behind. The server frees the memory of such a process when it notices that the
+// process has gone, or after --region_idle_timeout. After this time without use, the server also
+// drops regions of processes that live. Calls that name them are then NOT_FOUND. Using a region is
+// as thread-safe as using plain memory.
 class SystemRegion {
  public:
   // A region of `size_bytes` bytes, all 0. `client` must outlive it. Blocks until the server has
   // registered it. An error leaves nothing behind:
   // - INVALID_ARGUMENT for a size or an option out of range
   // - RESOURCE_EXHAUSTED if /dev/shm has no room for it
-  // - the server's own, for example UNIMPLEMENTED if it takes no system shared memory,
+  // - the server's own errors, for example UNIMPLEMENTED if it takes no system shared memory,
   //   ALREADY_EXISTS if the name is taken, and INVALID_ARGUMENT if it cannot open the file
   static absl::StatusOr<SystemRegion> Create(Client* client, int64_t size_bytes,
                                              const SystemRegionOptions& options = {});

@@ -34,8 +34,9 @@ using Shape = std::vector<int64_t>;
 // The shape as error messages show it, for example `[2,1024,11008]`. Shows 16 dimensions at most.
 std::string FormatShape(absl::Span<const int64_t> shape);
 
-// The size, in bytes, of a tensor of that dtype and shape. INVALID_ARGUMENT, with `name` in the
-// message, if the dtype is none of the three, a dimension is negative or the size exceeds 2^63 - 1.
+// The size, in bytes, of a tensor of this dtype and shape. INVALID_ARGUMENT, with `name` in the
+// message, if the dtype is not FP16, BF16 or FP32, if a dimension is negative, or if the size
+// exceeds 2^63 - 1.
 absl::StatusOr<int64_t> TensorBytes(absl::string_view name, Dtype dtype,
                                     absl::Span<const int64_t> shape);
 

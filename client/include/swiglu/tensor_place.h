@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where a tensor of a call is: in ordinary memory, whose bytes travel in the messages, or in a
-// region of shared memory, which the server reads and writes itself.
+// Where a tensor of a call is. Messages carry the bytes of a tensor in ordinary memory. The server
+// itself reads and writes a tensor in a region of shared memory.
 #pragma once
 
 #include <cstddef>
@@ -15,9 +15,9 @@
 
 namespace swiglu::client {
 
-// A stretch of a region that is registered at the server. It owns nothing: the region has to stay
-// registered, and its memory has to stay, until the call has returned. A call refuses a stretch
-// that does not lie inside its region.
+// A stretch of a region that is registered at the server. It owns nothing: until the call has
+// returned, the region must stay registered, and its memory must stay allocated. A call refuses a
+// stretch that does not lie inside its region.
 struct RegionPart {
   std::string region;        // the name that the region is registered under
   int64_t region_bytes = 0;  // the region's size
@@ -43,7 +43,7 @@ struct InputTensor {
   absl::optional<RegionPart> part;    // none if it is in ordinary memory
 };
 
-// Where a call writes an output, of the inputs' dtype and shape.
+// Where a call writes an output, which has the inputs' dtype and shape.
 struct OutputTensor {
   OutputTensor(absl::Span<std::byte> its_bytes)  // NOLINT(google-explicit-constructor)
       : bytes(its_bytes) {}
