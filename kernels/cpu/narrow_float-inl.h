@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The element types FP16, BF16 and FP32 as vectors of float32: loading, widening, rounding to
-// nearest even, narrowing, storing, and products rounded once. Included once per instruction set,
-// as Highway asks.
+// nearest even, narrowing, storing, and products rounded once. This file is included once per
+// instruction set, as Highway requires.
 //
 // Highway has conversions of its own, but its release 1.0.3 truncates to BF16 and mishandles FP16
 // infinities and NaNs below AVX2. The conversions here are exact on every instruction set: they
@@ -43,7 +43,7 @@ HWY_INLINE hn::Vec<HalfTag<D>> LowHalves(D, hn::Vec<hn::RebindToUnsigned<D>> bit
 }
 
 // Two vectors of float32 that together hold consecutive elements. Load and Store of the element
-// type define their order.
+// type define the order of the elements.
 template <class D>
 struct Pair {
   hn::Vec<D> first, second;
@@ -58,8 +58,8 @@ struct Pair {
 // - Product: the exact product of two values of the type, rounded to the type.
 //
 // A result is a value that float32 arithmetic has computed from widened lanes. If it is a NaN, it
-// is quiet, with the payload of a widened lane or of a new NaN of the machine. In both, the bits
-// that narrowing drops are zero. Store takes results only.
+// is quiet. Its payload is that of a widened lane, or that of a NaN which the machine has made. In
+// both cases, the bits that narrowing drops are zero. Store takes results only.
 
 // Load and Store of a type `T` whose pairs are in memory order: first the elements of the first
 // vector, then those of the second vector.
@@ -210,9 +210,10 @@ struct Bf16 : InOrder<Bf16, uint16_t> {
     return hn::BitCast(d, UpperHalves(d, Nearest(d, result)));
   }
 
-  // The product of two BF16 numbers has 16 bits. Float32 holds it exactly, unless it has bits below
-  // 2^-149. Then it is less than half of 2^-133, the least positive number of BF16, so the right
-  // result is zero. Float32 rounds it to at most that half, and BF16 rounds a tie to even: to zero.
+  // The product of two BF16 numbers has 16 bits. Float32 holds the product exactly, unless the
+  // product has bits below 2^-149. Such a product is less than half of 2^-133, the least positive
+  // number of BF16, so the right result is zero. Float32 rounds the product to at most that half,
+  // and BF16 rounds a tie to even: to zero.
   template <class D>
   static HWY_INLINE hn::Vec<D> Product(D d, hn::Vec<D> a, hn::Vec<D> b) {
     return RoundResult(d, hn::Mul(a, b));

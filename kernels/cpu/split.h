@@ -26,8 +26,8 @@ inline constexpr int64_t kMinSplitBytes = int64_t{1} << 20;
 inline constexpr int64_t kMinPieceBytes = int64_t{16} << 10;
 inline constexpr int64_t kMaxPieceBytes = int64_t{128} << 10;
 
-// This is more than a step of the kernel on any instruction set, and it is a whole number of cache
-// lines.
+// On any instruction set, this is a multiple of the kernel's step. It is also a whole number of
+// cache lines.
 inline constexpr int64_t kCutElements = 64;
 
 // Pieces for each thread, where the bounds above allow. If a thread is late or slow, the other

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The arithmetic of SwiGLU on vectors of float32; T is Fp16, Bf16 or Fp32 of narrow_float-inl.h.
-// Included once per instruction set, as Highway asks.
+// This file is included once per instruction set, as Highway requires.
 //
 // The formulas are those of "swiglu/segment.h", rewritten in three ways to keep accuracy:
 // - The code computes with 2 * sigmoid = 1 / ((1 + exp(-e)) / 2) and with e / 2. (1 + exp(-e)) / 2
 //   is finite for every e for which the sigmoid is not 0.
-// - de is dg * (se * slope), not (dg * se) * slope, because dg * se may be subnormal. |se * slope|
-//   is below 1.1. It is more than 2^-122 or exactly 0, except near the zero of the slope.
-// - FP32 reduces e by multiples of ln 2, given as two constants. The 16-bit types need only one.
+// - de is dg * (se * slope), not (dg * se) * slope, because dg * se may be subnormal. The slope is
+//   1 + e * (1 - se). |se * slope| is below 1.1. It is more than 2^-122 or exactly 0, except near
+//   the zero of the slope.
+// - FP32 reduces e by multiples of ln 2, given as the sum of two constants. The 16-bit types need
+//   only one constant, log2(e).
 #if defined(SWIGLU_KERNELS_CPU_SWIGLU_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SWIGLU_KERNELS_CPU_SWIGLU_INL_H_
 #undef SWIGLU_KERNELS_CPU_SWIGLU_INL_H_
@@ -27,7 +29,7 @@ namespace swiglu::internal {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// The greatest float32 e for which 1 + exp(-e) exceeds float32.
+// The greatest float32 e for which 1 + exp(-e) overflows float32.
 constexpr float kOverflowingGate = -0x1.62e43p6f;  // -88.7228394
 
 // (1 + exp(-e)) / 2, within 2 units in the last place for FP32 and 2^-18 otherwise. The result is

@@ -76,7 +76,7 @@ struct Grid {
   int shared_bytes;
 };
 
-// Sets the entry's `shift` and `same_alignment`, see TableEntry.
+// Sets the entry's `shift` and `same_alignment`, which TableEntry describes.
 template <int kInputs, int kOutputs>
 void AlignSlots(TableEntry<kInputs, kOutputs>& entry, size_t element_bytes) {
   const auto remainder = [](const void* pointer) {
@@ -102,16 +102,16 @@ inline bool IsLarge(int num_tensors, int64_t num_slots) {
 }
 
 // Returns the threads of a block. Small blocks start soonest and spread small work over more
-// multiprocessors. A bounded grid, for host memory, needs larger blocks to saturate PCIe.
+// multiprocessors. A grid with a bound, as for host memory, needs larger blocks to saturate PCIe.
 inline int ThreadsPerBlock(int max_blocks) { return max_blocks == 0 ? 128 : 256; }
 
-// Returns `Grid::shared_bytes`: a bound for a large problem in device memory. A certain number of
-// threads keeps the memory busy. Further threads only spread the accesses over more rows of the
-// memory. On an H100, forward (3 tensors) is fastest with 1280 threads on a multiprocessor, and
-// backward (6 tensors) with 896. Other architectures have not been measured and get no bound.
+// Returns `Grid::shared_bytes`. Only a large problem in device memory gets a bound. A certain
+// number of threads keeps the memory busy. Further threads only spread the accesses over more rows
+// of the memory. On an H100, forward (3 tensors) is fastest with 1280 threads on a multiprocessor,
+// and backward (6 tensors) with 896. Other architectures have not been measured and get no bound.
 inline int SharedBytesPerBlock(int num_tensors, int64_t num_slots, int max_blocks,
                                const DeviceTraits& device) {
-  constexpr int kReservedBytes = 1024;  // what the system takes of each block
+  constexpr int kReservedBytes = 1024;  // shared memory that the system takes for each block
   constexpr int kGranularity = 256;
   if (max_blocks != 0 || device.compute_capability != 9) return 0;
   if (!IsLarge(num_tensors, num_slots)) return 0;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Slots of a segment whose pointers do not all have the same remainder modulo 16. No such slot is
-// aligned in all of its tensors. Slots are laid out so that the first output is aligned. The other
-// tensors are also read and written as aligned vectors, which are shifted by whole bytes in
-// registers. The memory traffic is the same as for aligned tensors, except at the two ends of the
-// stretch that a warp works on. Private to the kernels.
+// Loads and stores for a segment whose pointers do not all have the same remainder modulo 16. No
+// slot of such a segment is aligned in all tensors. Slots are laid out so that the first output is
+// aligned. The other tensors are also read and written as aligned vectors, which are shifted by
+// whole bytes in registers. The memory traffic is the same as for aligned tensors, except at the
+// two ends of the stretch that a warp works on. Private to the kernels.
 #pragma once
 
 #include <cstdint>

@@ -108,8 +108,8 @@ __device__ inline void RealignedSlot(const TableEntry<kInputs, kOutputs>& entry,
 }
 
 // Computes, element by element, a slot that may lie only partly inside the segment. Such slots are
-// rare, so the code is small rather than fast. It is not inlined, because every launch would then
-// fetch its instructions.
+// rare, so the code is small rather than fast. The function is not inlined, because every launch
+// would then fetch its instructions.
 template <Dtype kDtype, int kInputs, int kOutputs>
 __device__ __noinline__ void PartialSlot(const TableEntry<kInputs, kOutputs>& entry,
                                          int64_t first) {
@@ -163,8 +163,8 @@ __device__ inline void UnalikeSlot(const Entry& entry, int64_t first) {
 }
 
 // Returns the segment that `tile` belongs to: the last segment whose first tile is at most `tile`.
-// It first looks at the place that is right if all segments have the same size. A good guess saves
-// steps of the search, and each step waits for a read of the table.
+// The search first looks at the place that is right if all segments have the same size. A good
+// guess saves steps of the search, and each step waits for a read of the table.
 template <class Entry, int kCapacity>
 __device__ inline const Entry& EntryOf(const SegmentTable<Entry, kCapacity>& table, int64_t tile) {
   int low = 0;
@@ -197,7 +197,8 @@ __global__ void __launch_bounds__(256) SegmentKernel(const __grid_constant__ Ent
 }
 
 // Computes any segments, in any number of blocks. kRealigns: the pointers of some segment do not
-// agree modulo 16. Such tables have a kernel of their own, because it needs more registers.
+// agree modulo 16. Tables with such a segment have a kernel of their own, because it needs more
+// registers.
 template <Dtype kDtype, class Entry, int kCapacity, bool kRealigns>
 __global__ void __launch_bounds__(256)
     TableKernel(const __grid_constant__ SegmentTable<Entry, kCapacity> table) {

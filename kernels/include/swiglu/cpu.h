@@ -21,8 +21,8 @@ namespace swiglu {
 
 // Computes `segments` one after the other on the calling thread and returns when all are written.
 // `segments` may be empty. On any status but kOk, nothing has been written. Pointers need only the
-// alignment of their element; more alignment does not make it faster. Thread-safe. Allocates
-// nothing. REQUIRES: the thread's floating-point environment is the default one: round to nearest,
+// alignment of their element; a larger alignment saves no time. Thread-safe. Allocates nothing.
+// REQUIRES: the thread's floating-point environment is the default one: round to nearest,
 // subnormals neither flushed nor read as zero.
 KernelStatus ForwardCpu(Dtype dtype, std::span<const ForwardSegment> segments);
 KernelStatus BackwardCpu(Dtype dtype, std::span<const BackwardSegment> segments);

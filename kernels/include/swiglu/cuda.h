@@ -30,24 +30,24 @@ struct LaunchLimits {
 // belongs to the current device, and may be capturing a graph. Does not synchronize. The kernel's
 // place in the order of the stream is that of an ordinary kernel.
 //
-// From Hopper on the kernel is launched with programmatic stream serialization: it waits itself for
-// the earlier work in the stream. If you launch a kernel of your own after it with the same
-// attribute, your kernel must wait, too (griddepcontrol.wait). Large work on Hopper takes 22 to 32
-// KiB of shared memory per block.
+// From Hopper on, the kernel is launched with programmatic stream serialization: the kernel itself
+// waits for the earlier work in the stream. If you launch a kernel of your own after it with the
+// same attribute, your kernel must wait, too (griddepcontrol.wait). Large work on Hopper takes 22
+// to 32 KiB of shared memory per block.
 //
 // REQUIRES: the current device can read and write the memory of all pointers: device memory, or
 // pinned host memory that is mapped. Each pointer is aligned to its element. If all pointers of a
-// segment have the same remainder modulo 16, which may be any, the kernel moves 16 bytes at a time.
-// The memory must live, and inputs must stay unchanged, until the kernel is done. The array of
-// `segments` itself may be freed when the call returns, because its content is passed as a kernel
-// parameter.
+// segment have the same remainder modulo 16, whatever it is, the kernel need not shift the bytes
+// that it moves. The memory must live, and inputs must stay unchanged, until the kernel is done.
+// The array of `segments` itself may be freed when the call returns, because its content is passed
+// as a kernel parameter.
 //
 // Returns cudaSuccess once the kernel is enqueued. If there are no elements, it returns cudaSuccess
 // without a launch. cudaErrorInvalidValue: too many segments, a negative count, a null pointer in a
 // segment that has elements, a pointer not aligned to its element, an unknown dtype, or a negative
 // limit. Any other error is the one that the launch reports. On error nothing has been enqueued.
-// Like any CUDA call, it may report the failure of earlier work on the device. It does not clear an
-// error that an earlier call has left for cudaGetLastError. Thread-safe.
+// Like any CUDA call, a launcher may report the failure of earlier work on the device. It does not
+// clear an error that an earlier call has left for cudaGetLastError. Thread-safe.
 cudaError_t ForwardCuda(Dtype dtype, std::span<const ForwardSegment> segments,
                         const LaunchLimits& limits, cudaStream_t stream);
 cudaError_t BackwardCuda(Dtype dtype, std::span<const BackwardSegment> segments,

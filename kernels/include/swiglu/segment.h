@@ -60,7 +60,7 @@ struct BackwardSegment {
   int64_t num_elements;  // of each tensor
 };
 
-// Most segments that one CUDA launch takes. The CPU takes any number.
+// The most segments that one CUDA launch takes. The CPU takes any number.
 inline constexpr int kMaxSegments = 256;
 
 // What a launcher found wrong with its arguments. The whole call is checked before anything is
