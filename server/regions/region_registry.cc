@@ -16,6 +16,9 @@ bool IsForLackOfRoom(RegionFault fault) {
          fault == RegionFault::kPinnedLimit;
 }
 
+// Whether a part of the memory has gone.
+bool HasGone(const RegionMemory& memory) { return memory.HasHole() || memory.IsShrunk(); }
+
 }  // namespace
 
 RegionRegistry::RegionRegistry(RegionLimits limits, RegionOpener* opener,
@@ -138,7 +141,7 @@ void RegionRegistry::Unregister(RegionKind kind, absl::string_view name) {
 }
 
 bool RegionRegistry::IsAbandoned(const RegionUse& region, Clock::time_point now) const {
-  if (region->is_lost_.load(std::memory_order_relaxed)) return true;
+  if (region->is_lost_.load(std::memory_order_relaxed) || HasGone(region->memory())) return true;
   if (region->owner_ != nullptr && region->owner_->HasEnded()) return true;
   if (limits_.idle_timeout == Clock::duration::zero()) return false;
   // The registry and the caller have one each.
@@ -153,13 +156,15 @@ void RegionRegistry::DropAbandoned(Clock::time_point now) {
     regions.reserve(regions_.size());
     for (const auto& [name, region] : regions_) regions.push_back(region);
   }
-  // Asks the system about each owner, and so without the lock.
+  // Asks the system about each owner and file, and so without the lock.
   for (const RegionUse& region : regions) {
     if (IsAbandoned(region, now)) region->is_lost_.store(true, std::memory_order_relaxed);
   }
   UnregisterIf([](const RegionUse& region) {
     if (!region->is_lost_.load(std::memory_order_relaxed)) return false;
-    LOG(INFO, "a shared memory region of {} bytes is unregistered: its client has left it",
+    LOG(INFO,
+        "a shared memory region of {} bytes is unregistered: its client has left it, or cut its "
+        "file short",
         region->size_bytes());
     return true;
   });
@@ -174,7 +179,7 @@ RegionUse RegionRegistry::Find(absl::string_view name, Clock::time_point now) co
     region = found->second;
   }
   if (region->is_lost_.load(std::memory_order_relaxed)) return nullptr;
-  if (region->memory().HasHole() || region->memory().IsShrunk()) {
+  if (HasGone(region->memory())) {
     region->is_lost_.store(true, std::memory_order_relaxed);
     return nullptr;
   }

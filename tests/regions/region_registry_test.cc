@@ -203,6 +203,15 @@ TEST_F(RegionRegistryTest, LosesARegionWhoseFileBecameShorter) {
   EXPECT_EQ(opener_.state.num_open, 1);
 }
 
+TEST_F(RegionRegistryTest, GivesTheNameOfAShortenedFileAway) {
+  Register("r", SystemSpec(64));
+  Register("s", SystemSpec(64));
+  opener_.state.is_shrunk = true;
+  EXPECT_EQ(Register("r", SystemSpec(32)), std::nullopt);
+  registry().DropAbandoned(now_);
+  EXPECT_EQ(registry().num_regions(kSystem), 0) << "nobody has asked for them";
+}
+
 TEST_F(RegionRegistryTest, LosesARegionWithAHole) {
   Register("r", SystemSpec(64));
   opener_.state.has_hole = true;
