@@ -53,10 +53,10 @@ struct DroppedRequest {
 // The time to remove a request, from any position, grows with the logarithm of the queue's length.
 //
 // The caller says which placements have a free lane. Requests of other placements wait, and hold up
-// no others. The next batch begins with a request of the most urgent level that has a ready request.
-// Within a level, whole requests and chunks take turns, and the oldest request comes first. Queued
-// requests of the same model and placement fill the batch: first those of the same level and extent,
-// then the others of that level, then those of the other levels by urgency.
+// no others. The next batch begins with a request of the most urgent level that has a ready
+// request. Within a level, whole requests and chunks take turns, and the oldest request comes
+// first. Queued requests of the same model and placement fill the batch: first those of the same
+// level and extent, then the others of that level, then those of the other levels by urgency.
 class BatchFormer {
  public:
   // Whether a batch of that placement has a lane.

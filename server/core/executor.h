@@ -115,8 +115,8 @@ class Executor {
   // Runs `batch`, or starts it and returns. Calls `done` exactly once, on any thread, possibly
   // before `Run` returns, with no lock held. REQUIRES: `batch` and its memory outlive the call of
   // `done`; `num_lanes` and `num_resident_lanes` leave room for it. If a device fails for good, the
-  // batches that it runs end with INTERNAL: "device 0 failed". Batches that were not running yet, and
-  // all later ones, end with UNAVAILABLE.
+  // batches that it runs end with INTERNAL: "device 0 failed". Batches that were not running yet,
+  // and all later ones, end with UNAVAILABLE.
   virtual void Run(const Batch& batch, Done done) = 0;
 
   // False from the time at which a device has failed for good.

@@ -30,13 +30,13 @@ struct LaneDevice {
 };
 
 // Spreads batches over its devices. A batch with tensors in a device's memory runs on that device,
-// and waits while the device has no free lane for it. For any other batch, `ChooseDevice` chooses the
-// device. Resident batches have lanes of their own, so neither kind of batch waits for the other. On
-// its device, a batch gets the lane of its kind that has been free the longest. A batch that runs
-// out of device memory is tried again in halves. Thread-safe; `done` may call `Run`. A device can
-// fail for good during a batch, or during other work that reports to `faults`. From then on
-// `healthy()` is false, and every later batch completes with UNAVAILABLE and runs on no device: the
-// process has to end.
+// and waits while the device has no free lane for it. For any other batch, `ChooseDevice` chooses
+// the device. Resident batches have lanes of their own, so neither kind of batch waits for the
+// other. On its device, a batch gets the lane of its kind that has been free the longest. A batch
+// that runs out of device memory is tried again in halves. Thread-safe; `done` may call `Run`. A
+// device can fail for good during a batch, or during other work that reports to `faults`. From then
+// on `healthy()` is false, and every later batch completes with UNAVAILABLE and runs on no device:
+// the process has to end.
 class LaneExecutor final : public Executor {
  public:
   // REQUIRES: at least one device. The slab pool's memory source may report to `faults`.
