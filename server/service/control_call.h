@@ -76,7 +76,12 @@ class ControlCall final : public SmallCall {
 // Ends a call with a fixed error, without reading its message.
 class RefusedCall final : public CallHandler {
  public:
-  RefusedCall(Call* call, absl::Status status) : call_(call), status_(std::move(status)) {}
+  // Adds one to `num_refused` until the handler is destroyed.
+  RefusedCall(Call* call, absl::Status status, std::atomic<int64_t>* num_refused)
+      : call_(call), status_(std::move(status)), num_refused_(num_refused) {
+    num_refused_->fetch_add(1, std::memory_order_relaxed);
+  }
+  ~RefusedCall() override { num_refused_->fetch_sub(1, std::memory_order_relaxed); }
 
   void OnStart() override { call_->Finish(status_); }
   void OnMessage(grpc::ByteBuffer&) override {}
@@ -88,6 +93,7 @@ class RefusedCall final : public CallHandler {
  private:
   Call* const call_;
   const absl::Status status_;
+  std::atomic<int64_t>* const num_refused_;
 };
 
 }  // namespace swiglu::server

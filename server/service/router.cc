@@ -60,7 +60,7 @@ Router::Router(InferDependencies infer, const ControlService* control, const Hea
 
 std::unique_ptr<CallHandler> Router::MakeHandler(Call& call, int64_t num_open) const {
   const std::string& path = call.path();
-  if (num_open >= MaxOpen(path)) {
+  if (num_open - num_refused_.load(std::memory_order_relaxed) >= MaxOpen(path)) {
     return Refuse(call, errors::TooManyCalls(options_.max_calls));
   }
   if (const int64_t bytes = call.MetadataBytes(); bytes > options_.max_metadata_bytes) {
@@ -107,7 +107,7 @@ std::unique_ptr<CallHandler> Router::Refuse(Call& call, absl::Status status) con
     record.origin = &call;
     infer_.log->RequestFinished(record);
   }
-  return std::make_unique<RefusedCall>(&call, std::move(status));
+  return std::make_unique<RefusedCall>(&call, std::move(status), &num_refused_);
 }
 
 void Router::AddRegionMethods() {

@@ -4,6 +4,7 @@
 // that this server answers.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -30,7 +31,7 @@ struct RouterOptions {
   const RegionService* regions = nullptr;
 };
 
-// Immutable after construction, so thread-safe. All parts must outlive it and the handlers that it
+// Thread-safe: nothing but a counter changes after construction. All parts must outlive it and the handlers that it
 // makes.
 class Router final : public CallRouter {
  public:
@@ -57,6 +58,8 @@ class Router final : public CallRouter {
                            const);
   void AddRegionMethods();
 
+  // Calls that were refused and still exist. They do not count as open.
+  mutable std::atomic<int64_t> num_refused_{0};
   const InferDependencies infer_;
   const Health* const health_;
   const RouterOptions options_;
