@@ -62,8 +62,8 @@ int64_t NumCarried(const Inference& inference);
 // An upper bound for the sizes, in bytes, of the request and of the response.
 int64_t LargestMessageBytes(const Inference& inference);
 
-// An upper bound for the bytes of a message beside its tensors' bytes, for an inference like this
-// one with a shape of rank 1.
+// An upper bound for the bytes that a message has in addition to the bytes of its tensors. It holds
+// for the messages of every `inference.Part`, because the shape of a part has rank 1.
 int64_t MaxRank1Overhead(const Inference& inference);
 
 // Appends what precedes the `size` bytes of a field: the field's tag and `size`.

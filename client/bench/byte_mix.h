@@ -31,7 +31,7 @@ class SizePicker {
  public:
   SizePicker(const std::vector<WeightedSize>& mix, uint32_t seed);
 
-  // The index, in the mix, of the size that was drawn.
+  // Draws a size, and returns its index in the mix.
   size_t Pick();
 
  private:

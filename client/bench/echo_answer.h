@@ -20,8 +20,8 @@ namespace swiglu::bench {
 // Buffers of one size that are used again and again. The echo copies requests into them, and lends
 // them to gRPC as slices of its answers.
 //
-// Thread-safe. Users and slices own the pool through shared pointers, so the pool lives until the
-// last slice is gone, even after its users. It keeps as many buffers as were ever in use at once.
+// Thread-safe. Users and slices own the pool through shared pointers. So the pool lives until its
+// last user and its last slice are gone. It keeps as many buffers as were ever in use at once.
 class BufferPool : public std::enable_shared_from_this<BufferPool> {
  public:
   // A pool of buffers of `size_bytes`, 1 or more.
@@ -35,7 +35,7 @@ class BufferPool : public std::enable_shared_from_this<BufferPool> {
 
  private:
   struct Buffer {
-    std::shared_ptr<BufferPool> home;  // while it is in use
+    std::shared_ptr<BufferPool> home;  // the pool, while the buffer is in use
     std::unique_ptr<std::byte[]> bytes;
   };
 

@@ -27,8 +27,8 @@ class LatencyHistogram {
   Duration max() const { return Duration(max_ns_); }
   Duration Mean() const;
 
-  // The percentile for `fraction` (0 to 1): the smallest latency for which at least this share of
-  // all latencies is as low or lower. Exact to 0.5 %; 0 if nothing was recorded.
+  // The percentile for `fraction` (0 to 1): the smallest latency L such that at least this share of
+  // all latencies is L or less. Exact to 0.5 %; 0 if nothing was recorded.
   Duration Percentile(double fraction) const;
 
  private:

@@ -110,16 +110,17 @@ class Load {
 absl::StatusOr<std::unique_ptr<Load>> ConnectRawLoad(const LoadOptions& options,
                                                      const std::vector<RequestData>* data);
 
-// A load from threads that use the client library as programs do: one thread for each request under
-// way, which blocks until the results are there. CreateLibraryLoad makes the client and the memory
+// A load that uses the client library as programs do. It has one thread for each request under way.
+// The thread blocks until the results are there. CreateLibraryLoad makes the client and the memory
 // for answers. The library splits tensors that do not fit into one message. INVALID_ARGUMENT for
 // options that the library does not take. REQUIRES: `data` was made for `options` and outlives the
 // load.
 absl::StatusOr<std::unique_ptr<Load>> CreateLibraryLoad(const LoadOptions& options,
                                                         const std::vector<RequestData>* data);
 
-// The time in which the requests of `tally` were counted: the window of `pace`, or the time that
-// the requests took.
+// The time in which the requests of `tally` were counted. It begins with the window of `pace`. It
+// ends with that window or with the last request of `tally`, whichever is later. If the window has
+// no end, it ends with the last request.
 Clock::duration MeasuredTime(const Pace& pace, const Tally& tally);
 
 }  // namespace swiglu::bench

@@ -40,7 +40,7 @@ inline const Model* FindModel(absl::string_view name) {
   return found == models.end() ? nullptr : found;
 }
 
-// Bytes of one tensor, of a request's inputs and of an answer's outputs.
+// The bytes of one tensor, of all inputs of a request, and of all outputs of an answer.
 inline int64_t TensorBytes(const Model& model, int64_t num_elements) {
   return num_elements * client::ElementBytes(model.dtype);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One region of shared memory for a load, of the host or of a GPU.
+// One region of shared memory for a load. Its memory is that of the host or that of a GPU.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +30,8 @@ class SharedRegion {
   virtual absl::Status Read(int64_t offset, absl::Span<std::byte> bytes) const = 0;
 };
 
-// A region of `size_bytes` bytes at the server of `client`, which must outlive it.
+// A region of `size_bytes` bytes, registered at the server of `client`. `client` must outlive the
+// region.
 absl::StatusOr<std::unique_ptr<SharedRegion>> CreateSystemRegion(client::Client* client,
                                                                  int64_t size_bytes);
 // The same on the first GPU. UNIMPLEMENTED if the program is built without CUDA.

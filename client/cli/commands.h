@@ -18,8 +18,8 @@ ProgramEnd RunInfer(const CommandLine& command_line, files::UnfinishedFiles& unf
 
 // `swiglu status`: what the server reports about itself.
 //
-// Asks the server and prints its answers. If the server answers but is not ready, this prints that,
-// and ends with kUnreachable. REQUIRES: the command is kStatus.
+// Asks the server and prints its answers. If the server answers but is not ready, the output says
+// so, and the command ends with kUnreachable. REQUIRES: the command is kStatus.
 ProgramEnd RunStatus(const CommandLine& command_line);
 
 // `swiglu regions`: the regions of shared memory that are registered at the server.

@@ -17,8 +17,8 @@
 namespace swiglu::files {
 
 // A regular file mapped for reading. The file must keep its size while this object lives. If
-// another process cuts bytes off the file's end, those in the last remaining page become zeros.
-// Touching bytes beyond that page ends this process with SIGBUS, as with any mapping.
+// another process cuts bytes off the file's end, the cut bytes that lie in the last remaining page
+// become zeros. Touching bytes beyond that page ends this process with SIGBUS, as with any mapping.
 // TruncationWatch makes the process print a line before it ends.
 class MappedFile {
  public:

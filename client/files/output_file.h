@@ -83,7 +83,7 @@ class OutputFile {
   int LinkTo(const std::string& name) const;
 
   const std::string path_;    // as messages show it
-  const std::string target_;  // where the file goes: `path_`, or the file that this links to
+  const std::string target_;  // where the file goes: `path_`, or the target of the link `path_`
   std::string temporary_;     // the file's name until Commit; empty: none
   int fd_ = -1;
   const IfExists if_exists_;

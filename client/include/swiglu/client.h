@@ -167,9 +167,9 @@ absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const Tens
 //
 // Errors:
 // - The server's code and message, unchanged.
-// - UNAVAILABLE, with the address in the message, if there is no connection. Also if the connection
-//   broke because the input of this or another call cannot be read, for example a mapped file that
-//   was cut short.
+// - UNAVAILABLE, with the address in the message, if there is no connection. Also UNAVAILABLE if
+//   the connection broke because the memory of an input cannot be read. This happens if the input
+//   is a mapped file that was cut short. The input may also be that of another call.
 // - DEADLINE_EXCEEDED if the deadline passed.
 // - INTERNAL if the server's answer does not match the request.
 // - INVALID_ARGUMENT, before anything is sent, for what CheckForward or CheckBackward refuses.
@@ -247,7 +247,7 @@ class Client {
                                 const CallOptions& options = {});
   absl::Status UnregisterAllRegions(RegionKind kind, const CallOptions& options = {});
 
-  // The regions of that kind that are registered, by name.
+  // The registered regions of that kind, sorted by name.
   absl::StatusOr<std::vector<RegionInfo>> ListRegions(RegionKind kind,
                                                       const CallOptions& options = {});
 

@@ -35,10 +35,10 @@ struct CudaRegionOptions {
 };
 
 // A stretch of device memory that belongs to the caller. CUDA shares only whole allocations, such
-// as a block of a caching allocator. So the client registers the allocation around the stretch,
-// once for all regions that it has there. When the last of these regions is destroyed, the client
-// unregisters the allocation, which takes 2 s at most. A region can be copied; copies share the
-// registration. Thread-safe.
+// as a block of a caching allocator. So the client registers the whole allocation in which the
+// stretch lies. All regions that the client has in this allocation share one registration. When the
+// last of these regions is destroyed, the client unregisters the allocation, which takes 2 s at
+// most. A region can be copied; copies share the registration. Thread-safe.
 //
 // Memory must not be freed while it is registered or a call uses it. CUDA work on a tensor must
 // have ended before the call (synchronize its stream). The results are visible to all work that

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Memory that the client and a server on the same host share, so that messages need not carry the
-// tensors in it:
+// Memory that the client and a server on the same host share. Messages need not carry the tensors
+// that are in this memory. An example:
 //
 //   auto region = SystemRegion::Create(client, 3 * 16'000);
 //   ... write e and g to region->bytes() ...
@@ -46,11 +46,11 @@ struct SystemRegionOptions {
 };
 
 // A region of the host's memory, mapped here and registered at a server. Move-only. The destructor
-// unregisters the region, for which it waits 2 s at most, and unmaps it. A process that is killed
-// leaves no file behind. The server frees the memory of such a process when it notices that the
-// process has gone, or after --region_idle_timeout. After this time without use, the server also
-// drops regions of processes that live. Calls that name them are then NOT_FOUND. Using a region is
-// as thread-safe as using plain memory.
+// unregisters the region, which takes 2 s at most. Then it unmaps the region. A process that is
+// killed leaves no file behind. The server frees the memory of such a process when it notices that
+// the process has gone, or after --region_idle_timeout. After this time without use, the server
+// also drops regions of processes that live. Calls that name them are then NOT_FOUND. Using a
+// region is as thread-safe as using plain memory.
 class SystemRegion {
  public:
   // A region of `size_bytes` bytes, all 0. `client` must outlive it. Blocks until the server has

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where a tensor of a call is. Messages carry the bytes of a tensor in ordinary memory. The server
-// itself reads and writes a tensor in a region of shared memory.
+// Where a tensor of a call is. If a tensor is in ordinary memory, a message carries its bytes. If a
+// tensor is in a region of shared memory, the server itself reads or writes it there.
 #pragma once
 
 #include <cstddef>
