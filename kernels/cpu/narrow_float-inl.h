@@ -57,9 +57,9 @@ struct Pair {
 // - RoundResult: Round, for results only.
 // - Product: the exact product of two values of the type, rounded to the type.
 //
-// A result is a value that float32 arithmetic has computed from widened lanes. If it is a NaN, it
-// is quiet. Its payload is that of a widened lane, or that of a NaN which the machine has made. In
-// both cases, the bits that narrowing drops are zero. Store takes results only.
+// A result is a value that float32 arithmetic has computed from widened lanes. If a result is a
+// NaN, it is quiet, and its payload comes from a widened lane or from a NaN that the machine has
+// made. In both cases, the bits that narrowing drops are zero. Store takes results only.
 
 // Load and Store of a type `T` whose pairs are in memory order: first the elements of the first
 // vector, then those of the second vector.
@@ -126,8 +126,8 @@ struct Fp16 : InOrder<Fp16, uint16_t> {
     const auto infinite = hn::Set(du, 143u << 23);
     const auto over = hn::Gt(ToSigned(d, magnitude), ToSigned(d, infinite));
     const auto bounded = hn::IfThenElse(hn::RebindMask(du, over), infinite, magnitude);
-    // Normal numbers round to nearest even: this adds half a unit if the last bit is odd, else just
-    // under half.
+    // Rounds normal numbers to nearest even. The code below adds half a unit if the last bit is
+    // odd, and just under half a unit if it is even.
     const auto odd = hn::And(hn::ShiftRight<13>(bounded), hn::Set(du, 1u));
     const auto halfway = hn::Add(hn::Set(du, 0xFFFu), odd);
     const auto normal =
@@ -212,8 +212,8 @@ struct Bf16 : InOrder<Bf16, uint16_t> {
 
   // The product of two BF16 numbers has 16 bits. Float32 holds the product exactly, unless the
   // product has bits below 2^-149. Such a product is less than half of 2^-133, the least positive
-  // number of BF16, so the right result is zero. Float32 rounds the product to at most that half,
-  // and BF16 rounds a tie to even: to zero.
+  // number of BF16, so the right result is zero. The code gives zero: float32 rounds the product to
+  // 2^-134 or less, and BF16 rounds 2^-134, which is a tie, to zero.
   template <class D>
   static HWY_INLINE hn::Vec<D> Product(D d, hn::Vec<D> a, hn::Vec<D> b) {
     return RoundResult(d, hn::Mul(a, b));

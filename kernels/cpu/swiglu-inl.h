@@ -4,13 +4,14 @@
 // This file is included once per instruction set, as Highway requires.
 //
 // The formulas are those of "swiglu/segment.h", rewritten in three ways to keep accuracy:
-// - The code computes with 2 * sigmoid = 1 / ((1 + exp(-e)) / 2) and with e / 2. (1 + exp(-e)) / 2
-//   is finite for every e for which the sigmoid is not 0.
+// - The code computes with e / 2 and with 2 * sigmoid = 1 / s, where s is (1 + exp(-e)) / 2. For
+//   every e for which the sigmoid is not 0, s is finite.
 // - de is dg * (se * slope), not (dg * se) * slope, because dg * se may be subnormal. The slope is
 //   1 + e * (1 - se). |se * slope| is below 1.1. It is more than 2^-122 or exactly 0, except near
 //   the zero of the slope.
-// - FP32 reduces e by multiples of ln 2, given as the sum of two constants. The 16-bit types need
-//   only one constant, log2(e).
+// - For FP32, the code adds a multiple of ln 2 to e, so that the result is near 0. It writes ln 2
+//   as the sum of two constants. The 16-bit types need only one constant, the base-2 logarithm of
+//   Euler's number.
 #if defined(SWIGLU_KERNELS_CPU_SWIGLU_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SWIGLU_KERNELS_CPU_SWIGLU_INL_H_
 #undef SWIGLU_KERNELS_CPU_SWIGLU_INL_H_
@@ -32,8 +33,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 // The greatest float32 e for which 1 + exp(-e) overflows float32.
 constexpr float kOverflowingGate = -0x1.62e43p6f;  // -88.7228394
 
-// (1 + exp(-e)) / 2, within 2 units in the last place for FP32 and 2^-18 otherwise. The result is
-// unspecified if e is at most kOverflowingGate or a NaN.
+// (1 + exp(-e)) / 2. For FP32 the result is within 2 units in the last place. Otherwise its
+// relative error is at most 2^-18. The result is unspecified if e is at most kOverflowingGate or a
+// NaN.
 template <class T, class D>
 HWY_INLINE hn::Vec<D> HalfOfOnePlusExpOfMinus(D d, hn::Vec<D> e) {
   const hn::RebindToUnsigned<D> du;

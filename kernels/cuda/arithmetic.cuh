@@ -2,12 +2,12 @@
 //
 // The arithmetic of SwiGLU on one 32-bit word: two FP16 or BF16 elements, or one FP32.
 //
-// Formula, with T the dtype: e is widened to float32; t = e * -log2(e), u = 2^t by ex2.approx.f32,
-// se = 1 / (1 + u) by div.full.f32, f = T(se * e); h = T(f * g). In backward also df = T(dw * f),
-// dg = T(dw * g), de = T((dg * se) * fma(e, 1 - se, 1)). Triton compiles unsloth/kernels/swiglu.py
-// (Apache-2.0) to the same instructions, so on one architecture the results have the same bits.
-// Every step is written as PTX with its rounding, so compiler flags (-use_fast_math, -fmad, -ftz)
-// cannot change a step.
+// Formula, with T the dtype and L the base-2 logarithm of Euler's number: e is widened to float32;
+// t = e * -L, u = 2^t by ex2.approx.f32, se = 1 / (1 + u) by div.full.f32, f = T(se * e);
+// h = T(f * g). In backward also df = T(dw * f), dg = T(dw * g), de = T((dg * se) * fma(e, 1 - se,
+// 1)). Triton compiles unsloth/kernels/swiglu.py (Apache-2.0) to the same instructions, so on one
+// architecture the results have the same bits. Every step is written as PTX with its rounding, so
+// compiler flags (-use_fast_math, -fmad, -ftz) cannot change a step.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +37,8 @@ __device__ inline float MultiplyAddOne(float a, float b) {
 }
 
 __device__ inline float Sigmoid(float e) {
-  // (0 - e) * log2(e) has the same bits as e * -log2(e), except for the sign of a zero. That sign
-  // makes no difference to the exponential.
+  // With L as above, (0 - e) * L has the same bits as e * -L, except for the sign of a zero. That
+  // sign makes no difference to the exponential.
   float sigmoid;
   asm("{\n\t"
       ".reg .f32 t, u, d;\n\t"

@@ -102,7 +102,8 @@ inline bool IsLarge(int num_tensors, int64_t num_slots) {
 }
 
 // Returns the threads of a block. Small blocks start soonest and spread small work over more
-// multiprocessors. A grid with a bound, as for host memory, needs larger blocks to saturate PCIe.
+// multiprocessors. If `max_blocks` limits the grid, as for host memory, the blocks must be larger
+// to saturate PCIe.
 inline int ThreadsPerBlock(int max_blocks) { return max_blocks == 0 ? 128 : 256; }
 
 // Returns `Grid::shared_bytes`. Only a large problem in device memory gets a bound. A certain
@@ -121,7 +122,8 @@ inline int SharedBytesPerBlock(int num_tensors, int64_t num_slots, int max_block
 }
 
 // Returns whether a kernel may start while the kernel before it in the stream is still finishing.
-// It may from Hopper on: there each kernel itself waits for the results of the kernel before it.
+// On Hopper and newer GPUs it may, because there each kernel itself waits for the results of the
+// kernel before it.
 inline bool StartsEarly(const DeviceTraits& device) { return device.compute_capability >= 9; }
 
 // Fills `table` with the segments that have elements, at most kCapacity, and returns the grid for

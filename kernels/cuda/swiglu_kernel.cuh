@@ -108,8 +108,8 @@ __device__ inline void RealignedSlot(const TableEntry<kInputs, kOutputs>& entry,
 }
 
 // Computes, element by element, a slot that may lie only partly inside the segment. Such slots are
-// rare, so the code is small rather than fast. The function is not inlined, because every launch
-// would then fetch its instructions.
+// rare, so the code is small rather than fast. If the function were inlined, every launch would
+// fetch its instructions.
 template <Dtype kDtype, int kInputs, int kOutputs>
 __device__ __noinline__ void PartialSlot(const TableEntry<kInputs, kOutputs>& entry,
                                          int64_t first) {

@@ -12,8 +12,8 @@
 
 namespace swiglu::server {
 
-// Thread-safe. The answers stay right if the system gives the id of a process that has ended to a
-// new process.
+// Thread-safe. After a process has ended, the system may give its id to a new process. The answers
+// stay right even then.
 class Processes {
  public:
   // The processes with these ids now. An id of 0 stands for a process that this process cannot see.

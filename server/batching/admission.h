@@ -131,29 +131,29 @@ class Admission {
 
   // Charges `bytes` for a message that is about to be received, or says why the server cannot take
   // it. kDraining: the server drains. kQueueFull: the queue has no place for the message's request.
-  // kBudget: too little of the half is free, or the connection of `share` would hold too much of
-  // it. kTooLarge: the message can never fit. If `share` is nullptr, the limit for one connection
-  // does not apply.
+  // kBudget: too little of the half for messages is free, or the connection of `share` would hold
+  // too much of this half. kTooLarge: the message can never fit. If `share` is nullptr, the limit
+  // for one connection does not apply.
   absl::variant<Charge, Rejection> Reserve(int64_t bytes,
                                            std::shared_ptr<ReceiveShare> share = nullptr);
 
   // Charges `bytes` more for messages that are being received. nullopt if there is no room.
   std::optional<Charge> ClaimGrowth(int64_t bytes, std::shared_ptr<ReceiveShare> share);
 
-  // Explains why `bytes` were refused for lack of room. Returns true if the half has room for
-  // `bytes` and the connection of `share` holds bytes already. Then the limit for one connection
-  // was the reason.
+  // Explains why `bytes` were refused for lack of room. Returns true if the half for messages has
+  // room for `bytes` and the connection of `share` holds bytes already. Then the limit for one
+  // connection was the reason.
   bool IsShareInUse(int64_t bytes, const ReceiveShare& share) const;
 
   // Whether a message was refused for lack of room within the last `kShort`.
   bool WasShortOfLate() const;
 
-  // The largest size of an unannounced message: 3/4 of the half. One connection may usually hold
-  // more, namely 7/8 of what other connections leave free. So a message that grows too large is
-  // usually refused as too large, and not for lack of room.
+  // The largest size of an unannounced message: 3/4 of the half for messages. One connection may
+  // usually hold more, namely 7/8 of what other connections leave free. So a message that grows too
+  // large is usually refused as too large, and not for lack of room.
   int64_t max_unannounced_bytes() const { return half_budget_bytes() / 4 * 3; }
-  // The bytes that are reserved for a message of unknown size. A call without its message takes
-  // about as many bytes.
+  // The bytes that are reserved for a message of unknown size. A call takes about as many bytes in
+  // any case, even before its message arrives.
   int64_t first_message_bytes() const {
     return std::min(int64_t{16} << 10, half_budget_bytes() / 64);
   }
@@ -162,8 +162,8 @@ class Admission {
   // takes and charges nothing, and returns one of the reasons of `Reserve`.
   absl::variant<Ticket, Rejection> Admit(int64_t bytes);
 
-  // Charges `bytes` for an answer that exists already, as kResponse. The charge may exceed the
-  // half, which then has no room until bytes are given back.
+  // Charges `bytes` for an answer that exists already, as kResponse. The charge may exceed what is
+  // free in the half for slabs and answers. This half then has no room until bytes are given back.
   Charge ChargeAnswer(int64_t bytes);
   // Whether the half for slabs and answers has any room.
   bool HasRoomForAnswers() const {

@@ -86,7 +86,7 @@ class BatchFormer {
   FormedBatch TakeIfReady(Clock::time_point now, HasLane has_lane);
 
   // When the next batch of the placements that have a lane will be ready if no request is added.
-  // nullopt if no such request is queued.
+  // nullopt if no request of these placements is queued.
   std::optional<Clock::time_point> ReadyAt(HasLane has_lane) const;
 
   // The earliest deadline of the queued requests. `max()` if none of them has a deadline.

@@ -77,9 +77,9 @@ class MessageLedger {
   static constexpr int64_t kLeastProgressBytes = int64_t{64} << 10;
 
   // A caller may go on sending a refused message until it learns of the refusal. The ledger allows
-  // kUnreadTime for this, and leaves at most kMostUnreadBytes of such bytes uncharged. If more than
-  // kMostUnreadBytes arrive, and also more than the connection's other messages may have, the
-  // ledger refuses one of those messages for lack of room.
+  // kUnreadTime for this, and leaves at most kMostUnreadBytes of such bytes uncharged. More than
+  // kMostUnreadBytes may arrive beyond what is reserved. If that is also more than the connection's
+  // other messages may have, the ledger refuses one of those messages for lack of room.
   static constexpr std::chrono::milliseconds kUnreadTime{1000};
   static constexpr int64_t kMostUnreadBytes = int64_t{64} << 20;
 

@@ -29,8 +29,8 @@ inline constexpr int kNumEndReasons = 2;
 
 // Returns `peer`, a name from gRPC (`grpc::ServerContext::peer`), in a form for people:
 // `ipv4:10.0.0.1:1234`, `ipv6:[::1]:1234`. For a peer on a unix socket, this is `unix:` and the
-// path that the peer's socket is bound to. Usually it is bound to none. `Connections::Describe`
-// says more about such a peer.
+// path that the peer's socket is bound to. Usually that socket has no path, and the text is only
+// `unix:`. `Connections::Describe` says more about such a peer.
 std::string ReadablePeer(absl::string_view peer);
 
 // gRPC owns the sockets and may close them at any time. So this class remembers the descriptor and

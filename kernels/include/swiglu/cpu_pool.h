@@ -17,9 +17,9 @@ namespace swiglu {
 // help the oldest call, while fewer than `num_threads` threads compute large work.
 class CpuPool {
  public:
-  // `num_threads` (1 or more) threads compute at once, calling threads included. With more threads
-  // than cores, they wait for each other. Starts `num_threads` - 1 threads, or fewer if the system
-  // does not allow more.
+  // At most `num_threads` (1 or more) threads compute one call, the calling thread included. With
+  // more threads than cores, they wait for each other. Starts `num_threads` - 1 threads, or fewer
+  // if the system does not allow more.
   explicit CpuPool(int num_threads);
 
   // REQUIRES: no call is running.

@@ -27,8 +27,8 @@ struct LaunchLimits {
 };
 
 // Enqueues one kernel that computes all of `segments`, at most kMaxSegments of any sizes. `stream`
-// belongs to the current device, and may be capturing a graph. Does not synchronize. The kernel's
-// place in the order of the stream is that of an ordinary kernel.
+// belongs to the current device, and may be capturing a graph. Does not synchronize. The kernel
+// keeps the order of the stream, like an ordinary kernel.
 //
 // From Hopper on, the kernel is launched with programmatic stream serialization: the kernel itself
 // waits for the earlier work in the stream. If you launch a kernel of your own after it with the
