@@ -76,10 +76,10 @@ class Server {
   // address; the error says why.
   absl::Status Start();
 
-  // Serves until `stop` returns a signal, then drains. Returns the exit code of the process, 0. In
-  // two cases it ends the process instead, because the device must not be touched again: after a
-  // device fault (kExitDeviceFault), and if requests still have no answer after `drain_timeout`
-  // (kExitFailure). REQUIRES: `Start` has returned OK.
+  // Serves until `stop` returns a signal, then drains. Returns 0, the exit code of the process. In
+  // two cases it ends the process instead. One is a device fault (kExitDeviceFault). In the other,
+  // requests still have no answer after `drain_timeout` (kExitFailure). In both cases no destructor
+  // runs, because the device must not be touched again. REQUIRES: `Start` has returned OK.
   int ServeUntilStopped(StopSource& stop);
 
   // First step of a drain: the server says that it is not ready, and goes on serving.

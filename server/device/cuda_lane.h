@@ -90,7 +90,7 @@ class CudaLane final : public Lane {
   const CudaStream stream_;
   const CudaEvent event_;  // recorded after all work that is enqueued
   // Used by the thread that has the job: the caller of `Run`, then the lane's thread.
-  std::optional<CudaStagedPath> staged_path_;  // of a lane for any batch
+  std::optional<CudaStagedPath> staged_path_;  // nullopt: the lane is for resident batches alone
 
   absl::Mutex mutex_;
   absl::CondVar changed_;

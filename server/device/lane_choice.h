@@ -13,10 +13,12 @@ namespace swiglu::server {
 
 // How busy one device is.
 struct DeviceLoad {
-  int64_t outstanding_bytes = 0;  // that the batches in flight read and write; not resident ones
+  // Bytes that the batches in flight read and write. Resident batches do not count.
+  int64_t outstanding_bytes = 0;
   int num_free_lanes = 0;
-  int64_t given_bytes = 0;  // of all such batches until now; see `GiveBatch`
-  int num_resident = 0;     // resident batches in flight
+  // Such bytes of all batches that the device has got until now. `GiveBatch` may raise this value.
+  int64_t given_bytes = 0;
+  int num_resident = 0;  // resident batches in flight
 };
 
 // Returns the position of the device for the next batch; -1 if no lane is free. Of the devices with

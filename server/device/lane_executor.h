@@ -25,7 +25,7 @@ struct LaneDevice {
   int ordinal = 0;
   std::string description;                   // "cuda:0 NVIDIA H100 80GB HBM3"
   std::vector<std::unique_ptr<Lane>> lanes;  // at least one; all are free
-  // For resident batches, likewise all free. As many on each device.
+  // Lanes for resident batches. All are free. Every device has the same number of them.
   std::vector<std::unique_ptr<Lane>> resident_lanes = {};
 };
 
@@ -79,11 +79,12 @@ class LaneExecutor final : public Executor {
 
   // The position in devices_ of the device that runs the batch.
   int ChooseDeviceOf(const Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The lanes of that device for such batches.
+  // The lanes of `device` for resident batches, or for all other batches.
   LaneQueue& LanesFor(int device, bool is_resident) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return is_resident ? resident_lanes_[device] : lanes_[device];
   }
-  // Claims the lane that has been free the longest, of those that the device has for such batches.
+  // The device has lanes for resident batches and lanes for all others. Of the lanes for `batch`,
+  // claims the one that has been free the longest.
   Claim ClaimLane(int device, const Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Starts the batch on the claimed lane.
   void Start(const Claim& claim, const Batch& batch, Done done);

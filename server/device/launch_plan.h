@@ -20,8 +20,8 @@ namespace swiglu::server {
 inline constexpr size_t kLaneBufferBytes =
     (size_t{16} << 20) + size_t{swiglu::kMaxSegments} * kMaxTensors * kSlabAlignment;
 
-// Whether the device is running kernels on tensors in its own memory. Kernels on host memory make
-// such kernels several times slower; copies hardly slow such kernels down.
+// Whether the device is running kernels on tensors in its own memory. Other kernels that use host
+// memory at the same time make these kernels several times slower. Copies hardly slow them down.
 enum class ResidentWork : uint8_t { kNone, kRunning };
 
 // The facts that a plan depends on, in addition to the batch.
@@ -73,8 +73,8 @@ LaunchPlan PlanMapped(int max_blocks);
 LaunchPlan PlanStaged(const Batch& batch, size_t buffer_bytes);
 
 // The part of `segment` that has `num_elements` elements from element `first` on. If the inputs
-// come from a reader, they have no address yet; then the part keeps the segment's inputs and
-// reader.
+// come from a reader, they have no address yet. In this case the part has the same inputs and the
+// same reader as `segment`.
 Segment Part(const Segment& segment, const Model& model, int64_t first, int64_t num_elements);
 
 // Returns `part` with its addresses in the device buffer that begins at `buffer`.

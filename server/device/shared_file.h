@@ -20,11 +20,12 @@ namespace swiglu::server {
 // A shared mapping of a part of a file. Any thread may read and write it.
 class SharedFile {
  public:
-  // Opens the file in /dev/shm that `shm_open` calls `source.key`, and maps `size_bytes` from
-  // `source.offset` on. The file's name is `source.key` without its first '/', if it begins with
-  // one. Refuses with kKey unless all of this holds: the name is not empty, has at most 255 bytes,
-  // begins with `prefix`, and contains neither '/' nor ".." nor a zero byte; the file is a regular
-  // file and not a link; this process may read and write it. Other refusals are those of `Map`.
+  // Opens the file in /dev/shm that `shm_open` would open for the name `source.key`. Maps
+  // `size_bytes` of the file, from `source.offset` on. The file's name is `source.key` without its
+  // first '/', if it begins with one. Refuses with kKey unless all of this holds: the name is not
+  // empty, has at most 255 bytes, begins with `prefix`, and contains neither '/' nor ".." nor a
+  // zero byte; the file is a regular file and not a link; this process may read and write it.
+  // kNoMemory if too many files are open. Other refusals are those of `Map`.
   static std::variant<SharedFile, RegionRefusal> Open(const SystemRegionSource& source,
                                                       uint64_t size_bytes,
                                                       absl::string_view prefix);

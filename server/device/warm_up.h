@@ -10,10 +10,10 @@
 
 namespace swiglu::server {
 
-// Runs every model on `lane`, a lane of device `ordinal`, with zeros as inputs, in a slab of
-// `pool`. On the mapped path, the batches have one segment, several, or kMaxSegments. On the staged
-// path, if the lane takes such batches, they have one or two. Waits for the results. Returns an
-// error of the lane or of the pool, or INTERNAL if the outputs are not zeros.
+// Runs every model on `lane`, which is a lane of device `ordinal`. The inputs are zeros in a slab
+// of `pool`. On the mapped path, the batches have one segment, several, or kMaxSegments. If the
+// lane takes staged batches, also runs staged batches of one and of two segments. Waits for the
+// results. Returns an error of the lane or of the pool, or INTERNAL if the outputs are not zeros.
 absl::Status WarmUp(Lane& lane, int ordinal, SlabPool& pool, LaneUse use = LaneUse::kAny);
 
 }  // namespace swiglu::server

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The only file that translates a cudaError_t into errors of the server.
+// Translates a cudaError_t into errors of the server. For a few of CUDA's errors, cuda_probe.h and
+// pinned_memory.h return statuses with texts of their own.
 #pragma once
 
 #include <cuda_runtime_api.h>

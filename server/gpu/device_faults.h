@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reports and logs all errors of devices: those of batches, and those of allocations of pinned
-// memory. Remembers the first device that failed for good.
+// Reports and logs the device errors of batches and of allocations of pinned memory. Remembers the
+// first device that failed for good.
 #pragma once
 
 #include <atomic>

@@ -37,8 +37,8 @@ class GpuMonitor {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // `figures` and `memory_used_bytes` return nothing that is older. Figures become old if the
-  // driver hangs.
+  // The age of the oldest values that `figures` and `memory_used_bytes` return. Values become older
+  // than this if the driver hangs.
   static constexpr std::chrono::seconds kMaxAge{10};
 
   // Opens NVML and takes the first sample before it returns. If NVML cannot be opened, or does not

@@ -97,8 +97,8 @@ absl::Status RegionRefused(absl::string_view region, const RegionSpec& spec,
 absl::Status RequestTooLarge(int64_t bytes, int64_t max_request_bytes);
 absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes);
 absl::Status MetadataTooLarge(int64_t bytes, int64_t max_metadata_bytes);
-// `bytes`: the size of the message, or what its request would hold beside the message (mostly
-// slabs).
+// `bytes`: the size of the message, or the memory that its request would need in addition to the
+// message. Most of this memory is slabs.
 absl::Status ExceedsBudget(int64_t bytes, int64_t memory_budget_bytes);
 // For messages that are not complete yet.
 absl::Status RequestOutgrows(int64_t max_request_bytes);

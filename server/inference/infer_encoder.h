@@ -58,8 +58,8 @@ EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
                                    const std::shared_ptr<const void>& owner);
 
 // The size of what `EncodeInferResponse` returns. `ResponseTensorBytes` counts only the tensors, at
-// almost no cost. `ResponseBytes` counts everything, and a few bytes too many for an output in a
-// region.
+// almost no cost. `ResponseBytes` counts everything. For each output in a region, its result is a
+// few bytes too large.
 int64_t ResponseTensorBytes(const InferPlan& plan);
 int64_t ResponseBytes(const InferPlan& plan, const std::string& id);
 

@@ -44,10 +44,10 @@ struct InferMessage {
   void Clear();
 };
 
-// Takes the message in `slices` apart. Fields may be in any order. Clears `message` first, which
-// then refers to `slices`. Errors: INVALID_ARGUMENT, "malformed ModelInferRequest" and the place;
-// RESOURCE_EXHAUSTED if the envelope is larger than kMaxEnvelopeBytes. After an error, `message`
-// must not be used.
+// Takes the message in `slices` apart. Fields may be in any order. Clears `message` first.
+// Afterwards, `message` refers to `slices`. Errors: INVALID_ARGUMENT, "malformed ModelInferRequest"
+// and the place; RESOURCE_EXHAUSTED if the envelope is larger than kMaxEnvelopeBytes. After an
+// error, `message` must not be used.
 absl::Status ParseInferMessage(absl::Span<const grpc::Slice> slices, InferMessage& message);
 
 }  // namespace swiglu::server

@@ -38,10 +38,11 @@ class InferService {
   InferService(InferServiceOptions options, Admission* admission, Executor* executor,
                Batcher* batcher, Observer* observer, const RegionRegistry* regions = nullptr);
 
-  // Reserves room for a message that is about to be read: its announced size, if any, or else a
-  // small amount, which grows as the message arrives. If the connection is not measured, as on a
-  // unix socket, an unannounced message gets the size that such messages had recently, or the small
-  // amount if that size does not fit. UNAVAILABLE if there is no room now, RESOURCE_EXHAUSTED if
+  // Reserves room for a message that is about to be read. An announced message gets its announced
+  // size. An unannounced message on a measured connection gets a small amount, which grows as the
+  // message arrives. Other connections, such as those of a unix socket, are not measured. There, an
+  // unannounced message gets the size that such messages had recently. If that size does not fit,
+  // the message gets the small amount. UNAVAILABLE if there is no room now, RESOURCE_EXHAUSTED if
   // there never can be room.
   absl::StatusOr<Charge> ReserveMessage(std::optional<int64_t> announced_bytes,
                                         const MessageSource& source);

@@ -23,9 +23,9 @@ class SliceReader {
   size_t position() const { return position_; }
   size_t remaining() const { return remaining_; }
 
-  // Reads one base-128 varint that fits into `value`: at most ten bytes for 64 bits, at most five
-  // for 32 bits (protobuf's tags and lengths). Returns false if there is none; then the position is
-  // unspecified.
+  // Reads one base-128 varint that fits into `value`. A varint of 64 bits has at most ten bytes. A
+  // varint of 32 bits has at most five; protobuf's tags and lengths are of this kind. Returns false
+  // if there is none; then the position is unspecified.
   bool ReadVarint(uint64_t* value) { return ReadVarintAs(value); }
   bool ReadVarint(uint32_t* value) { return ReadVarintAs(value); }
 

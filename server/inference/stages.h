@@ -48,8 +48,8 @@ struct ReceivedMessage {
   // The members are destroyed from the last to the first: the slices, the bytes, and then the
   // charge. So no byte exists without a charge.
   Charge charge;
-  // Must be cleared after `slices`: gRPC 1.51 reports freed memory to its quota only in a context
-  // that a ByteBuffer sets up.
+  // Must be cleared after `slices`. When gRPC 1.51 frees memory, it reports this to its quota only
+  // inside a certain context of the thread. Clearing a ByteBuffer sets up this context.
   grpc::ByteBuffer bytes;
   // The slices of `bytes`, once the message is decoded. They keep their addresses when the message
   // moves.

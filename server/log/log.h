@@ -40,8 +40,8 @@ void ToggleDebug(std::string_view usual);
 
 // Sets the format of lines from now on. At the start the format is `text`. In this format a line is
 // `2026-01-31T12:00:00.000Z I message`. In `json`, a line is one object with ts, level and msg. A
-// message is always one line, because hidden characters (see shown_text.h) are escaped. For any
-// other text, returns false and changes nothing. Thread-safe.
+// message is always one line, because hidden characters (see shown_text.h) are escaped. If `text`
+// is neither text nor json, returns false and changes nothing. Thread-safe.
 bool SetFormat(std::string_view text);
 
 // The longest time for which an ending process waits for its last lines to be written.
@@ -50,8 +50,9 @@ inline constexpr std::chrono::milliseconds kLastWordsLimit{500};
 // Starts the log's own thread, which writes the lines from now on. Before this call, each thread
 // writes its own lines. After it, a thread that logs never blocks: lines wait while nobody reads
 // stderr. If too many wait, the oldest are dropped and a line says how many (LineWriter has the
-// limits). A process that ends must call Flush, or abort(), which flushes for at most
-// kLastWordsLimit. If no thread can be started, returns false and changes nothing. Call it once.
+// limits). Before the process ends, it must call Flush. abort() flushes by itself, for at
+// most kLastWordsLimit. If no thread can be started, returns false and changes nothing. Call it
+// once.
 bool WriteInBackground();
 
 // Blocks until all lines so far are written or dropped. Returns false if that takes longer than

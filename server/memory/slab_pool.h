@@ -51,8 +51,8 @@ class CachingSlabPool final : public SlabPool {
   size_t SlabBytes(size_t size_bytes) const override;
 
   // See `SlabPool`. RESOURCE_EXHAUSTED also if the slab would exceed the capacity. If the source
-  // has no memory left, frees cached slabs that have at least this size together, and asks the
-  // source once more.
+  // has no memory left, frees cached slabs until they add up to the size of the new slab, and asks
+  // the source once more.
   absl::StatusOr<Slab> Acquire(size_t size_bytes) override;
 
   // Fills the cache with one slab for each of `sizes`. On error, slabs allocated until then stay

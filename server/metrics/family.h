@@ -31,9 +31,9 @@ struct LabelledGpu {
   GpuFigures figures;
 };
 
-// Makes the families of the GPUs' figures. A family has a series for every GPU that reports its
-// figure. A family without any series is left out. A GPU without a UUID has no series under
-// Triton's names.
+// Makes the families of the GPUs' figures. Each family is about one figure, and has a series for
+// every GPU that reports this figure. A family without any series is left out. A GPU without a UUID
+// has no series under Triton's names.
 std::vector<prometheus::MetricFamily> MakeGpuFamilies(const std::vector<LabelledGpu>& gpus);
 
 // What the operating system says about this process. Reads /proc. A value that cannot be read is 0.

@@ -53,7 +53,7 @@ struct Gauges {
   // By RegionFault. Counters, like `refused_connections` and `ended_connections`.
   std::array<Sample, metrics::kRegionFaults.size()> refused_regions;
   SlabPool slab_pool;
-  // Every device in use. The CPU is one if it computes.
+  // Every device on which batches run: GPUs, or the CPU.
   std::vector<Device> devices;
   // 1 or 0.
   Sample ready;

@@ -80,9 +80,9 @@ struct RegionInfo {
 
 // A name has at most one region, of either kind. `Unregister` and `DropAbandoned` free a region's
 // name at once, and no new use of the region begins. A region whose file has become too short is
-// lost: no new use of it begins, and the next `DropAbandoned`, or the next `Register` for this
-// name, frees the name. After the end of the last use, the next `CloseReleased` closes the memory.
-// Until then its bytes count.
+// lost. No new use of a lost region begins. The next `DropAbandoned`, or the next `Register` for
+// its name, frees the name. After the end of the last use, the next `CloseReleased` closes the
+// memory. Until then its bytes count.
 //
 // `Register`, `Unregister`, `DropAbandoned` and `CloseReleased` may block, and only one thread at a
 // time may call them. The other methods are thread-safe and do not block.

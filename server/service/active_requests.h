@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Counts inferences, so that a drain can wait for them. Each counts from the arrival of its message
-// until its answer is written. Once a request has its answer, it waits only for its caller to take
-// the answer.
+// Counts inferences, and calls that register or unregister regions, so that a drain can wait for
+// them. An inference counts from the arrival of its message until its answer is written. It is in
+// work until it has its answer. After that, it only waits for its caller to take the answer.
 #pragma once
 
 #include <atomic>

@@ -29,7 +29,7 @@ class InferCall final : public CallHandler {
     kAwaitingMessage,
     kStarted,  // the message is there: its answer ends the call
     kRefused,  // ended without its message, which is dropped if it still comes
-    kMissing,  // likewise, because the caller sent no message
+    kMissing,  // ended because the caller sent no whole message
   };
 
   // Ends the call, whose message has not arrived.

@@ -22,8 +22,9 @@ class RegionService {
   using OwnerOf = std::function<std::shared_ptr<const RegionOwner>(const Call&)>;
   using Done = absl::AnyInvocable<void(absl::Status)>;
 
-  // `owner_of` returns who registers a region by a call, or nullptr if that is unknown. `active`
-  // counts the calls that change something, so that a drain waits for them.
+  // `owner_of` returns the owner of a region that a call registers: the client that made the call,
+  // or a group that contains this client. nullptr: unknown. `active` counts the calls that change
+  // something, so that a drain waits for them.
   RegionService(RegionThread* regions, ActiveRequests* active, OwnerOf owner_of)
       : regions_(regions), active_(active), owner_of_(std::move(owner_of)) {}
 

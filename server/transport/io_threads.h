@@ -101,7 +101,7 @@ class IoThreads {
   void ComeBack(Worker& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // How long a thread that polls `queue` may sleep.
   static gpr_timespec NextDeadline(const IoQueue& queue);
-  // How many threads `queue` needs at least, if it needs any.
+  // How many pollers `queue` needs. The caller checks whether `queue` needs pollers at all.
   static int PollersNeeded(const IoQueue& queue);
   // Adds or takes away a poller of `queue`.
   void CountPoller(IoQueue& queue, int change);

@@ -31,7 +31,7 @@ class MessageWatch {
  public:
   // How often the thread looks.
   static constexpr std::chrono::milliseconds kInterval{10};
-  // A connection whose streams move nothing is looked at only in one of this many rounds.
+  // The thread looks at an idle connection (`MessageLedger::is_idle`) in one round of this many.
   static constexpr int64_t kIdleRounds = 4;
 
  private:

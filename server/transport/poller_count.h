@@ -2,9 +2,9 @@
 //
 // How many I/O threads poll at once. A pure function.
 //
-// Idle pollers have a cost: each event wakes another one of them. One poller answers a single
-// request soonest, and many small requests need several pollers. So the number depends on the work.
-// Long work does not count here, because a thread that does long work does not poll.
+// Idle pollers have a cost, because each event wakes another idle poller. One poller answers a
+// single request soonest, and many small requests need several pollers. So the number depends on
+// the work. Long work does not count here, because a thread that does long work does not poll.
 #pragma once
 
 #include <algorithm>
@@ -20,8 +20,9 @@ struct PollerLoad {
   double long_threads = 0;
 };
 
-// The number of pollers from here on, 1 to `max_pollers`: one more if the pollers are hardly ever
-// idle; one fewer if the remaining pollers could do the work and still be idle often enough.
+// Returns the number of pollers from here on, 1 to `max_pollers`. Adds one poller if the pollers
+// are hardly ever idle. Takes one away if the remaining pollers could do the work and would still
+// be idle often enough.
 inline int ChoosePollerCount(const PollerLoad& load, int max_pollers) {
   constexpr double kCrowded = 0.8;
   constexpr double kRoomy = 0.6;
