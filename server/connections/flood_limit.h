@@ -44,10 +44,10 @@ class FloodLimit {
   // After a flooded stretch the connection is paused for this time, because a flood makes other
   // connections wait. An honest client loses only this time.
   static constexpr std::chrono::milliseconds kPauseTime{200};
-  // A connection is ended when its successive flooded stretches add up to this time, without the
-  // pauses. A shorter burst is no flood: messages of calls that the server has not begun, or has
-  // refused, may fill the windows of HTTP/2. gRPC makes these windows as large as 150 MB on a fast
-  // network.
+  // A connection is ended when its flooded stretches add up to this time. The pauses between the
+  // stretches do not count. An honest client may send a shorter burst: it may fill the windows of
+  // HTTP/2 with messages of calls that the server has not begun, or has refused. On a fast network,
+  // gRPC makes these windows as large as 150 MB.
   static constexpr std::chrono::milliseconds kMostFlooded{2000};
   // After a pause, the peer's TCP waits before it sends again. So silence during this time does not
   // mean that the flood is over.

@@ -31,8 +31,8 @@ struct RouterOptions {
   const RegionService* regions = nullptr;
 };
 
-// Thread-safe: nothing but a counter changes after construction. All parts must outlive it and the handlers that it
-// makes.
+// Thread-safe: nothing but a counter changes after construction. All parts must outlive it and the
+// handlers that it makes.
 class Router final : public CallRouter {
  public:
   Router(InferDependencies infer, const ControlService* control, const Health* health,

@@ -44,8 +44,8 @@ class IoThreads {
   // Returns how many queues are useful for `num_threads` (>= 1) threads.
   static int NumQueues(int num_threads);
 
-  // Starts `num_threads` (>= 1) threads and the reserves, which poll `queues`. REQUIRES: there is
-  // at least one queue.
+  // Starts `num_threads` (>= 1) threads and the reserve threads. All of them poll `queues`.
+  // REQUIRES: there is at least one queue.
   IoThreads(Queues queues, int num_threads, Policy policy = ChoosePollerCount);
   // REQUIRES: `Shutdown` was called.
   ~IoThreads();

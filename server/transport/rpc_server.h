@@ -33,7 +33,7 @@ struct ConnectionLimits {
   // The age, give or take a tenth, at which the server tells a connection to end. Its peer then
   // connects anew, so load balancers can spread the peers. Zero: never.
   absl::Duration max_age = absl::ZeroDuration();
-  // How long its calls may go on after that, until they are cut off. > 0.
+  // How long the calls of such a connection may go on before they are cut off. > 0.
   absl::Duration max_age_grace = absl::Minutes(5);
   // If no byte has come for this long, the server asks whether the peer is there; zero: never.
   absl::Duration keepalive_time = absl::Seconds(30);

@@ -9,7 +9,7 @@
 //   se| * max(1, |e|).
 // - h and df are exactly the rounded products.
 //
-// Results may differ in those last places from one instruction set to another, and from CUDA.
+// Within these bounds, results may differ from one instruction set to another, and from CUDA.
 #pragma once
 
 #include <span>
