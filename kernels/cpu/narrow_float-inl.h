@@ -237,7 +237,7 @@ struct Bf16 : InOrder<Bf16, uint16_t> {
     return hn::Add(hn::Add(bits, hn::Set(du, 0x7FFFu)), odd);
   }
 
-  // `values`, with every NaN replaced by a NaN that a result may have.
+  // Returns `values`. Every NaN among them is replaced by the NaN that results have.
   template <class D>
   static HWY_INLINE hn::Vec<D> AsResult(D d, hn::Vec<D> values) {
     const hn::RebindToUnsigned<D> du;

@@ -74,9 +74,9 @@ class Batcher {
   // Takes the next batch. Returns nullptr if no batch is ready that has a free lane.
   std::unique_ptr<RunningBatch> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Start(std::unique_ptr<RunningBatch> running);
-  // Frees the lane, lets the next batch start, then hands the requests back. If the batch is done
-  // before `Executor::Run` returns (on the CPU), the outer `Pump` starts the next batch only after
-  // this function has handed the requests back.
+  // Frees the lane, lets the next batch start, then hands the requests back. On the
+  // CPU, the batch is done before `Executor::Run` returns. Then the `Pump` that called `Run` starts
+  // the next batch, after this function has handed the requests back.
   void Finish(RunningBatch& running, const Execution& execution);
   // Requests that are handed back together.
   struct Returned {

@@ -100,8 +100,8 @@ class MessageLedger {
   void Drop(AwaitedMessage& message);
 
   // Call this when a message of the connection was refused: its caller may still be sending it. For
-  // kUnreadTime, bytes that arrive may belong to this message. During that time, the charge for the
-  // other messages stays within their max_bytes, and none of them is refused as too large.
+  // kUnreadTime, bytes that arrive may belong to this message. During that time, no other message
+  // is charged for more than its max_bytes, and none is refused as too large.
   void CountUnread(Clock::time_point now) { unread_until_ = now + kUnreadTime; }
 
   // Tells the ledger that `bytes` of the received bytes were the headers of a call and belong to no

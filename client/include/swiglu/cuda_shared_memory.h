@@ -47,9 +47,9 @@ class CudaRegion {
  public:
   // The `size_bytes` bytes, 1 or more, at `d_bytes`. `client` must outlive the region. Blocks until
   // the server has registered the allocation. An error leaves nothing behind:
-  // - INVALID_ARGUMENT if the memory is not of a GPU, if the allocation ends before the stretch
-  //   does, or if CUDA cannot share the memory; CUDA cannot share memory of cudaMallocAsync or of
-  //   virtual memory management, such as PyTorch's expandable segments
+  // - INVALID_ARGUMENT if the memory is not of a GPU, if the allocation ends before these bytes do,
+  //   or if CUDA cannot share the memory; CUDA cannot share memory of cudaMallocAsync or of virtual
+  //   memory management, such as PyTorch's expandable segments
   // - INTERNAL, with the name of CUDA's error, if CUDA fails
   // - the server's own errors, for example UNIMPLEMENTED if it takes no CUDA shared memory
   static absl::StatusOr<CudaRegion> Create(Client* client, const void* d_bytes, int64_t size_bytes,
