@@ -76,6 +76,20 @@ class DriverTest(unittest.TestCase):
             self.assertGreater(metric["server_to"][echo]["ratio"], 0)
         self.assertIn("64 KiB in, 32 KiB out, 8 connections, 64 in flight, requests/s", result.stdout)
 
+    def test_regions_are_compared_with_another_server(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "table.json")
+            result = run_driver("--points=s", "--rounds=1", f"--other_program={server_process.SERVER}", f"--json={path}")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertEqual(result.stderr, "")
+            table = json.loads(path.read_text())
+        self.assertEqual(list(table["points"]), ["s1", "s2"])
+        for point in table["points"].values():
+            for metric in point["metrics"]:
+                self.assertEqual(list(metric["values"]), ["server", "other"])
+            self.assertEqual(point["runs"]["other"][0]["configuration"]["shared_memory"], "system")
+            self.assertEqual(point["runs"]["other"][0]["requests"], 64)
+
     def test_server_that_ends_fails_it_with_its_log(self):
         result = run_driver("--points=b", "--server_flag=--device=nonsense")
         self.assertEqual(result.returncode, 1)

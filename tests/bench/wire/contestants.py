@@ -128,11 +128,11 @@ def start_echo(bench, request_bytes, threads):
                                             f"--echo_bytes={sizes}"], port)
 
 
-def start_server(program, flags):
+def start_server(program, flags, name="server"):
     """Starts the server with its defaults, but for its addresses and `flags`."""
     port = free_port()
-    return Contestant("server", [str(program), f"--grpc_address=127.0.0.1:{port}",
-                                 f"--metrics_address=127.0.0.1:{free_port()}", *flags], port)
+    return Contestant(name, [str(program), f"--grpc_address=127.0.0.1:{port}",
+                             f"--metrics_address=127.0.0.1:{free_port()}", *flags], port)
 
 
 def start_rival(folder):

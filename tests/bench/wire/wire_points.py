@@ -25,6 +25,7 @@ def parse_arguments():
     parser.add_argument("--bench", required=True, help="the program swiglu-bench")
     parser.add_argument("--server_program", required=True, help="the program swiglu-server")
     parser.add_argument("--server_flag", action="append", default=[], help="a flag for the server; may be repeated")
+    parser.add_argument("--other_program", help="another swiglu-server to compare with, an older one perhaps")
     parser.add_argument("--rival", help="a folder with the rival, whose ./run serves on 127.0.0.1:$PORT")
     parser.add_argument("--points", default="a,b,c,d,e,h", help="of " + ",".join(points.NAMES))
     parser.add_argument("--rounds", type=int, default=5)
@@ -58,8 +59,11 @@ class PointRun:
     def run(self):
         """Returns the results of every contestant, a list with one entry for each round; None stands for a failure."""
         with contextlib.ExitStack() as stack:
-            running = {"server": stack.enter_context(
-                contestants.start_server(self._arguments.server_program, self._arguments.server_flag))}
+            flags = [*self._arguments.server_flag, *self._point.server_flags]
+            running = {"server": stack.enter_context(contestants.start_server(self._arguments.server_program, flags))}
+            if self._arguments.other_program:
+                running["other"] = stack.enter_context(
+                    contestants.start_server(self._arguments.other_program, flags, "other"))
             if self._point.echo_bytes:
                 running["echo"] = stack.enter_context(self._best_echo())
             if self._arguments.rival:
@@ -93,7 +97,8 @@ class PointRun:
             return None
 
     def _load(self, contestant, length):
-        flags = [*self._point.flags, *length]
+        is_echo = contestant.name.startswith("echo")
+        flags = [*(self._point.echo_flags if is_echo and self._point.echo_flags else self._point.flags), *length]
         if contestant.name == "rival":
             flags += self._point.rival_flags
         with contextlib.ExitStack() as stack:
