@@ -9,9 +9,9 @@
 #include <memory>
 #include <utility>
 
-#include "server/inference/errors.h"
-#include "server/inference/infer_decoder.h"
-#include "server/inference/infer_message.h"
+#include "server/codec/errors.h"
+#include "server/codec/infer_decoder.h"
+#include "server/codec/infer_message.h"
 #include "server/inference/running_request.h"
 #include "server/log/log.h"
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "server/inference/errors.h"
+#include "server/codec/errors.h"
 
 namespace swiglu::server {
 

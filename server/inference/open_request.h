@@ -10,12 +10,12 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "server/codec/infer_encoder.h"
 #include "server/core/clock.h"
 #include "server/core/model.h"
 #include "server/core/observer.h"
 #include "server/core/phase_times.h"
 #include "server/core/task_queue.h"
-#include "server/inference/infer_encoder.h"
 #include "server/inference/region_tensors.h"
 
 namespace swiglu::server {

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/codec/infer_decoder.h"
 #include "server/core/clock.h"
 #include "server/core/executor.h"
 #include "server/core/region.h"
-#include "server/inference/infer_decoder.h"
 #include "server/regions/region_registry.h"
 
 namespace swiglu::server {

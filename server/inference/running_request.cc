@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
-#include "server/inference/errors.h"
+#include "server/codec/errors.h"
 
 namespace swiglu::server {
 namespace {

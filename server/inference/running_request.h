@@ -16,10 +16,10 @@
 #include "server/batching/admission.h"
 #include "server/batching/batcher.h"
 #include "server/batching/request.h"
+#include "server/codec/infer_encoder.h"
 #include "server/core/executor.h"
 #include "server/core/phase_times.h"
 #include "server/core/slab.h"
-#include "server/inference/infer_encoder.h"
 #include "server/inference/open_request.h"
 #include "server/inference/stages.h"
 

@@ -13,9 +13,9 @@
 #include "grpcpp/support/slice.h"
 #include "server/batching/admission.h"
 #include "server/batching/message_ledger.h"
+#include "server/codec/infer_decoder.h"
 #include "server/core/clock.h"
 #include "server/inference/chunk_plan.h"
-#include "server/inference/infer_decoder.h"
 #include "server/inference/region_tensors.h"
 
 namespace swiglu::server {

@@ -3,7 +3,7 @@
 // The unary control call. See the header.
 #include "server/service/control_call.h"
 
-#include "server/inference/errors.h"
+#include "server/codec/errors.h"
 #include "server/service/messages.h"
 
 namespace swiglu::server {

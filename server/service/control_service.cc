@@ -4,9 +4,9 @@
 #include "server/service/control_service.h"
 
 #include "absl/strings/string_view.h"
+#include "server/codec/errors.h"
+#include "server/codec/infer_decoder.h"
 #include "server/core/model.h"
-#include "server/inference/errors.h"
-#include "server/inference/infer_decoder.h"
 
 namespace swiglu::server {
 namespace {

@@ -3,7 +3,7 @@
 // Health states and the Watch call.
 #include "server/service/health.h"
 
-#include "server/inference/errors.h"
+#include "server/codec/errors.h"
 #include "server/service/messages.h"
 
 namespace swiglu::server {

@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "absl/strings/numbers.h"
+#include "server/codec/errors.h"
 #include "server/core/retry.h"
-#include "server/inference/errors.h"
 
 namespace swiglu::server {
 namespace {

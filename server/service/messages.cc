@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "grpcpp/support/slice.h"
-#include "server/inference/errors.h"
+#include "server/codec/errors.h"
 
 namespace swiglu::server {
 namespace {

@@ -9,7 +9,7 @@
 #include "google/protobuf/descriptor.pb.h"
 #include "proto/health.pb.h"
 #include "proto/inference.pb.h"
-#include "server/inference/errors.h"
+#include "server/codec/errors.h"
 #include "server/log/log.h"
 #include "server/service/messages.h"
 

@@ -6,7 +6,7 @@
 #include <optional>
 #include <utility>
 
-#include "server/inference/errors.h"
+#include "server/codec/errors.h"
 
 namespace swiglu::server {
 namespace {

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/codec/errors.h"
 #include "server/core/retry.h"
-#include "server/inference/errors.h"
 #include "server/service/infer_call.h"
 #include "server/service/messages.h"
 #include "server/service/stream_infer_call.h"

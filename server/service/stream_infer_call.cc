@@ -8,8 +8,8 @@
 #include <optional>
 #include <utility>
 
+#include "server/codec/errors.h"
 #include "server/core/retry.h"
-#include "server/inference/errors.h"
 
 namespace swiglu::server {
 

@@ -14,8 +14,8 @@
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/stubs/logging.h"
 #include "proto/inference.pb.h"
-#include "server/inference/infer_decoder.h"
-#include "server/inference/infer_message.h"
+#include "server/codec/infer_decoder.h"
+#include "server/codec/infer_message.h"
 
 namespace swiglu::server {
 namespace {

@@ -11,8 +11,8 @@
 #include "absl/status/status.h"
 #include "grpcpp/support/slice.h"
 #include "gtest/gtest.h"
-#include "server/inference/infer_decoder.h"
-#include "server/inference/infer_message.h"
+#include "server/codec/infer_decoder.h"
+#include "server/codec/infer_message.h"
 #include "tests/rpc/requests.h"
 
 namespace swiglu::server {

@@ -2,7 +2,7 @@
 //
 // What the sentences of refusals do with long and odd text from callers. The sentences themselves
 // are checked where they arise.
-#include "server/inference/errors.h"
+#include "server/codec/errors.h"
 
 #include <string>
 #include <vector>

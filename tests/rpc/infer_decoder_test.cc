@@ -2,7 +2,7 @@
 //
 // The rules of the data, one by one: what is accepted, and with which code and sentence the rest is
 // refused.
-#include "server/inference/infer_decoder.h"
+#include "server/codec/infer_decoder.h"
 
 #include <cstring>
 #include <functional>

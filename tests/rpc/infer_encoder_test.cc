@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Encoded answers, read back with the generated parser; and who keeps the tensors alive until when.
-#include "server/inference/infer_encoder.h"
+#include "server/codec/infer_encoder.h"
 
 #include <memory>
 #include <string>

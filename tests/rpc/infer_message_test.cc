@@ -2,7 +2,7 @@
 //
 // Messages as bytes: any order, any slices, unknown fields, what is no good protobuf, and the bound
 // on what is beside the tensors.
-#include "server/inference/infer_message.h"
+#include "server/codec/infer_message.h"
 
 #include <algorithm>
 #include <cstring>

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "server/inference/errors.h"
+#include "server/codec/errors.h"
 #include "tests/rpc/calls.h"
 
 namespace swiglu::server {

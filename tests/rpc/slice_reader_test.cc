@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The cursor over slices: primitives that lie within a slice, across several, and past the end.
-#include "server/inference/slice_reader.h"
+#include "server/codec/slice_reader.h"
 
 #include <cstdint>
 #include <limits>

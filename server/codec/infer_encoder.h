@@ -14,7 +14,7 @@
 #include "absl/types/span.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/slice.h"
-#include "server/inference/infer_decoder.h"
+#include "server/codec/infer_decoder.h"
 
 namespace swiglu::server {
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The cursor's moves. See the header.
-#include "server/inference/slice_reader.h"
+#include "server/codec/slice_reader.h"
 
 #include <algorithm>
 #include <cstring>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The walk over the envelope's outer fields, and over those of each input.
-#include "server/inference/plain_envelope.h"
+#include "server/codec/plain_envelope.h"
 
 #include "proto/inference.pb.h"
 

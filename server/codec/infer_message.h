@@ -12,7 +12,7 @@
 #include "absl/types/span.h"
 #include "grpcpp/support/slice.h"
 #include "proto/inference.pb.h"
-#include "server/inference/slice_reader.h"
+#include "server/codec/slice_reader.h"
 
 namespace swiglu::server {
 

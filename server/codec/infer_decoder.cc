@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The protocol's rules of the data. Sentences come from errors.h.
-#include "server/inference/infer_decoder.h"
+#include "server/codec/infer_decoder.h"
 
 #include <algorithm>
 #include <cstring>
@@ -11,7 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "server/inference/errors.h"
+#include "server/codec/errors.h"
 
 namespace swiglu::server {
 namespace {

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The walk over protobuf's wire format. What it copies is bounded before it is copied.
-#include "server/inference/infer_message.h"
+#include "server/codec/infer_message.h"
 
 #include <algorithm>
 #include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "server/inference/errors.h"
-#include "server/inference/plain_envelope.h"
+#include "server/codec/errors.h"
+#include "server/codec/plain_envelope.h"
 
 namespace swiglu::server {
 namespace {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Hand-made protobuf framing around slices. The metadata too: it goes with every response.
-#include "server/inference/infer_encoder.h"
+#include "server/codec/infer_encoder.h"
 
 #include <algorithm>
 #include <utility>
 
 #include "proto/inference.pb.h"
-#include "server/inference/errors.h"
+#include "server/codec/errors.h"
 
 namespace swiglu::server {
 namespace {

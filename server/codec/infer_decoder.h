@@ -16,10 +16,10 @@
 #include "absl/status/statusor.h"
 #include "proto/inference.pb.h"
 #include "server/batching/request.h"
+#include "server/codec/infer_message.h"
+#include "server/codec/slice_reader.h"
 #include "server/core/executor.h"
 #include "server/core/model.h"
-#include "server/inference/infer_message.h"
-#include "server/inference/slice_reader.h"
 
 namespace swiglu::server {
 

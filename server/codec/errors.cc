@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Codes and sentences. Each message says what was asked, the limit and the value.
-#include "server/inference/errors.h"
+#include "server/codec/errors.h"
 
 #include <algorithm>
 
