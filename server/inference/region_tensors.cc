@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "absl/strings/string_view.h"
-#include "server/inference/errors.h"
+#include "server/codec/errors.h"
 
 namespace swiglu::server {
 namespace {
@@ -50,8 +50,8 @@ class Finder {
     if (!status.ok()) return status;
     RegionUse region = registry_.Find(part->region, now_);
     if (region == nullptr) return errors::UnknownRegion(part->region);
-    if (part->offset > region->size_bytes() ||
-        *part->size_bytes > region->size_bytes() - part->offset) {
+    // Neither is negative, so this wraps for no offset.
+    if (*part->size_bytes > region->size_bytes() - part->offset) {
       return errors::OutsideRegion(name, part->region, part->offset, *part->size_bytes,
                                    region->size_bytes());
     }
