@@ -47,7 +47,7 @@ void RegionThread::Run() {
         return stopping_ || has_released_ || !tasks_.empty();
       };
       absl::MutexLock lock(&mutex_);
-      mutex_.AwaitWithDeadline(absl::Condition(&has_work), next_look);
+      mutex_.AwaitWithTimeout(absl::Condition(&has_work), next_look - absl::Now());
       is_last = stopping_;
       has_released_ = false;
       tasks.swap(tasks_);
