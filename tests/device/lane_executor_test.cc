@@ -248,6 +248,18 @@ TEST_F(LaneExecutorTest, ResidentBytesDoNotMakeADeviceBusyForOthers) {
   for (const size_t job : {0, 1, 2}) devices_.End(job);
 }
 
+TEST_F(LaneExecutorTest, AResidentBatchGivesBackNoLaneForOthers) {
+  MakeDevices({1, 2}, 1);
+  Run(1, {.device = 10, .is_resident = true});
+  devices_.End(0);
+  Run(10);    // on the first device, which has no lane left then
+  Run(1000);  // on the second, which is the busier one from now on
+  Run(5);
+  ASSERT_EQ(devices_.num_jobs(), 4u);
+  EXPECT_EQ(DeviceOf(3), 1);
+  for (const size_t job : {1, 2, 3}) devices_.End(job);
+}
+
 TEST_F(LaneExecutorTest, ABatchWaitsForItsDeviceWhileOthersAreFree) {
   MakeDevices({1, 2});
   const Placement placement{.device = 10, .is_resident = false};
