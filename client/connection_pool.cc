@@ -100,7 +100,7 @@ ConnectionPool::ConnectionPool(std::string address, int num_connections)
 }
 
 ConnectionPool::~ConnectionPool() {
-  absl::MutexLock lock(&mu_);
+  absl::MutexLock lock(&mutex_);
   for (auto& queue : idle_queues_) {
     queue->Shutdown();
     void* tag = nullptr;
@@ -154,7 +154,7 @@ absl::StatusOr<grpc::ByteBuffer> ConnectionPool::Call(const std::string& method,
 
 std::pair<ConnectionPool::Connection*, std::unique_ptr<grpc::CompletionQueue>>
 ConnectionPool::Acquire(int64_t bytes) {
-  absl::MutexLock lock(&mu_);
+  absl::MutexLock lock(&mutex_);
   Connection* best = &connections_.front();
   for (Connection& connection : connections_) {
     if (std::tie(connection.pending_bytes, connection.num_pending) <
@@ -172,7 +172,7 @@ ConnectionPool::Acquire(int64_t bytes) {
 
 void ConnectionPool::Release(Connection* connection, int64_t bytes,
                              std::unique_ptr<grpc::CompletionQueue> queue) {
-  absl::MutexLock lock(&mu_);
+  absl::MutexLock lock(&mutex_);
   connection->pending_bytes -= bytes;
   --connection->num_pending;
   idle_queues_.push_back(std::move(queue));

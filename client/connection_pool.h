@@ -98,8 +98,8 @@ class ConnectionPool {
   struct Connection {
     std::shared_ptr<grpc::Channel> channel;
     std::unique_ptr<grpc::GenericStub> stub;
-    int64_t pending_bytes = 0;  // bytes of the requests under way, guarded by mu_
-    int64_t num_pending = 0;    // requests under way, guarded by mu_
+    int64_t pending_bytes = 0;  // bytes of the requests under way, guarded by mutex_
+    int64_t num_pending = 0;    // requests under way, guarded by mutex_
   };
 
   // Acquire takes a connection and a queue for a call, and Release gives them back.
@@ -110,10 +110,10 @@ class ConnectionPool {
   absl::Status Late(const TimeLimit& limit) const;
 
   const std::string address_;
-  absl::Mutex mu_;
+  absl::Mutex mutex_;
   std::vector<Connection> connections_;  // its size and the channels never change
   // Completion queues that no call uses now. There are at most as many as calls ever ran at once.
-  std::vector<std::unique_ptr<grpc::CompletionQueue>> idle_queues_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::unique_ptr<grpc::CompletionQueue>> idle_queues_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace swiglu::client

@@ -26,13 +26,13 @@ class ChunkQueue {
 
   // The index of the next chunk, or -1 if none is left or a chunk has failed.
   int64_t Take() {
-    absl::MutexLock lock(&mu_);
+    absl::MutexLock lock(&mutex_);
     return !status_.ok() || exception_ || next_ == num_chunks_ ? -1 : next_++;
   }
 
   // Notes that a chunk has ended with `status`. Returns how many have succeeded so far.
   int64_t Finish(absl::Status status) {
-    absl::MutexLock lock(&mu_);
+    absl::MutexLock lock(&mutex_);
     if (status.ok()) return ++num_done_;
     if (status_.ok()) status_ = std::move(status);
     return num_done_;
@@ -40,24 +40,24 @@ class ChunkQueue {
 
   // Notes that `on_chunk` threw.
   void Throw(std::exception_ptr exception) {
-    absl::MutexLock lock(&mu_);
+    absl::MutexLock lock(&mutex_);
     if (!exception_) exception_ = std::move(exception);
   }
 
   // The first error, or OK. Rethrows the first exception. REQUIRES: all threads have ended.
   absl::Status Result() {
-    absl::MutexLock lock(&mu_);
+    absl::MutexLock lock(&mutex_);
     if (exception_) std::rethrow_exception(exception_);
     return status_;
   }
 
  private:
   const int64_t num_chunks_;
-  absl::Mutex mu_;
-  int64_t next_ ABSL_GUARDED_BY(mu_) = 0;
-  int64_t num_done_ ABSL_GUARDED_BY(mu_) = 0;
-  absl::Status status_ ABSL_GUARDED_BY(mu_);
-  std::exception_ptr exception_ ABSL_GUARDED_BY(mu_);
+  absl::Mutex mutex_;
+  int64_t next_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t num_done_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  std::exception_ptr exception_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Runs `work` on `num_threads` threads, including this one. Uses fewer threads if the system cannot

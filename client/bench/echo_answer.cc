@@ -71,7 +71,7 @@ grpc::Slice BufferPool::Take() {
 
 // The last used first: it is likely to be in a cache.
 std::unique_ptr<BufferPool::Buffer> BufferPool::TakeIdle() {
-  absl::MutexLock lock(&mu_);
+  absl::MutexLock lock(&mutex_);
   if (idle_.empty()) return nullptr;
   std::unique_ptr<Buffer> buffer = std::move(idle_.back());
   idle_.pop_back();
@@ -81,7 +81,7 @@ std::unique_ptr<BufferPool::Buffer> BufferPool::TakeIdle() {
 void BufferPool::TakeBack(void* lent) {
   std::unique_ptr<Buffer> buffer(static_cast<Buffer*>(lent));
   const std::shared_ptr<BufferPool> home = std::move(buffer->home);
-  absl::MutexLock lock(&home->mu_);
+  absl::MutexLock lock(&home->mutex_);
   home->idle_.push_back(std::move(buffer));
 }
 

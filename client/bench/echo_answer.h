@@ -45,8 +45,8 @@ class BufferPool : public std::enable_shared_from_this<BufferPool> {
   std::unique_ptr<Buffer> TakeIdle();
 
   const size_t size_bytes_;
-  absl::Mutex mu_;
-  std::vector<std::unique_ptr<Buffer>> idle_ ABSL_GUARDED_BY(mu_);
+  absl::Mutex mutex_;
+  std::vector<std::unique_ptr<Buffer>> idle_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Answers requests of certain sizes with ModelInferResponses. All tensors have rank 1. The tensors

@@ -111,7 +111,7 @@ absl::StatusOr<Report> Measure(const CommandLine& command, Load& load, StopOrder
 }  // namespace
 
 void StopOrder::Take(int signal) {
-  absl::MutexLock lock(&mu_);
+  absl::MutexLock lock(&mutex_);
   const Clock::time_point now = Clock::now();
   const bool is_stop = signal == SIGINT || signal == SIGTERM;
   // A repeated order has no effect, even if the load has ended since the first signal.
@@ -122,7 +122,7 @@ void StopOrder::Take(int signal) {
 }
 
 void StopOrder::SetLoad(Pace* pace) {
-  absl::MutexLock lock(&mu_);
+  absl::MutexLock lock(&mutex_);
   pace_ = pace;
 }
 

@@ -26,9 +26,9 @@ class StopOrder {
   void SetLoad(Pace* pace);
 
  private:
-  absl::Mutex mu_;
-  Pace* pace_ ABSL_GUARDED_BY(mu_) = nullptr;
-  absl::optional<Clock::time_point> first_ ABSL_GUARDED_BY(mu_);
+  absl::Mutex mutex_;
+  Pace* pace_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  absl::optional<Clock::time_point> first_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Blocks until the load is over or `stop` has stopped it. If all requests failed, the program ends

@@ -69,7 +69,7 @@ absl::optional<Turn> Pace::NextClosed() {
 }
 
 absl::optional<Turn> Pace::NextOpen() {
-  absl::MutexLock lock(&mu_);
+  absl::MutexLock lock(&mutex_);
   if (due_ >= end()) return absl::nullopt;
   WaitUntil(due_);
   // Stop may have moved the end during the wait.
@@ -93,7 +93,7 @@ bool Pace::Counts(const Turn& turn, Clock::time_point done) const {
 }
 
 int64_t Pace::NumNotSent() {
-  absl::MutexLock lock(&mu_);
+  absl::MutexLock lock(&mutex_);
   if (is_closed_loop() || options_.num_requests > 0) return 0;
   int64_t num_not_sent = 0;
   while (due_ < end()) {

@@ -109,9 +109,9 @@ class Pace {
   std::once_flag stop_once_;
   absl::Notification stopped_;
 
-  absl::Mutex mu_;
-  ArrivalSchedule schedule_ ABSL_GUARDED_BY(mu_);
-  Clock::time_point due_ ABSL_GUARDED_BY(mu_);  // the next arrival of an open loop
+  absl::Mutex mutex_;
+  ArrivalSchedule schedule_ ABSL_GUARDED_BY(mutex_);
+  Clock::time_point due_ ABSL_GUARDED_BY(mutex_);  // the next arrival of an open loop
 };
 
 }  // namespace swiglu::bench

@@ -119,8 +119,8 @@ class RawLoad final : public Load {
   Tally Finish() override {
     starter_.join();
     {
-      absl::MutexLock lock(&mu_);
-      mu_.Await(absl::Condition(this, &RawLoad::AllAreFree));
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(this, &RawLoad::AllAreFree));
     }
     Tally tally(data_.size());
     for (auto& worker : workers_) {
@@ -221,20 +221,20 @@ class RawLoad final : public Load {
   }
 
   Slot* TakeFreeSlot() {
-    absl::MutexLock lock(&mu_);
-    mu_.Await(absl::Condition(this, &RawLoad::OneIsFree));
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(this, &RawLoad::OneIsFree));
     Slot* slot = free_slots_.front();
     free_slots_.pop_front();
     return slot;
   }
 
   void GiveBack(Slot* slot) {
-    absl::MutexLock lock(&mu_);
+    absl::MutexLock lock(&mutex_);
     free_slots_.push_back(slot);
   }
 
-  bool OneIsFree() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !free_slots_.empty(); }
-  bool AllAreFree() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+  bool OneIsFree() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !free_slots_.empty(); }
+  bool AllAreFree() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return free_slots_.size() == slots_.size();
   }
 
@@ -247,8 +247,8 @@ class RawLoad final : public Load {
   std::deque<Slot> slots_;
   std::thread starter_;
 
-  absl::Mutex mu_;
-  std::deque<Slot*> free_slots_ ABSL_GUARDED_BY(mu_);
+  absl::Mutex mutex_;
+  std::deque<Slot*> free_slots_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace

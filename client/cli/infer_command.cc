@@ -117,14 +117,14 @@ absl::StatusOr<std::vector<Tensor>> MakeResults(size_t num_results, const Tensor
 class ProgressBar {
  public:
   ~ProgressBar() {
-    absl::MutexLock lock(&mu_);
+    absl::MutexLock lock(&mutex_);
     if (shown_ > 0) fputs("\r\033[K", stderr);
   }
 
   // Shows that `num_done` of `num_chunks` are done; a number below one already shown is ignored.
   void Show(int64_t num_done, int64_t num_chunks) {
     if (!is_terminal_) return;
-    absl::MutexLock lock(&mu_);
+    absl::MutexLock lock(&mutex_);
     if (num_done <= shown_) return;
     shown_ = num_done;
     constexpr int64_t kWidth = 40;
@@ -135,8 +135,8 @@ class ProgressBar {
 
  private:
   const bool is_terminal_ = isatty(STDERR_FILENO) == 1;
-  absl::Mutex mu_;
-  int64_t shown_ ABSL_GUARDED_BY(mu_) = 0;
+  absl::Mutex mutex_;
+  int64_t shown_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 // Fills the results.

@@ -136,7 +136,7 @@ class CudaRegion::Registration {
 
   // Registers the allocation when first called; gives the outcome of that. Threads wait for it.
   absl::Status Register(const Allocation& allocation, const CudaRegionOptions& options) {
-    absl::MutexLock lock(&mu_);
+    absl::MutexLock lock(&mutex_);
     if (!outcome_) outcome_ = RegisterNow(allocation, options);
     return *outcome_;
   }
@@ -163,8 +163,8 @@ class CudaRegion::Registration {
   }
 
   Client* const client_;
-  absl::Mutex mu_;
-  absl::optional<absl::Status> outcome_ ABSL_GUARDED_BY(mu_);
+  absl::Mutex mutex_;
+  absl::optional<absl::Status> outcome_ ABSL_GUARDED_BY(mutex_);
   std::string name_;  // empty: the server cannot know it
 };
 
@@ -180,7 +180,7 @@ class CudaRegion::Registrations {
   // The registration of that allocation, new if there is none.
   std::shared_ptr<Registration> Take(Client* client, int64_t server_device,
                                      const Allocation& allocation) {
-    absl::MutexLock lock(&mu_);
+    absl::MutexLock lock(&mutex_);
     for (auto entry = entries_.begin(); entry != entries_.end();) {
       entry = entry->second.expired() ? entries_.erase(entry) : std::next(entry);
     }
@@ -194,9 +194,9 @@ class CudaRegion::Registrations {
   }
 
  private:
-  absl::Mutex mu_;
+  absl::Mutex mutex_;
   std::map<std::tuple<Client*, int64_t, uint64_t>, std::weak_ptr<Registration>> entries_
-      ABSL_GUARDED_BY(mu_);
+      ABSL_GUARDED_BY(mutex_);
 };
 
 absl::StatusOr<CudaRegion> CudaRegion::Create(Client* client, const void* d_bytes,

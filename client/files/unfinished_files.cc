@@ -10,8 +10,8 @@
 namespace swiglu::files {
 
 int UnfinishedFiles::Make(const std::string& path, absl::FunctionRef<int()> make) {
-  absl::MutexLock lock(&mu_);
-  mu_.Await(absl::Condition(
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(
       +[](bool* is_over) { return !*is_over; }, &is_over_));
   const int error = make();
   if (error == 0) paths_.push_back(path);
@@ -19,12 +19,12 @@ int UnfinishedFiles::Make(const std::string& path, absl::FunctionRef<int()> make
 }
 
 void UnfinishedFiles::Forget(const std::string& path) {
-  absl::MutexLock lock(&mu_);
+  absl::MutexLock lock(&mutex_);
   paths_.erase(std::remove(paths_.begin(), paths_.end(), path), paths_.end());
 }
 
 void UnfinishedFiles::RemoveAll() {
-  absl::MutexLock lock(&mu_);
+  absl::MutexLock lock(&mutex_);
   is_over_ = true;
   for (; !paths_.empty(); paths_.pop_back()) remove(paths_.back().c_str());
 }

@@ -29,9 +29,9 @@ class UnfinishedFiles {
   void RemoveAll();
 
  private:
-  absl::Mutex mu_;
-  bool is_over_ ABSL_GUARDED_BY(mu_) = false;
-  std::vector<std::string> paths_ ABSL_GUARDED_BY(mu_);
+  absl::Mutex mutex_;
+  bool is_over_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::string> paths_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace swiglu::files
