@@ -3,16 +3,16 @@
 // The thread's loop. See the header.
 #include "server/regions/region_thread.h"
 
+#include <chrono>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 
 namespace swiglu::server {
 namespace {
 
 // How often abandoned regions are looked for.
-constexpr absl::Duration kInterval = absl::Seconds(1);
+constexpr std::chrono::seconds kInterval{1};
 
 }  // namespace
 
@@ -38,7 +38,7 @@ void RegionThread::Post(Task task) {
 }
 
 void RegionThread::Run() {
-  absl::Time next_look = absl::Now() + kInterval;
+  Clock::time_point next_look = Clock::now() + kInterval;
   bool is_last = false;
   while (!is_last) {
     std::deque<Task> tasks;
@@ -47,15 +47,17 @@ void RegionThread::Run() {
         return stopping_ || has_released_ || !tasks_.empty();
       };
       absl::MutexLock lock(&mutex_);
-      mutex_.AwaitWithTimeout(absl::Condition(&has_work), next_look - absl::Now());
+      mutex_.AwaitWithTimeout(absl::Condition(&has_work),
+                              absl::FromChrono(next_look - Clock::now()));
       is_last = stopping_;
       has_released_ = false;
       tasks.swap(tasks_);
     }
     for (Task& task : tasks) std::exchange(task, nullptr)(registry_);
-    if (absl::Now() >= next_look) {
-      registry_.DropAbandoned(Clock::now());
-      next_look = absl::Now() + kInterval;
+    const Clock::time_point now = Clock::now();
+    if (now >= next_look) {
+      registry_.DropAbandoned(now);
+      next_look = now + kInterval;
     }
     registry_.CloseReleased();
   }
