@@ -100,18 +100,20 @@ FormedBatch BatchFormer::TakeIfReady(Clock::time_point now, HasLane has_lane) {
   Entry* const oldest = Choose(now, has_lane);
   if (oldest == nullptr) return batch;
   const Priority priority = oldest->request->priority;
+  const Extent extent = oldest->request->extent;
   Group& group = GroupOf(*oldest->request);
-  last_extent_ = oldest->request->extent;
+  // Resident requests are never cut, and take no turn of the others.
+  if (!oldest->request->placement.is_resident) last_extent_ = extent;
 
   const int64_t max_bytes = MaxBytes(oldest->request->placement);
   int64_t batch_bytes = 0;
-  Fill(group.queue(priority, last_extent_), now, max_bytes, batch, batch_bytes);
+  Fill(group.queue(priority, extent), now, max_bytes, batch, batch_bytes);
   if (group.num_requests == 0) return batch;
-  Fill(group.queue(priority, Other(last_extent_)), now, max_bytes, batch, batch_bytes);
+  Fill(group.queue(priority, Other(extent)), now, max_bytes, batch, batch_bytes);
   for (const Priority other : kPriorities) {
     if (other == priority) continue;
-    for (const Extent extent : kExtents) {
-      Fill(group.queue(other, extent), now, max_bytes, batch, batch_bytes);
+    for (const Extent either : kExtents) {
+      Fill(group.queue(other, either), now, max_bytes, batch, batch_bytes);
     }
   }
   return batch;

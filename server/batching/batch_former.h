@@ -81,8 +81,9 @@ class BatchFormer {
   // Returns the requests that were dropped since the last call.
   std::vector<DroppedRequest> TakeDropped() { return std::exchange(dropped_, {}); }
 
-  // Drops late requests, then takes the next batch of the placements that have a lane. Returns an
-  // empty batch if none is ready. Without a delay, a batch is ready as soon as a request is queued.
+  // Takes the next batch of the placements that have a lane. No request is in it whose deadline has
+  // passed. Returns an empty batch if none is ready. Without a delay, a batch is ready as soon as a
+  // request is queued.
   FormedBatch TakeIfReady(Clock::time_point now, HasLane has_lane);
 
   // When the next batch of the placements that have a lane will be ready if no request is added.
@@ -167,7 +168,8 @@ class BatchFormer {
   std::vector<DroppedRequest> dropped_;
   // The number of queued requests, by priority and extent.
   std::array<std::array<int, kNumExtents>, kNumPriorities> num_queued_of_{};
-  Extent last_extent_ = Extent::kChunk;  // of the first request of the last batch
+  // Of the first request of the last batch that was not resident.
+  Extent last_extent_ = Extent::kChunk;
   int64_t next_sequence_ = 0;
   int64_t num_queued_ = 0;
 };

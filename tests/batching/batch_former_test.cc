@@ -116,6 +116,25 @@ TEST_F(BatchFormerTest, PassesOverRequestsWithoutALane) {
   EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{2}));
 }
 
+TEST_F(BatchFormerTest, ResidentRequestsTakeNoTurnOfWholeOnes) {
+  const auto chunk = [](int64_t num_elements) {
+    auto request = MakeRequest(kForward, num_elements);
+    request->extent = Extent::kChunk;
+    return request;
+  };
+  BatchFormer former({.max_segments = 1});
+  const auto take = [&former] { return Elements(former.TakeIfReady(kNow, AnyLane)); };
+  former.Add(chunk(1));
+  former.Add(chunk(2));
+  EXPECT_EQ(take(), (std::vector<int64_t>{1}));
+  // It is whole, and the next whole one is still due.
+  former.Add(OnDevice(0, true, 3));
+  EXPECT_EQ(take(), (std::vector<int64_t>{3}));
+  former.Add(MakeRequest(kForward, 4));
+  EXPECT_EQ(take(), (std::vector<int64_t>{4}));
+  EXPECT_EQ(take(), (std::vector<int64_t>{2}));
+}
+
 TEST_F(BatchFormerTest, TakesMoreBytesWhereAllAreInDeviceMemory) {
   BatchFormer former({.max_batch_bytes = 1000, .max_resident_batch_bytes = 3000});
   for (int i = 0; i < 4; ++i) former.Add(OnDevice(0, true, 250));
