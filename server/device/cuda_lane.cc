@@ -90,6 +90,7 @@ cudaError_t CudaLane::EnqueueWork(Job& job) {
     if (error == cudaSuccess) job.outputs = Outputs::kUnspecified;
     return error;
   }
+  CHECK(staged_path_.has_value());
   const Portion& portion = job.plan.portions[job.num_enqueued++];
   const cudaError_t error = staged_path_->EnqueueCompute(model, portion, stream_.get());
   if (error != cudaSuccess) return error;

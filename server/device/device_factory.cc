@@ -40,13 +40,6 @@ absl::StatusOr<CreatedExecutor> CreateCpu(const ExecutorOptions& options, std::s
 
 #ifdef SWIGLU_CUDA
 
-constexpr int kDefaultCudaLanes = 2;
-
-// The device computes one batch while the other is launched or answered. With four, batches of
-// small requests are smaller and a fifth fewer requests are done (32 KiB, 64 in flight, on an
-// H200).
-constexpr int kResidentLanes = 2;
-
 absl::StatusOr<CreatedExecutor> CreateCuda(const ExecutorOptions& options, DeviceChoice choice) {
   CudaExecutorOptions cuda_options;
   cuda_options.devices = choice.cuda_devices;

@@ -17,6 +17,14 @@
 
 namespace swiglu::server {
 
+// The lanes of a CUDA device if the options name no number.
+inline constexpr int kDefaultCudaLanes = 2;
+
+// Its lanes for resident batches. The device computes one batch while the other is launched or
+// answered. With four lanes, batches of small requests are smaller, and a fifth fewer requests are
+// done (32 KiB, 64 in flight, on an H200).
+inline constexpr int kResidentLanes = 2;
+
 struct ExecutorOptions {
   DeviceKind device = DeviceKind::kAuto;
   // CUDA ordinals to use, in this order; empty: all. If any ordinal is named, `kAuto` behaves like

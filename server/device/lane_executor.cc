@@ -71,6 +71,7 @@ void LaneExecutor::Run(const Batch& batch, Done done) {
     absl::MutexLock lock(&mutex_);
     ++num_held_;
     const int device = ChooseDeviceOf(batch);
+    CHECK(!batch.placement.is_resident || num_resident_lanes() > 0);
     LaneQueue& lanes = LanesFor(device, batch.placement.is_resident);
     if (lanes.free.empty()) {
       lanes.waiting.push_back({&batch, std::move(done)});

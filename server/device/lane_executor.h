@@ -85,6 +85,7 @@ class LaneExecutor final : public Executor {
   }
   // The device has lanes for resident batches and lanes for all others. Of the lanes for `batch`,
   // claims the one that has been free the longest.
+  // REQUIRES: one is free.
   Claim ClaimLane(int device, const Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Starts the batch on the claimed lane.
   void Start(const Claim& claim, const Batch& batch, Done done);

@@ -90,6 +90,7 @@ class CudaRegionTest : public testing::Test {
     if (!devices.ok() || devices->empty()) GTEST_SKIP() << "needs a CUDA device";
     CudaExecutorOptions options;
     options.devices = {devices->front()};
+    options.resident_lanes_per_device = 2;
     options.memory.capacity_bytes = 256 * kMiB;
     auto created = CreateCudaExecutor(options);
     ASSERT_TRUE(created.ok()) << created.status();
