@@ -104,6 +104,14 @@ int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& cr
   return server.ServeUntilStopped(stop);
 }
 
+// The threads of the lanes, if the server takes the GPUs that the flags name, or one.
+int MostLaneThreads(const Flags& flags) {
+  if (flags.device == DeviceKind::kCpu) return 0;
+  const int lanes = flags.lanes_per_device == 0 ? kDefaultCudaLanes : flags.lanes_per_device;
+  const int resident_lanes = flags.cuda_shared_memory ? kResidentLanes : 0;
+  return std::max(1, static_cast<int>(flags.devices.size())) * (lanes + resident_lanes);
+}
+
 // As `Serve`, once it is sure that the server can start. Every line of the log that somebody takes
 // is written when it returns.
 int CheckAndServe(const Flags& flags, const ExecutorFactory& create_executor) {
@@ -114,7 +122,7 @@ int CheckAndServe(const Flags& flags, const ExecutorFactory& create_executor) {
   const int64_t max_connections =
       AllowConnections(flags.max_connections, flags.system_shared_memory ? flags.max_regions : 0);
   const absl::Status can_start = CheckStart(NeedsOfServer(
-      flags.io_threads, flags.lanes_per_device,
+      flags.io_threads, MostLaneThreads(flags),
       static_cast<int>(std::thread::hardware_concurrency()), flags.memory_budget_bytes));
   const int code =
       can_start.ok() ? Serve(flags, max_connections, create_executor) : Fail(can_start);

@@ -106,15 +106,13 @@ absl::Status CheckThreads(int needed) {
 
 }  // namespace
 
-StartNeeds NeedsOfServer(int io_threads, int lanes_per_device, int cores,
-                         int64_t memory_budget_bytes) {
+StartNeeds NeedsOfServer(int io_threads, int lane_threads, int cores, int64_t memory_budget_bytes) {
   // gRPC has threads by cores. Batches of the CPU run on the I/O threads; the server has no pool of
   // its own for them.
-  return {
-      .descriptors = kDescriptors,
-      .threads = kThreadsOfTheServer + kThreadsOfGrpc + io_threads + lanes_per_device + 2 * cores,
-      .address_space_bytes =
-          std::min(memory_budget_bytes, kMostBytes) / 2 * kHalvesOfBudget + kBesideBudgetBytes};
+  return {.descriptors = kDescriptors,
+          .threads = kThreadsOfTheServer + kThreadsOfGrpc + io_threads + lane_threads + 2 * cores,
+          .address_space_bytes =
+              std::min(memory_budget_bytes, kMostBytes) / 2 * kHalvesOfBudget + kBesideBudgetBytes};
 }
 
 absl::Status CheckStart(const StartNeeds& needs) {

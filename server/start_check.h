@@ -21,8 +21,7 @@ struct StartNeeds {
 
 // The needs of a server. `cores` is the machine's number of cores, on which gRPC's number of
 // threads depends.
-StartNeeds NeedsOfServer(int io_threads, int lanes_per_device, int cores,
-                         int64_t memory_budget_bytes);
+StartNeeds NeedsOfServer(int io_threads, int lane_threads, int cores, int64_t memory_budget_bytes);
 
 // Takes all of `needs` for a moment: descriptors, threads, and address space if that is limited.
 // Gives everything back before it returns. Returns OK, or RESOURCE_EXHAUSTED, which says what is
