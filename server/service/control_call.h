@@ -83,6 +83,8 @@ class RefusedCall final : public CallHandler {
   }
   ~RefusedCall() override { num_refused_->fetch_sub(1, std::memory_order_relaxed); }
 
+  const absl::Status& status() const { return status_; }
+
   void OnStart() override { call_->Finish(status_); }
   void OnMessage(grpc::ByteBuffer&) override {}
   void OnNoMessage() override {}

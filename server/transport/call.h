@@ -66,7 +66,7 @@ using CallPtr = std::shared_ptr<Call>;
 class CallRouter {
  public:
   virtual ~CallRouter() = default;
-  // Makes the handler of a new call; `num_open` calls are open already.
+  // Makes the handler of a new call. `num_open` calls exist already, refused ones included.
   virtual std::unique_ptr<CallHandler> MakeHandler(Call& call, int64_t num_open) const = 0;
 };
 

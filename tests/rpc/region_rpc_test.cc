@@ -491,6 +491,9 @@ TEST_F(RegionRpcTest, ADrainWaitsForARegistration) {
 }
 
 TEST_F(RegionRpcTest, KeepsNoRegionOfACallerThatHasGoneMeanwhile) {
+  TestServerOptions options = WithRegions(&opener_);
+  options.io_threads = 1;  // hears of one call after the other
+  TestServer server(&executor_, options);
   const ClientFile file(4096);
   grpc::ClientContext context;
   context.set_deadline(absl::ToChronoTime(absl::Now() + kPatience));
@@ -506,18 +509,18 @@ TEST_F(RegionRpcTest, KeepsNoRegionOfACallerThatHasGoneMeanwhile) {
     request.set_key(file.key);
     request.set_byte_size(4096);
     inference::SystemSharedMemoryRegisterResponse response;
-    EXPECT_EQ(server_.stub->SystemSharedMemoryRegister(&context, request, &response).error_code(),
+    EXPECT_EQ(server.stub->SystemSharedMemoryRegister(&context, request, &response).error_code(),
               grpc::StatusCode::CANCELLED);
   });
   opening->WaitForNotification();
   context.TryCancel();
   caller.join();
   // The server hears of it on the connection, which comes before a later call there.
-  EXPECT_TRUE(Infer(server_, GoodRequest(kForwardFp16, {32})).status.ok());
+  EXPECT_TRUE(Infer(server, GoodRequest(kForwardFp16, {32})).status.ok());
   may_open->Notify();
-  EXPECT_EQ(server_.active().WaitUntilNone(kPatience), 0);
-  EXPECT_EQ(server_.regions().num_regions(RegionKind::kSystem), 0);
-  EXPECT_EQ(server_.regions().size_bytes(RegionKind::kSystem), 0);
+  EXPECT_EQ(server.active().WaitUntilNone(kPatience), 0);
+  EXPECT_EQ(server.regions().num_regions(RegionKind::kSystem), 0);
+  EXPECT_EQ(server.regions().size_bytes(RegionKind::kSystem), 0);
 }
 
 // Of which a small message makes the server keep much.
