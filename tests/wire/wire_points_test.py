@@ -79,11 +79,12 @@ class DriverTest(unittest.TestCase):
     def test_regions_are_compared_with_another_server(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "table.json")
-            result = run_driver("--points=s", "--rounds=1", f"--other_program={server_process.SERVER}", f"--json={path}")
+            result = run_driver("--points=s1", "--rounds=1", f"--other_program={server_process.SERVER}", f"--json={path}")
             self.assertEqual(result.returncode, 0, result.stderr)
             self.assertEqual(result.stderr, "")
             table = json.loads(path.read_text())
-        self.assertEqual(list(table["points"]), ["s1", "s2"])
+        self.assertEqual(list(table["points"]), ["s1"])
+        self.assertEqual(table["machine"]["other"], table["machine"]["server"])
         for point in table["points"].values():
             for metric in point["metrics"]:
                 self.assertEqual(list(metric["values"]), ["server", "other"])

@@ -107,10 +107,20 @@ class Load:
             raise Failure(f"the load on {self._contestant.name} ended with {self._process.returncode}: {err.strip()}")
         return json.loads(out)
 
+    def check_runs(self):
+        """Raises a Failure if the load has ended."""
+        if self._process.poll() is not None:
+            out, err = self._process.communicate()
+            raise Failure(f"the load beside, on {self._contestant.name}, ended too early: {err.strip() or out.strip()}")
+
     def stop(self):
-        """Ends the load without a result."""
-        self._process.kill()
-        self._process.communicate()
+        """Ends the load without a result. It may take a moment to give back its regions."""
+        self._process.terminate()
+        try:
+            self._process.communicate(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
 
 
 def wait_ready(bench, contestant):

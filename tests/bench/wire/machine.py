@@ -30,7 +30,7 @@ def cores():
     return len(os.sched_getaffinity(0))
 
 
-def facts(server_program, bench):
+def facts(server_program, bench, other_program=None):
     """Returns what machine this is, and which programs these are."""
     return {
         "cpu": _first(r"^model name\s*:(.*)$", "/proc/cpuinfo"),
@@ -39,5 +39,6 @@ def facts(server_program, bench):
         "kernel": platform.release(),
         "gpu": _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader") or "none",
         "server": _output(server_program, "--version"),
+        **({"other": _output(other_program, "--version")} if other_program else {}),
         "bench": _output(bench, "--version"),
     }

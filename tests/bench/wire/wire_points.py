@@ -34,7 +34,7 @@ def parse_arguments():
     parser.add_argument("--warm_up", default="500ms", help="before each run")
     parser.add_argument("--json", help="the file to write")
     arguments = parser.parse_args()
-    unknown = set(arguments.points.split(",")) - set(points.NAMES)
+    unknown = set(arguments.points.split(",")) - set(points.NAMES) - set(points.POINTS)
     if unknown:
         parser.error(f"no such point: {', '.join(sorted(unknown))}")
     if arguments.rounds < 1:
@@ -102,13 +102,17 @@ class PointRun:
         if contestant.name == "rival":
             flags += self._point.rival_flags
         with contextlib.ExitStack() as stack:
+            beside = None
             if self._point.beside:
                 beside = contestants.Load(self._arguments.bench, contestant,
                                           [*self._point.beside, "--warm_up=0", "--duration=1h"])
                 stack.callback(beside.stop)
             load = contestants.Load(self._arguments.bench, contestant, flags)
             stack.callback(load.stop)
-            return load.result()
+            result = load.result()
+            if beside:
+                beside.check_runs()
+            return result
 
 
 def rounds_of(metric, results):
@@ -121,8 +125,8 @@ def rounds_of(metric, results):
 
 def measure(arguments):
     """Measures every point that was asked for, prints each as soon as it is there, and returns all."""
-    names = dict.fromkeys(name for asked in arguments.points.split(",") for name in points.NAMES[asked])
-    table = {"machine": machine.facts(arguments.server_program, arguments.bench), "rounds": arguments.rounds,
+    names = dict.fromkeys(name for asked in arguments.points.split(",") for name in points.NAMES.get(asked, (asked,)))
+    table = {"machine": machine.facts(arguments.server_program, arguments.bench, arguments.other_program), "rounds": arguments.rounds,
              "server_flags": arguments.server_flag, "points": {}}
     for fact, value in table["machine"].items():
         print(f"{fact:<10} {value}")
@@ -134,7 +138,8 @@ def measure(arguments):
             print(f"{name:<3} {point.title}: skipped, it takes {point.memory_gib} GiB of memory\n", flush=True)
             continue
         results = PointRun(point, arguments).run()
-        entry = table["points"][name] = {"title": point.title, "metrics": [], "runs": results}
+        entry = table["points"][name] = {"title": point.title, "server_flags": list(point.server_flags), "metrics": [],
+                                         "runs": results}
         for metric in point.metrics:
             values = rounds_of(metric, results)
             entry["metrics"].append({
