@@ -48,7 +48,7 @@ ALLOWED = {
     "server/batching": "std absl log core batching",
     "server/connections": "std absl base log connections",
     "server/transport": "std absl base log core batching connections transport grpc protobuf",
-    "server/codec": "std absl base log core batching codec grpc protobuf proto",
+    "server/codec": "std absl base core batching codec grpc protobuf proto",
     "server/inference": "std absl log core batching regions codec inference grpc",
     "server/service": "std absl base log core batching regions codec inference transport service grpc protobuf proto version",
     "server": "std absl base log core gpu memory device regions metrics batching connections transport codec inference service server "
