@@ -111,7 +111,7 @@ absl::StatusOr<Allocation> FindAllocation(const void* d_bytes) {
   return allocation;
 }
 
-// A name that nobody can guess: whoever knows it can use the region.
+// A name that no other client has.
 absl::StatusOr<std::string> MakeName() {
   char secret[16];
   if (getrandom(secret, sizeof(secret), 0) != sizeof(secret)) {

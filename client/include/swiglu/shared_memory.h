@@ -29,11 +29,11 @@
 namespace swiglu::client {
 
 struct SystemRegionOptions {
-  // What the region is called at the server. Whoever knows this name can use the region. Default: a
-  // name that nobody can guess.
+  // What the region is called at the server. Every client of the server can list this name and use
+  // the region. Default: a random name, so that no other client has the same.
   std::string name = "";
 
-  // What the name of the file in /dev/shm begins with. The rest of the name cannot be guessed. At
+  // What the name of the file in /dev/shm begins with. The rest of the name is random. At
   // most 200 bytes, without '/'. The server's --system_shared_memory_prefix may demand a certain
   // prefix.
   std::string file_prefix = "swiglu-";
