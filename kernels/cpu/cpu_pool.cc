@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/check_segments.h"
+#include "kernels/cpu/job.h"
 #include "kernels/cpu/split.h"
 #include "swiglu/cpu.h"
 
@@ -26,61 +27,43 @@ KernelStatus Compute(Dtype dtype, std::span<const BackwardSegment> segments) {
   return BackwardCpu(dtype, segments);
 }
 
-// A run of a job's elements.
-struct Piece {
-  internal::Position begin;
-  int64_t num_elements;
-};
-
-// The work of one call, which lives on its caller's stack until all of it is computed. The pool's
-// mutex guards it, except that Compute needs no lock.
-class Job {
+// Segments. Its items are their elements.
+class SegmentsJob final : public internal::Job {
  public:
   template <class Segment>
-  Job(Dtype dtype, std::span<const Segment> segments, int64_t num_elements, int num_threads)
-      : dtype_(dtype),
+  SegmentsJob(Dtype dtype, std::span<const Segment> segments, int64_t num_elements, int num_threads)
+      : Job(num_elements),
+        dtype_(dtype),
         segments_(segments),
-        piece_elements_(internal::PieceElements(dtype, num_elements, num_threads)),
-        num_left_(num_elements) {}
+        piece_elements_(internal::PieceElements(dtype, num_elements, num_threads)) {}
 
-  bool has_pieces() const { return num_left_ > 0; }
-  bool is_done() const { return num_left_ == 0 && num_taken_ == 0; }
-
-  // REQUIRES: has_pieces().
-  Piece Take() {
-    Piece piece{next_, std::min(piece_elements_, num_left_)};
+  // The arguments have been checked: it cannot fail.
+  void Compute(const internal::Piece& piece) const override {
     std::visit(
-        [&](const auto& all) {
-          piece.num_elements = internal::ExtendToCut(all, next_, piece.num_elements);
-          next_ = internal::Advance(all, next_, piece.num_elements);
+        [&]<class Segment>(std::span<const Segment> all) {
+          internal::ForEachPart(dtype_, all, piece.begin, piece.count, [&](const Segment& part) {
+            swiglu::Compute(dtype_, std::span(&part, 1));
+          });
         },
         segments_);
-    num_left_ -= piece.num_elements;
-    ++num_taken_;
+  }
+
+ private:
+  internal::Piece Next(int64_t num_left) override {
+    internal::Piece piece{next_, std::min(piece_elements_, num_left)};
+    std::visit(
+        [&](const auto& all) {
+          piece.count = internal::ExtendToCut(all, next_, piece.count);
+          next_ = internal::Advance(all, next_, piece.count);
+        },
+        segments_);
     return piece;
   }
 
-  // Its arguments have been checked: it cannot fail.
-  void Compute(const Piece& piece) const {
-    std::visit(
-        [&]<class Segment>(std::span<const Segment> all) {
-          internal::ForEachPart(
-              dtype_, all, piece.begin, piece.num_elements,
-              [&](const Segment& part) { swiglu::Compute(dtype_, std::span(&part, 1)); });
-        },
-        segments_);
-  }
-
-  // A piece that was taken has been computed.
-  void GiveBack() { --num_taken_; }
-
- private:
   const Dtype dtype_;
   const std::variant<std::span<const ForwardSegment>, std::span<const BackwardSegment>> segments_;
   const int64_t piece_elements_;  // of a piece, before it is extended to a cut
   internal::Position next_;       // where the next piece begins
-  int64_t num_left_;              // elements in no piece yet
-  int num_taken_ = 0;             // pieces being computed
 };
 
 }  // namespace
@@ -113,25 +96,27 @@ class CpuPool::Impl {
     if (threads_.empty() || !internal::IsLarge<Segment>(dtype, num_elements)) {
       return Compute(dtype, segments);
     }
-    Job job(dtype, segments, num_elements, num_threads_);
+    SegmentsJob job(dtype, segments, num_elements, num_threads_);
     Finish(job);
     return KernelStatus::kOk;
   }
 
- private:
   // Computes `job` together with the threads that are free.
-  void Finish(Job& job) {
+  void Finish(internal::Job& job) {
     std::unique_lock lock(mutex_);
     jobs_.push_back(&job);
     while (job.has_pieces()) ComputeNext(job, lock);
     finished_.wait(lock, [&] { return job.is_done(); });
   }
 
+  int num_threads() const { return num_threads_; }
+
+ private:
   // Takes the next piece of `job` and computes it with the lock released. Wakes one more thread if
   // there is more to take: that one does likewise, so that waking many takes few steps and no
   // caller pays for all of them. REQUIRES: there is a piece.
-  void ComputeNext(Job& job, std::unique_lock<std::mutex>& lock) {
-    const Piece piece = job.Take();
+  void ComputeNext(internal::Job& job, std::unique_lock<std::mutex>& lock) {
+    const internal::Piece piece = job.Take();
     if (!job.has_pieces()) std::erase(jobs_, &job);
     ++num_computing_;
     const bool wake = num_waiting_ > 0 && WantsHelp();
@@ -164,7 +149,7 @@ class CpuPool::Impl {
   std::mutex mutex_;
   std::condition_variable changed_;   // help is wanted, or the pool is stopping
   std::condition_variable finished_;  // a job is done
-  std::vector<Job*> jobs_;            // those that have pieces to take, oldest first
+  std::vector<internal::Job*> jobs_;  // those that have pieces to take, oldest first
   int num_waiting_ = 0;               // threads of the pool that wait
   int num_computing_ = 0;             // pieces being computed, of all jobs
   bool stopping_ = false;
@@ -183,4 +168,11 @@ KernelStatus CpuPool::Backward(Dtype dtype, std::span<const BackwardSegment> seg
   return impl_->Run(dtype, segments);
 }
 
+namespace internal {
+
+void RunOn(CpuPool& pool, Job& job) { pool.impl_->Finish(job); }
+
+int NumThreads(const CpuPool& pool) { return pool.impl_->num_threads(); }
+
+}  // namespace internal
 }  // namespace swiglu

@@ -12,6 +12,15 @@
 
 namespace swiglu {
 
+class CpuPool;
+
+// Private to the kernels: how "swiglu/cpu_mlp.h" uses the threads of a pool.
+namespace internal {
+class Job;
+void RunOn(CpuPool& pool, Job& job);
+int NumThreads(const CpuPool& pool);
+}  // namespace internal
+
 // Threads that wait for work, from construction to destruction. Thread-safe. Each calling thread
 // works on its own call, so no call waits for another call before it begins. The pool's threads
 // help the oldest call, while fewer than `num_threads` threads compute large work.
@@ -37,6 +46,8 @@ class CpuPool {
 
  private:
   class Impl;
+  friend void internal::RunOn(CpuPool& pool, internal::Job& job);
+  friend int internal::NumThreads(const CpuPool& pool);
 
   const std::unique_ptr<Impl> impl_;
 };
