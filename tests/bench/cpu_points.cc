@@ -20,6 +20,7 @@
 
 #include "swiglu/cpu.h"
 #include "swiglu/cpu_pool.h"
+#include "tests/bench/mlp_points.h"
 
 namespace swiglu::bench {
 namespace {
@@ -236,6 +237,7 @@ void MeasureCpu(const std::string& filter, int num_threads, Report& report) {
   };
   if (wanted("cpu, one core in cache")) MeasureOneCore(report);
   if (wanted("cpu, all threads")) MeasureAllCores(num_threads, report);
+  if (wanted("mlp")) MeasureMlp(num_threads, report);
 }
 
 }  // namespace swiglu::bench
