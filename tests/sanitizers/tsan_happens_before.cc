@@ -85,8 +85,8 @@ bool Mutex::TryLock() ABSL_NO_THREAD_SAFETY_ANALYSIS {
 }
 
 void ReleasableMutexLock::Release() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-  mutex_->Unlock();
-  mutex_ = nullptr;
+  mu_->Unlock();
+  mu_ = nullptr;
 }
 
 void Mutex::Await(const Condition& condition) ABSL_NO_THREAD_SAFETY_ANALYSIS {
