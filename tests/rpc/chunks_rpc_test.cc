@@ -71,8 +71,12 @@ class ChunksRpcTest : public testing::TestWithParam<InputForm> {
     ExpectEcho(request, result.response);
   }
   int num_slabs() { return executor_->counting_pool().num_live(); }
+  // Waits until so many chunks have their slabs, and are queued or run.
   bool AwaitSlabs(int count) {
-    return Eventually([this, count] { return num_slabs() == count; });
+    const bool are_there = Eventually([this, count] { return num_slabs() == count; });
+    // A chunk has its slab before it is queued, on the thread that hears these calls later.
+    AwaitAllHeard(*server_);
+    return are_there;
   }
   // Elements of each batch that has ended, in the order in which they did.
   std::vector<int64_t> BatchElements() {
@@ -172,7 +176,6 @@ TEST_P(ChunksRpcTest, KeepsFewUnderWay) {
   ASSERT_TRUE(executor_->AwaitHeld());
   for (int num_done = 0; num_done <= 2; ++num_done) {
     ASSERT_TRUE(AwaitSlabs(num_done + 2));
-    AwaitAllHeard(*server_);
     EXPECT_EQ(num_slabs(), num_done + 2);
     executor_->Complete();
     ASSERT_TRUE(executor_->AwaitHeld());
