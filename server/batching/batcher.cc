@@ -104,10 +104,8 @@ bool Batcher::HasLane(const Placement& placement) const {
 
 std::unique_ptr<Batcher::RunningBatch> Batcher::TakeBatch() {
   if (former_.empty()) return nullptr;
-  const auto has_lane = [this](const Placement& placement)
-                            ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return HasLane(placement); };
   const Clock::time_point now = Clock::now();
-  FormedBatch formed = former_.TakeIfReady(now, has_lane);
+  FormedBatch formed = former_.TakeIfReady(now, LaneCheck());
   if (formed.requests.empty()) return nullptr;
 
   auto running = std::make_unique<RunningBatch>();
@@ -198,9 +196,7 @@ void Batcher::FinishDropped(std::vector<DroppedRequest> dropped) {
 Clock::time_point Batcher::NextDue() {
   Clock::time_point due = former_.FirstDeadline();
   if (options_.max_queue_delay > Clock::duration::zero()) {
-    const auto has_lane = [this](const Placement& placement)
-                              ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return HasLane(placement); };
-    due = std::min(due, former_.ReadyAt(has_lane).value_or(due));
+    due = std::min(due, former_.ReadyAt(LaneCheck()).value_or(due));
   }
   return due;
 }

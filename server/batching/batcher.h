@@ -67,6 +67,11 @@ class Batcher {
   void Pump(std::unique_ptr<Request> request = nullptr);
   // Whether one more batch of that placement may be in flight.
   bool HasLane(const Placement& placement) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // `HasLane` for the batch former, which asks while the lock is held.
+  auto LaneCheck() const {
+    return [this](const Placement& placement)
+               ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return HasLane(placement); };
+  }
   // The number of batches in flight that share their lanes with those of that placement.
   int& BusyLanes(const Placement& placement) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return placement.is_resident ? busy_resident_lanes_[placement.device] : busy_lanes_;
