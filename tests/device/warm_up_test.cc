@@ -45,9 +45,9 @@ LaneResult Copy(const Batch& batch) {
 
 class WarmUpTest : public testing::Test {
  protected:
-  absl::Status Try(InlineLane::Compute compute) {
+  absl::Status Try(InlineLane::Compute compute, LaneUse use = LaneUse::kAny) {
     InlineLane lane(std::move(compute));
-    return WarmUp(lane, 3, pool_);
+    return WarmUp(lane, 3, pool_, use);
   }
 
   CachingSlabPool pool_{MakeHostMemory(), {.capacity_bytes = size_t{8} << 20, .poison = 0xFF}};
@@ -67,6 +67,16 @@ TEST_F(WarmUpTest, RunsEveryModelOnBothPaths) {
   EXPECT_EQ(models[Path::kStaged].size(), static_cast<size_t>(kNumModels));
   EXPECT_EQ(num_segments, (std::set<size_t>{1, 2, 32, 256}));
   EXPECT_EQ(pool_.used_bytes(), 0u);
+}
+
+TEST_F(WarmUpTest, StagesNothingOnALaneForResidentBatches) {
+  std::set<Path> paths;
+  const auto compute = [&](const Batch& batch, const LaunchPlan& plan) {
+    paths.insert(plan.path);
+    return Copy(batch);
+  };
+  EXPECT_EQ(Try(compute, LaneUse::kResident), absl::OkStatus());
+  EXPECT_EQ(paths, (std::set<Path>{Path::kMapped}));
 }
 
 TEST_F(WarmUpTest, RefusesALaneThatWritesNothing) {
