@@ -132,7 +132,8 @@ std::vector<Flag> FlagsInto(Flags* flags, Orders* orders) {
       {"devices", "all", "The CUDA devices to use.",
        "all or different numbers from 0 on, as in 0,1", Ordinals(&flags->devices)},
       {"lanes_per_device", "0",
-       "Batches in flight on each device; 0 for two on a CUDA device and one per core on the CPU.",
+       "Batches in flight on each device; 0 for three on a CUDA device, one of them only for large "
+       "batches, and one per core on the CPU.",
        "a number from 0 to 64", Number(&flags->lanes_per_device, 0, 64)},
       {"io_threads", DefaultIoThreads(),
        "The most threads that move requests and responses, and compute on the CPU; as many run as "

@@ -106,14 +106,13 @@ FormedBatch BatchFormer::TakeIfReady(Clock::time_point now, HasLane has_lane) {
   if (!oldest->request->placement.is_resident) last_extent_ = extent;
 
   const int64_t max_bytes = MaxBytes(oldest->request->placement);
-  int64_t batch_bytes = 0;
-  Fill(group.queue(priority, extent), now, max_bytes, batch, batch_bytes);
+  Fill(group.queue(priority, extent), now, max_bytes, batch);
   if (group.num_requests == 0) return batch;
-  Fill(group.queue(priority, Other(extent)), now, max_bytes, batch, batch_bytes);
+  Fill(group.queue(priority, Other(extent)), now, max_bytes, batch);
   for (const Priority other : kPriorities) {
     if (other == priority) continue;
     for (const Extent either : kExtents) {
-      Fill(group.queue(other, either), now, max_bytes, batch, batch_bytes);
+      Fill(group.queue(other, either), now, max_bytes, batch);
     }
   }
   return batch;
@@ -122,8 +121,9 @@ FormedBatch BatchFormer::TakeIfReady(Clock::time_point now, HasLane has_lane) {
 std::optional<Clock::time_point> BatchFormer::ReadyAt(HasLane has_lane) const {
   std::optional<Clock::time_point> first;
   for (const Placed& placed : placed_) {
-    if (placed.num_queued == 0 || !has_lane(placed.placement)) continue;
+    if (placed.num_queued == 0) continue;
     for (const Group& group : placed.groups) {
+      if (group.num_requests == 0 || !has_lane(placed.placement, group.bytes)) continue;
       const Clock::duration delay =
           IsFull(placed.placement, group) ? Clock::duration::zero() : options_.max_queue_delay;
       for (const auto& level : group.queues) {
@@ -144,9 +144,13 @@ Clock::time_point BatchFormer::FirstDeadline() {
 }
 
 bool BatchFormer::HasRunnable(HasLane has_lane) const {
-  return std::any_of(placed_.begin(), placed_.end(), [has_lane](const Placed& placed) {
-    return placed.num_queued > 0 && has_lane(placed.placement);
-  });
+  for (const Placed& placed : placed_) {
+    if (placed.num_queued == 0) continue;
+    for (const Group& group : placed.groups) {
+      if (group.num_requests > 0 && has_lane(placed.placement, group.bytes)) return true;
+    }
+  }
+  return false;
 }
 
 bool BatchFormer::IsFull(const Placement& placement, const Group& group) const {
@@ -158,10 +162,10 @@ BatchFormer::Entry* BatchFormer::OldestReady(Priority priority, Extent extent,
   Entry* oldest = nullptr;
   if (num_queued_of_[static_cast<int>(priority)][static_cast<int>(extent)] == 0) return oldest;
   for (Placed& placed : placed_) {
-    if (placed.num_queued == 0 || !has_lane(placed.placement)) continue;
+    if (placed.num_queued == 0) continue;
     for (Group& group : placed.groups) {
       Entry* const first = group.queue(priority, extent).first;
-      if (first == nullptr) continue;
+      if (first == nullptr || !has_lane(placed.placement, group.bytes)) continue;
       const bool is_ready = options_.max_queue_delay == Clock::duration::zero() ||
                             first->request->accepted_at + options_.max_queue_delay <= now ||
                             IsFull(placed.placement, group);
@@ -182,8 +186,7 @@ BatchFormer::Entry* BatchFormer::Choose(Clock::time_point now, HasLane has_lane)
   return nullptr;
 }
 
-void BatchFormer::Fill(Queue& queue, Clock::time_point now, int64_t max_bytes, FormedBatch& batch,
-                       int64_t& batch_bytes) {
+void BatchFormer::Fill(Queue& queue, Clock::time_point now, int64_t max_bytes, FormedBatch& batch) {
   while (queue.first != nullptr &&
          static_cast<int>(batch.requests.size()) < options_.max_segments) {
     Entry& first = *queue.first;
@@ -191,8 +194,8 @@ void BatchFormer::Fill(Queue& queue, Clock::time_point now, int64_t max_bytes, F
       Drop(Remove(first), now);
       continue;
     }
-    if (!batch.requests.empty() && first.bytes > max_bytes - batch_bytes) return;
-    batch_bytes += first.bytes;
+    if (!batch.requests.empty() && first.bytes > max_bytes - batch.bytes) return;
+    batch.bytes += first.bytes;
     batch.requests.push_back(Remove(first));
   }
 }

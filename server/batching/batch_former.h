@@ -39,6 +39,7 @@ struct BatchFormerOptions {
 struct FormedBatch {
   using Requests = absl::InlinedVector<std::unique_ptr<Request>, 1>;
   Requests requests;
+  int64_t bytes = 0;  // of their inputs
 };
 
 // A request that left the queue without a batch, because no client waits for its answer any longer.
@@ -52,15 +53,17 @@ struct DroppedRequest {
 // A request leaves its queue when a batch takes it, at its deadline, or when its caller cancels it.
 // The time to remove a request, from any position, grows with the logarithm of the queue's length.
 //
-// The caller says which placements have a free lane. Requests of other placements wait, and hold up
-// no others. The next batch begins with a request of the most urgent level that has a ready
-// request. Within a level, whole requests and chunks take turns, and the oldest request comes
-// first. Queued requests of the same model and placement fill the batch: first those of the same
-// level and extent, then the others of that level, then those of the other levels by urgency.
+// The caller says which requests have a free lane: those of a model and a placement, by their
+// bytes. The others wait, and hold up none. The next batch begins with a request of the most urgent
+// level that has a ready request. Within a level, whole requests and chunks take turns, and the
+// oldest request comes first. Queued requests of the same model and placement fill the batch: first
+// those of the same level and extent, then the others of that level, then those of the other levels
+// by urgency.
 class BatchFormer {
  public:
-  // Whether a batch of that placement has a lane.
-  using HasLane = absl::FunctionRef<bool(const Placement&)>;
+  // Whether a lane is free for queued requests that may run together, from their placement and the
+  // bytes of their inputs. More bytes never lose a lane.
+  using HasLane = absl::FunctionRef<bool(const Placement&, int64_t bytes)>;
 
   explicit BatchFormer(BatchFormerOptions options) : options_(options), placed_(1) {}
 
@@ -81,13 +84,13 @@ class BatchFormer {
   // Returns the requests that were dropped since the last call.
   std::vector<DroppedRequest> TakeDropped() { return std::exchange(dropped_, {}); }
 
-  // Takes the next batch of the placements that have a lane. No request is in it whose deadline has
+  // Takes the next batch of the requests that have a lane. No request is in it whose deadline has
   // passed. Returns an empty batch if none is ready. Without a delay, a batch is ready as soon as a
   // request is queued.
   FormedBatch TakeIfReady(Clock::time_point now, HasLane has_lane);
 
-  // When the next batch of the placements that have a lane will be ready if no request is added.
-  // nullopt if no request of these placements is queued.
+  // When the next batch of the requests that have a lane will be ready if no request is added.
+  // nullopt if no request that has a lane is queued.
   std::optional<Clock::time_point> ReadyAt(HasLane has_lane) const;
 
   // The earliest deadline of the queued requests. `max()` if none of them has a deadline.
@@ -137,17 +140,16 @@ class BatchFormer {
   int64_t MaxBytes(const Placement& placement) const {
     return placement.is_resident ? options_.max_resident_batch_bytes : options_.max_batch_bytes;
   }
-  // Whether a request is queued whose placement has a lane.
+  // Whether a request is queued that has a lane.
   bool HasRunnable(HasLane has_lane) const;
   // Whether the queued requests of that group fill a batch.
   bool IsFull(const Placement& placement, const Group& group) const;
-  // The oldest ready request of that level and extent whose placement has a lane, or nullptr.
+  // The oldest ready request of that level and extent that has a lane, or nullptr.
   Entry* OldestReady(Priority priority, Extent extent, Clock::time_point now, HasLane has_lane);
   // The first request of the next batch, or nullptr.
   Entry* Choose(Clock::time_point now, HasLane has_lane);
   // Moves the requests that fit from `queue` into the batch, and drops late ones.
-  void Fill(Queue& queue, Clock::time_point now, int64_t max_bytes, FormedBatch& batch,
-            int64_t& batch_bytes);
+  void Fill(Queue& queue, Clock::time_point now, int64_t max_bytes, FormedBatch& batch);
   // Adds the latest request to the indices by deadline and by caller.
   void IndexLatest();
   void Drop(std::unique_ptr<Request> request, Clock::time_point now);

@@ -32,9 +32,11 @@ Batcher::Batcher(BatchFormerOptions options, Executor* executor, Observer* obser
       executor_(executor),
       observer_(observer),
       num_lanes_(executor->num_lanes()),
+      num_large_lanes_(executor->num_large_lanes()),
+      large_batch_bytes_(executor->large_batch_bytes()),
       num_resident_lanes_(executor->num_resident_lanes()),
       former_(options_) {
-  CHECK(num_lanes_ >= 1);
+  CHECK(num_lanes_ > num_large_lanes_);
   clock_watcher_ = std::thread([this] { WatchClock(); });
 }
 
@@ -96,10 +98,22 @@ void Batcher::Pump(std::unique_ptr<Request> request) {
   t_pumped = outer;
 }
 
-bool Batcher::HasLane(const Placement& placement) const {
-  if (!placement.is_resident) return busy_lanes_ < num_lanes_;
+bool Batcher::HasLane(const Placement& placement, int64_t bytes) const {
+  if (!placement.is_resident) {
+    const bool is_large = bytes >= large_batch_bytes_;
+    return busy_lanes_ < num_lanes_ && (is_large || num_small_ < num_lanes_ - num_large_lanes_);
+  }
   const auto busy = busy_resident_lanes_.find(placement.device);
   return busy == busy_resident_lanes_.end() || busy->second < num_resident_lanes_;
+}
+
+void Batcher::CountBusy(const Placement& placement, int64_t bytes, int change) {
+  if (placement.is_resident) {
+    busy_resident_lanes_[placement.device] += change;
+    return;
+  }
+  busy_lanes_ += change;
+  if (bytes < large_batch_bytes_) num_small_ += change;
 }
 
 std::unique_ptr<Batcher::RunningBatch> Batcher::TakeBatch() {
@@ -111,7 +125,8 @@ std::unique_ptr<Batcher::RunningBatch> Batcher::TakeBatch() {
   auto running = std::make_unique<RunningBatch>();
   running->taken_at = now;
   running->requests = std::move(formed.requests);
-  ++BusyLanes(running->requests.front()->placement);
+  running->bytes = formed.bytes;
+  CountBusy(running->requests.front()->placement, running->bytes, 1);
   inflight_requests_.fetch_add(static_cast<int64_t>(running->requests.size()),
                                std::memory_order_relaxed);
   return running;
@@ -138,7 +153,7 @@ void Batcher::Finish(RunningBatch& running, const Execution& execution) {
   const int64_t num_requests = static_cast<int64_t>(running.requests.size());
   {
     absl::MutexLock lock(&mutex_);
-    --BusyLanes(running.batch.placement);
+    CountBusy(running.batch.placement, running.bytes, -1);
     inflight_requests_.fetch_sub(num_requests, std::memory_order_relaxed);
   }
   // The lane first: the next batch runs while this one's answers are written.

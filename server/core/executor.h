@@ -97,6 +97,13 @@ class Executor {
   // At least 1. The batcher never exceeds this limit.
   virtual int num_lanes() const = 0;
 
+  // How many of these lanes take only large batches; fewer than `num_lanes`. So small batches never
+  // take all lanes, but large ones may. The batcher sees to it.
+  virtual int num_large_lanes() const { return 0; }
+
+  // A batch is large if its inputs have at least so many bytes.
+  virtual int64_t large_batch_bytes() const { return 0; }
+
   // The most resident batches (`Placement::is_resident`) that may be in flight at once on each
   // device. 0: this executor takes none. The batcher never exceeds this limit.
   virtual int num_resident_lanes() const { return 0; }

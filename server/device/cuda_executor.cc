@@ -12,6 +12,7 @@
 #include "server/device/warm_up.h"
 #include "server/gpu/cuda_handles.h"
 #include "server/gpu/cuda_status.h"
+#include "server/log/log.h"
 #include "server/memory/pinned_memory.h"
 
 namespace swiglu::server {
@@ -67,7 +68,7 @@ absl::StatusOr<LaneDevice> SetUpDevice(const DeviceInfo& info, const CudaExecuto
       MakeLanes(info.ordinal, options.resident_lanes_per_device, LaneUse::kResident, slab_pool);
   if (!resident_lanes.ok()) return resident_lanes.status();
   return LaneDevice{info.ordinal, absl::StrCat("cuda:", info.ordinal, " ", info.name),
-                    *std::move(lanes), *std::move(resident_lanes)};
+                    *std::move(lanes), *std::move(resident_lanes), options.large_lanes_per_device};
 }
 
 }  // namespace
@@ -78,6 +79,7 @@ absl::StatusOr<std::unique_ptr<LaneExecutor>> CreateCudaExecutor(CudaExecutorOpt
     return absl::InvalidArgumentError(
         absl::StrCat("a device needs at least 1 lane, not ", options.lanes_per_device));
   }
+  CHECK(options.large_lanes_per_device < options.lanes_per_device);
   auto faults = std::make_unique<DeviceFaults>(options.observer);
   auto slab_pool = std::make_unique<CachingSlabPool>(
       MakePinnedMemory(options.devices.front().ordinal, faults.get()), options.memory);

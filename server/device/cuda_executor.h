@@ -20,6 +20,8 @@ struct CudaExecutorOptions {
   std::vector<DeviceInfo> devices;
   // The most batches in flight on each device, without resident ones. >= 1.
   int lanes_per_device = 2;
+  // How many of them take only large batches. Fewer than `lanes_per_device`.
+  int large_lanes_per_device = 0;
   // The most resident batches in flight on each device. 0: the executor takes none.
   int resident_lanes_per_device = 0;
   // The slab pool's memory, all of it pinned.

@@ -43,8 +43,11 @@ absl::StatusOr<CreatedExecutor> CreateCpu(const ExecutorOptions& options, std::s
 absl::StatusOr<CreatedExecutor> CreateCuda(const ExecutorOptions& options, DeviceChoice choice) {
   CudaExecutorOptions cuda_options;
   cuda_options.devices = choice.cuda_devices;
-  cuda_options.lanes_per_device =
-      options.lanes_per_device == 0 ? kDefaultCudaLanes : options.lanes_per_device;
+  cuda_options.lanes_per_device = options.lanes_per_device;
+  if (options.lanes_per_device == 0) {
+    cuda_options.lanes_per_device = kDefaultCudaLanes;
+    cuda_options.large_lanes_per_device = kDefaultLargeLanes;
+  }
   cuda_options.resident_lanes_per_device = options.takes_cuda_regions ? kResidentLanes : 0;
   cuda_options.memory = options.memory;
   cuda_options.observer = options.observer;

@@ -17,8 +17,11 @@
 
 namespace swiglu::server {
 
-// The lanes of a CUDA device if the options name no number.
-inline constexpr int kDefaultCudaLanes = 2;
+// The lanes of a CUDA device if the options name no number, and how many of them take only large
+// batches. Three large batches keep both directions of the bus busy. Small batches do better with
+// two lanes, because with three each batch has fewer requests.
+inline constexpr int kDefaultCudaLanes = 3;
+inline constexpr int kDefaultLargeLanes = 1;
 
 // Its lanes for resident batches. The device computes one batch while the other is launched or
 // answered. With four lanes, batches of small requests are smaller, and a fifth fewer requests are
@@ -31,7 +34,8 @@ struct ExecutorOptions {
   // `kCuda`.
   std::vector<int> ordinals;
   // The most batches in flight on each device, without resident ones; the CPU counts as one device.
-  // 0: two on a CUDA device, one per core on the CPU.
+  // 0: on a CUDA device kDefaultCudaLanes, of which kDefaultLargeLanes take only large batches; one
+  // per core on the CPU.
   int lanes_per_device = 0;
   // The slab pool's memory.
   CachingSlabPoolOptions memory;

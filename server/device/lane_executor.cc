@@ -45,6 +45,8 @@ LaneExecutor::LaneExecutor(std::vector<LaneDevice> devices,
     for (const auto& lane : device.resident_lanes) resident.free.push_back(lane.get());
     loads_.push_back({.num_free_lanes = static_cast<int>(device.lanes.size())});
     num_lanes_ += static_cast<int>(device.lanes.size());
+    CHECK(device.num_large_lanes < static_cast<int>(device.lanes.size()));
+    num_large_lanes_ += device.num_large_lanes;
   }
 }
 
@@ -57,6 +59,9 @@ LaneExecutor::~LaneExecutor() {
 int LaneExecutor::max_segments() const { return swiglu::kMaxSegments; }
 
 int64_t LaneExecutor::max_batch_bytes() const { return kMaxBatchBytes; }
+
+// Of the two operations, forward writes the less: half of what it reads.
+int64_t LaneExecutor::large_batch_bytes() const { return kLargeBatchBytes * 2 / 3; }
 
 std::string LaneExecutor::description() const {
   return absl::StrJoin(devices_, ", ", [](std::string* out, const LaneDevice& device) {

@@ -27,6 +27,7 @@ struct LaneDevice {
   std::vector<std::unique_ptr<Lane>> lanes;  // at least one; all are free
   // Lanes for resident batches. All are free. Every device has the same number of them.
   std::vector<std::unique_ptr<Lane>> resident_lanes = {};
+  int num_large_lanes = 0;  // how many of `lanes` take only large batches; fewer than all
 };
 
 // Spreads batches over its devices. A batch with tensors in a device's memory runs on that device,
@@ -47,6 +48,8 @@ class LaneExecutor final : public Executor {
   ~LaneExecutor() override;
 
   int num_lanes() const override { return num_lanes_; }
+  int num_large_lanes() const override { return num_large_lanes_; }
+  int64_t large_batch_bytes() const override;
   int num_resident_lanes() const override {
     return static_cast<int>(devices_.front().resident_lanes.size());
   }
@@ -97,7 +100,8 @@ class LaneExecutor final : public Executor {
 
   const std::unique_ptr<DeviceFaults> faults_;  // outlives the pool, whose source may report to it
   const std::unique_ptr<CachingSlabPool> slab_pool_;
-  int num_lanes_ = 0;  // of all devices; constant after construction
+  int num_lanes_ = 0;        // of all devices; constant after construction
+  int num_large_lanes_ = 0;  // likewise
 
   absl::Mutex mutex_;
   std::vector<DeviceLoad> loads_ ABSL_GUARDED_BY(mutex_);         // by position in devices_

@@ -14,10 +14,6 @@ namespace {
 // quarter of it with thousands.
 constexpr int kMappedBlocks = 32;
 
-// From here on, read and written, a batch is faster through copies, as long as another one this
-// large is in flight beside it: the copies out of one then overlap the copies in of the other.
-constexpr int64_t kLargeBytes = int64_t{12} << 20;
-
 // Tensors smaller than this, on average, do not keep the copy engines busy.
 constexpr int64_t kSmallestCopyBytes = int64_t{1} << 20;
 
@@ -46,7 +42,7 @@ bool IsFasterStaged(const Batch& batch, const LaunchSituation& situation) {
   if (situation.resident_work == ResidentWork::kRunning) return true;
   // Backward writes as much as it reads: mapped, it fills both directions by itself.
   if (batch.op == Op::kBackward) return false;
-  return std::min(bytes, situation.other_bytes) >= kLargeBytes &&
+  return std::min(bytes, situation.other_bytes) >= kLargeBatchBytes &&
          bytes / NumCopies(batch) >= kSmallestCopyBytes;
 }
 

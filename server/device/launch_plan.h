@@ -20,6 +20,11 @@ namespace swiglu::server {
 inline constexpr size_t kLaneBufferBytes =
     (size_t{16} << 20) + size_t{swiglu::kMaxSegments} * kMaxTensors * kSlabAlignment;
 
+// A batch is large if it reads and writes at least so many bytes. Large batches are faster through
+// copies, as long as another one is in flight beside them: the copies out of one then overlap the
+// copies in of the others.
+inline constexpr int64_t kLargeBatchBytes = int64_t{4} << 20;
+
 // Whether the device is running kernels on tensors in its own memory. Other kernels that use host
 // memory at the same time make these kernels several times slower. Copies hardly slow them down.
 enum class ResidentWork : uint8_t { kNone, kRunning };

@@ -18,7 +18,7 @@ constexpr absl::StatusCode kCancelled = absl::StatusCode::kCancelled;
 const Clock::time_point kNow = Clock::time_point(std::chrono::seconds(1000));
 
 // Where every placement has a lane.
-bool AnyLane(const Placement&) { return true; }
+bool AnyLane(const Placement&, int64_t) { return true; }
 
 std::vector<int64_t> Elements(const FormedBatch& batch) {
   std::vector<int64_t> elements;
@@ -104,7 +104,9 @@ TEST_F(BatchFormerTest, NeverMixesPlacements) {
 }
 
 TEST_F(BatchFormerTest, PassesOverRequestsWithoutALane) {
-  const auto only_resident = [](const Placement& placement) { return placement.is_resident; };
+  const auto only_resident = [](const Placement& placement, int64_t) {
+    return placement.is_resident;
+  };
   former_.Add(MakeRequest(kForward, 1));
   former_.Add(OnDevice(0, false, 2));
   EXPECT_TRUE(former_.TakeIfReady(kNow, only_resident).requests.empty());
@@ -114,6 +116,21 @@ TEST_F(BatchFormerTest, PassesOverRequestsWithoutALane) {
   EXPECT_EQ(Elements(former_.TakeIfReady(kNow, only_resident)), (std::vector<int64_t>{3}));
   EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{1}));
   EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{2}));
+}
+
+TEST_F(BatchFormerTest, PassesOverRequestsOfTooFewBytesForALane) {
+  const auto only_large = [](const Placement&, int64_t bytes) { return bytes >= 400; };
+  former_.Add(MakeRequest(kForward, 1));
+  EXPECT_TRUE(former_.TakeIfReady(kNow, only_large).requests.empty());
+  EXPECT_FALSE(former_.ReadyAt(only_large).has_value());
+  former_.Add(MakeRequest(kBackward, 100));
+  EXPECT_TRUE(former_.ReadyAt(only_large).has_value());
+  const FormedBatch large = former_.TakeIfReady(kNow, only_large);
+  EXPECT_EQ(Elements(large), (std::vector<int64_t>{100}));
+  EXPECT_EQ(large.bytes, 3 * 2 * 100);
+  // Together, the requests of one model have enough.
+  former_.Add(MakeRequest(kForward, 99));
+  EXPECT_EQ(Elements(former_.TakeIfReady(kNow, only_large)), (std::vector<int64_t>{1, 99}));
 }
 
 TEST_F(BatchFormerTest, ResidentRequestsTakeNoTurnOfWholeOnes) {

@@ -119,6 +119,58 @@ TEST(BatcherTest, ResidentBatchesAndOthersDoNotWaitForEachOther) {
   EXPECT_EQ(tally.ok, 6);
 }
 
+// Three lanes, one of them for large batches: of 100 elements or more.
+class LargeLanesTest : public testing::Test {
+ protected:
+  LargeLanesTest() : executor_(3, 1) {
+    executor_.large_lanes = 1;
+    executor_.large_bytes = InputBytes(*MakeRequest(kForward, 100));
+    batcher_ = std::make_unique<Batcher>(BatchFormerOptions(), &executor_, &observer_);
+  }
+
+  // Returns how many batches the executor holds afterwards.
+  size_t Submit(int64_t num_elements) {
+    batcher_->Submit(MakeRequest(kForward, num_elements, tally_.Count()));
+    return executor_.num_held();
+  }
+  size_t Complete() {
+    executor_.Complete(absl::OkStatus());
+    return executor_.num_held();
+  }
+
+  FakeExecutor executor_;
+  RecordingObserver observer_;
+  Tally tally_;
+  std::unique_ptr<Batcher> batcher_;
+};
+
+TEST_F(LargeLanesTest, SmallBatchesLeaveOneLaneFree) {
+  EXPECT_EQ(Submit(1), 1u);
+  EXPECT_EQ(Submit(99), 2u);
+  EXPECT_EQ(Submit(1), 2u);
+  EXPECT_EQ(Complete(), 2u);
+  EXPECT_EQ(Complete(), 1u);
+  EXPECT_EQ(Complete(), 0u);
+  EXPECT_EQ(tally_.ok, 3);
+}
+
+TEST_F(LargeLanesTest, LargeBatchesTakeAllLanes) {
+  for (size_t i = 1; i <= 3; ++i) EXPECT_EQ(Submit(100), i);
+  EXPECT_EQ(Submit(100), 3u);
+  for (size_t held : {3u, 2u, 1u, 0u}) EXPECT_EQ(Complete(), held);
+}
+
+TEST_F(LargeLanesTest, SmallBatchesTakeTheirTurnBesideLargeOnes) {
+  for (int i = 0; i < 3; ++i) Submit(100);
+  EXPECT_EQ(Submit(1), 3u);
+  EXPECT_EQ(Submit(100), 3u);
+  // The small one came first, and takes the lane that the first large one leaves.
+  EXPECT_EQ(Complete(), 3u);
+  EXPECT_EQ(Submit(1), 3u);
+  for (size_t held : {3u, 3u, 2u, 1u, 0u}) EXPECT_EQ(Complete(), held);
+  EXPECT_EQ(tally_.ok, 6);
+}
+
 TEST(BatcherTest, RespectsTheExecutorsSegmentLimit) {
   FakeExecutor executor(1, 2);
   RecordingObserver observer;

@@ -33,9 +33,13 @@ class FakeExecutor final : public Executor {
   bool complete_inline = false;
   int64_t most_bytes = int64_t{1} << 30;  // of a batch
   int resident_lanes = 0;                 // of each device
+  int large_lanes = 0;                    // of all lanes
+  int64_t large_bytes = 0;                // of a large batch's inputs
 
   int num_lanes() const override { return num_lanes_; }
   int num_resident_lanes() const override { return resident_lanes; }
+  int num_large_lanes() const override { return large_lanes; }
+  int64_t large_batch_bytes() const override { return large_bytes; }
   int max_segments() const override { return max_segments_; }
   int64_t max_batch_bytes() const override { return most_bytes; }
   void Run(const Batch& batch, Done done) override {

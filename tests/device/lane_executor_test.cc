@@ -86,6 +86,22 @@ TEST_F(LaneExecutorTest, HasTheLanesOfAllDevicesAndNamesThem) {
   EXPECT_TRUE(executor_->healthy());
 }
 
+TEST_F(LaneExecutorTest, AddsUpTheLanesForLargeBatches) {
+  MakeDevices({2, 2});
+  EXPECT_EQ(executor_->num_large_lanes(), 0);
+  std::vector<LaneDevice> devices = devices_.Make({2, 3});
+  for (LaneDevice& device : devices) device.num_large_lanes = 1;
+  const LaneExecutor executor(
+      std::move(devices),
+      std::make_unique<CachingSlabPool>(MakeHostMemory(),
+                                        CachingSlabPoolOptions{.capacity_bytes = 1 << 20}),
+      std::make_unique<DeviceFaults>(&recorder_));
+  EXPECT_EQ(executor.num_lanes(), 5);
+  EXPECT_EQ(executor.num_large_lanes(), 2);
+  // Forward then reads and writes 4 MiB, and backward more.
+  EXPECT_EQ(executor.large_batch_bytes(), (int64_t{8} << 20) / 3);
+}
+
 TEST_F(LaneExecutorTest, TakesTheDeviceWithTheFewestBytesOfTwo) {
   MakeDevices({3, 3});
   for (const int64_t size : {100, 30, 40, 40}) Run(size);

@@ -70,16 +70,17 @@ TEST(LaunchPlanTest, TakesFewBlocksOnHostMemory) {
 }
 
 TEST(LaunchPlanTest, StagesLargeBatchesBesideLargeOnesOnly) {
-  const Batch large = Forward({2 * kMiB}), smaller = Forward({2 * kMiB - 1});
-  EXPECT_EQ(PathOf(large, 12 * kMiB), Path::kStaged);
-  EXPECT_EQ(PathOf(large, 12 * kMiB - 1), Path::kMapped);
+  const int64_t least = (4 * kMiB + 5) / 6;  // 4 MiB read and written
+  const Batch large = Forward({least}), smaller = Forward({least - 1});
+  EXPECT_EQ(PathOf(large, 4 * kMiB), Path::kStaged);
+  EXPECT_EQ(PathOf(large, 4 * kMiB - 1), Path::kMapped);
   EXPECT_EQ(PathOf(large, 0), Path::kMapped);
-  EXPECT_EQ(PathOf(smaller, 12 * kMiB), Path::kMapped);
+  EXPECT_EQ(PathOf(smaller, 4 * kMiB), Path::kMapped);
 }
 
 TEST(LaunchPlanTest, CountsBytesWhateverTheDtype) {
-  EXPECT_EQ(PathOf(MakeBatch(Op::kForward, Dtype::kFp32, {kMiB}), 100 * kMiB), Path::kStaged);
-  EXPECT_EQ(PathOf(MakeBatch(Op::kForward, Dtype::kFp16, {kMiB}), 100 * kMiB), Path::kMapped);
+  EXPECT_EQ(PathOf(MakeBatch(Op::kForward, Dtype::kFp32, {kMiB / 2}), 100 * kMiB), Path::kStaged);
+  EXPECT_EQ(PathOf(MakeBatch(Op::kForward, Dtype::kFp16, {kMiB / 2}), 100 * kMiB), Path::kMapped);
 }
 
 TEST(LaunchPlanTest, StagesBackwardBesideResidentWorkOnly) {
