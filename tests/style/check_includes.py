@@ -27,7 +27,7 @@ KINDS = [
     (r"gperftools/", "tcmalloc"),
     (r"CLI/", "cli11"),
     (r"version/version\.h$", "version"),
-    (r"server/(base|log|core|gpu|memory|device|regions|metrics|batching|connections|transport|codec|inference|service)/", None),  # the folder's own name
+    (r"server/(base|formats|log|core|gpu|memory|device|regions|metrics|batching|connections|transport|codec|inference|service)/", None),  # the folder's own name
     (r"server/\w+\.h$", "server"),
     (r"kernels/", "kernels"),
     (r"client/files/", "files"),
@@ -38,6 +38,7 @@ KINDS = [
 ALLOWED = {
     "kernels": "std dtype cuda hwy kernels",
     "server/base": "std absl base cli11 tcmalloc",
+    "server/formats": "std absl json formats",
     "server/log": "std base spdlog log",
     "server/core": "std dtype absl log core",
     "server/gpu": "std absl log core gpu cuda",
@@ -54,7 +55,8 @@ ALLOWED = {
     "server": "std absl base log core gpu memory device regions metrics batching connections transport codec inference service server "
               "grpc protobuf proto version",
     "client": "std dtype absl grpc protobuf proto client files json version",
-    "client/files": "std dtype absl json client files",
+    # A format has one parser, which the server and the programs share.
+    "client/files": "std dtype absl json formats client files",
     "client/cuda": "std absl client cuda",
     # The programs read their command lines as the server does. The library does not: it is installed without the server.
     "client/cli": "std dtype absl base client files json version",
