@@ -19,7 +19,7 @@ TEXT
 build_packages=(
   ca-certificates ccache cmake g++ git ninja-build pkg-config python3
   libabsl-dev libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
-  libcurl4-openssl-dev libgoogle-perftools-dev prometheus-cpp-dev zlib1g-dev
+  libcurl4-openssl-dev libgoogle-perftools-dev libssl-dev prometheus-cpp-dev zlib1g-dev
   libcli11-dev libhwy-dev libspdlog-dev nlohmann-json3-dev
   libbenchmark-dev libgmock-dev libgtest-dev
 )

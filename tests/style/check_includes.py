@@ -23,11 +23,12 @@ KINDS = [
     (r"prometheus/", "prometheus"),
     (r"(spdlog|fmt)/", "spdlog"),
     (r"nlohmann/", "json"),
+    (r"openssl/", "openssl"),
     (r"hwy/", "hwy"),
     (r"gperftools/", "tcmalloc"),
     (r"CLI/", "cli11"),
     (r"version/version\.h$", "version"),
-    (r"server/(base|formats|log|core|gpu|memory|device|regions|metrics|batching|connections|transport|codec|inference|service)/", None),  # the folder's own name
+    (r"server/(base|formats|log|core|gpu|memory|device|regions|weights|metrics|batching|connections|transport|codec|inference|service)/", None),  # the folder's own name
     (r"server/\w+\.h$", "server"),
     (r"kernels/", "kernels"),
     (r"client/files/", "files"),
@@ -45,6 +46,8 @@ ALLOWED = {
     "server/memory": "std absl log core gpu memory cuda",
     "server/device": "std absl base log core gpu memory device kernels cuda",
     "server/regions": "std absl log core regions",
+    # Of the kernels, the limits of an MLP.
+    "server/weights": "std dtype absl base formats log weights kernels openssl",
     "server/metrics": "std absl base log core metrics prometheus version",
     "server/batching": "std absl log core batching",
     "server/connections": "std absl base log connections",
@@ -52,7 +55,7 @@ ALLOWED = {
     "server/codec": "std absl base core batching codec grpc protobuf proto",
     "server/inference": "std absl log core batching regions codec inference grpc",
     "server/service": "std absl base log core batching regions codec inference transport service grpc protobuf proto version",
-    "server": "std absl base log core gpu memory device regions metrics batching connections transport codec inference service server "
+    "server": "std absl base log core gpu memory device regions weights metrics batching connections transport codec inference service server "
               "grpc protobuf proto version",
     "client": "std dtype absl grpc protobuf proto client files json version",
     # A format has one parser, which the server and the programs share.

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The texts in which users ask for MLPs: good ones, and the sentence for each wrong one.
+#include "server/weights/mlp_spec.h"
+
+#include <string>
+
+#include "gtest/gtest.h"
+
+namespace swiglu::server {
+namespace {
+
+std::string SpecError(const std::string& text) {
+  const auto spec = ParseMlpSpec(text);
+  EXPECT_EQ(spec.status().code(), absl::StatusCode::kInvalidArgument) << text;
+  return std::string(spec.status().message());
+}
+
+std::string LayersError(const std::string& text) {
+  const auto layers = ParseMlpLayers(text);
+  EXPECT_EQ(layers.status().code(), absl::StatusCode::kInvalidArgument) << text;
+  return std::string(layers.status().message());
+}
+
+TEST(MlpSpecTest, ReadsANameAndAPath) {
+  const auto spec = ParseMlpSpec("llama_3=/models/a=b");
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->name, "llama_3");
+  EXPECT_EQ(spec->path, "/models/a=b");
+  EXPECT_FALSE(spec->layers.has_value());
+}
+
+TEST(MlpSpecTest, TakesTheLongestName) {
+  EXPECT_TRUE(ParseMlpSpec(std::string(64, 'a') + "=p").ok());
+  EXPECT_EQ(SpecError(std::string(65, 'a') + "=p"),
+            "'" + std::string(65, 'a') +
+                "=p': want a name of 1 to 64 characters a-z, 0-9 and _ before the '='");
+}
+
+TEST(MlpSpecTest, RefusesWhatHasNoNameOrPath) {
+  EXPECT_EQ(SpecError("models"), "'models': want NAME=PATH");
+  EXPECT_EQ(SpecError(""), "'': want NAME=PATH");
+  EXPECT_EQ(SpecError("m="), "'m=': want a path after the '='");
+  for (const std::string name : {"", "M", "a b", "a-b", "a.b", "\xc3\xa9"}) {
+    EXPECT_EQ(SpecError(name + "=p"),
+              "'" + name + "=p': want a name of 1 to 64 characters a-z, 0-9 and _ before the '='");
+  }
+}
+
+TEST(MlpSpecTest, ShowsNoControlCharacters) {
+  EXPECT_EQ(SpecError("a\nb"), "'a\\nb': want NAME=PATH");
+}
+
+TEST(MlpSpecTest, ReadsARangeOfLayers) {
+  const auto layers = ParseMlpLayers("m=0:100000");
+  ASSERT_TRUE(layers.ok()) << layers.status();
+  EXPECT_EQ(layers->name, "m");
+  EXPECT_EQ(layers->layers.begin, 0);
+  EXPECT_EQ(layers->layers.end, 100'000);
+}
+
+TEST(MlpSpecTest, EndIsNotInTheRange) {
+  const auto layers = ParseMlpLayers("m=2:4");
+  ASSERT_TRUE(layers.ok()) << layers.status();
+  EXPECT_FALSE(layers->layers.Holds(1));
+  EXPECT_TRUE(layers->layers.Holds(2));
+  EXPECT_TRUE(layers->layers.Holds(3));
+  EXPECT_FALSE(layers->layers.Holds(4));
+}
+
+TEST(MlpSpecTest, RefusesWhatIsNoRange) {
+  EXPECT_EQ(LayersError("2:4"), "'2:4': want NAME=a:b");
+  EXPECT_EQ(LayersError("M=2:4"),
+            "'M=2:4': want a name of 1 to 64 characters a-z, 0-9 and _ before the '='");
+  for (const std::string range : {"", "3", ":", "2:", ":4", "4:2", "2:2", "-1:2", "+1:2", " 1:2",
+                                  "1:2:3", "a:b", "0x1:2", "0:100001", "0:99999999999"}) {
+    EXPECT_EQ(LayersError("m=" + range),
+              "'m=" + range + "': want a:b after the '=', with 0 <= a < b <= 100000");
+  }
+}
+
+}  // namespace
+}  // namespace swiglu::server
