@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Replays the fuzzer's corpus, seeds and findings, under any compiler.
+// Replays the corpora of the fuzzers, seeds and findings, under any compiler.
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -11,12 +11,15 @@
 #include "tests/fuzz/envelope_oracle.h"
 #include "tests/fuzz/fuzz_input.h"
 #include "tests/fuzz/seeds.h"
+#include "tests/fuzz/weights_oracle.h"
+#include "tests/fuzz/weights_seeds.h"
 #include "tests/rpc/decoding.h"
 
 namespace swiglu::server {
 namespace {
 
 const std::filesystem::path kCorpus = SWIGLU_FUZZ_CORPUS;
+const std::filesystem::path kModelCorpus = SWIGLU_FUZZ_WEIGHTS_CORPUS;
 
 std::string ReadFile(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -52,6 +55,21 @@ TEST(EnvelopeCorpusTest, HasEverySeedAsDescribed) {
 TEST(EnvelopeCorpusTest, IsDecodedAsTheGeneratedParserDoes) {
   for (const auto& entry : std::filesystem::directory_iterator(kCorpus)) {
     EXPECT_EQ(Disagreement(ReadFuzzInput(ReadFile(entry.path()))), "") << entry.path();
+  }
+}
+
+TEST(ModelCorpusTest, HasEverySeedAsDescribed) {
+  for (const ModelSeed& seed : ModelSeeds()) {
+    EXPECT_EQ(ReadFile(kModelCorpus / seed.name), seed.input)
+        << seed.name << ": run fuzz_write_seeds";
+    const absl::Status status = ParseModelInput(seed.input);
+    EXPECT_EQ(status.ok(), seed.is_good) << seed.name << ": " << status;
+  }
+}
+
+TEST(ModelCorpusTest, IsParsedAsTheDocumentSays) {
+  for (const auto& entry : std::filesystem::directory_iterator(kModelCorpus)) {
+    EXPECT_EQ(ModelDisagreement(ReadFile(entry.path())), "") << entry.path();
   }
 }
 

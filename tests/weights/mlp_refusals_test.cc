@@ -115,7 +115,7 @@ TEST_F(MlpRefusalsTest, OtherRanks) {
 TEST_F(MlpRefusalsTest, SizesThatAreNoMultiplesOf8OrTooLarge) {
   for (const std::vector<int64_t>& shape :
        {std::vector<int64_t>{8, 12}, {12, 8}, {8, 0}, {0, 8}, {1'048'584, 8}, {8, 1'048'584}}) {
-    EXPECT_EQ(WrongWith(Mlp(Gate(shape), Up(shape), Down({shape[1], shape[0]}))),
+    EXPECT_EQ(WrongWith(Mlp(Gate(shape), Up({8, 16}), Down({16, 8}))),
               absl::StrCat(": tensor 'gate_proj.weight' has shape [", shape[0], ",", shape[1],
                            "]; expected [I,H] with I and H multiples of 8 from 8 to 1048576"));
   }

@@ -91,15 +91,14 @@ TEST(SafetensorsIndexTest, RefusesFilesOutsideTheFolder) {
             "the same folder");
 }
 
+// The list is not closed, which shows whether the reader reaches its end.
 TEST(SafetensorsIndexTest, RefusesTooManyTensors) {
-  const auto with = [](size_t num_tensors) {
+  const auto with = [](int num_tensors) {
     std::string text = R"({"weight_map":{)";
-    for (size_t k = 0; k < num_tensors; ++k) {
-      absl::StrAppend(&text, k == 0 ? "" : ",", "\"", k, R"(":"f")");
-    }
-    return text + "}}";
+    for (int k = 0; k < num_tensors; ++k) text += R"("":"",)";
+    return text;
   };
-  EXPECT_TRUE(ParseSafetensorsIndex("i.json", with(1'000'000)).ok());
+  EXPECT_EQ(IndexError(with(1'000'000)), "i.json: malformed index: no valid JSON");
   EXPECT_EQ(IndexError(with(1'000'001)), "i.json: malformed index: more than 1000000 tensors");
 }
 
