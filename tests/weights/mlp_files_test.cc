@@ -218,7 +218,8 @@ TEST(MlpFilesTest, ReadsALargeLayerInPieces) {
                                                     Weight("down_proj.weight", {2048, 2056}, 3)})));
   ASSERT_NE(files, nullptr);
   const ReadBack read = Read(*files, 0);
-  EXPECT_EQ(read.up, Pattern(8'421'376, 2));
+  // GoogleTest would take minutes to show how strings of this size differ.
+  EXPECT_TRUE(read.up == Pattern(8'421'376, 2));
   EXPECT_EQ(read.hash, "f463faa17d132527e9c94daff3ced6506024dae0081714cf468cffcb9e12db11");
   EXPECT_EQ(read.progress, (std::vector<int64_t>{8'388'608, 8'421'376, 16'809'984, 16'842'752,
                                                  25'231'360, 25'264'128}));

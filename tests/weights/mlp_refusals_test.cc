@@ -315,6 +315,20 @@ TEST_F(MlpChangesTest, FilesThatAreCutShort) {
   }
 }
 
+TEST_F(MlpChangesTest, FilesThatAreCutShortBetweenTwoPortions) {
+  auto reader = files_->StartReading(0);
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  std::vector<std::byte> portion(400);
+  EXPECT_EQ(reader->Read(portion).value_or(0), 400u);
+  // Half of up, which is the last tensor in the file, is left.
+  const uintmax_t size = std::filesystem::file_size(path_);
+  std::filesystem::resize_file(path_, size - 128);
+  const absl::Status status = reader->Read(portion).status();
+  EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+  EXPECT_EQ(After(path_, status), absl::StrCat(": was cut short while it was read: it had ", size,
+                                               " bytes and has ", size - 128));
+}
+
 // The bytes that are cut off are not those of an MLP, so all of its bytes can be read.
 TEST_F(MlpChangesTest, FilesThatAreCutShortElsewhere) {
   const std::string content = ModelFile(Joined({SmallMlp("", 1), {Weight("norm", {4}, 1)}}));
