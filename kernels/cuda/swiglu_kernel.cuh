@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/arithmetic.cuh"
+#include "kernels/cuda/early_start.cuh"
 #include "kernels/cuda/launch_plan.h"
 #include "kernels/cuda/realign.cuh"
 #include "swiglu/dtype.h"
@@ -26,23 +27,6 @@ inline constexpr int kWordsPerSlot = kSlotBytes / 4;
 // A slot in registers: the words of each tensor.
 template <int kTensors>
 using Slot = uint32_t[kTensors][kWordsPerSlot];
-
-// Waits until all earlier work of the stream is done and its results are visible. The kernel may
-// have started earlier. Every kernel calls this first.
-__device__ inline void AwaitEarlierWork() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-// Lets the next kernel of the stream start, once every block has called this or ended. The next
-// kernel waits for the results of this one (AwaitEarlierWork), so the call may be early. If it is,
-// the start of the next kernel overlaps this kernel.
-__device__ inline void LetNextKernelStart() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
 
 template <Dtype kDtype, int kInputs, int kOutputs>
 __device__ inline void ComputeSlot(const Slot<kInputs>& inputs, Slot<kOutputs>& outputs) {

@@ -25,13 +25,10 @@
 
 #include "swiglu/cpu_pool.h"
 #include "swiglu/dtype.h"
+#include "swiglu/mlp.h"
 
 namespace swiglu {
 
-// H and I are multiples of kMlpSizeStep.
-inline constexpr int64_t kMlpSizeStep = 8;
-inline constexpr int64_t kMaxMlpSize = int64_t{1} << 20;    // the greatest H and I
-inline constexpr int64_t kMaxMlpTokens = int64_t{1} << 24;  // the greatest M
 // The alignment of a workspace in bytes.
 inline constexpr size_t kMlpAlignment = 64;
 
