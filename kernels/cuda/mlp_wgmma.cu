@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Launches the products of the wgmma path: one kernel for each dtype, tile and end of a product.
+// Compiles for sm_90a only.
+#include <cuda_runtime_api.h>
+
+#include "kernels/cuda/mlp_launch.cuh"
+#include "kernels/cuda/mlp_plan.h"
+#include "kernels/cuda/mlp_wgmma.cuh"
+#include "swiglu/dtype.h"
+
+namespace swiglu::internal {
+namespace {
+
+// The tiles there are; WgmmaTile of mlp_plan.h chooses among them.
+using Wgmma64x16 = WgmmaTileShape<64, 16, 20, 1, 1>;
+using Wgmma32x64 = WgmmaTileShape<32, 64, 16, 1, 1>;
+using Wgmma64x128 = WgmmaTileShape<64, 128, 8, 1, 1>;
+using Wgmma128x64 = WgmmaTileShape<128, 64, 8, 1, 1>;
+using Wgmma64x256 = WgmmaTileShape<64, 256, 5, 1, 1>;
+using Wgmma128x128 = WgmmaTileShape<128, 128, 6, 1, 1>;
+using Wgmma128x256 = WgmmaTileShape<128, 256, 4, 1, 1>;
+
+template <Dtype kDtype, class Tile>
+cudaError_t Launch(const Product& product, const MlpDevice& device, cudaStream_t stream) {
+  constexpr WeightsLayout kOutputMajor = WeightsLayout::kOutputMajor;
+  constexpr WeightsLayout kDepthMajor = WeightsLayout::kDepthMajor;
+  if (product.layout == kOutputMajor) {
+    switch (product.finish) {
+      case Finish::kStore:
+        return LaunchWgmmaTile<kDtype, Tile, kOutputMajor, Finish::kStore>(product, device, stream);
+      case Finish::kSwiglu:
+        return LaunchWgmmaTile<kDtype, Tile, kOutputMajor, Finish::kSwiglu>(product, device,
+                                                                            stream);
+      case Finish::kSwigluBackward:
+        return LaunchWgmmaTile<kDtype, Tile, kOutputMajor, Finish::kSwigluBackward>(product, device,
+                                                                                    stream);
+      case Finish::kStoreSum:
+        break;
+    }
+  } else if constexpr (Tile::kOutputs >= 64) {
+    if (product.finish == Finish::kStore) {
+      return LaunchWgmmaTile<kDtype, Tile, kDepthMajor, Finish::kStore>(product, device, stream);
+    }
+    if (product.finish == Finish::kStoreSum) {
+      return LaunchWgmmaTile<kDtype, Tile, kDepthMajor, Finish::kStoreSum>(product, device, stream);
+    }
+  }
+  return cudaErrorInvalidConfiguration;
+}
+
+template <Dtype kDtype>
+cudaError_t Launch(const Product& product, const TileSize& tile, const MlpDevice& device,
+                   cudaStream_t stream) {
+  cudaError_t error = cudaErrorInvalidConfiguration;
+  const auto try_tile = [&]<class Tile>(Tile) {
+    if (tile != TileSize{Tile::kOutputs, Tile::kTokens}) return false;
+    error = Launch<kDtype, Tile>(product, device, stream);
+    return true;
+  };
+  (void)(try_tile(Wgmma64x16{}) || try_tile(Wgmma32x64{}) || try_tile(Wgmma64x128{}) ||
+         try_tile(Wgmma128x64{}) || try_tile(Wgmma64x256{}) || try_tile(Wgmma128x128{}) ||
+         try_tile(Wgmma128x256{}));
+  return error;
+}
+
+}  // namespace
+
+cudaError_t LaunchWgmma(Dtype dtype, const Product& product, const TileSize& tile,
+                        const MlpDevice& device, cudaStream_t stream) {
+  return dtype == Dtype::kFp16 ? Launch<Dtype::kFp16>(product, tile, device, stream)
+                               : Launch<Dtype::kBf16>(product, tile, device, stream);
+}
+
+}  // namespace swiglu::internal
