@@ -15,6 +15,8 @@
 
 #include "swiglu/cuda.h"
 #include "tests/bench/cuda_host.h"
+#include "tests/bench/cuda_mlp_points.h"
+#include "tests/bench/cuda_timer.h"
 
 namespace swiglu::bench {
 namespace {
@@ -102,99 +104,21 @@ Workload MakeWorkload(Op op, Dtype dtype, int64_t n, Memory memory, int num_segm
   return workload;
 }
 
-class Timer {
- public:
-  Timer() { Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
-  ~Timer() { cudaStreamDestroy(stream_); }
-  Timer(const Timer&) = delete;
-  Timer& operator=(const Timer&) = delete;
-  cudaStream_t stream() const { return stream_; }
+const Problem& Nth(const Workload& workload, int i) {
+  return workload.problems[i % workload.problems.size()];
+}
 
-  // Time of one call of `launch`, by events around each of `count`.
-  Summary Events(int count, const std::function<void(int)>& launch) const {
-    std::vector<cudaEvent_t> events(2 * count);
-    for (cudaEvent_t& event : events) Check(cudaEventCreate(&event));
-    for (int i = 0; i < 10; ++i) launch(i);
-    for (int i = 0; i < count; ++i) {
-      Check(cudaEventRecord(events[2 * i], stream_));
-      launch(i);
-      Check(cudaEventRecord(events[2 * i + 1], stream_));
-    }
-    Check(cudaStreamSynchronize(stream_));
-    std::vector<double> times(count);
-    for (int i = 0; i < count; ++i) times[i] = Elapsed(events[2 * i], events[2 * i + 1]);
-    for (cudaEvent_t event : events) cudaEventDestroy(event);
-    return Summarize(times);
-  }
-
-  // Time of one call inside a replayed graph of 200: the device's share alone.
-  Summary Graph(const std::function<void(int)>& launch) const {
-    constexpr int kLaunches = 200, kReplays = 21;
-    cudaGraph_t graph;
-    cudaGraphExec_t executable;
-    Check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < kLaunches; ++i) launch(i);
-    Check(cudaStreamEndCapture(stream_, &graph));
-    Check(cudaGraphInstantiate(&executable, graph, 0));
-    cudaEvent_t begin, end;
-    Check(cudaEventCreate(&begin));
-    Check(cudaEventCreate(&end));
-    std::vector<double> times;
-    for (int i = 0; i <= kReplays; ++i) {
-      Check(cudaEventRecord(begin, stream_));
-      Check(cudaGraphLaunch(executable, stream_));
-      Check(cudaEventRecord(end, stream_));
-      Check(cudaStreamSynchronize(stream_));
-      if (i > 0) times.push_back(Elapsed(begin, end) / kLaunches);
-    }
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    cudaGraphExecDestroy(executable);
-    cudaGraphDestroy(graph);
-    return Summarize(times);
-  }
-
-  // Time of one of many calls in a row, with nothing between them: a sustained rate.
-  Summary InARow(int count, const std::function<void(int)>& launch) const {
-    constexpr int kRuns = 7;
-    cudaEvent_t begin, end;
-    Check(cudaEventCreate(&begin));
-    Check(cudaEventCreate(&end));
-    std::vector<double> times;
-    for (int run = 0; run <= kRuns; ++run) {
-      Check(cudaEventRecord(begin, stream_));
-      for (int i = 0; i < count; ++i) launch(i);
-      Check(cudaEventRecord(end, stream_));
-      Check(cudaStreamSynchronize(stream_));
-      if (run > 0) times.push_back(Elapsed(begin, end) / count);
-    }
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    return Summarize(times);
-  }
-
-  Summary Events(const Workload& workload, int count) const {
-    return Events(count, [&](int i) { Nth(workload, i).Launch(stream_); });
-  }
-  Summary InARow(const Workload& workload, int count) const {
-    return InARow(count, [&](int i) { Nth(workload, i).Launch(stream_); });
-  }
-  Summary Graph(const Workload& workload) const {
-    return Graph([&](int i) { Nth(workload, i).Launch(stream_); });
-  }
-
- private:
-  static const Problem& Nth(const Workload& workload, int i) {
-    return workload.problems[i % workload.problems.size()];
-  }
-  static double Elapsed(cudaEvent_t begin, cudaEvent_t end) {
-    float ms = 0;
-    Check(cudaEventElapsedTime(&ms, begin, end));
-    return ms * 1e3;
-  }
-
-  cudaStream_t stream_ = nullptr;
-};
+// Time of one launch of the workload's problems in turn: by events around each, of many in a row,
+// or in a graph.
+Summary Events(const Timer& timer, const Workload& workload, int count) {
+  return timer.Events(count, [&](int i) { Nth(workload, i).Launch(timer.stream()); });
+}
+Summary InARow(const Timer& timer, const Workload& workload, int count) {
+  return timer.InARow(count, [&](int i) { Nth(workload, i).Launch(timer.stream()); });
+}
+Summary Graph(const Timer& timer, const Workload& workload) {
+  return timer.Graph(200, [&](int i) { Nth(workload, i).Launch(timer.stream()); });
+}
 
 int NumLaunches(int64_t n) { return n < 1 << 24 ? 400 : n < 1 << 28 ? 120 : 40; }
 
@@ -230,7 +154,8 @@ void MeasureSweep(const Timer& timer, double copy_gb_s, Report& report) {
       for (const int64_t n : sizes) {
         const Workload workload = MakeWorkload(op, dtype, n, Memory::kDevice);
         const bool small = n <= 1 << 20;
-        const Summary time = small ? timer.Graph(workload) : timer.Events(workload, NumLaunches(n));
+        const Summary time =
+            small ? Graph(timer, workload) : Events(timer, workload, NumLaunches(n));
         Row row = MakeRow("sweep", op, dtype, n, time);
         row.note = small ? "in a graph" : "";
         row.baseline = "a large copy";
@@ -256,7 +181,7 @@ void MeasureAlignment(const Timer& timer, Report& report) {
             Case{"1, 2 and 3 elements off", 0, {1, 2, 3}}}) {
         const Workload workload =
             MakeWorkload(op, dtype, kN - c.fewer, Memory::kDevice, 1, c.offsets);
-        Row row = MakeRow("alignment", op, dtype, kN - c.fewer, timer.Events(workload, 200));
+        Row row = MakeRow("alignment", op, dtype, kN - c.fewer, Events(timer, workload, 200));
         if (aligned_us == 0) aligned_us = row.us;
         row.note = c.note;
         row.baseline = "aligned";
@@ -302,7 +227,7 @@ void MeasureSegments(const Timer& timer, Report& report) {
       for (const Case& c : {Case{64, 16384}, Case{256, 4096}, Case{16, 65536}}) {
         const Workload whole = MakeWorkload(op, dtype, c.num_segments * c.n, Memory::kDevice);
         const Workload parts = MakeWorkload(op, dtype, c.n, Memory::kDevice, c.num_segments);
-        const Summary one = timer.Graph(whole), many = timer.Graph(parts);
+        const Summary one = Graph(timer, whole), many = Graph(timer, parts);
         Row row = MakeRow("segments", op, dtype, c.num_segments * c.n, many);
         row.note = std::to_string(c.num_segments) + " of " + std::to_string(c.n);
         row.baseline = "one contiguous launch";
@@ -328,7 +253,7 @@ void MeasureMapped(const Timer& timer, Report& report) {
       const Workload workload =
           MakeWorkload(op, Dtype::kBf16, n, Memory::kPinned, 1, {}, LaunchLimits{.max_blocks = 32});
       const int count = static_cast<int>(std::clamp<size_t>((size_t{2} << 30) / bytes, 20, 1000));
-      Row row = MakeRow("mapped", op, Dtype::kBf16, n, timer.InARow(workload, count));
+      Row row = MakeRow("mapped", op, Dtype::kBf16, n, InARow(timer, workload, count));
       const double in_gb_s = row.gb_s * (op == Op::kForward ? 2.0 / 3 : 0.5);
       char note[64];
       std::snprintf(note, sizeof(note), "%zu KiB, %.1f GB/s in", bytes >> 10, in_gb_s);
@@ -355,6 +280,7 @@ bool MeasureCuda(const std::string& filter, Report& report) {
   if (wanted("host")) MeasureHost(timer, report);
   if (wanted("segments")) MeasureSegments(timer, report);
   if (wanted("mapped")) MeasureMapped(timer, report);
+  if (wanted("mlp, GPU")) MeasureCudaMlp(timer, copy_gb_s, report);
   return true;
 }
 

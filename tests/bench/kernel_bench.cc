@@ -19,7 +19,7 @@ namespace {
 constexpr char kUsage[] =
     "usage: kernel_bench [--device=cuda|cpu|all] [--section=TEXT] [--threads=N] [--json=FILE]\n"
     "  --section   only the sections whose names contain TEXT: sweep, alignment, host, segments,\n"
-    "              mapped; cpu, all threads; cpu, one core; mlp\n"
+    "              mapped; mlp, GPU; cpu, all threads; cpu, one core; mlp\n"
     "  --threads   threads for the CPU; all of the machine's unless told\n"
     "  --json      writes the rows to FILE as well\n";
 

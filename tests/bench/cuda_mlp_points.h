@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The points of a whole MLP on CUDA device 0.
+#pragma once
+
+#include "tests/bench/cuda_timer.h"
+#include "tests/bench/report.h"
+
+namespace swiglu::bench {
+
+// Measures MLPs of hidden size 4096 and intermediate sizes 11008 and 14336 in BF16, with 1 to 8192
+// tokens, and adds the rows. GB/s are the weights' bytes alone; `copy_gb_s` is the rate of a large
+// copy on the device, read and written.
+void MeasureCudaMlp(const Timer& timer, double copy_gb_s, Report& report);
+
+}  // namespace swiglu::bench
