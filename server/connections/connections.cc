@@ -302,16 +302,19 @@ int Connections::End(absl::string_view peer, EndReason reason) {
 }
 
 void Connections::Close(absl::Time deadline) {
-  std::vector<Descriptor> sockets;
-  {
-    absl::MutexLock lock(&mutex_);
-    for (const auto& [peer, connection] : connections_) sockets.push_back(Duplicate(connection));
-  }
-  for (const Descriptor& socket : sockets) {
+  for (const Connection& connection : All()) {
+    const Descriptor socket = Duplicate(connection);
     if (socket.get() < 0) continue;
     AwaitTaken(socket.get(), deadline);
     ::shutdown(socket.get(), SHUT_WR);
   }
+}
+
+std::vector<Connections::Connection> Connections::All() const {
+  std::vector<Connection> all;
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [peer, connection] : connections_) all.push_back(connection);
+  return all;
 }
 
 std::vector<Connections::Connection> Connections::Find(absl::string_view peer) const {

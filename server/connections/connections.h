@@ -113,6 +113,8 @@ class Connections {
   static Descriptor Duplicate(const Connection& connection);
   // The open connections of `peer`.
   std::vector<Connection> Find(absl::string_view peer) const;
+  // All connections, even those that have ended but are not forgotten yet.
+  std::vector<Connection> All() const;
   // Forgets the connections that have ended.
   void Sweep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -381,12 +381,44 @@ class FewDescriptors {
   std::vector<Descriptor> taken_;
 };
 
-TEST(AcceptorTest, AcceptsAgainWhenThereAreDescriptorsAgain) {
+// Whether the test runs under a sanitizer that needs descriptors for its own checks.
+constexpr bool SanitizerNeedsDescriptors() {
 #if defined(__has_feature)
 #if __has_feature(undefined_behavior_sanitizer)
-  GTEST_SKIP() << "the sanitizer needs descriptors for its own checks";
+  return true;
 #endif
 #endif
+  return false;
+}
+
+TEST(ConnectionsTest, ClosesAllWithOneFreeDescriptor) {
+  if (SanitizerNeedsDescriptors()) {
+    GTEST_SKIP() << "the sanitizer needs descriptors for its own checks";
+  }
+  Connections connections;
+  std::vector<Ends> all;
+  for (int i = 0; i < 3; ++i) {
+    all.push_back(Connect());
+    connections.Add(all.back().server.get());
+  }
+  Descriptor spare(::dup(0));
+  {
+    const FewDescriptors none(0);
+    spare = Descriptor();
+    connections.Close(absl::Now() + kPatience);
+  }
+  for (const Ends& ends : all) {
+    pollfd polled{ends.client.get(), POLLIN, 0};
+    ASSERT_EQ(::poll(&polled, 1, static_cast<int>(kPatience / absl::Milliseconds(1))), 1);
+    char byte = 0;
+    EXPECT_EQ(::recv(ends.client.get(), &byte, 1, 0), 0);
+  }
+}
+
+TEST(AcceptorTest, AcceptsAgainWhenThereAreDescriptorsAgain) {
+  if (SanitizerNeedsDescriptors()) {
+    GTEST_SKIP() << "the sanitizer needs descriptors for its own checks";
+  }
   std::atomic<bool> is_accepting{true};
   std::atomic<int> num_taken{0};
   std::vector<Descriptor> taken(16);
