@@ -310,6 +310,13 @@ void Connections::Close(absl::Time deadline) {
   }
 }
 
+void Connections::EndAll() {
+  for (const Connection& connection : All()) {
+    const Descriptor socket = Duplicate(connection);
+    if (socket.get() >= 0) ::shutdown(socket.get(), SHUT_RDWR);
+  }
+}
+
 std::vector<Connections::Connection> Connections::All() const {
   std::vector<Connection> all;
   absl::MutexLock lock(&mutex_);

@@ -98,6 +98,11 @@ class Connections {
   // the server is about to end. docs/adr/0010 says why.
   void Close(absl::Time deadline);
 
+  // Ends every connection in both directions, at once. This also ends writes that wait for their
+  // peers: after `Close`, such a write to a unix socket would go on waiting until the peer reads.
+  // Data that a peer has not acknowledged may be lost. REQUIRES: as `Close`.
+  void EndAll();
+
  private:
   struct Connection {
     int fd = -1;

@@ -11,6 +11,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "grpcpp/resource_quota.h"
 #include "grpcpp/security/server_credentials.h"
@@ -150,7 +151,7 @@ void RpcServer::Shutdown(absl::Duration grace) {
   }
   ticker_.join();
   acceptor_->Stop();
-  server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+  ShutDownLibrary(absl::Now() + grace);
   {
     const auto none = [this] { return num_calls_.load(std::memory_order_acquire) == 0; };
     absl::MutexLock lock(&mutex_);
@@ -158,6 +159,19 @@ void RpcServer::Shutdown(absl::Duration grace) {
   }
   // A call that began something on a queue which is shut down would end the process.
   threads_->Shutdown();
+}
+
+// gRPC waits until every connection has ended. While a write on a connection waits for the peer,
+// gRPC does not end the connection, so a peer that does not read could make gRPC wait for ever.
+// EndAll ends such writes.
+void RpcServer::ShutDownLibrary(absl::Time deadline) {
+  absl::Notification is_down;
+  std::thread ender([&] {
+    if (!is_down.WaitForNotificationWithDeadline(deadline)) connections_->EndAll();
+  });
+  server_->Shutdown(absl::ToChronoTime(deadline));
+  is_down.Notify();
+  ender.join();
 }
 
 std::unique_ptr<CallHandler> RpcServer::OnAccepted(Call& call) {

@@ -99,8 +99,9 @@ class RpcServer final : private Call::Home {
   // the drain, and `Shutdown` is called next.
   void CloseConnections(absl::Duration grace);
 
-  // Takes no new calls, gives live calls `grace` to end, cancels the remaining calls, and ends the
-  // threads. Blocks until every call is gone, so every accepted request has to end. Idempotent.
+  // Takes no new calls, gives live calls `grace` to end, cancels the remaining calls, ends the
+  // remaining connections, and ends the threads. Blocks until every call is gone, so every accepted
+  // request has to end. No peer can hold it up. Idempotent.
   void Shutdown(absl::Duration grace);
 
  private:
@@ -119,6 +120,8 @@ class RpcServer final : private Call::Home {
   // Hands one connection over to gRPC. It runs on an I/O thread, because gRPC also parses on this
   // thread what the peer has already sent.
   void HandOver(int fd);
+  // Shuts gRPC down, with all its connections. Cancels at `deadline` the calls that are left then.
+  void ShutDownLibrary(absl::Time deadline);
   // Waits for one more call.
   void PostAccept();
   // Tells live calls of every tick, until the shutdown.

@@ -2,6 +2,7 @@
 //
 // The end of connections, over plain sockets: a peer gets all that was written to it first.
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <thread>
@@ -82,6 +83,37 @@ TEST_F(ConnectionEndTest, EndAtTheDeadlineIfThePeerTakesNothing) {
   EXPECT_EQ(::send(accepted_.get(), "x", 1, MSG_NOSIGNAL), -1);
   // What was written by then still comes.
   EXPECT_EQ(ReadToTheEnd(), num_written_);
+}
+
+TEST_F(ConnectionEndTest, EndOfAllEndsBothDirectionsAtOnce) {
+  ASSERT_EQ(::send(peer_.get(), "x", 1, 0), 1);
+  connections_.EndAll();
+  EXPECT_EQ(::send(accepted_.get(), "x", 1, MSG_NOSIGNAL), -1);
+  EXPECT_EQ(ReadToTheEnd(), num_written_);
+}
+
+// What the kernel says of `socket` now.
+short EventsOf(const Descriptor& socket) {
+  pollfd polled{socket.get(), POLLOUT, 0};
+  EXPECT_GE(::poll(&polled, 1, 0), 0);
+  return polled.revents;
+}
+
+// Whoever waits until more can be written hears of the end, though the peer reads nothing.
+TEST(UnixConnectionEndTest, EndOfAllWakesAWriterWhosePeerReadsNothing) {
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  const Descriptor accepted(ends[0]);
+  const Descriptor peer(ends[1]);
+  Connections connections;
+  connections.Add(accepted.get());
+  const std::vector<char> bytes(64 << 10, 'x');
+  while (::send(accepted.get(), bytes.data(), bytes.size(), MSG_DONTWAIT) > 0) {
+  }
+  connections.Close(absl::Now() + kPatience);
+  EXPECT_EQ(EventsOf(accepted), 0);
+  connections.EndAll();
+  EXPECT_NE(EventsOf(accepted) & POLLHUP, 0);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 import json
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import unittest
@@ -154,6 +155,21 @@ class SignalTest(unittest.TestCase):
             stream.wait_for_headers()
             self.assertEqual(server.stop(), 0)
             self.assertRegex(server.log[-1], r" I drained; exiting$")
+
+    # gRPC's write of the answer waits until the peer reads.
+    def test_peer_that_reads_nothing_does_not_hold_up_the_exit(self):
+        message = forward_request(num_elements=500_000)
+        with tempfile.TemporaryDirectory() as folder:
+            for address in ("127.0.0.1:0", f"unix:{folder}/socket"):
+                with (self.subTest(address), Server(f"--grpc_address={address}", "--drain_timeout=50ms") as server,
+                      Connection(server.address) as connection):
+                    connection.widen(1 << 30)
+                    call = connection.open(plain_grpc.INFER)
+                    call.pour(struct.pack(">BI", 0, len(message)) + message, last=True)
+                    while not server.metric("swiglu_requests_total", model="swiglu_forward_fp32", code="OK"):
+                        self.assertTrue(server.is_running())
+                    self.assertEqual(server.stop(), 0)
+                    self.assertRegex(server.log[-1], r" I drained; exiting$")
 
 
 class DrainTest(unittest.TestCase):
