@@ -292,13 +292,22 @@ int Connections::End(absl::string_view peer, EndReason reason) {
     const Descriptor own = Duplicate(connection);
     if (own.get() < 0) continue;
     EndByReset(own.get());
-    if (::shutdown(own.get(), SHUT_RDWR) == 0) ++num_ended;
+    if (::shutdown(own.get(), SHUT_RDWR) == 0 && MarkEnded(peer, connection)) ++num_ended;
     DropReceived(own.get());
   }
   if (num_ended == 0) return 0;
   num_ended_[static_cast<size_t>(reason)].fetch_add(num_ended, std::memory_order_relaxed);
   LOG_EVERY(WARNING, kLogInterval, "connection of {} ended: {}", described, SentenceOf(reason));
   return num_ended;
+}
+
+bool Connections::MarkEnded(absl::string_view peer, const Connection& connection) {
+  absl::MutexLock lock(&mutex_);
+  const auto [begin, end] = connections_.equal_range(std::string(KeyOf(peer)));
+  for (auto it = begin; it != end; ++it) {
+    if (it->second.inode == connection.inode) return !std::exchange(it->second.is_ended, true);
+  }
+  return false;
 }
 
 void Connections::Close(absl::Time deadline) {

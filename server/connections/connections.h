@@ -85,7 +85,8 @@ class Connections {
 
   // Ends the peer's connection: cancels its calls, throws away what the peer has sent, and sends
   // the peer a reset. Logs and counts the end. Ends the connections of all peers of a unix socket
-  // together. Returns the number of connections that it ended.
+  // together. Returns the number of connections that it ended. A connection that gRPC has not
+  // closed yet counts only the first time.
   int End(absl::string_view peer, EndReason reason);
   int64_t num_ended(EndReason reason) const {
     return num_ended_[static_cast<size_t>(reason)].load(std::memory_order_relaxed);
@@ -110,6 +111,7 @@ class Connections {
     // The process at the other end of a unix socket.
     pid_t pid = 0;
     uid_t uid = 0;
+    bool is_ended = false;  // `End` has ended it
   };
 
   static bool IsOpen(const Connection& connection);
@@ -118,6 +120,8 @@ class Connections {
   static Descriptor Duplicate(const Connection& connection);
   // The open connections of `peer`.
   std::vector<Connection> Find(absl::string_view peer) const;
+  // Notes that `End` has ended the connection of `peer`. Returns false if it was noted before.
+  bool MarkEnded(absl::string_view peer, const Connection& connection);
   // All connections, even those that have ended but are not forgotten yet.
   std::vector<Connection> All() const;
   // Forgets the connections that have ended.

@@ -218,6 +218,16 @@ TEST(ConnectionsTest, EndsAPeersConnection) {
   EXPECT_TRUE(held.Wait().status.ok());
 }
 
+// More can be wrong with a connection while gRPC still has its socket.
+TEST(ConnectionsTest, CountsAConnectionThatItEndsOnce) {
+  Connections connections;
+  Ends ends = Connect();
+  connections.Add(ends.server.get());
+  EXPECT_EQ(connections.End(ends.peer, EndReason::kResets), 1);
+  EXPECT_EQ(connections.End(ends.peer, EndReason::kResets), 0);
+  EXPECT_EQ(connections.num_ended(EndReason::kResets), 1);
+}
+
 // A peer that has filled the server's buffer can send nothing, and so would not hear of an end that
 // waits for what it sends.
 TEST(ConnectionsTest, EndsAPeerWhoseWindowIsClosed) {
