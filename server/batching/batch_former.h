@@ -35,7 +35,7 @@ struct BatchFormerOptions {
   Clock::duration max_queue_delay{0};
 };
 
-// What the former hands out: requests of one operation, dtype and placement that run together.
+// What the former hands out: requests of one model and placement that run together.
 struct FormedBatch {
   using Requests = absl::InlinedVector<std::unique_ptr<Request>, 1>;
   Requests requests;

@@ -133,9 +133,7 @@ std::unique_ptr<Batcher::RunningBatch> Batcher::TakeBatch() {
 }
 
 void Batcher::Start(std::unique_ptr<RunningBatch> running) {
-  const Model& model = *running->requests.front()->model;
-  running->batch.op = model.op;
-  running->batch.dtype = model.dtype;
+  running->batch.model = running->requests.front()->model;
   running->batch.placement = running->requests.front()->placement;
   running->batch.segments.reserve(running->requests.size());
   for (const auto& request : running->requests) {
@@ -160,7 +158,7 @@ void Batcher::Finish(RunningBatch& running, const Execution& execution) {
   Pump();
 
   observer_->BatchFinished(
-      {running.batch.op, running.batch.dtype, num_requests, NumElements(running.batch), execution});
+      {running.batch.model, num_requests, NumElements(running.batch), execution});
   HandBack(running, execution);
 }
 

@@ -30,7 +30,7 @@ class InputReader {
 };
 
 // One request's part of a batch. Each pointer points to `num_elements` consecutive elements of the
-// batch's dtype. The pointers follow the order of `Model::inputs` and `Model::outputs`. Unused
+// model's dtype. The pointers follow the order of `Model::inputs` and `Model::outputs`. Unused
 // pointers are nullptr. Output k is input k (in place), or it overlaps no input and no other
 // output.
 struct Segment {
@@ -55,10 +55,10 @@ struct Placement {
   bool operator==(const Placement&) const = default;
 };
 
-// A closed batch: segments of one operation and dtype, of any lengths (0 is legal).
+// A closed batch: segments of one model, of any lengths (0 is legal).
 struct Batch {
-  Op op = Op::kForward;
-  Dtype dtype = Dtype::kFp16;
+  // What to compute; never nullptr while an executor has the batch.
+  const Model* model = nullptr;
   std::vector<Segment> segments;
   // Where the tensors lie; the same for every segment.
   Placement placement = {};

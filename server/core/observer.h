@@ -71,8 +71,7 @@ struct RequestRecord {
 
 // One executed batch, successful or not.
 struct BatchRecord {
-  Op op = Op::kForward;
-  Dtype dtype = Dtype::kFp16;
+  const Model* model = nullptr;  // never nullptr in a report
   int64_t num_requests = 0;
   int64_t num_elements = 0;
   Execution execution;

@@ -31,7 +31,7 @@ void Statistics::RequestFinished(const RequestRecord& record) {
 
 void Statistics::BatchFinished(const BatchRecord& record) {
   if (!record.execution.status.ok()) return;
-  Entry& entry = entries_[GetModel(record.op, record.dtype).index];
+  Entry& entry = entries_[record.model->index];
   absl::MutexLock lock(&entry.mutex);
   ++entry.figures.num_batches;
   BatchSizeStatistics& by_size = entry.figures.by_batch_size[record.num_requests];

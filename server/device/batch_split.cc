@@ -69,10 +69,10 @@ class PartialRuns : public std::enable_shared_from_this<PartialRuns> {
 }  // namespace
 
 std::optional<std::pair<Batch, Batch>> Halve(const Batch& batch) {
-  const Model& model = GetModel(batch.op, batch.dtype);
+  const Model& model = *batch.model;
   const int64_t alignment = static_cast<int64_t>(kSlabAlignment) / ElementBytes(model.dtype);
   int64_t wanted = NumElements(batch) / 2;
-  std::pair<Batch, Batch> halves{{batch.op, batch.dtype, {}}, {batch.op, batch.dtype, {}}};
+  std::pair<Batch, Batch> halves{{batch.model, {}}, {batch.model, {}}};
   auto& [first, second] = halves;
   first.placement = second.placement = batch.placement;
   for (const Segment& segment : batch.segments) {

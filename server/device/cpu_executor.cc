@@ -91,8 +91,8 @@ int64_t CpuExecutor::max_batch_bytes() const { return kMaxBatchBytes; }
 
 void CpuExecutor::Run(const Batch& batch, Done done) {
   const auto start = std::chrono::steady_clock::now();
-  const Model& model = GetModel(batch.op, batch.dtype);
-  const swiglu::KernelStatus status = batch.op == Op::kForward
+  const Model& model = *batch.model;
+  const swiglu::KernelStatus status = model.op == Op::kForward
                                           ? ComputeAll<swiglu::ForwardSegment>(model, batch)
                                           : ComputeAll<swiglu::BackwardSegment>(model, batch);
   Execution execution;

@@ -83,7 +83,7 @@ cudaError_t CudaLane::Enqueue(Job& job) {
 }
 
 cudaError_t CudaLane::EnqueueWork(Job& job) {
-  const Model& model = GetModel(job.batch->op, job.batch->dtype);
+  const Model& model = *job.batch->model;
   if (job.plan.path != Path::kStaged) {
     const cudaError_t error =
         LaunchKernel(model, job.batch->segments, job.plan.max_blocks, stream_.get());

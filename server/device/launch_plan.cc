@@ -33,7 +33,7 @@ int64_t NumCopies(const Batch& batch) {
   const int64_t num_filled =
       std::count_if(batch.segments.begin(), batch.segments.end(),
                     [](const Segment& segment) { return segment.num_elements > 0; });
-  return num_filled * static_cast<int64_t>(NumTensors(GetModel(batch.op, batch.dtype)));
+  return num_filled * static_cast<int64_t>(NumTensors(*batch.model));
 }
 
 bool IsFasterStaged(const Batch& batch, const LaunchSituation& situation) {
@@ -41,7 +41,7 @@ bool IsFasterStaged(const Batch& batch, const LaunchSituation& situation) {
   if (bytes == 0) return false;
   if (situation.resident_work == ResidentWork::kRunning) return true;
   // Backward writes as much as it reads: mapped, it fills both directions by itself.
-  if (batch.op == Op::kBackward) return false;
+  if (batch.model->op == Op::kBackward) return false;
   return std::min(bytes, situation.other_bytes) >= kLargeBatchBytes &&
          bytes / NumCopies(batch) >= kSmallestCopyBytes;
 }
@@ -51,9 +51,9 @@ constexpr size_t RoundUp(size_t bytes) { return RoundDown(bytes + kSlabAlignment
 
 // Fills the buffer to its end before the next portion begins, so that only the last one is smaller.
 std::vector<Portion> CutIntoPortions(const Batch& batch, size_t buffer_bytes) {
-  const Model& model = GetModel(batch.op, batch.dtype);
+  const Model& model = *batch.model;
   const size_t num_inputs = model.inputs.size();
-  const size_t element_bytes = ElementBytes(batch.dtype);
+  const size_t element_bytes = ElementBytes(model.dtype);
   CHECK(buffer_bytes >= num_inputs * kSlabAlignment);
   std::vector<Portion> portions;
   size_t used_bytes = buffer_bytes;  // of the last portion's buffer; there is no portion yet
@@ -122,7 +122,7 @@ Segment InBuffer(const StagedPart& part, const Model& model, std::byte* buffer) 
 }
 
 int64_t BatchBytes(const Batch& batch) {
-  return BytesReadAndWritten(GetModel(batch.op, batch.dtype), NumElements(batch));
+  return BytesReadAndWritten(*batch.model, NumElements(batch));
 }
 
 }  // namespace swiglu::server

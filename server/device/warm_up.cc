@@ -43,7 +43,7 @@ constexpr size_t kSegmentBytes = 2 * kMaxTensors * kSlotBytes;
 constexpr size_t kSlabBytes = swiglu::kMaxSegments * kSegmentBytes;
 
 Batch MakeBatch(const Model& model, const Shape& shape, std::byte* slab) {
-  Batch batch{model.op, model.dtype, std::vector<Segment>(shape.num_segments)};
+  Batch batch{&model, std::vector<Segment>(shape.num_segments)};
   const size_t shift = shape.alignment == Alignment::kVector ? 0 : ElementBytes(model.dtype);
   for (Segment& segment : batch.segments) {
     std::byte* slot = std::exchange(slab, slab + kSegmentBytes);

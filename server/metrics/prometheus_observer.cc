@@ -179,11 +179,12 @@ void PrometheusObserver::RetryAdvised() {
 }
 
 void PrometheusObserver::BatchFinished(const BatchRecord& record) {
-  batches_[Index(record.op)][Index(record.dtype)][Index(record.execution.path)]->Increment();
+  const Model& model = *record.model;
+  batches_[Index(model.op)][Index(model.dtype)][Index(record.execution.path)]->Increment();
   batch_requests_->Observe(record.num_requests);
   batch_elements_->Observe(record.num_elements);
   if (!record.execution.status.ok()) return;
-  const int64_t bytes = BytesReadAndWritten(GetModel(record.op, record.dtype), record.num_elements);
+  const int64_t bytes = BytesReadAndWritten(model, record.num_elements);
   for (const DeviceSeries& series : devices_) {
     if (series.device == record.execution.device) {
       series.bytes->Increment(static_cast<double>(bytes));

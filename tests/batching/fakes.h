@@ -46,7 +46,7 @@ class FakeExecutor final : public Executor {
     {
       absl::MutexLock lock(&mutex_);
       sizes_.push_back(batch.segments.size());
-      ops_.push_back(batch.op);
+      ops_.push_back(batch.model->op);
       alone_.push_back(batch.is_alone);
     }
     if (complete_inline) return done(Execution());

@@ -59,8 +59,7 @@ TEST(StatisticsTest, WhatNamesNoModelCountsNowhere) {
 TEST(StatisticsTest, BatchesCountByTheirRequests) {
   Statistics statistics;
   BatchRecord record;
-  record.op = Op::kBackward;
-  record.dtype = Dtype::kFp32;
+  record.model = &GetModel(Op::kBackward, Dtype::kFp32);
   record.num_requests = 4;
   record.execution.times.copy_in = nanoseconds(3);
   record.execution.times.compute = nanoseconds(7);
@@ -79,10 +78,11 @@ TEST(StatisticsTest, BatchesCountByTheirRequests) {
 TEST(StatisticsTest, ABatchThatFailedWasNotExecuted) {
   Statistics statistics;
   BatchRecord record;
+  record.model = FindModel("swiglu_forward_fp16");
   record.num_requests = 1;
   record.execution.status = absl::InternalError("device 0 failed");
   statistics.BatchFinished(record);
-  const ModelStatistics figures = statistics.Get(GetModel(record.op, record.dtype));
+  const ModelStatistics figures = statistics.Get(*record.model);
   EXPECT_EQ(figures.num_batches, 0);
   EXPECT_TRUE(figures.by_batch_size.empty());
 }

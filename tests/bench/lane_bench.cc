@@ -82,7 +82,7 @@ Work MakeWork(server::SlabPool& pool, server::Op op, size_t input_bytes, int num
   const size_t stride =
       (tensor_bytes + server::kSlabAlignment - 1) / server::kSlabAlignment * server::kSlabAlignment;
   Work work{OrExit(pool.Acquire(stride * num_inputs * num_segments)),
-            {model.op, model.dtype, std::vector<server::Segment>(num_segments)}};
+            {&model, std::vector<server::Segment>(num_segments)}};
   std::fill_n(work.slab.data.get(), work.slab.size_bytes, std::byte{0x3C});
   std::byte* next = work.slab.data.get();
   for (server::Segment& segment : work.batch.segments) {
@@ -201,7 +201,7 @@ class Bench {
     for (size_t i = 0; i < ways.size(); ++i) {
       const Summary time = Summarize(times[i]);
       report_.Add({.section = section,
-                   .op = std::string(server::OpLabel(work.batch.op)),
+                   .op = std::string(server::OpLabel(work.batch.model->op)),
                    .dtype = Name(Dtype::kBf16),
                    .n = work.num_elements(),
                    .note = ways[i].name + note,

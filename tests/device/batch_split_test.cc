@@ -18,7 +18,7 @@ namespace {
 
 // In place, one segment of FP32 forward after the other, as addresses that nobody reads.
 Batch MakeBatch(const std::vector<int64_t>& sizes) {
-  Batch batch{Op::kForward, Dtype::kFp32, {}};
+  Batch batch{&GetModel(Op::kForward, Dtype::kFp32), {}};
   auto* next = reinterpret_cast<std::byte*>(uintptr_t{1} << 20);
   for (const int64_t size : sizes) {
     Segment& segment = batch.segments.emplace_back();
@@ -77,8 +77,8 @@ TEST(HalveTest, EveryElementIsInOneHalfAtItsPlace) {
   const Batch batch = MakeBatch({3, 10 * kAligned + 7, 20});
   const auto halves = Halve(batch);
   ASSERT_TRUE(halves);
-  EXPECT_EQ(halves->first.op, Op::kForward);
-  EXPECT_EQ(halves->second.dtype, Dtype::kFp32);
+  EXPECT_EQ(halves->first.model->op, Op::kForward);
+  EXPECT_EQ(halves->second.model->dtype, Dtype::kFp32);
   ASSERT_EQ(Sizes(halves->first), (std::vector<int64_t>{3, 5 * kAligned}));
   ASSERT_EQ(Sizes(halves->second), (std::vector<int64_t>{5 * kAligned + 7, 20}));
   const Segment& whole = batch.segments[1];

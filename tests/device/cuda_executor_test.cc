@@ -249,7 +249,7 @@ TEST_F(CudaExecutorTest, ReportsMemoryThatCannotBePinned) {
   nowhere.inputs = {reinterpret_cast<std::byte*>(0x1000), reinterpret_cast<std::byte*>(0x2000)};
   nowhere.outputs = {reinterpret_cast<std::byte*>(0x3000)};
   nowhere.num_elements = 1000;
-  const Batch batch{Op::kForward, Dtype::kFp16, {nowhere}};
+  const Batch batch{&GetModel(Op::kForward, Dtype::kFp16), {nowhere}};
   for (int i = 0; i < 3; ++i) {
     const Execution execution = RunAndWait(*executor, batch);
     std::fprintf(stderr, "%s\n", execution.status.ToString().c_str());

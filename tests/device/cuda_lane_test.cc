@@ -125,7 +125,7 @@ TEST_F(CudaLaneTest, TimesThePhasesOfStagedBatches) {
 
 TEST_F(CudaLaneTest, ReportsABatchThatCannotBeEnqueuedAndServesOn) {
   const Model& model = GetModel(Op::kForward, Dtype::kFp16);
-  Batch without_memory{model.op, model.dtype, {}};
+  Batch without_memory{&model, {}};
   without_memory.segments.emplace_back().num_elements = 100;
   for (LaunchPlan plan : {PlanMapped(32), Staged(without_memory)}) {
     const LaneResult result = RunAndWait(*lane_, without_memory, std::move(plan));

@@ -128,7 +128,7 @@ class CudaRegionTest : public testing::Test {
   void ExpectAlive() {
     absl::StatusOr<Slab> slab = executor_->slab_pool().Acquire(3 * kSlabAlignment);
     ASSERT_TRUE(slab.ok());
-    Batch batch{Op::kForward, Dtype::kFp32, {}};
+    Batch batch{&GetModel(Op::kForward, Dtype::kFp32), {}};
     batch.segments.emplace_back();
     batch.segments[0].inputs = {slab->data.get(), slab->data.get() + kSlabAlignment};
     batch.segments[0].outputs = {slab->data.get() + 2 * kSlabAlignment};
@@ -149,7 +149,7 @@ TEST_F(CudaRegionTest, SharesTheMemoryOfAnotherProcess) {
   EXPECT_EQ(region->device(), 0);
   EXPECT_FALSE(region->IsShrunk());
   constexpr int64_t kCount = kMiB / 2;
-  Batch batch{Op::kBackward, Dtype::kBf16, {}};
+  Batch batch{&GetModel(Op::kBackward, Dtype::kBf16), {}};
   batch.placement = {0, true};
   Segment segment;
   for (int k = 0; k < 3; ++k) {
@@ -187,7 +187,7 @@ TEST_F(CudaRegionTest, MixesDeviceAndHostMemoryInABatch) {
   absl::StatusOr<Slab> slab = executor_->slab_pool().Acquire(4 * kMiB);
   ASSERT_TRUE(slab.ok());
   std::memset(slab->data.get(), 63, 4 * kMiB);
-  Batch batch{Op::kForward, Dtype::kBf16, {}};
+  Batch batch{&GetModel(Op::kForward, Dtype::kBf16), {}};
   batch.placement = {0, false};
   for (int i = 0; i < 2; ++i) {
     Segment segment;
@@ -297,7 +297,7 @@ TEST_F(CudaRegionTest, OutlivesAnOwnerThatIsKilled) {
   const auto region = MustOpen(peer.handle, 64 * kMiB);
   ASSERT_NE(region, nullptr);
   peer.Kill();
-  Batch batch{Op::kForward, Dtype::kFp32, {}};
+  Batch batch{&GetModel(Op::kForward, Dtype::kFp32), {}};
   batch.placement = {0, true};
   Segment segment;
   segment.inputs = {region->data(), region->data() + 16 * kMiB};
@@ -334,7 +334,7 @@ TEST_F(CudaRegionTest, PinsAFileOfAClient) {
   cudaPointerAttributes attributes = {};
   ASSERT_EQ(cudaPointerGetAttributes(&attributes, region->data()), cudaSuccess);
   EXPECT_EQ(attributes.type, cudaMemoryTypeHost);
-  Batch batch{Op::kForward, Dtype::kFp32, {}};
+  Batch batch{&GetModel(Op::kForward, Dtype::kFp32), {}};
   Segment segment;
   segment.inputs = {region->data(), region->data() + 2 * kMiB};
   segment.outputs = {region->data() + 4 * kMiB};

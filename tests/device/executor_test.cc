@@ -92,8 +92,8 @@ TEST_P(ExecutorTest, ComputesABatchOfTheMostSegments) {
 
 TEST_P(ExecutorTest, CompletesABatchWithoutSegmentsOrElements) {
   for (const Model& model : Models()) {
-    EXPECT_TRUE(RunAndWait({model.op, model.dtype, {}}).status.ok());
-    EXPECT_TRUE(RunAndWait({model.op, model.dtype, {Segment()}}).status.ok());
+    EXPECT_TRUE(RunAndWait({&model, {}}).status.ok());
+    EXPECT_TRUE(RunAndWait({&model, {Segment()}}).status.ok());
   }
 }
 

@@ -23,6 +23,8 @@ namespace {
 
 constexpr int64_t kMiB = int64_t{1} << 20;
 
+const Model* const kModel = FindModel("swiglu_forward_fp16");
+
 // Writes down the reports of device errors.
 class FaultRecorder final : public Observer {
  public:
@@ -48,7 +50,7 @@ class LaneExecutorTest : public testing::Test {
   // Runs a forward FP16 batch of one segment and returns its number: outcomes_[number] fills up
   // with what its `done` is told.
   size_t Run(int64_t num_elements, Placement placement = {}) {
-    Batch& batch = batches_.emplace_back();
+    Batch& batch = batches_.emplace_back(Batch{kModel, {}});
     batch.placement = placement;
     Segment& segment = batch.segments.emplace_back();
     segment.num_elements = num_elements;
@@ -381,7 +383,7 @@ TEST_F(LaneExecutorTest, ALaunchThatFailsAtOnceFreesItsLane) {
 
 TEST_F(LaneExecutorTest, TheLaneIsFreeBeforeDoneIsCalled) {
   MakeDevices({1});
-  const Batch batch;
+  const Batch batch{kModel, {}};
   size_t num_done = 0;
   executor_->Run(batch, [&](const Execution&) {
     ++num_done;
@@ -395,7 +397,7 @@ TEST_F(LaneExecutorTest, TheLaneIsFreeBeforeDoneIsCalled) {
 
 TEST_F(LaneExecutorTest, TheDestructorWaitsForLanesAndForDones) {
   MakeDevices({1, 1});
-  const Batch batch;
+  const Batch batch{kModel, {}};
   absl::Notification in_done, may_return, destroying;
   std::atomic<int> num_done{0};
   executor_->Run(batch, [&](const Execution&) {

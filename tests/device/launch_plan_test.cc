@@ -22,7 +22,7 @@ std::byte* const kNowhere = reinterpret_cast<std::byte*>(uintptr_t{1} << 40);
 
 // A batch of that many elements a segment, which nobody runs.
 Batch MakeBatch(Op op, Dtype dtype, const std::vector<int64_t>& sizes) {
-  Batch batch{op, dtype, {}};
+  Batch batch{&GetModel(op, dtype), {}};
   for (int64_t size : sizes) {
     Segment& segment = batch.segments.emplace_back();
     segment.num_elements = size;

@@ -28,7 +28,7 @@ class TestBatch {
   TestBatch(SlabPool& pool, const Model& model, const std::vector<int64_t>& sizes,
             OutputPlace placement = OutputPlace::kOutOfPlace, uint32_t seed = 1)
       : model_(model) {
-    batch_ = {model.op, model.dtype, {}};
+    batch_ = {&model, {}};
     const size_t num_tensors =
         model.inputs.size() + (placement == OutputPlace::kInPlace ? 0 : model.outputs.size());
     size_t slab_bytes = kSlabAlignment;

@@ -37,7 +37,7 @@ LaneResult Copy(const Batch& batch) {
     for (int k = 0; k < kMaxTensors; ++k) {
       if (segment.outputs[k] == nullptr) continue;
       std::memcpy(segment.outputs[k], segment.inputs[k],
-                  segment.num_elements * ElementBytes(batch.dtype));
+                  segment.num_elements * ElementBytes(batch.model->dtype));
     }
   }
   return {};
@@ -57,7 +57,7 @@ TEST_F(WarmUpTest, RunsEveryModelOnBothPaths) {
   std::map<Path, std::set<absl::string_view>> models;
   std::set<size_t> num_segments;
   EXPECT_EQ(Try([&](const Batch& batch, const LaunchPlan& plan) {
-              models[plan.path].insert(GetModel(batch.op, batch.dtype).name);
+              models[plan.path].insert(batch.model->name);
               num_segments.insert(batch.segments.size());
               return Copy(batch);
             }),
@@ -96,7 +96,7 @@ TEST_F(WarmUpTest, RefusesALaneThatLeavesOutTheLastElement) {
 TEST_F(WarmUpTest, PassesOnWhatALaneFailsWith) {
   EXPECT_EQ(Try([](const Batch& batch, const LaunchPlan&) {
               LaneResult result = Copy(batch);
-              if (batch.op == Op::kBackward) {
+              if (batch.model->op == Op::kBackward) {
                 result.execution.status = absl::InternalError("device 3 failed");
               }
               return result;

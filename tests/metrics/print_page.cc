@@ -23,7 +23,9 @@ void PrintPage() {
     observer.RequestFinished(record);
     observer.RequestSent(&model, std::chrono::milliseconds(3), std::chrono::microseconds(7));
   }
-  observer.BatchFinished({});
+  BatchRecord batch;
+  batch.model = &Models().front();
+  observer.BatchFinished(batch);
   observer.RetryAdvised();
   observer.DeviceFailed(0, DeviceError::kOther);
   const MetricsPage page(&observer, gauges, {"1.2.3", "quote\" and \\ backslash", "none"});

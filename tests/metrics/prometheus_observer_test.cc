@@ -172,8 +172,7 @@ TEST_F(PrometheusObserverTest, DurationsFallIntoTheirBuckets) {
 
 TEST_F(PrometheusObserverTest, BatchCountsItsPathAndSize) {
   BatchRecord record;
-  record.op = Op::kBackward;
-  record.dtype = Dtype::kFp32;
+  record.model = &GetModel(Op::kBackward, Dtype::kFp32);
   record.num_requests = 3;
   record.num_elements = 5000;
   record.execution.path = Path::kMapped;
@@ -192,11 +191,11 @@ TEST_F(PrometheusObserverTest, BatchCountsItsTensorsForItsDevice) {
   observer_.AddDevice(1);
   observer_.AddDevice(1);
   BatchRecord record;
+  record.model = &Fp16Forward();
   record.num_elements = 1000;
   record.execution.device = 1;
   observer_.BatchFinished(record);  // two FP16 tensors in, one out
-  record.op = Op::kBackward;
-  record.dtype = Dtype::kFp32;
+  record.model = &GetModel(Op::kBackward, Dtype::kFp32);
   observer_.BatchFinished(record);  // three FP32 tensors in, three out
   EXPECT_EQ(Value("swiglu_device_bytes_total{device=\"1\"}"), 6000 + 24000);
   EXPECT_EQ(Value("swiglu_device_bytes_total{device=\"0\"}"), 0);
@@ -209,6 +208,7 @@ TEST_F(PrometheusObserverTest, BatchCountsItsTensorsForItsDevice) {
 TEST_F(PrometheusObserverTest, BatchThatFailedCountsNoBytes) {
   observer_.AddDevice(0);
   BatchRecord record;
+  record.model = &Fp16Forward();
   record.num_elements = 1000;
   record.execution.device = 0;
   record.execution.status = absl::InternalError("device 0 failed");
@@ -223,6 +223,7 @@ TEST_F(PrometheusObserverTest, EveryPathHasItsName) {
                                                            {Path::kRegion, "region"}};
   for (const auto& [path, name] : paths) {
     BatchRecord record;
+    record.model = &Fp16Forward();
     record.execution.path = path;
     observer_.BatchFinished(record);
     EXPECT_EQ(Value("swiglu_batches_total{dtype=\"fp16\",op=\"forward\",path=\"" + name + "\"}"),

@@ -72,7 +72,7 @@ std::vector<std::string> ComputeAlone(const Model& model, const std::vector<std:
     segment.outputs[k] = reinterpret_cast<std::byte*>(outputs[k].data());
   }
   auto executor = CpuExecutor::Create({.num_lanes = 1, .memory = {.capacity_bytes = 1}});
-  (*executor)->Run({model.op, model.dtype, {segment}},
+  (*executor)->Run({&model, {segment}},
                    [](const Execution& execution) { EXPECT_TRUE(execution.status.ok()); });
   return outputs;
 }

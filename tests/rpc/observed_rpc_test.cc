@@ -63,8 +63,8 @@ TEST_F(ObservedRpcTest, ABatchIsReportedWithItsPathAndDevice) {
   EXPECT_TRUE(infer.Wait().status.ok());
   const std::vector<BatchRecord> batches = server_.observer.batches();
   ASSERT_EQ(batches.size(), 1u);
-  EXPECT_EQ(batches[0].op, Op::kBackward);
-  EXPECT_EQ(batches[0].dtype, Dtype::kFp32);
+  EXPECT_EQ(batches[0].model->op, Op::kBackward);
+  EXPECT_EQ(batches[0].model->dtype, Dtype::kFp32);
   EXPECT_EQ(batches[0].num_requests, 1);
   EXPECT_EQ(batches[0].num_elements, 4);
   EXPECT_EQ(batches[0].execution.path, Path::kStaged);

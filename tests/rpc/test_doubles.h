@@ -159,7 +159,7 @@ class HoldingExecutor final : public Executor {
 
   // Pieces are read only now, so that they have to be there until the end.
   static void End(HeldBatch held, const Execution& execution) {
-    const Model& model = GetModel(held.batch->op, held.batch->dtype);
+    const Model& model = *held.batch->model;
     for (const Segment& segment : held.batch->segments) {
       if (!execution.status.ok() || segment.reader == nullptr) continue;
       for (size_t k = 0; k < model.outputs.size(); ++k) {
