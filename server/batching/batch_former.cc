@@ -26,12 +26,11 @@ absl::Status WhyDropped(const Request& request, Clock::time_point now) {
 }  // namespace
 
 BatchFormer::~BatchFormer() {
-  for (Placed& placed : placed_) {
-    for (Group& group : placed.groups) {
-      for (auto& level : group.queues) {
-        for (Queue& queue : level) {
-          while (queue.first != nullptr) Remove(*queue.first);
-        }
+  const std::vector<Group*> groups = active_;  // a copy, because `Remove` changes `active_`
+  for (Group* group : groups) {
+    for (auto& level : group->queues) {
+      for (Queue& queue : level) {
+        while (queue.first != nullptr) Remove(*queue.first);
       }
     }
   }
@@ -41,7 +40,29 @@ BatchFormer::Placed& BatchFormer::PlacedAt(const Placement& placement) {
   for (Placed& placed : placed_) {
     if (placed.placement == placement) return placed;
   }
-  return placed_.emplace_back(Placed{.placement = placement});
+  return placed_.emplace_back(Placed{placement, {}});
+}
+
+BatchFormer::Group& BatchFormer::GroupOf(const Request& request) {
+  auto& groups = PlacedAt(request.placement).groups;
+  const auto index = static_cast<size_t>(request.model->index);
+  if (index >= groups.size()) groups.resize(index + 1);
+  if (groups[index] == nullptr) {
+    groups[index] = std::make_unique<Group>(Group{.placement = request.placement});
+  }
+  return *groups[index];
+}
+
+void BatchFormer::Activate(Group& group) {
+  group.position = active_.size();
+  active_.push_back(&group);
+}
+
+void BatchFormer::Deactivate(Group& group) {
+  Group* const last = active_.back();
+  active_[group.position] = last;
+  last->position = group.position;
+  active_.pop_back();
 }
 
 void BatchFormer::Add(std::unique_ptr<Request> request) {
@@ -50,15 +71,14 @@ void BatchFormer::Add(std::unique_ptr<Request> request) {
     return Drop(std::move(request), accepted_at);
   }
   const int64_t bytes = InputBytes(*request);
-  Placed& placed = PlacedAt(request->placement);
-  Group& group = placed.groups[request->model->index];
+  Group& group = GroupOf(*request);
+  if (group.num_requests == 0) Activate(group);
   ++group.num_requests;
   group.bytes += bytes;
-  ++placed.num_queued;
   ++num_queued_;
   ++num_queued_of_[static_cast<int>(request->priority)][static_cast<int>(request->extent)];
 
-  auto* const entry = new Entry{std::move(request), next_sequence_++, bytes};
+  auto* const entry = new Entry{std::move(request), &group, next_sequence_++, bytes};
   Queue& queue = group.queue(entry->request->priority, entry->request->extent);
   entry->previous = std::exchange(queue.last, entry);
   (entry->previous == nullptr ? queue.first : entry->previous->next) = entry;
@@ -101,11 +121,11 @@ FormedBatch BatchFormer::TakeIfReady(Clock::time_point now, HasLane has_lane) {
   if (oldest == nullptr) return batch;
   const Priority priority = oldest->request->priority;
   const Extent extent = oldest->request->extent;
-  Group& group = GroupOf(*oldest->request);
+  Group& group = *oldest->group;
   // Resident requests are never cut, and take no turn of the others.
-  if (!oldest->request->placement.is_resident) last_extent_ = extent;
+  if (!group.placement.is_resident) last_extent_ = extent;
 
-  const int64_t max_bytes = MaxBytes(oldest->request->placement);
+  const int64_t max_bytes = MaxBytes(group.placement);
   Fill(group.queue(priority, extent), now, max_bytes, batch);
   if (group.num_requests == 0) return batch;
   Fill(group.queue(priority, Other(extent)), now, max_bytes, batch);
@@ -120,18 +140,15 @@ FormedBatch BatchFormer::TakeIfReady(Clock::time_point now, HasLane has_lane) {
 
 std::optional<Clock::time_point> BatchFormer::ReadyAt(HasLane has_lane) const {
   std::optional<Clock::time_point> first;
-  for (const Placed& placed : placed_) {
-    if (placed.num_queued == 0) continue;
-    for (const Group& group : placed.groups) {
-      if (group.num_requests == 0 || !has_lane(placed.placement, group.bytes)) continue;
-      const Clock::duration delay =
-          IsFull(placed.placement, group) ? Clock::duration::zero() : options_.max_queue_delay;
-      for (const auto& level : group.queues) {
-        for (const Queue& queue : level) {
-          if (queue.first == nullptr) continue;
-          const Clock::time_point ready = queue.first->request->accepted_at + delay;
-          first = std::min(first.value_or(ready), ready);
-        }
+  for (const Group* group : active_) {
+    if (!has_lane(group->placement, group->bytes)) continue;
+    const Clock::duration delay =
+        IsFull(*group) ? Clock::duration::zero() : options_.max_queue_delay;
+    for (const auto& level : group->queues) {
+      for (const Queue& queue : level) {
+        if (queue.first == nullptr) continue;
+        const Clock::time_point ready = queue.first->request->accepted_at + delay;
+        first = std::min(first.value_or(ready), ready);
       }
     }
   }
@@ -144,34 +161,27 @@ Clock::time_point BatchFormer::FirstDeadline() {
 }
 
 bool BatchFormer::HasRunnable(HasLane has_lane) const {
-  for (const Placed& placed : placed_) {
-    if (placed.num_queued == 0) continue;
-    for (const Group& group : placed.groups) {
-      if (group.num_requests > 0 && has_lane(placed.placement, group.bytes)) return true;
-    }
-  }
-  return false;
+  return std::any_of(active_.begin(), active_.end(), [has_lane](const Group* group) {
+    return has_lane(group->placement, group->bytes);
+  });
 }
 
-bool BatchFormer::IsFull(const Placement& placement, const Group& group) const {
-  return group.num_requests >= options_.max_segments || group.bytes >= MaxBytes(placement);
+bool BatchFormer::IsFull(const Group& group) const {
+  return group.num_requests >= options_.max_segments || group.bytes >= MaxBytes(group.placement);
 }
 
 BatchFormer::Entry* BatchFormer::OldestReady(Priority priority, Extent extent,
                                              Clock::time_point now, HasLane has_lane) {
   Entry* oldest = nullptr;
   if (num_queued_of_[static_cast<int>(priority)][static_cast<int>(extent)] == 0) return oldest;
-  for (Placed& placed : placed_) {
-    if (placed.num_queued == 0) continue;
-    for (Group& group : placed.groups) {
-      Entry* const first = group.queue(priority, extent).first;
-      if (first == nullptr || !has_lane(placed.placement, group.bytes)) continue;
-      const bool is_ready = options_.max_queue_delay == Clock::duration::zero() ||
-                            first->request->accepted_at + options_.max_queue_delay <= now ||
-                            IsFull(placed.placement, group);
-      if (!is_ready) continue;
-      if (oldest == nullptr || first->sequence < oldest->sequence) oldest = first;
-    }
+  for (Group* group : active_) {
+    Entry* const first = group->queue(priority, extent).first;
+    if (first == nullptr || !has_lane(group->placement, group->bytes)) continue;
+    const bool is_ready = options_.max_queue_delay == Clock::duration::zero() ||
+                          first->request->accepted_at + options_.max_queue_delay <= now ||
+                          IsFull(*group);
+    if (!is_ready) continue;
+    if (oldest == nullptr || first->sequence < oldest->sequence) oldest = first;
   }
   return oldest;
 }
@@ -208,8 +218,7 @@ void BatchFormer::Drop(std::unique_ptr<Request> request, Clock::time_point now) 
 std::unique_ptr<Request> BatchFormer::Remove(Entry& entry) {
   const std::unique_ptr<Entry> owned(&entry);
   std::unique_ptr<Request> request = std::move(entry.request);
-  Placed& placed = PlacedAt(request->placement);
-  Group& group = placed.groups[request->model->index];
+  Group& group = *entry.group;
   Queue& queue = group.queue(request->priority, request->extent);
   (entry.previous == nullptr ? queue.first : entry.previous->next) = entry.next;
   (entry.next == nullptr ? queue.last : entry.next->previous) = entry.previous;
@@ -220,8 +229,8 @@ std::unique_ptr<Request> BatchFormer::Remove(Entry& entry) {
   }
 
   --group.num_requests;
+  if (group.num_requests == 0) Deactivate(group);
   group.bytes -= entry.bytes;
-  --placed.num_queued;
   --num_queued_;
   --num_queued_of_[static_cast<int>(request->priority)][static_cast<int>(request->extent)];
   return request;

@@ -6,8 +6,8 @@
 
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -99,9 +99,11 @@ class BatchFormer {
   bool empty() const { return num_queued_ == 0; }
 
  private:
+  struct Group;
   // A queued request with its neighbours in two lists.
   struct Entry {
     std::unique_ptr<Request> request;
+    Group* group;
     int64_t sequence;           // order of arrival over all queues
     int64_t bytes;              // of its inputs
     Entry* previous = nullptr;  // in the same queue
@@ -115,35 +117,39 @@ class BatchFormer {
   };
   // What may run in one batch: requests of one model and one placement.
   struct Group {
+    Placement placement;
     // By priority and extent.
     std::array<std::array<Queue, kNumExtents>, kNumPriorities> queues = {};
     // The totals of these queues.
     int num_requests = 0;
     int64_t bytes = 0;
+    // Its position in `active_`, as long as it has requests.
+    size_t position = 0;
 
     Queue& queue(Priority priority, Extent extent) {
       return queues[static_cast<int>(priority)][static_cast<int>(extent)];
     }
   };
 
-  // The groups of one placement, by Model::index.
+  // The groups of one placement, by Model::index. A group is made at its first request and never
+  // removed.
   struct Placed {
     Placement placement = {};
-    int64_t num_queued = 0;
-    std::array<Group, kNumModels> groups = {};
+    std::vector<std::unique_ptr<Group>> groups;
   };
 
   Placed& PlacedAt(const Placement& placement);
-  Group& GroupOf(const Request& request) {
-    return PlacedAt(request.placement).groups[request.model->index];
-  }
+  Group& GroupOf(const Request& request);
+  // Puts `group` on the list `active_`, or takes it off.
+  void Activate(Group& group);
+  void Deactivate(Group& group);
   int64_t MaxBytes(const Placement& placement) const {
     return placement.is_resident ? options_.max_resident_batch_bytes : options_.max_batch_bytes;
   }
   // Whether a request is queued that has a lane.
   bool HasRunnable(HasLane has_lane) const;
   // Whether the queued requests of that group fill a batch.
-  bool IsFull(const Placement& placement, const Group& group) const;
+  bool IsFull(const Group& group) const;
   // The oldest ready request of that level and extent that has a lane, or nullptr.
   Entry* OldestReady(Priority priority, Extent extent, Clock::time_point now, HasLane has_lane);
   // The first request of the next batch, or nullptr.
@@ -159,7 +165,10 @@ class BatchFormer {
 
   const BatchFormerOptions options_;
   // The first is host memory. A placement is added at its first request and never removed.
-  std::deque<Placed> placed_;
+  std::vector<Placed> placed_;
+  // The groups that have requests, in any order. There may be hundreds of models, so whoever looks
+  // for a request visits only these groups.
+  std::vector<Group*> active_;
   // The latest request, as long as it is not in the two indices below. Most requests leave before a
   // lookup needs these indices, so they are updated late.
   Entry* unindexed_ = nullptr;

@@ -83,6 +83,69 @@ TEST_F(BatchFormerTest, NeverMixesModels) {
   EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{2}));
 }
 
+// `count` models, each with its own index.
+std::vector<Model> ManyModels(int count) {
+  std::vector<Model> models(count, kForward);
+  for (int i = 0; i < count; ++i) models[i].index = i;
+  return models;
+}
+
+TEST_F(BatchFormerTest, TakesRequestsOfManyModelsInOrderOfArrival) {
+  const std::vector<Model> models = ManyModels(500);
+  BatchFormer former({});
+  // 7 and 500 have no common divisor, so each model gets one request.
+  for (int i = 0; i < 500; ++i) former.Add(MakeRequest(models[i * 7 % 500], i));
+  for (int i = 0; i < 500; ++i) former.Add(MakeRequest(models[i], 500 + i));
+  std::vector<std::vector<int64_t>> taken, expected;
+  for (int i = 0; i < 500; ++i) {
+    taken.push_back(Elements(former.TakeIfReady(kNow, AnyLane)));
+    expected.push_back({i, 500 + i * 7 % 500});
+  }
+  EXPECT_EQ(taken, expected);
+  EXPECT_TRUE(former.empty());
+}
+
+TEST_F(BatchFormerTest, AsksForLanesOfModelsThatHaveRequestsAlone) {
+  int num_asked = 0;
+  const auto count = [&num_asked](const Placement&, int64_t) {
+    ++num_asked;
+    return true;
+  };
+  const std::vector<Model> models = ManyModels(500);
+  for (const Model& model : models) former_.Add(MakeRequest(model, 1));
+  for (int i = 0; i < 500; ++i) EXPECT_FALSE(Take().requests.empty());
+  for (const int last : {499, 0, 250}) {
+    former_.Add(MakeRequest(models[last], 1));
+    former_.Add(MakeRequest(models[last], 2));
+    num_asked = 0;
+    EXPECT_EQ(former_.ReadyAt(count).has_value(), true);
+    EXPECT_EQ(num_asked, 1);
+    EXPECT_EQ(Elements(former_.TakeIfReady(kNow, count)), (std::vector<int64_t>{1, 2}));
+    EXPECT_LE(num_asked, 3);  // also: is any lane free, and whose request comes first
+    EXPECT_TRUE(former_.TakeIfReady(kNow, count).requests.empty());
+    EXPECT_LE(num_asked, 3);
+  }
+}
+
+TEST_F(BatchFormerTest, FindsTheModelsThatAreLeftWhenOthersLeave) {
+  const std::vector<Model> models = ManyModels(4);
+  std::vector<Flag> flags;
+  for (int i = 0; i < 4; ++i) {
+    flags.push_back(std::make_shared<std::atomic<bool>>(false));
+    former_.Add(MakeRequest(
+        models[i], i, [](auto, const auto&) {}, flags.back()));
+  }
+  for (const int i : {1, 3, 0}) {
+    flags[i]->store(true);
+    former_.Cancel(*flags[i], kNow);
+  }
+  EXPECT_EQ(TakeDropped().size(), 3u);
+  former_.Add(MakeRequest(models[1], 5));
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{2}));
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{5}));
+  EXPECT_TRUE(Take().requests.empty());
+}
+
 // A request with tensors in the memory of that device, all of them or some.
 std::unique_ptr<Request> OnDevice(int device, bool is_resident, int64_t num_elements) {
   auto request = MakeRequest(kForward, num_elements);
