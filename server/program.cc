@@ -18,6 +18,7 @@
 #include "absl/synchronization/mutex.h"
 #include "server/base/address.h"
 #include "server/base/descriptor_limit.h"
+#include "server/core/model_registry.h"
 #include "server/core/statistics.h"
 #include "server/flags.h"
 #include "server/gauges.h"
@@ -67,8 +68,9 @@ int Fail(const absl::Status& status) {
 // Serves until a signal comes. Returns the exit code.
 int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& create_executor) {
   StopSource stop([&flags] { logging::ToggleDebug(flags.log_level); });
-  PrometheusObserver prometheus;
-  Statistics statistics;
+  const ModelRegistry models;
+  PrometheusObserver prometheus(models);
+  Statistics statistics(models);
   ObserverList observers({&prometheus, &statistics, &stop});
   const auto created = create_executor(ExecutorOptionsOf(flags, &observers));
   if (!created.ok()) return Fail(created.status());
@@ -79,8 +81,8 @@ int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& cr
                      executor.description())));
   }
   const bool on_gpu = !created->cuda_devices.empty();
-  Server server(ServerOptionsOf(flags, on_gpu, max_connections), &executor, &observers, &statistics,
-                created->region_opener.get());
+  Server server(ServerOptionsOf(flags, on_gpu, max_connections), &models, &executor, &observers,
+                &statistics, created->region_opener.get());
 
   const bool has_metrics = !flags.metrics_address.empty();
   const GpuMonitor gpus(has_metrics ? created->cuda_devices : std::vector<DeviceInfo>());

@@ -63,8 +63,8 @@ RegionService::OwnerOf OwnersOf(const Connections& connections) {
 
 }  // namespace
 
-Server::Server(ServerOptions options, Executor* executor, Observer* observer,
-               const Statistics* statistics, RegionOpener* region_opener)
+Server::Server(ServerOptions options, const ModelRegistry* models, Executor* executor,
+               Observer* observer, const Statistics* statistics, RegionOpener* region_opener)
     : options_(std::move(options)),
       request_log_({.with_peers = options_.log_peers}),
       observers_({observer, &request_log_}),
@@ -72,8 +72,9 @@ Server::Server(ServerOptions options, Executor* executor, Observer* observer,
       regions_(options_.regions, region_opener),
       batcher_(options_.batching, executor, &observers_),
       health_([executor] { return executor->healthy(); }),
-      infer_(options_.infer, &admission_, executor, &batcher_, &observers_, &regions_.registry()),
-      control_(ControlOptions(options_, *executor), &health_, statistics),
+      infer_(options_.infer, models, &admission_, executor, &batcher_, &observers_,
+             &regions_.registry()),
+      control_(ControlOptions(options_, *executor), models, &health_, statistics),
       reflection_(options_.reflection ? std::make_optional<Reflection>() : std::nullopt),
       connections_(options_.log_peers),
       region_service_(&regions_, &active_, OwnersOf(connections_)),

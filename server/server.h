@@ -15,6 +15,7 @@
 #include "server/batching/batcher.h"
 #include "server/connections/connections.h"
 #include "server/core/executor.h"
+#include "server/core/model_registry.h"
 #include "server/core/observer.h"
 #include "server/core/statistics.h"
 #include "server/inference/infer_service.h"
@@ -61,11 +62,11 @@ struct ServerOptions {
 // Thread-safe, except `Start`, `ServeUntilStopped` and the destructor.
 class Server {
  public:
-  // Builds the parts. The server does not listen yet. `observer` hears of every request, batch and
-  // device error, and must pass all of this on to `statistics`. `region_opener` opens regions for
-  // the executor; it may be nullptr if `options` enable no regions. The objects behind the pointers
-  // must outlive the server.
-  Server(ServerOptions options, Executor* executor, Observer* observer,
+  // Builds the parts. The server does not listen yet. It offers `models`, all of which `executor`
+  // can compute. `observer` hears of every request, batch and device error, and must pass all of
+  // this on to `statistics`. `region_opener` opens regions for the executor; it may be nullptr if
+  // `options` enable no regions. The objects behind the pointers must outlive the server.
+  Server(ServerOptions options, const ModelRegistry* models, Executor* executor, Observer* observer,
          const Statistics* statistics, RegionOpener* region_opener = nullptr);
   // Shuts the server down at once if it still serves.
   ~Server();

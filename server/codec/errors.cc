@@ -16,6 +16,8 @@ namespace {
 // The longest piece of a caller's text that an error repeats: trailers have to stay small.
 constexpr size_t kMaxQuotedBytes = 128;
 constexpr size_t kMaxShownDims = 16;
+// The most models that an error names. There may be hundreds.
+constexpr size_t kMaxListedModels = 12;
 
 // `text` as people may see it, cut if it is long.
 std::string Cut(absl::string_view text) {
@@ -89,12 +91,15 @@ std::string FormatShape(absl::Span<const int64_t> shape) {
                       shape.size(), " dims)]");
 }
 
-absl::Status UnknownModel(absl::string_view name) {
-  const auto append_name = [](std::string* out, const Model& model) {
-    absl::StrAppend(out, model.name);
+absl::Status UnknownModel(absl::string_view name, const ModelRegistry& models) {
+  const auto listed = models.models().subspan(0, kMaxListedModels);
+  const size_t num_left_out = models.models().size() - listed.size();
+  const auto append_name = [](std::string* out, const Model* model) {
+    absl::StrAppend(out, model->name);
   };
-  return absl::NotFoundError(absl::StrCat("unknown model ", Quote(name), ": this server has ",
-                                          absl::StrJoin(Models(), ", ", append_name)));
+  return absl::NotFoundError(absl::StrCat(
+      "unknown model ", Quote(name), ": this server has ", absl::StrJoin(listed, ", ", append_name),
+      num_left_out == 0 ? "" : absl::StrCat(" and ", num_left_out, " more")));
 }
 
 absl::Status WrongVersion(const Model& model, absl::string_view version) {

@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "server/core/model.h"
+#include "server/core/model_registry.h"
 #include "server/core/observer.h"
 #include "server/core/region.h"
 
@@ -30,7 +31,8 @@ std::string Echo(absl::string_view text);
 std::string FormatShape(absl::Span<const int64_t> shape);
 
 // Models and versions.
-absl::Status UnknownModel(absl::string_view name);
+// Lists the first of the models that there are.
+absl::Status UnknownModel(absl::string_view name, const ModelRegistry& models);
 absl::Status WrongVersion(const Model& model, absl::string_view version);
 absl::Status VersionNotInteger(absl::string_view version);
 

@@ -153,6 +153,10 @@ absl::StatusOr<int64_t> CountElements(const std::string& name, absl::Span<const 
   return count;
 }
 
+// The input with whose shape the other shapes are compared: the first one, but of SwiGLU's backward
+// pass the gate, as in the protocol's sentence.
+size_t ReferenceInput(const Model& model) { return model.op == Op::kBackward ? 1 : 0; }
+
 absl::Status CheckShapes(absl::Span<const Input* const> inputs, InferPlan& plan) {
   for (const Input* input : inputs) {
     const absl::Span<const int64_t> shape(input->shape().data(), input->shape_size());
@@ -164,13 +168,13 @@ absl::Status CheckShapes(absl::Span<const Input* const> inputs, InferPlan& plan)
       plan.tensor_bytes = *count * ElementBytes(plan.model->dtype);
     }
   }
-  // The gate is the reference, as in the protocol's sentence; DW is compared with it too.
-  const auto gate = std::find_if(inputs.begin(), inputs.end(),
-                                 [](const Input* input) { return input->name() == "e"; });
-  const absl::Span<const int64_t> gate_shape((*gate)->shape().data(), (*gate)->shape_size());
+  const Input& reference = *inputs[ReferenceInput(*plan.model)];
+  const absl::Span<const int64_t> expected(reference.shape().data(), reference.shape_size());
   for (const Input* input : inputs) {
     const absl::Span<const int64_t> shape(input->shape().data(), input->shape_size());
-    if (shape != gate_shape) return errors::ShapesDiffer(input->name(), shape, "e", gate_shape);
+    if (shape != expected) {
+      return errors::ShapesDiffer(input->name(), shape, reference.name(), expected);
+    }
   }
   return absl::OkStatus();
 }
@@ -288,9 +292,10 @@ absl::Status MatchOutputs(const ModelInferRequest& request, bool takes_regions,
 
 }  // namespace
 
-absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::string& version) {
-  const Model* model = FindModel(name);
-  if (model == nullptr) return errors::UnknownModel(name);
+absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::string& version,
+                                          const ModelRegistry& models) {
+  const Model* model = models.Find(name);
+  if (model == nullptr) return errors::UnknownModel(name, models);
   if (version.empty()) return model;
   if (!IsInteger(version)) return errors::VersionNotInteger(version);
   int64_t number = 0;
@@ -300,10 +305,11 @@ absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::st
   return model;
 }
 
-absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message, bool takes_regions) {
+absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message,
+                                            const ModelRegistry& models, bool takes_regions) {
   const ModelInferRequest& request = message.envelope;
   InferPlan plan;
-  auto model = ResolveModel(request.model_name(), request.model_version());
+  auto model = ResolveModel(request.model_name(), request.model_version(), models);
   if (!model.ok()) return model.status();
   plan.model = *model;
 

@@ -20,6 +20,7 @@
 #include "server/codec/slice_reader.h"
 #include "server/core/executor.h"
 #include "server/core/model.h"
+#include "server/core/model_registry.h"
 
 namespace swiglu::server {
 
@@ -64,14 +65,16 @@ struct InferPlan {
   }
 };
 
-// Returns the model that a request names, and checks the version. Errors: NOT_FOUND or
+// Returns the one of `models` that a request names, and checks the version. Errors: NOT_FOUND or
 // INVALID_ARGUMENT, as the protocol says.
-absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::string& version);
+absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::string& version,
+                                          const ModelRegistry& models);
 
 // Checks all rules for the data except those that depend on the regions (see region_tensors.h). The
-// plan refers to `message`. If `takes_regions` is false, returns UNIMPLEMENTED for a tensor in a
-// region.
+// plan refers to `message` and to one of `models`. If `takes_regions` is false, returns
+// UNIMPLEMENTED for a tensor in a region.
 absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message,
+                                            const ModelRegistry& models,
                                             bool takes_regions = false);
 
 // Reads each input of a plan from the input's beginning. Owns copies of typed values, but not the

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The table of models and the names of operations and dtypes. Constant data only.
+// The table of the six models, and the names of operations and dtypes. Constant data only.
 #include "server/core/model.h"
+
+#include "server/log/log.h"
 
 namespace swiglu::server {
 namespace {
@@ -11,36 +13,58 @@ constexpr absl::string_view kForwardOutputs[] = {"h"};
 constexpr absl::string_view kBackwardInputs[] = {"DW", "e", "g"};
 constexpr absl::string_view kBackwardOutputs[] = {"h", "df", "de"};
 
-constexpr Model Forward(int index, Dtype dtype, absl::string_view name) {
-  return {index, Op::kForward, dtype, name, kForwardInputs, kForwardOutputs};
+constexpr char kPlatform[] = "swiglu";
+
+Model Forward(int index, Dtype dtype, const char* name) {
+  return {.index = index,
+          .op = Op::kForward,
+          .dtype = dtype,
+          .name = name,
+          .series = name,
+          .inputs = kForwardInputs,
+          .outputs = kForwardOutputs,
+          // As many dimensions as the tensors of the source kernel have, each of any size.
+          .shown_shape = {-1, -1, -1},
+          .platform = kPlatform};
 }
 
-constexpr Model Backward(int index, Dtype dtype, absl::string_view name) {
-  return {index, Op::kBackward, dtype, name, kBackwardInputs, kBackwardOutputs};
+Model Backward(int index, Dtype dtype, const char* name) {
+  return {.index = index,
+          .op = Op::kBackward,
+          .dtype = dtype,
+          .name = name,
+          .series = name,
+          .inputs = kBackwardInputs,
+          .outputs = kBackwardOutputs,
+          .shown_shape = {-1, -1},
+          .platform = kPlatform};
 }
-
-constexpr Model kModels[kNumModels] = {
-    Forward(0, Dtype::kFp16, "swiglu_forward_fp16"),
-    Forward(1, Dtype::kBf16, "swiglu_forward_bf16"),
-    Forward(2, Dtype::kFp32, "swiglu_forward_fp32"),
-    Backward(3, Dtype::kFp16, "swiglu_backward_fp16"),
-    Backward(4, Dtype::kBf16, "swiglu_backward_bf16"),
-    Backward(5, Dtype::kFp32, "swiglu_backward_fp32"),
-};
 
 }  // namespace
 
-absl::Span<const Model> Models() { return kModels; }
+absl::Span<const Model> Models() {
+  // Never deleted: threads may use the models until the process ends.
+  static const auto* const kModels = new std::vector<Model>{
+      Forward(0, Dtype::kFp16, "swiglu_forward_fp16"),
+      Forward(1, Dtype::kBf16, "swiglu_forward_bf16"),
+      Forward(2, Dtype::kFp32, "swiglu_forward_fp32"),
+      Backward(3, Dtype::kFp16, "swiglu_backward_fp16"),
+      Backward(4, Dtype::kBf16, "swiglu_backward_bf16"),
+      Backward(5, Dtype::kFp32, "swiglu_backward_fp32"),
+  };
+  return *kModels;
+}
 
 const Model* FindModel(absl::string_view name) {
-  for (const Model& model : kModels) {
+  for (const Model& model : Models()) {
     if (model.name == name) return &model;
   }
   return nullptr;
 }
 
 const Model& GetModel(Op op, Dtype dtype) {
-  return kModels[static_cast<int>(op) * kNumDtypes + static_cast<int>(dtype)];
+  CHECK(IsElementwise(op));
+  return Models()[static_cast<size_t>(op) * kNumDtypes + static_cast<size_t>(dtype)];
 }
 
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements) {
@@ -53,7 +77,10 @@ absl::string_view DatatypeName(Dtype dtype) {
   return kNames[static_cast<int>(dtype)];
 }
 
-absl::string_view OpLabel(Op op) { return op == Op::kForward ? "forward" : "backward"; }
+absl::string_view OpLabel(Op op) {
+  constexpr absl::string_view kLabels[] = {"forward", "backward", "mlp_forward", "mlp_backward"};
+  return kLabels[static_cast<int>(op)];
+}
 
 absl::string_view DtypeLabel(Dtype dtype) {
   constexpr absl::string_view kLabels[] = {"fp16", "bf16", "fp32"};

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The six models that the server offers, one per operation and dtype. Constant tables: all code
-// that needs a model's name, its tensors or its element size gets them here.
+// What a model is: an operation on a dtype, with its names and the rules for its tensors. All code
+// that needs one of these gets it from a `Model`. The six element-wise models are constant tables
+// here. model_registry.h has every model that a server offers.
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
@@ -12,38 +16,56 @@
 
 namespace swiglu::server {
 
-enum class Op : uint8_t { kForward, kBackward };
+// Forward and backward of SwiGLU itself, or of a whole MLP with its weights.
+enum class Op : uint8_t { kForward, kBackward, kMlpForward, kMlpBackward };
 
-inline constexpr int kNumOps = 2;
 inline constexpr int kNumDtypes = 3;
-inline constexpr int kNumModels = kNumOps * kNumDtypes;
 
 // The largest number of inputs of an operation, and also of outputs.
 inline constexpr int kMaxTensors = 3;
 
-// One operation on one dtype. Instances live as long as the process; compare and pass them by
-// pointer.
+// One operation on one dtype, for an MLP with the weights of one layer. Batches and reports refer
+// to a model by pointer, so a model that is served does not move or change.
 struct Model {
-  // Position in `Models()`, 0 to 5.
-  int index;
-  Op op;
-  Dtype dtype;
-  // The name in the protocol, and the metric label: `swiglu_forward_fp16` and so on.
-  absl::string_view name;
-  // Forward: e, g. Backward: DW, e, g.
-  absl::Span<const absl::string_view> inputs;
+  // Its position among the models of its server. `ModelRegistry` sets it.
+  int index = 0;
+  Op op = Op::kForward;
+  Dtype dtype = Dtype::kFp16;
+  // The name in the protocol: `swiglu_forward_fp16` and so on.
+  std::string name = {};
+  // The value of the metrics' label `model`. Several models may have the same series: all layers
+  // and both passes of an MLP do. Each of the six has its own, which is its name.
+  std::string series = {};
+  // Forward: e, g. Backward: DW, e, g. The names must live as long as the model.
+  absl::Span<const absl::string_view> inputs = {};
   // Forward: h. Backward: h, df, de. Output k may share its memory with input k.
-  absl::Span<const absl::string_view> outputs;
+  absl::Span<const absl::string_view> outputs = {};
+  // How many elements belong together. >= 1. More than 1: a tensor consists of rows of so many
+  // elements, this is the last dimension of every request, and no row is cut. 1: the model works
+  // element by element and takes any shape.
+  int64_t row_elements = 1;
+  // The shape that the metadata show for each tensor. -1 is any size.
+  std::vector<int64_t> shown_shape = {};
+  // The platform that the metadata show.
+  std::string platform = {};
+  // Further properties that the metadata show.
+  std::map<std::string, std::string> properties = {};
+
+  bool has_rows() const { return row_elements > 1; }
 };
 
-// All models, in the order in which users see them.
+// The six element-wise models, in the order in which users see them. They live as long as the
+// process, and every `ModelRegistry` begins with them.
 absl::Span<const Model> Models();
 
-// Returns the model with that name, or nullptr.
+// The one of the six models with that name, or nullptr.
 const Model* FindModel(absl::string_view name);
 
-// The model of that operation and dtype.
+// The one of the six models with that operation and dtype. REQUIRES: `op` is element-wise.
 const Model& GetModel(Op op, Dtype dtype);
+
+// Whether `op` computes each element by itself, without weights.
+inline bool IsElementwise(Op op) { return op == Op::kForward || op == Op::kBackward; }
 
 // The bytes of all inputs and outputs together, if each has `num_elements` elements.
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements);
@@ -51,7 +73,7 @@ int64_t BytesReadAndWritten(const Model& model, int64_t num_elements);
 // `FP16`, `BF16`, `FP32`: the protocol's datatype names.
 absl::string_view DatatypeName(Dtype dtype);
 
-// `forward`, `backward`, and `fp16`, `bf16`, `fp32`: the metric labels.
+// `forward`, `mlp_forward` and so on, and `fp16`, `bf16`, `fp32`: the metric labels.
 absl::string_view OpLabel(Op op);
 absl::string_view DtypeLabel(Dtype dtype);
 

@@ -4,13 +4,14 @@
 // data path reports through the `Observer` interface. The control service reads the figures.
 #pragma once
 
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "server/core/model_registry.h"
 #include "server/core/observer.h"
 
 namespace swiglu::server {
@@ -43,6 +44,10 @@ struct ModelStatistics {
 // Thread-safe.
 class Statistics final : public Observer {
  public:
+  // Makes room for the figures of each model, and does not keep `models`.
+  explicit Statistics(const ModelRegistry& models) : entries_(models.models().size()) {}
+
+  // REQUIRES: `model` is one of these models. So are the models of all reports.
   ModelStatistics Get(const Model& model) const;
 
   void RequestFinished(const RequestRecord& record) override;
@@ -55,7 +60,7 @@ class Statistics final : public Observer {
     mutable absl::Mutex mutex;
     ModelStatistics figures ABSL_GUARDED_BY(mutex);
   };
-  std::array<Entry, kNumModels> entries_;  // by Model::index
+  std::vector<Entry> entries_;  // by Model::index
 };
 
 }  // namespace swiglu::server

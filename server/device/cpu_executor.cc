@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/device/segment_table.h"
+#include "server/log/log.h"
 #include "swiglu/cpu.h"
 
 namespace swiglu::server {
@@ -92,6 +93,7 @@ int64_t CpuExecutor::max_batch_bytes() const { return kMaxBatchBytes; }
 void CpuExecutor::Run(const Batch& batch, Done done) {
   const auto start = std::chrono::steady_clock::now();
   const Model& model = *batch.model;
+  CHECK(IsElementwise(model.op));
   const swiglu::KernelStatus status = model.op == Op::kForward
                                           ? ComputeAll<swiglu::ForwardSegment>(model, batch)
                                           : ComputeAll<swiglu::BackwardSegment>(model, batch);

@@ -12,6 +12,7 @@ namespace swiglu::server {
 cudaError_t LaunchKernel(const Model& model, absl::Span<const Segment> segments, int max_blocks,
                          cudaStream_t stream) {
   CHECK(segments.size() <= static_cast<size_t>(swiglu::kMaxSegments));
+  CHECK(IsElementwise(model.op));
   const Dtype dtype = model.dtype;
   const swiglu::LaunchLimits limits{.max_blocks = max_blocks};
   if (model.op == Op::kForward) {

@@ -60,8 +60,8 @@ Clock::time_point DeadlineOf(const InferPlan& plan, Clock::time_point deadline,
 
 // Takes the message apart, checks it, and finds its tensors. `request` learns who it is as far as
 // that can be read.
-absl::StatusOr<DecodedRequest> Decode(ReceivedMessage message, const RegionRegistry* regions,
-                                      OpenRequest& request) {
+absl::StatusOr<DecodedRequest> Decode(ReceivedMessage message, const ModelRegistry& models,
+                                      const RegionRegistry* regions, OpenRequest& request) {
   if (!message.bytes.Dump(&message.slices).ok()) {
     return absl::InternalError("cannot read the received message");
   }
@@ -71,10 +71,10 @@ absl::StatusOr<DecodedRequest> Decode(ReceivedMessage message, const RegionRegis
   absl::Status status = ParseInferMessage(message.slices, parsed);
   if (!status.ok()) return status;
   const inference::ModelInferRequest& envelope = parsed.envelope;
-  const Model* const model = FindModel(envelope.model_name());
+  const Model* const model = models.Find(envelope.model_name());
   request.Identify(model, {model == nullptr ? errors::Echo(envelope.model_name()) : "",
                            envelope.id(), WantsFinalMark(envelope)});
-  auto plan = CheckInferMessage(parsed, regions != nullptr);
+  auto plan = CheckInferMessage(parsed, models, regions != nullptr);
   if (!plan.ok()) return plan.status();
   PlanReader inputs(*plan);
   DecodedRequest decoded{std::move(message), *std::move(plan), std::move(inputs)};
@@ -87,9 +87,11 @@ absl::StatusOr<DecodedRequest> Decode(ReceivedMessage message, const RegionRegis
 
 }  // namespace
 
-InferService::InferService(InferServiceOptions options, Admission* admission, Executor* executor,
-                           Batcher* batcher, Observer* observer, const RegionRegistry* regions)
+InferService::InferService(InferServiceOptions options, const ModelRegistry* models,
+                           Admission* admission, Executor* executor, Batcher* batcher,
+                           Observer* observer, const RegionRegistry* regions)
     : options_(options),
+      models_(models),
       admission_(admission),
       executor_(executor),
       batcher_(batcher),
@@ -172,7 +174,7 @@ absl::StatusOr<AdmittedRequest> InferService::Prepare(ReceivedMessage message,
                                                       OpenRequest& request) {
   const absl::Status charged = ChargeMessage(message);
   // Also if it is refused, so that the caller of a stream hears which request that was.
-  absl::StatusOr<DecodedRequest> decoded = Decode(std::move(message), regions_, request);
+  absl::StatusOr<DecodedRequest> decoded = Decode(std::move(message), *models_, regions_, request);
   if (!charged.ok()) return charged;
   if (!decoded.ok()) return decoded.status();
   return Admit(*std::move(decoded), request);

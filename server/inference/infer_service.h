@@ -16,6 +16,7 @@
 #include "server/batching/admission.h"
 #include "server/batching/batcher.h"
 #include "server/batching/message_size.h"
+#include "server/core/model_registry.h"
 #include "server/core/observer.h"
 #include "server/inference/open_request.h"
 #include "server/inference/stages.h"
@@ -34,9 +35,11 @@ class InferService {
  public:
   using Done = OpenRequest::Done;
 
-  // `regions`: the regions in which tensors may lie; nullptr: all tensors lie in messages.
-  InferService(InferServiceOptions options, Admission* admission, Executor* executor,
-               Batcher* batcher, Observer* observer, const RegionRegistry* regions = nullptr);
+  // `models`: the models that requests may name. `regions`: the regions in which tensors may lie;
+  // nullptr: all tensors lie in messages.
+  InferService(InferServiceOptions options, const ModelRegistry* models, Admission* admission,
+               Executor* executor, Batcher* batcher, Observer* observer,
+               const RegionRegistry* regions = nullptr);
 
   // Reserves room for a message that is about to be read. An announced message gets its announced
   // size. An unannounced message on a measured connection gets a small amount, which grows as the
@@ -89,6 +92,7 @@ class InferService {
   absl::Status RefusalOf(Rejection reason, int64_t bytes, const MessageSource& source = {}) const;
 
   const InferServiceOptions options_;
+  const ModelRegistry* const models_;
   Admission* const admission_;
   Executor* const executor_;
   Batcher* const batcher_;

@@ -52,9 +52,9 @@ std::string DeviceLabel(int device) {
   return device == kCpuDevice ? metrics::kCpuDeviceLabel : std::to_string(device);
 }
 
-PrometheusObserver::PrometheusObserver() {
-  MakeModelSeries();
-  MakeBatchSeries();
+PrometheusObserver::PrometheusObserver(const ModelRegistry& models) {
+  MakeModelSeries(models);
+  MakeBatchSeries(models);
   auto& bytes = CounterFamily(metrics::kRequestBytes, registry_);
   for (size_t i = 0; i < request_bytes_.size(); ++i) {
     request_bytes_[i] = AddCounter(bytes, metrics::kRequestBytes, {metrics::kDirections[i]});
@@ -79,37 +79,43 @@ PrometheusObserver::PrometheusObserver() {
                           .Register(registry_);
 }
 
-void PrometheusObserver::MakeModelSeries() {
+void PrometheusObserver::MakeModelSeries(const ModelRegistry& models) {
   auto& requests = CounterFamily(metrics::kRequests, registry_);
   HistogramFamily& durations = histograms_.emplace_back(metrics::kRequestDuration);
   HistogramFamily& phases = histograms_.emplace_back(metrics::kPhaseDuration);
   auto& elements = CounterFamily(metrics::kElements, registry_);
-  for (size_t m = 0; m < models_.size(); ++m) {
-    const bool known = m < kNumModels;
-    const std::string name = known ? std::string(Models()[m].name) : metrics::kUnknownModel;
-    ModelSeries& series = models_[m];
+  const auto add_requests = [&](const std::string& name, ModelSeries& series) {
     for (int c = 0; c < metrics::kNumCodes; ++c) {
       series.requests[c] =
           AddCounter(requests, metrics::kRequests,
                      {name, absl::StatusCodeToString(static_cast<absl::StatusCode>(c))});
     }
     series.duration = durations.Add(Scale::kNanosecondsPerSecond, {name});
-    if (!known) continue;
+  };
+  for (const Model* model : models.models()) {
+    const std::string& name = model->series;
+    const auto [found, is_new] = series_.try_emplace(name);
+    ModelSeries& series = found->second;
+    models_.push_back(&series);
+    if (!is_new) continue;
+    add_requests(name, series);
     for (size_t p = 0; p < metrics::kPhases.size(); ++p) {
       series.phases[p] = phases.Add(Scale::kNanosecondsPerSecond, {name, metrics::kPhases[p]});
     }
     series.elements = AddCounter(elements, metrics::kElements, {name});
   }
+  add_requests(metrics::kUnknownModel, unknown_);
 }
 
-void PrometheusObserver::MakeBatchSeries() {
+void PrometheusObserver::MakeBatchSeries(const ModelRegistry& models) {
   auto& batches = CounterFamily(metrics::kBatches, registry_);
-  for (const Model& model : Models()) {
+  for (const Model* model : models.models()) {
+    auto& paths = batches_.emplace_back();
     for (size_t path = 0; path < metrics::kPaths.size(); ++path) {
-      batches_[Index(model.op)][Index(model.dtype)][path] =
-          AddCounter(batches, metrics::kBatches,
-                     {std::string(OpLabel(model.op)), std::string(DtypeLabel(model.dtype)),
-                      metrics::kPaths[path]});
+      // The same labels give the same counter.
+      paths[path] = AddCounter(batches, metrics::kBatches,
+                               {std::string(OpLabel(model->op)),
+                                std::string(DtypeLabel(model->dtype)), metrics::kPaths[path]});
     }
   }
   batch_requests_ = histograms_.emplace_back(metrics::kBatchRequests).Add(Scale::kOne, {});
@@ -117,7 +123,7 @@ void PrometheusObserver::MakeBatchSeries() {
 }
 
 PrometheusObserver::ModelSeries& PrometheusObserver::SeriesOf(const Model* model) {
-  return models_[model == nullptr ? kNumModels : static_cast<size_t>(model->index)];
+  return model == nullptr ? unknown_ : *models_[static_cast<size_t>(model->index)];
 }
 
 void PrometheusObserver::AddDevice(int device) {
@@ -180,7 +186,7 @@ void PrometheusObserver::RetryAdvised() {
 
 void PrometheusObserver::BatchFinished(const BatchRecord& record) {
   const Model& model = *record.model;
-  batches_[Index(model.op)][Index(model.dtype)][Index(record.execution.path)]->Increment();
+  batches_[static_cast<size_t>(model.index)][Index(record.execution.path)]->Increment();
   batch_requests_->Observe(record.num_requests);
   batch_elements_->Observe(record.num_elements);
   if (!record.execution.status.ok()) return;

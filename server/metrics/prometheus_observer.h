@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "prometheus/gauge.h"
 #include "prometheus/metric_family.h"
 #include "prometheus/registry.h"
+#include "server/core/model_registry.h"
 #include "server/core/observer.h"
 #include "server/metrics/histogram.h"
 #include "server/metrics/names.h"
@@ -28,7 +30,9 @@ std::string DeviceLabel(int device);
 // Counts requests, batches and device errors. All counts start at zero. Thread-safe.
 class PrometheusObserver final : public Observer {
  public:
-  PrometheusObserver();
+  // Makes the series of `models`, and does not keep `models`. REQUIRES: the models of all reports
+  // are among them.
+  explicit PrometheusObserver(const ModelRegistry& models);
   PrometheusObserver(const PrometheusObserver&) = delete;
   PrometheusObserver& operator=(const PrometheusObserver&) = delete;
 
@@ -52,8 +56,8 @@ class PrometheusObserver final : public Observer {
 
   using Histogram = AtomicHistogram*;
 
-  // The series of one model, or of all unknown models together. Requests for an unknown model
-  // complete no phase and have no elements.
+  // The series of all models with the same `Model::series`, or of all unknown models together.
+  // Requests for an unknown model complete no phase and have no elements.
   struct ModelSeries {
     std::array<Counter, metrics::kNumCodes> requests{};  // by absl::StatusCode
     Histogram duration = nullptr;
@@ -62,8 +66,8 @@ class PrometheusObserver final : public Observer {
     Counter elements = nullptr;  // nullptr for unknown models
   };
 
-  void MakeModelSeries();
-  void MakeBatchSeries();
+  void MakeModelSeries(const ModelRegistry& models);
+  void MakeBatchSeries(const ModelRegistry& models);
   ModelSeries& SeriesOf(const Model* model);
   void CountRegionBytes(const RequestRecord& record);
 
@@ -76,13 +80,15 @@ class PrometheusObserver final : public Observer {
   // These two own all series. The pointers below point into them.
   prometheus::Registry registry_;
   std::deque<HistogramFamily> histograms_;
-  std::array<ModelSeries, kNumModels + 1> models_;                  // by Model::index; unknown last
+  std::map<std::string, ModelSeries> series_;  // by Model::series
+  ModelSeries unknown_;
+  std::vector<ModelSeries*> models_;                                // by Model::index
   std::array<Counter, metrics::kDirections.size()> request_bytes_;  // by Direction
   // By RegionKind, Direction.
   std::array<std::array<Counter, metrics::kDirections.size()>, kNumRegionKinds> region_bytes_;
   std::array<Counter, kNumRejections> rejected_;  // by Rejection
-  // By Op, Dtype, Path.
-  std::array<std::array<std::array<Counter, kNumPaths>, kNumDtypes>, kNumOps> batches_;
+  // By Model::index, Path. Models of the same operation and dtype share their counters.
+  std::vector<std::array<Counter, kNumPaths>> batches_;
   Histogram batch_requests_ = nullptr;
   Histogram batch_elements_ = nullptr;
   prometheus::Family<prometheus::Counter>* device_bytes_ = nullptr;

@@ -3,6 +3,7 @@
 // The control methods, one after another in the order of the service definition.
 #include "server/service/control_service.h"
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "server/codec/errors.h"
 #include "server/codec/infer_decoder.h"
@@ -14,16 +15,17 @@ namespace {
 std::string ToString(absl::string_view text) { return std::string(text); }
 
 // For readers of the metadata and of the configuration, whose shapes cannot say it.
-constexpr char kAnyShape[] = "any rank and sizes; the same for all tensors of a request";
-
-// As many dims as the source kernel's tensors have, each of any size.
-int NumDims(const Model& model) { return model.op == Op::kForward ? 3 : 2; }
+std::string ShapeRule(const Model& model) {
+  if (!model.has_rows()) return "any rank and sizes; the same for all tensors of a request";
+  return absl::StrCat("any rank above 0; the last size is ", model.row_elements,
+                      ", the others are any; the same for all tensors of a request");
+}
 
 void FillTensor(const Model& model, absl::string_view name,
                 inference::ModelMetadataResponse::TensorMetadata* tensor) {
   tensor->set_name(ToString(name));
   tensor->set_datatype(ToString(DatatypeName(model.dtype)));
-  for (int i = 0; i < NumDims(model); ++i) tensor->add_shape(-1);
+  for (const int64_t dim : model.shown_shape) tensor->add_shape(dim);
 }
 
 template <typename Tensor>
@@ -32,7 +34,7 @@ void FillConfigTensor(const Model& model, absl::string_view name, Tensor* tensor
                                             inference::TYPE_FP32};
   tensor->set_name(ToString(name));
   tensor->set_data_type(kTypes[static_cast<int>(model.dtype)]);
-  for (int i = 0; i < NumDims(model); ++i) tensor->add_dims(-1);
+  for (const int64_t dim : model.shown_shape) tensor->add_dims(dim);
 }
 
 void FillDuration(const CountAndTime& figures, inference::StatisticDuration* duration) {
@@ -42,7 +44,7 @@ void FillDuration(const CountAndTime& figures, inference::StatisticDuration* dur
 
 void FillStatistics(const Model& model, const server::ModelStatistics& figures,
                     inference::ModelStatistics* out) {
-  out->set_name(ToString(model.name));
+  out->set_name(model.name);
   out->set_version("1");
   out->set_last_inference(
       std::chrono::duration_cast<std::chrono::milliseconds>(figures.last_success.time_since_epoch())
@@ -81,7 +83,7 @@ absl::Status ControlService::ServerReady(const inference::ServerReadyRequest&,
 
 absl::Status ControlService::ModelReady(const inference::ModelReadyRequest& request,
                                         inference::ModelReadyResponse* response) const {
-  auto model = ResolveModel(request.name(), request.version());
+  auto model = ResolveModel(request.name(), request.version(), *models_);
   // Asking after a model that is not there is no error; asking in words that make no sense is.
   if (absl::IsInvalidArgument(model.status())) return model.status();
   response->set_ready(model.ok() && health_->ready());
@@ -105,25 +107,27 @@ absl::Status ControlService::ServerMetadata(const inference::ServerMetadataReque
 
 absl::Status ControlService::ModelMetadata(const inference::ModelMetadataRequest& request,
                                            inference::ModelMetadataResponse* response) const {
-  auto model = ResolveModel(request.name(), request.version());
+  auto model = ResolveModel(request.name(), request.version(), *models_);
   if (!model.ok()) return model.status();
-  response->set_name(ToString((*model)->name));
+  response->set_name((*model)->name);
   response->add_versions("1");
-  response->set_platform("swiglu");
+  response->set_platform((*model)->platform);
   for (const auto& name : (*model)->inputs) FillTensor(**model, name, response->add_inputs());
   for (const auto& name : (*model)->outputs) FillTensor(**model, name, response->add_outputs());
-  (*response->mutable_properties())["device"] = options_.device;
-  (*response->mutable_properties())["shape"] = kAnyShape;
+  auto& properties = *response->mutable_properties();
+  properties["device"] = options_.device;
+  properties["shape"] = ShapeRule(**model);
+  properties.insert((*model)->properties.begin(), (*model)->properties.end());
   return absl::OkStatus();
 }
 
 absl::Status ControlService::ModelConfig(const inference::ModelConfigRequest& request,
                                          inference::ModelConfigResponse* response) const {
-  auto model = ResolveModel(request.name(), request.version());
+  auto model = ResolveModel(request.name(), request.version(), *models_);
   if (!model.ok()) return model.status();
   auto* config = response->mutable_config();
-  config->set_name(ToString((*model)->name));
-  config->set_platform("swiglu");
+  config->set_name((*model)->name);
+  config->set_platform((*model)->platform);
   config->set_backend("swiglu");
   config->set_max_batch_size(0);
   config->mutable_version_policy()->mutable_specific()->add_versions(1);
@@ -136,7 +140,7 @@ absl::Status ControlService::ModelConfig(const inference::ModelConfigRequest& re
   group->set_count(options_.num_lanes);
   config->mutable_dynamic_batching()->set_max_queue_delay_microseconds(
       options_.max_queue_delay.count());
-  (*config->mutable_parameters())["shape"].set_string_value(kAnyShape);
+  (*config->mutable_parameters())["shape"].set_string_value(ShapeRule(**model));
   config->mutable_model_transaction_policy()->set_decoupled(false);
   return absl::OkStatus();
 }
@@ -144,12 +148,12 @@ absl::Status ControlService::ModelConfig(const inference::ModelConfigRequest& re
 absl::Status ControlService::ModelStatistics(const inference::ModelStatisticsRequest& request,
                                              inference::ModelStatisticsResponse* response) const {
   if (request.name().empty()) {
-    for (const Model& model : Models()) {
-      FillStatistics(model, statistics_->Get(model), response->add_model_stats());
+    for (const Model* model : models_->models()) {
+      FillStatistics(*model, statistics_->Get(*model), response->add_model_stats());
     }
     return absl::OkStatus();
   }
-  auto model = ResolveModel(request.name(), request.version());
+  auto model = ResolveModel(request.name(), request.version(), *models_);
   if (!model.ok()) return model.status();
   FillStatistics(**model, statistics_->Get(**model), response->add_model_stats());
   return absl::OkStatus();
@@ -159,9 +163,9 @@ absl::Status ControlService::RepositoryIndex(const inference::RepositoryIndexReq
                                              inference::RepositoryIndexResponse* response) const {
   const bool ready = health_->ready();
   if (request.ready() && !ready) return absl::OkStatus();
-  for (const Model& model : Models()) {
+  for (const Model* model : models_->models()) {
     auto* entry = response->add_models();
-    entry->set_name(ToString(model.name));
+    entry->set_name(model->name);
     entry->set_version("1");
     entry->set_state(ready ? "READY" : "UNAVAILABLE");
     if (!ready) entry->set_reason(health_->live() ? "server is draining" : "a device has failed");

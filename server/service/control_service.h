@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "proto/health.pb.h"
 #include "proto/inference.pb.h"
+#include "server/core/model_registry.h"
 #include "server/core/region.h"
 #include "server/core/statistics.h"
 #include "server/service/health.h"
@@ -36,8 +37,10 @@ struct ControlServiceOptions {
 // One method per RPC. Each fills `response` or returns the error for the caller. Thread-safe.
 class ControlService {
  public:
-  ControlService(ControlServiceOptions options, const Health* health, const Statistics* statistics)
-      : options_(std::move(options)), health_(health), statistics_(statistics) {}
+  // `statistics` has the figures of `models`.
+  ControlService(ControlServiceOptions options, const ModelRegistry* models, const Health* health,
+                 const Statistics* statistics)
+      : options_(std::move(options)), models_(models), health_(health), statistics_(statistics) {}
 
   absl::Status ServerLive(const inference::ServerLiveRequest& request,
                           inference::ServerLiveResponse* response) const;
@@ -60,6 +63,7 @@ class ControlService {
 
  private:
   const ControlServiceOptions options_;
+  const ModelRegistry* const models_;
   const Health* const health_;
   const Statistics* const statistics_;
 };

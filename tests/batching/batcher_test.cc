@@ -502,7 +502,7 @@ TEST(BatcherTest, EveryRequestIsFinishedExactlyOnceUnderLoad) {
       threads.emplace_back([&, t] {
         std::mt19937 random(t);
         for (int i = 0; i < kEach; ++i) {
-          const Model& model = Models()[random() % kNumModels];
+          const Model& model = Models()[random() % Models().size()];
           auto cancelled = std::make_shared<std::atomic<bool>>(random() % 8 == 0);
           auto request = MakeRequest(model, random() % 100, tally.Count(), std::move(cancelled));
           if (random() % 8 == 0) request->deadline = request->accepted_at;

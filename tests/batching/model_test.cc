@@ -36,6 +36,27 @@ TEST(ModelTest, TensorsAreInTheOrderOfTheInPlaceContract) {
   EXPECT_EQ(backward.outputs, (std::vector<absl::string_view>{"h", "df", "de"}));
 }
 
+TEST(ModelTest, TheSixShowAnyShapeAndHaveASeriesEach) {
+  for (const Model& model : Models()) {
+    EXPECT_EQ(model.series, model.name);
+    EXPECT_EQ(model.platform, "swiglu");
+    EXPECT_EQ(model.shown_shape, std::vector<int64_t>(model.op == Op::kForward ? 3 : 2, -1));
+    EXPECT_FALSE(model.has_rows());
+    EXPECT_TRUE(model.properties.empty());
+  }
+}
+
+TEST(ModelTest, EveryOperationHasItsLabel) {
+  EXPECT_EQ(OpLabel(Op::kForward), "forward");
+  EXPECT_EQ(OpLabel(Op::kBackward), "backward");
+  EXPECT_EQ(OpLabel(Op::kMlpForward), "mlp_forward");
+  EXPECT_EQ(OpLabel(Op::kMlpBackward), "mlp_backward");
+}
+
+TEST(ModelTest, NoneOfTheSixIsOfAnMlp) {
+  EXPECT_DEATH(GetModel(Op::kMlpForward, Dtype::kFp16), "check failed: IsElementwise");
+}
+
 TEST(BytesReadAndWrittenTest, CountsInputsAndOutputs) {
   EXPECT_EQ(BytesReadAndWritten(GetModel(Op::kForward, Dtype::kFp16), 10), 3 * 20);
   EXPECT_EQ(BytesReadAndWritten(GetModel(Op::kBackward, Dtype::kFp32), 10), 6 * 40);

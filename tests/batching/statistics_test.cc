@@ -5,13 +5,15 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/batching/mlp_models.h"
+
 namespace swiglu::server {
 namespace {
 
 using std::chrono::nanoseconds;
 
 TEST(StatisticsTest, ASuccessCountsInEveryPhaseOfItsModel) {
-  Statistics statistics;
+  Statistics statistics{ModelRegistry()};
   const Model& model = *FindModel("swiglu_forward_bf16");
   RequestRecord record;
   record.model = &model;
@@ -34,7 +36,7 @@ TEST(StatisticsTest, ASuccessCountsInEveryPhaseOfItsModel) {
 }
 
 TEST(StatisticsTest, AFailureCountsAsThatAlone) {
-  Statistics statistics;
+  Statistics statistics{ModelRegistry()};
   const Model& model = *FindModel("swiglu_forward_bf16");
   RequestRecord record;
   record.model = &model;
@@ -51,13 +53,13 @@ TEST(StatisticsTest, AFailureCountsAsThatAlone) {
 }
 
 TEST(StatisticsTest, WhatNamesNoModelCountsNowhere) {
-  Statistics statistics;
+  Statistics statistics{ModelRegistry()};
   statistics.RequestFinished(RequestRecord());
   for (const Model& model : Models()) EXPECT_EQ(statistics.Get(model).success.count, 0);
 }
 
 TEST(StatisticsTest, BatchesCountByTheirRequests) {
-  Statistics statistics;
+  Statistics statistics{ModelRegistry()};
   BatchRecord record;
   record.model = &GetModel(Op::kBackward, Dtype::kFp32);
   record.num_requests = 4;
@@ -76,7 +78,7 @@ TEST(StatisticsTest, BatchesCountByTheirRequests) {
 }
 
 TEST(StatisticsTest, ABatchThatFailedWasNotExecuted) {
-  Statistics statistics;
+  Statistics statistics{ModelRegistry()};
   BatchRecord record;
   record.model = FindModel("swiglu_forward_fp16");
   record.num_requests = 1;
@@ -85,6 +87,23 @@ TEST(StatisticsTest, ABatchThatFailedWasNotExecuted) {
   const ModelStatistics figures = statistics.Get(*record.model);
   EXPECT_EQ(figures.num_batches, 0);
   EXPECT_TRUE(figures.by_batch_size.empty());
+}
+
+TEST(StatisticsTest, EachModelOfAnMlpHasItsOwnFigures) {
+  const ModelRegistry models(MlpModels("tiny", 2, 576));
+  Statistics statistics(models);
+  RequestRecord request;
+  request.model = models.Find("mlp_tiny_1_forward");
+  statistics.RequestFinished(request);
+  BatchRecord batch;
+  batch.model = models.Find("mlp_tiny_1_backward");
+  batch.num_requests = 1;
+  statistics.BatchFinished(batch);
+  for (const Model* model : models.models()) {
+    const ModelStatistics figures = statistics.Get(*model);
+    EXPECT_EQ(figures.success.count, model == request.model ? 1 : 0) << model->name;
+    EXPECT_EQ(figures.num_batches, model == batch.model ? 1 : 0) << model->name;
+  }
 }
 
 }  // namespace

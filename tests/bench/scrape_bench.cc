@@ -106,7 +106,7 @@ void ReadFor(const char* what, const MetricsPage& page, std::chrono::seconds dur
 }
 
 void Run(int num_threads, std::chrono::seconds duration) {
-  PrometheusObserver observer;
+  PrometheusObserver observer{ModelRegistry()};
   const MetricsPage page(&observer, GaugesOfOneGpu(), {"1.2.3", "abc", "13.0"});
   std::printf("page of %zu bytes; %d threads report; %ld s a turn\n", page.Render().size(),
               num_threads, static_cast<long>(duration.count()));

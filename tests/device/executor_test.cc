@@ -146,7 +146,7 @@ TEST_P(ExecutorTest, ServesManyThreads) {
   std::atomic<int> num_done{0};
   const auto send = [&](int thread) {
     for (int i = 0; i < kBatchesPerThread; ++i) {
-      const Model& model = Models()[(thread + i) % kNumModels];
+      const Model& model = Models()[(thread + i) % Models().size()];
       const TestBatch test(executor_->slab_pool(), model, {i * 17, 3}, OutputPlace::kOutOfPlace, i);
       {
         const auto has_free = [&num_free] { return num_free > 0; };

@@ -63,8 +63,8 @@ TEST_F(WarmUpTest, RunsEveryModelOnBothPaths) {
             }),
             absl::OkStatus());
   EXPECT_EQ(models.size(), 2u);
-  EXPECT_EQ(models[Path::kMapped].size(), static_cast<size_t>(kNumModels));
-  EXPECT_EQ(models[Path::kStaged].size(), static_cast<size_t>(kNumModels));
+  EXPECT_EQ(models[Path::kMapped].size(), Models().size());
+  EXPECT_EQ(models[Path::kStaged].size(), Models().size());
   EXPECT_EQ(num_segments, (std::set<size_t>{1, 2, 32, 256}));
   EXPECT_EQ(pool_.used_bytes(), 0u);
 }

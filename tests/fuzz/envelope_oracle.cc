@@ -106,7 +106,8 @@ absl::string_view ExpectedTensor(const ModelInferRequest& request, absl::string_
 }
 
 std::string CompareTensors(const InferMessage& message, const ModelInferRequest& expected) {
-  const absl::StatusOr<InferPlan> plan = CheckInferMessage(message);
+  static const ModelRegistry kModels;
+  const absl::StatusOr<InferPlan> plan = CheckInferMessage(message, kModels);
   if (!plan.ok()) return "";
   PlanReader reader(*plan);
   for (size_t k = 0; k < plan->model->inputs.size(); ++k) {

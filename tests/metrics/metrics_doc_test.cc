@@ -52,7 +52,7 @@ std::string SortedLabels(const std::string& labels) {
 class MetricsDocTest : public testing::Test {
  protected:
   MetricsDocTest() {
-    PrometheusObserver observer;
+    PrometheusObserver observer{ModelRegistry()};
     page_ = ParsePage(MetricsPage(&observer, GaugesOfOneGpu(), {"1.2.3", "abc", "13.0"}).Render());
     for (const std::string& line : page_.outline) {
       ForEachMatch(line, R"(^(\w+)\{(.*)\} (\w+) )", [this](const std::smatch& match) {

@@ -37,7 +37,7 @@ std::vector<std::string> GoldenLines() {
 }
 
 TEST(MetricsPageTest, ShowsExactlyTheGoldenMetrics) {
-  PrometheusObserver observer;
+  PrometheusObserver observer{ModelRegistry()};
   const MetricsPage page(&observer, GaugesOfOneGpu(), kBuild);
   const std::vector<std::string> outline = ParsePage(page.Render()).outline;
   EXPECT_EQ(outline, GoldenLines())
@@ -48,7 +48,7 @@ TEST(MetricsPageTest, ShowsExactlyTheGoldenMetrics) {
 }
 
 TEST(MetricsPageTest, EverySeriesIsZeroAtTheStart) {
-  PrometheusObserver observer;
+  PrometheusObserver observer{ModelRegistry()};
   const MetricsPage page(&observer, GaugesOfOneGpu([] { return std::nullopt; }), kBuild);
   for (const auto& [series, value] : ParsePage(page.Render()).values) {
     if (absl::StartsWith(series, "process_") || absl::StartsWith(series, "swiglu_build_info")) {
@@ -59,7 +59,7 @@ TEST(MetricsPageTest, EverySeriesIsZeroAtTheStart) {
 }
 
 TEST(MetricsPageTest, GaugesAreSampledEachTime) {
-  PrometheusObserver observer;
+  PrometheusObserver observer{ModelRegistry()};
   double base = 0;
   Gauges gauges;
   gauges.queued_requests = [&] { return base + 1; };
@@ -105,7 +105,7 @@ TEST(MetricsPageTest, GaugesAreSampledEachTime) {
 }
 
 TEST(MetricsPageTest, RegionsAreSampledEachTime) {
-  PrometheusObserver observer;
+  PrometheusObserver observer{ModelRegistry()};
   double base = 0;
   Gauges gauges;
   gauges.regions = {[&] { return base + 1; }, [&] { return base + 2; }};
@@ -137,7 +137,7 @@ TEST(MetricsPageTest, EveryFaultOfARegionHasItsName) {
       {RegionFault::kHandle, "handle"},
       {RegionFault::kDevice, "device"},
       {RegionFault::kNoMemory, "no_memory"}};
-  PrometheusObserver observer;
+  PrometheusObserver observer{ModelRegistry()};
   for (const auto& [fault, name] : faults) {
     Gauges gauges;
     gauges.refused_regions[static_cast<size_t>(fault)] = [] { return 3; };
@@ -154,7 +154,7 @@ TEST(MetricsPageTest, EveryFaultOfARegionHasItsName) {
 }
 
 TEST(MetricsPageTest, GpuFiguresAreOnItUnderBothNames) {
-  PrometheusObserver observer;
+  PrometheusObserver observer{ModelRegistry()};
   const MetricsPage page(&observer, GaugesOfOneGpu(), kBuild);
   std::map<std::string, double> of_gpus;
   for (const auto& [series, value] : ParsePage(page.Render()).values) {
@@ -189,7 +189,7 @@ TEST(MetricsPageTest, EachReasonOfThrottlingIsItsOwn) {
   GpuFigures figures;
   figures.throttling = ClockThrottling();
   const auto reasons = [&figures] {
-    PrometheusObserver observer;
+    PrometheusObserver observer{ModelRegistry()};
     const MetricsPage page(&observer, GaugesOfOneGpu([&] { return figures; }), kBuild);
     std::string set;
     for (const auto& [series, value] : ParsePage(page.Render()).values) {
@@ -208,7 +208,7 @@ TEST(MetricsPageTest, EachReasonOfThrottlingIsItsOwn) {
 
 // The metrics on a page of these devices that begin with "swiglu_gpu_" or "nv_".
 std::vector<std::string> GpuOutline(const Gauges& gauges) {
-  PrometheusObserver observer;
+  PrometheusObserver observer{ModelRegistry()};
   const MetricsPage page(&observer, gauges, kBuild);
   std::vector<std::string> of_gpus;
   for (const std::string& line : ParsePage(page.Render()).outline) {
@@ -237,7 +237,7 @@ TEST(MetricsPageTest, EachGpuHasItsOwnSeries) {
   other.uuid = "GPU-2";
   other.power_watts = 80;
   gauges.devices.push_back({1, [] { return 0; }, [&] { return other; }});
-  PrometheusObserver observer;
+  PrometheusObserver observer{ModelRegistry()};
   const MetricsPage page(&observer, gauges, kBuild);
   ParsedPage parsed = ParsePage(page.Render());
   EXPECT_EQ(parsed.values["swiglu_gpu_power_watts{device=\"0\"}"], 123.5);
@@ -247,7 +247,7 @@ TEST(MetricsPageTest, EachGpuHasItsOwnSeries) {
 }
 
 TEST(MetricsPageTest, BuildInfoNamesTheBuild) {
-  PrometheusObserver observer;
+  PrometheusObserver observer{ModelRegistry()};
   const MetricsPage page(&observer, {}, kBuild);
   EXPECT_EQ(ParsePage(page.Render())
                 .values["swiglu_build_info{commit=\"abcdef\",cuda=\"13.0\",version=\"1.2.3\"}"],
@@ -255,7 +255,7 @@ TEST(MetricsPageTest, BuildInfoNamesTheBuild) {
 }
 
 TEST(MetricsPageTest, CountersOfTheObserverAreOnIt) {
-  PrometheusObserver observer;
+  PrometheusObserver observer{ModelRegistry()};
   const MetricsPage page(&observer, {}, kBuild);
   RequestRecord record;
   record.rejection = Rejection::kDraining;
@@ -283,7 +283,7 @@ TEST(MetricsPageTest, ProcessFiguresAreThoseOfThisProcess) {
   rlimit lower = limit;
   lower.rlim_cur = 200;
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &lower), 0);
-  PrometheusObserver observer;
+  PrometheusObserver observer{ModelRegistry()};
   const MetricsPage page(&observer, {}, kBuild);
   ParsedPage before = ParsePage(page.Render());
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);

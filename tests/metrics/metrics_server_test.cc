@@ -101,7 +101,7 @@ bool HasIpv6Loopback() {
 }
 
 TEST(MetricsServerTest, ServesTheRealPage) {
-  PrometheusObserver observer;
+  PrometheusObserver observer{ModelRegistry()};
   const MetricsPage page(&observer, {}, {"1.2.3", "abc", "none"});
   const auto server = Start("127.0.0.1:0", [&] { return page.Render(); });
   RequestRecord record;

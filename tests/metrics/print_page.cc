@@ -11,7 +11,7 @@ namespace swiglu::server {
 namespace {
 
 void PrintPage() {
-  PrometheusObserver observer;
+  PrometheusObserver observer{ModelRegistry()};
   Gauges gauges = GaugesOfOneGpu();
   gauges.queued_requests = [] { return 3; };
   gauges.memory_budget_bytes = [] { return 68719476736.0; };

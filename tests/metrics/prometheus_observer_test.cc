@@ -7,9 +7,11 @@
 #include <map>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/batching/mlp_models.h"
 #include "tests/metrics/parsed_page.h"
 
 namespace swiglu::server {
@@ -36,7 +38,7 @@ class PrometheusObserverTest : public testing::Test {
     return found == page.values.end() ? -1 : found->second;
   }
 
-  PrometheusObserver observer_;
+  PrometheusObserver observer_{ModelRegistry()};
 };
 
 TEST_F(PrometheusObserverTest, NothingHasMovedAtTheStart) { EXPECT_TRUE(Moved().empty()); }
@@ -300,6 +302,75 @@ TEST_F(PrometheusObserverTest, ReportsFromManyThreadsAllCount) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(Value("swiglu_elements_total{model=\"swiglu_forward_fp16\"}"), 8000);
   EXPECT_EQ(Value("swiglu_request_duration_seconds_count{model=\"swiglu_forward_fp16\"}"), 4000);
+}
+
+// --- Models of an MLP
+
+class MlpObserverTest : public testing::Test {
+ protected:
+  // 0 if the page does not show `series`; else 1, and its value.
+  using Shown = std::pair<int, double>;
+  Shown Show(const std::string& series) const {
+    const ParsedPage page = ParsePage(Serialize(observer_.Collect()));
+    const auto found = page.values.find(series);
+    return found == page.values.end() ? Shown{0, 0} : Shown{1, found->second};
+  }
+
+  const ModelRegistry models_{MlpModels("tiny", 2, 576)};
+  PrometheusObserver observer_{models_};
+};
+
+TEST_F(MlpObserverTest, ItsSeriesAreZeroAtTheStart) {
+  EXPECT_EQ(Show("swiglu_requests_total{code=\"OK\",model=\"mlp_tiny\"}"), Shown(1, 0));
+  EXPECT_EQ(Show("swiglu_elements_total{model=\"mlp_tiny\"}"), Shown(1, 0));
+  EXPECT_EQ(Show("swiglu_request_duration_seconds_count{model=\"mlp_tiny\"}"), Shown(1, 0));
+  EXPECT_EQ(Show("swiglu_phase_duration_seconds_count{model=\"mlp_tiny\",phase=\"send\"}"),
+            Shown(1, 0));
+  for (const std::string op : {"mlp_forward", "mlp_backward"}) {
+    EXPECT_EQ(Show("swiglu_batches_total{dtype=\"bf16\",op=\"" + op + "\",path=\"cpu\"}"),
+              Shown(1, 0));
+    EXPECT_EQ(Show("swiglu_batches_total{dtype=\"fp16\",op=\"" + op + "\",path=\"cpu\"}"),
+              Shown(0, 0));
+  }
+}
+
+TEST_F(MlpObserverTest, AllLayersAndBothPassesCountTogether) {
+  for (const Model* model : models_.models()) {
+    RequestRecord record;
+    record.model = model;
+    record.num_elements = 10;
+    observer_.RequestFinished(record);
+    observer_.RequestSent(model, milliseconds(1), milliseconds(1));
+  }
+  EXPECT_EQ(Show("swiglu_requests_total{code=\"OK\",model=\"mlp_tiny\"}"), Shown(1, 4));
+  EXPECT_EQ(Show("swiglu_elements_total{model=\"mlp_tiny\"}"), Shown(1, 40));
+  EXPECT_EQ(Show("swiglu_request_duration_seconds_count{model=\"mlp_tiny\"}"), Shown(1, 4));
+  EXPECT_EQ(Show("swiglu_elements_total{model=\"swiglu_backward_fp32\"}"), Shown(1, 10));
+  const ParsedPage page = ParsePage(Serialize(observer_.Collect()));
+  for (const auto& [series, value] : page.values) {
+    EXPECT_EQ(series.find("mlp_tiny_"), std::string::npos) << series;
+  }
+}
+
+TEST_F(MlpObserverTest, BatchesCountByOperationAndDtype) {
+  for (const Model* model : models_.models()) {
+    BatchRecord record;
+    record.model = model;
+    observer_.BatchFinished(record);
+  }
+  const auto shown = [this](const std::string& op) {
+    return Show("swiglu_batches_total{dtype=\"bf16\",op=\"" + op + "\",path=\"cpu\"}");
+  };
+  EXPECT_EQ(shown("mlp_forward"), Shown(1, 2));
+  EXPECT_EQ(shown("mlp_backward"), Shown(1, 2));
+  EXPECT_EQ(shown("forward"), Shown(1, 1));
+  EXPECT_EQ(shown("backward"), Shown(1, 1));
+}
+
+TEST_F(PrometheusObserverTest, ShowsNoOperationOfAnMlpIfThereIsNone) {
+  for (const auto& [series, value] : ParsePage(Serialize(observer_.Collect())).values) {
+    EXPECT_EQ(series.find("mlp"), std::string::npos) << series;
+  }
 }
 
 }  // namespace

@@ -4,10 +4,12 @@
 // and its errors; the ones that are not offered; and methods that do not exist.
 #include <chrono>
 #include <string>
+#include <utility>
 
 #include "google/protobuf/text_format.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "gtest/gtest.h"
+#include "tests/batching/mlp_models.h"
 #include "tests/rpc/server_fixture.h"
 
 namespace swiglu::server {
@@ -20,7 +22,10 @@ constexpr char kService[] = "/inference.GRPCInferenceService/";
 
 class ControlRpcTest : public testing::Test {
  protected:
-  ControlRpcTest() { executor_.Release(); }
+  explicit ControlRpcTest(TestServerOptions options = {})
+      : server_(&executor_, std::move(options)) {
+    executor_.Release();
+  }
 
   // Calls a method of the stub with that request.
   template <typename Request, typename Response>
@@ -35,7 +40,7 @@ class ControlRpcTest : public testing::Test {
   }
 
   HoldingExecutor executor_;
-  TestServer server_{&executor_};
+  TestServer server_;
 };
 
 // The request or response that `text` describes.
@@ -317,7 +322,7 @@ TEST_F(ControlRpcTest, GivesStatisticsOfAllModelsAtOnce) {
       Call(&GRPCInferenceService::Stub::ModelStatistics, inference::ModelStatisticsRequest());
   ASSERT_EQ(result.response.model_stats_size(), 6);
   for (int i = 0; i < 6; ++i) {
-    EXPECT_EQ(result.response.model_stats(i).name(), std::string(Models()[i].name));
+    EXPECT_EQ(result.response.model_stats(i).name(), Models()[i].name);
     EXPECT_EQ(result.response.model_stats(i).inference_count(), 0u);
     EXPECT_EQ(result.response.model_stats(i).last_inference(), 0u);
     EXPECT_TRUE(result.response.model_stats(i).has_inference_stats());
@@ -391,6 +396,89 @@ TEST_F(ControlRpcTest, RefusesMethodsThatDoNotExist) {
     EXPECT_CALL_STATUS(CallRaw(server_, method, "body").status, grpc::StatusCode::UNIMPLEMENTED,
                        "unknown method '" + method + "'");
   }
+}
+
+// --- Models of an MLP
+
+TestServerOptions WithMlp() {
+  TestServerOptions options;
+  options.other_models = MlpModels("tiny", 2, 576);
+  return options;
+}
+
+class MlpControlRpcTest : public ControlRpcTest {
+ protected:
+  MlpControlRpcTest() : ControlRpcTest(WithMlp()) {}
+};
+
+TEST_F(MlpControlRpcTest, DescribesModelsWithRows) {
+  ExpectAnswer(
+      Call(&GRPCInferenceService::Stub::ModelMetadata,
+           FromText<inference::ModelMetadataRequest>("name: 'mlp_tiny_1_backward'")),
+      R"pb(
+        name: 'mlp_tiny_1_backward'
+        versions: '1'
+        platform: 'swiglu_mlp'
+        inputs {
+          name: 'x'
+          datatype: 'BF16'
+          shape: [ -1, 576 ]
+        }
+        inputs {
+          name: 'dy'
+          datatype: 'BF16'
+          shape: [ -1, 576 ]
+        }
+        outputs {
+          name: 'dx'
+          datatype: 'BF16'
+          shape: [ -1, 576 ]
+        }
+        properties { key: 'device' value: 'holding' }
+        properties { key: 'layer' value: '1' }
+        properties {
+          key: 'shape'
+          value: 'any rank above 0; the last size is 576, the others are any; the same for '
+                 'all tensors of a request'
+        }
+      )pb");
+}
+
+TEST_F(MlpControlRpcTest, ConfiguresModelsWithRows) {
+  const auto result = Call(&GRPCInferenceService::Stub::ModelConfig,
+                           FromText<inference::ModelConfigRequest>("name: 'mlp_tiny_0_forward'"));
+  ASSERT_TRUE(result.status.ok()) << result.status.error_message();
+  const inference::ModelConfig& config = result.response.config();
+  EXPECT_EQ(config.platform(), "swiglu_mlp");
+  ASSERT_EQ(config.input_size(), 1);
+  EXPECT_EQ(config.input(0).ShortDebugString(),
+            "name: \"x\" data_type: TYPE_BF16 dims: -1 dims: 576");
+  ASSERT_EQ(config.output_size(), 1);
+  EXPECT_EQ(config.output(0).ShortDebugString(),
+            "name: \"y\" data_type: TYPE_BF16 dims: -1 dims: 576");
+}
+
+TEST_F(MlpControlRpcTest, ListsItsModelsBehindTheSix) {
+  const auto index =
+      Call(&GRPCInferenceService::Stub::RepositoryIndex, inference::RepositoryIndexRequest());
+  ASSERT_EQ(index.response.models_size(), 10);
+  EXPECT_EQ(index.response.models(5).name(), "swiglu_backward_fp32");
+  EXPECT_EQ(index.response.models(6).name(), "mlp_tiny_0_forward");
+  EXPECT_EQ(index.response.models(9).name(), "mlp_tiny_1_backward");
+}
+
+TEST_F(MlpControlRpcTest, GivesEachModelItsOwnStatistics) {
+  ASSERT_TRUE(Infer(server_, GoodRequest(*server_.models.Find("mlp_tiny_1_forward"), {3, 576}))
+                  .status.ok());
+  const auto all =
+      Call(&GRPCInferenceService::Stub::ModelStatistics, inference::ModelStatisticsRequest());
+  ASSERT_EQ(all.response.model_stats_size(), 10);
+  for (const auto& figures : all.response.model_stats()) {
+    EXPECT_EQ(figures.inference_count(), figures.name() == "mlp_tiny_1_forward" ? 1u : 0u);
+  }
+  ExpectAnswer(Call(&GRPCInferenceService::Stub::ModelReady,
+                    FromText<inference::ModelReadyRequest>("name: 'mlp_tiny_1_forward'")),
+               "ready: true");
 }
 
 }  // namespace

@@ -31,12 +31,19 @@ struct Decoded {
   }
 };
 
-inline Decoded Decode(const std::vector<grpc::Slice>& slices, bool takes_regions = false) {
+// The six models, and no others.
+inline const ModelRegistry& SixModels() {
+  static const ModelRegistry kModels;
+  return kModels;
+}
+
+inline Decoded Decode(const std::vector<grpc::Slice>& slices, bool takes_regions = false,
+                      const ModelRegistry& models = SixModels()) {
   Decoded decoded;
   InferMessage message;
   decoded.status = ParseInferMessage(slices, message);
   if (!decoded.status.ok()) return decoded;
-  auto plan = CheckInferMessage(message, takes_regions);
+  auto plan = CheckInferMessage(message, models, takes_regions);
   if (!plan.ok()) {
     decoded.status = plan.status();
     return decoded;
@@ -53,9 +60,10 @@ inline Decoded Decode(const std::vector<grpc::Slice>& slices, bool takes_regions
 }
 
 inline Decoded Decode(const std::string& bytes) { return Decode(Sliced(bytes, bytes.size())); }
-inline Decoded Decode(const inference::ModelInferRequest& request, bool takes_regions = false) {
+inline Decoded Decode(const inference::ModelInferRequest& request, bool takes_regions = false,
+                      const ModelRegistry& models = SixModels()) {
   const std::string bytes = request.SerializeAsString();
-  return Decode(Sliced(bytes, bytes.size()), takes_regions);
+  return Decode(Sliced(bytes, bytes.size()), takes_regions, models);
 }
 
 #define EXPECT_STATUS(actual, expected_code, expected_message)        \

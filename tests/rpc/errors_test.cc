@@ -9,6 +9,8 @@
 
 #include "gtest/gtest.h"
 #include "server/core/retry.h"
+#include "tests/batching/mlp_models.h"
+#include "tests/rpc/requests.h"
 
 namespace swiglu::server {
 namespace {
@@ -45,7 +47,7 @@ TEST(ErrorsTest, CutsEveryKindOfTextFromACaller) {
   const std::string text(1 << 16, 'x');
   const Model& model = GetModel(Op::kForward, Dtype::kFp16);
   const std::vector<int64_t> shape(1 << 16, -1);
-  const absl::Status statuses[] = {errors::UnknownModel(text),
+  const absl::Status statuses[] = {errors::UnknownModel(text, ModelRegistry()),
                                    errors::WrongVersion(model, text),
                                    errors::VersionNotInteger(text),
                                    errors::UnsupportedParameter(text),
@@ -72,7 +74,7 @@ TEST(ErrorsTest, ShowsEveryKindOfTextFromACallerAsItIs) {
   const std::string shown = "x\\u202ey\\n\xEF\xBF\xBD";
   const Model& model = GetModel(Op::kForward, Dtype::kFp16);
   for (const absl::Status& status :
-       {errors::UnknownModel(text), errors::WrongVersion(model, text),
+       {errors::UnknownModel(text, ModelRegistry()), errors::WrongVersion(model, text),
         errors::VersionNotInteger(text), errors::UnsupportedParameter(text),
         errors::UnknownInput(text, model), errors::UnknownOutput(text, model),
         errors::WrongDatatype("e", text, model), errors::SharedMemoryOff(text, text),
@@ -80,6 +82,19 @@ TEST(ErrorsTest, ShowsEveryKindOfTextFromACallerAsItIs) {
     EXPECT_NE(status.message().find(shown), std::string::npos) << status;
     EXPECT_EQ(status.message().find("\xE2\x80\xAE"), std::string::npos) << status;
   }
+}
+
+TEST(ErrorsTest, ListsAtMostTwelveModels) {
+  const std::string known = kKnownModels;
+  EXPECT_EQ(errors::UnknownModel("nope", ModelRegistry()).message(),
+            "unknown model 'nope'" + known);
+  const std::string first_twelve =
+      "unknown model 'nope'" + known +
+      ", mlp_a_0_forward, mlp_a_0_backward, mlp_a_1_forward, mlp_a_1_backward, mlp_a_2_forward, "
+      "mlp_a_2_backward";
+  const ModelRegistry twelve(MlpModels("a", 3, 576)), more(MlpModels("a", 80, 576));
+  EXPECT_EQ(errors::UnknownModel("nope", twelve).message(), first_twelve);
+  EXPECT_EQ(errors::UnknownModel("nope", more).message(), first_twelve + " and 154 more");
 }
 
 TEST(ErrorsTest, FormatsShapes) {

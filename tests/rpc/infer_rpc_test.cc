@@ -249,7 +249,7 @@ TEST_F(InferRpcTest, ServesManyCallersAtOnce) {
     threads.emplace_back([this, t, &num_right] {
       auto stub = inference::GRPCInferenceService::NewStub(server_.NewChannel());
       for (int i = 0; i < kCalls; ++i) {
-        const Model& model = Models()[(t + i) % kNumModels];
+        const Model& model = Models()[(t + i) % Models().size()];
         ModelInferRequest request = GoodRequest(std::string(model.name), {1 + i, 1 + t});
         request.set_id(std::to_string(t * kCalls + i));
         request.set_raw_input_contents(

@@ -45,17 +45,21 @@ inline void AddInput(const std::string& name, const std::string& datatype,
 }
 
 // A good request: all of the model's inputs in its order, raw, every byte of input k being k + 1.
-inline inference::ModelInferRequest GoodRequest(const std::string& model_name,
+inline inference::ModelInferRequest GoodRequest(const Model& model,
                                                 const std::vector<int64_t>& shape) {
-  const Model& model = *FindModel(model_name);
   const size_t size = static_cast<size_t>(NumElements(shape) * ElementBytes(model.dtype));
   inference::ModelInferRequest request;
-  request.set_model_name(model_name);
+  request.set_model_name(model.name);
   for (size_t k = 0; k < model.inputs.size(); ++k) {
     AddInput(std::string(model.inputs[k]), std::string(DatatypeName(model.dtype)), shape, &request);
     request.add_raw_input_contents(std::string(size, static_cast<char>(k + 1)));
   }
   return request;
+}
+
+inline inference::ModelInferRequest GoodRequest(const std::string& model_name,
+                                                const std::vector<int64_t>& shape) {
+  return GoodRequest(*FindModel(model_name), shape);
 }
 
 // A good request for `swiglu_forward_fp32` with typed contents.

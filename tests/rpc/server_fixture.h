@@ -9,6 +9,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -20,6 +21,7 @@
 #include "proto/inference.grpc.pb.h"
 #include "server/batching/admission.h"
 #include "server/core/executor.h"
+#include "server/core/model_registry.h"
 #include "server/core/observer.h"
 #include "server/core/statistics.h"
 #include "server/server.h"
@@ -40,6 +42,8 @@ struct TestServerOptions {
   int64_t max_connections = 4096;
   RegionLimits regions = {};
   RegionOpener* region_opener = nullptr;
+  // Beside the six.
+  std::vector<Model> other_models = {};
 };
 
 // The server over an executor, with its clients.
@@ -47,7 +51,9 @@ class TestServer {
  public:
   // `executor` must outlive it.
   explicit TestServer(Executor* executor, TestServerOptions options = {})
-      : observers_({&statistics, &observer}),
+      : models(std::move(options.other_models)),
+        statistics(models),
+        observers_({&statistics, &observer}),
         server_({.version = "1.2.3",
                  .admission = options.admission,
                  .batching = options.batching,
@@ -58,7 +64,7 @@ class TestServer {
                          .max_connections = options.max_connections,
                          .io_threads = options.io_threads,
                          .tick = options.tick}},
-                executor, &observers_, &statistics, options.region_opener) {
+                &models, executor, &observers_, &statistics, options.region_opener) {
     const absl::Status started = server_.Start();
     EXPECT_TRUE(started.ok()) << started;
     rpc = &server_.rpc();
@@ -98,6 +104,7 @@ class TestServer {
   const RegionRegistry& regions() const { return server_.regions(); }
   const MessageWatch& watch() const { return server_.message_watch(); }
 
+  const ModelRegistry models;
   Statistics statistics;
   WaitableObserver observer;
 
