@@ -185,6 +185,13 @@ absl::Status ShapeTooLarge(absl::string_view input, absl::Span<const int64_t> sh
   return Invalid(absl::StrCat("shape of ", Quote(input), " is too large: ", FormatShape(shape)));
 }
 
+absl::Status WrongLastDimension(absl::string_view input, absl::Span<const int64_t> shape,
+                                const Model& model) {
+  return Invalid(absl::StrCat("last dimension of ", Quote(input), " is ",
+                              shape.empty() ? "missing" : absl::StrCat(shape.back()), "; ",
+                              Quote(model.name), " takes ", model.row_elements));
+}
+
 absl::Status ShapesDiffer(absl::string_view input, absl::Span<const int64_t> shape,
                           absl::string_view first, absl::Span<const int64_t> first_shape) {
   return Invalid(absl::StrCat("shape of ", Quote(input), " is ", FormatShape(shape), "; ",

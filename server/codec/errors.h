@@ -59,6 +59,9 @@ absl::Status RepeatedOutput(absl::string_view output);
 absl::Status WrongDatatype(absl::string_view input, absl::string_view datatype, const Model& model);
 absl::Status NegativeDimension(absl::string_view input, absl::Span<const int64_t> shape);
 absl::Status ShapeTooLarge(absl::string_view input, absl::Span<const int64_t> shape);
+// The last dimension is not as long as the rows of `model`, or there is none.
+absl::Status WrongLastDimension(absl::string_view input, absl::Span<const int64_t> shape,
+                                const Model& model);
 absl::Status ShapesDiffer(absl::string_view input, absl::Span<const int64_t> shape,
                           absl::string_view first, absl::Span<const int64_t> first_shape);
 

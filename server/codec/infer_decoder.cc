@@ -170,6 +170,10 @@ absl::Status CheckShapes(absl::Span<const Input* const> inputs, InferPlan& plan)
   }
   const Input& reference = *inputs[ReferenceInput(*plan.model)];
   const absl::Span<const int64_t> expected(reference.shape().data(), reference.shape_size());
+  const int64_t row_elements = plan.model->row_elements;
+  if (plan.model->has_rows() && (expected.empty() || expected.back() != row_elements)) {
+    return errors::WrongLastDimension(reference.name(), expected, *plan.model);
+  }
   for (const Input* input : inputs) {
     const absl::Span<const int64_t> shape(input->shape().data(), input->shape_size());
     if (shape != expected) {

@@ -3,6 +3,9 @@
 // The table of the six models, and the names of operations and dtypes. Constant data only.
 #include "server/core/model.h"
 
+#include <numeric>
+
+#include "server/core/slab.h"
 #include "server/log/log.h"
 
 namespace swiglu::server {
@@ -70,6 +73,11 @@ const Model& GetModel(Op op, Dtype dtype) {
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements) {
   const auto num_tensors = static_cast<int64_t>(model.inputs.size() + model.outputs.size());
   return num_tensors * num_elements * ElementBytes(model.dtype);
+}
+
+int64_t CutElements(const Model& model) {
+  const int64_t aligned_elements = static_cast<int64_t>(kSlabAlignment) / ElementBytes(model.dtype);
+  return std::lcm(aligned_elements, model.row_elements);
 }
 
 absl::string_view DatatypeName(Dtype dtype) {

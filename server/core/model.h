@@ -70,6 +70,10 @@ inline bool IsElementwise(Op op) { return op == Op::kForward || op == Op::kBackw
 // The bytes of all inputs and outputs together, if each has `num_elements` elements.
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements);
 
+// A tensor may be cut at each multiple of so many elements. A row ends there, and what follows is
+// as aligned as the tensor's beginning, up to kSlabAlignment.
+int64_t CutElements(const Model& model);
+
 // `FP16`, `BF16`, `FP32`: the protocol's datatype names.
 absl::string_view DatatypeName(Dtype dtype);
 

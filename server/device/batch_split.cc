@@ -9,7 +9,6 @@
 #include <memory>
 #include <utility>
 
-#include "server/core/slab.h"
 #include "server/device/launch_plan.h"
 
 namespace swiglu::server {
@@ -70,14 +69,14 @@ class PartialRuns : public std::enable_shared_from_this<PartialRuns> {
 
 std::optional<std::pair<Batch, Batch>> Halve(const Batch& batch) {
   const Model& model = *batch.model;
-  const int64_t alignment = static_cast<int64_t>(kSlabAlignment) / ElementBytes(model.dtype);
+  const int64_t cut_elements = CutElements(model);
   int64_t wanted = NumElements(batch) / 2;
   std::pair<Batch, Batch> halves{{batch.model, {}}, {batch.model, {}}};
   auto& [first, second] = halves;
   first.placement = second.placement = batch.placement;
   for (const Segment& segment : batch.segments) {
     // A short segment is not cut; it goes where it is wanted, and the first one to the first half.
-    int64_t num_first = std::min(segment.num_elements, wanted) / alignment * alignment;
+    int64_t num_first = std::min(segment.num_elements, wanted) / cut_elements * cut_elements;
     if (segment.num_elements <= wanted || (first.segments.empty() && num_first == 0)) {
       num_first = segment.num_elements;
     }

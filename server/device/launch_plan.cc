@@ -54,18 +54,23 @@ std::vector<Portion> CutIntoPortions(const Batch& batch, size_t buffer_bytes) {
   const Model& model = *batch.model;
   const size_t num_inputs = model.inputs.size();
   const size_t element_bytes = ElementBytes(model.dtype);
-  CHECK(buffer_bytes >= num_inputs * kSlabAlignment);
   std::vector<Portion> portions;
   size_t used_bytes = buffer_bytes;  // of the last portion's buffer; there is no portion yet
+  // The elements of each input that still fit, in whole rows.
+  const auto room_elements = [&] {
+    const size_t room_bytes = RoundDown((buffer_bytes - used_bytes) / num_inputs);
+    const auto elements = static_cast<int64_t>(room_bytes / element_bytes);
+    return elements / model.row_elements * model.row_elements;
+  };
   for (const Segment& segment : batch.segments) {
     int64_t num_elements = 0;  // of the part
     for (int64_t first = 0; first < segment.num_elements; first += num_elements) {
-      if (RoundDown((buffer_bytes - used_bytes) / num_inputs) == 0) {
+      if (room_elements() == 0) {
         portions.emplace_back();
         used_bytes = 0;
+        CHECK(room_elements() > 0);
       }
-      const size_t tensor_room = RoundDown((buffer_bytes - used_bytes) / num_inputs);
-      num_elements = std::min<int64_t>(segment.num_elements - first, tensor_room / element_bytes);
+      num_elements = std::min(segment.num_elements - first, room_elements());
       const size_t stride = RoundUp(num_elements * element_bytes);
       portions.back().push_back({Part(segment, model, first, num_elements), used_bytes, stride});
       used_bytes += num_inputs * stride;

@@ -34,7 +34,8 @@ struct LaunchSituation {
   ResidentWork resident_work = ResidentWork::kNone;
   // Bytes that the other batches in flight on the device read and write.
   int64_t other_bytes = 0;
-  // The size of the lane's device buffer: at least kSlabAlignment for each input.
+  // The size of the lane's device buffer: for each input at least kSlabAlignment, and at least a
+  // row rounded up to a multiple of that.
   size_t buffer_bytes = kLaneBufferBytes;
 };
 
@@ -48,7 +49,7 @@ struct StagedPart {
   size_t place(size_t k) const { return offset + k * stride; }
 };
 
-// What is in a lane's device buffer at a time; at most kMaxSegments parts.
+// What is in a lane's device buffer at a time; at most kMaxSegments parts, with whole rows.
 using Portion = std::vector<StagedPart>;
 
 struct LaunchPlan {

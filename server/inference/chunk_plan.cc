@@ -11,11 +11,11 @@ namespace swiglu::server {
 
 ChunkPlan PlanChunks(const Model& model, int64_t num_elements, int64_t max_batch_bytes) {
   const int64_t element_bytes = ElementBytes(model.dtype);
-  const int64_t alignment = static_cast<int64_t>(kSlabAlignment) / element_bytes;
+  const int64_t cut_elements = CutElements(model);
   const int64_t most =
       max_batch_bytes / (element_bytes * static_cast<int64_t>(model.inputs.size()));
   ChunkPlan plan;
-  plan.chunk_elements = std::max(most / alignment, int64_t{1}) * alignment;
+  plan.chunk_elements = std::max(most / cut_elements, int64_t{1}) * cut_elements;
   plan.num_chunks = std::max<int64_t>((num_elements - 1) / plan.chunk_elements + 1, 1);
   plan.last_elements = num_elements - (plan.num_chunks - 1) * plan.chunk_elements;
   return plan;

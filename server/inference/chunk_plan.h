@@ -23,8 +23,8 @@ struct ChunkPlan {
   }
 };
 
-// Cuts `num_elements` so that a chunk's inputs have at most `max_batch_bytes`, and each tensor in
-// the chunk's slab is aligned.
+// Cuts `num_elements` at multiples of `CutElements`: between rows, and at aligned places. A chunk's
+// inputs have at most `max_batch_bytes`, unless that is too little for the shortest chunk.
 ChunkPlan PlanChunks(const Model& model, int64_t num_elements, int64_t max_batch_bytes);
 
 // Which tensors have a place in a chunk's slab. The server computes in place: place k is for input

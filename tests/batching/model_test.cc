@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/batching/mlp_models.h"
+
 namespace swiglu::server {
 namespace {
 
@@ -60,6 +62,16 @@ TEST(ModelTest, NoneOfTheSixIsOfAnMlp) {
 TEST(BytesReadAndWrittenTest, CountsInputsAndOutputs) {
   EXPECT_EQ(BytesReadAndWritten(GetModel(Op::kForward, Dtype::kFp16), 10), 3 * 20);
   EXPECT_EQ(BytesReadAndWritten(GetModel(Op::kBackward, Dtype::kFp32), 10), 6 * 40);
+}
+
+TEST(CutElementsTest, AreAlignedAndHaveWholeRows) {
+  EXPECT_EQ(CutElements(GetModel(Op::kForward, Dtype::kFp16)), 128);
+  EXPECT_EQ(CutElements(GetModel(Op::kBackward, Dtype::kFp32)), 64);
+  // In BF16 each 128th element is aligned.
+  EXPECT_EQ(CutElements(MlpModels("tiny", 1, 256)[0]), 256);
+  EXPECT_EQ(CutElements(MlpModels("tiny", 1, 576)[0]), 1'152);
+  EXPECT_EQ(CutElements(MlpModels("tiny", 1, 14'336)[0]), 14'336);
+  EXPECT_EQ(CutElements(MlpModels("tiny", 1, 5)[0]), 640);
 }
 
 }  // namespace

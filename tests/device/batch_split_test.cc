@@ -11,14 +11,16 @@
 #include <string>
 #include <vector>
 
+#include "tests/batching/mlp_models.h"
 #include "tests/device/fake_lane.h"
 
 namespace swiglu::server {
 namespace {
 
-// In place, one segment of FP32 forward after the other, as addresses that nobody reads.
-Batch MakeBatch(const std::vector<int64_t>& sizes) {
-  Batch batch{&GetModel(Op::kForward, Dtype::kFp32), {}};
+// In place, one segment after the other, as addresses that nobody reads.
+Batch MakeBatch(const std::vector<int64_t>& sizes,
+                const Model& model = GetModel(Op::kForward, Dtype::kFp32)) {
+  Batch batch{&model, {}};
   auto* next = reinterpret_cast<std::byte*>(uintptr_t{1} << 20);
   for (const int64_t size : sizes) {
     Segment& segment = batch.segments.emplace_back();
@@ -38,8 +40,9 @@ std::vector<int64_t> Sizes(const Batch& batch) {
 
 // The sizes of both halves; empty if there are none.
 using TwoSizes = std::pair<std::vector<int64_t>, std::vector<int64_t>>;
-TwoSizes HalveSizes(const std::vector<int64_t>& sizes) {
-  const auto halves = Halve(MakeBatch(sizes));
+TwoSizes HalveSizes(const std::vector<int64_t>& sizes,
+                    const Model& model = GetModel(Op::kForward, Dtype::kFp32)) {
+  const auto halves = Halve(MakeBatch(sizes, model));
   if (!halves) return {};
   return {Sizes(halves->first), Sizes(halves->second)};
 }
@@ -55,6 +58,17 @@ TEST(HalveTest, CutsAtBordersOfSegmentsAndAtAlignedElements) {
   EXPECT_EQ(HalveSizes({10 * kAligned, 2}), (TwoSizes{{5 * kAligned}, {5 * kAligned, 2}}));
   EXPECT_EQ(HalveSizes({7, 1, 1}), (TwoSizes{{7}, {1, 1}}));
   EXPECT_EQ(HalveSizes({0, 5, 0, 5, 0}), (TwoSizes{{5}, {5}}));
+}
+
+TEST(HalveTest, CutsBetweenRows) {
+  // Rows of 48 BF16: eight are a multiple of the alignment.
+  const std::vector<Model> models = MlpModels("tiny", 1, 48);
+  for (const Model& model : models) {
+    EXPECT_EQ(HalveSizes({25 * 48}, model), (TwoSizes{{8 * 48}, {17 * 48}}));
+    EXPECT_EQ(HalveSizes({48, 32 * 48}, model), (TwoSizes{{48, 8 * 48}, {24 * 48}}));
+    EXPECT_EQ(HalveSizes({7 * 48}, model), TwoSizes());
+    EXPECT_EQ(HalveSizes({7 * 48, 48}, model), (TwoSizes{{7 * 48}, {48}}));
+  }
 }
 
 TEST(HalveTest, LeavesTheTensorsOnTheirDevice) {

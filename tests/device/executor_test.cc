@@ -17,7 +17,9 @@
 #include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "server/device/cpu_executor.h"
 #include "server/device/device_factory.h"
+#include "tests/batching/mlp_models.h"
 #include "tests/device/test_batch.h"
 
 namespace swiglu::server {
@@ -88,6 +90,16 @@ TEST_P(ExecutorTest, ComputesABatchOfTheMostSegments) {
   const TestBatch test(executor_->slab_pool(), GetModel(Op::kBackward, Dtype::kBf16), sizes);
   ASSERT_TRUE(RunAndWait(test.batch()).status.ok());
   test.ExpectRightOutputs();
+}
+
+TEST(CpuExecutorTest, ComputesNoModelOfAnMlp) {
+  const auto executor = CpuExecutor::Create({});
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  const std::vector<Model> models = MlpModels("tiny", 1, 576);
+  for (const Model& model : models) {
+    EXPECT_DEATH((*executor)->Run({&model, {}}, [](const Execution&) {}),
+                 "check failed: IsElementwise");
+  }
 }
 
 TEST_P(ExecutorTest, CompletesABatchWithoutSegmentsOrElements) {

@@ -10,6 +10,7 @@
 
 #include "server/memory/slab_pool.h"
 #include "swiglu/cpu.h"
+#include "tests/batching/mlp_models.h"
 #include "tests/device/test_batch.h"
 
 namespace swiglu::server {
@@ -21,8 +22,8 @@ constexpr int64_t kMiB = int64_t{1} << 20;
 std::byte* const kNowhere = reinterpret_cast<std::byte*>(uintptr_t{1} << 40);
 
 // A batch of that many elements a segment, which nobody runs.
-Batch MakeBatch(Op op, Dtype dtype, const std::vector<int64_t>& sizes) {
-  Batch batch{&GetModel(op, dtype), {}};
+Batch MakeBatch(const Model& model, const std::vector<int64_t>& sizes) {
+  Batch batch{&model, {}};
   for (int64_t size : sizes) {
     Segment& segment = batch.segments.emplace_back();
     segment.num_elements = size;
@@ -30,6 +31,10 @@ Batch MakeBatch(Op op, Dtype dtype, const std::vector<int64_t>& sizes) {
     segment.outputs.fill(kNowhere);
   }
   return batch;
+}
+
+Batch MakeBatch(Op op, Dtype dtype, const std::vector<int64_t>& sizes) {
+  return MakeBatch(GetModel(op, dtype), sizes);
 }
 
 // A forward batch in FP16, 6 bytes an element.
@@ -168,6 +173,18 @@ TEST(LaunchPlanTest, FillsEachPortionBeforeTheNext) {
   EXPECT_EQ(PartSizes(PlanStaged(Forward({100, 0, 300, 5}), 1024)),
             (Sizes{{100, 128}, {172}, {5}}));
   EXPECT_EQ(PartSizes(PlanStaged(Forward({128, 128}), 1024)), (Sizes{{128, 128}}));
+}
+
+TEST(LaunchPlanTest, CutsPortionsBetweenRows) {
+  using Sizes = std::vector<std::vector<int64_t>>;
+  // Forward has one input in BF16: five rows of 48 elements have 480 bytes, and a part takes 512.
+  const Model small = MlpModels("tiny", 1, 48)[0];
+  EXPECT_EQ(PartSizes(PlanStaged(MakeBatch(small, {480}), 512)), (Sizes{{240}, {240}}));
+  EXPECT_EQ(PartSizes(PlanStaged(MakeBatch(small, {96, 240}), 512)), (Sizes{{96, 96}, {144}}));
+  // 256 bytes are left beside a row of 480 bytes.
+  const Model wide = MlpModels("tiny", 1, 240)[0];
+  EXPECT_EQ(PartSizes(PlanStaged(MakeBatch(wide, {240, 240}), 768)), (Sizes{{240}, {240}}));
+  EXPECT_DEATH(PlanStaged(MakeBatch(wide, {240}), 256), "check failed: room_elements");
 }
 
 TEST(LaunchPlanTest, GivesEachPartItsOwnPlaceInTheBuffer) {

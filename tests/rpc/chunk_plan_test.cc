@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "gtest/gtest.h"
+#include "tests/batching/mlp_models.h"
 #include "tests/rpc/requests.h"
 
 namespace swiglu::server {
@@ -13,12 +14,17 @@ namespace {
 
 constexpr int64_t kMiB = int64_t{1} << 20;
 
-void ExpectPlan(const char* model_name, int64_t num_elements, int64_t max_batch_bytes,
+void ExpectPlan(const Model& model, int64_t num_elements, int64_t max_batch_bytes,
                 const ChunkPlan& expected) {
-  const ChunkPlan plan = PlanChunks(*FindModel(model_name), num_elements, max_batch_bytes);
+  const ChunkPlan plan = PlanChunks(model, num_elements, max_batch_bytes);
   EXPECT_EQ(plan.num_chunks, expected.num_chunks) << num_elements;
   EXPECT_EQ(plan.chunk_elements, expected.chunk_elements) << num_elements;
   EXPECT_EQ(plan.last_elements, expected.last_elements) << num_elements;
+}
+
+void ExpectPlan(const char* model_name, int64_t num_elements, int64_t max_batch_bytes,
+                const ChunkPlan& expected) {
+  ExpectPlan(*FindModel(model_name), num_elements, max_batch_bytes, expected);
 }
 
 // Two inputs of two bytes an element.
@@ -46,6 +52,24 @@ TEST(ChunkPlanTest, CutsAtAlignedPlaces) {
 }
 
 TEST(ChunkPlanTest, TakesAtLeastOneAlignment) { ExpectPlan(kForwardFp16, 300, 1, {3, 128, 44}); }
+
+TEST(ChunkPlanTest, CutsBetweenRows) {
+  const std::vector<Model> models = MlpModels("tiny", 1, 576);
+  const Model& forward = models[0];   // one input
+  const Model& backward = models[1];  // two inputs
+  // 524,288 elements would fit. Two rows are a multiple of the alignment.
+  ExpectPlan(forward, 1'000 * 576, kMiB, {2, 910 * 576, 90 * 576});
+  ExpectPlan(forward, 910 * 576, kMiB, {1, 910 * 576, 910 * 576});
+  ExpectPlan(backward, 1'000 * 576, kMiB, {3, 454 * 576, 92 * 576});
+  ExpectPlan(forward, 0, kMiB, {1, 910 * 576, 0});
+  ExpectPlan(forward, 576, kMiB, {1, 910 * 576, 576});
+}
+
+TEST(ChunkPlanTest, TakesAtLeastOneRow) {
+  ExpectPlan(MlpModels("tiny", 1, 14'336)[0], 3 * 14'336, 1'024, {3, 14'336, 14'336});
+  // 16 rows of 1,000 elements are a multiple of the alignment, and 15 are not.
+  ExpectPlan(MlpModels("tiny", 1, 1'000)[0], 20'000, 1'024, {2, 16'000, 4'000});
+}
 
 }  // namespace
 }  // namespace swiglu::server

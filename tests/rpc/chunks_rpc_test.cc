@@ -13,6 +13,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/batching/mlp_models.h"
 #include "tests/rpc/calls.h"
 
 namespace swiglu::server {
@@ -62,6 +63,7 @@ class ChunksRpcTest : public testing::TestWithParam<InputForm> {
     executor_ = std::make_unique<HoldingExecutor>(num_lanes, kMaxBatchBytes, GetParam());
     TestServerOptions options;
     options.io_threads = 1;  // AwaitAllHeard
+    options.other_models = MlpModels("tiny", 1, 48);
     server_ = std::make_unique<TestServer>(executor_.get(), options);
   }
   void ExpectServes() {
@@ -118,6 +120,22 @@ TEST_P(ChunksRpcTest, PutsTheAnswerTogetherAndReportsOnce) {
   EXPECT_EQ(records[0].bytes_in, static_cast<int64_t>(request.ByteSizeLong()));
   EXPECT_EQ(records[0].bytes_out, static_cast<int64_t>(result.response.ByteSizeLong()));
   EXPECT_TRUE(server_->observer.AwaitRejected(0).empty());
+}
+
+TEST_P(ChunksRpcTest, CutsBetweenRows) {
+  Start(1);
+  executor_->Release();
+  // 512 elements of its one input fit, of which 384 are whole rows and aligned.
+  ModelInferRequest request = GoodRequest(*server_->models.Find("mlp_tiny_0_forward"), {5, 5, 48});
+  std::string& x = *request.mutable_raw_input_contents(0);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<char>(i * 2654435761u >> 13);
+  const auto result = Infer(*server_, request);
+  ASSERT_TRUE(result.status.ok()) << result.status.error_message();
+  EXPECT_EQ(result.response.model_name(), "mlp_tiny_0_forward");
+  EXPECT_EQ(result.response.outputs(0).ShortDebugString(),
+            "name: \"y\" datatype: \"BF16\" shape: 5 shape: 5 shape: 48");
+  ExpectEcho(request, result.response);
+  EXPECT_THAT(BatchElements(), UnorderedElementsAre(8 * 48, 8 * 48, 8 * 48, 48));
 }
 
 // Four chunks wait for two lanes beside each other.

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/batching/mlp_models.h"
 #include "tests/rpc/decoding.h"
 #include "tests/rpc/requests.h"
 
@@ -491,6 +492,76 @@ TEST(InferDecoderTest, RefusesParametersOfARegionThatAreNone) {
                 kInvalidArgument, "parameter 'shared_memory_offset' of 'g' is -2");
   EXPECT_STATUS(parameter("shared_memory_byte_size", [](auto* p) { p->set_bool_param(true); }),
                 kInvalidArgument, "parameter 'shared_memory_byte_size' of 'g' is of another type");
+}
+
+// --- Models with rows
+
+class RowModelTest : public testing::Test {
+ protected:
+  Decoded DecodeOf(const std::string& name, const std::vector<int64_t>& shape) const {
+    return Decode(GoodRequest(*models_.Find(name), shape), false, models_);
+  }
+  // The code of every refusal here.
+  std::string Refusal(const ModelInferRequest& request) const {
+    const absl::Status status = Decode(request, false, models_).status;
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    return std::string(status.message());
+  }
+  std::string RefusalOf(const std::vector<int64_t>& shape) const {
+    return Refusal(GoodRequest(*models_.Find("mlp_tiny_0_forward"), shape));
+  }
+
+  const ModelRegistry models_{MlpModels("tiny", 1, 576)};
+};
+
+TEST_F(RowModelTest, TakesAnyNumberOfRowsInAnyRank) {
+  for (const std::string name : {"mlp_tiny_0_forward", "mlp_tiny_0_backward"}) {
+    for (const std::vector<int64_t>& shape :
+         std::vector<std::vector<int64_t>>{{576}, {1, 576}, {2, 3, 576}, {1, 1, 7, 1, 576}}) {
+      const Decoded decoded = DecodeOf(name, shape);
+      ASSERT_TRUE(decoded.status.ok()) << decoded.status;
+      EXPECT_EQ(decoded.plan.model, models_.Find(name));
+      EXPECT_EQ(decoded.plan.shape, shape);
+      EXPECT_EQ(decoded.plan.num_elements, NumElements(shape));
+      EXPECT_EQ(decoded.plan.tensor_bytes, 2 * NumElements(shape));
+    }
+  }
+}
+
+TEST_F(RowModelTest, TakesNoRows) {
+  for (const std::vector<int64_t>& shape :
+       std::vector<std::vector<int64_t>>{{0, 576}, {0, 7, 576}, {7, 0, 576}}) {
+    const Decoded decoded = DecodeOf("mlp_tiny_0_backward", shape);
+    EXPECT_TRUE(decoded.status.ok()) << decoded.status;
+    EXPECT_EQ(decoded.plan.num_elements, 0);
+  }
+}
+
+TEST_F(RowModelTest, RefusesRowsOfAnotherSize) {
+  EXPECT_EQ(RefusalOf({4, 512}), "last dimension of 'x' is 512; 'mlp_tiny_0_forward' takes 576");
+  EXPECT_EQ(RefusalOf({576, 1}), "last dimension of 'x' is 1; 'mlp_tiny_0_forward' takes 576");
+  EXPECT_EQ(RefusalOf({1152}), "last dimension of 'x' is 1152; 'mlp_tiny_0_forward' takes 576");
+  EXPECT_EQ(RefusalOf({576, 0}), "last dimension of 'x' is 0; 'mlp_tiny_0_forward' takes 576");
+  EXPECT_EQ(RefusalOf({0}), "last dimension of 'x' is 0; 'mlp_tiny_0_forward' takes 576");
+}
+
+TEST_F(RowModelTest, RefusesRankZero) {
+  EXPECT_EQ(RefusalOf({}), "last dimension of 'x' is missing; 'mlp_tiny_0_forward' takes 576");
+}
+
+TEST_F(RowModelTest, ComparesShapesWithThatOfTheFirstInput) {
+  ModelInferRequest request = GoodRequest(*models_.Find("mlp_tiny_0_backward"), {4, 576});
+  SetShape(1, {4, 512}, &request);
+  EXPECT_EQ(Refusal(request), "shape of 'dy' is [4,512]; 'x' has [4,576]");
+  SetShape(1, {2, 2, 576}, &request);
+  EXPECT_EQ(Refusal(request), "shape of 'dy' is [2,2,576]; 'x' has [4,576]");
+  SetShape(0, {4, 512}, &request);
+  EXPECT_EQ(Refusal(request), "last dimension of 'x' is 512; 'mlp_tiny_0_backward' takes 576");
+}
+
+TEST_F(RowModelTest, LeavesTheShapesOfTheSixFree) {
+  EXPECT_TRUE(Decode(GoodRequest(kForwardFp16, {}), false, models_).status.ok());
+  EXPECT_TRUE(Decode(GoodRequest(kBackwardBf16, {4, 512}), false, models_).status.ok());
 }
 
 }  // namespace
