@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Hopper's instructions, each as a function: barriers in shared memory, tensor copies (TMA),
-// clusters, and matrix products of a warpgroup (wgmma). The PTX ISA manual defines them. Compiles
+// and matrix products of a warpgroup (wgmma). The PTX ISA manual defines them. Compiles
 // for sm_90a only. Private to the kernels.
 #pragma once
 
@@ -13,18 +13,17 @@
 
 namespace swiglu::internal::hopper {
 
-// ---- Clusters ----
-
-__device__ inline uint32_t ClusterRank() {
-  uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-
-// Waits until all threads of the cluster are here.
-__device__ inline void SyncCluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
+// True for one thread of the warp, always the same. All threads of the warp call this together.
+__device__ inline bool IsElected() {
+  uint32_t is_elected;
+  asm volatile(
+      "{\n\t"
+      ".reg .pred elected;\n\t"
+      "elect.sync _|elected, 0xFFFFFFFF;\n\t"
+      "selp.b32 %0, 1, 0, elected;\n\t"
+      "}"
+      : "=r"(is_elected));
+  return is_elected != 0;
 }
 
 // ---- Barriers in shared memory ----
@@ -34,7 +33,7 @@ __device__ inline void InitBarrier(uint32_t barrier, uint32_t count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
 }
 
-// Makes initialised barriers visible to the cluster and to tensor copies.
+// Makes initialised barriers visible to tensor copies.
 __device__ inline void FenceInitBarriers() {
   asm volatile("fence.mbarrier_init.release.cluster;\n\tfence.proxy.async;" ::: "memory");
 }
@@ -47,18 +46,6 @@ __device__ inline void ArriveAndExpect(uint32_t barrier, uint32_t num_bytes) {
 
 __device__ inline void Arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
-// Arrives at the same barrier of the block with `rank` in the cluster.
-__device__ inline void ArriveRemotely(uint32_t barrier, uint32_t rank) {
-  asm volatile(
-      "{\n\t"
-      ".reg .b32 remote;\n\t"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n\t"
-      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n\t"
-      "}" ::"r"(barrier),
-      "r"(rank)
-      : "memory");
 }
 
 // Waits until the phase with this parity has ended.
@@ -91,36 +78,12 @@ __device__ inline void CopyBox(const CUtensorMap& map, uint32_t to, uint32_t bar
       : "memory");
 }
 
-// As CopyBox, to the same place in each block of the cluster that `blocks` has a bit for.
-__device__ inline void CopyBoxToCluster(const CUtensorMap& map, uint32_t to, uint32_t barrier,
-                                        int x, int y, uint16_t blocks) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-      ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(to),
-      "l"(&map), "r"(barrier), "r"(x), "r"(y), "h"(blocks)
-      : "memory");
-}
-
 __device__ inline void CopyBox(const CUtensorMap& map, uint32_t to, uint32_t barrier, int x, int y,
                                int z, int w) {
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
       "[%1, {%3, %4, %5, %6}], [%2];" ::"r"(to),
       "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
-      : "memory");
-}
-
-// Asks the L2 to fetch a box.
-__device__ inline void PrefetchBox(const CUtensorMap& map, int x, int y) {
-  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(&map),
-               "r"(x), "r"(y)
-               : "memory");
-}
-
-__device__ inline void PrefetchBox(const CUtensorMap& map, int x, int y, int z, int w) {
-  asm volatile(
-      "cp.async.bulk.prefetch.tensor.4d.L2.global.tile [%0, {%1, %2, %3, %4}];" ::"l"(&map), "r"(x),
-      "r"(y), "r"(z), "r"(w)
       : "memory");
 }
 
@@ -138,15 +101,25 @@ __device__ inline void TakeRegisters() {
 
 // ---- Products of a warpgroup ----
 
-// Describes an operand in shared memory: rows of 128 bytes, swizzled as tensor copies swizzle them
+// An operand in shared memory: rows of 128 bytes, swizzled as tensor copies swizzle them
 // (CU_TENSOR_MAP_SWIZZLE_128B), every 8 rows 1024 bytes after the 8 before. The rows are outputs or
 // tokens (64 elements of depth each), or, for transposed weights, the depth (64 outputs each).
-__device__ inline uint64_t DescribeOperand(uint32_t address) {
-  constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
-  constexpr uint64_t kBetweenGroups = uint64_t{1024 / 16} << 32;
-  constexpr uint64_t kUnused = uint64_t{1} << 16;
-  return kSwizzle128 | kBetweenGroups | kUnused | ((address & 0x3FFFF) >> 4);
-}
+class Operand {
+ public:
+  __device__ explicit Operand(uint32_t address) : low_(kUnused | address >> 4) {}
+
+  // The descriptor of what lies `offset` bytes further.
+  __device__ uint64_t At(int offset) const {
+    return uint64_t{kSwizzle128 | kBetweenGroups} << 32 |
+           (low_ + static_cast<uint32_t>(offset) / 16);
+  }
+
+ private:
+  static constexpr uint32_t kSwizzle128 = 1u << 30, kBetweenGroups = 1024 / 16;
+  static constexpr uint32_t kUnused = 1u << 16;
+
+  uint32_t low_;  // of the descriptor
+};
 
 // Orders this thread's accesses to registers before the products that follow.
 __device__ inline void FenceProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -166,23 +139,20 @@ __device__ inline void AwaitProducts() {
 #define SWIGLU_NAMES_16 \
   SWIGLU_NAMES_8        \
   ", %8, %9, %10, %11, %12, %13, %14, %15"
-#define SWIGLU_NAMES_32                                          \
-  SWIGLU_NAMES_16                                                \
-  ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27" \
-  ", %28, %29, %30, %31"
-#define SWIGLU_NAMES_64                                          \
-  SWIGLU_NAMES_32                                                \
-  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43" \
-  ", %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55" \
-  ", %56, %57, %58, %59, %60, %61, %62, %63"
-#define SWIGLU_NAMES_128                                                     \
-  SWIGLU_NAMES_64                                                            \
-  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75"             \
-  ", %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87"             \
-  ", %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99"             \
-  ", %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111" \
-  ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123" \
-  ", %124, %125, %126, %127"
+#define SWIGLU_NAMES_32 \
+  SWIGLU_NAMES_16       \
+  ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define SWIGLU_NAMES_64                                                              \
+  SWIGLU_NAMES_32                                                                    \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47" \
+  ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define SWIGLU_NAMES_128                                                             \
+  SWIGLU_NAMES_64                                                                    \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79" \
+  ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95" \
+  ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109" \
+  ", %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122"   \
+  ", %123, %124, %125, %126, %127"
 #define SWIGLU_SUMS_8(i)                                                                     \
   "+f"(sums[i]), "+f"(sums[i + 1]), "+f"(sums[i + 2]), "+f"(sums[i + 3]), "+f"(sums[i + 4]), \
       "+f"(sums[i + 5]), "+f"(sums[i + 6]), "+f"(sums[i + 7])

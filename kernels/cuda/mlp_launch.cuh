@@ -26,7 +26,6 @@ struct KernelLaunch {
   int64_t num_blocks;
   int threads;
   int shared_bytes;
-  int cluster;        // blocks that form a cluster; 1: none
   bool starts_early;  // while the kernel before it is finishing (early_start.cuh)
 };
 
@@ -44,25 +43,16 @@ inline cudaError_t LaunchKernel(const KernelLaunch& launch, void* argument,
     prepared.fetch_or(bit, std::memory_order_relaxed);
   }
 
-  cudaLaunchAttribute attributes[2] = {};
-  unsigned num_attributes = 0;
-  if (launch.starts_early) {
-    cudaLaunchAttribute& early = attributes[num_attributes++];
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
-  }
-  if (launch.cluster > 1) {
-    cudaLaunchAttribute& cluster = attributes[num_attributes++];
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim = {static_cast<unsigned>(launch.cluster), 1, 1};
-  }
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(launch.num_blocks));
   config.blockDim = dim3(static_cast<unsigned>(launch.threads));
   config.dynamicSmemBytes = static_cast<size_t>(launch.shared_bytes);
   config.stream = stream;
-  config.attrs = attributes;
-  config.numAttrs = num_attributes;
+  config.attrs = &early;
+  config.numAttrs = launch.starts_early ? 1 : 0;
   void* arguments[] = {argument};
   return cudaLaunchKernelExC(&config, launch.kernel, arguments);
 }

@@ -313,7 +313,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
   const int num_output_tiles = (product.num_outputs + Tile::kOutputs - 1) / Tile::kOutputs;
   const int num_token_tiles = (product.num_tokens + Tile::kTokens - 1) / Tile::kTokens;
   const TileIndex tile =
-      TileAt<16>(static_cast<int>(blockIdx.x), num_output_tiles, num_token_tiles);
+      TileAt(16, static_cast<int>(blockIdx.x), num_output_tiles, num_token_tiles);
   const int first_output = tile.outputs * Tile::kOutputs;
   const int first_token = tile.tokens * Tile::kTokens;
   const MmaLoader<Tile, kLayout> loader(product, first_output, first_token);
@@ -393,7 +393,7 @@ cudaError_t LaunchMmaTile(const Product& product, const MlpDevice& device, cudaS
   Product argument = product;
   return LaunchKernel({reinterpret_cast<const void*>(MmaKernel<kDtype, Tile, kLayout>),
                        NumTiles(size, product.num_outputs, product.num_tokens), Tile::kThreads,
-                       Tile::kSharedBytes, 1, device.compute_capability >= 9},
+                       Tile::kSharedBytes, device.compute_capability >= 9},
                       &argument, prepared, stream);
 }
 

@@ -12,14 +12,14 @@ struct TileIndex {
   int tokens;
 };
 
-// Returns tile number `index`. The tiles of kGroup neighbours in outputs come together, all tokens
+// Returns tile number `index`. The tiles of `group` neighbours in outputs come together, all tokens
 // of them, one token tile after the other.
-template <int kGroup>
-__device__ inline TileIndex TileAt(int index, int num_output_tiles, int num_token_tiles) {
-  const int group = index / (kGroup * num_token_tiles);
-  const int within = index - group * kGroup * num_token_tiles;
-  const int width = min(kGroup, num_output_tiles - group * kGroup);
-  return {group * kGroup + within % width, within / width};
+__device__ inline TileIndex TileAt(int group, int index, int num_output_tiles,
+                                   int num_token_tiles) {
+  const int first = index / (group * num_token_tiles) * group;
+  const int within = index - first * num_token_tiles;
+  const int width = min(group, num_output_tiles - first);
+  return {first + within % width, within / width};
 }
 
 }  // namespace swiglu::internal

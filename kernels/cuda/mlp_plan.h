@@ -86,15 +86,15 @@ inline int64_t NumTiles(const TileSize& tile, int64_t num_outputs, int64_t num_t
 // Returns whether a device has the wgmma path.
 inline bool HasWgmma(const MlpDevice& device) { return device.compute_capability == 9; }
 
-// A tile of the wgmma path. Tiles of 32 outputs have output-major weights only.
+// A tile of the wgmma path.
 struct WgmmaTileCost {
   TileSize size;
   int cost;  // nanoseconds per 64 of depth on one multiprocessor, measured on an H200
 };
 
 inline constexpr WgmmaTileCost kWgmmaTiles[] = {
-    {{64, 16}, 169},  {{32, 64}, 195},   {{64, 128}, 255},  {{128, 64}, 318},
-    {{64, 256}, 395}, {{128, 128}, 410}, {{128, 256}, 747},
+    {{64, 16}, 150},  {{64, 32}, 185},   {{64, 64}, 205},
+    {{64, 128}, 275}, {{128, 128}, 420}, {{128, 256}, 750},
 };
 
 // Returns the tile of the wgmma path that is done first, if every multiprocessor computes one tile
@@ -103,7 +103,6 @@ inline TileSize WgmmaTile(const Product& product, const MlpDevice& device) {
   TileSize best{};
   int64_t least = std::numeric_limits<int64_t>::max();
   for (const auto& [tile, cost] : kWgmmaTiles) {
-    if (tile.outputs < 64 && product.layout == WeightsLayout::kDepthMajor) continue;
     const int64_t num_tiles = NumTiles(tile, product.num_outputs, product.num_tokens);
     const int64_t num_rounds =
         (num_tiles + device.num_multiprocessors - 1) / device.num_multiprocessors;

@@ -13,13 +13,12 @@ namespace swiglu::internal {
 namespace {
 
 // The tiles there are; WgmmaTile of mlp_plan.h chooses among them.
-using Wgmma64x16 = WgmmaTileShape<64, 16, 20, 1, 1>;
-using Wgmma32x64 = WgmmaTileShape<32, 64, 16, 1, 1>;
-using Wgmma64x128 = WgmmaTileShape<64, 128, 8, 1, 1>;
-using Wgmma128x64 = WgmmaTileShape<128, 64, 8, 1, 1>;
-using Wgmma64x256 = WgmmaTileShape<64, 256, 5, 1, 1>;
-using Wgmma128x128 = WgmmaTileShape<128, 128, 6, 1, 1>;
-using Wgmma128x256 = WgmmaTileShape<128, 256, 4, 1, 1>;
+using Wgmma64x16 = WgmmaTileShape<64, 16, 4, 5>;
+using Wgmma64x32 = WgmmaTileShape<64, 32, 2, 8>;
+using Wgmma64x64 = WgmmaTileShape<64, 64, 2, 6>;
+using Wgmma64x128 = WgmmaTileShape<64, 128, 1, 8>;
+using Wgmma128x128 = WgmmaTileShape<128, 128, 1, 6>;
+using Wgmma128x256 = WgmmaTileShape<128, 256, 1, 4>;
 
 template <Dtype kDtype, class Tile>
 cudaError_t Launch(const Product& product, const MlpDevice& device, cudaStream_t stream) {
@@ -38,7 +37,7 @@ cudaError_t Launch(const Product& product, const MlpDevice& device, cudaStream_t
       case Finish::kStoreSum:
         break;
     }
-  } else if constexpr (Tile::kOutputs >= 64) {
+  } else {
     if (product.finish == Finish::kStore) {
       return LaunchWgmmaTile<kDtype, Tile, kDepthMajor, Finish::kStore>(product, device, stream);
     }
@@ -58,9 +57,8 @@ cudaError_t Launch(const Product& product, const TileSize& tile, const MlpDevice
     error = Launch<kDtype, Tile>(product, device, stream);
     return true;
   };
-  (void)(try_tile(Wgmma64x16{}) || try_tile(Wgmma32x64{}) || try_tile(Wgmma64x128{}) ||
-         try_tile(Wgmma128x64{}) || try_tile(Wgmma64x256{}) || try_tile(Wgmma128x128{}) ||
-         try_tile(Wgmma128x256{}));
+  (void)(try_tile(Wgmma64x16{}) || try_tile(Wgmma64x32{}) || try_tile(Wgmma64x64{}) ||
+         try_tile(Wgmma64x128{}) || try_tile(Wgmma128x128{}) || try_tile(Wgmma128x256{}));
   return error;
 }
 

@@ -66,28 +66,28 @@ TEST(MlpPlanTest, HasWgmmaOnHopperAlone) {
 // The fastest tiles that were measured on an H200.
 TEST(MlpPlanTest, ChoosesTheFastestTileOfWgmma) {
   EXPECT_EQ(WgmmaTile(GateUp(1), kH200), (TileSize{64, 16}));
-  EXPECT_EQ(WgmmaTile(GateUp(16), kH200), (TileSize{64, 16}));
-  EXPECT_EQ(WgmmaTile(GateUp(32), kH200), (TileSize{128, 64}));
-  EXPECT_EQ(WgmmaTile(GateUp(64), kH200), (TileSize{128, 64}));
+  EXPECT_EQ(WgmmaTile(GateUp(16, 14336), kH200), (TileSize{64, 16}));
+  EXPECT_EQ(WgmmaTile(GateUp(32), kH200), (TileSize{64, 32}));
+  EXPECT_EQ(WgmmaTile(GateUp(64), kH200), (TileSize{64, 64}));
   EXPECT_EQ(WgmmaTile(GateUp(128), kH200), (TileSize{64, 128}));
   EXPECT_EQ(WgmmaTile(GateUp(128, 14336), kH200), (TileSize{128, 128}));
+  EXPECT_EQ(WgmmaTile(GateUp(256), kH200), (TileSize{128, 128}));
   EXPECT_EQ(WgmmaTile(GateUp(256, 14336), kH200), (TileSize{128, 256}));
   EXPECT_EQ(WgmmaTile(GateUp(512), kH200), (TileSize{128, 256}));
-  EXPECT_EQ(WgmmaTile(GateUp(512, 14336), kH200), (TileSize{64, 256}));
+  EXPECT_EQ(WgmmaTile(GateUp(512, 14336), kH200), (TileSize{128, 128}));
   EXPECT_EQ(WgmmaTile(GateUp(8192), kH200), (TileSize{128, 256}));
   EXPECT_EQ(WgmmaTile(Down(16), kH200), (TileSize{64, 16}));
-  EXPECT_EQ(WgmmaTile(Down(64), kH200), (TileSize{32, 64}));
+  EXPECT_EQ(WgmmaTile(Down(64), kH200), (TileSize{64, 32}));
+  EXPECT_EQ(WgmmaTile(Down(128), kH200), (TileSize{64, 64}));
   EXPECT_EQ(WgmmaTile(Down(256), kH200), (TileSize{64, 128}));
-  EXPECT_EQ(WgmmaTile(Down(512), kH200), (TileSize{64, 256}));
+  EXPECT_EQ(WgmmaTile(Down(512), kH200), (TileSize{128, 128}));
   EXPECT_EQ(WgmmaTile(Down(2048), kH200), (TileSize{128, 256}));
 }
 
-TEST(MlpPlanTest, ComputesDepthMajorWeightsInTilesOf64OutputsOrMore) {
-  EXPECT_EQ(WgmmaTile(DepthMajor(Down(64)), kH200), (TileSize{64, 128}));
-  for (int num_tokens = 1; num_tokens <= 8192; num_tokens *= 2) {
-    EXPECT_GE(WgmmaTile(DepthMajor(Down(num_tokens)), kH200).outputs, 64) << num_tokens;
-    EXPECT_GE(MmaTile(DepthMajor(Down(num_tokens)), kH200).outputs, 64) << num_tokens;
-  }
+TEST(MlpPlanTest, CountsTheLastRound) {
+  constexpr int kOutputs = 132 * 64;  // one round in tiles of 64 outputs
+  EXPECT_EQ(WgmmaTile(OutputMajor(kOutputs, 4096, 128), kH200), (TileSize{64, 128}));
+  EXPECT_EQ(WgmmaTile(OutputMajor(kOutputs + 8, 4096, 128), kH200), (TileSize{128, 128}));
 }
 
 TEST(MlpPlanTest, ChoosesEachTileOfWgmmaSomewhere) {
@@ -101,6 +101,12 @@ TEST(MlpPlanTest, ChoosesEachTileOfWgmmaSomewhere) {
   for (const auto& [tile, cost] : kWgmmaTiles) {
     EXPECT_NE(std::find(chosen.begin(), chosen.end(), tile), chosen.end())
         << tile.outputs << " x " << tile.tokens;
+  }
+}
+
+TEST(MlpPlanTest, ComputesDepthMajorWeightsByMmaInTilesOf64OutputsOrMore) {
+  for (int num_tokens = 1; num_tokens <= 8192; num_tokens *= 2) {
+    EXPECT_GE(MmaTile(DepthMajor(Down(num_tokens)), kH200).outputs, 64) << num_tokens;
   }
 }
 
