@@ -20,6 +20,7 @@
 #include "server/base/command_line.h"
 #include "server/base/flag_values.h"
 #include "server/memory_limit.h"
+#include "server/weights/mlp_spec.h"
 #include "version/version.h"
 
 namespace swiglu::server {
@@ -98,6 +99,48 @@ ReadValue OffOrTime(absl::Duration* field) {
 
 ReadValue Service(std::optional<std::string>* field) {
   return [field](absl::string_view text) { return *field = std::string(text), true; };
+}
+
+// The MLP with that name in `mlps`, added if there is none.
+MlpSpec& MlpNamed(const std::string& name, std::vector<MlpSpec>& mlps) {
+  for (MlpSpec& mlp : mlps) {
+    if (mlp.name == name) return mlp;
+  }
+  return mlps.emplace_back(MlpSpec{name, "", std::nullopt});
+}
+
+// NAME=PATH, or several of them with commas between them.
+ReadValue MlpPaths(std::vector<MlpSpec>* field) {
+  return [field](absl::string_view text) {
+    for (const absl::string_view part : absl::StrSplit(text, ',')) {
+      const absl::StatusOr<MlpSpec> spec = ParseMlpSpec(part);
+      if (!spec.ok()) return false;
+      MlpNamed(spec->name, *field).path = spec->path;
+    }
+    return true;
+  };
+}
+
+// NAME=a:b, or several of them with commas between them. An MLP without a path is one that no --mlp
+// names.
+ReadValue MlpLayers(std::vector<MlpSpec>* field) {
+  return [field](absl::string_view text) {
+    for (const absl::string_view part : absl::StrSplit(text, ',')) {
+      const absl::StatusOr<MlpLayersOf> layers = ParseMlpLayers(part);
+      if (!layers.ok()) return false;
+      MlpNamed(layers->name, *field).layers = layers->layers;
+    }
+    return true;
+  };
+}
+
+absl::Status CheckMlps(const std::vector<MlpSpec>& mlps) {
+  for (const MlpSpec& mlp : mlps) {
+    if (!mlp.path.empty()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--mlp_layers names the MLP '", mlp.name, "', which no --mlp names"));
+  }
+  return absl::OkStatus();
 }
 
 // What is for the program rather than for the server.
@@ -217,6 +260,14 @@ std::vector<Flag> FlagsInto(Flags* flags, Orders* orders) {
       {"region_idle_timeout", "0",
        "A region that no request has used for so long is unregistered; 0 for never.",
        "0 or a time from 1s to 480h, as in 5m or 1h", OffOrTime(&flags->region_idle_timeout)},
+      {"mlp", "",
+       "SwiGLU MLPs to compute with weights of the server's own. PATH is a .safetensors file, or a "
+       "folder as Hugging Face has them. May be repeated.",
+       "NAME=PATH[,NAME=PATH]..., a NAME of a-z, 0-9 and _", MlpPaths(&flags->mlps)},
+      {"mlp_layers", "", "The layers of an MLP to serve, from a to b - 1. May be repeated.",
+       "NAME=a:b[,NAME=a:b]...", MlpLayers(&flags->mlps)},
+      {"mlp_max_batch_tokens", "512", "The most tokens that pass through an MLP together.",
+       "a number from 1 to 65536", Number(&flags->mlp_max_batch_tokens, 1, 65536)},
       {"drain_delay", "0",
        "How long to serve on after the first signal while reporting NOT_SERVING.",
        "a time from 0s to 24h, as in 500ms or 1m30s", Time(&flags->drain_delay, zero, day)},
@@ -245,7 +296,9 @@ std::vector<Flag> FlagsInto(Flags* flags, Orders* orders) {
 constexpr char kNotes[] =
     "The variable SWIGLU_SERVER_IO_THREADS of the environment sets --io_threads, and likewise for\n"
     "every flag but --config, --health, --version and --help. The command line counts before the\n"
-    "environment, the environment before the file of --config, and the file before the default.\n";
+    "environment, the environment before the file of --config, and the file before the default. "
+    "The\n"
+    "values of --mlp and --mlp_layers add up; for the same NAME, this order counts.\n";
 
 Program ProgramInto(Flags* flags, Orders* orders) {
   return {.name = "swiglu-server",
@@ -288,6 +341,7 @@ std::variant<Flags, EarlyExit> ParseFlags(int argc, const char* const* argv,
                                      kCudaVersion, ")\n")};
   }
   status = ReadAll(program, orders.config, argc, argv, environment);
+  if (status.ok()) status = CheckMlps(flags.mlps);
   if (!status.ok()) return MistakeOf(status);
   if (flags.keepalive_timeout == absl::ZeroDuration()) {
     flags.keepalive_timeout = flags.stall_timeout;

@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "server/base/command_line.h"
 #include "server/gpu/device_choice.h"
+#include "server/weights/mlp_spec.h"
 
 namespace swiglu::server {
 
@@ -39,7 +40,9 @@ struct Flags {
   int64_t max_region_bytes = 0;
   int64_t max_pinned_bytes = 0;
   absl::Duration region_idle_timeout;  // zero: regions may be idle for any time
-  absl::Duration max_connection_age;   // zero: no connection ends because of its age
+  std::vector<MlpSpec> mlps;           // those of the command line first
+  int64_t mlp_max_batch_tokens = 0;
+  absl::Duration max_connection_age;  // zero: no connection ends because of its age
   absl::Duration max_connection_age_grace;
   absl::Duration keepalive_time;  // zero: no pings
   absl::Duration keepalive_timeout;
@@ -66,8 +69,9 @@ struct EarlyExit {
 // Reads the command line, the environment and the file that --config names. If several of these
 // three set a flag, the one named first here counts. If none sets it, the default counts, which may
 // depend on the machine. On the command line, a flag is written `--name=value` or `--name value`.
-// If a flag is repeated there, its last value counts. If `environment` is null, no environment is
-// read.
+// If a flag is repeated there, its last value counts. The values of --mlp and --mlp_layers
+// add up, over all three; these rules then hold for each NAME. If `environment` is null, no
+// environment is read.
 std::variant<Flags, EarlyExit> ParseFlags(int argc, const char* const* argv,
                                           const Environment& environment = nullptr);
 

@@ -4,10 +4,12 @@
 // server, and its metrics.
 #include "server/program.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -33,6 +35,7 @@
 #include "server/server_options.h"
 #include "server/start_check.h"
 #include "server/transport/library_log.h"
+#include "server/weights/mlp_store.h"
 #include "version/version.h"
 
 namespace swiglu::server {
@@ -60,15 +63,54 @@ int64_t AllowConnections(int64_t wanted, int64_t num_regions) {
   return allowed;
 }
 
+// How many layers of MLPs are loaded at a time: enough to keep a disk busy.
+int MlpLoadThreads() {
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 4);
+}
+
 int Fail(const absl::Status& status) {
   LOG(ERROR, "{}", status.message());
   return kExitFailure;
 }
 
+// Loads all weights on a thread of its own, while the server answers already. Then the server is
+// ready. If weights cannot be loaded, the process ends.
+class WeightsThread {
+ public:
+  // All three must outlive it. The server must have started.
+  WeightsThread(MlpStore* mlps, WeightsLoader* loader, Server* server)
+      : mlps_(mlps), thread_([this, loader, server] { Load(*loader, *server); }) {}
+
+  // Waits until no layer is being loaded.
+  ~WeightsThread() {
+    mlps_->Cancel();
+    thread_.join();
+  }
+  WeightsThread(const WeightsThread&) = delete;
+  WeightsThread& operator=(const WeightsThread&) = delete;
+
+ private:
+  void Load(WeightsLoader& loader, Server& server) {
+    const absl::Status loaded = mlps_->Load(loader, MlpLoadThreads());
+    // The server is about to end.
+    if (mlps_->is_cancelled()) return;
+    if (!loaded.ok()) {
+      ExitAfter([&loaded] { LOG(ERROR, "exiting: {}", loaded.message()); }, kExitFailure);
+    }
+    server.SetLoaded();
+    LOG(INFO, "all weights are loaded");
+  }
+
+  MlpStore* const mlps_;
+  std::thread thread_;
+};
+
 // Serves until a signal comes. Returns the exit code.
 int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& create_executor) {
   StopSource stop([&flags] { logging::ToggleDebug(flags.log_level); });
-  const ModelRegistry models;
+  const absl::StatusOr<std::unique_ptr<MlpStore>> mlps = MlpStore::Open(flags.mlps);
+  if (!mlps.ok()) return Fail(mlps.status());
+  const ModelRegistry models(MlpModelsOf(**mlps, flags));
   PrometheusObserver prometheus(models);
   Statistics statistics(models);
   ObserverList observers({&prometheus, &statistics, &stop});
@@ -80,9 +122,16 @@ int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& cr
         absl::StrCat("--cuda_shared_memory=on needs a CUDA device; this server computes on ",
                      executor.description())));
   }
+  if (!flags.mlps.empty() && created->weights_loader == nullptr) {
+    return Fail(absl::FailedPreconditionError(
+        absl::StrCat("--mlp needs the CPU in this version (--device=cpu); this server computes on ",
+                     executor.description())));
+  }
   const bool on_gpu = !created->cuda_devices.empty();
-  Server server(ServerOptionsOf(flags, on_gpu, max_connections), &models, &executor, &observers,
-                &statistics, created->region_opener.get());
+  ServerOptions options = ServerOptionsOf(flags, on_gpu, max_connections);
+  options.stopping = [&mlps] { (*mlps)->Cancel(); };
+  Server server(std::move(options), &models, &executor, &observers, &statistics,
+                created->region_opener.get());
 
   const bool has_metrics = !flags.metrics_address.empty();
   const GpuMonitor gpus(has_metrics ? created->cuda_devices : std::vector<DeviceInfo>());
@@ -103,7 +152,15 @@ int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& cr
     LOG(INFO, "metrics on http://{}/metrics", WithPort(flags.metrics_address, metrics->port()));
   }
   LOG(INFO, "serving gRPC on {}", server.rpc().address());
+  std::optional<WeightsThread> weights;
+  if (!flags.mlps.empty()) weights.emplace(mlps->get(), created->weights_loader.get(), &server);
   return server.ServeUntilStopped(stop);
+}
+
+// The threads that compute MLPs and load their weights.
+int MostMlpThreads(const Flags& flags) {
+  if (flags.mlps.empty()) return 0;
+  return static_cast<int>(std::thread::hardware_concurrency()) + MlpLoadThreads();
 }
 
 // The threads of the lanes, if the server takes the GPUs that the flags name, or one.
@@ -124,7 +181,7 @@ int CheckAndServe(const Flags& flags, const ExecutorFactory& create_executor) {
   const int64_t max_connections =
       AllowConnections(flags.max_connections, flags.system_shared_memory ? flags.max_regions : 0);
   const absl::Status can_start = CheckStart(NeedsOfServer(
-      flags.io_threads, MostLaneThreads(flags),
+      flags.io_threads, MostLaneThreads(flags) + MostMlpThreads(flags),
       static_cast<int>(std::thread::hardware_concurrency()), flags.memory_budget_bytes));
   const int code =
       can_start.ok() ? Serve(flags, max_connections, create_executor) : Fail(can_start);

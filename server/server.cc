@@ -85,9 +85,16 @@ Server::Server(ServerOptions options, const ModelRegistry* models, Executor* exe
           &control_, &health_,
           {.max_metadata_bytes = options_.max_metadata_bytes,
            .reflection = reflection_.has_value() ? &*reflection_ : nullptr,
-           .regions = &region_service_}) {}
+           .regions = &region_service_}) {
+  health_.SetLoaded(!options_.loads_weights);
+}
 
 Server::~Server() = default;
+
+void Server::SetLoaded() {
+  health_.SetLoaded(true);
+  rpc_->Broadcast(ServerEvent::kHealthChanged);
+}
 
 absl::Status Server::Start() {
   RpcServerOptions options = options_.rpc;
@@ -107,6 +114,7 @@ int Server::ServeUntilStopped(StopSource& stop) {
 }
 
 void Server::StopBeingReady() {
+  options_.stopping();
   health_.StopServing();
   rpc_->Broadcast(ServerEvent::kHealthChanged);
 }

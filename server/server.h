@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -51,6 +52,10 @@ struct ServerOptions {
   bool reflection = false;
   // Which regions clients may register.
   RegionLimits regions = {};
+  // Called when the server stops being ready for good, before it drains.
+  std::function<void()> stopping = [] {};
+  // Whether weights have to be loaded. If so, the server is not ready before `SetLoaded`.
+  bool loads_weights = false;
   // The server itself sets `rpc.accepting_changed`.
   RpcServerOptions rpc;
   // `drain_delay`: how long after the first stop signal the server still takes requests, although
@@ -76,6 +81,9 @@ class Server {
   // Starts to listen and to serve. Call it once. FAILED_PRECONDITION if it cannot listen on the
   // address; the error says why.
   absl::Status Start();
+
+  // All weights are there. REQUIRES: the server has started, and has not ended.
+  void SetLoaded();
 
   // Serves until `stop` returns a signal, then drains. Returns 0, the exit code of the process. In
   // two cases it ends the process instead. One is a device fault (kExitDeviceFault). In the other,

@@ -60,6 +60,26 @@ RegionLimits RegionLimitsOf(const Flags& flags) {
 
 }  // namespace
 
+std::vector<Model> MlpModelsOf(const MlpStore& mlps, const Flags& flags) {
+  std::vector<Model> models;
+  for (const OfferedMlp& mlp : mlps.mlps()) {
+    for (size_t index = 0; index < mlp.slots.size(); ++index) {
+      const MlpLayer& layer = mlp.files->layers()[index];
+      for (const Op op : {Op::kMlpForward, Op::kMlpBackward}) {
+        models.push_back(MakeMlpModel({.op = op,
+                                       .dtype = layer.dtype,
+                                       .mlp = mlp.spec.name,
+                                       .layer = layer.number,
+                                       .hidden = layer.hidden,
+                                       .intermediate = layer.intermediate,
+                                       .weights = &mlp.slots[index],
+                                       .max_batch_rows = flags.mlp_max_batch_tokens}));
+      }
+    }
+  }
+  return models;
+}
+
 ExecutorOptions ExecutorOptionsOf(const Flags& flags, Observer* observer) {
   // Half of the budget is for slabs. Admission charges them with the size that the pool gives them.
   const int64_t pool_bytes = flags.memory_budget_bytes / 2 + kExecutorBytes;
@@ -69,6 +89,7 @@ ExecutorOptions ExecutorOptionsOf(const Flags& flags, Observer* observer) {
           .memory = {.capacity_bytes = static_cast<size_t>(pool_bytes)},
           .takes_cuda_regions = flags.cuda_shared_memory,
           .region_prefix = flags.system_shared_memory_prefix,
+          .runs_mlps = !flags.mlps.empty(),
           .observer = observer};
 }
 
@@ -83,6 +104,7 @@ ServerOptions ServerOptionsOf(const Flags& flags, bool on_gpu, int64_t max_conne
           .max_metadata_bytes = flags.max_metadata_bytes,
           .reflection = flags.reflection,
           .regions = RegionLimitsOf(flags),
+          .loads_weights = !flags.mlps.empty(),
           .rpc = RpcServerOptionsOf(flags, max_connections),
           .drain_delay = flags.drain_delay,
           .drain_timeout = flags.drain_timeout};

@@ -4,13 +4,19 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
+#include "server/core/model.h"
 #include "server/core/observer.h"
 #include "server/device/device_factory.h"
 #include "server/flags.h"
 #include "server/server.h"
+#include "server/weights/mlp_store.h"
 
 namespace swiglu::server {
+
+// The models of the MLPs, with the batches that the flags allow. `mlps` must outlive them.
+std::vector<Model> MlpModelsOf(const MlpStore& mlps, const Flags& flags);
 
 // The options for the executor, which reports device errors to `observer`.
 ExecutorOptions ExecutorOptionsOf(const Flags& flags, Observer* observer);

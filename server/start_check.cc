@@ -107,8 +107,7 @@ absl::Status CheckThreads(int needed) {
 }  // namespace
 
 StartNeeds NeedsOfServer(int io_threads, int lane_threads, int cores, int64_t memory_budget_bytes) {
-  // gRPC has threads by cores. Batches of the CPU run on the I/O threads; the server has no pool of
-  // its own for them.
+  // gRPC has threads by cores. Element-wise batches of the CPU run on the I/O threads.
   return {.descriptors = kDescriptors,
           .threads = kThreadsOfTheServer + kThreadsOfGrpc + io_threads + lane_threads + 2 * cores,
           .address_space_bytes =

@@ -48,7 +48,8 @@ BatchFormer::Group& BatchFormer::GroupOf(const Request& request) {
   const auto index = static_cast<size_t>(request.model->index);
   if (index >= groups.size()) groups.resize(index + 1);
   if (groups[index] == nullptr) {
-    groups[index] = std::make_unique<Group>(Group{.placement = request.placement});
+    groups[index] =
+        std::make_unique<Group>(Group{.model = request.model, .placement = request.placement});
   }
   return *groups[index];
 }
@@ -125,7 +126,7 @@ FormedBatch BatchFormer::TakeIfReady(Clock::time_point now, HasLane has_lane) {
   // Resident requests are never cut, and take no turn of the others.
   if (!group.placement.is_resident) last_extent_ = extent;
 
-  const int64_t max_bytes = MaxBytes(group.placement);
+  const int64_t max_bytes = MaxBytes(group);
   Fill(group.queue(priority, extent), now, max_bytes, batch);
   if (group.num_requests == 0) return batch;
   Fill(group.queue(priority, Other(extent)), now, max_bytes, batch);
@@ -141,7 +142,7 @@ FormedBatch BatchFormer::TakeIfReady(Clock::time_point now, HasLane has_lane) {
 std::optional<Clock::time_point> BatchFormer::ReadyAt(HasLane has_lane) const {
   std::optional<Clock::time_point> first;
   for (const Group* group : active_) {
-    if (!has_lane(group->placement, group->bytes)) continue;
+    if (!HasLaneFor(*group, has_lane)) continue;
     const Clock::duration delay =
         IsFull(*group) ? Clock::duration::zero() : options_.max_queue_delay;
     for (const auto& level : group->queues) {
@@ -161,13 +162,12 @@ Clock::time_point BatchFormer::FirstDeadline() {
 }
 
 bool BatchFormer::HasRunnable(HasLane has_lane) const {
-  return std::any_of(active_.begin(), active_.end(), [has_lane](const Group* group) {
-    return has_lane(group->placement, group->bytes);
-  });
+  return std::any_of(active_.begin(), active_.end(),
+                     [has_lane](const Group* group) { return HasLaneFor(*group, has_lane); });
 }
 
 bool BatchFormer::IsFull(const Group& group) const {
-  return group.num_requests >= options_.max_segments || group.bytes >= MaxBytes(group.placement);
+  return group.num_requests >= options_.max_segments || group.bytes >= MaxBytes(group);
 }
 
 BatchFormer::Entry* BatchFormer::OldestReady(Priority priority, Extent extent,
@@ -176,7 +176,7 @@ BatchFormer::Entry* BatchFormer::OldestReady(Priority priority, Extent extent,
   if (num_queued_of_[static_cast<int>(priority)][static_cast<int>(extent)] == 0) return oldest;
   for (Group* group : active_) {
     Entry* const first = group->queue(priority, extent).first;
-    if (first == nullptr || !has_lane(group->placement, group->bytes)) continue;
+    if (first == nullptr || !HasLaneFor(*group, has_lane)) continue;
     const bool is_ready = options_.max_queue_delay == Clock::duration::zero() ||
                           first->request->accepted_at + options_.max_queue_delay <= now ||
                           IsFull(*group);
@@ -204,7 +204,10 @@ void BatchFormer::Fill(Queue& queue, Clock::time_point now, int64_t max_bytes, F
       Drop(Remove(first), now);
       continue;
     }
-    if (!batch.requests.empty() && first.bytes > max_bytes - batch.bytes) return;
+    if (!batch.requests.empty()) {
+      if (first.bytes > max_bytes - batch.bytes) return;
+      if (first.request->weights != batch.requests[0]->weights) return;
+    }
     batch.bytes += first.bytes;
     batch.requests.push_back(Remove(first));
   }

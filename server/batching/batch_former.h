@@ -56,14 +56,14 @@ struct DroppedRequest {
 // The caller says which requests have a free lane: those of a model and a placement, by their
 // bytes. The others wait, and hold up none. The next batch begins with a request of the most urgent
 // level that has a ready request. Within a level, whole requests and chunks take turns, and the
-// oldest request comes first. Queued requests of the same model and placement fill the batch: first
-// those of the same level and extent, then the others of that level, then those of the other levels
-// by urgency.
+// oldest request comes first. Queued requests of the same model, weights and placement fill the
+// batch: first those of the same level and extent, then the others of that level, then those of the
+// other levels by urgency.
 class BatchFormer {
  public:
-  // Whether a lane is free for queued requests that may run together, from their placement and the
-  // bytes of their inputs. More bytes never lose a lane.
-  using HasLane = absl::FunctionRef<bool(const Placement&, int64_t bytes)>;
+  // Whether a lane is free for queued requests that may run together, from their model, their
+  // placement and the bytes of their inputs. More bytes never lose a lane.
+  using HasLane = absl::FunctionRef<bool(const Model&, const Placement&, int64_t bytes)>;
 
   explicit BatchFormer(BatchFormerOptions options) : options_(options), placed_(1) {}
 
@@ -117,7 +117,8 @@ class BatchFormer {
   };
   // What may run in one batch: requests of one model and one placement.
   struct Group {
-    Placement placement;
+    const Model* model = nullptr;
+    Placement placement = {};
     // By priority and extent.
     std::array<std::array<Queue, kNumExtents>, kNumPriorities> queues = {};
     // The totals of these queues.
@@ -143,8 +144,13 @@ class BatchFormer {
   // Puts `group` on the list `active_`, or takes it off.
   void Activate(Group& group);
   void Deactivate(Group& group);
-  int64_t MaxBytes(const Placement& placement) const {
-    return placement.is_resident ? options_.max_resident_batch_bytes : options_.max_batch_bytes;
+  int64_t MaxBytes(const Group& group) const {
+    return MaxBatchBytes(*group.model, group.placement.is_resident
+                                           ? options_.max_resident_batch_bytes
+                                           : options_.max_batch_bytes);
+  }
+  static bool HasLaneFor(const Group& group, HasLane has_lane) {
+    return has_lane(*group.model, group.placement, group.bytes);
   }
   // Whether a request is queued that has a lane.
   bool HasRunnable(HasLane has_lane) const;

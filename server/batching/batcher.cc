@@ -35,6 +35,7 @@ Batcher::Batcher(BatchFormerOptions options, Executor* executor, Observer* obser
       num_large_lanes_(executor->num_large_lanes()),
       large_batch_bytes_(executor->large_batch_bytes()),
       num_resident_lanes_(executor->num_resident_lanes()),
+      num_mlp_lanes_(executor->num_mlp_lanes()),
       former_(options_) {
   CHECK(num_lanes_ > num_large_lanes_);
   clock_watcher_ = std::thread([this] { WatchClock(); });
@@ -56,6 +57,7 @@ Batcher::~Batcher() {
 void Batcher::Submit(std::unique_ptr<Request> request) {
   CHECK(request->model != nullptr && request->cancelled != nullptr && request->done != nullptr);
   CHECK(!request->placement.is_resident || num_resident_lanes_ > 0);
+  CHECK(IsElementwise(request->model->op) || num_mlp_lanes_ > 0);
   Pump(std::move(request));
 }
 
@@ -98,7 +100,8 @@ void Batcher::Pump(std::unique_ptr<Request> request) {
   t_pumped = outer;
 }
 
-bool Batcher::HasLane(const Placement& placement, int64_t bytes) const {
+bool Batcher::HasLane(const Model& model, const Placement& placement, int64_t bytes) const {
+  if (!IsElementwise(model.op)) return busy_mlp_lanes_ < num_mlp_lanes_;
   if (!placement.is_resident) {
     const bool is_large = bytes >= large_batch_bytes_;
     return busy_lanes_ < num_lanes_ && (is_large || num_small_ < num_lanes_ - num_large_lanes_);
@@ -107,7 +110,11 @@ bool Batcher::HasLane(const Placement& placement, int64_t bytes) const {
   return busy == busy_resident_lanes_.end() || busy->second < num_resident_lanes_;
 }
 
-void Batcher::CountBusy(const Placement& placement, int64_t bytes, int change) {
+void Batcher::CountBusy(const Model& model, const Placement& placement, int64_t bytes, int change) {
+  if (!IsElementwise(model.op)) {
+    busy_mlp_lanes_ += change;
+    return;
+  }
   if (placement.is_resident) {
     busy_resident_lanes_[placement.device] += change;
     return;
@@ -126,7 +133,8 @@ std::unique_ptr<Batcher::RunningBatch> Batcher::TakeBatch() {
   running->taken_at = now;
   running->requests = std::move(formed.requests);
   running->bytes = formed.bytes;
-  CountBusy(running->requests.front()->placement, running->bytes, 1);
+  const Request& first = *running->requests.front();
+  CountBusy(*first.model, first.placement, running->bytes, 1);
   inflight_requests_.fetch_add(static_cast<int64_t>(running->requests.size()),
                                std::memory_order_relaxed);
   return running;
@@ -134,6 +142,7 @@ std::unique_ptr<Batcher::RunningBatch> Batcher::TakeBatch() {
 
 void Batcher::Start(std::unique_ptr<RunningBatch> running) {
   running->batch.model = running->requests.front()->model;
+  running->batch.weights = running->requests.front()->weights.get();
   running->batch.placement = running->requests.front()->placement;
   running->batch.segments.reserve(running->requests.size());
   for (const auto& request : running->requests) {
@@ -151,7 +160,7 @@ void Batcher::Finish(RunningBatch& running, const Execution& execution) {
   const int64_t num_requests = static_cast<int64_t>(running.requests.size());
   {
     absl::MutexLock lock(&mutex_);
-    CountBusy(running.batch.placement, running.bytes, -1);
+    CountBusy(*running.batch.model, running.batch.placement, running.bytes, -1);
     inflight_requests_.fetch_sub(num_requests, std::memory_order_relaxed);
   }
   // The lane first: the next batch runs while this one's answers are written.

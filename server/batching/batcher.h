@@ -66,16 +66,16 @@ class Batcher {
   // ready. If a batch is done before `Executor::Run` returns, its completion calls Pump again on
   // this thread. That inner call leaves the next batches to the outer call.
   void Pump(std::unique_ptr<Request> request = nullptr);
-  // Whether one more batch of that placement with so many input bytes may be in flight.
-  bool HasLane(const Placement& placement, int64_t bytes) const
+  // Whether one more batch of that model and placement with so many input bytes may be in flight.
+  bool HasLane(const Model& model, const Placement& placement, int64_t bytes) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // `HasLane` for the batch former, which asks while the lock is held.
   auto LaneCheck() const {
-    return [this](const Placement& placement, int64_t bytes)
-               ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return HasLane(placement, bytes); };
+    return [this](const Model& model, const Placement& placement, int64_t bytes)
+               ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return HasLane(model, placement, bytes); };
   }
-  // Adds one batch of that placement and size to those in flight, or takes one away.
-  void CountBusy(const Placement& placement, int64_t bytes, int change)
+  // Adds one batch of that model, placement and size to those in flight, or takes one away.
+  void CountBusy(const Model& model, const Placement& placement, int64_t bytes, int change)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes the next batch. Returns nullptr if no batch is ready that has a free lane.
   std::unique_ptr<RunningBatch> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -114,16 +114,19 @@ class Batcher {
   const int num_large_lanes_;  // of num_lanes_
   const int64_t large_batch_bytes_;
   const int num_resident_lanes_;  // of each device
+  const int num_mlp_lanes_;
 
   mutable absl::Mutex mutex_;
   BatchFormer former_ ABSL_GUARDED_BY(mutex_);
-  // Batches that the executor holds, without resident ones; at most num_lanes_.
+  // Batches that the executor holds, without resident ones and those of MLPs; at most num_lanes_.
   int busy_lanes_ ABSL_GUARDED_BY(mutex_) = 0;
   // Those of them that are not large; at most num_lanes_ - num_large_lanes_, but for a batch for
   // which more bytes were queued than it could take.
   int num_small_ ABSL_GUARDED_BY(mutex_) = 0;
   // Resident ones, by device; at most num_resident_lanes_ each.
   absl::flat_hash_map<int, int> busy_resident_lanes_ ABSL_GUARDED_BY(mutex_);
+  // Batches of MLPs; at most num_mlp_lanes_.
+  int busy_mlp_lanes_ ABSL_GUARDED_BY(mutex_) = 0;
   // The number of threads inside Pump.
   int num_pumping_ ABSL_GUARDED_BY(mutex_) = 0;
   // See `outstanding_requests`. The destructor waits until this is zero.

@@ -45,6 +45,8 @@ struct Request {
   using Done = absl::AnyInvocable<void(std::unique_ptr<Request> request, const Outcome& outcome)>;
 
   const Model* model = nullptr;
+  // The weights that the request was admitted with; nullptr if the model has none.
+  std::shared_ptr<const Weights> weights;
   Priority priority = Priority::kNormal;
   Extent extent = Extent::kWhole;
   // The inputs and outputs. Whoever submits the request keeps this memory until `done` is called.

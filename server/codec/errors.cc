@@ -415,6 +415,11 @@ absl::Status BesideRefused() {
 
 absl::Status Draining() { return Busy(Rejection::kDraining, "server is draining"); }
 
+absl::Status WeightsNotLoaded(const Model& model) {
+  return absl::UnavailableError(
+      absl::StrCat("the weights of ", Quote(model.name), " are still being loaded"));
+}
+
 absl::Status LateMessage(absl::Duration limit) {
   return absl::DeadlineExceededError(
       absl::StrCat("the message did not come within ", absl::FormatDuration(limit)));

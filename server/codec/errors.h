@@ -116,6 +116,8 @@ absl::Status ShareInUse(int64_t memory_budget_bytes);
 // For a message on a connection that still receives the bytes of refused messages.
 absl::Status BesideRefused();
 absl::Status Draining();
+// The weights of `model` are not there yet.
+absl::Status WeightsNotLoaded(const Model& model);
 absl::Status LateMessage(absl::Duration limit);
 absl::Status Expired(absl::string_view when);
 absl::Status Cancelled(absl::string_view when);

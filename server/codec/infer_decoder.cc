@@ -339,6 +339,10 @@ absl::StatusOr<InferPlan> CheckInferMessage(const InferMessage& message,
   if (!status.ok()) return status;
   status = MatchOutputs(request, takes_regions, regions, plan);
   if (!status.ok()) return status;
+  if (plan.model->weights != nullptr) {
+    plan.weights = plan.model->weights->Get();
+    if (plan.weights == nullptr) return errors::WeightsNotLoaded(*plan.model);
+  }
   return plan;
 }
 

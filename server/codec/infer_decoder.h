@@ -40,6 +40,8 @@ struct RegionParts {
 // The description of a request that CheckInferMessage has checked.
 struct InferPlan {
   const Model* model = nullptr;
+  // The weights with which the whole request is computed; nullptr if the model has none.
+  std::shared_ptr<const Weights> weights;
   std::vector<int64_t> shape;
   int64_t num_elements = 0;
   int64_t tensor_bytes = 0;  // of each input, and of each output

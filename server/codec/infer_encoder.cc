@@ -39,6 +39,13 @@ void AppendString(int field_number, absl::string_view text, std::string* out) {
   if (!text.empty()) AppendBytes(field_number, text, out);
 }
 
+// The parameter that names the weights of the answer, as a field of a ModelInferResponse.
+std::string EncodeWeights(const Weights& weights) {
+  inference::ModelInferResponse response;
+  (*response.mutable_parameters())["weights_sha256"].set_string_param(weights.sha256());
+  return response.SerializeAsString();
+}
+
 // Everything of the response but the tensors' bytes.
 std::string EncodeMetadata(const InferPlan& plan, absl::string_view id) {
   using inference::ModelInferResponse;
@@ -49,6 +56,7 @@ std::string EncodeMetadata(const InferPlan& plan, absl::string_view id) {
   AppendString(ModelInferResponse::kModelNameFieldNumber, plan.model->name, &metadata);
   AppendString(ModelInferResponse::kModelVersionFieldNumber, "1", &metadata);
   AppendString(ModelInferResponse::kIdFieldNumber, id, &metadata);
+  if (plan.weights != nullptr) metadata += EncodeWeights(*plan.weights);
   for (const int k : plan.outputs) {
     output.clear();
     AppendString(Output::kNameFieldNumber, plan.model->outputs[k], &output);

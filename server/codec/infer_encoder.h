@@ -51,8 +51,9 @@ struct OutputPiece {
 };
 
 // The ModelInferResponse of a finished request: first the metadata of each requested output, then
-// the bytes of each output. The bytes of an output are those of all `pieces`, in order. The message
-// has no bytes of an output in a region. Every tensor slice shares `owner`.
+// the bytes of each output. If the model has weights, the parameter `weights_sha256` says which
+// have computed it. The bytes of an output are those of all `pieces`, in order. The message has no
+// bytes of an output in a region. Every tensor slice shares `owner`.
 EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
                                    absl::Span<const OutputPiece> pieces,
                                    const std::shared_ptr<const void>& owner);

@@ -59,7 +59,9 @@ struct Placement {
 struct Batch {
   // What to compute; never nullptr while an executor has the batch.
   const Model* model = nullptr;
-  std::vector<Segment> segments;
+  std::vector<Segment> segments = {};
+  // The weights to use, if the model has any. They live until `done` is called.
+  const Weights* weights = nullptr;
   // Where the tensors lie; the same for every segment.
   Placement placement = {};
   // The server holds no other request, so the thread that calls `Run` may wait for the batch.
@@ -93,8 +95,8 @@ class Executor {
 
   virtual ~Executor() = default;
 
-  // The most batches that may be in flight at once on all devices together, except resident ones.
-  // At least 1. The batcher never exceeds this limit.
+  // The most batches that may be in flight at once on all devices together, except resident ones
+  // and those of MLPs. At least 1. The batcher never exceeds this limit.
   virtual int num_lanes() const = 0;
 
   // How many of these lanes take only large batches; fewer than `num_lanes`. So small batches never
@@ -104,6 +106,11 @@ class Executor {
   // A batch is large if its inputs have at least so many bytes.
   virtual int64_t large_batch_bytes() const { return 0; }
 
+  // The most batches of models of MLPs that may be in flight at once. They do not count among those
+  // of `num_lanes`, so neither kind of batch waits for the other. 0: this executor takes none. The
+  // batcher never exceeds this limit.
+  virtual int num_mlp_lanes() const { return 0; }
+
   // The most resident batches (`Placement::is_resident`) that may be in flight at once on each
   // device. 0: this executor takes none. The batcher never exceeds this limit.
   virtual int num_resident_lanes() const { return 0; }
@@ -111,7 +118,8 @@ class Executor {
   // The most segments that one batch may have. At least 1.
   virtual int max_segments() const = 0;
 
-  // The most input bytes that a batch should have, so that other batches do not wait long. Never 0.
+  // The most input bytes that a batch of element-wise models should have, so that other batches do
+  // not wait long. Never 0. (For other models, see Model::max_batch_rows.)
   // A request with more input bytes is cut into chunks of at most this size. The limit does not
   // apply to requests whose tensors are all in a device's memory.
   virtual int64_t max_batch_bytes() const = 0;

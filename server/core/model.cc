@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The table of the six models, and the names of operations and dtypes. Constant data only.
+// The table of the six models, how a model of an MLP looks, and the names of operations and dtypes.
 #include "server/core/model.h"
 
 #include <numeric>
 
+#include "absl/strings/str_cat.h"
 #include "server/core/slab.h"
 #include "server/log/log.h"
 
@@ -15,6 +16,11 @@ constexpr absl::string_view kForwardInputs[] = {"e", "g"};
 constexpr absl::string_view kForwardOutputs[] = {"h"};
 constexpr absl::string_view kBackwardInputs[] = {"DW", "e", "g"};
 constexpr absl::string_view kBackwardOutputs[] = {"h", "df", "de"};
+
+constexpr absl::string_view kMlpForwardInputs[] = {"x"};
+constexpr absl::string_view kMlpForwardOutputs[] = {"y"};
+constexpr absl::string_view kMlpBackwardInputs[] = {"x", "dy"};
+constexpr absl::string_view kMlpBackwardOutputs[] = {"dx"};
 
 constexpr char kPlatform[] = "swiglu";
 
@@ -68,6 +74,37 @@ const Model* FindModel(absl::string_view name) {
 const Model& GetModel(Op op, Dtype dtype) {
   CHECK(IsElementwise(op));
   return Models()[static_cast<size_t>(op) * kNumDtypes + static_cast<size_t>(dtype)];
+}
+
+Model MakeMlpModel(const MlpModelOptions& options) {
+  const bool is_forward = options.op == Op::kMlpForward;
+  CHECK(is_forward || options.op == Op::kMlpBackward);
+  Model model{.op = options.op,
+              .dtype = options.dtype,
+              .name = absl::StrCat("mlp_", options.mlp, "_", options.layer,
+                                   is_forward ? "_forward" : "_backward"),
+              .series = absl::StrCat("mlp_", options.mlp),
+              .row_elements = options.hidden,
+              .shown_shape = {-1, options.hidden},
+              .platform = "swiglu_mlp",
+              .properties = {{"layer", absl::StrCat(options.layer)},
+                             {"intermediate_size", absl::StrCat(options.intermediate)}},
+              .weights = options.weights,
+              .max_batch_rows = options.max_batch_rows};
+  if (is_forward) {
+    model.inputs = kMlpForwardInputs;
+    model.outputs = kMlpForwardOutputs;
+  } else {
+    model.inputs = kMlpBackwardInputs;
+    model.outputs = kMlpBackwardOutputs;
+  }
+  return model;
+}
+
+int64_t MaxBatchBytes(const Model& model, int64_t executor_bytes) {
+  if (model.max_batch_rows == 0) return executor_bytes;
+  return model.max_batch_rows * model.row_elements * ElementBytes(model.dtype) *
+         static_cast<int64_t>(model.inputs.size());
 }
 
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements) {

@@ -12,6 +12,7 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "server/core/weights.h"
 #include "swiglu/dtype.h"
 
 namespace swiglu::server {
@@ -50,6 +51,11 @@ struct Model {
   std::string platform = {};
   // Further properties that the metadata show.
   std::map<std::string, std::string> properties = {};
+  // Where the weights are; nullptr: the model needs none. Must outlive the model.
+  const WeightsSlot* weights = nullptr;
+  // The most rows in a batch of several requests and in a chunk of a large one. 0: the executor's
+  // limit in bytes counts.
+  int64_t max_batch_rows = 0;
 
   bool has_rows() const { return row_elements > 1; }
 };
@@ -66,6 +72,26 @@ const Model& GetModel(Op op, Dtype dtype);
 
 // Whether `op` computes each element by itself, without weights.
 inline bool IsElementwise(Op op) { return op == Op::kForward || op == Op::kBackward; }
+
+// What a model of an MLP's layer needs to be told.
+struct MlpModelOptions {
+  Op op = Op::kMlpForward;  // or kMlpBackward
+  Dtype dtype = Dtype::kBf16;
+  std::string mlp;  // the name of the MLP
+  int layer = 0;
+  int64_t hidden = 0;
+  int64_t intermediate = 0;
+  const WeightsSlot* weights = nullptr;
+  int64_t max_batch_rows = 0;
+};
+
+// The model `mlp_NAME_LAYER_forward`, from x to y, or `mlp_NAME_LAYER_backward`, from x and dy to
+// dx. All layers and both passes of an MLP share the series `mlp_NAME`.
+Model MakeMlpModel(const MlpModelOptions& options);
+
+// The most input bytes in a batch of several requests for `model`, and in a chunk.
+// `executor_bytes`: the executor's limit.
+int64_t MaxBatchBytes(const Model& model, int64_t executor_bytes);
 
 // The bytes of all inputs and outputs together, if each has `num_elements` elements.
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements);

@@ -73,6 +73,16 @@ swiglu::KernelStatus ComputeAll(const Model& model, const Batch& batch) {
   return swiglu::KernelStatus::kOk;
 }
 
+absl::Status ComputeElementwise(const Batch& batch) {
+  const Model& model = *batch.model;
+  const swiglu::KernelStatus status = model.op == Op::kForward
+                                          ? ComputeAll<swiglu::ForwardSegment>(model, batch)
+                                          : ComputeAll<swiglu::BackwardSegment>(model, batch);
+  if (status == swiglu::KernelStatus::kOk) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat("the CPU kernel refused a batch: ", swiglu::ToString(status)));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CpuExecutor>> CpuExecutor::Create(CpuExecutorOptions options) {
@@ -84,26 +94,24 @@ absl::StatusOr<std::unique_ptr<CpuExecutor>> CpuExecutor::Create(CpuExecutorOpti
 }
 
 CpuExecutor::CpuExecutor(CpuExecutorOptions options)
-    : num_lanes_(options.num_lanes), slab_pool_(MakeHostMemory(), options.memory) {}
+    : num_lanes_(options.num_lanes), slab_pool_(MakeHostMemory(), options.memory) {
+  if (options.mlp_threads > 0) mlp_.emplace(options.mlp_threads);
+}
 
 int CpuExecutor::max_segments() const { return swiglu::kMaxSegments; }
 
 int64_t CpuExecutor::max_batch_bytes() const { return kMaxBatchBytes; }
 
 void CpuExecutor::Run(const Batch& batch, Done done) {
+  if (!IsElementwise(batch.model->op)) {
+    CHECK(mlp_.has_value());
+    return mlp_->Run(batch, std::move(done));
+  }
   const auto start = std::chrono::steady_clock::now();
-  const Model& model = *batch.model;
-  CHECK(IsElementwise(model.op));
-  const swiglu::KernelStatus status = model.op == Op::kForward
-                                          ? ComputeAll<swiglu::ForwardSegment>(model, batch)
-                                          : ComputeAll<swiglu::BackwardSegment>(model, batch);
   Execution execution;
   execution.path = Path::kCpu;
+  execution.status = ComputeElementwise(batch);
   execution.times.compute = std::chrono::steady_clock::now() - start;
-  if (status != swiglu::KernelStatus::kOk) {
-    execution.status = absl::InternalError(
-        absl::StrCat("the CPU kernel refused a batch: ", swiglu::ToString(status)));
-  }
   done(execution);
 }
 

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "server/device/cpu_executor.h"
+#include "server/device/cpu_weights.h"
 #include "server/device/shared_file.h"
 #ifdef SWIGLU_CUDA
 #include "server/device/cuda_executor.h"
@@ -21,12 +22,15 @@
 namespace swiglu::server {
 namespace {
 
+int NumCores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
+
 absl::StatusOr<CreatedExecutor> CreateCpu(const ExecutorOptions& options, std::string reason) {
   CpuExecutorOptions cpu_options;
   cpu_options.num_lanes = options.lanes_per_device;
   if (options.lanes_per_device == 0) {
-    cpu_options.num_lanes = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    cpu_options.num_lanes = NumCores();
   }
+  if (options.runs_mlps) cpu_options.mlp_threads = NumCores();
   cpu_options.memory = options.memory;
   absl::StatusOr<std::unique_ptr<CpuExecutor>> executor = CpuExecutor::Create(cpu_options);
   if (!executor.ok()) return executor.status();
@@ -35,7 +39,8 @@ absl::StatusOr<CreatedExecutor> CreateCpu(const ExecutorOptions& options, std::s
                          pool,
                          std::make_unique<HostRegionOpener>(options.region_prefix),
                          {},
-                         std::move(reason)};
+                         std::move(reason),
+                         std::make_unique<CpuWeightsLoader>()};
 }
 
 #ifdef SWIGLU_CUDA

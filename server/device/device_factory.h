@@ -14,6 +14,7 @@
 #include "server/core/region.h"
 #include "server/gpu/device_choice.h"
 #include "server/memory/slab_pool.h"
+#include "server/weights/weights_loader.h"
 
 namespace swiglu::server {
 
@@ -43,6 +44,8 @@ struct ExecutorOptions {
   bool takes_cuda_regions = false;
   // The text with which the file names of system regions must begin.
   std::string region_prefix;
+  // Whether batches of MLPs come.
+  bool runs_mlps = false;
   // Receives the device errors; may be nullptr. Must outlive the executor.
   Observer* observer = nullptr;
 };
@@ -59,6 +62,8 @@ struct CreatedExecutor {
   // One line for the log: "cuda: device 0 NVIDIA H100 80GB HBM3, driver 13.0", "cpu: no NVIDIA
   // driver".
   std::string reason;
+  // Makes weights ready for the executor's batches; nullptr if the executor computes no MLPs.
+  std::unique_ptr<WeightsLoader> weights_loader = nullptr;
 };
 
 // Makes the executor that `options` ask for. Takes up to a few hundred milliseconds per CUDA

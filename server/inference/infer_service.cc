@@ -216,12 +216,15 @@ absl::StatusOr<AdmittedRequest> InferService::Admit(DecodedRequest decoded,
   const int64_t max_chunk_bytes = regions.placement.is_resident
                                       ? std::numeric_limits<int64_t>::max()
                                       : executor_->max_batch_bytes();
-  const ChunkPlan chunks = PlanChunks(*plan.model, plan.num_elements, max_chunk_bytes);
+  const ChunkPlan chunks =
+      PlanChunks(*plan.model, plan.num_elements, MaxBatchBytes(*plan.model, max_chunk_bytes));
   const SlotLayout slots =
       PlanSlots(*plan.model, executor_->TakesReaders(), regions.inputs, regions.outputs);
-  // What is kept of each chunk. It counts where tensors are large and the message is small.
+  // What is kept of each chunk. It counts where tensors are large and
+  // the message is small, or chunks are small.
   constexpr int64_t kChunkStateBytes = 512;
-  const int64_t state_bytes = decoded.regions == nullptr ? 0 : chunks.num_chunks * kChunkStateBytes;
+  const bool counts = decoded.regions != nullptr || !IsElementwise(plan.model->op);
+  const int64_t state_bytes = counts ? chunks.num_chunks * kChunkStateBytes : 0;
   const int64_t held_bytes =
       SlabsBytes(chunks, slots, *plan.model, *executor_) + EnvelopeBytes(plan, id) + state_bytes;
   auto admitted = admission_->Admit(held_bytes);

@@ -87,6 +87,7 @@ void RunningRequest::RunChunk(int64_t index) {
 absl::Status RunningRequest::FillRequest(int64_t index, Request& request) {
   const int64_t num_elements = chunk_plan_.num_elements(index);
   request.model = &model();
+  request.weights = plan_.weights;
   request.priority = plan_.priority;
   request.extent = chunk_plan_.num_chunks > 1 ? Extent::kChunk : Extent::kWhole;
   request.deadline = deadline_;

@@ -67,6 +67,11 @@ void FillStatistics(const Model& model, const server::ModelStatistics& figures,
   }
 }
 
+const char* WhyNotReady(const Health& health) {
+  if (!health.live()) return "a device has failed";
+  return health.serving() && !health.loaded() ? "weights are being loaded" : "server is draining";
+}
+
 }  // namespace
 
 absl::Status ControlService::ServerLive(const inference::ServerLiveRequest&,
@@ -118,6 +123,10 @@ absl::Status ControlService::ModelMetadata(const inference::ModelMetadataRequest
   properties["device"] = options_.device;
   properties["shape"] = ShapeRule(**model);
   properties.insert((*model)->properties.begin(), (*model)->properties.end());
+  if ((*model)->weights != nullptr) {
+    const std::shared_ptr<const Weights> weights = (*model)->weights->Get();
+    if (weights != nullptr) properties["weights_sha256"] = weights->sha256();
+  }
   return absl::OkStatus();
 }
 
@@ -168,7 +177,7 @@ absl::Status ControlService::RepositoryIndex(const inference::RepositoryIndexReq
     entry->set_name(model->name);
     entry->set_version("1");
     entry->set_state(ready ? "READY" : "UNAVAILABLE");
-    if (!ready) entry->set_reason(health_->live() ? "server is draining" : "a device has failed");
+    if (!ready) entry->set_reason(WhyNotReady(*health_));
   }
   return absl::OkStatus();
 }

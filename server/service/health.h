@@ -26,13 +26,18 @@ class Health {
   // requests.
   void StopServing() { serving_.store(false, std::memory_order_relaxed); }
 
+  bool serving() const { return serving_.load(std::memory_order_relaxed); }
+
   // Sets whether connections can be accepted. While they cannot, the server is not ready.
   void SetAccepting(bool accepting) { accepting_.store(accepting, std::memory_order_relaxed); }
 
+  // Sets whether all weights are there. Until then the server is not ready.
+  void SetLoaded(bool loaded) { loaded_.store(loaded, std::memory_order_relaxed); }
+  bool loaded() const { return loaded_.load(std::memory_order_relaxed); }
+
   // True while requests are welcome.
   bool ready() const {
-    return serving_.load(std::memory_order_relaxed) && accepting_.load(std::memory_order_relaxed) &&
-           live();
+    return serving() && accepting_.load(std::memory_order_relaxed) && loaded() && live();
   }
   // False only when a device has failed for good.
   bool live() const { return device_healthy_(); }
@@ -45,6 +50,7 @@ class Health {
   const std::function<bool()> device_healthy_;
   std::atomic<bool> serving_{true};
   std::atomic<bool> accepting_{true};
+  std::atomic<bool> loaded_{true};
 };
 
 // The Watch call: sends the state, then every change of it.

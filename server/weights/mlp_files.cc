@@ -64,7 +64,8 @@ absl::StatusOr<LayerReader> MlpFiles::StartReading(size_t index) const {
 }
 
 absl::StatusOr<std::string> MlpFiles::ReadLayer(
-    size_t index, const LayerBuffers& to, absl::FunctionRef<void(int64_t)> on_progress) const {
+    size_t index, const LayerBuffers& to,
+    absl::FunctionRef<absl::Status(int64_t)> on_progress) const {
   absl::StatusOr<LayerReader> reader = StartReading(index);
   if (!reader.ok()) return reader.status();
   for (std::span<std::byte> matrix : {to.gate, to.up, to.down}) {
@@ -74,7 +75,7 @@ absl::StatusOr<std::string> MlpFiles::ReadLayer(
           reader->Read(matrix.first(std::min(matrix.size(), kReportBytes)));
       if (!num_read.ok()) return num_read.status();
       matrix = matrix.subspan(*num_read);
-      on_progress(reader->bytes_read());
+      if (absl::Status status = on_progress(reader->bytes_read()); !status.ok()) return status;
     }
   }
   return reader->Finish();

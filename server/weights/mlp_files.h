@@ -64,11 +64,11 @@ class MlpFiles {
 
   // Reads the whole layer `layers()[index]` into `to`, and returns the SHA-256 of its bytes as
   // LayerReader::Finish does. Blocks. After every few MiB, calls `on_progress` on this thread with
-  // the number of bytes of this layer that have been read so far. On error the content of `to` is
-  // unspecified. Fails like LayerReader.
+  // the number of bytes of this layer that have been read so far. If that returns an error, reading
+  // ends with it. On error the content of `to` is unspecified. Otherwise fails like LayerReader.
   // REQUIRES: index < layers().size(), and each span of `to` has the size of a matrix.
   absl::StatusOr<std::string> ReadLayer(size_t index, const LayerBuffers& to,
-                                        absl::FunctionRef<void(int64_t)> on_progress) const;
+                                        absl::FunctionRef<absl::Status(int64_t)> on_progress) const;
 
  private:
   MlpFiles() = default;

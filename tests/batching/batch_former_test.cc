@@ -18,7 +18,7 @@ constexpr absl::StatusCode kCancelled = absl::StatusCode::kCancelled;
 const Clock::time_point kNow = Clock::time_point(std::chrono::seconds(1000));
 
 // Where every placement has a lane.
-bool AnyLane(const Placement&, int64_t) { return true; }
+bool AnyLane(const Model&, const Placement&, int64_t) { return true; }
 
 std::vector<int64_t> Elements(const FormedBatch& batch) {
   std::vector<int64_t> elements;
@@ -107,7 +107,7 @@ TEST_F(BatchFormerTest, TakesRequestsOfManyModelsInOrderOfArrival) {
 
 TEST_F(BatchFormerTest, AsksForLanesOfModelsThatHaveRequestsAlone) {
   int num_asked = 0;
-  const auto count = [&num_asked](const Placement&, int64_t) {
+  const auto count = [&num_asked](const Model&, const Placement&, int64_t) {
     ++num_asked;
     return true;
   };
@@ -167,7 +167,7 @@ TEST_F(BatchFormerTest, NeverMixesPlacements) {
 }
 
 TEST_F(BatchFormerTest, PassesOverRequestsWithoutALane) {
-  const auto only_resident = [](const Placement& placement, int64_t) {
+  const auto only_resident = [](const Model&, const Placement& placement, int64_t) {
     return placement.is_resident;
   };
   former_.Add(MakeRequest(kForward, 1));
@@ -182,7 +182,9 @@ TEST_F(BatchFormerTest, PassesOverRequestsWithoutALane) {
 }
 
 TEST_F(BatchFormerTest, PassesOverRequestsOfTooFewBytesForALane) {
-  const auto only_large = [](const Placement&, int64_t bytes) { return bytes >= 400; };
+  const auto only_large = [](const Model&, const Placement&, int64_t bytes) {
+    return bytes >= 400;
+  };
   former_.Add(MakeRequest(kForward, 1));
   EXPECT_TRUE(former_.TakeIfReady(kNow, only_large).requests.empty());
   EXPECT_FALSE(former_.ReadyAt(only_large).has_value());
@@ -194,6 +196,36 @@ TEST_F(BatchFormerTest, PassesOverRequestsOfTooFewBytesForALane) {
   // Together, the requests of one model have enough.
   former_.Add(MakeRequest(kForward, 99));
   EXPECT_EQ(Elements(former_.TakeIfReady(kNow, only_large)), (std::vector<int64_t>{1, 99}));
+}
+
+TEST_F(BatchFormerTest, TakesAsManyRowsAsTheModelAllows) {
+  const Model rows = MakeMlpModel({.mlp = "m", .hidden = 1000, .max_batch_rows = 5});
+  BatchFormer former({.max_batch_bytes = 1});
+  for (const int64_t num_rows : {2, 3, 1, 7}) former.Add(MakeRequest(rows, num_rows * 1000));
+  const auto take = [&former] { return Elements(former.TakeIfReady(kNow, AnyLane)); };
+  EXPECT_EQ(take(), (std::vector<int64_t>{2000, 3000}));
+  EXPECT_EQ(take(), (std::vector<int64_t>{1000}));
+  EXPECT_EQ(take(), (std::vector<int64_t>{7000}));
+}
+
+TEST_F(BatchFormerTest, MixesNoWeights) {
+  class SomeWeights final : public Weights {
+   public:
+    SomeWeights() : Weights("") {}
+  };
+  const auto with = [](std::shared_ptr<const Weights> weights, int64_t num_elements) {
+    auto request = MakeRequest(kForward, num_elements);
+    request->weights = std::move(weights);
+    return request;
+  };
+  const auto a = std::make_shared<const SomeWeights>(), b = std::make_shared<const SomeWeights>();
+  former_.Add(with(a, 1));
+  former_.Add(with(a, 2));
+  former_.Add(with(b, 3));
+  former_.Add(with(a, 4));
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{1, 2}));
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{3}));
+  EXPECT_EQ(Elements(Take()), (std::vector<int64_t>{4}));
 }
 
 TEST_F(BatchFormerTest, ResidentRequestsTakeNoTurnOfWholeOnes) {

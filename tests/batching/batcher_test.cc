@@ -13,7 +13,9 @@
 #include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "server/core/model_registry.h"
 #include "tests/batching/fakes.h"
+#include "tests/batching/mlp_models.h"
 
 namespace swiglu::server {
 namespace {
@@ -169,6 +171,52 @@ TEST_F(LargeLanesTest, SmallBatchesTakeTheirTurnBesideLargeOnes) {
   EXPECT_EQ(Submit(1), 3u);
   for (size_t held : {3u, 3u, 2u, 1u, 0u}) EXPECT_EQ(Complete(), held);
   EXPECT_EQ(tally_.ok, 6);
+}
+
+TEST(BatcherTest, BatchesOfMlpsAndOthersDoNotWaitForEachOther) {
+  const ModelRegistry registry(MlpModels("m", 2, 1));
+  const Model& one = *registry.Find("mlp_m_0_forward");
+  const Model& another = *registry.Find("mlp_m_1_forward");
+  FakeExecutor executor(1, 256);
+  executor.mlp_lanes = 1;
+  RecordingObserver observer;
+  Tally tally;
+  Batcher batcher({}, &executor, &observer);
+  const auto submit = [&](const Model& model) {
+    batcher.Submit(MakeRequest(model, 1, tally.Count()));
+    return executor.num_held();
+  };
+  EXPECT_EQ(submit(one), 1u);
+  EXPECT_EQ(submit(kForward), 2u);
+  // Each of these has to wait for one of its kind.
+  EXPECT_EQ(submit(one), 2u);
+  EXPECT_EQ(submit(another), 2u);
+  EXPECT_EQ(submit(one), 2u);
+  EXPECT_EQ(submit(kBackward), 2u);
+  executor.Complete(absl::OkStatus());  // of an MLP; what has come meanwhile goes together
+  EXPECT_EQ(executor.sizes(), (std::vector<size_t>{1, 1, 2}));
+  for (int i = 0; i < 4; ++i) executor.Complete(absl::OkStatus());
+  EXPECT_EQ(executor.sizes(), (std::vector<size_t>{1, 1, 2, 1, 1}));
+  EXPECT_EQ(tally.ok, 6);
+}
+
+TEST(BatcherTest, GivesABatchTheWeightsOfItsRequests) {
+  class SomeWeights final : public Weights {
+   public:
+    SomeWeights() : Weights("") {}
+  };
+  FakeExecutor executor(1, 256);
+  RecordingObserver observer;
+  Tally tally;
+  Batcher batcher({}, &executor, &observer);
+  const auto weights = std::make_shared<const SomeWeights>();
+  auto request = MakeRequest(kForward, 1, tally.Count());
+  request->weights = weights;
+  batcher.Submit(std::move(request));
+  batcher.Submit(MakeRequest(kForward, 1, tally.Count()));
+  executor.Complete(absl::OkStatus());
+  executor.Complete(absl::OkStatus());
+  EXPECT_EQ(executor.weights(), (std::vector<const Weights*>{weights.get(), nullptr}));
 }
 
 TEST(BatcherTest, RespectsTheExecutorsSegmentLimit) {

@@ -33,11 +33,13 @@ class FakeExecutor final : public Executor {
   bool complete_inline = false;
   int64_t most_bytes = int64_t{1} << 30;  // of a batch
   int resident_lanes = 0;                 // of each device
-  int large_lanes = 0;                    // of all lanes
-  int64_t large_bytes = 0;                // of a large batch's inputs
+  int mlp_lanes = 0;
+  int large_lanes = 0;      // of all lanes
+  int64_t large_bytes = 0;  // of a large batch's inputs
 
   int num_lanes() const override { return num_lanes_; }
   int num_resident_lanes() const override { return resident_lanes; }
+  int num_mlp_lanes() const override { return mlp_lanes; }
   int num_large_lanes() const override { return large_lanes; }
   int64_t large_batch_bytes() const override { return large_bytes; }
   int max_segments() const override { return max_segments_; }
@@ -48,6 +50,7 @@ class FakeExecutor final : public Executor {
       sizes_.push_back(batch.segments.size());
       ops_.push_back(batch.model->op);
       alone_.push_back(batch.is_alone);
+      weights_.push_back(batch.weights);
     }
     if (complete_inline) return done(Execution());
     absl::MutexLock lock(&mutex_);
@@ -83,6 +86,11 @@ class FakeExecutor final : public Executor {
     absl::MutexLock lock(&mutex_);
     return ops_;
   }
+  // Likewise their weights.
+  std::vector<const Weights*> weights() const {
+    absl::MutexLock lock(&mutex_);
+    return weights_;
+  }
   // Likewise whether their requests were said to be alone.
   std::vector<bool> alone() const {
     absl::MutexLock lock(&mutex_);
@@ -97,6 +105,7 @@ class FakeExecutor final : public Executor {
   std::vector<size_t> sizes_;
   std::vector<Op> ops_;
   std::vector<bool> alone_;
+  std::vector<const Weights*> weights_ ABSL_GUARDED_BY(mutex_);
 };
 
 class RecordingObserver final : public Observer {

@@ -92,19 +92,19 @@ TEST_P(ExecutorTest, ComputesABatchOfTheMostSegments) {
   test.ExpectRightOutputs();
 }
 
-TEST(CpuExecutorTest, ComputesNoModelOfAnMlp) {
+TEST(CpuExecutorTest, ComputesNoModelOfAnMlpUnlessTold) {
   const auto executor = CpuExecutor::Create({});
   ASSERT_TRUE(executor.ok()) << executor.status();
   const std::vector<Model> models = MlpModels("tiny", 1, 576);
   for (const Model& model : models) {
-    EXPECT_DEATH((*executor)->Run({&model, {}}, [](const Execution&) {}),
-                 "check failed: IsElementwise");
+    EXPECT_DEATH((*executor)->Run({.model = &model}, [](const Execution&) {}),
+                 "check failed: mlp_.has_value()");
   }
 }
 
 TEST_P(ExecutorTest, CompletesABatchWithoutSegmentsOrElements) {
   for (const Model& model : Models()) {
-    EXPECT_TRUE(RunAndWait({&model, {}}).status.ok());
+    EXPECT_TRUE(RunAndWait({.model = &model}).status.ok());
     EXPECT_TRUE(RunAndWait({&model, {Segment()}}).status.ok());
   }
 }

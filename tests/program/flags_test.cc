@@ -299,6 +299,39 @@ TEST(FlagsTest, VersionIsOneLineAndExitsWithZero) {
                                     kCudaVersion, ")\n"));
 }
 
+std::vector<std::string> Described(const std::vector<MlpSpec>& mlps) {
+  std::vector<std::string> described;
+  for (const MlpSpec& mlp : mlps) {
+    const MlpLayerRange layers = mlp.layers.value_or(MlpLayerRange{});
+    described.push_back(absl::StrCat(mlp.name, " ", mlp.path, " ", layers.begin, ":", layers.end));
+  }
+  return described;
+}
+
+TEST(FlagsTest, TakesSeveralMlps) {
+  EXPECT_TRUE(Good({}).mlps.empty());
+  EXPECT_EQ(Good({}).mlp_max_batch_tokens, 512);
+  const Flags flags = Good({"--mlp=a=/x=1", "--mlp_layers=b=2:5", "--mlp=b=y,c=z", "--mlp=a=/w",
+                            "--mlp_max_batch_tokens=64"});
+  EXPECT_EQ(Described(flags.mlps), (std::vector<std::string>{"a /w 0:0", "b y 2:5", "c z 0:0"}));
+  EXPECT_EQ(flags.mlp_max_batch_tokens, 64);
+}
+
+TEST(FlagsTest, RefusesMlpsThatAreNone) {
+  for (const char* text : {"", "a", "A=x", "a=", "a=x,", "=x", "a=x,b"}) {
+    const std::string argument = absl::StrCat("--mlp=", text);
+    const EarlyExit exit = std::get<EarlyExit>(Parse({argument.c_str()}));
+    EXPECT_EQ(exit.code, 2);
+    EXPECT_EQ(exit.text, absl::StrCat("swiglu-server: --mlp=", text,
+                                      ": want NAME=PATH[,NAME=PATH]..., a NAME of a-z, 0-9 and "
+                                      "_\n"));
+  }
+  EXPECT_EQ(std::get<EarlyExit>(Parse({"--mlp=a=x", "--mlp_layers=b=0:1"})).text,
+            "swiglu-server: --mlp_layers names the MLP 'b', which no --mlp names\n");
+  EXPECT_EQ(std::get<EarlyExit>(Parse({"--mlp=a=x", "--mlp_layers=a=1:1"})).text,
+            "swiglu-server: --mlp_layers=a=1:1: want NAME=a:b[,NAME=a:b]...\n");
+}
+
 TEST(FlagsTest, HelpNamesEveryFlagWithItsDefault) {
   const EarlyExit exit = std::get<EarlyExit>(Parse({"--io_threads=7", "--help"}));
   EXPECT_EQ(exit.code, 0);
@@ -354,6 +387,12 @@ std::variant<Flags, EarlyExit> ParseWith(const std::map<std::string, std::string
   const auto parsed = ParseFlags(static_cast<int>(argv.size()), argv.data(), variables);
   std::remove(path.c_str());
   return parsed;
+}
+
+TEST(FlagsTest, AddsUpTheMlpsOfAllSources) {
+  const auto parsed = ParseWith({{"MLP", "a=1,b=2"}}, "mlp = a=3,c=4\n", {"--mlp=b=5"});
+  EXPECT_EQ(Described(std::get<Flags>(parsed).mlps),
+            (std::vector<std::string>{"b 5 0:0", "a 1 0:0", "c 4 0:0"}));
 }
 
 TEST(FlagSourcesTest, EachCountsBeforeTheNext) {

@@ -435,6 +435,7 @@ TEST_F(MlpControlRpcTest, DescribesModelsWithRows) {
           shape: [ -1, 576 ]
         }
         properties { key: 'device' value: 'holding' }
+        properties { key: 'intermediate_size' value: '1536' }
         properties { key: 'layer' value: '1' }
         properties {
           key: 'shape'

@@ -44,6 +44,7 @@ struct TestServerOptions {
   RegionOpener* region_opener = nullptr;
   // Beside the six.
   std::vector<Model> other_models = {};
+  bool loads_weights = false;
 };
 
 // The server over an executor, with its clients.
@@ -60,6 +61,7 @@ class TestServer {
                  .infer = options.infer,
                  .stall_limit = options.stall_limit,
                  .regions = options.regions,
+                 .loads_weights = options.loads_weights,
                  .rpc = {.address = options.address,
                          .max_connections = options.max_connections,
                          .io_threads = options.io_threads,
@@ -87,6 +89,8 @@ class TestServer {
     server_.StopBeingReady();
     server_.StopTakingRequests();
   }
+
+  void SetLoaded() { server_.SetLoaded(); }
 
   // True once nothing is charged to the budget and no place in the queue is taken.
   bool AwaitIdle() {

@@ -86,6 +86,7 @@ class HoldingExecutor final : public Executor {
       : num_lanes_(num_lanes), max_batch_bytes_(max_batch_bytes), input_form_(input_form) {}
 
   int num_lanes() const override { return num_lanes_; }
+  int num_mlp_lanes() const override { return num_lanes_; }
   int max_segments() const override { return 256; }
   int64_t max_batch_bytes() const override { return max_batch_bytes_; }
   bool TakesReaders() const override { return input_form_ == InputForm::kInPieces; }

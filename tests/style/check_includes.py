@@ -44,10 +44,10 @@ ALLOWED = {
     "server/core": "std dtype absl log core",
     "server/gpu": "std absl log core gpu cuda",
     "server/memory": "std absl log core gpu memory cuda",
-    "server/device": "std absl base log core gpu memory device kernels cuda",
+    "server/device": "std absl base log core gpu memory weights device kernels cuda",
     "server/regions": "std absl log core regions",
     # Of the kernels, the limits of an MLP.
-    "server/weights": "std dtype absl base formats log weights kernels openssl",
+    "server/weights": "std dtype absl base formats log core weights kernels openssl",
     "server/metrics": "std absl base log core metrics prometheus version",
     "server/batching": "std absl log core batching",
     "server/connections": "std absl base log connections",

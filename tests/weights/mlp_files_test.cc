@@ -40,7 +40,10 @@ ReadBack Read(const MlpFiles& files, size_t index) {
     return std::as_writable_bytes(std::span(text.data(), text.size()));
   };
   const auto hash = files.ReadLayer(index, {bytes(read.gate), bytes(read.up), bytes(read.down)},
-                                    [&](int64_t done) { read.progress.push_back(done); });
+                                    [&](int64_t done) {
+                                      read.progress.push_back(done);
+                                      return absl::OkStatus();
+                                    });
   EXPECT_TRUE(hash.ok()) << hash.status();
   read.hash = hash.value_or("");
   return read;
@@ -57,6 +60,15 @@ std::vector<int> Numbers(const MlpFiles& files) {
   std::vector<int> numbers;
   for (const MlpLayer& layer : files.layers()) numbers.push_back(layer.number);
   return numbers;
+}
+
+TEST(MlpFilesTest, EndsWithTheErrorOfItsCaller) {
+  const TempFolder folder;
+  const auto files = Open(folder.Write("m.safetensors", ModelFile(SmallMlp("", 1))));
+  std::byte memory[3][256];
+  const auto hash = files->ReadLayer(0, {memory[0], memory[1], memory[2]},
+                                     [](int64_t) { return absl::CancelledError("enough"); });
+  EXPECT_EQ(hash.status(), absl::CancelledError("enough"));
 }
 
 TEST(MlpFilesTest, ReadsALayerOfAFile) {

@@ -296,7 +296,7 @@ class MlpChangesTest : public MlpRefusalsTest {
     const std::span<std::byte> all(bytes);
     return files_
         ->ReadLayer(0, {all.subspan(0, 256), all.subspan(256, 256), all.subspan(512, 256)},
-                    [](int64_t) {})
+                    [](int64_t) { return absl::OkStatus(); })
         .status();
   }
 

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The weights of an MLP layer in the memory of a device, and the place where requests find them.
+// What the weights look like is known only to the executor that made them.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+namespace swiglu::server {
+
+// The weights of one layer, ready for batches. Immutable. Its memory is given back with the last
+// reference, so requests in work keep the weights with which they began.
+class Weights {
+ public:
+  virtual ~Weights() = default;
+  Weights(const Weights&) = delete;
+  Weights& operator=(const Weights&) = delete;
+
+  // The SHA-256 of the layer's matrices as they lie in the file (gate, up, down), in lower-case
+  // hexadecimal digits.
+  const std::string& sha256() const { return sha256_; }
+
+ protected:
+  explicit Weights(std::string sha256) : sha256_(std::move(sha256)) {}
+
+ private:
+  const std::string sha256_;
+};
+
+// The current weights of one layer. Thread-safe.
+class WeightsSlot {
+ public:
+  // nullptr before the first `Set`.
+  std::shared_ptr<const Weights> Get() const {
+    absl::MutexLock lock(&mutex_);
+    return weights_;
+  }
+
+  void Set(std::shared_ptr<const Weights> weights) {
+    absl::MutexLock lock(&mutex_);
+    weights_.swap(weights);
+  }
+
+ private:
+  mutable absl::Mutex mutex_;
+  std::shared_ptr<const Weights> weights_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace swiglu::server
