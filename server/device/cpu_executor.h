@@ -48,8 +48,8 @@ class CpuExecutor final : public Executor {
   explicit CpuExecutor(CpuExecutorOptions options);
 
   const int num_lanes_;
-  std::optional<CpuMlp> mlp_;
   CachingSlabPool slab_pool_;
+  std::optional<CpuMlp> mlp_;  // ends before the memory that its batches use
 };
 
 }  // namespace swiglu::server
