@@ -67,6 +67,7 @@ class LiveTest(unittest.TestCase):
         mixed_load.make_mistakes(cls.server)
         # Both targets are scraped and the rules evaluated once more, with what came last.
         gpu.wait_for_scrapes(3)
+        cls.prometheus.wait_for_series("rate(swiglu_refused_regions_total[3s]) > 0", cls.start)
         cls.end = time.time()
 
     def count(self, expression):

@@ -9,6 +9,7 @@ import pathlib
 import re
 import subprocess
 import threading
+import time
 import urllib.parse
 
 import yaml
@@ -71,6 +72,14 @@ class Prometheus:
         """How many series `expression` has between two times with a number in them, as a graph would draw them."""
         series = self.ask("query_range", query=expression, start=start, end=end, step="1s")["result"]
         return sum(any(math.isfinite(float(value)) for _, value in one["values"]) for one in series)
+
+    def wait_for_series(self, expression, start):
+        """Waits until `expression` has a series at some time since `start`."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not self.count_series(expression, start, time.time()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"nothing like {expression} came within {DEADLINE_S} s")
+            time.sleep(0.2)
 
     def _wait_until_ready(self):
         """Reads its log until it serves; returns where. The two lines come in any order."""
