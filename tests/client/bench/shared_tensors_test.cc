@@ -121,14 +121,15 @@ TEST_P(SharedTensorsTest, ResultThatWasNotWrittenIsFound) {
     const auto df = regions_.last_infer().outputs(1).parameters();
     std::byte* const place =
         regions_.regions().begin()->second.data() + df.at("shared_memory_offset").int64_param();
-    place[4] ^= std::byte{1};
+    // The request may be a later one than that of the reply, so a place may come twice.
+    place[4] &= ~std::byte{1};
   };
   RunLoad(20);
   on_reply_ = [](FakeReply&) {};
   const absl::Status status = tensors_->Check(*client_).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()),
-              HasSubstr("wrong result: byte 4 of output 'df' of request 0 is "));
+              HasSubstr("wrong result: byte 4 of output 'df' of request "));
 }
 
 TEST_P(SharedTensorsTest, FailedRequestIsNotCompared) {
