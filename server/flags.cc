@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <charconv>
+#include <functional>
 #include <limits>
 #include <thread>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
@@ -109,29 +111,31 @@ MlpSpec& MlpNamed(const std::string& name, std::vector<MlpSpec>& mlps) {
   return mlps.emplace_back(MlpSpec{name, "", std::nullopt});
 }
 
-// NAME=PATH, or several of them with commas between them.
-ReadValue MlpPaths(std::vector<MlpSpec>* field) {
-  return [field](absl::string_view text) {
+// One text for `parse`, or several of them with commas between them. `keep` takes each that is
+// good.
+template <typename Parsed>
+ReadValue ListOf(absl::StatusOr<Parsed> (*parse)(absl::string_view),
+                 std::function<void(const Parsed&)> keep) {
+  return [parse, keep = std::move(keep)](absl::string_view text) {
     for (const absl::string_view part : absl::StrSplit(text, ',')) {
-      const absl::StatusOr<MlpSpec> spec = ParseMlpSpec(part);
-      if (!spec.ok()) return false;
-      MlpNamed(spec->name, *field).path = spec->path;
+      const absl::StatusOr<Parsed> parsed = parse(part);
+      if (!parsed.ok()) return false;
+      keep(*parsed);
     }
     return true;
   };
 }
 
-// NAME=a:b, or several of them with commas between them. An MLP without a path is one that no --mlp
-// names.
+ReadValue MlpPaths(std::vector<MlpSpec>* field) {
+  return ListOf<MlpSpec>(
+      ParseMlpSpec, [field](const MlpSpec& spec) { MlpNamed(spec.name, *field).path = spec.path; });
+}
+
+// An MLP without a path is one that no --mlp names.
 ReadValue MlpLayers(std::vector<MlpSpec>* field) {
-  return [field](absl::string_view text) {
-    for (const absl::string_view part : absl::StrSplit(text, ',')) {
-      const absl::StatusOr<MlpLayersOf> layers = ParseMlpLayers(part);
-      if (!layers.ok()) return false;
-      MlpNamed(layers->name, *field).layers = layers->layers;
-    }
-    return true;
-  };
+  return ListOf<MlpLayersOf>(ParseMlpLayers, [field](const MlpLayersOf& layers) {
+    MlpNamed(layers.name, *field).layers = layers.layers;
+  });
 }
 
 absl::Status CheckMlps(const std::vector<MlpSpec>& mlps) {
@@ -296,9 +300,8 @@ std::vector<Flag> FlagsInto(Flags* flags, Orders* orders) {
 constexpr char kNotes[] =
     "The variable SWIGLU_SERVER_IO_THREADS of the environment sets --io_threads, and likewise for\n"
     "every flag but --config, --health, --version and --help. The command line counts before the\n"
-    "environment, the environment before the file of --config, and the file before the default. "
-    "The\n"
-    "values of --mlp and --mlp_layers add up; for the same NAME, this order counts.\n";
+    "environment, the environment before the file of --config, and the file before the default.\n"
+    "The values of --mlp and --mlp_layers add up; for the same NAME, this order counts.\n";
 
 Program ProgramInto(Flags* flags, Orders* orders) {
   return {.name = "swiglu-server",

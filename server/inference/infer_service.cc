@@ -220,8 +220,8 @@ absl::StatusOr<AdmittedRequest> InferService::Admit(DecodedRequest decoded,
       PlanChunks(*plan.model, plan.num_elements, MaxBatchBytes(*plan.model, max_chunk_bytes));
   const SlotLayout slots =
       PlanSlots(*plan.model, executor_->TakesReaders(), regions.inputs, regions.outputs);
-  // What is kept of each chunk. It counts where tensors are large and
-  // the message is small, or chunks are small.
+  // What is kept of each chunk. It counts where tensors are large and the message is small, or
+  // where chunks are small.
   constexpr int64_t kChunkStateBytes = 512;
   const bool counts = decoded.regions != nullptr || !IsElementwise(plan.model->op);
   const int64_t state_bytes = counts ? chunks.num_chunks * kChunkStateBytes : 0;
