@@ -23,6 +23,7 @@ class MlpRpcTest : public testing::Test {
   MlpRpcTest() {
     TestServerOptions options;
     options.loads_weights = true;
+    options.stopping = [this] { ++num_stops_; };
     for (const Op op : {Op::kMlpForward, Op::kMlpBackward}) {
       options.other_models.push_back(
           MakeMlpModel({.op = op, .mlp = "m", .hidden = 16, .intermediate = 8, .weights = &slot_}));
@@ -52,6 +53,7 @@ class MlpRpcTest : public testing::Test {
     return response.ready();
   }
 
+  int num_stops_ = 0;
   WeightsSlot slot_;
   HoldingExecutor executor_;
   std::unique_ptr<TestServer> server_;
@@ -92,6 +94,13 @@ TEST_F(MlpRpcTest, TellsAWatcherThatTheWeightsAreThere) {
   ASSERT_TRUE(watch->Read(&state));
   EXPECT_EQ(state.status(), grpc::health::v1::HealthCheckResponse::SERVING);
   context.TryCancel();
+}
+
+// So that whoever loads weights ends that.
+TEST_F(MlpRpcTest, SaysThatItStops) {
+  EXPECT_EQ(num_stops_, 0);
+  server_->StartDrain();
+  EXPECT_EQ(num_stops_, 1);
 }
 
 TEST_F(MlpRpcTest, SaysWhichWeightsHaveComputed) {

@@ -4,6 +4,7 @@
 // what holds after every test of it.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -44,6 +45,7 @@ struct TestServerOptions {
   RegionOpener* region_opener = nullptr;
   // Beside the six.
   std::vector<Model> other_models = {};
+  std::function<void()> stopping = [] {};
   bool loads_weights = false;
 };
 
@@ -61,6 +63,7 @@ class TestServer {
                  .infer = options.infer,
                  .stall_limit = options.stall_limit,
                  .regions = options.regions,
+                 .stopping = options.stopping,
                  .loads_weights = options.loads_weights,
                  .rpc = {.address = options.address,
                          .max_connections = options.max_connections,
