@@ -4,17 +4,26 @@
 // What the weights look like is known only to the executor that made them.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 
 namespace swiglu::server {
 
-// The weights of one layer, ready for batches. Immutable. Its memory is given back with the last
-// reference, so requests in work keep the weights with which they began.
+// A copy of weights: the device that has it, a CUDA ordinal or kCpuDevice, and its bytes there.
+struct WeightsPlace {
+  int device = 0;
+  int64_t size_bytes = 0;
+};
+
+// The weights of one layer, ready for batches, in one or more equal copies. Immutable. Its memory
+// is given back with the last reference, so requests in work keep the weights with which they
+// began.
 class Weights {
  public:
   virtual ~Weights() = default;
@@ -25,11 +34,16 @@ class Weights {
   // hexadecimal digits.
   const std::string& sha256() const { return sha256_; }
 
+  // The copies, each on a device of its own.
+  const std::vector<WeightsPlace>& places() const { return places_; }
+
  protected:
-  explicit Weights(std::string sha256) : sha256_(std::move(sha256)) {}
+  explicit Weights(std::string sha256, std::vector<WeightsPlace> places = {})
+      : sha256_(std::move(sha256)), places_(std::move(places)) {}
 
  private:
   const std::string sha256_;
+  const std::vector<WeightsPlace> places_;
 };
 
 // The current weights of one layer. Thread-safe.

@@ -21,7 +21,8 @@ absl::Status NoMemory(const MlpLayer& layer) {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const Weights>> CpuWeightsLoader::Load(
-    const MlpFiles& files, size_t index, absl::FunctionRef<absl::Status(int64_t)> on_progress) {
+    const MlpFiles& files, size_t index, const Weights* /*current*/,
+    absl::FunctionRef<absl::Status(int64_t)> on_progress) {
   const MlpLayer& layer = files.layers()[index];
   const auto matrix_bytes = static_cast<size_t>(layer.matrix_bytes());
   const std::unique_ptr<std::byte[]> memory(new (std::nothrow) std::byte[3 * matrix_bytes]);

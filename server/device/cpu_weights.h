@@ -11,6 +11,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "server/core/executor.h"
 #include "server/core/weights.h"
 #include "server/weights/mlp_files.h"
 #include "server/weights/weights_loader.h"
@@ -21,7 +22,8 @@ namespace swiglu::server {
 class CpuWeights final : public Weights {
  public:
   CpuWeights(std::unique_ptr<const swiglu::CpuMlpWeights> packed, std::string sha256)
-      : Weights(std::move(sha256)), packed_(std::move(packed)) {}
+      : Weights(std::move(sha256), {{kCpuDevice, packed->size_bytes()}}),
+        packed_(std::move(packed)) {}
 
   const swiglu::CpuMlpWeights& packed() const { return *packed_; }
 
@@ -34,7 +36,7 @@ class CpuWeights final : public Weights {
 class CpuWeightsLoader final : public WeightsLoader {
  public:
   absl::StatusOr<std::shared_ptr<const Weights>> Load(
-      const MlpFiles& files, size_t index,
+      const MlpFiles& files, size_t index, const Weights* current,
       absl::FunctionRef<absl::Status(int64_t)> on_progress) override;
 };
 

@@ -105,7 +105,7 @@ absl::Status MlpStore::LoadLayer(WeightsLoader& loader, const Task& task) {
   absl::Status begun = count(0);
   if (!begun.ok()) return begun;
   absl::StatusOr<std::shared_ptr<const Weights>> weights =
-      loader.Load(*task.mlp->files, task.index, count);
+      loader.Load(*task.mlp->files, task.index, nullptr, count);
   if (!weights.ok()) {
     return absl::Status(weights.status().code(),
                         absl::StrCat("mlp ", name, ": ", weights.status().message()));

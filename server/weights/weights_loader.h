@@ -22,10 +22,11 @@ class WeightsLoader {
   virtual ~WeightsLoader() = default;
 
   // Reads the layer `files.layers()[index]`. Blocks. Calls `on_progress` like MlpFiles::ReadLayer.
-  // RESOURCE_EXHAUSTED if the device has no room, with what is needed. Otherwise fails like
+  // `current`: the weights that these will replace, or nullptr; they go to the same devices.
+  // RESOURCE_EXHAUSTED if a device has no room, with what is needed. Otherwise fails like
   // MlpFiles::ReadLayer. REQUIRES: index < files.layers().size().
   virtual absl::StatusOr<std::shared_ptr<const Weights>> Load(
-      const MlpFiles& files, size_t index,
+      const MlpFiles& files, size_t index, const Weights* current,
       absl::FunctionRef<absl::Status(int64_t)> on_progress) = 0;
 };
 

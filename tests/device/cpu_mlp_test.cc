@@ -57,7 +57,7 @@ class CpuMlpTest : public testing::TestWithParam<Op> {
         MlpFiles::Open({"m", folder_.Write("m.safetensors", ModelFile(tensors)), {}});
     EXPECT_TRUE(files.ok()) << files.status();
     CpuWeightsLoader loader;
-    auto weights = loader.Load(**files, 0, [](int64_t) { return absl::OkStatus(); });
+    auto weights = loader.Load(**files, 0, nullptr, [](int64_t) { return absl::OkStatus(); });
     EXPECT_TRUE(weights.ok()) << weights.status();
     weights_ = *std::move(weights);
   }

@@ -32,7 +32,7 @@ class FakeLoader final : public WeightsLoader {
   std::function<absl::Status(int layer)> before = [](int) { return absl::OkStatus(); };
 
   absl::StatusOr<std::shared_ptr<const Weights>> Load(
-      const MlpFiles& files, size_t index,
+      const MlpFiles& files, size_t index, const Weights* /*current*/,
       absl::FunctionRef<absl::Status(int64_t)> on_progress) override {
     const MlpLayer& layer = files.layers()[index];
     if (absl::Status status = before(layer.number); !status.ok()) return status;
