@@ -272,6 +272,8 @@ std::vector<Flag> FlagsInto(Flags* flags, Orders* orders) {
        "NAME=a:b[,NAME=a:b]...", MlpLayers(&flags->mlps)},
       {"mlp_max_batch_tokens", "512", "The most tokens that pass through an MLP together.",
        "a number from 1 to 65536", Number(&flags->mlp_max_batch_tokens, 1, 65536)},
+      {"mlp_replicas", "1", "The CUDA devices on which each layer of an MLP lies.",
+       "a number from 1 to 64", Number(&flags->mlp_replicas, 1, 64)},
       {"drain_delay", "0",
        "How long to serve on after the first signal while reporting NOT_SERVING.",
        "a time from 0s to 24h, as in 500ms or 1m30s", Time(&flags->drain_delay, zero, day)},

@@ -42,6 +42,7 @@ struct Flags {
   absl::Duration region_idle_timeout;  // zero: regions may be idle for any time
   std::vector<MlpSpec> mlps;           // those of the command line first
   int64_t mlp_max_batch_tokens = 0;
+  int mlp_replicas = 0;
   absl::Duration max_connection_age;  // zero: no connection ends because of its age
   absl::Duration max_connection_age_grace;
   absl::Duration keepalive_time;  // zero: no pings

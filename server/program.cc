@@ -114,17 +114,12 @@ int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& cr
   PrometheusObserver prometheus(models);
   Statistics statistics(models);
   ObserverList observers({&prometheus, &statistics, &stop});
-  const auto created = create_executor(ExecutorOptionsOf(flags, &observers));
+  const auto created = create_executor(ExecutorOptionsOf(flags, **mlps, &observers));
   if (!created.ok()) return Fail(created.status());
   Executor& executor = *created->executor;
   if (flags.cuda_shared_memory && !created->region_opener->Supports(RegionKind::kCuda)) {
     return Fail(absl::FailedPreconditionError(
         absl::StrCat("--cuda_shared_memory=on needs a CUDA device; this server computes on ",
-                     executor.description())));
-  }
-  if (!flags.mlps.empty() && created->weights_loader == nullptr) {
-    return Fail(absl::FailedPreconditionError(
-        absl::StrCat("--mlp needs the CPU in this version (--device=cpu); this server computes on ",
                      executor.description())));
   }
   const bool on_gpu = !created->cuda_devices.empty();
@@ -166,9 +161,10 @@ int MostMlpThreads(const Flags& flags) {
 // The threads of the lanes, if the server takes the GPUs that the flags name, or one.
 int MostLaneThreads(const Flags& flags) {
   if (flags.device == DeviceKind::kCpu) return 0;
+  const int mlp_lanes = flags.mlps.empty() ? 0 : kMlpLanes;
   const int lanes = flags.lanes_per_device == 0 ? kDefaultCudaLanes : flags.lanes_per_device;
   const int resident_lanes = flags.cuda_shared_memory ? kResidentLanes : 0;
-  return std::max(1, static_cast<int>(flags.devices.size())) * (lanes + resident_lanes);
+  return std::max(1, static_cast<int>(flags.devices.size())) * (lanes + resident_lanes + mlp_lanes);
 }
 
 // As `Serve`, once it is sure that the server can start. Every line of the log that somebody takes

@@ -58,29 +58,47 @@ RegionLimits RegionLimitsOf(const Flags& flags) {
           .idle_timeout = absl::ToChronoNanoseconds(flags.region_idle_timeout)};
 }
 
+Model MlpModelOf(const OfferedMlp& mlp, size_t index, Op op, const Flags& flags) {
+  const MlpLayer& layer = mlp.files->layers()[index];
+  return MakeMlpModel({.op = op,
+                       .dtype = layer.dtype,
+                       .mlp = mlp.spec.name,
+                       .layer = layer.number,
+                       .hidden = layer.hidden,
+                       .intermediate = layer.intermediate,
+                       .weights = &mlp.slots[index],
+                       .max_batch_rows = flags.mlp_max_batch_tokens});
+}
+
+// The different shapes of all layers.
+std::vector<MlpShape> MlpShapesOf(const MlpStore& mlps, const Flags& flags) {
+  std::vector<MlpShape> shapes;
+  for (const OfferedMlp& mlp : mlps.mlps()) {
+    for (size_t index = 0; index < mlp.slots.size(); ++index) {
+      const MlpLayer& layer = mlp.files->layers()[index];
+      const MlpShape shape{layer.hidden, layer.intermediate,
+                           MostBatchRows(MlpModelOf(mlp, index, Op::kMlpForward, flags))};
+      if (std::find(shapes.begin(), shapes.end(), shape) == shapes.end()) shapes.push_back(shape);
+    }
+  }
+  return shapes;
+}
+
 }  // namespace
 
 std::vector<Model> MlpModelsOf(const MlpStore& mlps, const Flags& flags) {
   std::vector<Model> models;
   for (const OfferedMlp& mlp : mlps.mlps()) {
     for (size_t index = 0; index < mlp.slots.size(); ++index) {
-      const MlpLayer& layer = mlp.files->layers()[index];
       for (const Op op : {Op::kMlpForward, Op::kMlpBackward}) {
-        models.push_back(MakeMlpModel({.op = op,
-                                       .dtype = layer.dtype,
-                                       .mlp = mlp.spec.name,
-                                       .layer = layer.number,
-                                       .hidden = layer.hidden,
-                                       .intermediate = layer.intermediate,
-                                       .weights = &mlp.slots[index],
-                                       .max_batch_rows = flags.mlp_max_batch_tokens}));
+        models.push_back(MlpModelOf(mlp, index, op, flags));
       }
     }
   }
   return models;
 }
 
-ExecutorOptions ExecutorOptionsOf(const Flags& flags, Observer* observer) {
+ExecutorOptions ExecutorOptionsOf(const Flags& flags, const MlpStore& mlps, Observer* observer) {
   // Half of the budget is for slabs. Admission charges them with the size that the pool gives them.
   const int64_t pool_bytes = flags.memory_budget_bytes / 2 + kExecutorBytes;
   return {.device = flags.device,
@@ -89,7 +107,8 @@ ExecutorOptions ExecutorOptionsOf(const Flags& flags, Observer* observer) {
           .memory = {.capacity_bytes = static_cast<size_t>(pool_bytes)},
           .takes_cuda_regions = flags.cuda_shared_memory,
           .region_prefix = flags.system_shared_memory_prefix,
-          .runs_mlps = !flags.mlps.empty(),
+          .mlp_shapes = MlpShapesOf(mlps, flags),
+          .mlp_replicas = flags.mlp_replicas,
           .observer = observer};
 }
 

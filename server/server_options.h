@@ -18,8 +18,8 @@ namespace swiglu::server {
 // The models of the MLPs, with the batches that the flags allow. `mlps` must outlive them.
 std::vector<Model> MlpModelsOf(const MlpStore& mlps, const Flags& flags);
 
-// The options for the executor, which reports device errors to `observer`.
-ExecutorOptions ExecutorOptionsOf(const Flags& flags, Observer* observer);
+// The options for the executor, which computes `mlps` and reports device errors to `observer`.
+ExecutorOptions ExecutorOptionsOf(const Flags& flags, const MlpStore& mlps, Observer* observer);
 
 // The options for the server. `on_gpu`: whether the executor computes on GPUs. `max_connections`:
 // the value of the flag, or less if the limit on open files allows fewer.

@@ -107,6 +107,10 @@ int64_t MaxBatchBytes(const Model& model, int64_t executor_bytes) {
          static_cast<int64_t>(model.inputs.size());
 }
 
+int64_t MostBatchRows(const Model& model) {
+  return std::max(model.max_batch_rows, CutElements(model) / model.row_elements);
+}
+
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements) {
   const auto num_tensors = static_cast<int64_t>(model.inputs.size() + model.outputs.size());
   return num_tensors * num_elements * ElementBytes(model.dtype);

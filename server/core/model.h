@@ -93,6 +93,10 @@ Model MakeMlpModel(const MlpModelOptions& options);
 // `executor_bytes`: the executor's limit.
 int64_t MaxBatchBytes(const Model& model, int64_t executor_bytes);
 
+// The most rows in any batch of a model that limits them: those of several requests or of a chunk,
+// which has no fewer rows than CutElements wants.
+int64_t MostBatchRows(const Model& model);
+
 // The bytes of all inputs and outputs together, if each has `num_elements` elements.
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements);
 

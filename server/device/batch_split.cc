@@ -74,6 +74,7 @@ std::optional<std::pair<Batch, Batch>> Halve(const Batch& batch) {
   std::pair<Batch, Batch> halves{{batch.model, {}}, {batch.model, {}}};
   auto& [first, second] = halves;
   first.placement = second.placement = batch.placement;
+  first.weights = second.weights = batch.weights;
   for (const Segment& segment : batch.segments) {
     // A short segment is not cut; it goes where it is wanted, and the first one to the first half.
     int64_t num_first = std::min(segment.num_elements, wanted) / cut_elements * cut_elements;

@@ -58,6 +58,37 @@ absl::StatusOr<Lanes> MakeLanes(int ordinal, int num_lanes, LaneUse use, SlabPoo
   return lanes;
 }
 
+// FAILED_PRECONDITION unless the device has the instructions of the kernels of MLPs.
+absl::Status CheckMlpDevice(const DeviceInfo& info) {
+  constexpr int kOldestMajor = 8;
+  int major = 0;
+  int minor = 0;
+  cudaError_t error =
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, info.ordinal);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, info.ordinal);
+  }
+  if (error != cudaSuccess) return CudaStatus(error, info.ordinal);
+  if (major >= kOldestMajor) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("MLPs need a device of compute capability 8.0 or newer; device ", info.ordinal,
+                   " (", info.name, ") has ", major, ".", minor));
+}
+
+// No lanes if there are no shapes.
+absl::StatusOr<Lanes> MakeMlpLanes(const DeviceInfo& info, const CudaExecutorOptions& options) {
+  Lanes lanes;
+  if (options.mlp_shapes.empty()) return lanes;
+  if (absl::Status status = CheckMlpDevice(info); !status.ok()) return status;
+  for (int i = 0; i < options.mlp_lanes_per_device; ++i) {
+    absl::StatusOr<std::unique_ptr<CudaLane>> lane =
+        CudaLane::CreateForMlps(info.ordinal, options.mlp_shapes);
+    if (!lane.ok()) return lane.status();
+    lanes.push_back(*std::move(lane));
+  }
+  return lanes;
+}
+
 absl::StatusOr<LaneDevice> SetUpDevice(const DeviceInfo& info, const CudaExecutorOptions& options,
                                        SlabPool& slab_pool) {
   if (absl::Status status = CheckAddresses(info.ordinal, slab_pool); !status.ok()) return status;
@@ -67,8 +98,11 @@ absl::StatusOr<LaneDevice> SetUpDevice(const DeviceInfo& info, const CudaExecuto
   absl::StatusOr<Lanes> resident_lanes =
       MakeLanes(info.ordinal, options.resident_lanes_per_device, LaneUse::kResident, slab_pool);
   if (!resident_lanes.ok()) return resident_lanes.status();
-  return LaneDevice{info.ordinal, absl::StrCat("cuda:", info.ordinal, " ", info.name),
-                    *std::move(lanes), *std::move(resident_lanes), options.large_lanes_per_device};
+  absl::StatusOr<Lanes> mlp_lanes = MakeMlpLanes(info, options);
+  if (!mlp_lanes.ok()) return mlp_lanes.status();
+  return LaneDevice{info.ordinal,          absl::StrCat("cuda:", info.ordinal, " ", info.name),
+                    *std::move(lanes),     *std::move(resident_lanes),
+                    *std::move(mlp_lanes), options.large_lanes_per_device};
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "server/core/observer.h"
 #include "server/device/lane_executor.h"
+#include "server/device/mlp_shape.h"
 #include "server/gpu/device_choice.h"
 #include "server/memory/slab_pool.h"
 
@@ -24,6 +25,10 @@ struct CudaExecutorOptions {
   int large_lanes_per_device = 0;
   // The most resident batches in flight on each device. 0: the executor takes none.
   int resident_lanes_per_device = 0;
+  // The MLPs whose batches come; empty: none.
+  std::vector<MlpShape> mlp_shapes;
+  // The most batches of MLPs in flight on each device, if any come.
+  int mlp_lanes_per_device = 0;
   // The slab pool's memory, all of it pinned.
   CachingSlabPoolOptions memory;
   // Receives the device errors; may be nullptr. Must outlive the executor.
@@ -31,8 +36,9 @@ struct CudaExecutorOptions {
 };
 
 // Sets up the devices and runs every kernel on each lane, so that all kernels are loaded before the
-// first request. Takes a few hundred milliseconds per device. INVALID_ARGUMENT: an option is out of
-// range. FAILED_PRECONDITION: a device cannot use host memory directly. RESOURCE_EXHAUSTED: there
+// first request. The kernels of MLPs are loaded with the weights. Takes a few hundred milliseconds
+// per device. INVALID_ARGUMENT: an option is out of range. FAILED_PRECONDITION: a device cannot use
+// host memory directly, or is too old for MLPs. RESOURCE_EXHAUSTED: there
 // is too little memory for the lanes or for the first slabs. INTERNAL: another error of a device,
 // or its results are wrong.
 absl::StatusOr<std::unique_ptr<LaneExecutor>> CreateCudaExecutor(CudaExecutorOptions options);

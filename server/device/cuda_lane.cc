@@ -23,26 +23,39 @@ thread_local bool t_serves_lane = false;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaLane>> CudaLane::Create(int ordinal, LaneUse use) {
+  CHECK(use != LaneUse::kMlp);
+  Paths paths;
+  if (use == LaneUse::kAny) {
+    absl::StatusOr<CudaStagedPath> created = CudaStagedPath::Create(ordinal);
+    if (!created.ok()) return created.status();
+    paths.staged = *std::move(created);
+  }
+  return Make(ordinal, std::move(paths));
+}
+
+absl::StatusOr<std::unique_ptr<CudaLane>> CudaLane::CreateForMlps(
+    int ordinal, const std::vector<MlpShape>& shapes) {
+  absl::StatusOr<CudaMlpPath> created = CudaMlpPath::Create(ordinal, shapes);
+  if (!created.ok()) return created.status();
+  Paths paths;
+  paths.mlp = *std::move(created);
+  return Make(ordinal, std::move(paths));
+}
+
+absl::StatusOr<std::unique_ptr<CudaLane>> CudaLane::Make(int ordinal, Paths paths) {
   absl::StatusOr<CudaStream> stream = MakeCudaStream(ordinal);
   if (!stream.ok()) return stream.status();
   absl::StatusOr<CudaEvent> event = MakeCudaEvent(ordinal, CudaEventKind::kWaiting);
   if (!event.ok()) return event.status();
-  std::optional<CudaStagedPath> staged_path;
-  if (use == LaneUse::kAny) {
-    absl::StatusOr<CudaStagedPath> created = CudaStagedPath::Create(ordinal);
-    if (!created.ok()) return created.status();
-    staged_path = *std::move(created);
-  }
   return std::unique_ptr<CudaLane>(
-      new CudaLane(ordinal, *std::move(stream), *std::move(event), std::move(staged_path)));
+      new CudaLane(ordinal, *std::move(stream), *std::move(event), std::move(paths)));
 }
 
-CudaLane::CudaLane(int ordinal, CudaStream stream, CudaEvent event,
-                   std::optional<CudaStagedPath> staged_path)
+CudaLane::CudaLane(int ordinal, CudaStream stream, CudaEvent event, Paths paths)
     : ordinal_(ordinal),
       stream_(std::move(stream)),
       event_(std::move(event)),
-      staged_path_(std::move(staged_path)) {
+      paths_(std::move(paths)) {
   thread_ = std::thread([this] { ServeJobs(); });
 }
 
@@ -84,24 +97,30 @@ cudaError_t CudaLane::Enqueue(Job& job) {
 
 cudaError_t CudaLane::EnqueueWork(Job& job) {
   const Model& model = *job.batch->model;
+  if (!IsElementwise(model.op)) {
+    CHECK(paths_.mlp.has_value());
+    job.outputs = Outputs::kUnspecified;
+    return paths_.mlp->Enqueue(*job.batch, stream_.get());
+  }
   if (job.plan.path != Path::kStaged) {
     const cudaError_t error =
         LaunchKernel(model, job.batch->segments, job.plan.max_blocks, stream_.get());
     if (error == cudaSuccess) job.outputs = Outputs::kUnspecified;
     return error;
   }
-  CHECK(staged_path_.has_value());
+  CHECK(paths_.staged.has_value());
   const Portion& portion = job.plan.portions[job.num_enqueued++];
-  const cudaError_t error = staged_path_->EnqueueCompute(model, portion, stream_.get());
+  const cudaError_t error = paths_.staged->EnqueueCompute(model, portion, stream_.get());
   if (error != cudaSuccess) return error;
   job.outputs = Outputs::kUnspecified;
-  return staged_path_->EnqueueCopyOut(model, portion, stream_.get());
+  return paths_.staged->EnqueueCopyOut(model, portion, stream_.get());
 }
 
 cudaError_t CudaLane::Await(Job& job) {
   const cudaError_t error = AwaitEvent();
   if (error != cudaSuccess) return error;
-  if (job.plan.path == Path::kStaged) return staged_path_->AddTimes(job.execution.times);
+  if (paths_.mlp.has_value()) return paths_.mlp->AddTimes(job.execution.times);
+  if (job.plan.path == Path::kStaged) return paths_.staged->AddTimes(job.execution.times);
   job.execution.times.compute = Clock::now() - job.launched_at;
   return cudaSuccess;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A lane of a CUDA device: one stream, its event, a device buffer, and a thread that waits until
+// A lane of a CUDA device: one stream, its event, device buffers, and a thread that waits until
 // launched work is done.
 #pragma once
 
@@ -11,10 +11,12 @@
 #include <memory>
 #include <optional>
 #include <thread>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "server/device/cuda_mlp_path.h"
 #include "server/device/cuda_staged_path.h"
 #include "server/device/lane.h"
 #include "server/gpu/cuda_handles.h"
@@ -27,7 +29,11 @@ namespace swiglu::server {
 // that a lane needs from CUDA.
 class CudaLane final : public Lane {
  public:
+  // A lane for element-wise batches.
   static absl::StatusOr<std::unique_ptr<CudaLane>> Create(int ordinal, LaneUse use = LaneUse::kAny);
+  // A lane for batches of MLPs with any of `shapes`.
+  static absl::StatusOr<std::unique_ptr<CudaLane>> CreateForMlps(
+      int ordinal, const std::vector<MlpShape>& shapes);
 
   // REQUIRES: not called from `finished`.
   ~CudaLane() override;
@@ -40,9 +46,8 @@ class CudaLane final : public Lane {
   // that the caller launches, the calling thread launches the batch. It then waits for at most the
   // plan's `caller_wait`, and calls `finished` if the batch is done by then. If the calling thread
   // is the thread of some lane (it has just completed a batch), it launches the batch, too, and
-  // this lane's thread waits for the result. REQUIRES: the plan is not staged if the lane is for
-  // resident batches alone. A plan that is not staged needs tensors in device
-  // memory or in pinned host memory.
+  // this lane's thread waits for the result. REQUIRES: the batch is one of those that the lane is
+  // for. Tensors are in device memory or in pinned host memory, unless the plan has portions.
   void Run(const Batch& batch, LaunchPlan plan, Finished finished) override;
 
  private:
@@ -61,8 +66,14 @@ class CudaLane final : public Lane {
     bool is_begun() const { return launched_at != Clock::time_point(); }
   };
 
-  CudaLane(int ordinal, CudaStream stream, CudaEvent event,
-           std::optional<CudaStagedPath> staged_path);
+  // What kinds of batches need, beside a stream and an event.
+  struct Paths {
+    std::optional<CudaStagedPath> staged;
+    std::optional<CudaMlpPath> mlp;
+  };
+
+  CudaLane(int ordinal, CudaStream stream, CudaEvent event, Paths paths);
+  static absl::StatusOr<std::unique_ptr<CudaLane>> Make(int ordinal, Paths paths);
 
   // Enqueues the job's next portion, or the whole job if it has no portions, and then the event. On
   // error, no work of the job is running any more.
@@ -90,7 +101,7 @@ class CudaLane final : public Lane {
   const CudaStream stream_;
   const CudaEvent event_;  // recorded after all work that is enqueued
   // Used by the thread that has the job: the caller of `Run`, then the lane's thread.
-  std::optional<CudaStagedPath> staged_path_;  // nullopt: the lane is for resident batches alone
+  Paths paths_;
 
   absl::Mutex mutex_;
   absl::CondVar changed_;

@@ -16,6 +16,7 @@
 #ifdef SWIGLU_CUDA
 #include "server/device/cuda_executor.h"
 #include "server/device/cuda_region_opener.h"
+#include "server/device/cuda_weights.h"
 #include "server/gpu/cuda_probe.h"
 #endif
 
@@ -30,7 +31,7 @@ absl::StatusOr<CreatedExecutor> CreateCpu(const ExecutorOptions& options, std::s
   if (options.lanes_per_device == 0) {
     cpu_options.num_lanes = NumCores();
   }
-  if (options.runs_mlps) cpu_options.mlp_threads = NumCores();
+  if (!options.mlp_shapes.empty()) cpu_options.mlp_threads = NumCores();
   cpu_options.memory = options.memory;
   absl::StatusOr<std::unique_ptr<CpuExecutor>> executor = CpuExecutor::Create(cpu_options);
   if (!executor.ok()) return executor.status();
@@ -54,6 +55,8 @@ absl::StatusOr<CreatedExecutor> CreateCuda(const ExecutorOptions& options, Devic
     cuda_options.large_lanes_per_device = kDefaultLargeLanes;
   }
   cuda_options.resident_lanes_per_device = options.takes_cuda_regions ? kResidentLanes : 0;
+  cuda_options.mlp_shapes = options.mlp_shapes;
+  cuda_options.mlp_lanes_per_device = kMlpLanes;
   cuda_options.memory = options.memory;
   cuda_options.observer = options.observer;
   absl::StatusOr<std::unique_ptr<LaneExecutor>> executor =
@@ -62,11 +65,18 @@ absl::StatusOr<CreatedExecutor> CreateCuda(const ExecutorOptions& options, Devic
   const CachingSlabPool* pool = &(*executor)->slab_pool();
   std::vector<int> ordinals;
   for (const DeviceInfo& device : choice.cuda_devices) ordinals.push_back(device.ordinal);
+  int64_t max_tokens = 1;
+  for (const MlpShape& shape : options.mlp_shapes) {
+    max_tokens = std::max(max_tokens, shape.max_tokens);
+  }
+  auto loader = std::make_unique<CudaWeightsLoader>(ordinals, options.mlp_replicas, max_tokens);
   return CreatedExecutor{
-      *std::move(executor), pool,
+      *std::move(executor),
+      pool,
       std::make_unique<CudaRegionOpener>(std::move(ordinals), options.region_prefix),
       std::move(choice.cuda_devices),
-      absl::StrCat(choice.reason, ", driver ", CudaDriverVersion())};
+      absl::StrCat(choice.reason, ", driver ", CudaDriverVersion()),
+      std::move(loader)};
 }
 
 #else
@@ -92,10 +102,18 @@ absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options) {
   if (options.device != DeviceKind::kCpu) found = FindCudaDevices();
   absl::StatusOr<DeviceChoice> choice = ChooseDevices(options.device, options.ordinals, found);
   if (!choice.ok()) return choice.status();
+  const auto num_devices = std::max(static_cast<int>(choice->cuda_devices.size()), 1);
+  if (options.mlp_replicas > num_devices) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("each of the ", options.mlp_replicas,
+                     " replicas of an MLP needs a device of its own; this server has ", num_devices,
+                     " (", choice->reason, ")"));
+  }
   if (choice->cuda_devices.empty()) return CreateCpu(options, std::move(choice->reason));
 
   absl::StatusOr<CreatedExecutor> created = CreateCuda(options, *std::move(choice));
-  const bool may_take_cpu = options.device == DeviceKind::kAuto && options.ordinals.empty();
+  const bool may_take_cpu =
+      options.device == DeviceKind::kAuto && options.ordinals.empty() && options.mlp_replicas == 1;
   if (created.ok() || !may_take_cpu) return created;
   return CreateCpu(options, absl::StrCat("cpu: ", created.status().message()));
 }

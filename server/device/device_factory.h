@@ -12,6 +12,7 @@
 #include "server/core/executor.h"
 #include "server/core/observer.h"
 #include "server/core/region.h"
+#include "server/device/mlp_shape.h"
 #include "server/gpu/device_choice.h"
 #include "server/memory/slab_pool.h"
 #include "server/weights/weights_loader.h"
@@ -29,6 +30,9 @@ inline constexpr int kDefaultLargeLanes = 1;
 // done (32 KiB, 64 in flight, on an H200).
 inline constexpr int kResidentLanes = 2;
 
+// Its lanes for batches of MLPs: one pass runs, while another batch comes in or its results go out.
+inline constexpr int kMlpLanes = 3;
+
 struct ExecutorOptions {
   DeviceKind device = DeviceKind::kAuto;
   // CUDA ordinals to use, in this order; empty: all. If any ordinal is named, `kAuto` behaves like
@@ -44,8 +48,10 @@ struct ExecutorOptions {
   bool takes_cuda_regions = false;
   // The text with which the file names of system regions must begin.
   std::string region_prefix;
-  // Whether batches of MLPs come.
-  bool runs_mlps = false;
+  // The MLPs whose batches come, each shape once; empty: none come.
+  std::vector<MlpShape> mlp_shapes;
+  // The devices on which each layer of an MLP lies.
+  int mlp_replicas = 1;
   // Receives the device errors; may be nullptr. Must outlive the executor.
   Observer* observer = nullptr;
 };
@@ -62,15 +68,16 @@ struct CreatedExecutor {
   // One line for the log: "cuda: device 0 NVIDIA H100 80GB HBM3, driver 13.0", "cpu: no NVIDIA
   // driver".
   std::string reason;
-  // Makes weights ready for the executor's batches; nullptr if the executor computes no MLPs.
-  std::unique_ptr<WeightsLoader> weights_loader = nullptr;
+  // Makes weights ready for the executor's batches. Must not outlive the executor.
+  std::unique_ptr<WeightsLoader> weights_loader;
 };
 
 // Makes the executor that `options` ask for. Takes up to a few hundred milliseconds per CUDA
 // device. If CUDA was asked for and is not available, it never takes the CPU instead. It then
-// returns an error that says why: FAILED_PRECONDITION (a build without CUDA, no driver, no device),
-// INVALID_ARGUMENT (a wrong ordinal or option), RESOURCE_EXHAUSTED (too little memory), INTERNAL
-// (the device fails). With `kAuto`, it takes the CPU if CUDA is not available or a device fails.
+// returns an error that says why: FAILED_PRECONDITION (a build without CUDA, no driver, no device,
+// fewer devices than replicas), INVALID_ARGUMENT (a wrong ordinal or option), RESOURCE_EXHAUSTED
+// (too little memory), INTERNAL (the device fails). With `kAuto`, it takes the CPU if CUDA is not
+// available or a device fails.
 absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options);
 
 }  // namespace swiglu::server

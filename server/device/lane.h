@@ -31,8 +31,16 @@ struct LaneResult {
   std::optional<DeviceFault> fault;  // set if and only if execution.status is an error
 };
 
-// Which batches a lane runs: only resident ones, which need no device buffer, or any.
-enum class LaneUse : uint8_t { kAny, kResident };
+// Which batches a lane runs: element-wise ones, or of these only resident ones, which need no
+// device buffer; or those of MLPs.
+enum class LaneUse : uint8_t { kAny, kResident, kMlp };
+inline constexpr int kNumLaneUses = 3;
+
+// The lanes for `batch`.
+inline LaneUse UseFor(const Batch& batch) {
+  if (!IsElementwise(batch.model->op)) return LaneUse::kMlp;
+  return batch.placement.is_resident ? LaneUse::kResident : LaneUse::kAny;
+}
 
 // Runs one batch at a time on one device. The destructor waits for the batch in flight, if any.
 class Lane {

@@ -13,13 +13,20 @@ namespace swiglu::server {
 
 // How busy one device is.
 struct DeviceLoad {
-  // Bytes that the batches in flight read and write. Resident batches do not count.
+  // Bytes that the batches in flight read and write. Resident batches and those of MLPs do not
+  // count.
   int64_t outstanding_bytes = 0;
   int num_free_lanes = 0;
   // Such bytes of all batches that the device has got until now. `GiveBatch` may raise this value.
   int64_t given_bytes = 0;
-  int num_resident = 0;  // resident batches in flight
+  int num_resident = 0;  // resident batches and those of MLPs in flight
 };
+
+// Whether `a` has fewer outstanding bytes than `b`, or as many and was given fewer until now.
+inline bool IsLessLoaded(const DeviceLoad& a, const DeviceLoad& b) {
+  return std::tie(a.outstanding_bytes, a.given_bytes) <
+         std::tie(b.outstanding_bytes, b.given_bytes);
+}
 
 // Returns the position of the device for the next batch; -1 if no lane is free. Of the devices with
 // a free lane, chooses the one with the fewest outstanding bytes. If several are equal, as under a
@@ -28,10 +35,7 @@ inline int ChooseDevice(absl::Span<const DeviceLoad> loads) {
   int best = -1;
   for (int i = 0; i < static_cast<int>(loads.size()); ++i) {
     if (loads[i].num_free_lanes == 0) continue;
-    if (best < 0 || std::tie(loads[i].outstanding_bytes, loads[i].given_bytes) <
-                        std::tie(loads[best].outstanding_bytes, loads[best].given_bytes)) {
-      best = i;
-    }
+    if (best < 0 || IsLessLoaded(loads[i], loads[best])) best = i;
   }
   return best;
 }

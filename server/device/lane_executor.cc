@@ -39,10 +39,14 @@ LaneExecutor::LaneExecutor(std::vector<LaneDevice> devices,
   for (const LaneDevice& device : devices_) {
     CHECK(!device.lanes.empty());
     CHECK(device.resident_lanes.size() == devices_.front().resident_lanes.size());
-    LaneQueue& lanes = lanes_.emplace_back();
-    for (const std::unique_ptr<Lane>& lane : device.lanes) lanes.free.push_back(lane.get());
-    LaneQueue& resident = resident_lanes_.emplace_back();
-    for (const auto& lane : device.resident_lanes) resident.free.push_back(lane.get());
+    CHECK(device.mlp_lanes.size() == devices_.front().mlp_lanes.size());
+    const std::array<const std::vector<std::unique_ptr<Lane>>*, kNumLaneUses> by_use = {
+        &device.lanes, &device.resident_lanes, &device.mlp_lanes};
+    auto& queues = lanes_.emplace_back();
+    for (size_t use = 0; use < by_use.size(); ++use) {
+      for (const auto& lane : *by_use[use]) queues[use].free.push_back(lane.get());
+    }
+    mlp_loads_.emplace_back();
     loads_.push_back({.num_free_lanes = static_cast<int>(device.lanes.size())});
     num_lanes_ += static_cast<int>(device.lanes.size());
     CHECK(device.num_large_lanes < static_cast<int>(device.lanes.size()));
@@ -75,9 +79,11 @@ void LaneExecutor::Run(const Batch& batch, Done done) {
   {
     absl::MutexLock lock(&mutex_);
     ++num_held_;
-    const int device = ChooseDeviceOf(batch);
-    CHECK(!batch.placement.is_resident || num_resident_lanes() > 0);
-    LaneQueue& lanes = LanesFor(device, batch.placement.is_resident);
+    const LaneUse use = UseFor(batch);
+    CHECK(use != LaneUse::kResident || num_resident_lanes() > 0);
+    CHECK(use != LaneUse::kMlp || num_mlp_lanes() > 0);
+    const int device = use == LaneUse::kMlp ? ChooseMlpDevice(batch) : ChooseDeviceOf(batch);
+    LaneQueue& lanes = LanesFor(device, use);
     if (lanes.free.empty()) {
       lanes.waiting.push_back({&batch, std::move(done)});
       return;
@@ -93,7 +99,9 @@ void LaneExecutor::Start(const Claim& claim, const Batch& batch, Done done) {
   }
   claim.lane->Run(batch, PlanLaunch(batch, claim.situation),
                   [this, claim, &batch, done = std::move(done)](const LaneResult& result) mutable {
-                    if (!IsWorthRetrying(result)) return Finish(claim, result, std::move(done));
+                    if (claim.use == LaneUse::kMlp || !IsWorthRetrying(result)) {
+                      return Finish(claim, result, std::move(done));
+                    }
                     RunInHalves(
                         *claim.lane, batch, result,
                         [this, claim](const DeviceFault& fault) { ReportFault(claim, fault); },
@@ -122,6 +130,27 @@ int LaneExecutor::ChooseDeviceOf(const Batch& batch) {
     CHECK(device >= 0);
     return device;
   }
+  return PositionOf(ordinal);
+}
+
+int LaneExecutor::ChooseMlpDevice(const Batch& batch) {
+  CHECK(batch.weights != nullptr);
+  int best = -1;
+  for (const WeightsPlace& place : batch.weights->places()) {
+    const int device = PositionOf(place.device);
+    // Its tensors need not go to another device.
+    if (place.device == batch.placement.device) {
+      best = device;
+      break;
+    }
+    if (best < 0 || IsLessLoaded(mlp_loads_[device], mlp_loads_[best])) best = device;
+  }
+  CHECK(best >= 0);
+  GiveBatch(absl::MakeSpan(mlp_loads_), best, BatchBytes(batch));
+  return best;
+}
+
+int LaneExecutor::PositionOf(int ordinal) const {
   const auto found =
       std::find_if(devices_.begin(), devices_.end(),
                    [ordinal](const LaneDevice& device) { return device.ordinal == ordinal; });
@@ -130,22 +159,22 @@ int LaneExecutor::ChooseDeviceOf(const Batch& batch) {
 }
 
 LaneExecutor::Claim LaneExecutor::ClaimLane(int device, const Batch& batch) {
-  const bool is_resident = batch.placement.is_resident;
-  LaneQueue& lanes = LanesFor(device, is_resident);
+  const LaneUse use = UseFor(batch);
+  LaneQueue& lanes = LanesFor(device, use);
   Lane* const lane = lanes.free.front();
   lanes.free.pop_front();
   DeviceLoad& load = loads_[device];
   const LaunchSituation situation{
       .resident_work = load.num_resident > 0 ? ResidentWork::kRunning : ResidentWork::kNone,
       .other_bytes = load.outstanding_bytes};
-  if (is_resident) {
-    ++load.num_resident;
-    return {device, lane, 0, is_resident, situation};
-  }
-  --load.num_free_lanes;
   const int64_t bytes = BatchBytes(batch);
-  GiveBatch(absl::MakeSpan(loads_), device, bytes);
-  return {device, lane, bytes, is_resident, situation};
+  if (use == LaneUse::kAny) {
+    --load.num_free_lanes;
+    GiveBatch(absl::MakeSpan(loads_), device, bytes);
+  } else {
+    ++load.num_resident;
+  }
+  return {device, lane, use, bytes, situation};
 }
 
 void LaneExecutor::ReleaseLane(const Claim& claim) {
@@ -153,13 +182,17 @@ void LaneExecutor::ReleaseLane(const Claim& claim) {
   WaitingBatch next;
   {
     absl::MutexLock lock(&mutex_);
-    LaneQueue& lanes = LanesFor(claim.device, claim.is_resident);
+    LaneQueue& lanes = LanesFor(claim.device, claim.use);
     // Behind the others: this one's thread is about to call `done`.
     lanes.free.push_back(claim.lane);
     DeviceLoad& load = loads_[claim.device];
-    load.num_resident -= claim.is_resident ? 1 : 0;
-    load.num_free_lanes += claim.is_resident ? 0 : 1;
-    load.outstanding_bytes -= claim.bytes;
+    if (claim.use == LaneUse::kAny) {
+      ++load.num_free_lanes;
+      load.outstanding_bytes -= claim.bytes;
+    } else {
+      --load.num_resident;
+    }
+    if (claim.use == LaneUse::kMlp) mlp_loads_[claim.device].outstanding_bytes -= claim.bytes;
     if (lanes.waiting.empty()) return;
     next = std::move(lanes.waiting.front());
     lanes.waiting.pop_front();

@@ -22,6 +22,8 @@ constexpr int64_t kSmallestCopyBytes = int64_t{1} << 20;
 constexpr int64_t kMaxCallerLaunchBytes = int64_t{256} << 10;
 constexpr int64_t kMaxResidentCallerLaunchBytes = int64_t{64} << 20;  // in device memory
 constexpr std::chrono::microseconds kCallerWait{40};
+// Longer than a pass of 512 tokens over a layer with I = 14336 takes on a Hopper GPU.
+constexpr std::chrono::microseconds kMlpCallerWait{400};
 
 // From here on, a batch in device memory is worth more than the time that its caller takes to
 // launch it. Smaller ones come faster than a caller should launch them beside its other work.
@@ -82,6 +84,7 @@ std::vector<Portion> CutIntoPortions(const Batch& batch, size_t buffer_bytes) {
 }  // namespace
 
 LaunchPlan PlanLaunch(const Batch& batch, const LaunchSituation& situation) {
+  if (!IsElementwise(batch.model->op)) return PlanMlp(batch);
   const bool is_resident = batch.placement.is_resident;
   if (!is_resident && IsFasterStaged(batch, situation)) {
     return PlanStaged(batch, situation.buffer_bytes);
@@ -91,6 +94,13 @@ LaunchPlan PlanLaunch(const Batch& batch, const LaunchSituation& situation) {
   if (batch.is_alone && BatchBytes(batch) <= max_bytes) plan.caller_wait = kCallerWait;
   plan.caller_launches =
       plan.caller_wait.count() > 0 || (is_resident && BatchBytes(batch) >= kMinCallerLaunchBytes);
+  return plan;
+}
+
+LaunchPlan PlanMlp(const Batch& batch) {
+  LaunchPlan plan{.path = batch.placement.is_resident ? Path::kRegion : Path::kStaged};
+  if (batch.is_alone) plan.caller_wait = kMlpCallerWait;
+  plan.caller_launches = batch.is_alone || batch.placement.is_resident;
   return plan;
 }
 

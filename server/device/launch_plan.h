@@ -54,11 +54,13 @@ using Portion = std::vector<StagedPart>;
 
 struct LaunchPlan {
   // kMapped and kRegion: one launch on the tensors in place. kStaged: the portions pass through the
-  // lane's device buffer, one after the other.
+  // lane's device buffer, one after the other. For MLPs, the lane sees to copies itself: kRegion
+  // only says that all tensors are in device memory.
   Path path = Path::kMapped;
   // The most blocks of a launch; 0: as many as the work needs.
   int max_blocks = 0;
-  // Together they have all elements of the batch, in order. Empty unless the path is kStaged.
+  // Together they have all elements of the batch, in order. Empty unless the path is kStaged, and
+  // for MLPs.
   std::vector<Portion> portions = {};
   // How long the thread that calls `Lane::Run` waits for the batch. After that, the lane's thread
   // waits.
@@ -70,6 +72,9 @@ struct LaunchPlan {
 
 // The plan for `batch`. A batch without elements is never staged.
 LaunchPlan PlanLaunch(const Batch& batch, const LaunchSituation& situation);
+
+// The plan for a batch of an MLP.
+LaunchPlan PlanMlp(const Batch& batch);
 
 // A plan of one launch on pinned host memory, with `max_blocks` blocks at most.
 LaunchPlan PlanMapped(int max_blocks);

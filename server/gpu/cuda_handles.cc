@@ -3,6 +3,7 @@
 // Creation and destruction of streams, events and device memory.
 #include "server/gpu/cuda_handles.h"
 
+#include "absl/strings/str_cat.h"
 #include "server/gpu/cuda_status.h"
 #include "server/log/log.h"
 
@@ -21,6 +22,11 @@ void CudaEventDeleter::operator()(cudaEvent_t event) const noexcept {
 void CudaMemoryDeleter::operator()(std::byte* d_data) const noexcept {
   const cudaError_t error = cudaFree(d_data);
   if (error != cudaSuccess) LOG(WARNING, "cudaFree: {}", DescribeCudaError(error));
+}
+
+void CudaHostMemoryDeleter::operator()(std::byte* data) const noexcept {
+  const cudaError_t error = cudaFreeHost(data);
+  if (error != cudaSuccess) LOG(WARNING, "cudaFreeHost: {}", DescribeCudaError(error));
 }
 
 absl::Status UseCudaDevice(int ordinal) { return CudaStatus(cudaSetDevice(ordinal), ordinal); }
@@ -50,6 +56,17 @@ absl::StatusOr<CudaMemory> MakeCudaMemory(int ordinal, size_t size_bytes) {
   const cudaError_t error = cudaMalloc(&d_data, size_bytes);
   if (error != cudaSuccess) return CudaStatus(error, ordinal);
   return CudaMemory(static_cast<std::byte*>(d_data));
+}
+
+absl::StatusOr<CudaHostMemory> MakeCudaHostMemory(int ordinal, size_t size_bytes) {
+  if (absl::Status status = UseCudaDevice(ordinal); !status.ok()) return status;
+  void* data = nullptr;
+  const cudaError_t error = cudaHostAlloc(&data, size_bytes, cudaHostAllocPortable);
+  if (error == cudaSuccess) return CudaHostMemory(static_cast<std::byte*>(data));
+  cudaGetLastError();
+  if (error != cudaErrorMemoryAllocation) return CudaStatus(error, ordinal);
+  return absl::ResourceExhaustedError(
+      absl::StrCat("no ", size_bytes, " bytes of pinned host memory are to be had"));
 }
 
 }  // namespace swiglu::server

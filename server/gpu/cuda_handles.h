@@ -30,6 +30,12 @@ struct CudaMemoryDeleter {
 };
 using CudaMemory = std::unique_ptr<std::byte, CudaMemoryDeleter>;
 
+// Pinned host memory.
+struct CudaHostMemoryDeleter {
+  void operator()(std::byte* data) const noexcept;
+};
+using CudaHostMemory = std::unique_ptr<std::byte, CudaHostMemoryDeleter>;
+
 // Makes `ordinal` the calling thread's device. Cheap if it already is.
 absl::Status UseCudaDevice(int ordinal);
 
@@ -44,5 +50,9 @@ absl::StatusOr<CudaEvent> MakeCudaEvent(int ordinal, CudaEventKind kind);
 
 // Allocates memory of device `ordinal`, aligned to 256 bytes. RESOURCE_EXHAUSTED if none is left.
 absl::StatusOr<CudaMemory> MakeCudaMemory(int ordinal, size_t size_bytes);
+
+// Allocates pinned host memory that every device may copy from, in the context of device `ordinal`.
+// RESOURCE_EXHAUSTED if none is to be had.
+absl::StatusOr<CudaHostMemory> MakeCudaHostMemory(int ordinal, size_t size_bytes);
 
 }  // namespace swiglu::server

@@ -4,10 +4,13 @@
 #include "server/service/control_service.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "server/codec/errors.h"
 #include "server/codec/infer_decoder.h"
+#include "server/core/executor.h"
 #include "server/core/model.h"
+#include "server/core/weights.h"
 
 namespace swiglu::server {
 namespace {
@@ -19,6 +22,13 @@ std::string ShapeRule(const Model& model) {
   if (!model.has_rows()) return "any rank and sizes; the same for all tensors of a request";
   return absl::StrCat("any rank above 0; the last size is ", model.row_elements,
                       ", the others are any; the same for all tensors of a request");
+}
+
+// `cpu`, or `cuda:0,cuda:1`.
+std::string DevicesOf(const Weights& weights) {
+  return absl::StrJoin(weights.places(), ",", [](std::string* out, const WeightsPlace& place) {
+    out->append(place.device == kCpuDevice ? "cpu" : absl::StrCat("cuda:", place.device));
+  });
 }
 
 void FillTensor(const Model& model, absl::string_view name,
@@ -125,7 +135,10 @@ absl::Status ControlService::ModelMetadata(const inference::ModelMetadataRequest
   properties.insert((*model)->properties.begin(), (*model)->properties.end());
   if ((*model)->weights != nullptr) {
     const std::shared_ptr<const Weights> weights = (*model)->weights->Get();
-    if (weights != nullptr) properties["weights_sha256"] = weights->sha256();
+    if (weights != nullptr) {
+      properties["weights_sha256"] = weights->sha256();
+      if (!weights->places().empty()) properties["device"] = DevicesOf(*weights);
+    }
   }
   return absl::OkStatus();
 }

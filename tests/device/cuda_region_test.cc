@@ -22,6 +22,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "server/base/descriptor.h"
 #include "server/device/cuda_executor.h"
 #include "server/device/cuda_region_opener.h"
 #include "server/gpu/cuda_probe.h"

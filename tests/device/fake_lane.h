@@ -26,23 +26,31 @@ class FakeDevices {
   // A batch that a lane was given.
   struct Job {
     int device;  // position
-    int lane;    // position on its device; those for resident batches come last
+    int lane;    // position on its device; those for resident batches come behind, then those for
+                 // MLPs
     const Batch* batch;
     LaunchPlan plan;
     Lane::Finished finished;  // nullptr once it has been called
   };
 
-  // Devices with these numbers of lanes each, and as many for resident batches as
-  // `num_resident_lanes`; their ordinals are 10, 11 and so on.
-  std::vector<LaneDevice> Make(const std::vector<int>& num_lanes, int num_resident_lanes = 0) {
+  // Devices with these numbers of lanes each, and as many for resident batches and for MLPs as
+  // `num_resident_lanes` and `num_mlp_lanes`; their ordinals are 10, 11 and so on.
+  std::vector<LaneDevice> Make(const std::vector<int>& num_lanes, int num_resident_lanes = 0,
+                               int num_mlp_lanes = 0) {
     std::vector<LaneDevice> devices;
     for (int device = 0; device < static_cast<int>(num_lanes.size()); ++device) {
-      devices.push_back({10 + device, absl::StrCat("fake:", 10 + device), {}});
-      for (int lane = 0; lane < num_lanes[device] + num_resident_lanes; ++lane) {
-        auto& lanes =
-            lane < num_lanes[device] ? devices.back().lanes : devices.back().resident_lanes;
-        lanes.push_back(std::make_unique<FakeLane>(*this, device, lane));
-      }
+      LaneDevice& made = devices.emplace_back();
+      made.ordinal = 10 + device;
+      made.description = absl::StrCat("fake:", 10 + device);
+      int lane = 0;
+      const auto add = [&](int count, std::vector<std::unique_ptr<Lane>>& lanes) {
+        for (int i = 0; i < count; ++i) {
+          lanes.push_back(std::make_unique<FakeLane>(*this, device, lane++));
+        }
+      };
+      add(num_lanes[device], made.lanes);
+      add(num_resident_lanes, made.resident_lanes);
+      add(num_mlp_lanes, made.mlp_lanes);
     }
     return devices;
   }

@@ -37,11 +37,25 @@ class FaultRecorder final : public Observer {
 };
 using Faults = decltype(FaultRecorder::faults);
 
+// Weights with copies on the devices with these ordinals.
+class PlacedWeights final : public Weights {
+ public:
+  explicit PlacedWeights(const std::vector<int>& ordinals) : Weights("", PlacesOf(ordinals)) {}
+
+ private:
+  static std::vector<WeightsPlace> PlacesOf(const std::vector<int>& ordinals) {
+    std::vector<WeightsPlace> places;
+    for (const int ordinal : ordinals) places.push_back({ordinal, 1});
+    return places;
+  }
+};
+
 class LaneExecutorTest : public testing::Test {
  protected:
-  void MakeDevices(const std::vector<int>& num_lanes, int num_resident_lanes = 0) {
+  void MakeDevices(const std::vector<int>& num_lanes, int num_resident_lanes = 0,
+                   int num_mlp_lanes = 0) {
     executor_ = std::make_unique<LaneExecutor>(
-        devices_.Make(num_lanes, num_resident_lanes),
+        devices_.Make(num_lanes, num_resident_lanes, num_mlp_lanes),
         std::make_unique<CachingSlabPool>(MakeHostMemory(),
                                           CachingSlabPoolOptions{.capacity_bytes = 1 << 20}),
         std::make_unique<DeviceFaults>(&recorder_));
@@ -51,6 +65,10 @@ class LaneExecutorTest : public testing::Test {
   // with what its `done` is told.
   size_t Run(int64_t num_elements, Placement placement = {}) {
     Batch& batch = batches_.emplace_back(Batch{kModel, {}});
+    if (const Weights* const weights = std::exchange(mlp_weights_, nullptr)) {
+      batch.model = &mlp_;
+      batch.weights = weights;
+    }
     batch.placement = placement;
     Segment& segment = batch.segments.emplace_back();
     segment.num_elements = num_elements;
@@ -64,6 +82,14 @@ class LaneExecutorTest : public testing::Test {
     return number;
   }
 
+  // As `Run`, for rows of an MLP with weights.
+  size_t RunMlp(const Weights& weights, int64_t num_rows, Placement placement = {}) {
+    const size_t number = outcomes_.size();
+    mlp_weights_ = &weights;
+    Run(num_rows * mlp_.row_elements, placement);
+    return number;
+  }
+
   // What the only call of that batch's `done` said.
   absl::Status StatusOf(size_t number) {
     EXPECT_EQ(outcomes_[number].size(), 1u) << "batch " << number;
@@ -73,6 +99,8 @@ class LaneExecutorTest : public testing::Test {
   int DeviceOf(size_t job) { return devices_.job(job).device; }
   int LaneOf(size_t job) { return devices_.job(job).lane; }
 
+  const Model mlp_ = MakeMlpModel({.mlp = "m", .hidden = 64, .max_batch_rows = 512});
+  const Weights* mlp_weights_ = nullptr;  // of the next batch
   FakeDevices devices_;
   FaultRecorder recorder_;
   std::deque<Batch> batches_;
@@ -293,6 +321,78 @@ TEST_F(LaneExecutorTest, ABatchWaitsForItsDeviceWhileOthersAreFree) {
   devices_.End(1);
   EXPECT_EQ(StatusOf(second), absl::OkStatus());
   EXPECT_EQ(StatusOf(other), absl::OkStatus());
+}
+
+TEST_F(LaneExecutorTest, BatchesOfMlpsHaveLanesOfTheirOwn) {
+  MakeDevices({1, 1}, 1, 2);
+  EXPECT_EQ(executor_->num_mlp_lanes(), 4);
+  const PlacedWeights weights({11});
+  for (int i = 0; i < 3; ++i) RunMlp(weights, 1);
+  ASSERT_EQ(devices_.num_jobs(), 2u);
+  for (const size_t job : {0, 1}) EXPECT_EQ(DeviceOf(job), 1);
+  EXPECT_EQ(LaneOf(0), 2);
+  EXPECT_EQ(LaneOf(1), 3);
+  // Other batches do not wait for them. Beside kernels on device memory, they are staged.
+  Run(1, {.device = 11, .is_resident = true});
+  Run(1, {.device = 11, .is_resident = false});
+  ASSERT_EQ(devices_.num_jobs(), 4u);
+  EXPECT_EQ(devices_.job(3).plan.path, Path::kStaged);
+  devices_.End(1);
+  ASSERT_EQ(devices_.num_jobs(), 5u);
+  EXPECT_EQ(LaneOf(4), 3);
+  for (const size_t job : {0, 2, 3, 4}) devices_.End(job);
+  Run(1, {.device = 11, .is_resident = false});
+  EXPECT_EQ(devices_.job(5).plan.path, Path::kMapped);
+  devices_.End(5);
+}
+
+TEST_F(LaneExecutorTest, SpreadsBatchesOverTheReplicasOfTheirWeights) {
+  MakeDevices({1, 1, 1}, 0, 1);
+  const PlacedWeights weights({10, 12});
+  RunMlp(weights, 3);
+  RunMlp(weights, 1);
+  EXPECT_EQ(DeviceOf(0), 0);
+  EXPECT_EQ(DeviceOf(1), 2);
+  // The next ones wait: two where fewer tokens are, then one where there are fewer by then.
+  RunMlp(weights, 1);
+  RunMlp(weights, 2);
+  RunMlp(weights, 1);
+  devices_.End(1);
+  EXPECT_EQ(DeviceOf(2), 2);
+  devices_.End(2);
+  EXPECT_EQ(DeviceOf(3), 2);
+  devices_.End(0);
+  EXPECT_EQ(DeviceOf(4), 0);
+  devices_.End(3);
+  devices_.End(4);
+  // All are idle: the one that was given less until now.
+  RunMlp(weights, 1);
+  EXPECT_EQ(DeviceOf(5), 0);
+  devices_.End(5);
+}
+
+TEST_F(LaneExecutorTest, RunsAnMlpWhereItsTensorsAreIfTheWeightsAreThereToo) {
+  MakeDevices({1, 1}, 1, 3);
+  const PlacedWeights both({10, 11});
+  const PlacedWeights first({10});
+  for (int i = 0; i < 2; ++i) RunMlp(both, 1, {.device = 11, .is_resident = true});
+  RunMlp(first, 1, {.device = 11, .is_resident = true});
+  EXPECT_EQ(DeviceOf(0), 1);
+  EXPECT_EQ(DeviceOf(1), 1);
+  EXPECT_EQ(DeviceOf(2), 0);
+  for (const size_t job : {0, 1, 2}) devices_.End(job);
+}
+
+TEST_F(LaneExecutorTest, DoesNotHalveABatchOfAnMlp) {
+  MakeDevices({1}, 0, 1);
+  LaneResult result =
+      FaultyResult(DeviceError::kOutOfMemory, absl::ResourceExhaustedError("simulated"));
+  result.fault->outputs = Outputs::kUntouched;
+  const PlacedWeights weights({10});
+  const size_t number = RunMlp(weights, 8);
+  devices_.End(0, result);
+  EXPECT_EQ(devices_.num_jobs(), 1u);
+  EXPECT_EQ(StatusOf(number), absl::ResourceExhaustedError("simulated"));
 }
 
 TEST_F(LaneExecutorTest, ABatchThatWaitsDoesNotRunOnceADeviceHasFailed) {

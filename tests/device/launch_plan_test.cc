@@ -247,5 +247,22 @@ TEST(LaunchPlanTest, ItsPortionsTogetherComputeTheBatch) {
   }
 }
 
+TEST(LaunchPlanTest, AnMlpWaitsForItsCallerOnlyAlone) {
+  const Model model = MlpModels("tiny", 1, 48)[0];
+  Batch batch{&model, {Segment{.num_elements = 48}}};
+  LaunchPlan plan = PlanLaunch(batch, {.resident_work = ResidentWork::kRunning});
+  EXPECT_EQ(plan.path, Path::kStaged);
+  EXPECT_TRUE(plan.portions.empty());
+  EXPECT_FALSE(plan.caller_launches);
+  EXPECT_EQ(plan.caller_wait.count(), 0);
+  batch.placement = {0, true};
+  plan = PlanLaunch(batch, {});
+  EXPECT_EQ(plan.path, Path::kRegion);
+  EXPECT_TRUE(plan.caller_launches);
+  EXPECT_EQ(plan.caller_wait.count(), 0);
+  batch.is_alone = true;
+  EXPECT_GT(PlanLaunch(batch, {}).caller_wait.count(), 0);
+}
+
 }  // namespace
 }  // namespace swiglu::server
