@@ -66,6 +66,7 @@ RegionService::OwnerOf OwnersOf(const Connections& connections) {
 Server::Server(ServerOptions options, const ModelRegistry* models, Executor* executor,
                Observer* observer, const Statistics* statistics, RegionOpener* region_opener)
     : options_(std::move(options)),
+      executor_(executor),
       request_log_({.with_peers = options_.log_peers}),
       observers_({observer, &request_log_}),
       admission_(options_.admission),
@@ -99,6 +100,7 @@ void Server::SetLoaded() {
 absl::Status Server::Start() {
   RpcServerOptions options = options_.rpc;
   options.accepting_changed = [this](bool accepting) { health_.SetAccepting(accepting); };
+  options.busy_waits = [this] { return executor_->caller_wait_time(); };
   auto started = RpcServer::Start(std::move(options), &router_, &connections_);
   if (!started.ok()) return started.status();
   rpc_ = *std::move(started);

@@ -119,6 +119,7 @@ class Server {
   [[noreturn]] void ExitAfterFault();
 
   const ServerOptions options_;
+  const Executor* const executor_;
   RequestLog request_log_;
   ObserverList observers_;  // the owner's observer, and the request log
   Admission admission_;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -133,6 +134,10 @@ class Executor {
   // batches that it runs end with INTERNAL: "device 0 failed". Batches that were not running yet,
   // and all later ones, end with UNAVAILABLE.
   virtual void Run(const Batch& batch, Done done) = 0;
+
+  // How long threads have waited in `Run` for batches that were alone until now, all together. They
+  // waited busily, so this is processor time that was no work.
+  virtual std::chrono::nanoseconds caller_wait_time() const { return {}; }
 
   // False from the time at which a device has failed for good.
   virtual bool healthy() const = 0;

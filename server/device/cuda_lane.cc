@@ -144,7 +144,12 @@ cudaError_t CudaLane::PollEvent(std::chrono::microseconds spin_time) {
 }
 
 bool CudaLane::IsDoneWithin(std::chrono::microseconds time) {
-  return time.count() > 0 && PollEvent(time) != cudaErrorNotReady;
+  if (time.count() == 0) return false;
+  const Clock::time_point begin = Clock::now();
+  const bool is_done = PollEvent(time) != cudaErrorNotReady;
+  const std::chrono::nanoseconds took = Clock::now() - begin;
+  caller_wait_ns_.fetch_add(took.count(), std::memory_order_relaxed);
+  return is_done;
 }
 
 void CudaLane::Finish(Job job, cudaError_t error) {

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <thread>
@@ -50,6 +51,10 @@ class CudaLane final : public Lane {
   // for. Tensors are in device memory or in pinned host memory, unless the plan has portions.
   void Run(const Batch& batch, LaunchPlan plan, Finished finished) override;
 
+  std::chrono::nanoseconds caller_wait_time() const override {
+    return std::chrono::nanoseconds(caller_wait_ns_.load(std::memory_order_relaxed));
+  }
+
  private:
   using Clock = std::chrono::steady_clock;
 
@@ -86,7 +91,8 @@ class CudaLane final : public Lane {
   // Spins until the event is complete or the device has failed. Returns cudaErrorNotReady if
   // neither is the case after `spin_time`.
   cudaError_t PollEvent(std::chrono::microseconds spin_time);
-  // Whether the wait for the event ends within `time`. If `time` is zero, returns false at once.
+  // Whether the wait for the event ends within `time`, during which the caller of `Run` waits. If
+  // `time` is zero, returns false at once.
   bool IsDoneWithin(std::chrono::microseconds time);
   // Calls `finished`.
   void Finish(Job job, cudaError_t error);
@@ -102,6 +108,8 @@ class CudaLane final : public Lane {
   const CudaEvent event_;  // recorded after all work that is enqueued
   // Used by the thread that has the job: the caller of `Run`, then the lane's thread.
   Paths paths_;
+
+  std::atomic<int64_t> caller_wait_ns_{0};
 
   absl::Mutex mutex_;
   absl::CondVar changed_;

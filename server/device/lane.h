@@ -4,6 +4,7 @@
 // implements it; tests implement lanes of simulated devices.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -54,6 +55,9 @@ class Lane {
   // `Run`, and nothing touches the batch's memory any more. REQUIRES: the lane is free; `batch` and
   // the memory that it points to live until `finished` is called; at most kMaxSegments segments.
   virtual void Run(const Batch& batch, LaunchPlan plan, Finished finished) = 0;
+
+  // How long threads have waited in `Run` until now, all together.
+  virtual std::chrono::nanoseconds caller_wait_time() const { return {}; }
 };
 
 }  // namespace swiglu::server

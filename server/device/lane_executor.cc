@@ -67,6 +67,16 @@ int64_t LaneExecutor::max_batch_bytes() const { return kMaxBatchBytes; }
 // Of the two operations, forward writes the less: half of what it reads.
 int64_t LaneExecutor::large_batch_bytes() const { return kLargeBatchBytes * 2 / 3; }
 
+std::chrono::nanoseconds LaneExecutor::caller_wait_time() const {
+  std::chrono::nanoseconds sum{0};
+  for (const LaneDevice& device : devices_) {
+    for (const auto* lanes : {&device.lanes, &device.resident_lanes, &device.mlp_lanes}) {
+      for (const auto& lane : *lanes) sum += lane->caller_wait_time();
+    }
+  }
+  return sum;
+}
+
 std::string LaneExecutor::description() const {
   return absl::StrJoin(devices_, ", ", [](std::string* out, const LaneDevice& device) {
     out->append(device.description);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -62,6 +63,7 @@ class LaneExecutor final : public Executor {
   int max_segments() const override;
   int64_t max_batch_bytes() const override;
   void Run(const Batch& batch, Done done) override;
+  std::chrono::nanoseconds caller_wait_time() const override;
   bool healthy() const override { return !faults_->failed_device().has_value(); }
   CachingSlabPool& slab_pool() override { return *slab_pool_; }
   std::string description() const override;

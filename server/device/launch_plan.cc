@@ -22,8 +22,8 @@ constexpr int64_t kSmallestCopyBytes = int64_t{1} << 20;
 constexpr int64_t kMaxCallerLaunchBytes = int64_t{256} << 10;
 constexpr int64_t kMaxResidentCallerLaunchBytes = int64_t{64} << 20;  // in device memory
 constexpr std::chrono::microseconds kCallerWait{40};
-// Longer than a pass of 512 tokens over a layer with I = 14336 takes on a Hopper GPU.
-constexpr std::chrono::microseconds kMlpCallerWait{400};
+// Longer than a pass of 512 tokens over a layer with H = 4096 and I = 11008 takes on a Hopper GPU.
+constexpr std::chrono::microseconds kMlpCallerWait{250};
 
 // From here on, a batch in device memory is worth more than the time that its caller takes to
 // launch it. Smaller ones come faster than a caller should launch them beside its other work.

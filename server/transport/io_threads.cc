@@ -44,8 +44,11 @@ int IoThreads::NumQueues(int num_threads) {
   return std::clamp(num_threads * 3 / 4, 1, kMostQueues);
 }
 
-IoThreads::IoThreads(Queues queues, int num_threads, Policy policy)
-    : policy_(std::move(policy)), looked_at_(Clock::now()), num_threads_(num_threads) {
+IoThreads::IoThreads(Queues queues, int num_threads, Policy policy, BusyWaits busy_waits)
+    : policy_(std::move(policy)),
+      busy_waits_(std::move(busy_waits)),
+      looked_at_(Clock::now()),
+      num_threads_(num_threads) {
   CHECK(!queues.empty());
   for (auto& queue : queues) queues_.push_back(std::make_unique<IoQueue>(this, std::move(queue)));
   for (int i = 0; i < num_threads + kNumReserves; ++i) {
@@ -276,6 +279,7 @@ PollerLoad IoThreads::Totals() {
     totals.busy_threads += std::chrono::duration<double>(Read(worker->cpu_clock)).count();
     if (worker->state.load() == Worker::State::kAway) long_work += Clock::now() - worker->since;
   }
+  totals.busy_threads -= std::chrono::duration<double>(busy_waits_()).count();
   totals.long_threads = std::chrono::duration<double>(long_work).count();
   return totals;
 }

@@ -38,15 +38,21 @@ class IoThreads {
   // Returns how many threads shall poll from now on, 1 to `max_pollers`.
   using Policy = std::function<int(const PollerLoad& load, int max_pollers)>;
 
+  // Returns how long these threads have waited busily until now, all together. Any thread may call
+  // it.
+  using BusyWaits = std::function<std::chrono::nanoseconds()>;
+  static std::chrono::nanoseconds NoBusyWaits() { return {}; }
+
   // Extra threads, beyond those that were asked for. They sleep unless other threads are away.
   static constexpr int kNumReserves = 4;
 
   // Returns how many queues are useful for `num_threads` (>= 1) threads.
   static int NumQueues(int num_threads);
 
-  // Starts `num_threads` (>= 1) threads and the reserve threads. All of them poll `queues`.
-  // REQUIRES: there is at least one queue.
-  IoThreads(Queues queues, int num_threads, Policy policy = ChoosePollerCount);
+  // Starts `num_threads` (>= 1) threads and the reserve threads. All of them poll `queues`. The
+  // time of `busy_waits` does not count as load. REQUIRES: there is at least one queue.
+  IoThreads(Queues queues, int num_threads, Policy policy = ChoosePollerCount,
+            BusyWaits busy_waits = NoBusyWaits);
   // REQUIRES: `Shutdown` was called.
   ~IoThreads();
 
@@ -121,6 +127,7 @@ class IoThreads {
   static thread_local Worker* t_worker;
 
   const Policy policy_;
+  const BusyWaits busy_waits_;
   std::vector<std::unique_ptr<IoQueue>> queues_;
   // How many threads should poll. The same number of queues, the first ones, get new calls.
   std::atomic<int> target_pollers_{1};

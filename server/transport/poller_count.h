@@ -14,7 +14,7 @@ namespace swiglu::server {
 // What the I/O threads did since the last look.
 struct PollerLoad {
   int num_pollers = 1;
-  // Processor time of all threads divided by elapsed time, long work included.
+  // Processor time of all threads divided by elapsed time, with long work and without busy waits.
   double busy_threads = 0;
   // Time of all threads in long work divided by elapsed time.
   double long_threads = 0;

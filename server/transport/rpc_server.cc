@@ -114,7 +114,8 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions opt
     for (auto& queue : queues) queue->Shutdown();
     return absl::FailedPreconditionError("gRPC's server did not start");
   }
-  server->threads_ = std::make_unique<IoThreads>(std::move(queues), options.io_threads);
+  server->threads_ = std::make_unique<IoThreads>(std::move(queues), options.io_threads,
+                                                 ChoosePollerCount, std::move(options.busy_waits));
   for (int i = 0; i < kPostedAccepts; ++i) server->PostAccept();
   server->ticker_ = std::thread(
       [server = server.get(), tick = options.tick] { server->TickUntilShutdown(tick); });

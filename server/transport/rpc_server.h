@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -58,6 +59,8 @@ struct RpcServerOptions {
   std::function<void(bool accepting)> accepting_changed = {};
   // The most I/O threads that poll or do long work at once. The load decides how many poll. >= 1.
   int io_threads = 4;
+  // How long I/O threads have waited busily until now: see IoThreads.
+  std::function<std::chrono::nanoseconds()> busy_waits = IoThreads::NoBusyWaits;
   // How many bytes gRPC may hold of messages that are being received. If there are more, gRPC
   // breaks calls off. This is the last line of defence: normally admission refuses earlier. >= 1.
   int64_t receive_quota_bytes = int64_t{1} << 30;

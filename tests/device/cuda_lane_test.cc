@@ -137,5 +137,17 @@ TEST_F(CudaLaneTest, ReportsABatchThatCannotBeEnqueuedAndServesOn) {
   }
 }
 
+TEST_F(CudaLaneTest, CountsTheWaitsOfItsCallers) {
+  const TestBatch batch(*pool_, Models()[0], {1000});
+  EXPECT_EQ(lane_->caller_wait_time().count(), 0);
+  LaunchPlan plan = PlanMapped(32);
+  plan.caller_launches = true;
+  ASSERT_TRUE(RunAndWait(*lane_, batch.batch(), plan).execution.status.ok());
+  EXPECT_EQ(lane_->caller_wait_time().count(), 0);
+  plan.caller_wait = std::chrono::seconds(1);
+  ASSERT_TRUE(RunAndWait(*lane_, batch.batch(), plan).execution.status.ok());
+  EXPECT_GT(lane_->caller_wait_time().count(), 0);
+}
+
 }  // namespace
 }  // namespace swiglu::server

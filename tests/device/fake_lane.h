@@ -91,6 +91,10 @@ class FakeDevices {
       devices_.Begin({device_, lane_, &batch, std::move(plan), std::move(finished)});
     }
 
+    std::chrono::nanoseconds caller_wait_time() const override {
+      return std::chrono::nanoseconds(1);
+    }
+
    private:
     FakeDevices& devices_;
     const int device_;

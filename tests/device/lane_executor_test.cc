@@ -346,6 +346,11 @@ TEST_F(LaneExecutorTest, BatchesOfMlpsHaveLanesOfTheirOwn) {
   devices_.End(5);
 }
 
+TEST_F(LaneExecutorTest, AddsUpTheWaitsOfAllLanes) {
+  MakeDevices({1, 2}, 1, 3);
+  EXPECT_EQ(executor_->caller_wait_time().count(), 3 + 2 + 6);
+}
+
 TEST_F(LaneExecutorTest, SpreadsBatchesOverTheReplicasOfTheirWeights) {
   MakeDevices({1, 1, 1}, 0, 1);
   const PlacedWeights weights({10, 12});

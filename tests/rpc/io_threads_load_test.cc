@@ -34,11 +34,13 @@ class IoThreadsLoadTest : public testing::Test {
     IoThreads::Queues queues;
     queues.push_back(builder.AddCompletionQueue());
     server_ = builder.BuildAndStart();
-    threads_ = std::make_unique<IoThreads>(std::move(queues), 2, [this](PollerLoad load, int) {
+    const auto policy = [this](PollerLoad load, int) {
       absl::MutexLock lock(&mutex_);
       loads_.push_back(load);
       return num_pollers_.load();
-    });
+    };
+    threads_ = std::make_unique<IoThreads>(std::move(queues), 2, policy,
+                                           [this] { return busy_waits_.load(); });
     queue_ = &threads_->Bind();
   }
   ~IoThreadsLoadTest() override {
@@ -74,6 +76,7 @@ class IoThreadsLoadTest : public testing::Test {
   }
 
   std::atomic<int> num_pollers_{1};
+  std::atomic<std::chrono::nanoseconds> busy_waits_{{}};
   absl::Mutex mutex_;
   std::vector<PollerLoad> loads_ ABSL_GUARDED_BY(mutex_);
   grpc::AsyncGenericService service_;
@@ -104,6 +107,17 @@ TEST_F(IoThreadsLoadTest, TellsWhatThreadsTookSinceTheLastLook) {
   double least = most;
   for (const PollerLoad& load : NextLoads(10)) least = std::min(least, load.busy_threads);
   EXPECT_LT(least, 2.5);
+}
+
+TEST_F(IoThreadsLoadTest, BusyWaitsAreNoLoad) {
+  NextLoads(1);
+  busy_waits_ = std::chrono::seconds(100);
+  double least = 0;
+  for (const PollerLoad& load : NextLoads(2)) least = std::min(least, load.busy_threads);
+  EXPECT_LT(least, -1);
+  // They count once.
+  NextLoads(1);
+  EXPECT_GE(NextLoads(1)[0].busy_threads, 0);
 }
 
 // Whoever goes to long work does not poll, and is one that may poll when it comes back: however
