@@ -10,6 +10,7 @@ usage() {
 usage: deploy/setup.sh GROUP...
   build   compilers, CMake and the libraries that the programs and their tests are built on
   cuda    what deploy/fetch_cuda.sh needs
+  text    what ./demo --text needs
   tests   what the tests run besides their own programs, and clang with its sanitizers, whose reports need llvm's symbolizer
   image   the engine that the tests of the container image build and run it with
   long    what ./check --long adds: clang-tidy, and what perf_analyzer needs
@@ -24,6 +25,7 @@ build_packages=(
   libbenchmark-dev libgmock-dev libgtest-dev
 )
 cuda_packages=(ca-certificates python3 python3-venv)
+text_packages=(ca-certificates python3 python3-venv)
 test_packages=(ca-certificates clang-14 clang-format-14 git libclang-rt-14-dev llvm-14 python3 python3-venv shellcheck)
 image_packages=(aardvark-dns buildah crun debian-archive-keyring iproute2 iptables mmdebstrap netavark podman util-linux)
 long_packages=(clang-tidy-14 libb64-0d)
@@ -33,6 +35,7 @@ for group in "$@"; do
   case "$group" in
     build) wanted+=("${build_packages[@]}") ;;
     cuda) wanted+=("${cuda_packages[@]}") ;;
+    text) wanted+=("${text_packages[@]}") ;;
     tests) wanted+=("${test_packages[@]}") ;;
     image) wanted+=("${image_packages[@]}") ;;
     long) wanted+=("${long_packages[@]}") ;;
