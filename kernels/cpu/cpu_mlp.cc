@@ -18,6 +18,7 @@
 namespace swiglu {
 namespace {
 
+using internal::Gradient;
 using internal::Product;
 
 // Work with fewer multiply-adds is not worth waking threads for.
@@ -84,15 +85,49 @@ void FillTiles(Dtype dtype, const void* tokens, int64_t num_tokens, int64_t dept
   ForEachItem(pool, sharing, internal::CeilDiv(num_tokens, internal::kTileTokens), fill);
 }
 
+// The columns of `matrix`, [num_tokens][num_rows], as tiles of rows.
+void FillTransposedTiles(Dtype dtype, const void* matrix, int64_t num_tokens, int64_t num_rows,
+                         float* tiles, CpuPool& pool) {
+  const auto sharing =
+      num_tokens * num_rows >= kMinSharedElements ? Sharing::kShared : Sharing::kAlone;
+  const auto fill = [&](int64_t tile) {
+    internal::FillTransposedTile(dtype, static_cast<const uint16_t*>(matrix), num_tokens, num_rows,
+                                 tile, tiles);
+  };
+  ForEachItem(pool, sharing, internal::CeilDiv(num_rows, internal::kTileTokens), fill);
+}
+
+// `matrix`, [num_tokens][num_columns], as panels.
+void FillPanels(const void* matrix, int64_t num_tokens, int64_t num_columns, uint16_t* panels,
+                CpuPool& pool) {
+  const auto sharing =
+      num_tokens * num_columns >= kMinSharedElements ? Sharing::kShared : Sharing::kAlone;
+  const auto fill = [&](int64_t panel) {
+    internal::FillPanel(static_cast<const uint16_t*>(matrix), num_tokens, num_columns, panel,
+                        panels);
+  };
+  ForEachItem(pool, sharing, internal::CeilDiv(num_columns, internal::kPanelOutputs), fill);
+}
+
+Sharing SharingOf(int64_t mul_adds) {
+  return mul_adds >= kMinSharedMulAdds ? Sharing::kShared : Sharing::kAlone;
+}
+
 // Products of the same shape, as one step.
 void Multiply(Dtype dtype, std::span<const Product> products, CpuPool& pool) {
   const int64_t num_units = NumUnits(products[0]);
   const int64_t mul_adds = products[0].depth * products[0].num_outputs * products[0].num_tokens;
-  const auto sharing = mul_adds >= kMinSharedMulAdds ? Sharing::kShared : Sharing::kAlone;
   const auto compute = [&](int64_t item) {
     internal::ComputeUnit(dtype, products[static_cast<size_t>(item / num_units)], item % num_units);
   };
-  ForEachItem(pool, sharing, static_cast<int64_t>(products.size()) * num_units, compute);
+  ForEachItem(pool, SharingOf(mul_adds), static_cast<int64_t>(products.size()) * num_units,
+              compute);
+}
+
+void Accumulate(Dtype dtype, const Gradient& gradient, CpuPool& pool) {
+  const int64_t mul_adds = gradient.num_tokens * gradient.num_rows * gradient.num_columns;
+  const auto compute = [&](int64_t unit) { internal::ComputeGradientUnit(dtype, gradient, unit); };
+  ForEachItem(pool, SharingOf(mul_adds), NumUnits(gradient), compute);
 }
 
 // Places tensors in a workspace, one behind the other.
@@ -128,8 +163,65 @@ int64_t TilesBytes(int64_t num_tokens, int64_t hidden, int64_t intermediate) {
   return RoundUp(num_tokens * std::max(hidden, intermediate) * int64_t{sizeof(float)});
 }
 
+// Room for tiles, or for 16-bit panels, which are filled up to whole panels.
+int64_t TilesOrPanelsBytes(int64_t num_tokens, int64_t hidden, int64_t intermediate) {
+  const int64_t panels = internal::PackedElements(num_tokens, std::max(hidden, intermediate)) *
+                         int64_t{sizeof(uint16_t)};
+  return std::max(TilesBytes(num_tokens, hidden, intermediate), RoundUp(panels));
+}
+
 int64_t LanesBytes(int64_t num_tokens, int64_t intermediate) {
   return RoundUp(num_tokens * intermediate * int64_t{sizeof(uint16_t)});
+}
+
+struct MlpShape {
+  Dtype dtype;
+  int64_t hidden, intermediate, num_tokens;
+};
+
+// What the gradients of the weights are computed from, and memory for rows and columns.
+struct GradientTensors {
+  const void *x, *dy;           // [M][H]
+  const uint16_t *h, *df, *de;  // [M][I]
+  float* tiles;
+  uint16_t* panels;
+};
+
+// Adds the terms of all tokens to the sums. One matrix after the other, because they share memory.
+void AddGradients(const MlpShape& shape, const GradientTensors& tensors,
+                  const MlpWeightGradients& gradients, CpuPool& pool) {
+  const int64_t m = shape.num_tokens, h = shape.hidden, i = shape.intermediate;
+  const auto first =
+      gradients.sums == MlpSums::kBegin ? internal::FirstSums::kZero : internal::FirstSums::kMemory;
+  // The sums of `rows`, [M][num_rows], times the columns that the panels have.
+  const auto add = [&](const void* rows, int64_t num_rows, int64_t num_columns, float* out) {
+    if (out == nullptr) return;
+    FillTransposedTiles(shape.dtype, rows, m, num_rows, tensors.tiles, pool);
+    Accumulate(shape.dtype, {tensors.panels, tensors.tiles, m, num_rows, num_columns, first, out},
+               pool);
+  };
+  if (gradients.down != nullptr) FillPanels(tensors.h, m, i, tensors.panels, pool);
+  add(tensors.dy, h, i, gradients.down);
+  if (gradients.gate == nullptr && gradients.up == nullptr) return;
+  FillPanels(tensors.x, m, h, tensors.panels, pool);
+  add(tensors.de, i, h, gradients.gate);
+  add(tensors.df, i, h, gradients.up);
+}
+
+// Refuses pointers to gradients that are not aligned to their element. A null pointer is aligned.
+MlpStatus CheckGradients(const MlpWeightGradients& gradients) {
+  for (const float* gradient : {gradients.gate, gradients.up, gradients.down}) {
+    if (reinterpret_cast<uintptr_t>(gradient) % sizeof(float) != 0) return MlpStatus::kMisaligned;
+  }
+  return MlpStatus::kOk;
+}
+
+// Sums of no terms.
+void ClearSums(const MlpWeightGradients& gradients, int64_t num_weights) {
+  if (gradients.sums == MlpSums::kContinue) return;
+  for (float* gradient : {gradients.gate, gradients.up, gradients.down}) {
+    if (gradient != nullptr) std::fill_n(gradient, num_weights, 0.0f);
+  }
 }
 
 }  // namespace
@@ -140,9 +232,11 @@ int64_t CpuMlpWeights::ForwardWorkspaceBytes(int64_t num_tokens) const {
          2 * LanesBytes(num_tokens, packed_->intermediate);
 }
 
-// Tiles of x and then of df; tiles of dy and then of de; dw, e and g.
+// Tiles of x and then of df; tiles of dy and then of de; dw, e and g. The gradients of the weights
+// use the same memory again: tiles of dy, de and df; panels of h and x.
 int64_t CpuMlpWeights::BackwardWorkspaceBytes(int64_t num_tokens) const {
-  return 2 * TilesBytes(num_tokens, packed_->hidden, packed_->intermediate) +
+  return TilesBytes(num_tokens, packed_->hidden, packed_->intermediate) +
+         TilesOrPanelsBytes(num_tokens, packed_->hidden, packed_->intermediate) +
          3 * LanesBytes(num_tokens, packed_->intermediate);
 }
 
@@ -180,17 +274,24 @@ MlpStatus CpuMlpWeights::Backward(const MlpBackward& call, CpuPool& pool) const 
   const int64_t m = call.num_tokens;
   if (w.down_back == nullptr) return MlpStatus::kNotPacked;
   MlpStatus status = CheckCount(m);
-  if (status != MlpStatus::kOk || m == 0) return status;
-  status = internal::CheckTensors({call.x, call.dy, call.dx});
+  if (status == MlpStatus::kOk) status = CheckGradients(call.gradients);
+  if (status != MlpStatus::kOk) return status;
+  if (m == 0) {
+    ClearSums(call.gradients, w.hidden * w.intermediate);
+    return MlpStatus::kOk;
+  }
+  const bool has_dx = call.dx != nullptr || !call.gradients.has_any();
+  status = internal::CheckTensors({call.x, call.dy});
+  if (status == MlpStatus::kOk && has_dx) status = internal::CheckTensors({call.dx});
   if (status == MlpStatus::kOk) status = CheckWorkspace(call.workspace, BackwardWorkspaceBytes(m));
   if (status != MlpStatus::kOk) return status;
 
   Placer placer(call.workspace.data());
-  auto* tiles = placer.Place<float>(m * std::max(w.hidden, w.intermediate));
-  auto* more_tiles = placer.Place<float>(m * std::max(w.hidden, w.intermediate));
   auto* dw = placer.Place<uint16_t>(m * w.intermediate);
   auto* e = placer.Place<uint16_t>(m * w.intermediate);
   auto* g = placer.Place<uint16_t>(m * w.intermediate);
+  auto* tiles = placer.Place<float>(m * std::max(w.hidden, w.intermediate));
+  auto* more_tiles = placer.Place<float>(m * std::max(w.hidden, w.intermediate));
 
   FillTiles(w.dtype, call.x, m, w.hidden, tiles, pool);
   FillTiles(w.dtype, call.dy, m, w.hidden, more_tiles, pool);
@@ -199,9 +300,15 @@ MlpStatus CpuMlpWeights::Backward(const MlpBackward& call, CpuPool& pool) const 
                       Product{{w.up, tiles}, {}, w.hidden, w.intermediate, m, g},
                       Product{{w.down_back, more_tiles}, {}, w.hidden, w.intermediate, m, dw}},
            pool);
-  // In place, as "swiglu/segment.h" says: df replaces e, and de replaces g.
+  // In place, as "swiglu/segment.h" says: h replaces dw, df replaces e, and de replaces g.
   const BackwardSegment segment{dw, e, g, dw, e, g, m * w.intermediate};
   (void)pool.Backward(w.dtype, {&segment, 1});
+  if (call.gradients.has_any()) {
+    AddGradients({w.dtype, w.hidden, w.intermediate, m},
+                 {call.x, call.dy, dw, e, g, tiles, reinterpret_cast<uint16_t*>(more_tiles)},
+                 call.gradients, pool);
+  }
+  if (!has_dx) return MlpStatus::kOk;
   FillTiles(w.dtype, e, m, w.intermediate, tiles, pool);
   FillTiles(w.dtype, g, m, w.intermediate, more_tiles, pool);
   auto* dx = static_cast<uint16_t*>(call.dx);

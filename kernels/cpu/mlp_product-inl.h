@@ -88,12 +88,17 @@ HWY_INLINE hn::Vec<D> FusedMulAdd(D d, hn::Vec<D> w, hn::Vec<D> x, hn::Vec<D> su
 // `sums` has rows of kPanelOutputs.
 template <class T, int kRows, int kVectors>
 HWY_INLINE void MultiplyVectors(const uint16_t* HWY_RESTRICT w, const float* HWY_RESTRICT x,
-                                int64_t stride, int64_t depth, float* HWY_RESTRICT sums) {
+                                int64_t stride, int64_t depth, FirstSums first,
+                                float* HWY_RESTRICT sums) {
   const Outputs d;
   const HalfTag<Outputs> half;
   hn::Vec<Outputs> sum[kRows][kVectors];
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::Zero(d);
+    for (int v = 0; v < kVectors; ++v) {
+      sum[r][v] = first == FirstSums::kZero
+                      ? hn::Zero(d)
+                      : hn::Load(d, sums + r * kPanelOutputs + v * kOutputLanes);
+    }
   }
   for (int64_t k = 0; k < depth; ++k) {
     hwy::Prefetch(w + kRowsAhead * kPanelOutputs);
@@ -128,24 +133,24 @@ constexpr int VectorsFor(int rows) {
 // `rows` tokens (at most kRows) times a panel.
 template <class T, int kRows>
 HWY_INLINE void MultiplyRows(const uint16_t* panel, const float* x, int64_t stride, int rows,
-                             int64_t depth, float* sums) {
+                             int64_t depth, FirstSums first, float* sums) {
   if (rows == kRows) {
     constexpr int kVectors = VectorsFor(kRows);
     for (int64_t j = 0; j < kPanelOutputs; j += kVectors * kOutputLanes) {
-      MultiplyVectors<T, kRows, kVectors>(panel + j, x, stride, depth, sums + j);
+      MultiplyVectors<T, kRows, kVectors>(panel + j, x, stride, depth, first, sums + j);
     }
   } else if constexpr (kRows > 1) {
-    MultiplyRows<T, kRows - 1>(panel, x, stride, rows, depth, sums);
+    MultiplyRows<T, kRows - 1>(panel, x, stride, rows, depth, first, sums);
   }
 }
 
 // A tile of `num_tokens` tokens times a panel.
 template <class T>
 void MultiplyTile(const uint16_t* panel, const float* tile, int num_tokens, int64_t depth,
-                  float* sums) {
+                  FirstSums first_sums, float* sums) {
   for (int first = 0; first < num_tokens; first += kMaxRows) {
     const int rows = num_tokens - first < kMaxRows ? num_tokens - first : kMaxRows;
-    MultiplyRows<T, kMaxRows>(panel, tile + first, num_tokens, rows, depth,
+    MultiplyRows<T, kMaxRows>(panel, tile + first, num_tokens, rows, depth, first_sums,
                               sums + first * kPanelOutputs);
   }
 }

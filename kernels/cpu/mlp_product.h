@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The matrix products of a SwiGLU MLP: tokens times packed weights. Private to the kernels.
+// The matrix products of a SwiGLU MLP: tokens times packed weights, and the sums over tokens that
+// are the gradients of the weights. Private to the kernels.
 //
 //   out[t][j] = T(sum over k of tokens[t][k] * weights[k][j])
 //
@@ -16,6 +17,13 @@
 //
 // Bytes moved: each weight once, and the tiles once for every panel. For every tile, a panel comes
 // from the second cache.
+//
+// A gradient is the same product with the tokens as k, without rounding at its end:
+//
+//   out[r][j] = sum over t of rows[t][r] * columns[t][j]
+//
+// Its panels have 32 consecutive columns, and its tiles 12 consecutive rows. Bytes moved: the sums
+// once, the tiles once, and the panels once for every block of 48 rows.
 #pragma once
 
 #include <cstdint>
@@ -60,9 +68,40 @@ constexpr int64_t NumUnits(const Product& product) {
 // Computes unit `unit` of `product`: units are numbered panel by panel. `dtype` is FP16 or BF16.
 void ComputeUnit(Dtype dtype, const Product& product, int64_t unit);
 
+// What sums begin with: zero, or what their memory has.
+enum class FirstSums : uint8_t { kZero, kMemory };
+
+// The gradient of one matrix of weights.
+struct Gradient {
+  const uint16_t* panels = nullptr;  // columns, as 16-bit elements
+  const float* tiles = nullptr;      // rows
+  int64_t num_tokens = 0;
+  int64_t num_rows = 0;
+  int64_t num_columns = 0;
+  FirstSums first = FirstSums::kZero;
+  float* out = nullptr;  // [num_rows][num_columns]
+};
+
+constexpr int64_t NumUnits(const Gradient& gradient) {
+  return NumBlocks(gradient.num_rows) * CeilDiv(gradient.num_columns, kPanelOutputs);
+}
+
+// Computes unit `unit` of `gradient`: units are numbered block by block, and a unit is one panel
+// times a block of rows. `dtype` is FP16 or BF16.
+void ComputeGradientUnit(Dtype dtype, const Gradient& gradient, int64_t unit);
+
 // Fills tile `tile` of `tiles` from `tokens`, which is [num_tokens][depth], row-major. REQUIRES:
 // `depth` is a multiple of 8.
 void FillTile(Dtype dtype, const uint16_t* tokens, int64_t num_tokens, int64_t depth, int64_t tile,
               float* tiles);
+
+// The same for the transpose: fills tile `tile` from rows that are the columns of `matrix`, which
+// is [depth][num_rows], row-major. REQUIRES: `num_rows` is a multiple of 4.
+void FillTransposedTile(Dtype dtype, const uint16_t* matrix, int64_t depth, int64_t num_rows,
+                        int64_t tile, float* tiles);
+
+// Fills panel `panel` of `panels` from `matrix`, which is [depth][num_outputs], row-major.
+void FillPanel(const uint16_t* matrix, int64_t depth, int64_t num_outputs, int64_t panel,
+               uint16_t* panels);
 
 }  // namespace swiglu::internal

@@ -59,14 +59,11 @@ const uint16_t* PackTransposed(const uint16_t* matrix, int64_t depth, int64_t nu
 // The same for a matrix that is [depth][num_outputs], row-major: it is the right-hand side itself.
 const uint16_t* PackStraight(const uint16_t* matrix, int64_t depth, int64_t num_outputs,
                              uint16_t*& next) {
-  const uint16_t* const begin = next;
-  for (int64_t first = 0; first < num_outputs; first += kPanelOutputs) {
-    const int64_t width = std::min(kPanelOutputs, num_outputs - first);
-    for (int64_t k = 0; k < depth; ++k, next += kPanelOutputs) {
-      std::copy_n(matrix + k * num_outputs + first, width, next);
-      std::fill(next + width, next + kPanelOutputs, uint16_t{0});
-    }
+  uint16_t* const begin = next;
+  for (int64_t panel = 0; panel < internal::CeilDiv(num_outputs, kPanelOutputs); ++panel) {
+    internal::FillPanel(matrix, depth, num_outputs, panel, begin);
   }
+  next += internal::PackedElements(depth, num_outputs);
   return begin;
 }
 

@@ -66,11 +66,25 @@ struct Free {
   void operator()(std::byte* memory) const { std::free(memory); }
 };
 
-// One call of `op` on `num_tokens` tokens.
-void MeasureMlpPoint(Op op, Dtype dtype, int64_t num_tokens, const CpuMlpWeights& weights,
-                     std::span<const uint64_t> plain, int num_threads, Report& report) {
+// What a call computes; the last one is backward with the gradients of the weights.
+enum class MlpCall { kForward, kBackward, kGradients };
+constexpr MlpCall kMlpCalls[] = {MlpCall::kForward, MlpCall::kBackward, MlpCall::kGradients};
+
+const char* NameOf(MlpCall call) {
+  if (call == MlpCall::kForward) return "forward";
+  return call == MlpCall::kBackward ? "backward" : "gradients";
+}
+
+// One call on `num_tokens` tokens. `sums` has room for three matrices.
+void MeasureMlpPoint(MlpCall kind, Dtype dtype, int64_t num_tokens, const CpuMlpWeights& weights,
+                     std::span<float> sums, std::span<const uint64_t> plain, int num_threads,
+                     Report& report) {
   CpuPool pool(num_threads);
-  const bool is_forward = op == Op::kForward;
+  const bool is_forward = kind == MlpCall::kForward;
+  MlpWeightGradients gradients;
+  if (kind == MlpCall::kGradients) {
+    gradients = {sums.data(), sums.data() + kMatrix, sums.data() + 2 * kMatrix};
+  }
   const auto workspace_bytes =
       static_cast<size_t>(is_forward ? weights.ForwardWorkspaceBytes(num_tokens)
                                      : weights.BackwardWorkspaceBytes(num_tokens));
@@ -79,8 +93,9 @@ void MeasureMlpPoint(Op op, Dtype dtype, int64_t num_tokens, const CpuMlpWeights
   const std::span<std::byte> scratch(workspace.get(), workspace_bytes);
   std::vector<uint16_t> x(static_cast<size_t>(num_tokens * kHidden), 0x3c00), y(x.size());
   const auto call = [&] {
-    is_forward ? weights.Forward({x.data(), y.data(), num_tokens, scratch}, pool)
-               : weights.Backward({x.data(), x.data(), y.data(), num_tokens, scratch}, pool);
+    is_forward
+        ? weights.Forward({x.data(), y.data(), num_tokens, scratch}, pool)
+        : weights.Backward({x.data(), x.data(), y.data(), num_tokens, scratch, gradients}, pool);
   };
 
   std::vector<double> times, read_times;
@@ -92,14 +107,16 @@ void MeasureMlpPoint(Op op, Dtype dtype, int64_t num_tokens, const CpuMlpWeights
     read_times.push_back(read_us);
   }
   const Summary time = Summarize(times);
-  // Products of this call, each with a matrix of its own.
-  const double num_products = is_forward ? 3 : 5;
-  const double bytes = num_products * kMatrix * 2;
+  // Products of this call, each with a matrix of its own. A gradient of FP32 has twice the bytes of
+  // the weights.
+  const double num_products = is_forward ? 3 : kind == MlpCall::kBackward ? 5 : 8;
+  const double num_matrices = kind == MlpCall::kGradients ? 11 : num_products;
+  const double bytes = num_matrices * kMatrix * 2;
   char note[64];
   std::snprintf(note, sizeof(note), "%.0f GFLOP/s",
-                bytes * static_cast<double>(num_tokens) / time.median / 1e3);
+                num_products * kMatrix * 2 * static_cast<double>(num_tokens) / time.median / 1e3);
   report.Add({.section = "mlp",
-              .op = Name(op),
+              .op = NameOf(kind),
               .dtype = Name(dtype),
               .n = num_tokens,
               .note = note,
@@ -107,7 +124,7 @@ void MeasureMlpPoint(Op op, Dtype dtype, int64_t num_tokens, const CpuMlpWeights
               .spread = time.spread,
               .gb_s = bytes / time.median / 1e3,
               .baseline = "reading the weights",
-              .ratio = Summarize(read_times).median * num_products / 3 / time.median});
+              .ratio = Summarize(read_times).median * num_matrices / 3 / time.median});
 }
 
 }  // namespace
@@ -126,9 +143,10 @@ void MeasureMlp(int num_threads, Report& report) {
     }
     const std::span<const uint64_t> plain(reinterpret_cast<const uint64_t*>(lanes.data()),
                                           lanes.size() / 4);
-    for (const Op op : kOps) {
+    std::vector<float> sums(3 * kMatrix);
+    for (const MlpCall kind : kMlpCalls) {
       for (const int64_t num_tokens : {1, 64, 512}) {
-        MeasureMlpPoint(op, dtype, num_tokens, *weights, plain, num_threads, report);
+        MeasureMlpPoint(kind, dtype, num_tokens, *weights, sums, plain, num_threads, report);
       }
     }
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A whole SwiGLU MLP on the CPU, forward and backward to its input, on the threads of a CpuPool.
+// A whole SwiGLU MLP on the CPU, forward, and backward to its input and to its weights, on the
+// threads of a CpuPool.
 //
 // H is the hidden size, I the intermediate size, M the number of tokens, and T the dtype of all
 // tensors: FP16 or BF16. All are row-major: Wg (gate) and Wu (up) are [I][H], Wd (down) is [H][I],
@@ -10,12 +11,16 @@
 //              y = T(h Wd^T)
 //   backward   e and g as above, dw = T(dy Wd); df and de as "swiglu/segment.h" has them
 //              dx = T(T(df Wu) + T(de Wg))
+//              dWg = de^T x    dWu = df^T x    dWd = dy^T h, in float32, shaped as Wg, Wu and Wd
 //
 // T(x) rounds to nearest, ties to even. Each element of a product has one float32 accumulator that
 // begins at 0. A fused multiply-add adds one term after the other, in the order of their index.
 // So the bits of a token depend neither on M, nor on the other tokens, nor on the number of
 // threads. Those of a product do not depend on the instruction set; h, df and de are those of
 // ForwardCpu and BackwardCpu (see "swiglu/cpu.h"). The payload of a NaN is unspecified.
+//
+// The terms of dWg, dWu and dWd are those of the tokens, in their order. If a call continues the
+// sums of the call before, the bits are those of one call with all tokens.
 #pragma once
 
 #include <cstddef>
@@ -39,7 +44,7 @@ enum class MlpStatus {
   kBadSize,            // H or I is not a multiple of kMlpSizeStep from that to kMaxMlpSize
   kBadCount,           // M is negative or above kMaxMlpTokens
   kNullPointer,        // a null pointer to a tensor that has elements
-  kMisaligned,         // a tensor not aligned to 2 bytes, or a workspace not to kMlpAlignment
+  kMisaligned,         // a tensor not aligned to its element, or a workspace not to kMlpAlignment
   kWorkspaceTooSmall,  // fewer bytes than the call needs
   kNotPacked,          // backward with weights that are packed for forward only
   kOutOfMemory,        // the system has no memory for the packed weights
@@ -70,21 +75,36 @@ struct MlpForward {
   std::span<std::byte> workspace;  // at least ForwardWorkspaceBytes(M)
 };
 
-// dx from x and dy. e and g are computed again.
+// What the sums over tokens begin with: 0, or what the memory has, which is where the call for the
+// tokens before has left off.
+enum class MlpSums { kBegin, kContinue };
+
+// The gradients of the weights. Of those that are null, none is computed.
+struct MlpWeightGradients {
+  float* gate = nullptr;  // dWg, [I][H]
+  float* up = nullptr;    // dWu, [I][H]
+  float* down = nullptr;  // dWd, [H][I]
+  MlpSums sums = MlpSums::kBegin;
+
+  bool has_any() const { return gate != nullptr || up != nullptr || down != nullptr; }
+};
+
+// dx from x and dy, and the gradients of the weights. e and g are computed again.
 struct MlpBackward {
   const void* x;
   const void* dy;
-  void* dx;
-  int64_t num_tokens;
+  void* dx;            // may be null if `gradients` has any; then dx is not computed
+  int64_t num_tokens;  // M. If it is 0, only `gradients` is used: sums that begin are 0.
   std::span<std::byte> workspace;  // at least BackwardWorkspaceBytes(M)
+  MlpWeightGradients gradients = {};
 };
 
 // Weights, packed once for the products. Immutable, so any number of threads may use them at the
 // same time, each with a workspace of its own.
 //
-// x, y, dy and dx need only the alignment of their element. An output overlaps neither an input nor
-// a workspace, and a workspace overlaps nothing else. What a workspace holds before and after a
-// call is unspecified.
+// x, y, dy, dx and the gradients need only the alignment of their element. An output overlaps
+// neither an input, nor another output, nor a workspace, and a workspace overlaps nothing else.
+// What a workspace holds before and after a call is unspecified.
 class CpuMlpWeights {
  public:
   // Copies and packs the matrices into memory of its own, 64-byte aligned, and puts the result into
