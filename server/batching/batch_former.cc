@@ -13,6 +13,9 @@ constexpr Priority kPriorities[kNumPriorities] = {Priority::kHigh, Priority::kNo
                                                   Priority::kLow};
 constexpr Extent kExtents[kNumExtents] = {Extent::kWhole, Extent::kChunk};
 
+// Gradients are those of one request, so no other request may be in its batch.
+bool RunsAlone(const Request& request) { return request.segment.has_gradients(); }
+
 Extent Other(Extent extent) { return extent == Extent::kWhole ? Extent::kChunk : Extent::kWhole; }
 
 // Why nobody waits for `request`, which is past its deadline or cancelled.
@@ -75,6 +78,7 @@ void BatchFormer::Add(std::unique_ptr<Request> request) {
   Group& group = GroupOf(*request);
   if (group.num_requests == 0) Activate(group);
   ++group.num_requests;
+  if (RunsAlone(*request)) ++group.num_alone;
   group.bytes += bytes;
   ++num_queued_;
   ++num_queued_of_[static_cast<int>(request->priority)][static_cast<int>(request->extent)];
@@ -167,7 +171,8 @@ bool BatchFormer::HasRunnable(HasLane has_lane) const {
 }
 
 bool BatchFormer::IsFull(const Group& group) const {
-  return group.num_requests >= options_.max_segments || group.bytes >= MaxBytes(group);
+  return group.num_requests >= options_.max_segments || group.bytes >= MaxBytes(group) ||
+         group.num_alone > 0;
 }
 
 BatchFormer::Entry* BatchFormer::OldestReady(Priority priority, Extent extent,
@@ -205,6 +210,7 @@ void BatchFormer::Fill(Queue& queue, Clock::time_point now, int64_t max_bytes, F
       continue;
     }
     if (!batch.requests.empty()) {
+      if (RunsAlone(*first.request) || RunsAlone(*batch.requests[0])) return;
       if (first.bytes > max_bytes - batch.bytes) return;
       if (first.request->weights != batch.requests[0]->weights) return;
     }
@@ -231,6 +237,7 @@ std::unique_ptr<Request> BatchFormer::Remove(Entry& entry) {
     RemoveFromIndices(entry, *request);
   }
 
+  if (RunsAlone(*request)) --group.num_alone;
   --group.num_requests;
   if (group.num_requests == 0) Deactivate(group);
   group.bytes -= entry.bytes;

@@ -58,7 +58,8 @@ struct DroppedRequest {
 // level that has a ready request. Within a level, whole requests and chunks take turns, and the
 // oldest request comes first. Queued requests of the same model, weights and placement fill the
 // batch: first those of the same level and extent, then the others of that level, then those of the
-// other levels by urgency.
+// other levels by urgency. A request that wants gradients of weights shares no batch, so neither it
+// nor what is queued with it waits for company.
 class BatchFormer {
  public:
   // Whether a lane is free for queued requests that may run together, from their model, their
@@ -124,6 +125,7 @@ class BatchFormer {
     // The totals of these queues.
     int num_requests = 0;
     int64_t bytes = 0;
+    int num_alone = 0;  // requests that share no batch
     // Its position in `active_`, as long as it has requests.
     size_t position = 0;
 

@@ -5,6 +5,7 @@
 // fakes. The interface depends neither on requests nor on gRPC or CUDA.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstddef>
@@ -38,9 +39,20 @@ struct Segment {
   std::array<const std::byte*, kMaxTensors> inputs{};
   std::array<std::byte*, kMaxTensors> outputs{};
   int64_t num_elements = 0;
+  // Where the gradients of the weights go, in the order of `Model::gradients`; nullptr: not wanted.
+  // Each is of FP32, has the shape of its `GradientOutput`, and lies in a slab or a region, so a
+  // region of a device may have one. The executor writes the sums over the tokens of this segment
+  // alone, or zeros if there are none. If any is wanted, the batch has no other segment, the
+  // segment may have any number of rows, and `outputs[0]` may be nullptr, too: dx is not wanted.
+  std::array<float*, kMaxGradients> gradients{};
   // Provides the inputs whose pointers are nullptr. Only for an executor whose `TakesReaders`
   // returns true.
   InputReader* reader = nullptr;
+
+  bool has_gradients() const {
+    return std::any_of(gradients.begin(), gradients.end(),
+                       [](const float* gradient) { return gradient != nullptr; });
+  }
 };
 
 // Stands for the CPU wherever a device is given as a number.

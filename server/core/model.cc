@@ -97,6 +97,9 @@ Model MakeMlpModel(const MlpModelOptions& options) {
   } else {
     model.inputs = kMlpBackwardInputs;
     model.outputs = kMlpBackwardOutputs;
+    model.gradients = {{"d_gate_proj", {options.intermediate, options.hidden}},
+                       {"d_up_proj", {options.intermediate, options.hidden}},
+                       {"d_down_proj", {options.hidden, options.intermediate}}};
   }
   return model;
 }

@@ -5,6 +5,9 @@
 // here. model_registry.h has every model that a server offers.
 #pragma once
 
+#include <array>
+#include <bitset>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -22,8 +25,25 @@ enum class Op : uint8_t { kForward, kBackward, kMlpForward, kMlpBackward };
 
 inline constexpr int kNumDtypes = 3;
 
-// The largest number of inputs of an operation, and also of outputs.
+// The largest number of inputs of an operation, and also of outputs of the inputs' shape.
 inline constexpr int kMaxTensors = 3;
+
+// The largest number of gradients of weights.
+inline constexpr int kMaxGradients = 3;
+
+inline constexpr int kMaxOutputs = kMaxTensors + kMaxGradients;
+
+// Outputs of a model, by their numbers.
+using OutputSet = std::bitset<kMaxOutputs>;
+
+// The gradient of a matrix of weights: an output that a request gets only if it names it. It is of
+// FP32 and has the matrix's shape, so its size does not depend on the tensors of the request.
+struct GradientOutput {
+  absl::string_view name;  // must live as long as the model
+  std::array<int64_t, 2> shape;
+
+  int64_t size_bytes() const { return shape[0] * shape[1] * ElementBytes(Dtype::kFp32); }
+};
 
 // One operation on one dtype, for an MLP with the weights of one layer. Batches and reports refer
 // to a model by pointer, so a model that is served does not move or change.
@@ -41,6 +61,8 @@ struct Model {
   absl::Span<const absl::string_view> inputs = {};
   // Forward: h. Backward: h, df, de. Output k may share its memory with input k.
   absl::Span<const absl::string_view> outputs = {};
+  // Backward of an MLP: d_gate_proj, d_up_proj, d_down_proj.
+  std::vector<GradientOutput> gradients = {};
   // How many elements belong together. >= 1. More than 1: a tensor consists of rows of so many
   // elements, this is the last dimension of every request, and no row is cut. 1: the model works
   // element by element and takes any shape.
@@ -58,6 +80,19 @@ struct Model {
   int64_t max_batch_rows = 0;
 
   bool has_rows() const { return row_elements > 1; }
+
+  // The outputs are numbered: first `outputs`, then `gradients`.
+  int num_outputs() const { return static_cast<int>(outputs.size() + gradients.size()); }
+  int GradientNumber(size_t gradient) const { return static_cast<int>(outputs.size() + gradient); }
+  // The gradient with that number; nullptr if it is one of `outputs`.
+  const GradientOutput* FindGradient(int output) const {
+    const auto number = static_cast<size_t>(output);
+    return number < outputs.size() ? nullptr : &gradients[number - outputs.size()];
+  }
+  absl::string_view OutputName(int output) const {
+    const GradientOutput* const gradient = FindGradient(output);
+    return gradient == nullptr ? outputs[static_cast<size_t>(output)] : gradient->name;
+  }
 };
 
 // The six element-wise models, in the order in which users see them. They live as long as the
@@ -86,7 +121,8 @@ struct MlpModelOptions {
 };
 
 // The model `mlp_NAME_LAYER_forward`, from x to y, or `mlp_NAME_LAYER_backward`, from x and dy to
-// dx. All layers and both passes of an MLP share the series `mlp_NAME`.
+// dx and the gradients of the weights. All layers and both passes of an MLP share the series
+// `mlp_NAME`.
 Model MakeMlpModel(const MlpModelOptions& options);
 
 // The most input bytes in a batch of several requests for `model`, and in a chunk.
@@ -97,7 +133,8 @@ int64_t MaxBatchBytes(const Model& model, int64_t executor_bytes);
 // which has no fewer rows than CutElements wants.
 int64_t MostBatchRows(const Model& model);
 
-// The bytes of all inputs and outputs together, if each has `num_elements` elements.
+// The bytes of all inputs and outputs together, without gradients of weights, if each has
+// `num_elements` elements.
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements);
 
 // A tensor may be cut at each multiple of so many elements. A row ends there, and what follows is

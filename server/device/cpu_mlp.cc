@@ -3,6 +3,7 @@
 // From the segments of a batch to one call of the kernel, and back.
 #include "server/device/cpu_mlp.h"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstddef>
@@ -43,9 +44,17 @@ bool IsWhole(const Batch& batch, size_t k) {
   return batch.segments.size() == 1 && batch.segments.front().inputs[k] != nullptr;
 }
 
-// Whether output k can be written where it belongs: it is in one piece, and replaces no input.
+// Whether the batch leaves output k out. All segments of a batch with several do without gradients,
+// so they want every output.
+bool IsLeftOut(const Batch& batch, size_t k) {
+  return batch.segments.size() == 1 && batch.segments.front().outputs[k] == nullptr;
+}
+
+// Whether output k can be written where it belongs: it is in one piece, and replaces no input. So
+// can an output that is left out.
 bool IsWritable(const Batch& batch, size_t k) {
   if (batch.segments.size() != 1) return false;
+  if (IsLeftOut(batch, k)) return true;
   const Segment& segment = batch.segments.front();
   for (const std::byte* input : segment.inputs) {
     if (input == segment.outputs[k]) return false;
@@ -76,13 +85,32 @@ void WriteOutput(const Batch& batch, size_t k, const std::byte* from) {
 }
 
 swiglu::MlpStatus Call(const swiglu::CpuMlpWeights& weights, const Model& model,
-                       const Gathered& tensors, int64_t num_tokens, std::span<std::byte> workspace,
-                       swiglu::CpuPool& pool) {
+                       const Gathered& tensors, const swiglu::MlpWeightGradients& gradients,
+                       int64_t num_tokens, std::span<std::byte> workspace, swiglu::CpuPool& pool) {
   if (model.op == Op::kMlpForward) {
     return weights.Forward({tensors.inputs[0], tensors.outputs[0], num_tokens, workspace}, pool);
   }
   return weights.Backward(
-      {tensors.inputs[0], tensors.inputs[1], tensors.outputs[0], num_tokens, workspace}, pool);
+      {tensors.inputs[0], tensors.inputs[1], tensors.outputs[0], num_tokens, workspace, gradients},
+      pool);
+}
+
+bool WantsGradients(const Batch& batch) {
+  return batch.segments.size() == 1 && batch.segments.front().has_gradients();
+}
+
+// The gradients that the only segment of `batch` wants.
+swiglu::MlpWeightGradients GradientsOf(const Batch& batch, swiglu::MlpSums sums) {
+  if (!WantsGradients(batch)) return {};
+  const auto [gate, up, down] = batch.segments.front().gradients;
+  return {gate, up, down, sums};
+}
+
+// The rows of a piece of a batch that wants gradients: sums over tokens may be interrupted where a
+// multiple of 16 tokens ends, so that every device can have the same sums.
+int64_t PieceRows(const Model& model) {
+  constexpr int64_t kStep = 16;
+  return std::max(model.max_batch_rows / kStep, int64_t{1}) * kStep;
 }
 
 }  // namespace
@@ -127,11 +155,40 @@ void CpuMlp::ServeJobs() {
 }
 
 absl::Status CpuMlp::Compute(const Batch& batch) {
-  const Model& model = *batch.model;
   CHECK(batch.weights != nullptr);
+  if (WantsGradients(batch)) return ComputeGradients(batch);
+  return NumElements(batch) == 0 ? absl::OkStatus() : ComputeAtOnce(batch, swiglu::MlpSums::kBegin);
+}
+
+absl::Status CpuMlp::ComputeGradients(const Batch& batch) {
+  const Model& model = *batch.model;
+  const int64_t piece_elements = PieceRows(model) * model.row_elements;
+  const int64_t piece_bytes = piece_elements * ElementBytes(model.dtype);
+  Batch piece = batch;
+  Segment& segment = piece.segments.front();
+  swiglu::MlpSums sums = swiglu::MlpSums::kBegin;
+  int64_t left = segment.num_elements;
+  // Once without rows, too: then the gradients are zeros.
+  do {
+    segment.num_elements = std::min(left, piece_elements);
+    absl::Status status = ComputeAtOnce(piece, sums);
+    if (!status.ok()) return status;
+    left -= segment.num_elements;
+    for (const std::byte*& input : segment.inputs) {
+      if (input != nullptr) input += piece_bytes;
+    }
+    for (std::byte*& output : segment.outputs) {
+      if (output != nullptr) output += piece_bytes;
+    }
+    sums = swiglu::MlpSums::kContinue;
+  } while (left > 0);
+  return absl::OkStatus();
+}
+
+absl::Status CpuMlp::ComputeAtOnce(const Batch& batch, swiglu::MlpSums sums) {
+  const Model& model = *batch.model;
   const swiglu::CpuMlpWeights& weights = static_cast<const CpuWeights&>(*batch.weights).packed();
   const int64_t num_elements = NumElements(batch);
-  if (num_elements == 0) return absl::OkStatus();
   const int64_t num_tokens = num_elements / model.row_elements;
 
   const size_t tensor_bytes =
@@ -166,8 +223,8 @@ absl::Status CpuMlp::Compute(const Batch& batch) {
   for (size_t k = 0; k < model.outputs.size(); ++k) {
     tensors.outputs[k] = IsWritable(batch, k) ? batch.segments.front().outputs[k] : take_copy();
   }
-  const swiglu::MlpStatus status =
-      Call(weights, model, tensors, num_tokens, {memory.get(), workspace_bytes}, pool_);
+  const swiglu::MlpStatus status = Call(weights, model, tensors, GradientsOf(batch, sums),
+                                        num_tokens, {memory.get(), workspace_bytes}, pool_);
   if (status != swiglu::MlpStatus::kOk) {
     return absl::InternalError(
         absl::StrCat("the CPU kernel refused a batch: ", swiglu::ToString(status)));

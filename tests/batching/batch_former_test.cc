@@ -208,6 +208,26 @@ TEST_F(BatchFormerTest, TakesAsManyRowsAsTheModelAllows) {
   EXPECT_EQ(take(), (std::vector<int64_t>{7000}));
 }
 
+// A request that wants a gradient, which is never written.
+std::unique_ptr<Request> WithGradient(int64_t num_elements) {
+  static float gradient;
+  auto request = RequestOf(num_elements);
+  request->segment.gradients[1] = &gradient;
+  return request;
+}
+
+TEST_F(BatchFormerTest, GivesGradientsABatchOfTheirOwn) {
+  former_.Add(WithGradient(1));
+  former_.Add(RequestOf(2));
+  former_.Add(WithGradient(3));
+  former_.Add(WithGradient(0));
+  former_.Add(RequestOf(0));
+  for (int64_t num_elements : {1, 2, 3, 0, 0}) {
+    EXPECT_EQ(Elements(Take()), std::vector<int64_t>{num_elements});
+  }
+  EXPECT_TRUE(former_.empty());
+}
+
 TEST_F(BatchFormerTest, MixesNoWeights) {
   class SomeWeights final : public Weights {
    public:
@@ -477,6 +497,17 @@ TEST_F(DelayedBatchFormerTest, ClosesWhenFull) {
   EXPECT_EQ(former_.ReadyAt(AnyLane), kNow + kDelay);
   for (int i = 0; i < 3; ++i) AddAt(kNow + kDelay / 2, i);
   EXPECT_EQ(TakeAt(kNow + kDelay / 2), (std::vector<int64_t>{0, 1, 2}));
+}
+
+TEST_F(DelayedBatchFormerTest, GradientsWaitForNoCompany) {
+  former_.Add(RequestOf(1));
+  EXPECT_EQ(former_.ReadyAt(AnyLane), kNow + kDelay);
+  former_.Add(WithGradient(2));
+  EXPECT_EQ(former_.ReadyAt(AnyLane), kNow);
+  EXPECT_EQ(TakeAt(kNow), std::vector<int64_t>{1});
+  EXPECT_EQ(TakeAt(kNow), std::vector<int64_t>{2});
+  former_.Add(RequestOf(3));
+  EXPECT_EQ(former_.ReadyAt(AnyLane), kNow + kDelay);
 }
 
 TEST_F(DelayedBatchFormerTest, WhatIsDroppedFillsNoBatchAndHastensNone) {

@@ -5,6 +5,9 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <vector>
+
 #include "tests/batching/mlp_models.h"
 
 namespace swiglu::server {
@@ -45,6 +48,7 @@ TEST(ModelTest, TheSixShowAnyShapeAndHaveASeriesEach) {
     EXPECT_EQ(model.shown_shape, std::vector<int64_t>(model.op == Op::kForward ? 3 : 2, -1));
     EXPECT_FALSE(model.has_rows());
     EXPECT_TRUE(model.properties.empty());
+    EXPECT_TRUE(model.gradients.empty());
   }
 }
 
@@ -53,6 +57,23 @@ TEST(ModelTest, EveryOperationHasItsLabel) {
   EXPECT_EQ(OpLabel(Op::kBackward), "backward");
   EXPECT_EQ(OpLabel(Op::kMlpForward), "mlp_forward");
   EXPECT_EQ(OpLabel(Op::kMlpBackward), "mlp_backward");
+}
+
+// As requests and answers name them, behind the outputs that every request gets.
+TEST(ModelTest, BackwardOfAnMlpHasTheGradientsOfItsWeights) {
+  const std::vector<Model> models = MlpModels("tiny", 1, 576);
+  EXPECT_EQ(models[0].num_outputs(), 1);
+  const Model& backward = models[1];
+  ASSERT_EQ(backward.num_outputs(), 4);
+  const absl::string_view names[] = {"dx", "d_gate_proj", "d_up_proj", "d_down_proj"};
+  for (int k = 0; k < 4; ++k) EXPECT_EQ(backward.OutputName(k), names[k]);
+  EXPECT_EQ(backward.FindGradient(0), nullptr);
+  using Shape = std::array<int64_t, 2>;
+  EXPECT_EQ(backward.FindGradient(1)->shape, (Shape{1536, 576}));
+  EXPECT_EQ(backward.FindGradient(2)->shape, (Shape{1536, 576}));
+  EXPECT_EQ(backward.FindGradient(3)->shape, (Shape{576, 1536}));
+  EXPECT_EQ(backward.FindGradient(3)->size_bytes(), 1536 * 576 * 4);
+  EXPECT_EQ(backward.GradientNumber(2), 3);
 }
 
 TEST(ModelTest, NoneOfTheSixIsOfAnMlp) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Batches of MLPs on the CPU, against the kernel called directly with all rows in one piece.
+// Batches of MLPs on the CPU, and the gradients of their weights, against the kernel called
+// directly with all rows in one piece.
 #include "server/device/cpu_mlp.h"
 
 #include <algorithm>
@@ -63,7 +64,8 @@ class CpuMlpTest : public testing::TestWithParam<Op> {
   }
 
   // What the kernel computes from whole tensors.
-  std::string Expected(const std::vector<std::string>& inputs) {
+  std::string Expected(const std::vector<std::string>& inputs,
+                       const swiglu::MlpWeightGradients& gradients = {}) {
     const swiglu::CpuMlpWeights& packed = static_cast<const CpuWeights&>(*weights_).packed();
     const auto num_tokens = static_cast<int64_t>(inputs[0].size()) / kRowBytes;
     std::string output(inputs[0].size(), '\0');
@@ -77,8 +79,9 @@ class CpuMlpTest : public testing::TestWithParam<Op> {
     const swiglu::MlpStatus status =
         GetParam() == Op::kMlpForward
             ? packed.Forward({inputs[0].data(), output.data(), num_tokens, work}, pool)
-            : packed.Backward({inputs[0].data(), inputs[1].data(), output.data(), num_tokens, work},
-                              pool);
+            : packed.Backward(
+                  {inputs[0].data(), inputs[1].data(), output.data(), num_tokens, work, gradients},
+                  pool);
     EXPECT_EQ(status, swiglu::MlpStatus::kOk);
     return output;
   }
@@ -187,6 +190,110 @@ TEST_P(CpuMlpTest, HasNothingToDoWithoutRows) {
   batch.segments.resize(2);
   EXPECT_TRUE(Run(batch).ok());
 }
+
+using Floats = std::vector<float>;
+
+// 40 rows: with a limit of 20 rows, these are two pieces of 16 and one of 8. I = 8.
+class CpuMlpGradientsTest : public CpuMlpTest {
+ protected:
+  CpuMlpGradientsTest() {
+    Floats* const all[] = {&gate_, &up_, &down_};
+    for (Floats* gradient : all) gradient->resize(kHidden * 8);
+    dx_ = Expected(inputs_, {gate_.data(), up_.data(), down_.data()});
+  }
+
+  // A segment that wants all gradients, into `found_`, and no dx.
+  Segment NewSegment() {
+    Segment segment{.num_elements = 40 * kHidden};
+    for (size_t g = 0; g < 3; ++g) segment.gradients[g] = found_[g].data();
+    return segment;
+  }
+  Segment NewSegmentWithInputs() {
+    Segment segment = NewSegment();
+    segment.inputs = {Bytes(inputs_[0]), Bytes(inputs_[1])};
+    return segment;
+  }
+  absl::Status RunSegment(const Segment& segment) {
+    Batch batch{.model = &limited_, .weights = weights_.get()};
+    batch.segments.push_back(segment);
+    return Run(batch);
+  }
+  void ExpectAllGradients() {
+    EXPECT_TRUE(found_[0] == gate_);
+    EXPECT_TRUE(found_[1] == up_);
+    EXPECT_TRUE(found_[2] == down_);
+  }
+
+  const Model limited_ = MakeMlpModel({.op = Op::kMlpBackward,
+                                       .mlp = "m",
+                                       .hidden = kHidden,
+                                       .intermediate = 8,
+                                       .max_batch_rows = 20});
+  const std::vector<std::string> inputs_{Rows(40, 1), Rows(40, 2)};
+  Floats gate_, up_, down_;
+  std::string dx_;
+  std::vector<Floats> found_ = std::vector<Floats>(3, Floats(kHidden * 8, 9.0f));
+};
+
+TEST_P(CpuMlpGradientsTest, AddUpThoseOfAllPieces) {
+  EXPECT_TRUE(RunSegment(NewSegmentWithInputs()).ok());
+  ExpectAllGradients();
+}
+
+TEST_P(CpuMlpGradientsTest, ComeWithDx) {
+  std::string dx(dx_.size(), '?');
+  Segment segment = NewSegmentWithInputs();
+  segment.outputs = {Bytes(dx)};
+  EXPECT_TRUE(RunSegment(segment).ok());
+  EXPECT_EQ(dx, dx_);
+  ExpectAllGradients();
+}
+
+TEST_P(CpuMlpGradientsTest, ReadTheirRowsFromAReader) {
+  TextReader reader(inputs_);
+  std::string dx(dx_.size(), '?');
+  Segment segment = NewSegment();
+  segment.outputs = {Bytes(dx)};
+  segment.reader = &reader;
+  EXPECT_TRUE(RunSegment(segment).ok());
+  EXPECT_EQ(dx, dx_);
+  ExpectAllGradients();
+}
+
+TEST_P(CpuMlpGradientsTest, ReadTheirRowsFromAReaderWithoutDx) {
+  TextReader reader(inputs_);
+  Segment segment = NewSegment();
+  segment.reader = &reader;
+  EXPECT_TRUE(RunSegment(segment).ok());
+  ExpectAllGradients();
+}
+
+TEST_P(CpuMlpGradientsTest, LeaveRoomForDxInPlace) {
+  std::string x = inputs_[0];
+  Segment segment = NewSegmentWithInputs();
+  segment.inputs[0] = Bytes(x);
+  segment.outputs = {Bytes(x)};
+  EXPECT_TRUE(RunSegment(segment).ok());
+  EXPECT_EQ(x, dx_);
+  ExpectAllGradients();
+}
+
+TEST_P(CpuMlpGradientsTest, ComeOnlyWhereTheyAreWanted) {
+  Segment segment = NewSegmentWithInputs();
+  segment.gradients[0] = segment.gradients[2] = nullptr;
+  EXPECT_TRUE(RunSegment(segment).ok());
+  EXPECT_TRUE(found_[1] == up_);
+  EXPECT_TRUE(found_[0] == Floats(kHidden * 8, 9.0f));
+}
+
+TEST_P(CpuMlpGradientsTest, AreZeroWithoutRows) {
+  Segment segment = NewSegment();
+  segment.num_elements = 0;
+  EXPECT_TRUE(RunSegment(segment).ok());
+  for (const Floats& gradient : found_) EXPECT_TRUE(gradient == Floats(kHidden * 8, 0.0f));
+}
+
+INSTANTIATE_TEST_SUITE_P(Backward, CpuMlpGradientsTest, testing::Values(Op::kMlpBackward));
 
 INSTANTIATE_TEST_SUITE_P(All, CpuMlpTest, testing::Values(Op::kMlpForward, Op::kMlpBackward),
                          [](const auto& parameter) {
