@@ -162,8 +162,10 @@ absl::Status RepeatedInput(absl::string_view input) {
 }
 
 absl::Status UnknownOutput(absl::string_view output, const Model& model) {
+  std::vector<absl::string_view> names;
+  for (int k = 0; k < model.num_outputs(); ++k) names.push_back(model.OutputName(k));
   return Invalid(absl::StrCat("unknown output ", Quote(output), ": ", Quote(model.name), " gives ",
-                              absl::StrJoin(model.outputs, ", ")));
+                              absl::StrJoin(names, ", ")));
 }
 
 absl::Status RepeatedOutput(absl::string_view output) {
@@ -291,6 +293,10 @@ absl::Status TensorsOverlap(absl::string_view output, absl::string_view other, b
                                          : ""));
 }
 
+absl::Status GradientOverlapsInput(absl::string_view gradient, absl::string_view input) {
+  return BadRegion(absl::StrCat("output ", Quote(gradient), " overlaps input ", Quote(input)));
+}
+
 absl::Status RegionsOfTwoDevices(absl::string_view first, int first_device,
                                  absl::string_view second, int second_device) {
   return BadRegion(absl::StrCat(Quote(first), " is on device ", first_device, ", ", Quote(second),
@@ -359,6 +365,11 @@ absl::Status RequestTooLarge(int64_t bytes, int64_t max_request_bytes) {
 absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes) {
   return TooLarge(
       absl::StrCat("response of ", bytes, " bytes exceeds max_request_bytes ", max_request_bytes));
+}
+
+absl::Status GradientsNeedRegions(const absl::Status& refusal) {
+  return TooLarge(absl::StrCat(refusal.message(),
+                               "; gradients in shared memory regions need no room in messages"));
 }
 
 absl::Status MetadataTooLarge(int64_t bytes, int64_t max_metadata_bytes) {

@@ -89,6 +89,7 @@ absl::Status UnalignedInRegion(absl::string_view tensor, absl::string_view regio
                                int64_t element_bytes);
 absl::Status RegionPartTooSmall(absl::string_view output, int64_t needed_bytes, int64_t part_bytes);
 absl::Status TensorsOverlap(absl::string_view output, absl::string_view other, bool is_input);
+absl::Status GradientOverlapsInput(absl::string_view gradient, absl::string_view input);
 absl::Status RegionsOfTwoDevices(absl::string_view first, int first_device,
                                  absl::string_view second, int second_device);
 absl::Status RegionShrunk(absl::string_view region);
@@ -101,6 +102,9 @@ absl::Status RegionRefused(absl::string_view region, const RegionSpec& spec,
 // Limits and life cycle.
 absl::Status RequestTooLarge(int64_t bytes, int64_t max_request_bytes);
 absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes);
+// `refusal`, which is one of the errors for requests that are too large, with the advice to place
+// gradients of weights in regions.
+absl::Status GradientsNeedRegions(const absl::Status& refusal);
 absl::Status MetadataTooLarge(int64_t bytes, int64_t max_metadata_bytes);
 // `bytes`: the size of the message, or the memory that its request would need in addition to the
 // message. Most of this memory is slabs.

@@ -273,11 +273,11 @@ absl::Status MatchData(const InferMessage& message, InferPlan& plan) {
 
 absl::Status MatchOutputs(const ModelInferRequest& request, bool takes_regions,
                           std::shared_ptr<RegionParts>& regions, InferPlan& plan) {
-  const auto& names = plan.model->outputs;
+  const Model& model = *plan.model;
   for (const auto& output : request.outputs()) {
-    const auto found = std::find(names.begin(), names.end(), output.name());
-    if (found == names.end()) return errors::UnknownOutput(output.name(), *plan.model);
-    const int index = static_cast<int>(found - names.begin());
+    int index = 0;
+    while (index < model.num_outputs() && model.OutputName(index) != output.name()) ++index;
+    if (index == model.num_outputs()) return errors::UnknownOutput(output.name(), model);
     if (std::find(plan.outputs.begin(), plan.outputs.end(), index) != plan.outputs.end()) {
       return errors::RepeatedOutput(output.name());
     }
@@ -288,13 +288,35 @@ absl::Status MatchOutputs(const ModelInferRequest& request, bool takes_regions,
     }
     plan.outputs.push_back(index);
   }
+  // All but gradients.
   if (plan.outputs.empty()) {
-    for (size_t k = 0; k < names.size(); ++k) plan.outputs.push_back(static_cast<int>(k));
+    for (size_t k = 0; k < model.outputs.size(); ++k) plan.outputs.push_back(static_cast<int>(k));
   }
   return absl::OkStatus();
 }
 
 }  // namespace
+
+bool InferPlan::has_gradients() const {
+  return std::any_of(outputs.begin(), outputs.end(),
+                     [this](int output) { return model->FindGradient(output) != nullptr; });
+}
+
+bool InferPlan::has_inline_gradients() const {
+  return std::any_of(outputs.begin(), outputs.end(), [this](int output) {
+    return model->FindGradient(output) != nullptr && IsInline(output);
+  });
+}
+
+OutputSet InferPlan::ComputedOutputs() const {
+  OutputSet computed;
+  if (has_gradients()) {
+    for (const int output : outputs) computed.set(static_cast<size_t>(output));
+  } else {
+    for (size_t k = 0; k < model->outputs.size(); ++k) computed.set(k);
+  }
+  return computed;
+}
 
 absl::StatusOr<const Model*> ResolveModel(const std::string& name, const std::string& version,
                                           const ModelRegistry& models) {

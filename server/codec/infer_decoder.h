@@ -31,10 +31,11 @@ struct RegionPart {
   std::optional<int64_t> size_bytes;  // a valid request always names it
 };
 
-// Which tensors of a request lie in regions, in the orders of Model::inputs and Model::outputs.
+// Which tensors of a request lie in regions: the inputs in the order of Model::inputs, the outputs
+// by their numbers.
 struct RegionParts {
   std::array<std::optional<RegionPart>, kMaxTensors> inputs;
-  std::array<std::optional<RegionPart>, kMaxTensors> outputs;
+  std::array<std::optional<RegionPart>, kMaxOutputs> outputs;
 };
 
 // The description of a request that CheckInferMessage has checked.
@@ -44,7 +45,7 @@ struct InferPlan {
   std::shared_ptr<const Weights> weights;
   std::vector<int64_t> shape;
   int64_t num_elements = 0;
-  int64_t tensor_bytes = 0;  // of each input, and of each output
+  int64_t tensor_bytes = 0;  // of each input, and of each output but gradients
   // Where input k of the model lies: in the slices, or in the envelope (typed contents that are not
   // one packed run). Both are nullptr if the input lies in a region. Both may be nullptr if there
   // are no elements.
@@ -53,7 +54,7 @@ struct InferPlan {
     const google::protobuf::RepeatedField<float>* values = nullptr;
   };
   std::array<Source, kMaxTensors> sources;
-  // The outputs that were asked for, as indices into `model->outputs`, in the order of the answer.
+  // The numbers of the outputs that were asked for, in the order of the answer.
   std::vector<int> outputs;
   // nullptr: no tensor lies in a region.
   std::shared_ptr<const RegionParts> regions;
@@ -61,10 +62,22 @@ struct InferPlan {
   std::optional<std::chrono::microseconds> timeout;
   Priority priority = Priority::kNormal;
 
-  // Whether the bytes of output k go into the answer.
+  // Whether the bytes of that output go into the answer.
   bool IsInline(int output) const {
     return regions == nullptr || !regions->outputs[output].has_value();
   }
+
+  int64_t OutputBytes(int output) const {
+    const GradientOutput* const gradient = model->FindGradient(output);
+    return gradient == nullptr ? tensor_bytes : gradient->size_bytes();
+  }
+
+  bool has_gradients() const;
+  // Whether a gradient's bytes go into the answer.
+  bool has_inline_gradients() const;
+  // The outputs to compute: those that were asked for if there are gradients among them, else every
+  // output but gradients.
+  OutputSet ComputedOutputs() const;
 };
 
 // Returns the one of `models` that a request names, and checks the version. Errors: NOT_FOUND or

@@ -46,22 +46,31 @@ std::string EncodeWeights(const Weights& weights) {
   return response.SerializeAsString();
 }
 
+std::string EncodeShape(absl::Span<const int64_t> shape) {
+  std::string encoded;
+  for (const int64_t dim : shape) AppendVarint(static_cast<uint64_t>(dim), &encoded);
+  return encoded;
+}
+
 // Everything of the response but the tensors' bytes.
 std::string EncodeMetadata(const InferPlan& plan, absl::string_view id) {
   using inference::ModelInferResponse;
   using Output = ModelInferResponse::InferOutputTensor;
-  std::string metadata, shape, output;
+  std::string metadata, output;
   metadata.reserve(kUsualMetadataBytes);
-  for (const int64_t dim : plan.shape) AppendVarint(static_cast<uint64_t>(dim), &shape);
+  const std::string shape = EncodeShape(plan.shape);
   AppendString(ModelInferResponse::kModelNameFieldNumber, plan.model->name, &metadata);
   AppendString(ModelInferResponse::kModelVersionFieldNumber, "1", &metadata);
   AppendString(ModelInferResponse::kIdFieldNumber, id, &metadata);
   if (plan.weights != nullptr) metadata += EncodeWeights(*plan.weights);
   for (const int k : plan.outputs) {
+    const GradientOutput* const gradient = plan.model->FindGradient(k);
     output.clear();
-    AppendString(Output::kNameFieldNumber, plan.model->outputs[k], &output);
-    AppendString(Output::kDatatypeFieldNumber, DatatypeName(plan.model->dtype), &output);
-    AppendString(Output::kShapeFieldNumber, shape, &output);
+    AppendString(Output::kNameFieldNumber, plan.model->OutputName(k), &output);
+    AppendString(Output::kDatatypeFieldNumber,
+                 DatatypeName(gradient == nullptr ? plan.model->dtype : Dtype::kFp32), &output);
+    AppendString(Output::kShapeFieldNumber,
+                 gradient == nullptr ? shape : EncodeShape(gradient->shape), &output);
     AppendBytes(ModelInferResponse::kOutputsFieldNumber, output, &metadata);
   }
   return metadata;
@@ -90,12 +99,16 @@ EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
   EncodedMessage message;
   std::string framing = EncodeMetadata(plan, id);
   for (const int k : plan.outputs) {
-    const int64_t inline_bytes = plan.IsInline(k) ? plan.tensor_bytes : 0;
+    const int64_t inline_bytes = plan.IsInline(k) ? plan.OutputBytes(k) : 0;
     AppendFieldHeader(inference::ModelInferResponse::kRawOutputContentsFieldNumber,
                       static_cast<size_t>(inline_bytes), &framing);
     if (inline_bytes == 0) continue;
     message.Append(grpc::Slice(framing));
     framing.clear();
+    if (plan.model->FindGradient(k) != nullptr) {
+      message.Append(SharedSlice(owner, pieces[0].outputs[k], static_cast<size_t>(inline_bytes)));
+      continue;
+    }
     for (const OutputPiece& piece : pieces) {
       message.Append(SharedSlice(owner, piece.outputs[k], piece.size_bytes));
     }
@@ -105,16 +118,20 @@ EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
 }
 
 int64_t ResponseTensorBytes(const InferPlan& plan) {
-  return plan.tensor_bytes * std::count_if(plan.outputs.begin(), plan.outputs.end(),
-                                           [&plan](int output) { return plan.IsInline(output); });
+  int64_t bytes = 0;
+  for (const int output : plan.outputs)
+    bytes += plan.IsInline(output) ? plan.OutputBytes(output) : 0;
+  return bytes;
 }
 
 int64_t ResponseBytes(const InferPlan& plan, const std::string& id) {
-  std::string header;
-  AppendFieldHeader(inference::ModelInferResponse::kRawOutputContentsFieldNumber,
-                    static_cast<size_t>(plan.tensor_bytes), &header);
-  return static_cast<int64_t>(EncodeMetadata(plan, id).size()) +
-         static_cast<int64_t>(header.size() * plan.outputs.size()) + ResponseTensorBytes(plan);
+  std::string headers;
+  for (const int output : plan.outputs) {
+    AppendFieldHeader(inference::ModelInferResponse::kRawOutputContentsFieldNumber,
+                      static_cast<size_t>(plan.OutputBytes(output)), &headers);
+  }
+  return static_cast<int64_t>(EncodeMetadata(plan, id).size() + headers.size()) +
+         ResponseTensorBytes(plan);
 }
 
 EncodedMessage WrapForStream(EncodedMessage response, const InferIdentity& identity) {

@@ -44,9 +44,10 @@ struct InferIdentity {
 grpc::Slice SharedSlice(std::shared_ptr<const void> owner, const std::byte* data,
                         size_t size_bytes);
 
-// A piece of each output: `size_bytes` bytes at `outputs[k]`.
+// A piece of each output: `size_bytes` bytes at `outputs[k]`, by the outputs' numbers. Gradients
+// are never cut: their first piece is the whole gradient.
 struct OutputPiece {
-  std::array<const std::byte*, kMaxTensors> outputs{};
+  std::array<const std::byte*, kMaxOutputs> outputs{};
   size_t size_bytes = 0;
 };
 

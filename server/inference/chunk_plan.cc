@@ -8,6 +8,13 @@
 #include "server/core/slab.h"
 
 namespace swiglu::server {
+namespace {
+
+size_t Aligned(int64_t size_bytes) {
+  return (static_cast<size_t>(size_bytes) + kSlabAlignment - 1) / kSlabAlignment * kSlabAlignment;
+}
+
+}  // namespace
 
 ChunkPlan PlanChunks(const Model& model, int64_t num_elements, int64_t max_batch_bytes) {
   const int64_t element_bytes = ElementBytes(model.dtype);
@@ -21,21 +28,31 @@ ChunkPlan PlanChunks(const Model& model, int64_t num_elements, int64_t max_batch
   return plan;
 }
 
-SlotLayout PlanSlots(const Model& model, bool takes_readers,
+SlotLayout PlanSlots(const Model& model, const OutputSet& computed, bool takes_readers,
                      const std::array<std::byte*, kMaxTensors>& inputs,
-                     const std::array<std::byte*, kMaxTensors>& outputs) {
+                     const std::array<std::byte*, kMaxOutputs>& outputs) {
   SlotLayout layout;
   for (size_t k = 0; k < model.inputs.size(); ++k) {
     const bool is_needed = (inputs[k] == nullptr && !takes_readers) ||
-                           (outputs[k] == nullptr && k < model.outputs.size());
+                           (k < model.outputs.size() && computed[k] && outputs[k] == nullptr);
     if (is_needed) layout.slots[k] = static_cast<int8_t>(layout.num_slots++);
+  }
+  for (size_t g = 0; g < model.gradients.size(); ++g) {
+    const auto number = static_cast<size_t>(model.GradientNumber(g));
+    if (!computed[number] || outputs[number] != nullptr) continue;
+    layout.gradients[g] = layout.gradient_bytes;
+    layout.gradient_bytes += static_cast<int64_t>(Aligned(model.gradients[g].size_bytes()));
   }
   return layout;
 }
 
 size_t SlotBytes(const Model& model, int64_t num_elements) {
-  const auto bytes = static_cast<size_t>(num_elements * ElementBytes(model.dtype));
-  return (bytes + kSlabAlignment - 1) / kSlabAlignment * kSlabAlignment;
+  return Aligned(num_elements * ElementBytes(model.dtype));
+}
+
+size_t ChunkSlabBytes(const Model& model, const SlotLayout& slots, int64_t num_elements) {
+  return SlotBytes(model, num_elements) * static_cast<size_t>(slots.num_slots) +
+         static_cast<size_t>(slots.gradient_bytes);
 }
 
 }  // namespace swiglu::server

@@ -33,15 +33,23 @@ ChunkPlan PlanChunks(const Model& model, int64_t num_elements, int64_t max_batch
 struct SlotLayout {
   std::array<int8_t, kMaxTensors> slots{-1, -1, -1};  // by k; negative: no place k
   int num_slots = 0;
+  // Behind these places: where the gradients of weights begin, each in bytes behind the last place,
+  // in the order of Model::gradients; negative: no place.
+  std::array<int64_t, kMaxGradients> gradients{-1, -1, -1};
+  int64_t gradient_bytes = 0;  // of all gradients that have a place
 };
 
-// `inputs` and `outputs`: the addresses of the tensors in regions; nullptr for the other tensors.
-SlotLayout PlanSlots(const Model& model, bool takes_readers,
+// `computed`: the outputs that the request needs. `inputs` and `outputs`: the addresses of the
+// tensors in regions, the outputs by number; nullptr for the other tensors.
+SlotLayout PlanSlots(const Model& model, const OutputSet& computed, bool takes_readers,
                      const std::array<std::byte*, kMaxTensors>& inputs,
-                     const std::array<std::byte*, kMaxTensors>& outputs);
+                     const std::array<std::byte*, kMaxOutputs>& outputs);
 
 // The bytes that a tensor of `num_elements` takes in a slab, rounded up so that the next tensor is
 // aligned.
 size_t SlotBytes(const Model& model, int64_t num_elements);
+
+// The bytes of the slab of a chunk of `num_elements`.
+size_t ChunkSlabBytes(const Model& model, const SlotLayout& slots, int64_t num_elements);
 
 }  // namespace swiglu::server

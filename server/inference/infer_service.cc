@@ -41,7 +41,7 @@ int64_t EnvelopeBytes(const InferPlan& plan, const std::string& id) {
 int64_t SlabsBytes(const ChunkPlan& chunks, const SlotLayout& slots, const Model& model,
                    Executor& executor) {
   const auto slab_bytes = [&](int64_t chunk) {
-    const size_t size = SlotBytes(model, chunks.num_elements(chunk)) * slots.num_slots;
+    const size_t size = ChunkSlabBytes(model, slots, chunks.num_elements(chunk));
     return size == 0 ? 0 : static_cast<int64_t>(executor.slab_pool().SlabBytes(size));
   };
   const int64_t last = chunks.num_chunks - 1;
@@ -212,14 +212,16 @@ absl::StatusOr<AdmittedRequest> InferService::Admit(DecodedRequest decoded,
 
   static const RegionTensors kNoRegions;
   const RegionTensors& regions = decoded.regions == nullptr ? kNoRegions : *decoded.regions;
+  constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
   // What a device has in its memory already needs no room, and passes at that memory's speed.
-  const int64_t max_chunk_bytes = regions.placement.is_resident
-                                      ? std::numeric_limits<int64_t>::max()
-                                      : executor_->max_batch_bytes();
-  const ChunkPlan chunks =
-      PlanChunks(*plan.model, plan.num_elements, MaxBatchBytes(*plan.model, max_chunk_bytes));
-  const SlotLayout slots =
-      PlanSlots(*plan.model, executor_->TakesReaders(), regions.inputs, regions.outputs);
+  const int64_t executor_bytes =
+      regions.placement.is_resident ? kNoLimit : executor_->max_batch_bytes();
+  // Gradients of weights are sums over all tokens, so the executor gets the request in one piece.
+  const int64_t max_chunk_bytes =
+      plan.has_gradients() ? kNoLimit : MaxBatchBytes(*plan.model, executor_bytes);
+  const ChunkPlan chunks = PlanChunks(*plan.model, plan.num_elements, max_chunk_bytes);
+  const SlotLayout slots = PlanSlots(*plan.model, plan.ComputedOutputs(), executor_->TakesReaders(),
+                                     regions.inputs, regions.outputs);
   // What is kept of each chunk. It counts where tensors are large and the message is small, or
   // where chunks are small.
   constexpr int64_t kChunkStateBytes = 512;
@@ -228,7 +230,11 @@ absl::StatusOr<AdmittedRequest> InferService::Admit(DecodedRequest decoded,
   const int64_t held_bytes =
       SlabsBytes(chunks, slots, *plan.model, *executor_) + EnvelopeBytes(plan, id) + state_bytes;
   auto admitted = admission_->Admit(held_bytes);
-  if (auto* reason = absl::get_if<Rejection>(&admitted)) return RefusalOf(*reason, held_bytes);
+  if (auto* reason = absl::get_if<Rejection>(&admitted)) {
+    absl::Status refusal = RefusalOf(*reason, held_bytes);
+    const bool needs_regions = *reason == Rejection::kTooLarge && plan.has_inline_gradients();
+    return needs_regions ? errors::GradientsNeedRegions(refusal) : refusal;
+  }
   Ticket ticket = std::move(absl::get<Ticket>(admitted));
   const bool is_alone = admission_->HoldsOnly(decoded.message.charge, ticket);
   return AdmittedRequest{std::move(decoded), chunks, slots, deadline, std::move(ticket), is_alone};
@@ -236,11 +242,13 @@ absl::StatusOr<AdmittedRequest> InferService::Admit(DecodedRequest decoded,
 
 absl::Status InferService::CheckResponseSize(const InferPlan& plan, const std::string& id) const {
   // What a response has beside its tensors, it repeats of the request's envelope, once per output.
-  constexpr int64_t kMaxMetadataBytes = (kMaxTensors + 1) * int64_t{kMaxEnvelopeBytes};
+  constexpr int64_t kMaxMetadataBytes = (kMaxOutputs + 1) * int64_t{kMaxEnvelopeBytes};
   const int64_t limit = options_.max_request_bytes;
   if (ResponseTensorBytes(plan) <= limit - kMaxMetadataBytes) return absl::OkStatus();
   const int64_t bytes = ResponseBytes(plan, id);
-  return bytes <= limit ? absl::OkStatus() : errors::ResponseTooLarge(bytes, limit);
+  if (bytes <= limit) return absl::OkStatus();
+  absl::Status refusal = errors::ResponseTooLarge(bytes, limit);
+  return plan.has_inline_gradients() ? errors::GradientsNeedRegions(refusal) : refusal;
 }
 
 }  // namespace swiglu::server

@@ -12,11 +12,20 @@
 namespace swiglu::server {
 namespace {
 
-// One tensor in a region.
-struct Located {
+// A tensor of the request. `position`: of an input, its position in Model::inputs; of an output,
+// its number.
+struct Tensor {
   absl::string_view name;
   int position;
   bool is_input;
+  bool is_gradient;
+  Dtype dtype;
+  int64_t size_bytes;
+};
+
+// One tensor in a region.
+struct Located {
+  Tensor tensor;
   std::byte* data;
   int device;
 };
@@ -28,12 +37,12 @@ class Finder {
 
   absl::StatusOr<std::shared_ptr<RegionTensors>> Find() {
     const Model& model = *plan_.model;
-    for (size_t k = 0; k < model.inputs.size(); ++k) {
-      absl::Status status = Locate(model.inputs[k], k, true, plan_.regions->inputs[k]);
+    for (int k = 0; k < static_cast<int>(model.inputs.size()); ++k) {
+      absl::Status status = Locate(Input(k), plan_.regions->inputs[static_cast<size_t>(k)]);
       if (!status.ok()) return status;
     }
-    for (size_t k = 0; k < model.outputs.size(); ++k) {
-      absl::Status status = Locate(model.outputs[k], k, false, plan_.regions->outputs[k]);
+    for (int k = 0; k < model.num_outputs(); ++k) {
+      absl::Status status = Locate(Output(k), plan_.regions->outputs[static_cast<size_t>(k)]);
       if (!status.ok()) return status;
     }
     absl::Status status = Place();
@@ -43,10 +52,22 @@ class Finder {
   }
 
  private:
-  absl::Status Locate(absl::string_view name, size_t k, bool is_input,
-                      const std::optional<RegionPart>& part) {
+  Tensor Input(int k) const {
+    const Model& model = *plan_.model;
+    return {model.inputs[static_cast<size_t>(k)], k, true, false, model.dtype, plan_.tensor_bytes};
+  }
+
+  Tensor Output(int k) const {
+    const Model& model = *plan_.model;
+    const bool is_gradient = model.FindGradient(k) != nullptr;
+    return {model.OutputName(k), k, false, is_gradient, is_gradient ? Dtype::kFp32 : model.dtype,
+            plan_.OutputBytes(k)};
+  }
+
+  absl::Status Locate(const Tensor& tensor, const std::optional<RegionPart>& part) {
     if (!part.has_value()) return absl::OkStatus();
-    absl::Status status = CheckSize(name, is_input, *part);
+    const absl::string_view name = tensor.name;
+    absl::Status status = CheckSize(tensor, *part);
     if (!status.ok()) return status;
     RegionUse region = registry_.Find(part->region, now_);
     if (region == nullptr) return errors::UnknownRegion(part->region);
@@ -55,27 +76,29 @@ class Finder {
       return errors::OutsideRegion(name, part->region, part->offset, *part->size_bytes,
                                    region->size_bytes());
     }
-    const int64_t element_bytes = ElementBytes(plan_.model->dtype);
+    const int64_t element_bytes = ElementBytes(tensor.dtype);
     std::byte* const data = region->memory().data() + part->offset;
     if (reinterpret_cast<uintptr_t>(data) % element_bytes != 0) {
       return errors::UnalignedInRegion(name, part->region, part->offset, element_bytes);
     }
-    (is_input ? tensors_->inputs : tensors_->outputs)[k] = data;
-    (is_input ? tensors_->bytes_in : tensors_->bytes_out)[static_cast<size_t>(region->kind())] +=
-        plan_.tensor_bytes;
-    located_.push_back({name, static_cast<int>(k), is_input, data, region->memory().device()});
+    const auto k = static_cast<size_t>(tensor.position);
+    (tensor.is_input ? tensors_->inputs[k] : tensors_->outputs[k]) = data;
+    (tensor.is_input ? tensors_->bytes_in
+                     : tensors_->bytes_out)[static_cast<size_t>(region->kind())] +=
+        tensor.size_bytes;
+    located_.push_back({tensor, data, region->memory().device()});
     tensors_->uses.push_back(std::move(region));
     return absl::OkStatus();
   }
 
-  absl::Status CheckSize(absl::string_view name, bool is_input, const RegionPart& part) const {
-    if (!part.size_bytes.has_value()) return errors::NoRegionSize(name);
-    if (is_input && *part.size_bytes != plan_.tensor_bytes) {
-      return errors::WrongSize(name, *part.size_bytes, plan_.shape, plan_.model->dtype,
-                               plan_.tensor_bytes);
+  absl::Status CheckSize(const Tensor& tensor, const RegionPart& part) const {
+    if (!part.size_bytes.has_value()) return errors::NoRegionSize(tensor.name);
+    if (tensor.is_input && *part.size_bytes != tensor.size_bytes) {
+      return errors::WrongSize(tensor.name, *part.size_bytes, plan_.shape, tensor.dtype,
+                               tensor.size_bytes);
     }
-    if (!is_input && *part.size_bytes < plan_.tensor_bytes) {
-      return errors::RegionPartTooSmall(name, plan_.tensor_bytes, *part.size_bytes);
+    if (!tensor.is_input && *part.size_bytes < tensor.size_bytes) {
+      return errors::RegionPartTooSmall(tensor.name, tensor.size_bytes, *part.size_bytes);
     }
     return absl::OkStatus();
   }
@@ -83,36 +106,43 @@ class Finder {
   absl::Status Place() {
     const Located* first = nullptr;
     size_t num_on_device = 0;
-    for (const Located& tensor : located_) {
-      if (tensor.device == kCpuDevice) continue;
+    for (const Located& located : located_) {
+      if (located.device == kCpuDevice) continue;
       ++num_on_device;
-      if (first == nullptr) first = &tensor;
-      if (tensor.device != first->device) {
-        return errors::RegionsOfTwoDevices(first->name, first->device, tensor.name, tensor.device);
+      if (first == nullptr) first = &located;
+      if (located.device != first->device) {
+        return errors::RegionsOfTwoDevices(first->tensor.name, first->device, located.tensor.name,
+                                           located.device);
       }
     }
     if (first == nullptr) return absl::OkStatus();
-    const Model& model = *plan_.model;
-    tensors_->placement = {first->device,
-                           num_on_device == model.inputs.size() + model.outputs.size()};
+    const size_t num_tensors = plan_.model->inputs.size() + plan_.ComputedOutputs().count();
+    tensors_->placement = {first->device, num_on_device == num_tensors};
     return absl::OkStatus();
   }
 
   absl::Status CheckOverlaps() const {
     for (const Located& output : located_) {
-      if (output.is_input) continue;
+      if (output.tensor.is_input) continue;
       for (const Located& other : located_) {
-        if (&other == &output || !Overlap(output.data, other.data)) continue;
-        const bool is_in_place =
-            other.is_input && other.position == output.position && other.data == output.data;
-        if (!is_in_place) return errors::TensorsOverlap(output.name, other.name, other.is_input);
+        if (&other == &output || !Overlap(output, other) || IsInPlace(output, other)) continue;
+        return output.tensor.is_gradient && other.tensor.is_input
+                   ? errors::GradientOverlapsInput(output.tensor.name, other.tensor.name)
+                   : errors::TensorsOverlap(output.tensor.name, other.tensor.name,
+                                            other.tensor.is_input);
       }
     }
     return absl::OkStatus();
   }
 
-  bool Overlap(const std::byte* a, const std::byte* b) const {
-    return a < b + plan_.tensor_bytes && b < a + plan_.tensor_bytes;
+  static bool Overlap(const Located& a, const Located& b) {
+    if (a.tensor.size_bytes == 0 || b.tensor.size_bytes == 0) return false;
+    return a.data < b.data + b.tensor.size_bytes && b.data < a.data + a.tensor.size_bytes;
+  }
+
+  static bool IsInPlace(const Located& output, const Located& other) {
+    return other.tensor.is_input && !output.tensor.is_gradient &&
+           other.tensor.position == output.tensor.position && other.data == output.data;
   }
 
   const InferPlan& plan_;

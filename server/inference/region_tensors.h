@@ -19,10 +19,11 @@
 
 namespace swiglu::server {
 
-// The addresses of a request's tensors that lie in regions; nullptr for the tensors in the message.
+// The addresses of a request's tensors that lie in regions, the outputs by number; nullptr for the
+// tensors in the message.
 struct RegionTensors {
   std::array<std::byte*, kMaxTensors> inputs{};
-  std::array<std::byte*, kMaxTensors> outputs{};
+  std::array<std::byte*, kMaxOutputs> outputs{};
   Placement placement;
   // The regions in use. They stay open as long as they are in this list.
   std::vector<RegionUse> uses;
@@ -32,7 +33,8 @@ struct RegionTensors {
 };
 
 // Finds the tensors of `plan` that lie in regions; nullptr if there are none. An output may lie
-// exactly where the input of the same position lies. Otherwise it must overlap no other tensor.
+// exactly where the input of the same position lies, unless it is a gradient. Otherwise it must
+// overlap no other tensor.
 // Errors: NOT_FOUND for a region that is not registered, else INVALID_ARGUMENT.
 absl::StatusOr<std::shared_ptr<RegionTensors>> FindRegionTensors(const InferPlan& plan,
                                                                  const RegionRegistry& registry,

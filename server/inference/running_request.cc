@@ -95,7 +95,7 @@ absl::Status RunningRequest::FillRequest(int64_t index, Request& request) {
   request.is_alone = is_alone_;
   request.tasks = request_.context().tasks;
   request.segment.num_elements = num_elements;
-  if (num_elements == 0) return absl::OkStatus();
+  if (num_elements == 0 && !plan_.has_gradients()) return absl::OkStatus();
 
   if (regions_ != nullptr) {
     request.placement = regions_->placement;
@@ -108,7 +108,7 @@ absl::Status RunningRequest::FillRequest(int64_t index, Request& request) {
       if (regions_->inputs[k] != nullptr) {
         request.segment.inputs[k] = regions_->inputs[k] + first_byte;
       }
-      if (regions_->outputs[k] != nullptr) {
+      if (k < static_cast<int>(model().outputs.size()) && regions_->outputs[k] != nullptr) {
         request.segment.outputs[k] = regions_->outputs[k] + first_byte;
       }
     }
@@ -119,8 +119,9 @@ absl::Status RunningRequest::FillRequest(int64_t index, Request& request) {
 absl::Status RunningRequest::FillSlots(Chunk& chunk, Request& request) {
   Segment& segment = request.segment;
   const size_t slot_bytes = SlotBytes(model(), segment.num_elements);
-  if (slots_.num_slots > 0) {
-    absl::StatusOr<Slab> slab = executor_->slab_pool().Acquire(slot_bytes * slots_.num_slots);
+  const size_t slab_bytes = ChunkSlabBytes(model(), slots_, segment.num_elements);
+  if (slab_bytes > 0) {
+    absl::StatusOr<Slab> slab = executor_->slab_pool().Acquire(slab_bytes);
     if (!slab.ok()) return slab.status();
     chunk.slab = *std::move(slab);
   }
@@ -128,9 +129,11 @@ absl::Status RunningRequest::FillSlots(Chunk& chunk, Request& request) {
   const auto size_bytes = static_cast<size_t>(segment.num_elements * ElementBytes(model().dtype));
   chunk.outputs.size_bytes = size_bytes;
   for (size_t k = 0; k < model().outputs.size(); ++k) {
-    if (segment.outputs[k] == nullptr) segment.outputs[k] = slot(k);
+    if (segment.outputs[k] == nullptr && slots_.slots[k] >= 0) segment.outputs[k] = slot(k);
     chunk.outputs.outputs[k] = segment.outputs[k];
   }
+  PlaceGradients(chunk, segment);
+  if (segment.num_elements == 0) return absl::OkStatus();
   const bool takes_readers = executor_->TakesReaders();
   for (size_t k = 0; k < model().inputs.size(); ++k) {
     if (segment.inputs[k] != nullptr) continue;
@@ -145,6 +148,19 @@ absl::Status RunningRequest::FillSlots(Chunk& chunk, Request& request) {
   const int64_t num_read = num_read_.fetch_add(1, std::memory_order_acq_rel) + 1;
   if (num_read == chunk_plan_.num_chunks) message_.Drop();
   return absl::OkStatus();
+}
+
+void RunningRequest::PlaceGradients(Chunk& chunk, Segment& segment) const {
+  if (!plan_.has_gradients()) return;
+  const size_t slot_bytes = SlotBytes(model(), segment.num_elements);
+  std::byte* const places = chunk.slab.data.get() + slot_bytes * slots_.num_slots;
+  for (size_t g = 0; g < model().gradients.size(); ++g) {
+    const int number = model().GradientNumber(g);
+    std::byte* place = regions_ == nullptr ? nullptr : regions_->outputs[number];
+    if (slots_.gradients[g] >= 0) place = places + slots_.gradients[g];
+    segment.gradients[g] = reinterpret_cast<float*>(place);
+    chunk.outputs.outputs[number] = place;
+  }
 }
 
 void RunningRequest::FinishChunk(Request& request, const Outcome& outcome) {

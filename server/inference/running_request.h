@@ -49,9 +49,11 @@ class RunningRequest : public std::enable_shared_from_this<RunningRequest> {
   // Fills in the chunk's request and hands it to the batcher.
   void RunChunk(int64_t index);
   absl::Status FillRequest(int64_t index, Request& request);
-  // Gets the chunk's slab, in which each output that lies in no region has a place. Copies each
-  // input that lies in no region into the slab, too, unless the executor takes readers.
+  // Gets the chunk's slab, in which each output to compute that lies in no region has a place.
+  // Copies each input that lies in no region into the slab, too, unless the executor takes readers.
   absl::Status FillSlots(Chunk& chunk, Request& request);
+  // Sets the addresses of the gradients of weights.
+  void PlaceGradients(Chunk& chunk, Segment& segment) const;
   void FinishChunk(Request& request, const Outcome& outcome);
   // Adds a chunk's outcome to the totals.
   void AddOutcome(Request& request, const Outcome& outcome);

@@ -20,8 +20,10 @@ std::string ToString(absl::string_view text) { return std::string(text); }
 // For readers of the metadata and of the configuration, whose shapes cannot say it.
 std::string ShapeRule(const Model& model) {
   if (!model.has_rows()) return "any rank and sizes; the same for all tensors of a request";
+  const char* const rest =
+      model.gradients.empty() ? "" : "; gradients of weights come only if a request names them";
   return absl::StrCat("any rank above 0; the last size is ", model.row_elements,
-                      ", the others are any; the same for all tensors of a request");
+                      ", the others are any; the same for all tensors of a request", rest);
 }
 
 // `cpu`, or `cuda:0,cuda:1`.
@@ -31,20 +33,37 @@ std::string DevicesOf(const Weights& weights) {
   });
 }
 
-void FillTensor(const Model& model, absl::string_view name,
+// A tensor as users see it.
+struct ShownTensor {
+  absl::string_view name;
+  Dtype dtype;
+  absl::Span<const int64_t> shape;
+};
+
+ShownTensor ShownInput(const Model& model, absl::string_view name) {
+  return {name, model.dtype, model.shown_shape};
+}
+
+ShownTensor ShownOutput(const Model& model, int output) {
+  const GradientOutput* const gradient = model.FindGradient(output);
+  if (gradient != nullptr) return {gradient->name, Dtype::kFp32, gradient->shape};
+  return {model.OutputName(output), model.dtype, model.shown_shape};
+}
+
+void FillTensor(const ShownTensor& shown,
                 inference::ModelMetadataResponse::TensorMetadata* tensor) {
-  tensor->set_name(ToString(name));
-  tensor->set_datatype(ToString(DatatypeName(model.dtype)));
-  for (const int64_t dim : model.shown_shape) tensor->add_shape(dim);
+  tensor->set_name(ToString(shown.name));
+  tensor->set_datatype(ToString(DatatypeName(shown.dtype)));
+  for (const int64_t dim : shown.shape) tensor->add_shape(dim);
 }
 
 template <typename Tensor>
-void FillConfigTensor(const Model& model, absl::string_view name, Tensor* tensor) {
+void FillConfigTensor(const ShownTensor& shown, Tensor* tensor) {
   constexpr inference::DataType kTypes[] = {inference::TYPE_FP16, inference::TYPE_BF16,
                                             inference::TYPE_FP32};
-  tensor->set_name(ToString(name));
-  tensor->set_data_type(kTypes[static_cast<int>(model.dtype)]);
-  for (const int64_t dim : model.shown_shape) tensor->add_dims(dim);
+  tensor->set_name(ToString(shown.name));
+  tensor->set_data_type(kTypes[static_cast<int>(shown.dtype)]);
+  for (const int64_t dim : shown.shape) tensor->add_dims(dim);
 }
 
 void FillDuration(const CountAndTime& figures, inference::StatisticDuration* duration) {
@@ -127,8 +146,12 @@ absl::Status ControlService::ModelMetadata(const inference::ModelMetadataRequest
   response->set_name((*model)->name);
   response->add_versions("1");
   response->set_platform((*model)->platform);
-  for (const auto& name : (*model)->inputs) FillTensor(**model, name, response->add_inputs());
-  for (const auto& name : (*model)->outputs) FillTensor(**model, name, response->add_outputs());
+  for (const auto& name : (*model)->inputs) {
+    FillTensor(ShownInput(**model, name), response->add_inputs());
+  }
+  for (int k = 0; k < (*model)->num_outputs(); ++k) {
+    FillTensor(ShownOutput(**model, k), response->add_outputs());
+  }
   auto& properties = *response->mutable_properties();
   properties["device"] = options_.device;
   properties["shape"] = ShapeRule(**model);
@@ -153,8 +176,12 @@ absl::Status ControlService::ModelConfig(const inference::ModelConfigRequest& re
   config->set_backend("swiglu");
   config->set_max_batch_size(0);
   config->mutable_version_policy()->mutable_specific()->add_versions(1);
-  for (const auto& name : (*model)->inputs) FillConfigTensor(**model, name, config->add_input());
-  for (const auto& name : (*model)->outputs) FillConfigTensor(**model, name, config->add_output());
+  for (const auto& name : (*model)->inputs) {
+    FillConfigTensor(ShownInput(**model, name), config->add_input());
+  }
+  for (int k = 0; k < (*model)->num_outputs(); ++k) {
+    FillConfigTensor(ShownOutput(**model, k), config->add_output());
+  }
   auto* group = config->add_instance_group();
   group->set_name("lanes");
   group->set_kind(options_.on_gpu ? inference::ModelInstanceGroup::KIND_GPU

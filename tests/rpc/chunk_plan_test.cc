@@ -3,7 +3,10 @@
 // How a request is cut into chunks: at the batch's limit, at aligned places, and without a rest.
 #include "server/inference/chunk_plan.h"
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "tests/batching/mlp_models.h"
@@ -69,6 +72,68 @@ TEST(ChunkPlanTest, TakesAtLeastOneRow) {
   ExpectPlan(MlpModels("tiny", 1, 14'336)[0], 3 * 14'336, 1'024, {3, 14'336, 14'336});
   // 16 rows of 1,000 elements are a multiple of the alignment, and 15 are not.
   ExpectPlan(MlpModels("tiny", 1, 1'000)[0], 20'000, 1'024, {2, 16'000, 4'000});
+}
+
+// --- The places of tensors in a slab
+
+using Inputs = std::array<std::byte*, kMaxTensors>;
+using Outputs = std::array<std::byte*, kMaxOutputs>;
+using Offsets = std::array<int64_t, kMaxGradients>;
+
+// H = 40 and I = 8: a gradient has 1,280 bytes, which is a multiple of the alignment.
+class SlotLayoutTest : public testing::Test {
+ protected:
+  SlotLayout Plan(const OutputSet& computed, bool takes_readers, const Outputs& outputs = {}) {
+    return PlanSlots(model_, computed, takes_readers, Inputs{}, outputs);
+  }
+
+  const Model model_ =
+      MakeMlpModel({.op = Op::kMlpBackward, .mlp = "m", .hidden = 40, .intermediate = 8});
+  std::byte region_{};
+};
+
+TEST_F(SlotLayoutTest, GivesGradientsPlacesBehindTheOthers) {
+  const SlotLayout layout = Plan(0b1111, true);
+  EXPECT_EQ(layout.num_slots, 1);  // dx; the inputs stay in the message
+  EXPECT_EQ(layout.gradients, (Offsets{0, 1280, 2560}));
+  EXPECT_EQ(layout.gradient_bytes, 3840);
+  // Of 3 tokens, dx has 240 bytes.
+  EXPECT_EQ(ChunkSlabBytes(model_, layout, 3 * 40), 256u + 3840u);
+}
+
+TEST_F(SlotLayoutTest, GivesNoPlaceToWhatIsNotComputed) {
+  const SlotLayout layout = Plan(0b0100, true);
+  EXPECT_EQ(layout.num_slots, 0);
+  EXPECT_EQ(layout.gradients, (Offsets{-1, 0, -1}));
+  EXPECT_EQ(ChunkSlabBytes(model_, layout, 3 * 40), 1280u);
+  EXPECT_EQ(Plan(0b0100, false).num_slots, 2);  // the inputs
+}
+
+TEST_F(SlotLayoutTest, GivesNoPlaceToWhatLiesInARegion) {
+  const SlotLayout layout = Plan(0b1011, true, Outputs{&region_, &region_});
+  EXPECT_EQ(layout.num_slots, 0);
+  EXPECT_EQ(layout.gradients, (Offsets{-1, -1, 0}));
+}
+
+TEST_F(SlotLayoutTest, GivesNoPlaceToGradientsThatAreNotNamed) {
+  const SlotLayout layout = Plan(0b0001, true);
+  EXPECT_EQ(layout.num_slots, 1);
+  EXPECT_EQ(layout.gradient_bytes, 0);
+  EXPECT_EQ(ChunkSlabBytes(model_, layout, 3 * 40), 256u);
+}
+
+TEST_F(SlotLayoutTest, AlignsEachGradient) {
+  const Model model =
+      MakeMlpModel({.op = Op::kMlpBackward, .mlp = "m", .hidden = 8, .intermediate = 8});
+  const SlotLayout layout = PlanSlots(model, 0b1110, true, Inputs{}, Outputs{});
+  EXPECT_EQ(layout.gradients, (Offsets{0, 256, 512}));
+  const Model odd =
+      MakeMlpModel({.op = Op::kMlpBackward, .mlp = "m", .hidden = 8, .intermediate = 24});
+  EXPECT_EQ(PlanSlots(odd, 0b1110, true, Inputs{}, Outputs{}).gradients, (Offsets{0, 768, 1536}));
+  const Model unaligned =
+      MakeMlpModel({.op = Op::kMlpBackward, .mlp = "m", .hidden = 1, .intermediate = 65});
+  EXPECT_EQ(PlanSlots(unaligned, 0b1110, true, Inputs{}, Outputs{}).gradients,
+            (Offsets{0, 512, 1024}));
 }
 
 }  // namespace

@@ -434,13 +434,29 @@ TEST_F(MlpControlRpcTest, DescribesModelsWithRows) {
           datatype: 'BF16'
           shape: [ -1, 576 ]
         }
+        outputs {
+          name: 'd_gate_proj'
+          datatype: 'FP32'
+          shape: [ 1536, 576 ]
+        }
+        outputs {
+          name: 'd_up_proj'
+          datatype: 'FP32'
+          shape: [ 1536, 576 ]
+        }
+        outputs {
+          name: 'd_down_proj'
+          datatype: 'FP32'
+          shape: [ 576, 1536 ]
+        }
         properties { key: 'device' value: 'holding' }
         properties { key: 'intermediate_size' value: '1536' }
         properties { key: 'layer' value: '1' }
         properties {
           key: 'shape'
           value: 'any rank above 0; the last size is 576, the others are any; the same for '
-                 'all tensors of a request'
+                 'all tensors of a request; gradients of weights come only if a request names '
+                 'them'
         }
       )pb");
 }
@@ -457,6 +473,17 @@ TEST_F(MlpControlRpcTest, ConfiguresModelsWithRows) {
   ASSERT_EQ(config.output_size(), 1);
   EXPECT_EQ(config.output(0).ShortDebugString(),
             "name: \"y\" data_type: TYPE_BF16 dims: -1 dims: 576");
+}
+
+TEST_F(MlpControlRpcTest, ConfiguresGradients) {
+  const auto result = Call(&GRPCInferenceService::Stub::ModelConfig,
+                           FromText<inference::ModelConfigRequest>("name: 'mlp_tiny_0_backward'"));
+  const inference::ModelConfig& config = result.response.config();
+  ASSERT_EQ(config.output_size(), 4);
+  EXPECT_EQ(config.output(0).ShortDebugString(),
+            "name: \"dx\" data_type: TYPE_BF16 dims: -1 dims: 576");
+  EXPECT_EQ(config.output(3).ShortDebugString(),
+            "name: \"d_down_proj\" data_type: TYPE_FP32 dims: 576 dims: 1536");
 }
 
 TEST_F(MlpControlRpcTest, ListsItsModelsBehindTheSix) {

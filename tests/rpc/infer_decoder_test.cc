@@ -559,6 +559,55 @@ TEST_F(RowModelTest, ComparesShapesWithThatOfTheFirstInput) {
   EXPECT_EQ(Refusal(request), "last dimension of 'x' is 512; 'mlp_tiny_0_backward' takes 576");
 }
 
+class GradientOutputTest : public RowModelTest {
+ protected:
+  ModelInferRequest Request(const std::vector<std::string>& outputs) const {
+    ModelInferRequest request = GoodRequest(*models_.Find("mlp_tiny_0_backward"), {4, 576});
+    for (const std::string& output : outputs) request.add_outputs()->set_name(output);
+    return request;
+  }
+  InferPlan PlanOf(const std::vector<std::string>& outputs) const {
+    Decoded decoded = Decode(Request(outputs), false, models_);
+    EXPECT_TRUE(decoded.status.ok()) << decoded.status;
+    return decoded.plan;
+  }
+};
+
+TEST_F(GradientOutputTest, ComeOnlyIfTheyAreNamed) {
+  const InferPlan plan = PlanOf({});
+  EXPECT_EQ(plan.outputs, std::vector<int>{0});
+  EXPECT_FALSE(plan.has_gradients());
+  EXPECT_EQ(plan.ComputedOutputs(), OutputSet(0b0001));
+}
+
+TEST_F(GradientOutputTest, ComeInTheOrderAskedFor) {
+  const InferPlan plan = PlanOf({"d_down_proj", "dx", "d_gate_proj"});
+  EXPECT_EQ(plan.outputs, (std::vector<int>{3, 0, 1}));
+  EXPECT_TRUE(plan.has_gradients());
+  EXPECT_TRUE(plan.has_inline_gradients());
+  EXPECT_EQ(plan.ComputedOutputs(), OutputSet(0b1011));
+  EXPECT_EQ(plan.OutputBytes(0), 4 * 576 * 2);
+  EXPECT_EQ(plan.OutputBytes(3), 576 * 1536 * 4);
+}
+
+TEST_F(GradientOutputTest, ComeWithoutDxIfThatIsNotNamed) {
+  EXPECT_EQ(PlanOf({"d_up_proj"}).ComputedOutputs(), OutputSet(0b0100));
+}
+
+TEST_F(GradientOutputTest, AreRefusedTwiceAndWhereThereAreNone) {
+  EXPECT_EQ(Refusal(Request({"d_up_proj", "d_up_proj"})), "output 'd_up_proj' is given twice");
+  EXPECT_EQ(Refusal(Request({"d_down"})),
+            "unknown output 'd_down': 'mlp_tiny_0_backward' gives dx, d_gate_proj, d_up_proj, "
+            "d_down_proj");
+  ModelInferRequest forward = GoodRequest(*models_.Find("mlp_tiny_0_forward"), {4, 576});
+  forward.add_outputs()->set_name("d_up_proj");
+  EXPECT_EQ(Refusal(forward), "unknown output 'd_up_proj': 'mlp_tiny_0_forward' gives y");
+  ModelInferRequest elementwise = GoodRequest(kBackwardBf16, {4});
+  elementwise.add_outputs()->set_name("d_up_proj");
+  EXPECT_EQ(Refusal(elementwise),
+            "unknown output 'd_up_proj': 'swiglu_backward_bf16' gives h, df, de");
+}
+
 TEST_F(RowModelTest, LeavesTheShapesOfTheSixFree) {
   EXPECT_TRUE(Decode(GoodRequest(kForwardFp16, {}), false, models_).status.ok());
   EXPECT_TRUE(Decode(GoodRequest(kBackwardBf16, {4, 512}), false, models_).status.ok());

@@ -113,6 +113,64 @@ TEST_F(InferEncoderTest, JoinsThePiecesOfAnOutput) {
   EXPECT_EQ(Bytes(split.Encode("an id")), Bytes(whole.Encode("an id")));
 }
 
+// In BF16, H = 3 and I = 2: gradients of 24 bytes. dx of 2 tokens, in two pieces.
+class GradientEncoderTest : public InferEncoderTest {
+ protected:
+  GradientEncoderTest() {
+    plan_.model = &model_;
+    plan_.shape = {2, 3};
+    plan_.num_elements = 6;
+    plan_.tensor_bytes = 12;
+    pieces_[0] = {{At(0), At(100), At(200), At(300)}, 6};
+    pieces_[1] = {{At(0)}, 6};
+    for (size_t i = 0; i < owner_->size(); ++i) (*owner_)[i] = static_cast<char>('a' + i / 100);
+  }
+  const std::byte* At(size_t offset) const {
+    return reinterpret_cast<const std::byte*>(owner_->data()) + offset;
+  }
+  EncodedMessage Encode() const { return EncodeInferResponse(plan_, "x", pieces_, owner_); }
+
+  const Model model_ =
+      MakeMlpModel({.op = Op::kMlpBackward, .mlp = "m", .hidden = 3, .intermediate = 2});
+  InferPlan plan_;
+  std::shared_ptr<std::string> owner_ = std::make_shared<std::string>(400, ' ');
+  std::vector<OutputPiece> pieces_{2};
+};
+
+TEST_F(GradientEncoderTest, GivesGradientsTheirOwnDatatypeAndShape) {
+  plan_.outputs = {3, 0, 1};
+  const ModelInferResponse response = Parse(Encode());
+  ASSERT_EQ(response.outputs_size(), 3);
+  EXPECT_EQ(response.outputs(0).ShortDebugString(),
+            "name: \"d_down_proj\" datatype: \"FP32\" shape: 3 shape: 2");
+  EXPECT_EQ(response.outputs(1).ShortDebugString(),
+            "name: \"dx\" datatype: \"BF16\" shape: 2 shape: 3");
+  EXPECT_EQ(response.outputs(2).ShortDebugString(),
+            "name: \"d_gate_proj\" datatype: \"FP32\" shape: 2 shape: 3");
+  ASSERT_EQ(response.raw_output_contents_size(), 3);
+  EXPECT_EQ(response.raw_output_contents(0), std::string(24, 'd'));
+  EXPECT_EQ(response.raw_output_contents(1), std::string(12, 'a'));
+  EXPECT_EQ(response.raw_output_contents(2), std::string(24, 'b'));
+}
+
+TEST_F(GradientEncoderTest, CountsTheSizeOfGradients) {
+  plan_.outputs = {0, 2};
+  EXPECT_EQ(ResponseTensorBytes(plan_), 12 + 24);
+  EXPECT_EQ(ResponseBytes(plan_, "x"), static_cast<int64_t>(Encode().size_bytes));
+}
+
+TEST_F(GradientEncoderTest, LeavesOutGradientsInRegions) {
+  plan_.outputs = {0, 2};
+  auto regions = std::make_shared<RegionParts>();
+  regions->outputs[2] = RegionPart{"r", 0, 24};
+  plan_.regions = regions;
+  EXPECT_FALSE(plan_.has_inline_gradients());
+  EXPECT_EQ(ResponseTensorBytes(plan_), 12);
+  const ModelInferResponse response = Parse(Encode());
+  ASSERT_EQ(response.raw_output_contents_size(), 2);
+  EXPECT_EQ(response.raw_output_contents(1), "");
+}
+
 TEST_F(InferEncoderTest, GivesAnEmptyEntryForAnEmptyTensor) {
   Finished finished(kBackwardBf16, {4, 0});
   finished.plan.outputs = {0, 1, 2};

@@ -161,6 +161,8 @@ class RegionRpcTest : public testing::Test {
     TestServerOptions options;
     options.regions.enabled = {true, false};
     options.region_opener = opener;
+    options.other_models = {
+        MakeMlpModel({.op = Op::kMlpBackward, .mlp = "m", .hidden = 8, .intermediate = 4})};
     return options;
   }
 
@@ -314,6 +316,31 @@ TEST_F(RegionRpcTest, RefusesOutputsThatOverlap) {
   const auto refused = Infer(server_, request);
   EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(refused.status.error_message(), "output 'h' overlaps output 'de'");
+}
+
+// Of a model with H = 8 and I = 4, nothing is computed: each request is refused.
+TEST_F(RegionRpcTest, RefusesGradientsInBadPlaces) {
+  const ClientFile file(4096);
+  ASSERT_TRUE(Register("r", file.key, 4096).ok());
+  const auto refusal = [this](int64_t x, int64_t gate, int64_t gate_bytes, int64_t up) {
+    ModelInferRequest request = GoodRequest(*server_.models.Find("mlp_m_0_backward"), {2, 8});
+    request.mutable_raw_input_contents()->RemoveLast();
+    Place(request.mutable_inputs(1), "r", 32, x);  // dy
+    Place(AddOutput("d_gate_proj", request), "r", gate_bytes, gate);
+    Place(AddOutput("d_up_proj", request), "r", 128, up);
+    const auto refused = Infer(server_, request);
+    EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    return refused.status.error_message();
+  };
+  EXPECT_EQ(refusal(0, 64, 127, 256),
+            "output 'd_gate_proj' needs 128 bytes; its region part has 127");
+  EXPECT_EQ(refusal(0, 66, 128, 256),
+            "offset 66 of 'd_gate_proj' in region 'r' is no multiple of the element size 4");
+  EXPECT_EQ(refusal(0, 64, 128, 188), "output 'd_gate_proj' overlaps output 'd_up_proj'");
+  // Beside the end of dy, which has 32 bytes, and over it.
+  EXPECT_EQ(refusal(0, 28, 128, 256), "output 'd_gate_proj' overlaps input 'dy'");
+  // d_gate_proj and dy have the same position.
+  EXPECT_EQ(refusal(64, 64, 128, 256), "output 'd_gate_proj' overlaps input 'dy'");
 }
 
 TEST_F(RegionRpcTest, RegistersNothingThatIsNotAllowed) {

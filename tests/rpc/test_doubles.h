@@ -4,6 +4,7 @@
 // observer that can be waited for.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -77,8 +78,8 @@ class CountingSlabPool final : public SlabPool {
 // How an executor wants its inputs.
 enum class InputForm { kWhole, kInPieces };
 
-// Holds every batch until it is told how to end it. The outputs are the inputs: it computes
-// nothing. Thread-safe.
+// Holds every batch until it is told how to end it. It computes nothing: the outputs are the
+// inputs, and every element of gradient g is g + 1. Thread-safe.
 class HoldingExecutor final : public Executor {
  public:
   explicit HoldingExecutor(int num_lanes = 1, int64_t max_batch_bytes = int64_t{1} << 20,
@@ -162,8 +163,15 @@ class HoldingExecutor final : public Executor {
   static void End(HeldBatch held, const Execution& execution) {
     const Model& model = *held.batch->model;
     for (const Segment& segment : held.batch->segments) {
-      if (!execution.status.ok() || segment.reader == nullptr) continue;
+      if (!execution.status.ok()) continue;
+      for (size_t g = 0; g < model.gradients.size(); ++g) {
+        if (segment.gradients[g] == nullptr) continue;
+        const auto size = static_cast<size_t>(model.gradients[g].size_bytes()) / sizeof(float);
+        std::fill_n(segment.gradients[g], size, static_cast<float>(g + 1));
+      }
+      if (segment.reader == nullptr) continue;
       for (size_t k = 0; k < model.outputs.size(); ++k) {
+        if (segment.outputs[k] == nullptr) continue;
         segment.reader->Read(static_cast<int>(k), segment.outputs[k],
                              static_cast<size_t>(segment.num_elements * ElementBytes(model.dtype)));
       }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # MLPs with weights from files, by the stock Python client: results against a reference in float32, equal bits in any company,
-# system regions, and what the server does with bad weights. All weights are random and small.
+# gradients of the weights, system regions, and what the server does with bad weights. All weights are random and small.
 import concurrent.futures
 import hashlib
 import json
@@ -64,6 +64,23 @@ def backward(x, dy, layer):
     df = rounded(dw * rounded(e * sigmoid))
     de = rounded(rounded(dw * g) * sigmoid * (1 + e * (1 - sigmoid)))
     return rounded(rounded(df @ up) + rounded(de @ gate))
+
+
+def weight_gradients(x, dy, layer):
+    """The gradients of gate, up and down, each with a bound of its error. h, df and de are rounded as the contract says, and the
+    sums over tokens are exact to float64."""
+    gate, up, down = (layer[name].astype(numpy.float32) for name in SHAPES)
+    e, g, dw = rounded(x @ gate.T), rounded(x @ up.T), rounded(dy @ down)
+    sigmoid = 1 / (1 + numpy.exp(-e))
+    silu = rounded(e * sigmoid)
+    h, df = rounded(silu * g), rounded(dw * silu)
+    de = rounded(rounded(dw * g) * sigmoid * (1 + e * (1 - sigmoid)))
+    for rows, columns in ((de, x), (df, x), (dy, h)):
+        rows, columns = rows.astype(numpy.float64), columns.astype(numpy.float64)
+        yield rows.T @ columns, numpy.abs(rows).T @ numpy.abs(columns)
+
+
+GRADIENTS = {f"d_{name}_proj": shape for name, shape in SHAPES.items()}
 
 
 def bits(array):
@@ -129,6 +146,85 @@ class MlpTest(TritonTest):
         numpy.testing.assert_array_equal(bits(numpy.concatenate(parts)), bits(whole))
         alone, _ = self.infer("mlp_tiny_1_forward", x=x[77])
         numpy.testing.assert_array_equal(bits(alone), bits(whole[77]))
+
+    def gradients(self, layer, x, dy, names=tuple(GRADIENTS)):
+        """The named outputs of backward, by name."""
+        inputs = [triton.InferInput(name, list(array.shape), "BF16").set_data_from_numpy(array)
+                  for name, array in (("x", x), ("dy", dy))]
+        result = self.client.infer(f"mlp_tiny_{layer}_backward", inputs, outputs=[triton.InferRequestedOutput(name) for name in names])
+        self.assertEqual([output.name for output in result.get_response().outputs], list(names))
+        return {name: result.as_numpy(name) for name in names}
+
+    def test_computes_gradients_of_the_weights(self):
+        """More tokens than a batch has, so the server adds up the sums of several passes."""
+        x, dy = self.rows(75), self.rows(75)
+        found = self.gradients(1, x, dy)
+        expected = weight_gradients(x.astype(numpy.float32), dy.astype(numpy.float32), self.layers[1])
+        for (name, shape), (sums, sizes) in zip(GRADIENTS.items(), expected):
+            self.assertEqual((found[name].shape, found[name].dtype), (shape, numpy.float32))
+            errors = numpy.abs(found[name] - sums) / sizes
+            # Numpy adds up the products before h, df and de in another order, so a few of these numbers may be rounded to the next
+            # BF16. All gradients that do not have such a term are within the bound of the contract.
+            self.assertGreater((errors < 75 * 2**-24).mean(), 0.99, name)
+            self.assertLess(errors.max(), 2**-9, name)
+
+    def test_gradients_sum_the_tokens_one_by_one(self):
+        """One token after the other gives terms that are products of two numbers of BF16, exact in float32. Added up in their order
+        in float32, they give the server's bits: a float32 sum of an exact product is what one fused multiply-add gives."""
+        x, dy = self.rows(40), self.rows(40)
+        sums = {name: numpy.zeros(shape, numpy.float32) for name, shape in GRADIENTS.items()}
+        for token in range(40):
+            for name, term in self.gradients(2, x[token:token + 1], dy[token:token + 1]).items():
+                sums[name] += term
+        for name, whole in self.gradients(2, x, dy).items():
+            numpy.testing.assert_array_equal(whole, sums[name], name)
+
+    def test_gradients_come_only_if_they_are_named(self):
+        x, dy = self.rows(3), self.rows(3)
+        dx, _ = self.infer("mlp_tiny_0_backward", x=x, dy=dy)
+        all_of_it = self.gradients(0, x, dy, ("d_down_proj", "dx", "d_gate_proj"))
+        numpy.testing.assert_array_equal(bits(all_of_it["dx"]), bits(dx))
+        alone = self.gradients(0, x, dy, ("d_down_proj",))
+        numpy.testing.assert_array_equal(alone["d_down_proj"], all_of_it["d_down_proj"])
+        with self.assertRaises(InferenceServerException) as raised:
+            self.client.infer("mlp_tiny_0_forward", [triton.InferInput("x", [3, HIDDEN], "BF16").set_data_from_numpy(x)],
+                              outputs=[triton.InferRequestedOutput("d_up_proj")])
+        self.assertEqual(raised.exception.message(), "unknown output 'd_up_proj': 'mlp_tiny_0_forward' gives y")
+
+    def test_gradients_of_no_tokens_are_zero(self):
+        for name, gradient in self.gradients(0, self.rows(0), self.rows(0)).items():
+            numpy.testing.assert_array_equal(gradient, numpy.zeros(GRADIENTS[name], numpy.float32))
+
+    def test_metadata_list_the_gradients(self):
+        outputs = self.client.get_model_metadata("mlp_tiny_0_backward").outputs
+        self.assertEqual([(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in outputs],
+                         [("dx", "BF16", [-1, HIDDEN])] + [(name, "FP32", list(shape)) for name, shape in GRADIENTS.items()])
+
+    def test_writes_gradients_into_system_regions(self):
+        x, dy = self.rows(40), self.rows(40)
+        expected = self.gradients(0, x, dy)
+        size = INTERMEDIATE * HIDDEN * 4
+        key = f"swiglu_mlp_{os.getpid()}_gradients"
+        region = shared_memory.create_shared_memory_region("g", key, 2 * size)
+        self.addCleanup(shared_memory.destroy_shared_memory_region, region)
+        self.client.register_system_shared_memory("g", key, 2 * size)
+        self.addCleanup(self.client.unregister_system_shared_memory, "g")
+        inputs = [triton.InferInput(name, list(x.shape), "BF16").set_data_from_numpy(array) for name, array in (("x", x), ("dy", dy))]
+        outputs = [triton.InferRequestedOutput(name) for name in ("d_up_proj", "d_down_proj", "d_gate_proj")]
+        for number, output in enumerate(outputs[:2]):
+            output.set_shared_memory("g", size, offset=number * size)
+        sent = {"direction": "out", "memory": "system"}
+        before = self.server.metric("swiglu_region_bytes_total", **sent)
+        result = self.client.infer("mlp_tiny_0_backward", inputs, outputs=outputs)
+        self.assertEqual(self.server.metric("swiglu_region_bytes_total", **sent), before + 2 * size)
+        for number, name in enumerate(("d_up_proj", "d_down_proj")):
+            found = shared_memory.get_contents_as_numpy(region, numpy.float32, list(GRADIENTS[name]), number * size)
+            numpy.testing.assert_array_equal(found, expected[name])
+        numpy.testing.assert_array_equal(result.as_numpy("d_gate_proj"), expected["d_gate_proj"])
+        outputs[1].set_shared_memory("g", size, offset=size - 4)
+        with self.assertRaises(InferenceServerException) as raised:
+            self.client.infer("mlp_tiny_0_backward", inputs, outputs=outputs)
+        self.assertEqual(raised.exception.message(), "output 'd_up_proj' overlaps output 'd_down_proj'")
 
     def test_computes_in_system_regions(self):
         x, dy = self.rows(40), self.rows(40)
