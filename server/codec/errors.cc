@@ -427,8 +427,8 @@ absl::Status BesideRefused() {
 absl::Status Draining() { return Busy(Rejection::kDraining, "server is draining"); }
 
 absl::Status WeightsNotLoaded(const Model& model) {
-  return absl::UnavailableError(
-      absl::StrCat("the weights of ", Quote(model.name), " are still being loaded"));
+  return Busy(Rejection::kLoading,
+              absl::StrCat("the weights of ", Quote(model.name), " are still being loaded"));
 }
 
 absl::Status LateMessage(absl::Duration limit) {

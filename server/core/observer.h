@@ -32,9 +32,10 @@ enum class Rejection : uint8_t {
   kCancelled,
   kDraining,
   kInvalid,
-  kRegion,  // a region, or the request's use of one, is at fault
+  kRegion,   // a region, or the request's use of one, is at fault
+  kLoading,  // the weights of the model are not there yet
 };
-inline constexpr int kNumRejections = 8;
+inline constexpr int kNumRejections = 9;
 
 // Who sent a request. The log calls these methods when it writes a line. Thread-safe.
 class RequestOrigin {

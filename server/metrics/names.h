@@ -43,8 +43,9 @@ inline constexpr std::array<const char*, 2> kDirections = {"in", "out"};
 // Values of the label `path`, indexed by Path. Values of `reason` for rejected requests, indexed by
 // Rejection. Values of `kind` for device errors, indexed by DeviceError.
 inline constexpr std::array<const char*, 4> kPaths = {"cpu", "mapped", "staged", "region"};
-inline constexpr std::array<const char*, 8> kReasons = {
-    "queue_full", "budget", "too_large", "deadline", "cancelled", "draining", "invalid", "region"};
+inline constexpr std::array<const char*, 9> kReasons = {"queue_full", "budget",    "too_large",
+                                                        "deadline",   "cancelled", "draining",
+                                                        "invalid",    "region",    "loading"};
 inline constexpr std::array<const char*, 3> kDeviceErrorKinds = {"sticky", "out_of_memory",
                                                                  "other"};
 

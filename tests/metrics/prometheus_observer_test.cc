@@ -238,7 +238,8 @@ TEST_F(PrometheusObserverTest, EveryRejectionHasItsName) {
       {Rejection::kQueueFull, "queue_full"}, {Rejection::kBudget, "budget"},
       {Rejection::kTooLarge, "too_large"},   {Rejection::kDeadline, "deadline"},
       {Rejection::kCancelled, "cancelled"},  {Rejection::kDraining, "draining"},
-      {Rejection::kInvalid, "invalid"}};
+      {Rejection::kInvalid, "invalid"},      {Rejection::kRegion, "region"},
+      {Rejection::kLoading, "loading"}};
   for (const auto& [reason, name] : reasons) {
     RequestRecord record;
     record.rejection = reason;

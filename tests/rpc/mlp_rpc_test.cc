@@ -78,6 +78,7 @@ TEST_F(MlpRpcTest, IsNotReadyBeforeTheWeightsAreThere) {
   EXPECT_CALL_STATUS(Infer(*server_, Request("mlp_m_0_forward")).status,
                      grpc::StatusCode::UNAVAILABLE,
                      "the weights of 'mlp_m_0_forward' are still being loaded");
+  EXPECT_EQ(server_->observer.AwaitRejected(1), std::vector<Rejection>{Rejection::kLoading});
   // The other models need none.
   EXPECT_TRUE(Infer(*server_, GoodRequest(kForwardFp16, {4})).status.ok());
   SetWeights("a");
