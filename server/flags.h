@@ -43,6 +43,7 @@ struct Flags {
   std::vector<MlpSpec> mlps;           // those of the command line first
   int64_t mlp_max_batch_tokens = 0;
   int mlp_replicas = 0;
+  bool mlp_control = false;
   absl::Duration max_connection_age;  // zero: no connection ends because of its age
   absl::Duration max_connection_age_grace;
   absl::Duration keepalive_time;  // zero: no pings

@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
-#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -36,6 +35,7 @@
 #include "server/start_check.h"
 #include "server/transport/library_log.h"
 #include "server/weights/mlp_store.h"
+#include "server/weights/weights_thread.h"
 #include "version/version.h"
 
 namespace swiglu::server {
@@ -73,37 +73,15 @@ int Fail(const absl::Status& status) {
   return kExitFailure;
 }
 
-// Loads all weights on a thread of its own, while the server answers already. Then the server is
-// ready. If weights cannot be loaded, the process ends.
-class WeightsThread {
- public:
-  // All three must outlive it. The server must have started.
-  WeightsThread(MlpStore* mlps, WeightsLoader* loader, Server* server)
-      : mlps_(mlps), thread_([this, loader, server] { Load(*loader, *server); }) {}
-
-  // Waits until no layer is being loaded.
-  ~WeightsThread() {
-    mlps_->Cancel();
-    thread_.join();
+// What follows the first load of all weights: the server is ready. If weights cannot be loaded, the
+// process ends.
+void EndFirstLoad(const absl::Status& loaded, Server& server) {
+  if (!loaded.ok()) {
+    ExitAfter([&loaded] { LOG(ERROR, "exiting: {}", loaded.message()); }, kExitFailure);
   }
-  WeightsThread(const WeightsThread&) = delete;
-  WeightsThread& operator=(const WeightsThread&) = delete;
-
- private:
-  void Load(WeightsLoader& loader, Server& server) {
-    const absl::Status loaded = mlps_->Load(loader, MlpLoadThreads());
-    // The server is about to end.
-    if (mlps_->is_cancelled()) return;
-    if (!loaded.ok()) {
-      ExitAfter([&loaded] { LOG(ERROR, "exiting: {}", loaded.message()); }, kExitFailure);
-    }
-    server.SetLoaded();
-    LOG(INFO, "all weights are loaded");
-  }
-
-  MlpStore* const mlps_;
-  std::thread thread_;
-};
+  server.SetLoaded();
+  LOG(INFO, "all weights are loaded");
+}
 
 // Serves until a signal comes. Returns the exit code.
 int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& create_executor) {
@@ -123,8 +101,10 @@ int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& cr
                      executor.description())));
   }
   const bool on_gpu = !created->cuda_devices.empty();
+  WeightsThread weights(mlps->get(), created->weights_loader.get(), MlpLoadThreads());
   ServerOptions options = ServerOptionsOf(flags, on_gpu, max_connections);
-  options.stopping = [&mlps] { (*mlps)->Cancel(); };
+  options.stopping = [&weights] { weights.Stop(); };
+  if (flags.mlp_control) options.mlp_reloader = &weights;
   Server server(std::move(options), &models, &executor, &observers, &statistics,
                 created->region_opener.get());
 
@@ -147,9 +127,12 @@ int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& cr
     LOG(INFO, "metrics on http://{}/metrics", WithPort(flags.metrics_address, metrics->port()));
   }
   LOG(INFO, "serving gRPC on {}", server.rpc().address());
-  std::optional<WeightsThread> weights;
-  if (!flags.mlps.empty()) weights.emplace(mlps->get(), created->weights_loader.get(), &server);
-  return server.ServeUntilStopped(stop);
+  if (!flags.mlps.empty()) {
+    weights.Start([&server](const absl::Status& loaded) { EndFirstLoad(loaded, server); });
+  }
+  const int code = server.ServeUntilStopped(stop);
+  weights.Join();
+  return code;
 }
 
 // The threads that compute MLPs and load their weights.

@@ -79,6 +79,7 @@ Server::Server(ServerOptions options, const ModelRegistry* models, Executor* exe
       reflection_(options_.reflection ? std::make_optional<Reflection>() : std::nullopt),
       connections_(options_.log_peers),
       region_service_(&regions_, &active_, OwnersOf(connections_)),
+      mlp_service_(models, options_.mlp_reloader, &active_),
       message_watch_(&admission_, &connections_, options_.stall_limit.base),
       flood_watch_(&connections_, &message_watch_),
       router_(
@@ -86,7 +87,8 @@ Server::Server(ServerOptions options, const ModelRegistry* models, Executor* exe
           &control_, &health_,
           {.max_metadata_bytes = options_.max_metadata_bytes,
            .reflection = reflection_.has_value() ? &*reflection_ : nullptr,
-           .regions = &region_service_}) {
+           .regions = &region_service_,
+           .mlps = &mlp_service_}) {
   health_.SetLoaded(!options_.loads_weights);
 }
 

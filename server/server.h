@@ -16,6 +16,7 @@
 #include "server/batching/batcher.h"
 #include "server/connections/connections.h"
 #include "server/core/executor.h"
+#include "server/core/mlp_reloader.h"
 #include "server/core/model_registry.h"
 #include "server/core/observer.h"
 #include "server/core/statistics.h"
@@ -25,6 +26,7 @@
 #include "server/service/active_requests.h"
 #include "server/service/control_service.h"
 #include "server/service/health.h"
+#include "server/service/mlp_service.h"
 #include "server/service/reflection.h"
 #include "server/service/region_service.h"
 #include "server/service/request_log.h"
@@ -52,6 +54,8 @@ struct ServerOptions {
   bool reflection = false;
   // Which regions clients may register.
   RegionLimits regions = {};
+  // Loads weights when clients ask for it. nullptr: clients may not.
+  MlpReloader* mlp_reloader = nullptr;
   // Called when the server stops being ready for good, before it drains.
   std::function<void()> stopping = [] {};
   // Whether weights have to be loaded. If so, the server is not ready before `SetLoaded`.
@@ -132,6 +136,7 @@ class Server {
   std::optional<Reflection> reflection_;
   Connections connections_;
   const RegionService region_service_;
+  const MlpService mlp_service_;
   MessageWatch message_watch_;
   FloodWatch flood_watch_;
   const Router router_;

@@ -59,7 +59,7 @@ RegionLimits RegionLimitsOf(const Flags& flags) {
 }
 
 Model MlpModelOf(const OfferedMlp& mlp, size_t index, Op op, const Flags& flags) {
-  const MlpLayer& layer = mlp.files->layers()[index];
+  const MlpLayer& layer = mlp.layers[index];
   return MakeMlpModel({.op = op,
                        .dtype = layer.dtype,
                        .mlp = mlp.spec.name,
@@ -75,7 +75,7 @@ std::vector<MlpShape> MlpShapesOf(const MlpStore& mlps, const Flags& flags) {
   std::vector<MlpShape> shapes;
   for (const OfferedMlp& mlp : mlps.mlps()) {
     for (size_t index = 0; index < mlp.slots.size(); ++index) {
-      const MlpLayer& layer = mlp.files->layers()[index];
+      const MlpLayer& layer = mlp.layers[index];
       const MlpShape shape{layer.hidden, layer.intermediate,
                            MostBatchRows(MlpModelOf(mlp, index, Op::kMlpForward, flags))};
       if (std::find(shapes.begin(), shapes.end(), shape) == shapes.end()) shapes.push_back(shape);

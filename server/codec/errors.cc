@@ -18,6 +18,8 @@ constexpr size_t kMaxQuotedBytes = 128;
 constexpr size_t kMaxShownDims = 16;
 // The most models that an error names. There may be hundreds.
 constexpr size_t kMaxListedModels = 12;
+// The most of a reason that names the file of an MLP.
+constexpr size_t kMaxReasonBytes = 2048;
 
 // `text` as people may see it, cut if it is long.
 std::string Cut(absl::string_view text) {
@@ -49,6 +51,21 @@ absl::Status Busy(Rejection reason, absl::string_view message) {
 
 absl::Status BadRegion(absl::string_view message) {
   return Refused(absl::StatusCode::kInvalidArgument, Rejection::kRegion, message);
+}
+
+// What follows a list that was cut.
+template <typename T>
+std::string MoreThan(absl::Span<const T> listed, absl::Span<const T> all) {
+  const size_t num_left_out = all.size() - listed.size();
+  return num_left_out == 0 ? "" : absl::StrCat(" and ", num_left_out, " more");
+}
+
+// The code for a caller whose reload has failed with `code`. Files are not as they must be, unless
+// there is no room for them, or the server is at fault.
+absl::StatusCode ReloadCode(absl::StatusCode code) {
+  const bool is_kept =
+      code == absl::StatusCode::kResourceExhausted || code == absl::StatusCode::kInternal;
+  return is_kept ? code : absl::StatusCode::kFailedPrecondition;
 }
 
 std::string SizedShape(absl::Span<const int64_t> shape, Dtype dtype, int64_t needed_bytes) {
@@ -93,13 +110,12 @@ std::string FormatShape(absl::Span<const int64_t> shape) {
 
 absl::Status UnknownModel(absl::string_view name, const ModelRegistry& models) {
   const auto listed = models.models().subspan(0, kMaxListedModels);
-  const size_t num_left_out = models.models().size() - listed.size();
   const auto append_name = [](std::string* out, const Model* model) {
     absl::StrAppend(out, model->name);
   };
-  return absl::NotFoundError(absl::StrCat(
-      "unknown model ", Quote(name), ": this server has ", absl::StrJoin(listed, ", ", append_name),
-      num_left_out == 0 ? "" : absl::StrCat(" and ", num_left_out, " more")));
+  return absl::NotFoundError(absl::StrCat("unknown model ", Quote(name), ": this server has ",
+                                          absl::StrJoin(listed, ", ", append_name),
+                                          MoreThan(listed, models.models())));
 }
 
 absl::Status WrongVersion(const Model& model, absl::string_view version) {
@@ -442,6 +458,47 @@ absl::Status Expired(absl::string_view when) {
 
 absl::Status Cancelled(absl::string_view when) {
   return absl::CancelledError(absl::StrCat("cancelled by the caller ", when));
+}
+
+absl::Status RepositoryNamed(absl::string_view repository) {
+  return Invalid(absl::StrCat("repository_name is ", Quote(repository),
+                              "; this server has no repository with a name"));
+}
+
+absl::Status UnknownMlp(absl::string_view mlp, absl::Span<const std::string> mlps) {
+  const auto listed = mlps.subspan(0, kMaxListedModels);
+  return absl::NotFoundError(absl::StrCat("unknown MLP ", Quote(mlp), ": this server has ",
+                                          mlps.empty() ? "none" : absl::StrJoin(listed, ", "),
+                                          MoreThan(listed, mlps)));
+}
+
+absl::Status NotAWholeMlp(const Model& model) {
+  if (model.weights == nullptr) {
+    return Invalid(absl::StrCat("model ", Quote(model.name), " has no weights to load"));
+  }
+  return Invalid(absl::StrCat("model ", Quote(model.name), " is a part of the MLP ",
+                              Quote(model.series), "; load the whole MLP"));
+}
+
+absl::Status ReloadRefused(absl::string_view mlp, const ReloadRefusal& refusal) {
+  const std::string weights = absl::StrCat("the weights of ", Quote(mlp));
+  switch (refusal.fault) {
+    case ReloadFault::kLoading:
+      return absl::UnavailableError(
+          absl::StrCat(weights, " are still being loaded for the first time"));
+    case ReloadFault::kUnderWay:
+      return absl::AbortedError(absl::StrCat(weights, " are being loaded by another call already"));
+    case ReloadFault::kStopping:
+      return Draining();
+    case ReloadFault::kCancelled:
+      return Cancelled("before the weights were replaced");
+    case ReloadFault::kFailed:
+      break;
+  }
+  return absl::Status(
+      ReloadCode(refusal.status.code()),
+      absl::StrCat(weights, " stay as they were: ",
+                   ShownText(std::string(refusal.status.message()), kMaxReasonBytes)));
 }
 
 absl::Status UnknownMethod(absl::string_view path) {

@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "server/core/mlp_reloader.h"
 #include "server/core/model.h"
 #include "server/core/model_registry.h"
 #include "server/core/observer.h"
@@ -125,6 +126,15 @@ absl::Status WeightsNotLoaded(const Model& model);
 absl::Status LateMessage(absl::Duration limit);
 absl::Status Expired(absl::string_view when);
 absl::Status Cancelled(absl::string_view when);
+
+// Loading the weights of an MLP anew. `mlp` is the name by which clients know the whole MLP.
+absl::Status RepositoryNamed(absl::string_view repository);
+// Lists the first of `mlps`, the MLPs that there are.
+absl::Status UnknownMlp(absl::string_view mlp, absl::Span<const std::string> mlps);
+// `model` is not a whole MLP: a part of one, or element-wise.
+absl::Status NotAWholeMlp(const Model& model);
+// Contains the path of a file if that file is at fault.
+absl::Status ReloadRefused(absl::string_view mlp, const ReloadRefusal& refusal);
 
 // Methods.
 absl::Status UnknownMethod(absl::string_view path);

@@ -76,6 +76,8 @@ const Model& GetModel(Op op, Dtype dtype) {
   return Models()[static_cast<size_t>(op) * kNumDtypes + static_cast<size_t>(dtype)];
 }
 
+std::string MlpSeries(absl::string_view mlp) { return absl::StrCat("mlp_", mlp); }
+
 Model MakeMlpModel(const MlpModelOptions& options) {
   const bool is_forward = options.op == Op::kMlpForward;
   CHECK(is_forward || options.op == Op::kMlpBackward);
@@ -83,7 +85,7 @@ Model MakeMlpModel(const MlpModelOptions& options) {
               .dtype = options.dtype,
               .name = absl::StrCat("mlp_", options.mlp, "_", options.layer,
                                    is_forward ? "_forward" : "_backward"),
-              .series = absl::StrCat("mlp_", options.mlp),
+              .series = MlpSeries(options.mlp),
               .row_elements = options.hidden,
               .shown_shape = {-1, options.hidden},
               .platform = "swiglu_mlp",

@@ -108,6 +108,10 @@ const Model& GetModel(Op op, Dtype dtype);
 // Whether `op` computes each element by itself, without weights.
 inline bool IsElementwise(Op op) { return op == Op::kForward || op == Op::kBackward; }
 
+// The series of all models of the MLP with that name: `mlp_NAME`. It also names the whole MLP to
+// clients.
+std::string MlpSeries(absl::string_view mlp);
+
 // What a model of an MLP's layer needs to be told.
 struct MlpModelOptions {
   Op op = Op::kMlpForward;  // or kMlpBackward

@@ -4,7 +4,9 @@
 // What the weights look like is known only to the executor that made them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
 #include <utility>
@@ -49,20 +51,35 @@ class Weights {
 // The current weights of one layer. Thread-safe.
 class WeightsSlot {
  public:
+  WeightsSlot() : mutex_(&own_mutex_) {}
+  // Slots with the same `mutex`, which must outlive them, can change together.
+  explicit WeightsSlot(absl::Mutex* mutex) : mutex_(mutex) {}
+
   // nullptr before the first `Set`.
   std::shared_ptr<const Weights> Get() const {
-    absl::MutexLock lock(&mutex_);
+    absl::ReaderMutexLock lock(mutex_);
     return weights_;
   }
 
   void Set(std::shared_ptr<const Weights> weights) {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLock lock(mutex_);
     weights_.swap(weights);
   }
 
+  // Exchanges the weights of `slots[i]` and `weights[i]`, all at the same moment: a thread that has
+  // seen the new weights of one slot sees the new weights of every slot. REQUIRES: the slots have
+  // the same mutex, and there are as many weights as slots, at least one.
+  static void Exchange(std::deque<WeightsSlot>& slots,
+                       std::vector<std::shared_ptr<const Weights>>& weights)
+      ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    absl::MutexLock lock(slots.front().mutex_);
+    for (size_t i = 0; i < slots.size(); ++i) slots[i].weights_.swap(weights[i]);
+  }
+
  private:
-  mutable absl::Mutex mutex_;
-  std::shared_ptr<const Weights> weights_ ABSL_GUARDED_BY(mutex_);
+  absl::Mutex own_mutex_;
+  absl::Mutex* const mutex_;  // `own_mutex_`, or one that several slots share
+  std::shared_ptr<const Weights> weights_ ABSL_GUARDED_BY(*mutex_);
 };
 
 }  // namespace swiglu::server

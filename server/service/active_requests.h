@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Counts inferences, and calls that register or unregister regions, so that a drain can wait for
-// them. An inference counts from the arrival of its message until its answer is written. It is in
-// work until it has its answer. After that, it only waits for its caller to take the answer.
+// Counts inferences, and calls that register or unregister regions or load weights, so that a drain
+// can wait for them. An inference counts from the arrival of its message until its answer is
+// written. It is in work until it has its answer. After that, it only waits for its caller to take
+// the answer.
 #pragma once
 
 #include <atomic>

@@ -45,10 +45,7 @@ Router::Router(InferDependencies infer, const ControlService* control, const Hea
   Add(control, kHealthCheckPath, &ControlService::HealthCheck);
 
   AddRegionMethods();
-  for (const char* method : {"RepositoryModelLoad", "RepositoryModelUnload"}) {
-    refused_methods_[InferencePath(method)] =
-        absl::StrCat(method, ": the models of this server are fixed");
-  }
+  AddMlpMethods();
   refused_methods_[InferencePath("TraceSetting")] = "TraceSetting: this server keeps no traces";
   refused_methods_[InferencePath("LogSettings")] =
       "LogSettings: logging is set by the server's flags alone";
@@ -124,14 +121,25 @@ void Router::AddRegionMethods() {
   }
   Add(regions, InferencePath("SystemSharedMemoryStatus"), &RegionService::SystemStatus);
   Add(regions, InferencePath("CudaSharedMemoryStatus"), &RegionService::CudaStatus);
-  AddRegionChange<inference::SystemSharedMemoryRegisterResponse>(
-      InferencePath("SystemSharedMemoryRegister"), &RegionService::SystemRegister);
-  AddRegionChange<inference::CudaSharedMemoryRegisterResponse>(
-      InferencePath("CudaSharedMemoryRegister"), &RegionService::CudaRegister);
-  AddRegionChange<inference::SystemSharedMemoryUnregisterResponse>(
-      InferencePath("SystemSharedMemoryUnregister"), &RegionService::SystemUnregister);
-  AddRegionChange<inference::CudaSharedMemoryUnregisterResponse>(
-      InferencePath("CudaSharedMemoryUnregister"), &RegionService::CudaUnregister);
+  AddChange<inference::SystemSharedMemoryRegisterResponse>(
+      regions, InferencePath("SystemSharedMemoryRegister"), &RegionService::SystemRegister);
+  AddChange<inference::CudaSharedMemoryRegisterResponse>(
+      regions, InferencePath("CudaSharedMemoryRegister"), &RegionService::CudaRegister);
+  AddChange<inference::SystemSharedMemoryUnregisterResponse>(
+      regions, InferencePath("SystemSharedMemoryUnregister"), &RegionService::SystemUnregister);
+  AddChange<inference::CudaSharedMemoryUnregisterResponse>(
+      regions, InferencePath("CudaSharedMemoryUnregister"), &RegionService::CudaUnregister);
+}
+
+void Router::AddMlpMethods() {
+  const std::string load = InferencePath("RepositoryModelLoad");
+  if (options_.mlps != nullptr && options_.mlps->is_enabled()) {
+    AddChange<inference::RepositoryModelLoadResponse>(options_.mlps, load, &MlpService::Load);
+  } else {
+    refused_methods_[load] = "RepositoryModelLoad: this server runs without --mlp_control";
+  }
+  refused_methods_[InferencePath("RepositoryModelUnload")] =
+      "RepositoryModelUnload: the models of this server are fixed";
 }
 
 template <typename Service, typename Request, typename Response>
@@ -147,16 +155,15 @@ void Router::Add(const Service* service, const std::string& path,
   };
 }
 
-template <typename Response, typename Request>
-void Router::AddRegionChange(const std::string& path,
-                             void (RegionService::*method)(Call&, const Request&,
-                                                           RegionService::Done) const) {
-  control_methods_[path] = [regions = options_.regions, method](Call& call, grpc::ByteBuffer bytes,
-                                                                ControlDone done) {
+template <typename Response, typename Service, typename Request>
+void Router::AddChange(const Service* service, const std::string& path,
+                       void (Service::*method)(Call&, const Request&, typename Service::Done)
+                           const) {
+  control_methods_[path] = [service, method](Call& call, grpc::ByteBuffer bytes, ControlDone done) {
     Request request;
     const absl::Status status = ParseMessage(bytes, &request);
     if (!status.ok()) return done(status);
-    (regions->*method)(call, request, [done = std::move(done)](absl::Status changed) mutable {
+    (service->*method)(call, request, [done = std::move(done)](absl::Status changed) mutable {
       if (!changed.ok()) return done(std::move(changed));
       done(SerializeMessage(Response()));
     });

@@ -14,6 +14,7 @@
 #include "server/service/control_service.h"
 #include "server/service/health.h"
 #include "server/service/infer_dependencies.h"
+#include "server/service/mlp_service.h"
 #include "server/service/reflection.h"
 #include "server/service/region_service.h"
 #include "server/transport/call.h"
@@ -29,6 +30,8 @@ struct RouterOptions {
   const Reflection* reflection = nullptr;
   // nullptr, or disabled: this server takes no regions.
   const RegionService* regions = nullptr;
+  // nullptr, or disabled: this server loads no weights on request.
+  const MlpService* mlps = nullptr;
 };
 
 // Thread-safe: nothing but a counter changes after construction. All parts must outlive it and the
@@ -51,12 +54,12 @@ class Router final : public CallRouter {
   template <typename Service, typename Request, typename Response>
   void Add(const Service* service, const std::string& path,
            absl::Status (Service::*method)(const Request&, Response*) const);
-  // Adds a method that registers or unregisters regions.
-  template <typename Response, typename Request>
-  void AddRegionChange(const std::string& path,
-                       void (RegionService::*method)(Call&, const Request&, RegionService::Done)
-                           const);
+  // Adds a method of `service` that changes something, and is done later.
+  template <typename Response, typename Service, typename Request>
+  void AddChange(const Service* service, const std::string& path,
+                 void (Service::*method)(Call&, const Request&, typename Service::Done) const);
   void AddRegionMethods();
+  void AddMlpMethods();
 
   // Calls that were refused and still exist. They do not count as open.
   mutable std::atomic<int64_t> num_refused_{0};

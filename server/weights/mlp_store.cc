@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Opens all MLPs, and loads their layers on several threads.
+// Opens all MLPs, loads their layers on several threads, and replaces the weights of an MLP.
 #include "server/weights/mlp_store.h"
 
 #include <algorithm>
+#include <chrono>
+#include <numeric>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -11,13 +13,13 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "server/log/log.h"
+#include "server/weights/layer_match.h"
 
 namespace swiglu::server {
 namespace {
 
-// The tasks that are left, for all threads of one `Load`.
+// The tasks that are left, for all threads of one load.
 template <typename Task>
 class TaskList {
  public:
@@ -47,35 +49,16 @@ class TaskList {
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
 };
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<MlpStore>> MlpStore::Open(const std::vector<MlpSpec>& specs) {
-  std::unique_ptr<MlpStore> store(new MlpStore);
-  for (const MlpSpec& spec : specs) {
-    absl::StatusOr<std::unique_ptr<const MlpFiles>> files = MlpFiles::Open(spec);
-    if (!files.ok()) return files.status();
-    OfferedMlp& mlp = store->mlps_.emplace_back();
-    mlp.spec = spec;
-    mlp.files = *std::move(files);
-    for (size_t i = 0; i < mlp.files->layers().size(); ++i) mlp.slots.emplace_back();
-    store->num_layers_ += static_cast<int64_t>(mlp.slots.size());
-    store->total_bytes_ += mlp.files->size_bytes();
-  }
-  return store;
-}
-
-absl::Status MlpStore::Load(WeightsLoader& loader, int num_threads) {
-  std::vector<Task> tasks;
-  for (OfferedMlp& mlp : mlps_) {
-    for (size_t index = 0; index < mlp.slots.size(); ++index) tasks.push_back({&mlp, index});
-  }
+// Calls `load` for each of `tasks` on this thread and on others, `num_threads` in all. Returns the
+// first error; after it, begins no further task.
+template <typename Task>
+absl::Status ForEach(std::vector<Task> tasks, int num_threads,
+                     absl::FunctionRef<absl::Status(const Task&)> load) {
   const size_t num_used = std::min(tasks.size(), static_cast<size_t>(num_threads));
   TaskList<Task> list(std::move(tasks));
   const auto work = [&] {
     while (const Task* const task = list.Next()) {
-      if (absl::Status status = LoadLayer(loader, *task); !status.ok()) {
-        list.Fail(std::move(status));
-      }
+      if (absl::Status status = load(*task); !status.ok()) list.Fail(std::move(status));
     }
   };
   std::vector<std::thread> threads;
@@ -86,26 +69,84 @@ absl::Status MlpStore::Load(WeightsLoader& loader, int num_threads) {
   }
   work();
   for (std::thread& thread : threads) thread.join();
-  absl::Status status = list.status();
-  if (status.ok()) {
-    for (OfferedMlp& mlp : mlps_) mlp.files.reset();
+  return list.status();
+}
+
+absl::Status LoadingCancelled() {
+  return absl::CancelledError("the loading of weights was cancelled");
+}
+
+// Loads a layer. Calls `on_more` at the beginning, with 0, and whenever the reading of the layer
+// has got on by so many bytes. If that returns an error, the load ends with it.
+absl::StatusOr<std::shared_ptr<const Weights>> LoadCounted(
+    WeightsLoader& loader, const MlpFiles& files, size_t index, const Weights* current,
+    absl::FunctionRef<absl::Status(int64_t)> on_more) {
+  int64_t counted = 0;
+  const auto count = [&](int64_t bytes) { return on_more(bytes - std::exchange(counted, bytes)); };
+  absl::Status begun = count(0);
+  if (!begun.ok()) return begun;
+  return loader.Load(files, index, current, count);
+}
+
+// Logs which layers have other weights than before. `old` are the weights that were replaced.
+void LogReplaced(const OfferedMlp& mlp, const std::vector<std::shared_ptr<const Weights>>& old,
+                 std::chrono::nanoseconds duration) {
+  const std::string& name = mlp.spec.name;
+  int num_changed = 0;
+  for (size_t i = 0; i < old.size(); ++i) {
+    const std::string sha256 = mlp.slots[i].Get()->sha256();
+    if (sha256 == old[i]->sha256()) continue;
+    ++num_changed;
+    LOG(INFO, "mlp {}: layer {} has new weights, sha256 {} after {}", name, mlp.layers[i].number,
+        sha256, old[i]->sha256());
+  }
+  LOG(INFO, "mlp {}: the weights were read anew in {:.3f} s; {} of {} layers have changed", name,
+      std::chrono::duration<double>(duration).count(), num_changed, old.size());
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<MlpStore>> MlpStore::Open(const std::vector<MlpSpec>& specs) {
+  std::unique_ptr<MlpStore> store(new MlpStore);
+  for (const MlpSpec& spec : specs) {
+    absl::StatusOr<std::unique_ptr<const MlpFiles>> files = MlpFiles::Open(spec);
+    if (!files.ok()) return files.status();
+    OfferedMlp& mlp = store->mlps_.emplace_back();
+    mlp.spec = spec;
+    mlp.files = *std::move(files);
+    mlp.layers = mlp.files->layers();
+    for (size_t i = 0; i < mlp.layers.size(); ++i) mlp.slots.emplace_back(&mlp.slots_mutex);
+    store->num_layers_ += static_cast<int64_t>(mlp.slots.size());
+    store->total_bytes_ += mlp.files->size_bytes();
+  }
+  return store;
+}
+
+absl::Status MlpStore::Load(WeightsLoader& loader, int num_threads) {
+  std::vector<Task> tasks;
+  for (OfferedMlp& mlp : mlps_) {
+    mlp.loads.Begin();
+    for (size_t index = 0; index < mlp.slots.size(); ++index) tasks.push_back({&mlp, index});
+  }
+  absl::Status status = ForEach<Task>(std::move(tasks), num_threads,
+                                      [&](const Task& task) { return LoadLayer(loader, task); });
+  for (OfferedMlp& mlp : mlps_) {
+    mlp.loads.End(status);
+    if (status.ok()) mlp.files.reset();
   }
   return status;
 }
 
 absl::Status MlpStore::LoadLayer(WeightsLoader& loader, const Task& task) {
   const std::string& name = task.mlp->spec.name;
-  const MlpLayer& layer = task.mlp->files->layers()[task.index];
-  int64_t counted = 0;  // bytes of this layer
-  const auto count = [this, &counted](int64_t bytes) {
-    loaded_bytes_.fetch_add(bytes - std::exchange(counted, bytes));
-    return is_cancelled() ? absl::CancelledError("the loading of weights was cancelled")
-                          : absl::OkStatus();
+  const MlpLayer& layer = task.mlp->layers[task.index];
+  const auto count = [&](int64_t more) {
+    loaded_bytes_.fetch_add(more);
+    task.mlp->loads.Count(more);
+    return is_cancelled() ? LoadingCancelled() : absl::OkStatus();
   };
-  absl::Status begun = count(0);
-  if (!begun.ok()) return begun;
-  absl::StatusOr<std::shared_ptr<const Weights>> weights =
-      loader.Load(*task.mlp->files, task.index, nullptr, count);
+  absl::StatusOr<WeightsPtr> weights =
+      LoadCounted(loader, *task.mlp->files, task.index, nullptr, count);
   if (!weights.ok()) {
     return absl::Status(weights.status().code(),
                         absl::StrCat("mlp ", name, ": ", weights.status().message()));
@@ -115,6 +156,63 @@ absl::Status MlpStore::LoadLayer(WeightsLoader& loader, const Task& task) {
   task.mlp->slots[task.index].Set(*std::move(weights));
   num_loaded_.fetch_add(1);
   return absl::OkStatus();
+}
+
+absl::Status MlpStore::Reload(size_t index, WeightsLoader& loader, int num_threads,
+                              absl::FunctionRef<bool()> is_wanted) {
+  CHECK(index < mlps_.size() && is_loaded());
+  OfferedMlp& mlp = mlps_[index];
+  LOG(INFO, "mlp {}: the weights are being read anew", mlp.spec.name);
+  mlp.loads.Begin();
+  absl::StatusOr<std::vector<WeightsPtr>> weights = LoadAnew(mlp, loader, num_threads, is_wanted);
+  if (weights.ok()) WeightsSlot::Exchange(mlp.slots, *weights);
+  const std::chrono::nanoseconds duration = mlp.loads.End(weights.status());
+  if (weights.ok()) {
+    LogReplaced(mlp, *weights, duration);
+  } else {
+    LOG(WARNING, "mlp {}: the weights stay as they were: {}", mlp.spec.name,
+        weights.status().message());
+  }
+  return weights.status();
+}
+
+absl::StatusOr<std::vector<MlpStore::WeightsPtr>> MlpStore::LoadAnew(
+    OfferedMlp& mlp, WeightsLoader& loader, int num_threads, absl::FunctionRef<bool()> is_wanted) {
+  const absl::StatusOr<std::unique_ptr<const MlpFiles>> files = MlpFiles::Open(mlp.spec);
+  if (!files.ok()) return files.status();
+  absl::Status status = CheckSameLayers(mlp.spec.path, mlp.layers, (*files)->layers());
+  if (!status.ok()) return status;
+  const auto check_wanted = [&] {
+    return is_cancelled() || !is_wanted() ? LoadingCancelled() : absl::OkStatus();
+  };
+  std::vector<WeightsPtr> loaded(mlp.layers.size());
+  std::vector<size_t> indices(loaded.size());
+  std::iota(indices.begin(), indices.end(), size_t{0});
+  status = ForEach<size_t>(std::move(indices), num_threads, [&](const size_t& index) {
+    const auto count = [&](int64_t more) {
+      mlp.loads.Count(more);
+      return check_wanted();
+    };
+    const WeightsPtr current = mlp.slots[index].Get();
+    absl::StatusOr<WeightsPtr> weights = LoadCounted(loader, **files, index, current.get(), count);
+    if (weights.ok()) loaded[index] = *std::move(weights);
+    return weights.status();
+  });
+  if (status.ok()) status = check_wanted();
+  if (!status.ok()) return status;
+  return loaded;
+}
+
+MlpFigures FiguresOf(const OfferedMlp& mlp) {
+  MlpFigures figures;
+  figures.loads = mlp.loads.figures();
+  for (const MlpLayer& layer : mlp.layers) figures.size_bytes += layer.size_bytes();
+  for (const WeightsSlot& slot : mlp.slots) {
+    const std::shared_ptr<const Weights> weights = slot.Get();
+    if (weights == nullptr) continue;
+    figures.places.insert(figures.places.end(), weights->places().begin(), weights->places().end());
+  }
+  return figures;
 }
 
 }  // namespace swiglu::server

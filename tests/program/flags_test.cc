@@ -315,6 +315,12 @@ TEST(FlagsTest, TakesSeveralMlps) {
                             "--mlp_max_batch_tokens=64"});
   EXPECT_EQ(Described(flags.mlps), (std::vector<std::string>{"a /w 0:0", "b y 2:5", "c z 0:0"}));
   EXPECT_EQ(flags.mlp_max_batch_tokens, 64);
+  EXPECT_FALSE(flags.mlp_control);
+  EXPECT_TRUE(Good({"--mlp_control"}).mlp_control);
+  EXPECT_TRUE(Good({"--mlp_control=on"}).mlp_control);
+  EXPECT_FALSE(Good({"--mlp_control=off"}).mlp_control);
+  EXPECT_EQ(std::get<EarlyExit>(Parse({"--mlp_control=yes"})).text,
+            "swiglu-server: --mlp_control=yes: want on or off; nothing is on\n");
 }
 
 TEST(FlagsTest, RefusesMlpsThatAreNone) {

@@ -368,7 +368,7 @@ TEST_F(ControlRpcTest, GivesAReasonWhereItOffersNothing) {
       {"CudaSharedMemoryStatus", "this server takes no shared memory"},
       {"CudaSharedMemoryRegister", "this server takes no shared memory"},
       {"CudaSharedMemoryUnregister", "this server takes no shared memory"},
-      {"RepositoryModelLoad", "the models of this server are fixed"},
+      {"RepositoryModelLoad", "this server runs without --mlp_control"},
       {"RepositoryModelUnload", "the models of this server are fixed"},
       {"TraceSetting", "this server keeps no traces"},
       {"LogSettings", "logging is set by the server's flags alone"}};

@@ -47,6 +47,7 @@ struct TestServerOptions {
   std::vector<Model> other_models = {};
   std::function<void()> stopping = [] {};
   bool loads_weights = false;
+  MlpReloader* mlp_reloader = nullptr;
 };
 
 // The server over an executor, with its clients.
@@ -63,6 +64,7 @@ class TestServer {
                  .infer = options.infer,
                  .stall_limit = options.stall_limit,
                  .regions = options.regions,
+                 .mlp_reloader = options.mlp_reloader,
                  .stopping = options.stopping,
                  .loads_weights = options.loads_weights,
                  .rpc = {.address = options.address,

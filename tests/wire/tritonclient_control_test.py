@@ -118,10 +118,10 @@ class ModelTest(TritonTest):
 class RefusedTest(TritonTest):
     def test_methods_that_are_not_offered_are_unimplemented_with_a_reason(self):
         client = self.client
-        fixed, no_shared = "the models of this server are fixed", "this server takes no shared memory"
+        no_shared = "this server takes no shared memory"
         calls = {
-            "RepositoryModelLoad": (lambda: client.load_model("swiglu_forward_fp16"), fixed),
-            "RepositoryModelUnload": (lambda: client.unload_model("swiglu_forward_fp16"), fixed),
+            "RepositoryModelLoad": (lambda: client.load_model("mlp_m"), "this server runs without --mlp_control"),
+            "RepositoryModelUnload": (lambda: client.unload_model("mlp_m"), "the models of this server are fixed"),
             "TraceSetting": (client.get_trace_settings, "this server keeps no traces"),
             "LogSettings": (client.get_log_settings, "logging is set by the server's flags alone"),
             "SystemSharedMemoryStatus": (client.get_system_shared_memory_status, no_shared),
