@@ -71,14 +71,22 @@ void AddDevices(const CreatedExecutor& executor, const GpuMonitor& gpus, Gauges&
   }
 }
 
+void AddMlps(const MlpStore& mlps, Gauges& gauges) {
+  for (const OfferedMlp& mlp : mlps.mlps()) {
+    gauges.mlps.push_back({MlpSeries(mlp.spec.name), [&mlp] { return FiguresOf(mlp); }});
+  }
+}
+
 }  // namespace
 
-Gauges GaugesOf(Server& server, const CreatedExecutor& executor, const GpuMonitor& gpus) {
+Gauges GaugesOf(Server& server, const CreatedExecutor& executor, const GpuMonitor& gpus,
+                const MlpStore& mlps) {
   Gauges gauges;
   AddRequests(server, gauges);
   AddConnections(server, gauges);
   AddRegions(server.regions(), gauges);
   AddDevices(executor, gpus, gauges);
+  AddMlps(mlps, gauges);
   gauges.dropped_log_lines = [] { return logging::NumDroppedLines(); };
   return gauges;
 }

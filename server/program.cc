@@ -110,7 +110,7 @@ int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& cr
 
   const bool has_metrics = !flags.metrics_address.empty();
   const GpuMonitor gpus(has_metrics ? created->cuda_devices : std::vector<DeviceInfo>());
-  const MetricsPage page(&prometheus, GaugesOf(server, *created, gpus),
+  const MetricsPage page(&prometheus, GaugesOf(server, *created, gpus, **mlps),
                          {kVersion, kCommit, kCudaVersion});
   std::unique_ptr<MetricsServer> metrics;
   if (has_metrics) {

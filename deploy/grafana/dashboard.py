@@ -151,6 +151,29 @@ def batching() -> Sequence[Builder[models.Panel]]:
     ]
 
 
+def mlps() -> Sequence[Builder[models.Panel]]:
+    loaded = f"{value('swiglu_mlp_loaded_bytes')} / {value('swiglu_mlp_load_size_bytes')}"
+    loads = f"sum by (model, result) (increase({value('swiglu_mlp_loads_total')}[$__rate_interval]))"
+    age = f"time() - ({value('swiglu_mlp_last_load_timestamp_seconds')} > 0)"
+    by = "{{instance}} {{model}}"
+    return [
+        graph("MLP tokens", "short", "Tokens per second of served requests; each layer counts its own.",
+              [Query(total(rate("swiglu_mlp_tokens_total"), "model, op"), "{{model}} {{op}}")]),
+        graph("Tokens in an MLP batch, mean", "short", "Grows with the load: requests for the same layer share a pass over its weights.",
+              [Query(mean("swiglu_mlp_batch_tokens", "model, op"), "{{model}} {{op}}")]),
+        heat_map("Tokens in an MLP batch", "short", "How many batches had how many tokens.", value("swiglu_mlp_batch_tokens_bucket")),
+        graph("MLP weights", "bytes", "Memory of the weights that new requests use.",
+              [Query(value("swiglu_mlp_weight_bytes"), by + " {{device}}")]),
+        graph("MLP load progress", "percentunit", "How much of the weights the load under way has read, or the last one had read.",
+              [Query(loaded, by), Query(value("swiglu_mlp_loading"), f"{by} loading")], top=1),
+        graph("MLP loads", "short", "Loads of weights that ended, in each interval; after one that failed the old weights stay.",
+              [Query(loads, "{{model}} {{result}}")]),
+        graph("Age of MLP weights", "s", "Time since the last load that succeeded.", [Query(age, by)], span=HALF),
+        graph("Time of the last MLP load", "s", "How long the last load that succeeded took.",
+              [Query(value("swiglu_mlp_last_load_duration_seconds"), by)], span=HALF),
+    ]
+
+
 def errors() -> Sequence[Builder[models.Panel]]:
     failed = total(rate("swiglu_requests_total", SERVER_CODES), "model")
     return [
@@ -243,6 +266,7 @@ ROWS = {
     "Latency by phase": latency,
     "Throughput against budget": throughput,
     "Batching": batching,
+    "MLPs": mlps,
     "Errors": errors,
     "Device": device,
     "GPU": gpu,

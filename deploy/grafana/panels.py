@@ -23,7 +23,10 @@ REPLICAS = JOBS + ',instance=~"$instance"'
 MODELS = REPLICAS + ',model=~"$model"'
 
 # The metrics that say which model a request was for.
-BY_MODEL = ("swiglu_requests_total", "swiglu_request_duration_seconds", "swiglu_phase_duration_seconds", "swiglu_elements_total")
+BY_MODEL = ("swiglu_requests_total", "swiglu_request_duration_seconds", "swiglu_phase_duration_seconds", "swiglu_elements_total",
+            "swiglu_mlp_tokens_total", "swiglu_mlp_batch_tokens", "swiglu_mlp_weight_bytes", "swiglu_mlp_loading", "swiglu_mlp_loaded_bytes",
+            "swiglu_mlp_load_size_bytes", "swiglu_mlp_loads_total", "swiglu_mlp_last_load_timestamp_seconds",
+            "swiglu_mlp_last_load_duration_seconds")
 
 # Where Grafana's variable `runbooks` says that docs/runbooks is.
 RUNBOOK_URL = "${runbooks}/%s.md"

@@ -10,6 +10,7 @@
 
 #include "prometheus/metric_family.h"
 #include "server/core/gpu_figures.h"
+#include "server/core/mlp_figures.h"
 #include "server/metrics/names.h"
 
 namespace swiglu::server {
@@ -35,6 +36,17 @@ struct LabelledGpu {
 // every GPU that reports this figure. A family without any series is left out. A GPU without a UUID
 // has no series under Triton's names.
 std::vector<prometheus::MetricFamily> MakeGpuFamilies(const std::vector<LabelledGpu>& gpus);
+
+// An MLP and its value of the label `model`.
+struct LabelledMlp {
+  std::string model;
+  MlpFigures figures;
+};
+
+// Makes the families of the weights of MLPs, with series for every MLP; none if there is no MLP.
+// The bytes of weights have a series for each of `devices`, those of the server, even if it is 0.
+std::vector<prometheus::MetricFamily> MakeMlpFamilies(const std::vector<LabelledMlp>& mlps,
+                                                      const std::vector<int>& devices);
 
 // What the operating system says about this process. Reads /proc. A value that cannot be read is 0.
 // Thread-safe.

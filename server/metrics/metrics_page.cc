@@ -88,6 +88,14 @@ void CollectDevices(const Gauges& gauges, Families& families) {
   Append(MakeGpuFamilies(gpus), families);
 }
 
+void CollectMlps(const Gauges& gauges, Families& families) {
+  std::vector<LabelledMlp> mlps;
+  for (const Gauges::Mlp& mlp : gauges.mlps) mlps.push_back({mlp.model, mlp.figures()});
+  std::vector<int> devices;
+  for (const Gauges::Device& device : gauges.devices) devices.push_back(device.device);
+  Append(MakeMlpFamilies(mlps, devices), families);
+}
+
 }  // namespace
 
 MetricsPage::MetricsPage(PrometheusObserver* observer, Gauges gauges, BuildInfo build)
@@ -101,6 +109,7 @@ std::string MetricsPage::Render() const {
   CollectMemory(gauges_, families);
   CollectRegions(gauges_, families);
   CollectDevices(gauges_, families);
+  CollectMlps(gauges_, families);
   Append(MakeProcessFamilies(), families);
   return prometheus::TextSerializer().Serialize(families);
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "server/core/gpu_figures.h"
+#include "server/core/mlp_figures.h"
 #include "server/metrics/names.h"
 #include "server/metrics/prometheus_observer.h"
 
@@ -27,6 +28,11 @@ struct Gauges {
     std::function<std::optional<double>()> memory_used_bytes;
     // A GPU's figures, or nullopt if there are none now. Empty for the CPU.
     std::function<std::optional<GpuFigures>()> gpu = {};
+  };
+
+  struct Mlp {
+    std::string model;  // the label `model`: `mlp_NAME`
+    std::function<MlpFigures()> figures;
   };
 
   struct SlabPool {
@@ -55,6 +61,8 @@ struct Gauges {
   SlabPool slab_pool;
   // Every device on which batches run: GPUs, or the CPU.
   std::vector<Device> devices;
+  // Every MLP that the server offers.
+  std::vector<Mlp> mlps;
   // 1 or 0.
   Sample ready;
   Sample live;

@@ -63,6 +63,9 @@ inline constexpr std::array<const char*, 12> kRegionFaults = {
     "disabled", "name",   "name_in_use", "too_many", "too_large", "pinned_limit",
     "size",     "offset", "key",         "handle",   "device",    "no_memory"};
 
+// Values of `result` for loads of weights, indexed by LoadResult.
+inline constexpr std::array<const char*, 3> kLoadResults = {"success", "failure", "cancelled"};
+
 // Values of `state` for slab pools.
 inline constexpr std::array<const char*, 2> kSlabStates = {"used", "free"};
 
@@ -80,6 +83,10 @@ inline constexpr std::array<double, 9> kBatchRequestBuckets = {1, 2, 4, 8, 16, 3
 inline constexpr std::array<double, 12> kBatchElementBuckets = {1 << 8,  1 << 10, 1 << 12, 1 << 14,
                                                                 1 << 16, 1 << 18, 1 << 20, 1 << 22,
                                                                 1 << 24, 1 << 26, 1 << 28, 1 << 30};
+
+// Powers of two up to the highest --mlp_max_batch_tokens.
+inline constexpr std::array<double, 17> kBatchTokenBuckets = {
+    1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536};
 
 // Metrics of requests.
 inline constexpr Metric kRequests{
@@ -221,6 +228,49 @@ inline constexpr Metric kDeviceMemoryUsed{
     "Memory in use: of a CUDA device by any process, of the CPU by "
     "this server's slabs.",
     {"device"}};
+
+// MLPs. A server without MLPs has none of these series.
+inline constexpr Metric kMlpTokens{"swiglu_mlp_tokens_total",
+                                   MetricType::Counter,
+                                   "Tokens of served requests for an MLP.",
+                                   {"model", "op"}};
+inline constexpr Metric kMlpBatchTokens{"swiglu_mlp_batch_tokens",
+                                        MetricType::Histogram,
+                                        "Tokens in each executed batch of an MLP.",
+                                        {"model", "op"},
+                                        kBatchTokenBuckets};
+inline constexpr Metric kMlpWeightBytes{
+    "swiglu_mlp_weight_bytes",
+    MetricType::Gauge,
+    "Memory of the current weights of an MLP, by the device that has them.",
+    {"model", "device"}};
+inline constexpr Metric kMlpLoading{"swiglu_mlp_loading",
+                                    MetricType::Gauge,
+                                    "1 while the weights of an MLP are being loaded, else 0.",
+                                    {"model"}};
+inline constexpr Metric kMlpLoadedBytes{
+    "swiglu_mlp_loaded_bytes",
+    MetricType::Gauge,
+    "Bytes of weights that the load under way has read, or that the last one had read.",
+    {"model"}};
+inline constexpr Metric kMlpLoadSize{"swiglu_mlp_load_size_bytes",
+                                     MetricType::Gauge,
+                                     "Bytes of weights that a load reads in all.",
+                                     {"model"}};
+inline constexpr Metric kMlpLoads{"swiglu_mlp_loads_total",
+                                  MetricType::Counter,
+                                  "Loads of the weights of an MLP that have ended, by result.",
+                                  {"model", "result"}};
+inline constexpr Metric kMlpLastLoad{
+    "swiglu_mlp_last_load_timestamp_seconds",
+    MetricType::Gauge,
+    "When the last successful load of the weights of an MLP ended, since unix epoch; 0 before it.",
+    {"model"}};
+inline constexpr Metric kMlpLastLoadDuration{
+    "swiglu_mlp_last_load_duration_seconds",
+    MetricType::Gauge,
+    "How long the last successful load of the weights of an MLP took.",
+    {"model"}};
 
 // GPUs as the driver sees them. A figure that the driver does not report has no series.
 inline constexpr Metric kGpuUtilization{

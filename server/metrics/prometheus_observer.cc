@@ -55,6 +55,7 @@ std::string DeviceLabel(int device) {
 PrometheusObserver::PrometheusObserver(const ModelRegistry& models) {
   MakeModelSeries(models);
   MakeBatchSeries(models);
+  MakeTokenSeries(models);
   auto& bytes = CounterFamily(metrics::kRequestBytes, registry_);
   for (size_t i = 0; i < request_bytes_.size(); ++i) {
     request_bytes_[i] = AddCounter(bytes, metrics::kRequestBytes, {metrics::kDirections[i]});
@@ -122,6 +123,23 @@ void PrometheusObserver::MakeBatchSeries(const ModelRegistry& models) {
   batch_elements_ = histograms_.emplace_back(metrics::kBatchElements).Add(Scale::kOne, {});
 }
 
+void PrometheusObserver::MakeTokenSeries(const ModelRegistry& models) {
+  tokens_.resize(models.models().size());
+  HistogramFamily* batches = nullptr;  // only if there is an MLP
+  for (const Model* model : models.models()) {
+    if (IsElementwise(model->op)) continue;
+    const auto [found, is_new] = token_series_.try_emplace({model->series, model->op});
+    TokenSeries& series = found->second;
+    tokens_[static_cast<size_t>(model->index)] = &series;
+    if (!is_new) continue;
+    if (batches == nullptr) batches = &histograms_.emplace_back(metrics::kMlpBatchTokens);
+    const std::string op(OpLabel(model->op));
+    series.tokens = AddCounter(CounterFamily(metrics::kMlpTokens, registry_), metrics::kMlpTokens,
+                               {model->series, op});
+    series.batch_tokens = batches->Add(Scale::kOne, {model->series, op});
+  }
+}
+
 PrometheusObserver::ModelSeries& PrometheusObserver::SeriesOf(const Model* model) {
   return model == nullptr ? unknown_ : *models_[static_cast<size_t>(model->index)];
 }
@@ -155,6 +173,10 @@ void PrometheusObserver::RequestFinished(const RequestRecord& record) {
   request_bytes_[Index(Direction::kOut)]->Increment(static_cast<double>(record.bytes_out));
   if (!record.status.ok() || record.model == nullptr) return;
   series.elements->Increment(static_cast<double>(record.num_elements));
+  const Model& model = *record.model;
+  if (const TokenSeries* const mlp = tokens_[static_cast<size_t>(model.index)]; mlp != nullptr) {
+    mlp->tokens->Increment(static_cast<double>(record.num_elements / model.row_elements));
+  }
   series.phases[Index(Phase::kReceive)]->Observe(record.times.receive.count());
   series.phases[Index(Phase::kQueue)]->Observe(record.times.queue.count());
   series.phases[Index(Phase::kCopyIn)]->Observe(record.times.copy_in.count());
@@ -189,6 +211,9 @@ void PrometheusObserver::BatchFinished(const BatchRecord& record) {
   batches_[static_cast<size_t>(model.index)][Index(record.execution.path)]->Increment();
   batch_requests_->Observe(record.num_requests);
   batch_elements_->Observe(record.num_elements);
+  if (const TokenSeries* const mlp = tokens_[static_cast<size_t>(model.index)]; mlp != nullptr) {
+    mlp->batch_tokens->Observe(record.num_elements / model.row_elements);
+  }
   if (!record.execution.status.ok()) return;
   const int64_t bytes = BytesReadAndWritten(model, record.num_elements);
   for (const DeviceSeries& series : devices_) {

@@ -10,6 +10,7 @@
 #include <deque>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "prometheus/counter.h"
@@ -68,8 +69,15 @@ class PrometheusObserver final : public Observer {
 
   void MakeModelSeries(const ModelRegistry& models);
   void MakeBatchSeries(const ModelRegistry& models);
+  void MakeTokenSeries(const ModelRegistry& models);
   ModelSeries& SeriesOf(const Model* model);
   void CountRegionBytes(const RequestRecord& record);
+
+  // The series of the models of one MLP with the same operation.
+  struct TokenSeries {
+    Counter tokens = nullptr;
+    Histogram batch_tokens = nullptr;
+  };
 
   // The byte counter of a device.
   struct DeviceSeries {
@@ -89,6 +97,9 @@ class PrometheusObserver final : public Observer {
   std::array<Counter, kNumRejections> rejected_;  // by Rejection
   // By Model::index, Path. Models of the same operation and dtype share their counters.
   std::vector<std::array<Counter, kNumPaths>> batches_;
+  // By Model::index; nullptr if the model belongs to no MLP.
+  std::vector<const TokenSeries*> tokens_;
+  std::map<std::pair<std::string, Op>, TokenSeries> token_series_;  // by Model::series
   Histogram batch_requests_ = nullptr;
   Histogram batch_elements_ = nullptr;
   prometheus::Family<prometheus::Counter>* device_bytes_ = nullptr;

@@ -13,7 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "gtest/gtest.h"
-#include "tests/metrics/example_gpu.h"
+#include "tests/metrics/example_mlp.h"
 #include "tests/metrics/parsed_page.h"
 
 namespace swiglu::server {
@@ -52,8 +52,9 @@ std::string SortedLabels(const std::string& labels) {
 class MetricsDocTest : public testing::Test {
  protected:
   MetricsDocTest() {
-    PrometheusObserver observer{ModelRegistry()};
-    page_ = ParsePage(MetricsPage(&observer, GaugesOfOneGpu(), {"1.2.3", "abc", "13.0"}).Render());
+    PrometheusObserver observer{ModelRegistry(ExampleMlpModels())};
+    page_ = ParsePage(
+        MetricsPage(&observer, GaugesOfOneGpuAndMlp(), {"1.2.3", "abc", "13.0"}).Render());
     for (const std::string& line : page_.outline) {
       ForEachMatch(line, R"(^(\w+)\{(.*)\} (\w+) )", [this](const std::smatch& match) {
         metrics_.insert(match[1]);

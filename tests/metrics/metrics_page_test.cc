@@ -20,6 +20,7 @@
 #include "absl/strings/str_join.h"
 #include "gtest/gtest.h"
 #include "tests/metrics/example_gpu.h"
+#include "tests/metrics/example_mlp.h"
 #include "tests/metrics/parsed_page.h"
 
 namespace swiglu::server {
@@ -37,8 +38,8 @@ std::vector<std::string> GoldenLines() {
 }
 
 TEST(MetricsPageTest, ShowsExactlyTheGoldenMetrics) {
-  PrometheusObserver observer{ModelRegistry()};
-  const MetricsPage page(&observer, GaugesOfOneGpu(), kBuild);
+  PrometheusObserver observer{ModelRegistry(ExampleMlpModels())};
+  const MetricsPage page(&observer, GaugesOfOneGpuAndMlp(), kBuild);
   const std::vector<std::string> outline = ParsePage(page.Render()).outline;
   EXPECT_EQ(outline, GoldenLines())
       << "The page has changed. Users build dashboards on these names; if it is meant, note it in "
@@ -48,8 +49,10 @@ TEST(MetricsPageTest, ShowsExactlyTheGoldenMetrics) {
 }
 
 TEST(MetricsPageTest, EverySeriesIsZeroAtTheStart) {
-  PrometheusObserver observer{ModelRegistry()};
-  const MetricsPage page(&observer, GaugesOfOneGpu([] { return std::nullopt; }), kBuild);
+  PrometheusObserver observer{ModelRegistry(ExampleMlpModels())};
+  const MetricsPage page(
+      &observer, GaugesOfOneGpuAndMlp([] { return std::nullopt; }, [] { return MlpFigures(); }),
+      kBuild);
   for (const auto& [series, value] : ParsePage(page.Render()).values) {
     if (absl::StartsWith(series, "process_") || absl::StartsWith(series, "swiglu_build_info")) {
       continue;
@@ -204,6 +207,44 @@ TEST(MetricsPageTest, EachReasonOfThrottlingIsItsOwn) {
   EXPECT_EQ(reasons(), "swiglu_gpu_clock_throttled{device=\"0\",reason=\"power\"}");
   figures.throttling = ClockThrottling{.hardware = true};
   EXPECT_EQ(reasons(), "swiglu_gpu_clock_throttled{device=\"0\",reason=\"hardware\"}");
+}
+
+TEST(MetricsPageTest, FiguresOfAnMlpAreOnIt) {
+  PrometheusObserver observer{ModelRegistry()};
+  Gauges gauges = GaugesOfOneGpuAndMlp();
+  gauges.devices.push_back({2, nullptr});
+  const MetricsPage page(&observer, gauges, kBuild);
+  std::map<std::string, double> of_mlp;
+  for (const auto& [series, value] : ParsePage(page.Render()).values) {
+    if (absl::StrContains(series, "mlp")) of_mlp[series] = value;
+  }
+  EXPECT_EQ(of_mlp,
+            (std::map<std::string, double>{
+                {"swiglu_mlp_last_load_duration_seconds{model=\"mlp_NAME\"}", 1.5},
+                {"swiglu_mlp_last_load_timestamp_seconds{model=\"mlp_NAME\"}", 1'700'000'000.25},
+                {"swiglu_mlp_load_size_bytes{model=\"mlp_NAME\"}", 40'000},
+                {"swiglu_mlp_loaded_bytes{model=\"mlp_NAME\"}", 30'000},
+                {"swiglu_mlp_loading{model=\"mlp_NAME\"}", 1},
+                {"swiglu_mlp_loads_total{model=\"mlp_NAME\",result=\"success\"}", 4},
+                {"swiglu_mlp_loads_total{model=\"mlp_NAME\",result=\"failure\"}", 2},
+                {"swiglu_mlp_loads_total{model=\"mlp_NAME\",result=\"cancelled\"}", 3},
+                {"swiglu_mlp_weight_bytes{device=\"0\",model=\"mlp_NAME\"}", 84'000},
+                {"swiglu_mlp_weight_bytes{device=\"1\",model=\"mlp_NAME\"}", 41'000},
+                {"swiglu_mlp_weight_bytes{device=\"2\",model=\"mlp_NAME\"}", 0},
+            }));
+}
+
+TEST(MetricsPageTest, EachMlpHasItsOwnSeries) {
+  PrometheusObserver observer{ModelRegistry()};
+  Gauges gauges = GaugesOfOneGpuAndMlp();
+  int64_t loaded_bytes = 5;
+  gauges.mlps.push_back(
+      {"mlp_b", [&] { return MlpFigures{.loads = {.loaded_bytes = loaded_bytes}}; }});
+  const MetricsPage page(&observer, gauges, kBuild);
+  loaded_bytes = 6;
+  ParsedPage parsed = ParsePage(page.Render());
+  EXPECT_EQ(parsed.values["swiglu_mlp_loaded_bytes{model=\"mlp_NAME\"}"], 30'000);
+  EXPECT_EQ(parsed.values["swiglu_mlp_loaded_bytes{model=\"mlp_b\"}"], 6);
 }
 
 // The metrics on a page of these devices that begin with "swiglu_gpu_" or "nv_".

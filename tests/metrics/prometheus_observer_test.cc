@@ -368,6 +368,48 @@ TEST_F(MlpObserverTest, BatchesCountByOperationAndDtype) {
   EXPECT_EQ(shown("backward"), Shown(1, 1));
 }
 
+TEST_F(MlpObserverTest, TokensOfServedRequestsCountByOperation) {
+  const auto tokens = [this](const std::string& op) {
+    return Show("swiglu_mlp_tokens_total{model=\"mlp_tiny\",op=\"" + op + "\"}");
+  };
+  EXPECT_EQ(tokens("mlp_forward"), Shown(1, 0));
+  EXPECT_EQ(tokens("mlp_backward"), Shown(1, 0));
+  const auto finish = [this](const char* model, int64_t num_tokens, absl::Status status) {
+    RequestRecord record;
+    record.model = models_.Find(model);
+    record.num_elements = num_tokens * 576;
+    record.status = std::move(status);
+    observer_.RequestFinished(record);
+  };
+  finish("mlp_tiny_0_forward", 3, absl::OkStatus());
+  finish("mlp_tiny_1_forward", 4, absl::OkStatus());
+  finish("mlp_tiny_1_backward", 50, absl::OkStatus());
+  finish("mlp_tiny_1_backward", 600, absl::InternalError(""));
+  EXPECT_EQ(tokens("mlp_forward"), Shown(1, 7));
+  EXPECT_EQ(tokens("mlp_backward"), Shown(1, 50));
+}
+
+TEST_F(MlpObserverTest, BatchesCountTheirTokens) {
+  BatchRecord record;
+  record.model = models_.Find("mlp_tiny_1_forward");
+  for (const int64_t num_tokens : {1, 2, 3, 100'000}) {
+    record.num_elements = num_tokens * 576;
+    observer_.BatchFinished(record);
+  }
+  const auto bucket = [this](const std::string& bound, const std::string& op) {
+    return Show("swiglu_mlp_batch_tokens_bucket{le=\"" + bound + "\",model=\"mlp_tiny\",op=\"" +
+                op + "\"}");
+  };
+  EXPECT_EQ(bucket("1", "mlp_forward"), Shown(1, 1));
+  EXPECT_EQ(bucket("2", "mlp_forward"), Shown(1, 2));
+  EXPECT_EQ(bucket("4", "mlp_forward"), Shown(1, 3));
+  EXPECT_EQ(bucket("65536", "mlp_forward"), Shown(1, 3));
+  EXPECT_EQ(bucket("+Inf", "mlp_forward"), Shown(1, 4));
+  EXPECT_EQ(bucket("+Inf", "mlp_backward"), Shown(1, 0));
+  EXPECT_EQ(Show("swiglu_mlp_batch_tokens_sum{model=\"mlp_tiny\",op=\"mlp_forward\"}"),
+            Shown(1, 100'006));
+}
+
 TEST_F(PrometheusObserverTest, ShowsNoOperationOfAnMlpIfThereIsNone) {
   for (const auto& [series, value] : ParsePage(Serialize(observer_.Collect())).values) {
     EXPECT_EQ(series.find("mlp"), std::string::npos) << series;

@@ -39,7 +39,7 @@ METRICS_OF_KUBERNETES = "kube_pod_container_status_"
 MAY_BE_ZERO = {
     "Alerts firing: firing", "Queue used: {{instance}}", "Requests queued and in flight: queued", "Requests queued and in flight: in flight",
     "Device errors: {{device}} {{kind}}", "Poisoned devices: {{instance}} {{device}}", "Connections refused: {{instance}}",
-    "Connections refused: {{instance}} ended: {{reason}}", "Health: {{instance}} draining",
+    "Connections refused: {{instance}} ended: {{reason}}", "Health: {{instance}} draining", "MLP load progress: {{instance}} {{model}} loading",
     "GPU power: {{instance}} {{device}} mean", "GPU memory errors: {{instance}} {{device}} {{kind}}",
 }
 
@@ -53,7 +53,8 @@ class LiveTest(unittest.TestCase):
     def setUpClass(cls):
         cls.start = time.time()
         cls.folder = cls.enterClassContext(tempfile.TemporaryDirectory())
-        cls.server = cls.enterClassContext(Server(*mixed_load.SERVER_FLAGS))
+        mlp = f"{cls.folder}/tiny.safetensors"
+        cls.server = cls.enterClassContext(Server(*mixed_load.SERVER_FLAGS, *mixed_load.write_mlp(mlp)))
         gpu = cls.enterClassContext(ExamplePage(server_process.run(GPU_PAGE).stdout))
         cls.instance = f"127.0.0.1:{cls.server.metrics_port}"
         cls.gpu_instance = gpu.address
@@ -64,6 +65,7 @@ class LiveTest(unittest.TestCase):
         mixed_load.overload(cls.server, LOAD)
         mixed_load.serve_every_model(cls.server, LOAD)
         mixed_load.share_memory(cls.server)
+        mixed_load.use_mlp(cls.server, mlp)
         mixed_load.make_mistakes(cls.server)
         # Both targets are scraped and the rules evaluated once more, with what came last.
         gpu.wait_for_scrapes(3)

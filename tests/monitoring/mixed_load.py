@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# What a server sees in operation, in a few seconds: every model, small and large requests, tensors in a region, more than
-# it can hold at once, and callers that ask for what is wrong, unknown, too large or too late, or that go away.
+# What a server sees in operation, in a few seconds: every model, small and large requests, tensors in a region, an MLP and new
+# weights for it, more than it can hold at once, and callers that ask for what is wrong, unknown, too large or too late, or that go away.
 import json
+import pathlib
+import struct
 import subprocess
 
 import plain_grpc
@@ -24,6 +26,15 @@ def bench(server, *flags):
     if not result.stdout:
         raise AssertionError(f"swiglu-bench ended with {result.returncode}: {result.stderr}")
     return json.loads(result.stdout)
+
+
+def write_mlp(path):
+    """Writes a small MLP; returns the flags for a server that has it. All weights are zero."""
+    names = [f"{part}_proj.weight" for part in ("gate", "up", "down")]
+    header = json.dumps({name: {"dtype": "F16", "shape": [8, 8], "data_offsets": [128 * place, 128 * (place + 1)]}
+                         for place, name in enumerate(names)}).encode()
+    pathlib.Path(path).write_bytes(struct.pack("<Q", len(header)) + header + bytes(128 * len(names)))
+    return f"--mlp=tiny={path}", "--mlp_control=on"
 
 
 class SteadyLoad:
@@ -66,6 +77,21 @@ def share_memory(server):
     report = bench(server, "--shared_memory=system", "--request_bytes=64KiB", "--rate=100", "--duration=4s")
     if report["requests"] == 0:
         raise AssertionError(f"nothing was served from a region: {report}")
+
+
+def use_mlp(server, path):
+    """Requests for the MLP that `write_mlp` wrote to `path`, a load of new weights, and one that fails."""
+    rows = bytes(2 * 8 * 5)
+    for name, tensors in (("forward", {"x": rows}), ("backward", {"x": rows, "dy": rows})):
+        code, sentence = infer_once(server.address, infer_request(f"mlp_tiny_0_{name}", "FP16", [5, 8], tensors))
+        if code != plain_grpc.OK:
+            raise AssertionError(f"the MLP's {name} ended with {code}: {sentence}")
+    load = "/inference.GRPCInferenceService/RepositoryModelLoad"
+    if plain_grpc.call_once(server.address, load, field(2, "mlp_tiny")) is None:
+        raise AssertionError("the weights of the MLP were not loaded")
+    pathlib.Path(path).write_bytes(b"")
+    if plain_grpc.call_once(server.address, load, field(2, "mlp_tiny")) is not None:
+        raise AssertionError("weights were loaded from an empty file")
 
 
 def make_mistakes(server):

@@ -15,7 +15,7 @@ import time
 import mutants
 
 # What the tests of the wire are run with.
-PROGRAMS = ["swiglu_server", "swiglu_cli", "swiglu_bench_cli", "fault_server"]
+PROGRAMS = ["swiglu_server", "swiglu_cli", "swiglu_bench_cli", "fault_server", "weights_server"]
 
 
 class Tree:

@@ -30,12 +30,14 @@ EXAMPLES = ""
 # Of the tests: the server over devices that fail, and over CUDA devices that can be broken.
 FAULT_SERVER = ""
 CUDA_FAULT_SERVER = ""
+# Of the tests: the server that reads weights only when it is told to.
+WEIGHTS_SERVER = ""
 
 
 def main():
-    """Takes --server, --client, --bench, --examples, --fault_server and --cuda_fault_server=PATH from the command line and runs
-    the tests of the calling module."""
-    global SERVER, CLIENT, BENCH, EXAMPLES, FAULT_SERVER, CUDA_FAULT_SERVER
+    """Takes --server, --client, --bench, --examples, --fault_server, --cuda_fault_server and --weights_server=PATH from the command
+    line and runs the tests of the calling module."""
+    global SERVER, CLIENT, BENCH, EXAMPLES, FAULT_SERVER, CUDA_FAULT_SERVER, WEIGHTS_SERVER
     rest = []
     for argument in sys.argv:
         if argument.startswith("--server="):
@@ -50,6 +52,8 @@ def main():
             FAULT_SERVER = argument.partition("=")[2]
         elif argument.startswith("--cuda_fault_server="):
             CUDA_FAULT_SERVER = argument.partition("=")[2]
+        elif argument.startswith("--weights_server="):
+            WEIGHTS_SERVER = argument.partition("=")[2]
         else:
             rest.append(argument)
     unittest.main(argv=rest)
