@@ -1,123 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The public class: checks, results, control calls. InferRunner sends and splits the operations.
+// The public class: results, and control calls. Client::Impl sends the operations.
 #include "swiglu/client.h"
 
 #include <malloc.h>
 #include <stdlib.h>
 
 #include <algorithm>
-#include <new>
 #include <string>
 #include <thread>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "client/client_impl.h"
 #include "client/connection_pool.h"
-#include "client/infer_codec.h"
-#include "client/infer_runner.h"
+#include "client/infer_call.h"
 #include "google/protobuf/stubs/logging.h"
 #include "proto/inference.pb.h"
+#include "swiglu/client_mlp.h"
 
 namespace swiglu::client {
 namespace {
 
-constexpr char kService[] = "/inference.GRPCInferenceService/";
-
-// The timeout of a call without tensors, and what each byte of a request adds: 1 s for 100 MB.
-constexpr absl::Duration kBaseTimeout = absl::Seconds(30);
-constexpr absl::Duration kTimeoutPerByte = absl::Nanoseconds(10);
-
 constexpr int kMaxConnections = 64;
 constexpr int64_t kMinMessageBytes = 4096;
 constexpr int64_t kMaxMessageBytes = (int64_t{1} << 31) - 1;
-
-struct NamedInput {
-  absl::string_view name;
-  const InputTensor* tensor;
-};
-
-struct NamedOutput {
-  absl::string_view name;
-  const OutputTensor* tensor;
-};
-
-std::string ModelName(absl::string_view op, Dtype dtype) {
-  return absl::StrCat("swiglu_", op, "_", absl::AsciiStrToLower(DatatypeName(dtype)));
-}
-
-// The inputs end with e and g.
-const InputTensor& Gate(absl::Span<const NamedInput> inputs) {
-  return *inputs[inputs.size() - 2].tensor;
-}
-
-absl::Status CheckPart(absl::string_view name, const absl::optional<RegionPart>& part) {
-  if (!part || (part->offset >= 0 && part->size_bytes >= 0 &&
-                part->offset <= part->region_bytes - part->size_bytes)) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("'", name, "' is not inside region '", part->region, "': ", part->size_bytes,
-                   " bytes at offset ", part->offset, " of ", part->region_bytes));
-}
-
-// The dtype that counts is that of the gate, and so is the shape: as the server has it.
-absl::Status CheckInputs(absl::string_view op, absl::Span<const NamedInput> inputs) {
-  const InputTensor& e = Gate(inputs);
-  for (const auto& [name, tensor] : inputs) {
-    // An invalid dtype would lead to a model name that the server does not know.
-    const absl::Status status = TensorBytes(name, tensor->dtype, {}).status();
-    if (!status.ok()) return status;
-  }
-  for (const auto& [name, tensor] : inputs) {
-    if (tensor->dtype == e.dtype) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("input '", name, "' is ", DatatypeName(tensor->dtype), "; '",
-                     ModelName(op, e.dtype), "' takes ", DatatypeName(e.dtype)));
-  }
-  absl::StatusOr<int64_t> needed = TensorBytes("e", e.dtype, e.shape);
-  if (!needed.ok()) return needed.status();
-  for (const auto& [name, tensor] : inputs) {
-    if (tensor->shape == e.shape) continue;
-    return absl::InvalidArgumentError(absl::StrCat("shape of '", name, "' is ",
-                                                   FormatShape(tensor->shape), "; 'e' has ",
-                                                   FormatShape(e.shape)));
-  }
-  for (const auto& [name, tensor] : inputs) {
-    if (tensor->size_bytes() == *needed) continue;
-    return absl::InvalidArgumentError(absl::StrCat("input '", name, "' has ", tensor->size_bytes(),
-                                                   " bytes; shape ", FormatShape(e.shape), " of ",
-                                                   DatatypeName(e.dtype), " needs ", *needed));
-  }
-  for (const auto& [name, tensor] : inputs) {
-    const absl::Status status = CheckPart(name, tensor->part);
-    if (!status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckOutputs(absl::Span<const NamedOutput> outputs, const InputTensor& like) {
-  for (const auto& [name, tensor] : outputs) {
-    if (tensor->size_bytes() != like.size_bytes()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("output '", name, "' has ", tensor->size_bytes(), " bytes; the inputs have ",
-                       like.size_bytes()));
-    }
-    const absl::Status status = CheckPart(name, tensor->part);
-    if (!status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
-// A tensor as the codec has it. What has no bytes needs no region.
-template <typename Coded, typename Tensor>
-Coded Code(absl::string_view name, const Tensor& tensor) {
-  Coded coded{name, tensor.bytes};
-  if (tensor.size_bytes() > 0) coded.part = tensor.part;
-  return coded;
-}
 
 absl::Status CheckOptions(const Options& options) {
   if (options.timeout < absl::ZeroDuration()) {
@@ -141,17 +49,6 @@ absl::Status CheckOptions(const Options& options) {
 
 int DefaultConnections() {
   return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 4);
-}
-
-// Gives `result` the dtype, the shape and the size of `e`, with uninitialised bytes.
-absl::Status MakeResult(absl::string_view name, const TensorView& e, Tensor* result) {
-  try {
-    *result = Tensor(e.dtype, e.shape, static_cast<int64_t>(e.bytes.size()));
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no memory for output '", name, "': ", e.bytes.size(), " bytes"));
-  }
-  return absl::OkStatus();
 }
 
 std::vector<TensorInfo> ToTensors(
@@ -198,89 +95,14 @@ void TuneProcess() {
 
 absl::Status CheckForward(const TensorView& e, const TensorView& g) {
   const InputTensor e_input(e), g_input(g);
-  return CheckInputs("forward", {{"e", &e_input}, {"g", &g_input}});
+  return CheckInputs(ElementwiseCall("forward", {{"e", &e_input}, {"g", &g_input}}, {}));
 }
 
 absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const TensorView& g) {
   const InputTensor dw_input(dw), e_input(e), g_input(g);
-  return CheckInputs("backward", {{"DW", &dw_input}, {"e", &e_input}, {"g", &g_input}});
+  return CheckInputs(
+      ElementwiseCall("backward", {{"DW", &dw_input}, {"e", &e_input}, {"g", &g_input}}, {}));
 }
-
-class Client::Impl {
- public:
-  Impl(absl::string_view address, const Options& options)
-      : options_(options),
-        pool_(std::string(address), options.num_connections),
-        runner_(options, &pool_) {}
-
-  absl::Status Infer(absl::string_view op, absl::Span<const NamedInput> inputs,
-                     absl::Span<const NamedOutput> outputs, const CallOptions& call_options) {
-    const InputTensor& e = Gate(inputs);
-    absl::Status status = CheckInputs(op, inputs);
-    if (status.ok()) status = CheckOutputs(outputs, e);
-    if (!status.ok()) return status;
-    const std::string model = ModelName(op, e.dtype);
-    Inference inference{
-        .model = model, .dtype = e.dtype, .shape = e.shape, .inputs = {}, .outputs = {}};
-    for (const auto& [name, tensor] : inputs) {
-      inference.inputs.push_back(Code<Inference::Input>(name, *tensor));
-    }
-    for (const auto& [name, tensor] : outputs) {
-      inference.outputs.push_back(Code<Inference::Output>(name, *tensor));
-    }
-    const int64_t request_bytes = inference.tensor_bytes() * static_cast<int64_t>(inputs.size());
-    return runner_.Run(inference, TimeLimit(Timeout(request_bytes, call_options)),
-                       call_options.on_chunk);
-  }
-
-  // Makes one call of the method `rpc`, with small messages. `num_bytes`, of memory elsewhere, give
-  // it more time.
-  template <typename Response, typename Request>
-  absl::StatusOr<Response> Control(absl::string_view rpc, const Request& request,
-                                   const CallOptions& call_options, int64_t num_bytes = 0) {
-    const TimeLimit limit(Timeout(num_bytes, call_options));
-    OutgoingMessage message;
-    message.Append(grpc::Slice(request.SerializeAsString()));
-    absl::StatusOr<grpc::ByteBuffer> answer =
-        pool_.Call(absl::StrCat(kService, rpc), std::move(message), limit);
-    if (!answer.ok()) return answer.status();
-    grpc::Slice bytes;
-    Response response;
-    if (!answer->DumpToSingleSlice(&bytes).ok() ||
-        !response.ParseFromArray(bytes.begin(), static_cast<int>(bytes.size()))) {
-      return absl::InternalError(absl::StrCat("bad response: not a ", rpc, "Response"));
-    }
-    return response;
-  }
-
-  // An empty name is all regions.
-  absl::Status Unregister(RegionKind kind, absl::string_view name,
-                          const CallOptions& call_options) {
-    if (kind == RegionKind::kSystem) {
-      inference::SystemSharedMemoryUnregisterRequest request;
-      request.set_name(std::string(name));
-      return Control<inference::SystemSharedMemoryUnregisterResponse>(
-                 "SystemSharedMemoryUnregister", request, call_options)
-          .status();
-    }
-    inference::CudaSharedMemoryUnregisterRequest request;
-    request.set_name(std::string(name));
-    return Control<inference::CudaSharedMemoryUnregisterResponse>("CudaSharedMemoryUnregister",
-                                                                  request, call_options)
-        .status();
-  }
-
- private:
-  absl::Duration Timeout(int64_t request_bytes, const CallOptions& call_options) const {
-    if (call_options.timeout) return *call_options.timeout;
-    if (options_.timeout > absl::ZeroDuration()) return options_.timeout;
-    return kBaseTimeout + kTimeoutPerByte * request_bytes;
-  }
-
-  const Options options_;
-  ConnectionPool pool_;
-  InferRunner runner_;
-};
 
 Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Client::~Client() = default;
@@ -302,7 +124,7 @@ absl::StatusOr<Tensor> Client::Forward(const TensorView& e, const TensorView& g,
   absl::Status status = CheckForward(e, g);
   if (!status.ok()) return status;
   Tensor h;
-  status = MakeResult("h", e, &h);
+  status = MakeTensor("h", e, &h);
   if (status.ok()) status = ForwardInto(e, g, h.mutable_bytes(), options);
   if (!status.ok()) return status;
   return h;
@@ -313,9 +135,9 @@ absl::StatusOr<BackwardResult> Client::Backward(const TensorView& dw, const Tens
   absl::Status status = CheckBackward(dw, e, g);
   if (!status.ok()) return status;
   BackwardResult result;
-  status = MakeResult("h", e, &result.h);
-  if (status.ok()) status = MakeResult("df", e, &result.df);
-  if (status.ok()) status = MakeResult("de", e, &result.de);
+  status = MakeTensor("h", e, &result.h);
+  if (status.ok()) status = MakeTensor("df", e, &result.df);
+  if (status.ok()) status = MakeTensor("de", e, &result.de);
   if (!status.ok()) return status;
   status = BackwardInto(
       dw, e, g, {result.h.mutable_bytes(), result.df.mutable_bytes(), result.de.mutable_bytes()},
@@ -337,14 +159,22 @@ absl::Status Client::BackwardInto(const TensorView& dw, const TensorView& e, con
 
 absl::Status Client::ForwardInto(const InputTensor& e, const InputTensor& g, const OutputTensor& h,
                                  const CallOptions& options) {
-  return impl_->Infer("forward", {{"e", &e}, {"g", &g}}, {{"h", &h}}, options);
+  return impl_->Infer(ElementwiseCall("forward", {{"e", &e}, {"g", &g}}, {{"h", &h}}), options)
+      .status();
 }
 
 absl::Status Client::BackwardInto(const InputTensor& dw, const InputTensor& e, const InputTensor& g,
                                   const BackwardOutputTensors& outputs,
                                   const CallOptions& options) {
-  return impl_->Infer("backward", {{"DW", &dw}, {"e", &e}, {"g", &g}},
-                      {{"h", &outputs.h}, {"df", &outputs.df}, {"de", &outputs.de}}, options);
+  return impl_
+      ->Infer(ElementwiseCall("backward", {{"DW", &dw}, {"e", &e}, {"g", &g}},
+                              {{"h", &outputs.h}, {"df", &outputs.df}, {"de", &outputs.de}}),
+              options)
+      .status();
+}
+
+Mlp Client::Mlp(absl::string_view name, int layer) {
+  return client::Mlp(impl_.get(), absl::StrCat("mlp_", name, "_", layer));
 }
 
 absl::StatusOr<bool> Client::ServerLive(const CallOptions& options) {

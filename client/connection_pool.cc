@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "grpc/support/time.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
@@ -82,8 +83,19 @@ std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address, grpc::Chan
                                    grpc::InsecureChannelCredentials(), args);
 }
 
-ConnectionPool::ConnectionPool(std::string address, int num_connections)
-    : address_(std::move(address)), connections_(num_connections) {
+bool NextEvent(grpc::CompletionQueue& queue, Wait wait, void** tag, bool* ok) {
+  if (wait == Wait::kSleep) return queue.Next(tag, ok);
+  // A time in the past lets the queue poll once.
+  const gpr_timespec past = gpr_time_0(GPR_CLOCK_REALTIME);
+  while (true) {
+    const grpc::CompletionQueue::NextStatus status = queue.AsyncNext(tag, ok, past);
+    if (status == grpc::CompletionQueue::TIMEOUT) continue;
+    return status == grpc::CompletionQueue::GOT_EVENT;
+  }
+}
+
+ConnectionPool::ConnectionPool(std::string address, int num_connections, Wait wait)
+    : address_(std::move(address)), wait_(wait), connections_(num_connections) {
   grpc::ChannelArguments args;
   // A server that comes back is found within a second.
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
@@ -131,7 +143,7 @@ absl::StatusOr<grpc::ByteBuffer> ConnectionPool::Call(const std::string& method,
     call->Finish(&response, &grpc_status, this);
     void* tag = nullptr;
     bool ok = false;
-    queue->Next(&tag, &ok);
+    NextEvent(*queue, wait_, &tag, &ok);
     status =
         ToStatus(grpc_status, *connection, !context.GetServerTrailingMetadata().empty(), limit);
   }

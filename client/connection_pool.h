@@ -76,12 +76,20 @@ absl::Status CheckAddress(absl::string_view address);
 std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address,
                                            grpc::ChannelArguments args = {});
 
+// How a thread waits for an event of a completion queue.
+enum class Wait { kSleep, kSpin };
+
+// Waits for the next event of `queue`, as CompletionQueue::Next does, or polls without sleeping.
+// False if the queue is shut down and has no more events.
+bool NextEvent(grpc::CompletionQueue& queue, Wait wait, void** tag, bool* ok);
+
 // A fixed number of channels to one address. Each has a connection of its own, which opens when it
 // is first used. Thread-safe.
 class ConnectionPool {
  public:
-  // REQUIRES: CheckAddress(address) is OK, and `num_connections` is 1 or more.
-  ConnectionPool(std::string address, int num_connections);
+  // `wait` is how a call waits for its answer. REQUIRES: CheckAddress(address) is OK, and
+  // `num_connections` is 1 or more.
+  ConnectionPool(std::string address, int num_connections, Wait wait);
   // REQUIRES: no call is in progress.
   ~ConnectionPool();
   ConnectionPool(const ConnectionPool&) = delete;
@@ -110,6 +118,7 @@ class ConnectionPool {
   absl::Status Late(const TimeLimit& limit) const;
 
   const std::string address_;
+  const Wait wait_;
   absl::Mutex mutex_;
   std::vector<Connection> connections_;  // its size and the channels never change
   // Completion queues that no call uses now. There are at most as many as calls ever ran at once.

@@ -34,6 +34,8 @@ constexpr uint32_t kRawOutputTag =
 constexpr int64_t kMaxFrameBytes = 6;
 // What a response may have beyond the request's fields: the version, and longer length fields.
 constexpr int64_t kResponseSlackBytes = 64;
+// What the parameter `weights_sha256` of a response takes, and more.
+constexpr int64_t kWeightsBytes = 128;
 // A limit on what a response has beside its tensors. A correct response stays far below it.
 constexpr size_t kMaxEnvelopeBytes = size_t{1} << 20;
 
@@ -111,10 +113,20 @@ bool CopyField(uint32_t tag, CodedInputStream& in, std::string* envelope) {
   return envelope->size() <= kMaxEnvelopeBytes;
 }
 
+// The SHA-256 of the weights that the response names.
+absl::StatusOr<std::string> WeightsOf(const Inference& inference,
+                                      const inference::ModelInferResponse& response) {
+  const auto found = response.parameters().find("weights_sha256");
+  if (found != response.parameters().end() && !found->second.string_param().empty()) {
+    return found->second.string_param();
+  }
+  if (!inference.is_mlp()) return "";
+  return Bad(inference, "it does not say which weights computed it");
+}
+
 // Checks the outputs' names, datatypes and shapes.
-absl::Status CheckEnvelope(const Inference& inference, const std::string& envelope) {
-  inference::ModelInferResponse response;
-  if (!response.ParseFromString(envelope)) return Malformed(inference);
+absl::Status CheckOutputs(const Inference& inference,
+                          const inference::ModelInferResponse& response) {
   const int expected = static_cast<int>(inference.outputs.size());
   if (response.outputs_size() != expected) {
     return Bad(inference,
@@ -140,12 +152,27 @@ absl::Status CheckEnvelope(const Inference& inference, const std::string& envelo
   return absl::OkStatus();
 }
 
+// Checks a response without its tensors' bytes, and returns the SHA-256 of its weights.
+absl::StatusOr<std::string> CheckEnvelope(const Inference& inference, const std::string& envelope) {
+  inference::ModelInferResponse response;
+  if (!response.ParseFromString(envelope)) return Malformed(inference);
+  const absl::Status status = CheckOutputs(inference, response);
+  if (!status.ok()) return status;
+  return WeightsOf(inference, response);
+}
+
 }  // namespace
 
 Inference Inference::Part(int64_t first, int64_t count) const {
   const auto offset = static_cast<size_t>(first * ElementBytes(dtype));
   const auto size = static_cast<size_t>(count * ElementBytes(dtype));
-  Inference part{.model = model, .dtype = dtype, .shape = {count}, .inputs = {}, .outputs = {}};
+  Inference part{.model = model,
+                 .dtype = dtype,
+                 .shape = {count},
+                 .row_elements = row_elements,
+                 .inputs = {},
+                 .outputs = {}};
+  if (is_mlp()) part.shape = {count / row_elements, row_elements};
   const auto cut = [&](auto tensor) {
     if (tensor.part) {
       tensor.part->offset += first * ElementBytes(dtype);
@@ -169,12 +196,14 @@ int64_t LargestMessageBytes(const Inference& inference) {
       static_cast<int64_t>(std::max(inference.inputs.size(), inference.outputs.size()));
   const auto envelope_bytes = static_cast<int64_t>(SerializeEnvelope(inference).size());
   // No overflow: memory is so small that three times its size fits into 64 bits.
-  return envelope_bytes + kResponseSlackBytes + num_tensors * kMaxFrameBytes +
-         NumCarried(inference) * inference.tensor_bytes();
+  return envelope_bytes + kResponseSlackBytes + (inference.is_mlp() ? kWeightsBytes : 0) +
+         num_tensors * kMaxFrameBytes + NumCarried(inference) * inference.tensor_bytes();
 }
 
-int64_t MaxRank1Overhead(const Inference& inference) {
+int64_t MaxPartOverhead(const Inference& inference) {
   int64_t bytes = 512;
+  // The caller chooses the name of an MLP.
+  if (inference.is_mlp()) bytes += kWeightsBytes + static_cast<int64_t>(inference.model.size());
   const auto add = [&bytes](const auto& tensors) {
     for (const auto& tensor : tensors) {
       if (tensor.part) bytes += 160 + static_cast<int64_t>(tensor.part->region.size());
@@ -208,7 +237,8 @@ OutgoingMessage EncodeInferRequest(const Inference& inference, Loan* loan) {
   return message;
 }
 
-absl::Status DecodeInferResponse(grpc::ByteBuffer response, const Inference& inference) {
+absl::StatusOr<std::string> DecodeInferResponse(grpc::ByteBuffer response,
+                                                const Inference& inference) {
   if (response.Length() > static_cast<size_t>(std::numeric_limits<int>::max())) {
     return Bad(inference, absl::StrCat("it has ", response.Length(), " bytes"));
   }

@@ -10,7 +10,7 @@
 #include <string>
 
 #include "absl/container/inlined_vector.h"
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
@@ -42,6 +42,8 @@ struct Inference {
   absl::string_view model;
   Dtype dtype = Dtype::kFp32;
   Shape shape;
+  // The last dimension of the shape, for a model of an MLP; 0 for an element-wise model.
+  int64_t row_elements = 0;
   absl::InlinedVector<Input, 3> inputs;
   absl::InlinedVector<Output, 3> outputs;
 
@@ -51,7 +53,11 @@ struct Inference {
   }
   int64_t num_elements() const { return tensor_bytes() / ElementBytes(dtype); }
 
-  // An inference over the elements [first, first + count) of every tensor. Its shape has rank 1.
+  // Whether the model has weights, and a row of its tensors cannot be cut.
+  bool is_mlp() const { return row_elements > 0; }
+
+  // An inference over the elements [first, first + count) of every tensor. Its shape has rank 1, or
+  // is that of some rows. REQUIRES: if the model is that of an MLP, both numbers are whole rows.
   Inference Part(int64_t first, int64_t count) const;
 };
 
@@ -63,8 +69,8 @@ int64_t NumCarried(const Inference& inference);
 int64_t LargestMessageBytes(const Inference& inference);
 
 // An upper bound for the bytes that a message has in addition to the bytes of its tensors. It holds
-// for the messages of every `inference.Part`, because the shape of a part has rank 1.
-int64_t MaxRank1Overhead(const Inference& inference);
+// for the messages of every `inference.Part`, because the shape of a part has rank 1 or 2.
+int64_t MaxPartOverhead(const Inference& inference);
 
 // Appends what precedes the `size` bytes of a field: the field's tag and `size`.
 void AppendFrame(uint32_t tag, size_t size, std::string* out);
@@ -73,8 +79,11 @@ void AppendFrame(uint32_t tag, size_t size, std::string* out);
 OutgoingMessage EncodeInferRequest(const Inference& inference, Loan* loan);
 
 // Checks that `response` is a ModelInferResponse to `inference`, and copies its tensors to the
-// outputs. INTERNAL, with what is wrong in the message, if a name, a datatype, a shape, a size or
-// the number of outputs is not the expected one. The content of the outputs is then unspecified.
-absl::Status DecodeInferResponse(grpc::ByteBuffer response, const Inference& inference);
+// outputs. Returns the parameter `weights_sha256` of the response, which is empty if the model has
+// no weights. INTERNAL, with what is wrong in the message, if a name, a datatype, a shape, a size
+// or the number of outputs is not the expected one, or if the response of an MLP lacks that
+// parameter. The content of the outputs is then unspecified.
+absl::StatusOr<std::string> DecodeInferResponse(grpc::ByteBuffer response,
+                                                const Inference& inference);
 
 }  // namespace swiglu::client

@@ -12,17 +12,20 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/optional.h"
 
 namespace swiglu::client {
 namespace {
 
 // Hands out the chunks of an inference, and keeps the first error and the first exception.
-// Thread-safe.
+// Thread-safe. `model` must outlive it.
 class ChunkQueue {
  public:
-  explicit ChunkQueue(int64_t num_chunks) : num_chunks_(num_chunks) {}
+  ChunkQueue(absl::string_view model, int64_t num_chunks)
+      : model_(model), num_chunks_(num_chunks) {}
 
   // The index of the next chunk, or -1 if none is left or a chunk has failed.
   int64_t Take() {
@@ -30,12 +33,21 @@ class ChunkQueue {
     return !status_.ok() || exception_ || next_ == num_chunks_ ? -1 : next_++;
   }
 
-  // Notes that a chunk has ended with `status`. Returns how many have succeeded so far.
-  int64_t Finish(absl::Status status) {
+  // Notes that a chunk was computed by `weights`, or failed. It fails, too, if an earlier chunk was
+  // computed by others. Returns how many chunks have succeeded so far, or nullopt if this one has
+  // failed.
+  absl::optional<int64_t> Finish(absl::StatusOr<std::string> weights) {
     absl::MutexLock lock(&mutex_);
-    if (status.ok()) return ++num_done_;
-    if (status_.ok()) status_ = std::move(status);
-    return num_done_;
+    if (weights.ok() && num_done_ > 0 && *weights != weights_) {
+      weights = absl::AbortedError(
+          absl::StrCat("the weights of '", model_, "' changed during the call; try again"));
+    }
+    if (!weights.ok()) {
+      if (status_.ok()) status_ = weights.status();
+      return absl::nullopt;
+    }
+    weights_ = *std::move(weights);
+    return ++num_done_;
   }
 
   // Notes that `on_chunk` threw.
@@ -44,18 +56,22 @@ class ChunkQueue {
     if (!exception_) exception_ = std::move(exception);
   }
 
-  // The first error, or OK. Rethrows the first exception. REQUIRES: all threads have ended.
-  absl::Status Result() {
+  // The weights of all chunks, or the first error. Rethrows the first exception. REQUIRES: all
+  // threads have ended.
+  absl::StatusOr<std::string> Result() {
     absl::MutexLock lock(&mutex_);
     if (exception_) std::rethrow_exception(exception_);
-    return status_;
+    if (!status_.ok()) return status_;
+    return weights_;
   }
 
  private:
+  const absl::string_view model_;
   const int64_t num_chunks_;
   absl::Mutex mutex_;
   int64_t next_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t num_done_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::string weights_ ABSL_GUARDED_BY(mutex_);  // of the chunks that have succeeded
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   std::exception_ptr exception_ ABSL_GUARDED_BY(mutex_);
 };
@@ -74,19 +90,22 @@ void RunOnThreads(int num_threads, const std::function<void()>& work) {
 
 }  // namespace
 
-absl::Status InferRunner::Run(const Inference& inference, const TimeLimit& limit,
-                              const OnChunk& on_chunk) {
+absl::StatusOr<std::string> InferRunner::Run(const Inference& inference, const TimeLimit& limit,
+                                             const OnChunk& on_chunk) {
   // What is all in regions has nothing to split.
   const int64_t message_bytes = NumCarried(inference) > 0 ? LargestMessageBytes(inference) : 0;
   if (message_bytes <= options_.max_message_bytes) {
-    absl::Status status = RunWhole(inference, limit);
+    absl::StatusOr<std::string> weights = RunWhole(inference, limit);
+    const absl::Status& status = weights.status();
     // The server's limit may be below ours. In that case it has not looked at the tensors.
-    if (!absl::IsResourceExhausted(status) || message_bytes <= options_.chunk_bytes) return status;
+    if (!absl::IsResourceExhausted(status) || message_bytes <= options_.chunk_bytes) return weights;
+    if (inference.num_elements() <= inference.row_elements) return weights;
   }
   return RunSplit(inference, limit, on_chunk);
 }
 
-absl::Status InferRunner::RunWhole(const Inference& inference, const TimeLimit& limit) {
+absl::StatusOr<std::string> InferRunner::RunWhole(const Inference& inference,
+                                                  const TimeLimit& limit) {
   Loan loan;
   absl::StatusOr<grpc::ByteBuffer> response =
       pool_->Call(kModelInfer, EncodeInferRequest(inference, &loan), limit);
@@ -94,25 +113,39 @@ absl::Status InferRunner::RunWhole(const Inference& inference, const TimeLimit& 
   return DecodeInferResponse(*std::move(response), inference);
 }
 
-absl::Status InferRunner::RunSplit(const Inference& inference, const TimeLimit& limit,
-                                   const OnChunk& on_chunk) {
+int64_t InferRunner::ChunkElements(const Inference& inference) const {
   const int64_t bytes_per_element = NumCarried(inference) * ElementBytes(inference.dtype);
-  const int64_t chunk_elements = std::max<int64_t>(
-      1, (options_.chunk_bytes - MaxRank1Overhead(inference)) / bytes_per_element);
+  const int64_t most =
+      std::max<int64_t>(1, (options_.chunk_bytes - MaxPartOverhead(inference)) / bytes_per_element);
+  if (!inference.is_mlp()) return most;
+  return std::max(most / inference.row_elements, int64_t{1}) * inference.row_elements;
+}
+
+absl::StatusOr<std::string> InferRunner::RunSplit(const Inference& inference,
+                                                  const TimeLimit& limit, const OnChunk& on_chunk) {
+  const int64_t chunk_elements = ChunkElements(inference);
   const int64_t num_elements = inference.num_elements();
   const int64_t num_chunks =
       std::max<int64_t>(1, (num_elements + chunk_elements - 1) / chunk_elements);
+  if (inference.is_mlp()) {
+    const int64_t row_bytes = LargestMessageBytes(inference.Part(0, inference.row_elements));
+    if (row_bytes > options_.max_message_bytes) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "a row of '", inference.inputs.front().name, "' takes a message of ", row_bytes,
+          " bytes; option max_message_bytes is ", options_.max_message_bytes));
+    }
+  }
 
-  ChunkQueue queue(num_chunks);
+  ChunkQueue queue(inference.model, num_chunks);
   const auto work = [&] {
     for (int64_t k = queue.Take(); k >= 0; k = queue.Take()) {
       const int64_t first = k * chunk_elements;
       const int64_t count = std::min(chunk_elements, num_elements - first);
-      const absl::Status status = RunWhole(inference.Part(first, count), limit);
-      const int64_t num_done = queue.Finish(status);
-      if (!status.ok() || !on_chunk) continue;
+      const absl::optional<int64_t> num_done =
+          queue.Finish(RunWhole(inference.Part(first, count), limit));
+      if (!num_done || !on_chunk) continue;
       try {
-        on_chunk(num_done, num_chunks);
+        on_chunk(*num_done, num_chunks);
       } catch (...) {
         queue.Throw(std::current_exception());
       }

@@ -5,8 +5,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "client/connection_pool.h"
 #include "client/infer_codec.h"
 #include "swiglu/client.h"
@@ -24,17 +25,23 @@ class InferRunner {
 
   // Sends the inference as one message if that fits into `max_message_bytes`, else in chunks. If
   // the server answers RESOURCE_EXHAUSTED to one message larger than `chunk_bytes`, this method
-  // sends the inference again in chunks. Blocks until the outputs are filled, an error occurs or
-  // `limit` has passed. All messages share `limit`. On error the content of the outputs is
-  // unspecified. When a chunk fails, no further chunk starts, and this method returns the first
-  // error. `on_chunk` may be empty. If it throws, this method rethrows the exception after all
-  // running chunks have ended.
-  absl::Status Run(const Inference& inference, const TimeLimit& limit, const OnChunk& on_chunk);
+  // sends the inference again in chunks. Chunks of an MLP are whole rows. Blocks until the outputs
+  // are filled, an error occurs or `limit` has passed. All messages share `limit`.
+  //
+  // Returns the SHA-256 of the weights that computed the outputs, empty if the model has none. On
+  // error the content of the outputs is unspecified. When a chunk fails, no further chunk starts,
+  // and this method returns the first error. ABORTED if chunks were computed by different weights.
+  // RESOURCE_EXHAUSTED, before anything is sent, if a row does not fit into `max_message_bytes`.
+  // `on_chunk` may be empty. If it throws, this method rethrows the exception after all running
+  // chunks have ended.
+  absl::StatusOr<std::string> Run(const Inference& inference, const TimeLimit& limit,
+                                  const OnChunk& on_chunk);
 
  private:
-  absl::Status RunWhole(const Inference& inference, const TimeLimit& limit);
-  absl::Status RunSplit(const Inference& inference, const TimeLimit& limit,
-                        const OnChunk& on_chunk);
+  absl::StatusOr<std::string> RunWhole(const Inference& inference, const TimeLimit& limit);
+  absl::StatusOr<std::string> RunSplit(const Inference& inference, const TimeLimit& limit,
+                                       const OnChunk& on_chunk);
+  int64_t ChunkElements(const Inference& inference) const;
 
   const Options options_;
   ConnectionPool* const pool_;

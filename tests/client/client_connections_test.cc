@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include <algorithm>
 #include <atomic>
@@ -49,6 +50,36 @@ TEST_F(ClientTest, ManyThreadsShareAClient) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(num_right, 160);
+}
+
+// The processor time that this thread has used.
+double ThreadSeconds() {
+  timespec time = {};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) / 1e9;
+}
+
+// Waits in vain for an answer, on a connection that is open.
+double SecondsOfAWait(bool spin) {
+  std::atomic<int> num_calls = 0;
+  FakeServer server([&](const FakeCall& call) {
+    FakeReply reply = EchoInfer(call);
+    reply.never = ++num_calls > 1;
+    return reply;
+  });
+  const auto client = Connect(server.address(), {.spin = spin});
+  const std::string e = Pattern(24, 1);
+  const TensorView tensor{Dtype::kFp16, {12}, AsBytes(e)};
+  EXPECT_TRUE(client->Forward(tensor, tensor).ok());
+  const double before = ThreadSeconds();
+  CallOptions options;
+  options.timeout = absl::Milliseconds(300);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(client->Forward(tensor, tensor, options).status()));
+  return ThreadSeconds() - before;
+}
+
+TEST_F(ClientTest, ACallThatSpinsDoesNotSleep) {
+  EXPECT_GT(SecondsOfAWait(/*spin=*/true), 3 * SecondsOfAWait(/*spin=*/false));
 }
 
 // A call that a server gets and does not answer, on a thread of its own. The server must end first.

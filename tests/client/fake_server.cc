@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
+
 namespace swiglu::client {
 namespace {
 
@@ -20,6 +22,16 @@ std::string ToString(const grpc::ByteBuffer& buffer) {
   return text;
 }
 
+bool IsMlp(const inference::ModelInferRequest& request) {
+  return absl::StartsWith(request.model_name(), "mlp_");
+}
+
+std::vector<std::string> OutputNames(const inference::ModelInferRequest& request) {
+  if (IsMlp(request)) return {request.inputs_size() == 1 ? "y" : "dx"};
+  if (request.inputs_size() == 2) return {"h"};
+  return {"h", "df", "de"};
+}
+
 }  // namespace
 
 FakeReply Answer(const google::protobuf::Message& message) {
@@ -28,10 +40,12 @@ FakeReply Answer(const google::protobuf::Message& message) {
   return reply;
 }
 
+void SetWeights(const std::string& sha256, inference::ModelInferResponse* response) {
+  (*response->mutable_parameters())["weights_sha256"].set_string_param(sha256);
+}
+
 inference::ModelInferResponse EchoInfer(const inference::ModelInferRequest& request) {
-  const bool is_forward = request.inputs_size() == 2;
-  const std::vector<std::string> names =
-      is_forward ? std::vector<std::string>{"h"} : std::vector<std::string>{"h", "df", "de"};
+  const std::vector<std::string> names = OutputNames(request);
   inference::ModelInferResponse response;
   response.set_model_name(request.model_name());
   response.set_model_version("1");
@@ -42,6 +56,7 @@ inference::ModelInferResponse EchoInfer(const inference::ModelInferRequest& requ
     *output->mutable_shape() = request.inputs(0).shape();
     response.add_raw_output_contents(request.raw_input_contents(static_cast<int>(k)));
   }
+  if (IsMlp(request)) SetWeights(kFakeWeights, &response);
   return response;
 }
 

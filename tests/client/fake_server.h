@@ -37,7 +37,15 @@ struct FakeReply {
 // A reply with that message.
 FakeReply Answer(const google::protobuf::Message& message);
 
-// What a server that computes h = e, or h = DW, df = e, de = g, would answer to a ModelInfer.
+// The weights that EchoInfer names.
+inline constexpr char kFakeWeights[] =
+    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+// Sets the parameter `weights_sha256`.
+void SetWeights(const std::string& sha256, inference::ModelInferResponse* response);
+
+// What a server that computes h = e, or h = DW, df = e, de = g, would answer to a ModelInfer. An
+// MLP's y and dx are x, computed by kFakeWeights.
 inference::ModelInferResponse EchoInfer(const inference::ModelInferRequest& request);
 FakeReply EchoInfer(const FakeCall& call);
 

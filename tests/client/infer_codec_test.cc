@@ -59,7 +59,7 @@ class InferCodecTest : public ::testing::Test {
   inference::ModelInferResponse Good() { return EchoInfer(Request()); }
 
   std::string Refusal(const std::string& response) {
-    const absl::Status status = DecodeInferResponse(Buffer(response, 5), inference_);
+    const absl::Status status = DecodeInferResponse(Buffer(response, 5), inference_).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
     return std::string(status.message());
   }
@@ -116,7 +116,7 @@ TEST_F(InferCodecTest, PartIsARankOneInferenceOfItsElements) {
   EXPECT_EQ(AsText(part.inputs[1].bytes), e_.substr(4, 6));
   EXPECT_EQ(part.outputs[2].bytes.data(), AsWritableBytes(de_).data() + 4);
   EXPECT_EQ(part.outputs[2].bytes.size(), 6u);
-  EXPECT_LE(LargestMessageBytes(part) - 3 * part.tensor_bytes(), MaxRank1Overhead(part));
+  EXPECT_LE(LargestMessageBytes(part) - 3 * part.tensor_bytes(), MaxPartOverhead(part));
 }
 
 TEST_F(InferCodecTest, BoundsHoldForRegions) {
@@ -133,7 +133,34 @@ TEST_F(InferCodecTest, BoundsHoldForRegions) {
   EXPECT_EQ(part.inputs[0].part->offset, place.offset + 4);
   EXPECT_EQ(part.outputs[2].part->size_bytes, 6);
   EXPECT_EQ(part.tensor_bytes(), 6);
-  EXPECT_LE(LargestMessageBytes(part) - 6, MaxRank1Overhead(part));
+  EXPECT_LE(LargestMessageBytes(part) - 6, MaxPartOverhead(part));
+}
+
+TEST_F(InferCodecTest, PartOfAnMlpIsItsRows) {
+  inference_.model = "mlp_m_0_backward";
+  inference_.shape = {2, 1, 3};
+  inference_.row_elements = 3;
+  inference_.inputs = {{"x", AsBytes(dw_)}, {"dy", AsBytes(e_)}};
+  inference_.outputs = {{"dx", AsWritableBytes(h_)}};
+  const Inference part = inference_.Part(3, 3);
+  EXPECT_EQ(part.shape, (Shape{1, 3}));
+  EXPECT_EQ(part.row_elements, 3);
+  EXPECT_EQ(AsText(part.inputs[1].bytes), e_.substr(6));
+  EXPECT_EQ(part.outputs[0].bytes.data(), AsWritableBytes(h_).data() + 6);
+}
+
+TEST_F(InferCodecTest, BoundsHoldForAnMlpOfALongName) {
+  const std::string model = "mlp_" + std::string(1000, 'm');
+  inference_.model = model;
+  inference_.row_elements = 3;
+  inference_.inputs = {{"x", AsBytes(dw_)}};
+  inference_.outputs = {{"y", AsWritableBytes(h_)}};
+  const inference::ModelInferRequest request = Request();
+  const inference::ModelInferResponse response = EchoInfer(request);
+  EXPECT_GE(LargestMessageBytes(inference_), static_cast<int64_t>(request.ByteSizeLong()));
+  EXPECT_GE(LargestMessageBytes(inference_), static_cast<int64_t>(response.ByteSizeLong()));
+  const Inference part = inference_.Part(3, 3);
+  EXPECT_LE(LargestMessageBytes(part) - 6, MaxPartOverhead(part));
 }
 
 TEST_F(InferCodecTest, ReadsAResponseHoweverItIsSliced) {
@@ -180,7 +207,7 @@ TEST_F(InferCodecTest, SurvivesEveryChangedByte) {
     for (const int value : {0x00, 0x01, 0x7f, 0x80, 0xff}) {
       std::string changed = response;
       changed[k] = static_cast<char>(value);
-      DecodeInferResponse(Buffer(changed, 3), inference_).IgnoreError();
+      DecodeInferResponse(Buffer(changed, 3), inference_).status().IgnoreError();
     }
   }
 }

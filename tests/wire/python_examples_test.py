@@ -14,7 +14,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 import server_process
-from examples_test import NAMES, SOURCES
+from examples_test import ARGUMENTS, NAMES, SOURCES
 from server_process import DEADLINE_S, ServerTest
 
 SCRIPTS = {path.name: [sys.executable, "-B", str(path)] for path in sorted((SOURCES / "python").glob("*.py"))}
@@ -24,7 +24,7 @@ def run_all(commands, address):
     """Runs commands by name, beside each other. Gives the exit code, stdout and stderr of each, by name."""
     # They connect to this machine whatever proxy the environment names.
     environment = {**os.environ, "no_proxy": "127.0.0.1"}
-    started = {name: subprocess.Popen([*command, address], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    started = {name: subprocess.Popen([*command, address, *ARGUMENTS.get(name, ())], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                       stderr=subprocess.PIPE, text=True, env=environment)
                for name, command in commands.items()}
     ended = {}
@@ -39,9 +39,13 @@ class Echo(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelInfer(self, request, context):
         answer = service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1", id=request.id)
-        is_forward = len(request.inputs) == 2
+        if request.model_name.startswith("mlp_"):
+            names = ["y"] if len(request.inputs) == 1 else ["dx"]
+            answer.parameters["weights_sha256"].string_param = "0" * 64
+        else:
+            names = ["h"] if len(request.inputs) == 2 else ["h", "df", "de"]
         raws = request.raw_input_contents or [b""] * len(request.inputs)
-        for name, tensor, raw in zip(["h"] if is_forward else ["h", "df", "de"], request.inputs, raws):
+        for name, tensor, raw in zip(names, request.inputs, raws):
             answer.outputs.add(name=name, datatype=tensor.datatype, shape=tensor.shape)
             answer.raw_output_contents.append(raw)
         return answer
@@ -53,7 +57,11 @@ class Echo(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.SystemSharedMemoryUnregisterResponse()
 
     def ModelMetadata(self, request, context):
-        context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+        if not request.name.startswith("mlp_"):
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+        answer = service_pb2.ModelMetadataResponse(name=request.name)
+        answer.inputs.add(name="x", datatype="BF16", shape=[-1, 64])
+        return answer
 
 
 class RightAnswersTest(ServerTest):

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The client library. It computes SwiGLU forward and backward on a swiglu-server, and returns what
-// the server reports about itself. Calls are synchronous. Sending does not copy the caller's
-// tensors. Results are copied once, from gRPC's buffers to the output tensors. The public headers
-// of the library use no gRPC or protobuf type.
+// the server reports about itself. client_mlp.h has whole MLPs. Calls are synchronous. Sending does
+// not copy the caller's tensors. Results are copied once, from gRPC's buffers to the output
+// tensors. The public headers of the library use no gRPC or protobuf type.
 //
 // A program that moves much data should call `TuneProcess` as the first statement of `main`.
 #pragma once
@@ -51,7 +51,13 @@ struct Options {
   // is under way at a time. Larger messages overlap less with each other, and occupy more of the
   // server's memory.
   int64_t chunk_bytes = int64_t{32} << 20;
+
+  // Whether a call polls its connection without sleeping while it waits. Default false. If true, an
+  // answer arrives some microseconds earlier, and each call under way keeps a core busy.
+  bool spin = false;
 };
+
+class Mlp;  // client_mlp.h
 
 // Options of a single call.
 struct CallOptions {
@@ -213,6 +219,9 @@ class Client {
   absl::Status BackwardInto(const InputTensor& dw, const InputTensor& e, const InputTensor& g,
                             const BackwardOutputTensors& outputs, const CallOptions& options = {});
 
+  // Layer `layer` of the MLP that the server calls `name`. Sends nothing. See client_mlp.h.
+  client::Mlp Mlp(absl::string_view name, int layer);
+
   // Whether the server is live. It is live until one of its devices has failed for good.
   absl::StatusOr<bool> ServerLive(const CallOptions& options = {});
   // Whether the server takes requests.
@@ -253,6 +262,7 @@ class Client {
 
  private:
   class Impl;
+  friend class client::Mlp;
 
   explicit Client(std::unique_ptr<Impl> impl);
 

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Checks, then time limits, then InferRunner, which sends and splits the operations.
+#include "client/client_impl.h"
+
+#include <new>
+
+#include "proto/inference.pb.h"
+
+namespace swiglu::client {
+
+absl::Status MakeTensor(absl::string_view name, const TensorView& like, Tensor* tensor) {
+  try {
+    *tensor = Tensor(like.dtype, like.shape, static_cast<int64_t>(like.bytes.size()));
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no memory for output '", name, "': ", like.bytes.size(), " bytes"));
+  }
+  return absl::OkStatus();
+}
+
+Client::Impl::Impl(absl::string_view address, const Options& options)
+    : options_(options),
+      pool_(std::string(address), options.num_connections,
+            options.spin ? Wait::kSpin : Wait::kSleep),
+      runner_(options, &pool_) {}
+
+absl::StatusOr<std::string> Client::Impl::Infer(const InferCall& call,
+                                                const CallOptions& call_options) {
+  absl::Status status = CheckInputs(call);
+  if (status.ok()) status = CheckOutputs(call);
+  if (!status.ok()) return status;
+  const Inference inference = ToInference(call);
+  const int64_t request_bytes =
+      inference.tensor_bytes() * static_cast<int64_t>(inference.inputs.size());
+  return runner_.Run(inference, TimeLimit(Timeout(request_bytes, call_options)),
+                     call_options.on_chunk);
+}
+
+absl::Status Client::Impl::Unregister(RegionKind kind, absl::string_view name,
+                                      const CallOptions& call_options) {
+  if (kind == RegionKind::kSystem) {
+    inference::SystemSharedMemoryUnregisterRequest request;
+    request.set_name(std::string(name));
+    return Control<inference::SystemSharedMemoryUnregisterResponse>("SystemSharedMemoryUnregister",
+                                                                    request, call_options)
+        .status();
+  }
+  inference::CudaSharedMemoryUnregisterRequest request;
+  request.set_name(std::string(name));
+  return Control<inference::CudaSharedMemoryUnregisterResponse>("CudaSharedMemoryUnregister",
+                                                                request, call_options)
+      .status();
+}
+
+absl::Duration Client::Impl::Timeout(int64_t request_bytes, const CallOptions& call_options) const {
+  if (call_options.timeout) return *call_options.timeout;
+  if (options_.timeout > absl::ZeroDuration()) return options_.timeout;
+  return kBaseTimeout + kTimeoutPerByte * request_bytes;
+}
+
+}  // namespace swiglu::client
