@@ -3,6 +3,7 @@
 // The table of commands and flags.
 #include "client/cli/command_line.h"
 
+#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -36,6 +37,13 @@ server::ReadValue Duration(std::optional<absl::Duration>* field) {
 // Reads a flag without a value.
 server::ReadValue Asked(bool* field) { return server::OneOf<bool>(field, {{"true", true}}); }
 
+// Reads the number of a layer. An empty text is no error here: the flag is then missing.
+server::ReadValue Layer(int* field) {
+  return [field](absl::string_view text) {
+    return text.empty() || server::Number(field, 0, std::numeric_limits<int>::max())(text);
+  };
+}
+
 Flag TensorFlag(const char* name, const char* help, std::string* field,
                 std::vector<std::string> commands) {
   const FlagTraits traits = {.is_required = true, .commands = std::move(commands)};
@@ -46,8 +54,9 @@ Flag TensorFlag(const char* name, const char* help, std::string* field,
 std::vector<Flag> FlagsInto(Given* given) {
   CommandLine* const line = &given->line;
   const FlagTraits required = {.is_required = true};
-  const FlagTraits overwrite = {.implied = "true", .commands = {"forward", "backward"}};
-  const FlagTraits out = {.is_required = true, .commands = {"forward"}};
+  const FlagTraits overwrite = {.implied = "true", .commands = {"forward", "backward", "mlp"}};
+  const FlagTraits mlp = {.is_required = true, .commands = {"mlp"}};
+  const FlagTraits out = {.is_required = true, .commands = {"forward", "mlp"}};
   const FlagTraits out_dir = {.is_required = true, .commands = {"backward"}};
   const FlagTraits regions = {.commands = {"regions"}};
   const FlagTraits unregister_all = {.implied = "true", .commands = {"regions"}};
@@ -64,7 +73,17 @@ std::vector<Flag> FlagsInto(Given* given) {
       TensorFlag("dw", "The gradient with respect to h.", &line->dw, {"backward"}),
       TensorFlag("e", "The gate.", &line->e, {"forward", "backward"}),
       TensorFlag("g", "The up projection.", &line->g, {"forward", "backward"}),
-      {"out", "", "The file for h.", "a file", Text(&line->out), out},
+      {"model", "", "The name of the MLP, as in the server's --mlp=NAME=PATH.", "a name",
+       Text(&line->model), mlp},
+      {"layer", "", "The number of its layer.", "a number, 0 or more", Layer(&line->layer), mlp},
+      TensorFlag("x", "The input of the layer.", &line->x, {"mlp"}),
+      {"dy",
+       "",
+       "The gradient with respect to y; with it, the command computes dx.",
+       "FILE or FILE:TENSOR",
+       Text(&line->dy),
+       {.commands = {"mlp"}}},
+      {"out", "", "The file for h, y or dx.", "a file", Text(&line->out), out},
       {"out_dir", "", "The folder for h, df and de; made if it is not there.", "a folder",
        Text(&line->out_dir), out_dir},
       {"kind", "both", "Which regions.", "both, system or cuda",
@@ -98,6 +117,10 @@ server::Program ProgramInto(Given* given) {
                     "--dw FILE[:TENSOR] --e FILE[:TENSOR] --g FILE[:TENSOR] --out_dir DIR",
                     "h, df (the gradient with respect to g) and de (that with respect to e), a "
                     "file each"},
+                   {"mlp",
+                    "--model NAME --layer N --x FILE[:TENSOR] [--dy FILE[:TENSOR]] --out FILE",
+                    "y of a layer of an MLP, with the server's weights; or dx, the gradient with "
+                    "respect to x"},
                    {"status", "", "readiness, device, models and counters of the server"},
                    {"regions", "", "the regions of shared memory that are registered at it"}},
       .flags = FlagsInto(given)};
@@ -106,6 +129,7 @@ server::Program ProgramInto(Given* given) {
 Command CommandOf(absl::string_view name) {
   return name == "forward"    ? Command::kForward
          : name == "backward" ? Command::kBackward
+         : name == "mlp"      ? Command::kMlp
          : name == "regions"  ? Command::kRegions
                               : Command::kStatus;
 }

@@ -10,7 +10,7 @@
 
 namespace swiglu::cli {
 
-enum class Command { kForward, kBackward, kStatus, kRegions, kPrint };
+enum class Command { kForward, kBackward, kMlp, kStatus, kRegions, kPrint };
 
 // The kinds of regions that `swiglu regions` prints or unregisters.
 enum class RegionKinds { kBoth, kSystem, kCuda };
@@ -25,6 +25,10 @@ struct CommandLine {
   std::string dw;  // FILE[:TENSOR]
   std::string e;
   std::string g;
+  std::string model;    // the name of an MLP
+  int layer = 0;        // of that MLP
+  std::string x;        // FILE[:TENSOR]
+  std::string dy;       // FILE[:TENSOR], or empty for the forward pass
   std::string out;      // a file
   std::string out_dir;  // a folder
   RegionKinds kind = RegionKinds::kBoth;

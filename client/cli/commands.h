@@ -9,11 +9,11 @@
 
 namespace swiglu::cli {
 
-// `swiglu forward` and `swiglu backward`: files → server → files.
+// `swiglu forward`, `swiglu backward` and `swiglu mlp`: files → server → files.
 //
 // Runs the command and prints its line. Makes all checks that are possible before it sends
 // anything. Output files appear only when all results are there. `unfinished` knows the files that
-// are not finished. REQUIRES: the command is kForward or kBackward.
+// are not finished. REQUIRES: the command is kForward, kBackward or kMlp.
 ProgramEnd RunInfer(const CommandLine& command_line, files::UnfinishedFiles& unfinished);
 
 // `swiglu status`: what the server reports about itself.

@@ -23,6 +23,7 @@
 #include "client/files/tensor_file.h"
 #include "nlohmann/json.hpp"
 #include "swiglu/client.h"
+#include "swiglu/client_mlp.h"
 
 namespace swiglu::cli {
 namespace {
@@ -38,12 +39,23 @@ struct Output {
   std::string path;
 };
 
-// Opens the inputs in the order of the call's arguments: e and g, or dw, e and g.
+bool IsBackward(const CommandLine& command_line) {
+  return command_line.command == Command::kBackward || !command_line.dy.empty();
+}
+
+// The files of the inputs, in the order of the call's arguments.
+std::vector<std::string> InputSpecs(const CommandLine& command_line) {
+  if (command_line.command == Command::kMlp) {
+    if (IsBackward(command_line)) return {command_line.x, command_line.dy};
+    return {command_line.x};
+  }
+  if (IsBackward(command_line)) return {command_line.dw, command_line.e, command_line.g};
+  return {command_line.e, command_line.g};
+}
+
 absl::StatusOr<std::vector<TensorFile>> OpenInputs(const CommandLine& command_line) {
-  std::vector<std::string> specs = {command_line.e, command_line.g};
-  if (command_line.command == Command::kBackward) specs.insert(specs.begin(), command_line.dw);
   std::vector<TensorFile> inputs;
-  for (const std::string& spec : specs) {
+  for (const std::string& spec : InputSpecs(command_line)) {
     absl::StatusOr<TensorFile> input = TensorFile::Open(spec);
     if (!input.ok()) return input.status();
     inputs.push_back(*std::move(input));
@@ -51,7 +63,18 @@ absl::StatusOr<std::vector<TensorFile>> OpenInputs(const CommandLine& command_li
   return inputs;
 }
 
-absl::Status CheckInputs(const std::vector<TensorFile>& inputs) {
+// The layer that `swiglu mlp` names.
+client::Mlp MlpOf(const CommandLine& command_line, client::Client& client) {
+  return client.Mlp(command_line.model, command_line.layer);
+}
+
+absl::Status CheckInputs(const CommandLine& command_line, client::Client& client,
+                         const std::vector<TensorFile>& inputs) {
+  if (command_line.command == Command::kMlp) {
+    const client::Mlp mlp = MlpOf(command_line, client);
+    return inputs.size() == 1 ? mlp.CheckForward(inputs[0].tensor)
+                              : mlp.CheckBackward(inputs[0].tensor, inputs[1].tensor);
+  }
   if (inputs.size() == 2) return client::CheckForward(inputs[0].tensor, inputs[1].tensor);
   return client::CheckBackward(inputs[0].tensor, inputs[1].tensor, inputs[2].tensor);
 }
@@ -60,6 +83,9 @@ absl::Status CheckInputs(const std::vector<TensorFile>& inputs) {
 absl::StatusOr<std::vector<Output>> PlanOutputs(const CommandLine& command_line,
                                                 const std::vector<TensorFile>& inputs) {
   if (command_line.command == Command::kForward) return {{{"h", command_line.out}}};
+  if (command_line.command == Command::kMlp) {
+    return {{{IsBackward(command_line) ? "dx" : "y", command_line.out}}};
+  }
   for (const TensorFile& input : inputs) {
     if (input.format == inputs.front().format) continue;
     return absl::InvalidArgumentError(
@@ -139,22 +165,33 @@ class ProgressBar {
   int64_t shown_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-// Fills the results.
-absl::Status Call(client::Client& client, const std::vector<TensorFile>& inputs,
-                  std::vector<Tensor>& results) {
+// Fills the results. Returns the SHA-256 of the weights that computed them, empty if there are
+// none.
+absl::StatusOr<std::string> Call(const CommandLine& command_line, client::Client& client,
+                                 const std::vector<TensorFile>& inputs,
+                                 std::vector<Tensor>& results) {
   ProgressBar bar;
   client::CallOptions options;
   options.on_chunk = [&bar](int64_t num_done, int64_t num_chunks) {
     bar.Show(num_done, num_chunks);
   };
-  if (inputs.size() == 2) {
-    return client.ForwardInto(inputs[0].tensor, inputs[1].tensor, results[0].mutable_bytes(),
-                              options);
+  if (command_line.command == Command::kMlp) {
+    const client::Mlp mlp = MlpOf(command_line, client);
+    const client::OutputTensor result = results[0].mutable_bytes();
+    return inputs.size() == 1
+               ? mlp.ForwardInto(inputs[0].tensor, result, options)
+               : mlp.BackwardInto(inputs[0].tensor, inputs[1].tensor, result, options);
   }
-  return client.BackwardInto(
-      inputs[0].tensor, inputs[1].tensor, inputs[2].tensor,
-      {results[0].mutable_bytes(), results[1].mutable_bytes(), results[2].mutable_bytes()},
-      options);
+  const absl::Status status =
+      inputs.size() == 2
+          ? client.ForwardInto(inputs[0].tensor, inputs[1].tensor, results[0].mutable_bytes(),
+                               options)
+          : client.BackwardInto(inputs[0].tensor, inputs[1].tensor, inputs[2].tensor,
+                                {results[0].mutable_bytes(), results[1].mutable_bytes(),
+                                 results[2].mutable_bytes()},
+                                options);
+  if (!status.ok()) return status;
+  return "";
 }
 
 // Ends the process with an error if it reads a part of an input that has been cut off.
@@ -207,7 +244,7 @@ absl::Status WriteOutputs(const std::vector<Output>& outputs, const std::vector<
 absl::Status WriteOutputs(const CommandLine& command_line, const std::vector<Output>& outputs,
                           const std::vector<Tensor>& results, IfExists if_exists,
                           UnfinishedFiles& unfinished) {
-  if (command_line.command == Command::kForward) {
+  if (command_line.command != Command::kBackward) {
     return WriteOutputs(outputs, results, if_exists, unfinished);
   }
   absl::StatusOr<files::OutputFolder> folder =
@@ -218,20 +255,37 @@ absl::Status WriteOutputs(const CommandLine& command_line, const std::vector<Out
   return status;
 }
 
+// What a finished call is reported by.
+struct Done {
+  const TensorView& like;  // a tensor with the dtype and the shape of all
+  size_t num_tensors;      // of the call, in and out
+  absl::Duration elapsed;
+  std::string weights_sha256;  // empty if there are none
+};
+
 void PrintResult(const CommandLine& command_line, const std::vector<Output>& outputs,
-                 const TensorView& like, absl::Duration elapsed) {
-  const std::string op = command_line.command == Command::kForward ? "forward" : "backward";
-  const size_t num_tensors = outputs.size() == 1 ? 3 : 6;
+                 const Done& done) {
+  const auto& [like, num_tensors, elapsed, weights_sha256] = done;
+  const bool is_mlp = command_line.command == Command::kMlp;
+  const std::string op = IsBackward(command_line) ? "backward" : "forward";
+  const std::string layer =
+      is_mlp ? absl::StrCat("mlp ", command_line.model, " ", command_line.layer, " ") : "";
   const double ms = absl::ToDoubleMilliseconds(elapsed);
   const double gb_per_s =
       ms > 0 ? static_cast<double>(num_tensors * like.bytes.size()) / (ms * 1e6) : 0;
   if (!command_line.json) {
-    absl::PrintF("%s %s %s: %.3f ms, %.2f GB/s\n", op, client::DatatypeName(like.dtype),
-                 client::FormatShape(like.shape), ms, gb_per_s);
+    const std::string weights = is_mlp ? absl::StrCat(", weights ", weights_sha256) : "";
+    absl::PrintF("%s%s %s %s: %.3f ms, %.2f GB/s%s\n", layer, op, client::DatatypeName(like.dtype),
+                 client::FormatShape(like.shape), ms, gb_per_s, weights);
     return;
   }
   nlohmann::ordered_json json;
   json["op"] = op;
+  if (is_mlp) {
+    json["model"] = command_line.model;
+    json["layer"] = command_line.layer;
+    json["weights_sha256"] = weights_sha256;
+  }
   json["dtype"] = std::string(client::DatatypeName(like.dtype));
   json["shape"] = like.shape;
   json["ms"] = ms;
@@ -250,7 +304,7 @@ ProgramEnd RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished
   const IfExists if_exists = command_line.overwrite ? IfExists::kOverwrite : IfExists::kFail;
   absl::StatusOr<std::vector<TensorFile>> inputs = OpenInputs(command_line);
   if (!inputs.ok()) return BadInput(inputs.status());
-  absl::Status status = CheckInputs(*inputs);
+  absl::Status status = CheckInputs(command_line, **client, *inputs);
   if (!status.ok()) return BadInput(status);
   const TensorView& like = inputs->front().tensor;
   absl::StatusOr<std::vector<Output>> outputs = PlanOutputs(command_line, *inputs);
@@ -265,15 +319,15 @@ ProgramEnd RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished
   if (readiness.code != ExitCode::kDone) return readiness;
 
   const absl::Time start = absl::Now();
-  const absl::Status called = Call(**client, *inputs, *results);
+  const absl::StatusOr<std::string> called = Call(command_line, **client, *inputs, *results);
   const absl::Duration elapsed = absl::Now() - start;
   // A damaged input may be the cause of a failed call, so its error takes precedence.
   status = CheckWhole(*inputs);
   if (!status.ok()) return BadInput(status);
-  if (!called.ok()) return CallFailed(called, **client);
+  if (!called.ok()) return CallFailed(called.status(), **client);
   status = WriteOutputs(command_line, *outputs, *results, if_exists, unfinished);
   if (!status.ok()) return BadInput(status);
-  PrintResult(command_line, *outputs, like, elapsed);
+  PrintResult(command_line, *outputs, {like, inputs->size() + outputs->size(), elapsed, *called});
   return {};
 }
 

@@ -20,6 +20,7 @@ ProgramEnd Run(const CommandLine& command_line, files::UnfinishedFiles& unfinish
   switch (command_line.command) {
     case Command::kForward:
     case Command::kBackward:
+    case Command::kMlp:
       return RunInfer(command_line, unfinished);
     case Command::kStatus:
       return RunStatus(command_line);

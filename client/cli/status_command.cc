@@ -3,6 +3,7 @@
 // Five questions, one page.
 #include <stdio.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
@@ -61,13 +62,17 @@ void PrintText(const std::string& address, Status& status) {
   absl::PrintF("program  %s %s\n", status.server.name, status.server.version);
   absl::PrintF("ready    %s\n", status.ready ? "yes" : "no");
   absl::PrintF("device   %s\n\n", status.device.empty() ? "unknown" : status.device);
-  absl::PrintF("%-22s %-8s %-12s %10s %10s %10s %10s\n", "model", "version", "state", "requests",
-               "failed", "batches", "mean ms");
+  // The names of the six models fit into 22 columns; those of MLPs may be longer.
+  size_t width = 22;
+  for (const client::ModelState& model : status.models) width = std::max(width, model.name.size());
+  const int columns = static_cast<int>(width);
+  absl::PrintF("%-*s %-8s %-12s %10s %10s %10s %10s\n", columns, "model", "version", "state",
+               "requests", "failed", "batches", "mean ms");
   for (const client::ModelState& model : status.models) {
     const ModelCounters& counters = status.counters[model.name];
     const absl::optional<double> mean_ms = MeanMs(counters);
-    absl::PrintF("%-22s %-8s %-12s %10d %10d %10d %10s\n", model.name, model.version, model.state,
-                 counters.num_requests, counters.num_failed, counters.num_batches,
+    absl::PrintF("%-*s %-8s %-12s %10d %10d %10d %10s\n", columns, model.name, model.version,
+                 model.state, counters.num_requests, counters.num_failed, counters.num_batches,
                  mean_ms ? absl::StrFormat("%.3f", *mean_ms) : "-");
   }
 }

@@ -100,7 +100,7 @@ TEST_F(CliTest, HelpOfACommandHasItsFlagsAlone) {
 
 TEST_F(CliTest, WrongUsageIsTwoWithOneLine) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
-      {{}, "a command is missing: forward, backward, status or regions; see swiglu --help"},
+      {{}, "a command is missing: forward, backward, mlp, status or regions; see swiglu --help"},
       {{"fly"}, "unknown command 'fly'; see swiglu --help"},
       {{"staus"}, "unknown command 'staus', did you mean 'status'? See swiglu --help"},
       {{"status", "--sever=x"},

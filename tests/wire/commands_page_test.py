@@ -11,7 +11,7 @@ from flag_tables import flags_of_help, flags_of_page, section, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations/commands.md").read_text()
-COMMANDS = ("forward", "backward", "status", "regions")
+COMMANDS = ("forward", "backward", "mlp", "status", "regions")
 
 
 class SwigluTest(unittest.TestCase):
@@ -40,7 +40,7 @@ class SwigluTest(unittest.TestCase):
         for command, flags in self.helps.items():
             needed = [name for name in flags if name in named]
             for missing in needed:
-                arguments = [f"--{name}=x" for name in needed if name != missing] + [f"--{missing}="]
+                arguments = [f"--{name}=1" for name in needed if name != missing] + [f"--{missing}="]
                 result = server_process.run(server_process.CLIENT, command, *arguments)
                 self.assertEqual((result.returncode, result.stderr),
                                  (2, f"swiglu: --{missing} is missing; see swiglu --help\n"))
