@@ -34,11 +34,16 @@ constexpr int64_t kMaxRawRequestBytes = (int64_t{1} << 31) - 1 - 512;
 
 constexpr int kMost = 65536;
 
+constexpr char kDefaultModel[] = "swiglu_forward_fp16";
+constexpr char kDefaultBytes[] = "64KiB";
+
 constexpr absl::Duration kDay = absl::Hours(24);
 
 // The values of the flags, before Complete combines them.
 struct Given {
   CommandLine command;
+  MlpChoice mlp;
+  bool is_mlp = false;
   int in_flight = 0;
   int max_outstanding = 0;
   int threads = 0;
@@ -66,11 +71,25 @@ ReadValue ModelOf(const Model** field) {
   };
 }
 
+ReadValue MlpLayer(Given* given) {
+  return [given](absl::string_view text) {
+    given->is_mlp = true;
+    return ReadMlpLayer(text, &given->mlp);
+  };
+}
+
 ReadValue Mix(std::vector<WeightedSize>* field) {
   return [field](absl::string_view text) {
     absl::StatusOr<std::vector<WeightedSize>> mix = ParseByteMix(text);
     if (mix.ok()) *field = *std::move(mix);
     return mix.ok();
+  };
+}
+
+ReadValue Tokens(std::vector<WeightedSize>* field) {
+  return [field](absl::string_view text) {
+    return Mix(field)(text) && std::all_of(field->begin(), field->end(),
+                                           [](const auto& size) { return size.bytes > 0; });
   };
 }
 
@@ -112,11 +131,18 @@ std::vector<Flag> FlagsInto(Given* given) {
   return {
       {"server", "127.0.0.1:8001", "the server", "HOST:PORT or unix:/path",
        Text(&load->server, IsServer)},
-      {"model", "swiglu_forward_fp16", "what is asked for", "one of the server's six models",
+      {"model", kDefaultModel, "what is asked for", "one of the server's six models",
        ModelOf(&load->model)},
-      {"request_bytes", "64KiB",
+      {"request_bytes", kDefaultBytes,
        "bytes of the input tensors of a request, rank 1, or a mix such as 64KiB*9,4MiB*1",
        "SIZE[*WEIGHT][,SIZE[*WEIGHT]]...", Mix(&load->request_bytes)},
+      {"mlp", "", "a layer of an MLP instead of --model", "NAME:LAYER", MlpLayer(given)},
+      {"op", "forward", "which pass of the MLP", "forward or backward",
+       OneOf<bool>(&given->mlp.is_backward, {{"forward", false}, {"backward", true}})},
+      {"layers", "1", "layers of the MLP, from LAYER on, that each request under way takes in turn",
+       "1 to 100000", Number(&given->mlp.num_layers, 1, 100'000)},
+      {"tokens", "1", "tokens of a request to the MLP, or a mix such as 8*9,512*1",
+       "TOKENS[*WEIGHT][,TOKENS[*WEIGHT]]...", Tokens(&load->tokens)},
       {"client", "raw",
        "raw: encoded beforehand, answers not parsed; library: swiglu::client, which splits what is "
        "larger than a message",
@@ -132,8 +158,8 @@ std::vector<Flag> FlagsInto(Given* given) {
                                                   {"system", SharedMemory::kSystem},
                                                   {"cuda", SharedMemory::kCuda}})},
       {"check", "false",
-       "compare the last results in shared memory with the server's answers by message, bit for "
-       "bit",
+       "compare the last results in shared memory with the server's answers by message, or, "
+       "without shared memory, each answer with the first to an equal request, bit for bit",
        "true or false", Truth(&command->check), is_switch},
       {"connections", "8", "connections to the server", "1 to 65536",
        Number(&load->num_connections, 1, kMost)},
@@ -143,6 +169,9 @@ std::vector<Flag> FlagsInto(Given* given) {
        "threads of the raw client that take answers; 0: half of the cores, at most one per "
        "connection",
        "0 to 65536", Number(&given->threads, 0, kMost)},
+      {"spin", "false",
+       "threads that wait for answers poll without sleeping; each keeps a core busy",
+       "true or false", Truth(&load->spin), is_switch},
       {"rate", "0", "requests per second of an open loop; 0: a closed loop", "0 to 1000000",
        Rate(&pace->rate)},
       {"arrivals", "poisson", "how an open loop's requests follow each other",
@@ -213,27 +242,43 @@ absl::Status Usage(absl::string_view what) {
 
 absl::Status CheckSize(const Model& model, int64_t request_bytes) {
   if (NumElements(model, request_bytes) > 0) return absl::OkStatus();
-  return Usage(
-      absl::StrCat("a request of ", request_bytes, " bytes has no element of '", model.name, "'"));
+  return Usage(absl::StrCat("a request of ", request_bytes, " bytes has no element of '",
+                            model.name(), "'"));
+}
+
+// Checks a load of one of the six models.
+absl::Status CheckElementwise(Given& given) {
+  LoadOptions& load = given.command.load;
+  if (given.mlp.is_backward || given.mlp.num_layers > 1 || FormatByteMix(load.tokens) != "1") {
+    return Usage("--op, --layers and --tokens take --mlp");
+  }
+  load.tokens.clear();
+  for (const WeightedSize& size : load.request_bytes) {
+    const absl::Status status = CheckSize(*load.model, size.bytes);
+    if (!status.ok()) return status;
+  }
+  return CheckMessages(given.command.client, load);
+}
+
+// Makes the load that of an MLP. Only the server knows the model and the sizes of its requests.
+absl::Status ChooseMlp(Given& given) {
+  LoadOptions& load = given.command.load;
+  if (load.model->name() != kDefaultModel || FormatByteMix(load.request_bytes) != kDefaultBytes) {
+    return Usage("--mlp goes with --op and --tokens, not with --model or --request_bytes");
+  }
+  given.command.mlp = given.mlp;
+  load.model = nullptr;
+  load.request_bytes.clear();
+  return absl::OkStatus();
 }
 
 // Checks a load, and sets the values that depend on several flags or on the machine.
 absl::Status Complete(Given& given) {
   LoadOptions& load = given.command.load;
-  for (const WeightedSize& size : load.request_bytes) {
-    const absl::Status status = CheckSize(*load.model, size.bytes);
-    if (!status.ok()) return status;
-    if (given.command.client == ClientKind::kRaw && load.shared_memory == SharedMemory::kNone &&
-        size.bytes > kMaxRawRequestBytes) {
-      return Usage(absl::StrCat("a request of ", server::FormatByteSize(size.bytes),
-                                " does not fit into a message: it takes --client=library"));
-    }
-  }
+  const absl::Status status = given.is_mlp ? ChooseMlp(given) : CheckElementwise(given);
+  if (!status.ok()) return status;
   if (load.shared_memory == SharedMemory::kCuda && !kHasCuda) {
     return Usage("--shared_memory=cuda takes a swiglu-bench that is built with CUDA");
-  }
-  if (given.command.check && load.shared_memory == SharedMemory::kNone) {
-    return Usage("--check takes --shared_memory=system or cuda");
   }
   load.num_in_flight = given.command.pace.rate > 0 ? given.max_outstanding : given.in_flight;
   // The library may use more connections, because it splits large requests over them.
@@ -247,6 +292,18 @@ absl::Status Complete(Given& given) {
 }
 
 }  // namespace
+
+absl::Status CheckMessages(ClientKind client, const LoadOptions& load) {
+  if (client != ClientKind::kRaw || load.shared_memory != SharedMemory::kNone) {
+    return absl::OkStatus();
+  }
+  for (const WeightedSize& size : load.request_bytes) {
+    if (size.bytes <= kMaxRawRequestBytes) continue;
+    return Usage(absl::StrCat("a request of ", server::FormatByteSize(size.bytes),
+                              " does not fit into a message: it takes --client=library"));
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) {
   Given given;

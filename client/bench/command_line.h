@@ -9,8 +9,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "client/bench/echo_server.h"
 #include "client/bench/load.h"
+#include "client/bench/mlp_model.h"
 #include "client/bench/pace.h"
 
 namespace swiglu::bench {
@@ -25,12 +27,13 @@ struct CommandLine {
 
   // Used by kLoad.
   ClientKind client = ClientKind::kRaw;
-  LoadOptions load;
+  LoadOptions load;               // without a model, if `mlp` is chosen
+  absl::optional<MlpChoice> mlp;  // the MLP that the requests are for; none for another model
   PaceOptions pace;
   absl::Duration wait_ready;  // how long the server may take to become ready
   std::string metrics;        // HOST:PORT of the server's Prometheus page, or empty
   pid_t server_pid = 0;       // the server's process on this machine, or 0
-  bool check = false;         // compare the last results in shared memory
+  bool check = false;         // compare results
   bool json = false;
 
   // Used by kServeEcho.
@@ -39,6 +42,10 @@ struct CommandLine {
 
 // Reads the arguments. INVALID_ARGUMENT, with a message of one line, if they are not valid.
 absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv);
+
+// OK if one message can carry the tensors of each request of `load`, or if the client splits them.
+// INVALID_ARGUMENT, with a message of one line, if not.
+absl::Status CheckMessages(ClientKind client, const LoadOptions& load);
 
 // What --help prints.
 std::string HelpText();

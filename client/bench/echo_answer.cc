@@ -30,7 +30,7 @@ constexpr size_t kMaxSlices = 6;
 
 std::string Envelope(const Model& model, int64_t num_elements) {
   ModelInferResponse response;
-  response.set_model_name(model.name.data(), model.name.size());
+  response.set_model_name(model.name());
   response.set_model_version("1");
   const absl::string_view datatype = client::DatatypeName(model.dtype);
   for (const absl::string_view name : model.outputs) {

@@ -8,8 +8,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "client/bench/load.h"
+#include "client/bench/model_call.h"
 #include "swiglu/client.h"
 
 namespace swiglu::bench {
@@ -61,6 +64,7 @@ class LibraryLoad final : public Load {
           answer(answer_bytes) {}
 
     size_t index;
+    size_t num_called = 0;
     SizePicker sizes;
     Tally tally;
     std::vector<std::byte> answer;  // empty if the tensors are in shared memory
@@ -70,10 +74,16 @@ class LibraryLoad final : public Load {
   void CallUntilStopped(Pace& pace, Caller& caller) const {
     while (const absl::optional<Turn> turn = pace.Next()) {
       const size_t size = caller.sizes.Pick();
-      const absl::Status status = Call(data_[size], caller);
+      const size_t layer = caller.num_called++ % options_.model->names.size();
+      absl::Status status = Call(data_[size], layer, caller);
       const Clock::time_point done = Clock::now();
       if (options_.shared_tensors != nullptr) {
-        options_.shared_tensors->Finish(caller.index, data_[size], status);
+        options_.shared_tensors->Finish(caller.index, layer, data_[size], status);
+      }
+      if (status.ok() && options_.first_answers != nullptr) {
+        const absl::string_view answer(reinterpret_cast<const char*>(caller.answer.data()),
+                                       static_cast<size_t>(data_[size].output_bytes()));
+        status = options_.first_answers->Compare(size, layer, answer);
       }
       if (pace.Counts(*turn, done)) {
         caller.tally.Record(size, data_[size], *turn, done, status);
@@ -81,25 +91,23 @@ class LibraryLoad final : public Load {
     }
   }
 
-  absl::Status Call(const RequestData& data, Caller& caller) const {
+  absl::Status Call(const RequestData& data, size_t layer, Caller& caller) const {
     const SharedTensors* const shared = options_.shared_tensors;
-    const auto input = [&](size_t k) {
-      return shared != nullptr ? shared->Input(caller.index, k, data)
-                               : InputTensor(TensorView{
-                                     data.model().dtype, {data.num_elements()}, data.input(k)});
-    };
-    const auto output = [&](size_t k) {
-      const auto size = static_cast<size_t>(TensorBytes(data.model(), data.num_elements()));
-      return shared != nullptr
-                 ? shared->Output(caller.index, k, data)
-                 : OutputTensor(absl::MakeSpan(caller.answer).subspan(k * size, size));
-    };
-    const client::CallOptions options{.timeout = RequestTimeout(options_, data.input_bytes())};
-    if (data.model().inputs.size() == 2) {
-      return client_->ForwardInto(input(0), input(1), output(0), options);
+    const auto size = static_cast<size_t>(TensorBytes(data.model(), data.num_elements()));
+    absl::InlinedVector<InputTensor, 3> inputs;
+    for (size_t k = 0; k < data.model().inputs.size(); ++k) {
+      inputs.push_back(shared != nullptr ? shared->Input(caller.index, k, data)
+                                         : InputTensor(TensorView{data.model().dtype, data.shape(),
+                                                                  data.input(k)}));
     }
-    return client_->BackwardInto(input(0), input(1), input(2), {output(0), output(1), output(2)},
-                                 options);
+    absl::InlinedVector<OutputTensor, 3> outputs;
+    for (size_t k = 0; k < data.model().outputs.size(); ++k) {
+      outputs.push_back(shared != nullptr
+                            ? shared->Output(caller.index, k, data)
+                            : OutputTensor(absl::MakeSpan(caller.answer).subspan(k * size, size)));
+    }
+    return CallModel(*client_, data.model(), layer, inputs, outputs,
+                     {.timeout = RequestTimeout(options_, data.input_bytes())});
   }
 
   const LoadOptions options_;
@@ -112,8 +120,8 @@ class LibraryLoad final : public Load {
 
 absl::StatusOr<std::unique_ptr<Load>> CreateLibraryLoad(const LoadOptions& options,
                                                         const std::vector<RequestData>* data) {
-  absl::StatusOr<std::unique_ptr<client::Client>> client =
-      client::Client::Create(options.server, {.num_connections = options.num_connections});
+  absl::StatusOr<std::unique_ptr<client::Client>> client = client::Client::Create(
+      options.server, {.num_connections = options.num_connections, .spin = options.spin});
   if (!client.ok()) return client.status();
   return std::make_unique<LibraryLoad>(options, data, *std::move(client));
 }

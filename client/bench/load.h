@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "client/bench/byte_mix.h"
+#include "client/bench/first_answers.h"
 #include "client/bench/latency_histogram.h"
 #include "client/bench/model.h"
 #include "client/bench/pace.h"
@@ -27,6 +28,8 @@ struct LoadOptions {
   const Model* model = nullptr;
   // Sizes of requests: the bytes of all inputs together, enough for one element of each input.
   std::vector<WeightedSize> request_bytes;
+  // The tokens of these requests, if the model is that of an MLP.
+  std::vector<WeightedSize> tokens;
   // Number of connections, 1 or more.
   int num_connections = 8;
   // Requests under way at once, 1 or more. A closed loop always has that many under way, an open
@@ -36,6 +39,8 @@ struct LoadOptions {
   int num_threads = 1;
   // Whether the raw client announces the size of each request to the server, as the library does.
   bool announce_size = true;
+  // Whether the threads that take answers poll without sleeping.
+  bool spin = false;
   // The longest time that a request may take. 0: 30 s plus 1 s for every 100 MB.
   absl::Duration timeout = absl::ZeroDuration();
   // The shared memory in which requests have their tensors. kNone: messages carry the tensors.
@@ -43,6 +48,9 @@ struct LoadOptions {
   // The tensors in shared memory, a set for each request under way. nullptr for kNone. Outlives the
   // load.
   SharedTensors* shared_tensors = nullptr;
+  // Compares the answers of a load whose messages carry the tensors. nullptr: nothing compares
+  // them. Outlives the load.
+  FirstAnswers* first_answers = nullptr;
 };
 
 // The timeout of a request of `request_bytes` under `options`.
@@ -89,7 +97,8 @@ class Tally {
   Clock::time_point last_done_;
 };
 
-// A client that is ready to send a load. Used by one thread.
+// A client that is ready to send a load. Each request under way goes through the names of the model
+// in turn. Used by one thread.
 class Load {
  public:
   virtual ~Load() = default;

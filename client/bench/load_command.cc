@@ -84,6 +84,31 @@ absl::StatusOr<std::unique_ptr<Load>> Connect(ClientKind client, const LoadOptio
   return client == ClientKind::kRaw ? ConnectRawLoad(load, data) : CreateLibraryLoad(load, data);
 }
 
+// Sets the model of `load` to the MLP that `choice` names, as the server knows it, and sets the
+// sizes of its requests. `model` keeps the MLP.
+ProgramEnd ChooseMlp(client::Client& client, const MlpChoice& choice, CommandLine* command,
+                     Model* model) {
+  absl::StatusOr<Model> mlp = AskForMlp(client, choice);
+  if (!mlp.ok()) return cli::CallFailed(mlp.status(), client);
+  *model = *std::move(mlp);
+  LoadOptions& load = command->load;
+  load.model = model;
+  absl::StatusOr<std::vector<WeightedSize>> sizes = TokensToBytes(*model, load.tokens);
+  absl::Status status = sizes.status();
+  if (sizes.ok()) {
+    load.request_bytes = *std::move(sizes);
+    status = CheckMessages(command->client, load);
+  }
+  if (!status.ok()) return {ExitCode::kUsage, std::string(status.message())};
+  return {};
+}
+
+// How many results of the load were found right. The error of the first wrong one.
+absl::StatusOr<int64_t> Check(const LoadOptions& load, client::Client& client) {
+  if (load.shared_tensors != nullptr) return load.shared_tensors->Check(client);
+  return load.first_answers->Result();
+}
+
 // Runs the load to its end. Fails only if the server's usage cannot be read.
 absl::StatusOr<Report> Measure(const CommandLine& command, Load& load, StopOrder& stop) {
   Pace pace(command.pace, Clock::now());
@@ -126,25 +151,33 @@ void StopOrder::SetLoad(Pace* pace) {
   pace_ = pace;
 }
 
-ProgramEnd RunLoad(const CommandLine& command, StopOrder& stop) {
+ProgramEnd RunLoad(const CommandLine& given, StopOrder& stop) {
+  CommandLine command = given;
   absl::StatusOr<std::unique_ptr<client::Client>> client =
       client::Client::Create(command.load.server, {.num_connections = 1});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
   const ProgramEnd readiness = WaitReady(**client, command.wait_ready);
   if (readiness.code != ExitCode::kDone) return readiness;
 
+  Model mlp;
+  if (command.mlp) {
+    const ProgramEnd end = ChooseMlp(**client, *command.mlp, &command, &mlp);
+    if (end.code != ExitCode::kDone) return end;
+  }
   const std::vector<RequestData> data = MakeRequestData(command.load);
   const absl::StatusOr<std::unique_ptr<SharedTensors>> shared =
       Share(command.load, data, client->get());
   if (!shared.ok()) return cli::CallFailed(shared.status(), **client);
   LoadOptions options = command.load;
   options.shared_tensors = shared->get();
+  FirstAnswers first_answers(options.model, data.size());
+  if (command.check && options.shared_tensors == nullptr) options.first_answers = &first_answers;
   absl::StatusOr<std::unique_ptr<Load>> load = Connect(command.client, options, &data);
   if (!load.ok()) return cli::CallFailed(load.status(), **client);
   absl::StatusOr<Report> report = Measure(command, **load, stop);
   if (!report.ok()) return cli::BadInput(report.status());
   if (command.check) {
-    const absl::StatusOr<int64_t> num_checked = (*shared)->Check(**client);
+    const absl::StatusOr<int64_t> num_checked = Check(options, **client);
     if (!num_checked.ok()) return cli::CallFailed(num_checked.status(), **client);
     report->num_checked = *num_checked;
   }

@@ -33,6 +33,6 @@ class StopOrder {
 
 // Blocks until the load is over or `stop` has stopped it. If all requests failed, the program ends
 // as cli::CallFailed says; if only some failed, with kDone. REQUIRES: the action is kLoad.
-cli::ProgramEnd RunLoad(const CommandLine& command, StopOrder& stop);
+cli::ProgramEnd RunLoad(const CommandLine& given, StopOrder& stop);
 
 }  // namespace swiglu::bench

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The six models as a load needs them: the tensors of a request and of its answer.
+// The models as a load needs them: the tensors of a request and of its answer. Six of them are in
+// every server; mlp_model.h makes those of MLPs.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -14,29 +16,37 @@
 namespace swiglu::bench {
 
 struct Model {
-  absl::string_view name;
-  client::Dtype dtype;
-  std::vector<absl::string_view> inputs;
-  std::vector<absl::string_view> outputs;
+  const std::string& name() const { return names.front(); }
+  bool is_mlp() const { return row_elements > 0; }
+
+  // What requests name, in turn: one model, or those of several layers of an MLP.
+  std::vector<std::string> names;
+  client::Dtype dtype = client::Dtype::kFp32;
+  std::vector<absl::string_view> inputs = {};
+  std::vector<absl::string_view> outputs = {};
+  // Of an MLP: its name, the first layer, and the hidden size. 0 elements: it is no MLP.
+  std::string mlp = "";
+  int first_layer = 0;
+  int64_t row_elements = 0;
 };
 
-// All models. They live for ever.
+// The six models of every server. They live for ever.
 inline absl::Span<const Model> AllModels() {
   static const auto& models = *new std::vector<Model>{
-      {"swiglu_forward_fp16", client::Dtype::kFp16, {"e", "g"}, {"h"}},
-      {"swiglu_forward_bf16", client::Dtype::kBf16, {"e", "g"}, {"h"}},
-      {"swiglu_forward_fp32", client::Dtype::kFp32, {"e", "g"}, {"h"}},
-      {"swiglu_backward_fp16", client::Dtype::kFp16, {"DW", "e", "g"}, {"h", "df", "de"}},
-      {"swiglu_backward_bf16", client::Dtype::kBf16, {"DW", "e", "g"}, {"h", "df", "de"}},
-      {"swiglu_backward_fp32", client::Dtype::kFp32, {"DW", "e", "g"}, {"h", "df", "de"}}};
+      {{"swiglu_forward_fp16"}, client::Dtype::kFp16, {"e", "g"}, {"h"}},
+      {{"swiglu_forward_bf16"}, client::Dtype::kBf16, {"e", "g"}, {"h"}},
+      {{"swiglu_forward_fp32"}, client::Dtype::kFp32, {"e", "g"}, {"h"}},
+      {{"swiglu_backward_fp16"}, client::Dtype::kFp16, {"DW", "e", "g"}, {"h", "df", "de"}},
+      {{"swiglu_backward_bf16"}, client::Dtype::kBf16, {"DW", "e", "g"}, {"h", "df", "de"}},
+      {{"swiglu_backward_fp32"}, client::Dtype::kFp32, {"DW", "e", "g"}, {"h", "df", "de"}}};
   return models;
 }
 
-// The model of that name, or nullptr.
+// The one of that name, or nullptr.
 inline const Model* FindModel(absl::string_view name) {
   const absl::Span<const Model> models = AllModels();
   const auto* found = std::find_if(models.begin(), models.end(),
-                                   [name](const Model& model) { return model.name == name; });
+                                   [name](const Model& model) { return model.name() == name; });
   return found == models.end() ? nullptr : found;
 }
 
@@ -54,6 +64,12 @@ inline int64_t OutputBytes(const Model& model, int64_t num_elements) {
 // Elements of each tensor of a request whose inputs have `request_bytes` in all, rounded down.
 inline int64_t NumElements(const Model& model, int64_t request_bytes) {
   return request_bytes / InputBytes(model, 1);
+}
+
+// The shape of a tensor of so many elements: rank 1, or the rows of an MLP.
+inline client::Shape ShapeOf(const Model& model, int64_t num_elements) {
+  if (!model.is_mlp()) return {num_elements};
+  return {num_elements / model.row_elements, model.row_elements};
 }
 
 }  // namespace swiglu::bench

@@ -69,10 +69,12 @@ struct Slot {
   grpc::GenericStub* const stub;
   SizePicker sizes;
   std::vector<EncodedRequest> requests;  // with its own tensors, if they are in shared memory
+  size_t num_sent = 0;
 
   // The request under way.
   Turn turn;
   size_t size = 0;
+  size_t layer = 0;
   absl::optional<grpc::ClientContext> context;
   std::unique_ptr<grpc::GenericClientAsyncResponseReader> call;
   grpc::ByteBuffer answer;
@@ -138,17 +140,21 @@ class RawLoad final : public Load {
     return worker;
   }
 
-  // A request of each size, with the tensors of that set if they are in shared memory.
+  // For each layer, a request of each size, with the tensors of that set if they are in shared
+  // memory.
   std::vector<EncodedRequest> Encode(size_t set) const {
     std::vector<EncodedRequest> requests;
-    for (const RequestData& data : data_) {
-      const client::OutgoingMessage message = client::EncodeInferRequest(
-          options_.shared_tensors != nullptr ? options_.shared_tensors->ToInference(set, data)
-                                             : data.ToInference(),
-          &ProcessLoan());
-      requests.push_back({{message.slices.data(), message.slices.size()},
-                          absl::StrCat(message.size_bytes),
-                          RequestTimeout(options_, data.input_bytes())});
+    for (size_t layer = 0; layer < options_.model->names.size(); ++layer) {
+      for (const RequestData& data : data_) {
+        const client::OutgoingMessage message =
+            client::EncodeInferRequest(options_.shared_tensors != nullptr
+                                           ? options_.shared_tensors->ToInference(set, layer, data)
+                                           : data.ToInference(layer),
+                                       &ProcessLoan());
+        requests.push_back({{message.slices.data(), message.slices.size()},
+                            absl::StrCat(message.size_bytes),
+                            RequestTimeout(options_, data.input_bytes())});
+      }
     }
     return requests;
   }
@@ -167,8 +173,10 @@ class RawLoad final : public Load {
   void Send(Slot& slot, const Turn& turn) {
     slot.turn = turn;
     slot.size = slot.sizes.Pick();
+    slot.layer = slot.num_sent++ % options_.model->names.size();
+    const size_t index = slot.layer * data_.size() + slot.size;
     const EncodedRequest& request =
-        slot.requests.empty() ? slot.worker->requests[slot.size] : slot.requests[slot.size];
+        slot.requests.empty() ? slot.worker->requests[index] : slot.requests[index];
     slot.context.emplace();
     slot.context->set_deadline(absl::ToChronoTime(absl::Now() + request.timeout));
     if (options_.announce_size)
@@ -182,7 +190,8 @@ class RawLoad final : public Load {
   void TakeAnswers(Worker& worker) {
     void* tag = nullptr;
     bool ok = false;
-    while (worker.queue.Next(&tag, &ok)) {
+    const client::Wait wait = options_.spin ? client::Wait::kSpin : client::Wait::kSleep;
+    while (client::NextEvent(worker.queue, wait, &tag, &ok)) {
       Slot& slot = *static_cast<Slot*>(tag);
       Count(slot);
       Clear(slot);
@@ -197,7 +206,7 @@ class RawLoad final : public Load {
     const RequestData& data = data_[slot.size];
     const absl::Status status = CheckAnswer(slot, data);
     if (options_.shared_tensors != nullptr) {
-      options_.shared_tensors->Finish(slot.index, data, status);
+      options_.shared_tensors->Finish(slot.index, slot.layer, data, status);
     }
     if (!pace_->Counts(slot.turn, done)) return;
     slot.worker->tally.Record(slot.size, data, slot.turn, done, status);
@@ -208,9 +217,21 @@ class RawLoad final : public Load {
     const size_t expected =
         options_.shared_tensors != nullptr ? 0 : static_cast<size_t>(data.output_bytes());
     const size_t size = slot.answer.Length();
-    if (size >= expected && size <= expected + kMaxAnswerOverhead) return absl::OkStatus();
+    if (size >= expected && size <= expected + kMaxAnswerOverhead) return Compare(slot);
     return absl::InternalError(
         absl::StrCat("the answer has ", size, " bytes; its tensors need ", expected));
+  }
+
+  // Equal requests have answers that are equal in all their bytes.
+  absl::Status Compare(const Slot& slot) const {
+    if (options_.first_answers == nullptr) return absl::OkStatus();
+    std::vector<grpc::Slice> slices;
+    if (!slot.answer.Dump(&slices).ok()) return absl::InternalError("the answer cannot be read");
+    std::string bytes;
+    for (const grpc::Slice& slice : slices) {
+      bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+    }
+    return options_.first_answers->Compare(slot.size, slot.layer, bytes);
   }
 
   static void Clear(Slot& slot) {

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "nlohmann/json.hpp"
 #include "server/base/byte_size.h"
 #include "version/version.h"
@@ -70,6 +71,34 @@ std::string FormatLoop(const CommandLine& command) {
                       ", at most ", command.load.num_in_flight, " in flight");
 }
 
+// The tokens of a mix, such as `8*9,512`.
+std::string FormatTokens(const std::vector<WeightedSize>& mix) {
+  return absl::StrJoin(mix, ",", [](std::string* text, const WeightedSize& size) {
+    absl::StrAppend(text, size.bytes);
+    if (size.weight != 1) absl::StrAppend(text, "*", size.weight);
+  });
+}
+
+// What the requests of a load ask for.
+std::string FormatRequests(const LoadOptions& load) {
+  const Model& model = *load.model;
+  if (!model.is_mlp()) return absl::StrCat(model.name(), " of ", FormatByteMix(load.request_bytes));
+  const std::string last = model.names.size() == 1 ? "" : absl::StrCat(" to ", model.names.back());
+  return absl::StrCat(model.name(), last, " of ", FormatTokens(load.tokens), " tokens");
+}
+
+// The size number k of a load.
+std::string FormatSize(const LoadOptions& load, size_t k) {
+  return load.model->is_mlp() ? absl::StrCat(load.tokens[k].bytes)
+                              : server::FormatByteSize(load.request_bytes[k].bytes);
+}
+
+// Tokens per second.
+absl::optional<double> TokenRate(const Report& report, const SizeTally& total) {
+  return Ratio(static_cast<double>(NumTokens(*report.command.load.model, total.bytes_in)),
+               Seconds(report.elapsed));
+}
+
 std::string FormatMemory(const LoadOptions& load) {
   if (load.shared_memory == SharedMemory::kNone) return "";
   return absl::StrCat(" in ", Name(load.shared_memory), " shared memory");
@@ -82,13 +111,21 @@ absl::optional<double> CpuSecondsPerGb(const Report& report, const SizeTally& to
 ordered_json Configuration(const CommandLine& command) {
   ordered_json json;
   json["server"] = command.load.server;
-  json["model"] = std::string(command.load.model->name);
+  json["model"] = command.load.model->name();
   json["request_bytes"] = FormatByteMix(command.load.request_bytes);
+  if (command.load.model->is_mlp()) {
+    json["mlp"] = command.load.model->mlp;
+    json["layer"] = command.load.model->first_layer;
+    json["layers"] = command.load.model->names.size();
+    json["hidden_size"] = command.load.model->row_elements;
+    json["tokens"] = FormatTokens(command.load.tokens);
+  }
   json["client"] = Name(command.client);
   json["shared_memory"] = Name(command.load.shared_memory);
   json["connections"] = command.load.num_connections;
   json["in_flight"] = command.load.num_in_flight;
   json["threads"] = command.load.num_threads;
+  json["spin"] = command.load.spin;
   json["rate"] = command.pace.rate;
   json["arrivals"] = Name(command.pace.arrivals);
   json["warm_up_seconds"] = Seconds(command.pace.warm_up);
@@ -112,9 +149,13 @@ ordered_json Sizes(const Report& report) {
   ordered_json sizes = ordered_json::array();
   for (size_t k = 0; k < report.tally.sizes().size(); ++k) {
     const SizeTally& size = report.tally.sizes()[k];
-    sizes.push_back({{"request_bytes", report.command.load.request_bytes[k].bytes},
-                     {"requests", size.latency.count()},
-                     {"latency_ms", LatencyMs(size.latency)}});
+    const LoadOptions& load = report.command.load;
+    ordered_json json;
+    json["request_bytes"] = load.request_bytes[k].bytes;
+    if (load.model->is_mlp()) json["tokens"] = load.tokens[k].bytes;
+    json["requests"] = size.latency.count();
+    json["latency_ms"] = LatencyMs(size.latency);
+    sizes.push_back(std::move(json));
   }
   return sizes;
 }
@@ -137,25 +178,31 @@ std::string FormatText(const Report& report) {
   const SizeTally total = report.tally.Total();
   const double seconds = Seconds(report.elapsed);
   std::string text;
-  absl::StrAppendFormat(&text, "%s of %s%s, %s client, %s, connections %d\n", load.model->name,
-                        FormatByteMix(load.request_bytes), FormatMemory(load),
-                        Name(report.command.client), FormatLoop(report.command),
+  absl::StrAppendFormat(&text, "%s%s, %s client, %s, connections %d\n", FormatRequests(load),
+                        FormatMemory(load), Name(report.command.client), FormatLoop(report.command),
                         load.num_connections);
   if (report.was_stopped) absl::StrAppend(&text, "stopped   before its end\n");
   absl::StrAppendFormat(&text, "requests  %d in %.3f s: %s/s\n", total.latency.count(), seconds,
                         Show(Ratio(static_cast<double>(total.latency.count()), seconds), 2));
+  if (load.model->is_mlp()) {
+    absl::StrAppendFormat(&text, "tokens    %s/s\n", Show(TokenRate(report, total), 2));
+  }
   absl::StrAppendFormat(&text, "moved     %s GB/s in, %s GB/s out\n",
                         Show(Ratio(Gb(total.bytes_in), seconds), 3),
                         Show(Ratio(Gb(total.bytes_out), seconds), 3));
   absl::StrAppendFormat(&text, "latency   %s\n", FormatLatency(total.latency));
   for (size_t k = 0; load.request_bytes.size() > 1 && k < load.request_bytes.size(); ++k) {
-    absl::StrAppendFormat(&text, "  %-7s %s\n", server::FormatByteSize(load.request_bytes[k].bytes),
+    absl::StrAppendFormat(&text, "  %-7s %s\n", FormatSize(load, k),
                           FormatLatency(report.tally.sizes()[k].latency));
   }
   absl::StrAppendFormat(&text, "errors    %s\n", FormatErrors(report.tally));
   if (report.num_checked) {
-    absl::StrAppendFormat(&text, "checked   the results of %d requests are right\n",
-                          *report.num_checked);
+    const bool is_shared = load.shared_memory != SharedMemory::kNone;
+    absl::StrAppend(
+        &text, "checked   ",
+        is_shared
+            ? absl::StrCat("the results of ", *report.num_checked, " requests are right\n")
+            : absl::StrCat(*report.num_checked, " answers equal the first to an equal request\n"));
   }
   if (report.command.pace.rate > 0) {
     absl::StrAppendFormat(&text, "not sent  %d\n", report.num_not_sent);
@@ -180,6 +227,7 @@ std::string FormatJson(const Report& report) {
   json["elapsed_seconds"] = seconds;
   json["requests"] = total.latency.count();
   json["requests_per_s"] = ToJson(Ratio(static_cast<double>(total.latency.count()), seconds));
+  if (report.command.load.model->is_mlp()) json["tokens_per_s"] = ToJson(TokenRate(report, total));
   json["gb_per_s_in"] = ToJson(Ratio(Gb(total.bytes_in), seconds));
   json["gb_per_s_out"] = ToJson(Ratio(Gb(total.bytes_out), seconds));
   json["latency_ms"] = LatencyMs(total.latency);

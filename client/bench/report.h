@@ -23,8 +23,7 @@ struct Report {
   double client_cpu_seconds = 0;
   // The server's processor time during the window, and its memory at the end of the window.
   absl::optional<ServerUsage> server;
-  // The number of requests whose results in shared memory were compared and found right. None
-  // without --check.
+  // The number of results that were compared and found right. None without --check.
   absl::optional<int64_t> num_checked = absl::nullopt;
 };
 

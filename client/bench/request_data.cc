@@ -52,10 +52,11 @@ absl::Span<const std::byte> RequestData::input(size_t k) const {
   return {bytes_.get() + k * size, size};
 }
 
-client::Inference RequestData::ToInference() const {
-  client::Inference inference{.model = model_->name,
+client::Inference RequestData::ToInference(size_t layer) const {
+  client::Inference inference{.model = model_->names[layer],
                               .dtype = model_->dtype,
-                              .shape = {num_elements_},
+                              .shape = shape(),
+                              .row_elements = model_->row_elements,
                               .inputs = {},
                               .outputs = {}};
   for (size_t k = 0; k < model_->inputs.size(); ++k) {

@@ -13,11 +13,12 @@
 
 namespace swiglu::bench {
 
-// The inputs of the requests of one size. They are distinct tensors of rank 1. Their numbers are
-// finite and have magnitudes from 0.5 to 1. Move-only. Threads may read them at the same time.
+// The inputs of the requests of one size. They are distinct tensors, of rank 1 or with an MLP's
+// rows. Their numbers are finite and have magnitudes from 0.5 to 1. Move-only. Threads may read
+// them at the same time.
 class RequestData {
  public:
-  // REQUIRES: `model` outlives this object; `num_elements` is 1 or more.
+  // REQUIRES: `model` outlives this object; `num_elements` is 1 or more, and whole rows of an MLP.
   RequestData(const Model* model, int64_t num_elements);
 
   const Model& model() const { return *model_; }
@@ -25,11 +26,14 @@ class RequestData {
   int64_t input_bytes() const { return InputBytes(*model_, num_elements_); }
   int64_t output_bytes() const { return OutputBytes(*model_, num_elements_); }
 
+  client::Shape shape() const { return ShapeOf(*model_, num_elements_); }
+
   // The bytes of input k.
   absl::Span<const std::byte> input(size_t k) const;
 
-  // The request as an inference without outputs. It borrows this object's data.
-  client::Inference ToInference() const;
+  // The request to `model.names[layer]` as an inference without outputs. It borrows this object's
+  // data.
+  client::Inference ToInference(size_t layer) const;
 
  private:
   const Model* model_;

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "client/bench/model_call.h"
 
 namespace swiglu::bench {
 namespace {
@@ -76,17 +77,19 @@ client::RegionPart SharedTensors::Place(size_t set, size_t tensor, int64_t num_e
 }
 
 client::InputTensor SharedTensors::Input(size_t set, size_t k, const RequestData& data) const {
-  return {model_.dtype, {data.num_elements()}, Place(set, k, data.num_elements())};
+  return {model_.dtype, data.shape(), Place(set, k, data.num_elements())};
 }
 
 client::OutputTensor SharedTensors::Output(size_t set, size_t k, const RequestData& data) const {
   return Place(set, model_.inputs.size() + k, data.num_elements());
 }
 
-client::Inference SharedTensors::ToInference(size_t set, const RequestData& data) const {
-  client::Inference inference{.model = model_.name,
+client::Inference SharedTensors::ToInference(size_t set, size_t layer,
+                                             const RequestData& data) const {
+  client::Inference inference{.model = model_.names[layer],
                               .dtype = model_.dtype,
-                              .shape = {data.num_elements()},
+                              .shape = data.shape(),
+                              .row_elements = model_.row_elements,
                               .inputs = {},
                               .outputs = {}};
   for (size_t k = 0; k < model_.inputs.size(); ++k) {
@@ -98,14 +101,15 @@ client::Inference SharedTensors::ToInference(size_t set, const RequestData& data
   return inference;
 }
 
-void SharedTensors::Finish(size_t set, const RequestData& data, const absl::Status& status) {
-  last_[set] = status.ok() ? data.num_elements() : 0;
+void SharedTensors::Finish(size_t set, size_t layer, const RequestData& data,
+                           const absl::Status& status) {
+  last_[set] = {status.ok() ? data.num_elements() : 0, layer};
 }
 
 absl::StatusOr<int64_t> SharedTensors::Check(client::Client& client) const {
   int64_t num_checked = 0;
   for (size_t set = 0; set < last_.size(); ++set) {
-    if (last_[set] == 0) continue;
+    if (last_[set].num_elements == 0) continue;
     const absl::Status status = CheckSet(client, set);
     if (!status.ok()) return status;
     ++num_checked;
@@ -114,7 +118,8 @@ absl::StatusOr<int64_t> SharedTensors::Check(client::Client& client) const {
 }
 
 absl::Status SharedTensors::CheckSet(client::Client& client, size_t set) const {
-  const auto size = static_cast<size_t>(TensorBytes(model_, last_[set]));
+  const auto [num_elements, layer] = last_[set];
+  const auto size = static_cast<size_t>(TensorBytes(model_, num_elements));
   const auto new_tensors = [size](size_t num) {
     return std::vector<std::vector<std::byte>>(num, std::vector<std::byte>(size));
   };
@@ -126,17 +131,15 @@ absl::Status SharedTensors::CheckSet(client::Client& client, size_t set) const {
         static_cast<int64_t>(set) * set_bytes_ + static_cast<int64_t>(tensor) * tensor_bytes_,
         absl::MakeSpan(bytes));
   };
+  std::vector<client::InputTensor> views;
   for (size_t k = 0; k < inputs.size(); ++k) {
     absl::Status status = read(k, inputs[k]);
     if (!status.ok()) return status;
+    views.push_back(client::TensorView{model_.dtype, ShapeOf(model_, num_elements), inputs[k]});
   }
-  const auto view = [&](size_t k) {
-    return client::TensorView{model_.dtype, {last_[set]}, inputs[k]};
-  };
-  const auto place = [&](size_t k) { return absl::MakeSpan(expected[k]); };
-  absl::Status status = inputs.size() == 2 ? client.ForwardInto(view(0), view(1), place(0))
-                                           : client.BackwardInto(view(0), view(1), view(2),
-                                                                 {place(0), place(1), place(2)});
+  std::vector<client::OutputTensor> places;
+  for (std::vector<std::byte>& bytes : expected) places.push_back(absl::MakeSpan(bytes));
+  absl::Status status = CallModel(client, model_, layer, views, places);
   for (size_t k = 0; k < expected.size(); ++k) {
     if (status.ok()) status = read(inputs.size() + k, found);
     if (!status.ok()) return status;

@@ -37,11 +37,11 @@ class SharedTensors {
   client::InputTensor Input(size_t set, size_t k, const RequestData& data) const;
   client::OutputTensor Output(size_t set, size_t k, const RequestData& data) const;
 
-  // A request of the size of `data`.
-  client::Inference ToInference(size_t set, const RequestData& data) const;
+  // A request of the size of `data` to `model.names[layer]`.
+  client::Inference ToInference(size_t set, size_t layer, const RequestData& data) const;
 
-  // Call this when a request on the set has ended. `status` tells whether its results are there.
-  void Finish(size_t set, const RequestData& data, const absl::Status& status);
+  // Call this when such a request has ended. `status` tells whether its results are there.
+  void Finish(size_t set, size_t layer, const RequestData& data, const absl::Status& status);
 
   // For each set, sends the inputs of its last request to the server once more, in a message, and
   // compares the answer bit for bit with the results in shared memory. Leaves out requests that
@@ -50,6 +50,12 @@ class SharedTensors {
   absl::StatusOr<int64_t> Check(client::Client& client) const;
 
  private:
+  // The last request on a set.
+  struct Last {
+    int64_t num_elements = 0;  // 0: there are no results
+    size_t layer = 0;
+  };
+
   SharedTensors(const RequestData& largest, int num_sets);
 
   int64_t num_bytes() const { return set_bytes_ * static_cast<int64_t>(last_.size()); }
@@ -60,7 +66,7 @@ class SharedTensors {
   const Model& model_;
   const int64_t tensor_bytes_;  // from the beginning of a tensor to that of the next
   const int64_t set_bytes_;
-  std::vector<int64_t> last_;  // by set: elements of its last request; 0: there are no results
+  std::vector<Last> last_;  // by set
   std::unique_ptr<SharedRegion> region_;
 };
 

@@ -23,10 +23,12 @@ TEST(CommandLineTest, HasDefaults) {
   EXPECT_EQ(command.action, Action::kLoad);
   EXPECT_EQ(command.client, ClientKind::kRaw);
   EXPECT_EQ(command.load.server, "127.0.0.1:8001");
-  EXPECT_EQ(command.load.model->name, "swiglu_forward_fp16");
+  EXPECT_EQ(command.load.model->name(), "swiglu_forward_fp16");
   EXPECT_EQ(FormatByteMix(command.load.request_bytes), "64KiB");
   EXPECT_EQ(command.load.shared_memory, SharedMemory::kNone);
   EXPECT_FALSE(command.check);
+  EXPECT_FALSE(command.mlp.has_value());
+  EXPECT_FALSE(command.load.spin);
   EXPECT_EQ(command.load.num_connections, 8);
   EXPECT_EQ(command.load.num_in_flight, 16);
   EXPECT_GE(command.load.num_threads, 1);
@@ -79,6 +81,25 @@ TEST(CommandLineTest, TensorsMayBeInSharedMemory) {
   }
 }
 
+TEST(CommandLineTest, AsksForAnMlp) {
+  const CommandLine command = Parse({"--mlp=llama:3"}).value();
+  ASSERT_TRUE(command.mlp.has_value());
+  EXPECT_EQ(command.mlp->name, "llama");
+  EXPECT_EQ(command.mlp->first_layer, 3);
+  EXPECT_EQ(command.mlp->num_layers, 1);
+  EXPECT_FALSE(command.mlp->is_backward);
+  EXPECT_EQ(FormatByteMix(command.load.tokens), "1");
+  // Only the server knows the rest.
+  EXPECT_EQ(command.load.model, nullptr);
+  EXPECT_THAT(command.load.request_bytes, ::testing::IsEmpty());
+  const CommandLine layers =
+      Parse({"--mlp=m:0", "--op=backward", "--layers=61", "--tokens=8*9,512", "--spin"}).value();
+  EXPECT_TRUE(layers.mlp->is_backward);
+  EXPECT_EQ(layers.mlp->num_layers, 61);
+  EXPECT_EQ(FormatByteMix(layers.load.tokens), "8*9,512");
+  EXPECT_TRUE(layers.load.spin);
+}
+
 TEST(CommandLineTest, ServesTheEcho) {
   const CommandLine command =
       Parse({"--serve_echo=127.0.0.1:0", "--echo_threads=2", "--echo_queues=shared",
@@ -88,7 +109,7 @@ TEST(CommandLineTest, ServesTheEcho) {
   EXPECT_EQ(command.echo.address, "127.0.0.1:0");
   EXPECT_EQ(command.echo.num_threads, 2);
   EXPECT_EQ(command.echo.queues, EchoQueues::kShared);
-  EXPECT_EQ(command.echo.model->name, "swiglu_backward_bf16");
+  EXPECT_EQ(command.echo.model->name(), "swiglu_backward_bf16");
   EXPECT_THAT(command.echo.request_bytes, ::testing::ElementsAre(1024, 4194304));
 }
 
@@ -119,7 +140,19 @@ TEST(CommandLineTest, SaysWhatIsWrong) {
       {{"--serve_echo=h:1", "--echo_bytes=3"},
        "a request of 3 bytes has no element of 'swiglu_forward_fp16'"},
       {{"--shared_memory=gpu"}, "--shared_memory takes none, system or cuda, not 'gpu'"},
-      {{"--check"}, "--check takes --shared_memory=system or cuda"},
+      {{"--mlp=llama"}, "--mlp takes NAME:LAYER, not 'llama'"},
+      {{"--mlp=llama:-1"}, "--mlp takes NAME:LAYER, not 'llama:-1'"},
+      {{"--mlp=llama:0", "--op=both"}, "--op takes forward or backward, not 'both'"},
+      {{"--mlp=llama:0", "--layers=0"}, "--layers takes 1 to 100000, not '0'"},
+      {{"--mlp=llama:0", "--tokens=0"},
+       "--tokens takes TOKENS[*WEIGHT][,TOKENS[*WEIGHT]]..., not '0'"},
+      {{"--op=backward"}, "--op, --layers and --tokens take --mlp"},
+      {{"--layers=2"}, "--op, --layers and --tokens take --mlp"},
+      {{"--tokens=2"}, "--op, --layers and --tokens take --mlp"},
+      {{"--mlp=llama:0", "--model=swiglu_forward_bf16"},
+       "--mlp goes with --op and --tokens, not with --model or --request_bytes"},
+      {{"--mlp=llama:0", "--request_bytes=1KiB"},
+       "--mlp goes with --op and --tokens, not with --model or --request_bytes"},
       {{"--request_bytes=2GiB"},
        "a request of 2GiB does not fit into a message: it takes --client=library"}};
   for (const auto& [arguments, sentence] : cases) {

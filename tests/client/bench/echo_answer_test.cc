@@ -14,7 +14,7 @@ namespace {
 
 // A request of `data` as it is on the wire.
 grpc::ByteBuffer Message(const RequestData& data, client::Loan* loan) {
-  const client::OutgoingMessage message = client::EncodeInferRequest(data.ToInference(), loan);
+  const client::OutgoingMessage message = client::EncodeInferRequest(data.ToInference(0), loan);
   return {message.slices.data(), message.slices.size()};
 }
 
@@ -25,18 +25,18 @@ TEST(EchoAnswersTest, EveryModelsAnswerIsOneThatTheLibraryTakes) {
     client::Loan loan;
     grpc::ByteBuffer request = Message(data, &loan);
     grpc::ByteBuffer answer;
-    ASSERT_TRUE(answers.Answer(&request, &answer)) << model.name;
-    EXPECT_TRUE(loan.IsRepaid()) << model.name;
+    ASSERT_TRUE(answers.Answer(&request, &answer)) << model.name();
+    EXPECT_TRUE(loan.IsRepaid()) << model.name();
 
     std::vector<std::byte> bytes(static_cast<size_t>(data.output_bytes()));
-    client::Inference inference = data.ToInference();
+    client::Inference inference = data.ToInference(0);
     const size_t size = bytes.size() / model.outputs.size();
     for (size_t k = 0; k < model.outputs.size(); ++k) {
       inference.outputs.push_back(
           {model.outputs[k], absl::MakeSpan(bytes).subspan(k * size, size)});
     }
     const auto decoded = client::DecodeInferResponse(answer, inference);
-    EXPECT_TRUE(decoded.ok()) << model.name << decoded.status();
+    EXPECT_TRUE(decoded.ok()) << model.name() << decoded.status();
   }
 }
 

@@ -115,6 +115,50 @@ TEST(ReportTest, TellsTheMemoryAndWhatWasChecked) {
   EXPECT_THAT(FormatText(report), HasSubstr("\nchecked   the results of 16 requests are right\n"));
 }
 
+// A load of 8 and of 512 tokens on three layers, with a hidden size of 64.
+TEST(ReportTest, TellsTokensAndLayersOfAnMlp) {
+  const Model mlp{.names = {"mlp_m_2_forward", "mlp_m_3_forward", "mlp_m_4_forward"},
+                  .dtype = client::Dtype::kBf16,
+                  .inputs = {"x"},
+                  .outputs = {"y"},
+                  .mlp = "m",
+                  .first_layer = 2,
+                  .row_elements = 64};
+  const char* const arguments[] = {"swiglu-bench", "--mlp=m:2", "--layers=3", "--tokens=8*9,512"};
+  Report report{.command = ParseCommandLine(4, arguments).value(),
+                .tally = Tally(2),
+                .elapsed = seconds(2),
+                .server = absl::nullopt};
+  report.command.load.model = &mlp;
+  report.command.load.request_bytes = {{1024, 9}, {65536, 1}};
+  const std::vector<RequestData> data = MakeRequestData(report.command.load);
+  const Clock::time_point now = Clock::now();
+  for (int k = 0; k < 10; ++k) {
+    report.tally.Record(0, data[0], {now, true}, now + milliseconds(5), absl::OkStatus());
+  }
+  report.num_checked = 7;
+  const json parsed = json::parse(FormatJson(report));
+  EXPECT_EQ(parsed["requests_per_s"], 5.0);
+  EXPECT_EQ(parsed["tokens_per_s"], 40.0);
+  EXPECT_EQ(parsed["configuration"]["model"], "mlp_m_2_forward");
+  EXPECT_EQ(parsed["configuration"]["mlp"], "m");
+  EXPECT_EQ(parsed["configuration"]["layer"], 2);
+  EXPECT_EQ(parsed["configuration"]["layers"], 3);
+  EXPECT_EQ(parsed["configuration"]["hidden_size"], 64);
+  EXPECT_EQ(parsed["configuration"]["tokens"], "8*9,512");
+  EXPECT_EQ(parsed["configuration"]["spin"], false);
+  EXPECT_EQ(parsed["sizes"][1]["tokens"], 512);
+  EXPECT_EQ(parsed["sizes"][1]["request_bytes"], 65536);
+  EXPECT_EQ(parsed["checked"], 7);
+  const std::string text = FormatText(report);
+  EXPECT_THAT(text, ::testing::StartsWith(
+                        "mlp_m_2_forward to mlp_m_4_forward of 8*9,512 tokens, raw client, "));
+  EXPECT_THAT(text, HasSubstr("\nrequests  10 in 2.000 s: 5.00/s\ntokens    40.00/s\nmoved "));
+  EXPECT_THAT(text, HasSubstr("\n  512     -\n"));
+  EXPECT_THAT(text, HasSubstr("\nchecked   7 answers equal the first to an equal request\n"));
+  EXPECT_FALSE(json::parse(FormatJson(NewReport())).contains("tokens_per_s"));
+}
+
 TEST(ReportTest, ARateOfZeroIsANumber) {
   Report report = NewReport();
   report.elapsed = seconds(2);

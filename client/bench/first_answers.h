@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Compares the answers of a load with each other: equal requests must have equal answers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "client/bench/model.h"
+
+namespace swiglu::bench {
+
+// Keeps the first answer to each request that a load repeats: one for each layer and size.
+// Thread-safe.
+class FirstAnswers {
+ public:
+  // `model` must outlive it.
+  FirstAnswers(const Model* model, size_t num_sizes)
+      : model_(*model), num_sizes_(num_sizes), first_(model->names.size() * num_sizes) {}
+
+  // Takes the bytes of an answer. DATA_LOSS if they differ from those of the first answer to a
+  // request of this size and layer.
+  absl::Status Compare(size_t size, size_t layer, absl::string_view answer);
+
+  // How many answers were compared and are equal, or the first difference.
+  absl::StatusOr<int64_t> Result() const;
+
+ private:
+  // The first answer, or nullptr if `answer` is the first. No later call changes an answer.
+  const std::string* FirstOr(size_t index, absl::string_view answer);
+
+  const Model& model_;
+  const size_t num_sizes_;
+  mutable absl::Mutex mutex_;
+  std::vector<std::unique_ptr<const std::string>> first_ ABSL_GUARDED_BY(mutex_);
+  int64_t num_compared_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Status difference_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace swiglu::bench
