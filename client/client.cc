@@ -124,7 +124,7 @@ absl::StatusOr<Tensor> Client::Forward(const TensorView& e, const TensorView& g,
   absl::Status status = CheckForward(e, g);
   if (!status.ok()) return status;
   Tensor h;
-  status = MakeTensor("h", e, &h);
+  status = MakeTensor("h", e.dtype, e.shape, &h);
   if (status.ok()) status = ForwardInto(e, g, h.mutable_bytes(), options);
   if (!status.ok()) return status;
   return h;
@@ -135,9 +135,9 @@ absl::StatusOr<BackwardResult> Client::Backward(const TensorView& dw, const Tens
   absl::Status status = CheckBackward(dw, e, g);
   if (!status.ok()) return status;
   BackwardResult result;
-  status = MakeTensor("h", e, &result.h);
-  if (status.ok()) status = MakeTensor("df", e, &result.df);
-  if (status.ok()) status = MakeTensor("de", e, &result.de);
+  status = MakeTensor("h", e.dtype, e.shape, &result.h);
+  if (status.ok()) status = MakeTensor("df", e.dtype, e.shape, &result.df);
+  if (status.ok()) status = MakeTensor("de", e.dtype, e.shape, &result.de);
   if (!status.ok()) return status;
   status = BackwardInto(
       dw, e, g, {result.h.mutable_bytes(), result.df.mutable_bytes(), result.de.mutable_bytes()},

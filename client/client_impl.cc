@@ -9,12 +9,13 @@
 
 namespace swiglu::client {
 
-absl::Status MakeTensor(absl::string_view name, const TensorView& like, Tensor* tensor) {
+absl::Status MakeTensor(absl::string_view name, Dtype dtype, Shape shape, Tensor* tensor) {
+  const int64_t size_bytes = TensorBytes(name, dtype, shape).value();
   try {
-    *tensor = Tensor(like.dtype, like.shape, static_cast<int64_t>(like.bytes.size()));
+    *tensor = Tensor(dtype, std::move(shape), size_bytes);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("no memory for output '", name, "': ", like.bytes.size(), " bytes"));
+        absl::StrCat("no memory for output '", name, "': ", size_bytes, " bytes"));
   }
   return absl::OkStatus();
 }

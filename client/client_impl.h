@@ -29,9 +29,9 @@ inline constexpr char kService[] = "/inference.GRPCInferenceService/";
 inline constexpr absl::Duration kBaseTimeout = absl::Seconds(30);
 inline constexpr absl::Duration kTimeoutPerByte = absl::Nanoseconds(10);
 
-// Gives `tensor` the dtype, the shape and the size of `like`, with uninitialised bytes.
-// RESOURCE_EXHAUSTED, with `name` in the message, if there is no memory for it.
-absl::Status MakeTensor(absl::string_view name, const TensorView& like, Tensor* tensor);
+// Gives `tensor` that dtype and shape, with uninitialised bytes. RESOURCE_EXHAUSTED, with `name` in
+// the message, if there is no memory for it. REQUIRES: TensorBytes takes the dtype and the shape.
+absl::Status MakeTensor(absl::string_view name, Dtype dtype, Shape shape, Tensor* tensor);
 
 // Thread-safe.
 class Client::Impl {

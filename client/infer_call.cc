@@ -71,6 +71,27 @@ absl::Status CheckShapes(const InferCall& call) {
   return absl::OkStatus();
 }
 
+// The rows of H elements that `size_bytes` of FP32 have.
+int64_t NumRows(const InferCall& call, int64_t size_bytes) {
+  return size_bytes / ElementBytes(Dtype::kFp32) / call.reference().tensor->shape.back();
+}
+
+// Only the server knows the intermediate size, so the matrices are compared with the last one.
+absl::Status CheckMatrix(const InferCall& call, absl::string_view name, int64_t size_bytes) {
+  const int64_t hidden = call.reference().tensor->shape.back();
+  const InferCall::Output& last = call.outputs.back();
+  const bool has_elements = size_bytes > 0 && size_bytes % ElementBytes(Dtype::kFp32) == 0;
+  if (!has_elements || size_bytes / ElementBytes(Dtype::kFp32) % hidden != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("output '", name, "' has ", size_bytes,
+                                                   " bytes; it takes FP32 rows of ", hidden,
+                                                   " elements"));
+  }
+  if (size_bytes == last.tensor->size_bytes()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("output '", name, "' has ", size_bytes,
+                                                 " bytes; '", last.name, "' has ",
+                                                 last.tensor->size_bytes()));
+}
+
 // A tensor as the codec has it. What has no bytes needs no region.
 template <typename Coded, typename Tensor>
 Coded Code(absl::string_view name, const Tensor& tensor) {
@@ -102,13 +123,16 @@ absl::Status CheckInputs(const InferCall& call) {
 
 absl::Status CheckOutputs(const InferCall& call) {
   const InputTensor& like = *call.reference().tensor;
-  for (const auto& [name, tensor] : call.outputs) {
-    if (tensor->size_bytes() != like.size_bytes()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("output '", name, "' has ", tensor->size_bytes(), " bytes; the inputs have ",
-                       like.size_bytes()));
+  for (const auto& [name, tensor, form] : call.outputs) {
+    absl::Status status;
+    if (form != OutputForm::kAsInputs) {
+      status = CheckMatrix(call, name, tensor->size_bytes());
+    } else if (tensor->size_bytes() != like.size_bytes()) {
+      status =
+          absl::InvalidArgumentError(absl::StrCat("output '", name, "' has ", tensor->size_bytes(),
+                                                  " bytes; the inputs have ", like.size_bytes()));
     }
-    const absl::Status status = CheckPart(name, tensor->part);
+    if (status.ok()) status = CheckPart(name, tensor->part);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
@@ -122,8 +146,12 @@ Inference ToInference(const InferCall& call) {
   for (const auto& [name, tensor] : call.inputs) {
     inference.inputs.push_back(Code<Inference::Input>(name, *tensor));
   }
-  for (const auto& [name, tensor] : call.outputs) {
-    inference.outputs.push_back(Code<Inference::Output>(name, *tensor));
+  for (const InferCall::Output& output : call.outputs) {
+    inference.outputs.push_back(Code<Inference::Output>(output.name, *output.tensor));
+    if (output.form == OutputForm::kAsInputs) continue;
+    Shape shape = {NumRows(call, output.tensor->size_bytes()), like.shape.back()};
+    if (output.form == OutputForm::kDownMatrix) std::swap(shape[0], shape[1]);
+    inference.outputs.back().gradient_shape = std::move(shape);
   }
   return inference;
 }

@@ -16,6 +16,14 @@
 
 namespace swiglu::client {
 
+// The dtype and the shape of an output: those of the inputs, or FP32 and those of a matrix of an
+// MLP with the hidden size H and the intermediate size I.
+enum class OutputForm {
+  kAsInputs,
+  kUpMatrix,    // [I, H], of gate and up
+  kDownMatrix,  // [H, I]
+};
+
 // Borrows the tensors and their names.
 struct InferCall {
   struct Input {
@@ -25,6 +33,7 @@ struct InferCall {
   struct Output {
     absl::string_view name;
     const OutputTensor* tensor;
+    OutputForm form = OutputForm::kAsInputs;
   };
 
   // The input with whose dtype and shape those of the others are compared.
@@ -48,8 +57,9 @@ InferCall ElementwiseCall(absl::string_view op, std::vector<InferCall::Input> in
 // the server would send, if not.
 absl::Status CheckInputs(const InferCall& call);
 
-// OK if each output has as many bytes as each input, and parts of regions lie inside their regions.
-// REQUIRES: the inputs are checked.
+// OK if each output has as many bytes as each input, gradients of weights have an equal number of
+// FP32 rows of the hidden size, and parts of regions lie inside their regions. REQUIRES: the inputs
+// are checked.
 absl::Status CheckOutputs(const InferCall& call);
 
 // The call for the codec. REQUIRES: the call is checked, and outlives the inference.

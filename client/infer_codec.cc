@@ -53,7 +53,8 @@ int64_t NumIn(const Tensors& tensors, bool in_regions) {
                        [=](const auto& tensor) { return tensor.part.has_value() == in_regions; });
 }
 
-// The request without its tensors' bytes. It names its outputs only if one of them is in a region.
+// The request without its tensors' bytes. It names its outputs only if one of them is in a region
+// or is a gradient of weights.
 std::string SerializeEnvelope(const Inference& inference) {
   inference::ModelInferRequest request;
   request.set_model_name(inference.model.data(), inference.model.size());
@@ -65,7 +66,9 @@ std::string SerializeEnvelope(const Inference& inference) {
     tensor->mutable_shape()->Add(inference.shape.begin(), inference.shape.end());
     if (input.part) SetPart(*input.part, tensor->mutable_parameters());
   }
-  if (NumIn(inference.outputs, true) == 0) return request.SerializeAsString();
+  if (NumIn(inference.outputs, true) == 0 && !inference.has_gradients()) {
+    return request.SerializeAsString();
+  }
   for (const Inference::Output& output : inference.outputs) {
     auto* tensor = request.add_outputs();
     tensor->set_name(output.name.data(), output.name.size());
@@ -78,6 +81,21 @@ absl::Status Bad(const Inference& inference, absl::string_view what) {
   return absl::InternalError(absl::StrCat("bad response of '", inference.model, "': ", what));
 }
 
+// The dtype and the shape of an output.
+Dtype DtypeOf(const Inference& inference, const Inference::Output& output) {
+  return output.gradient_shape ? Dtype::kFp32 : inference.dtype;
+}
+const Shape& ShapeOf(const Inference& inference, const Inference::Output& output) {
+  return output.gradient_shape ? *output.gradient_shape : inference.shape;
+}
+
+template <typename Tensors>
+int64_t CarriedBytes(const Tensors& tensors) {
+  int64_t bytes = 0;
+  for (const auto& tensor : tensors) bytes += static_cast<int64_t>(tensor.bytes.size());
+  return bytes;
+}
+
 absl::Status Malformed(const Inference& inference) {
   return Bad(inference, "not a ModelInferResponse");
 }
@@ -88,10 +106,11 @@ absl::Status ReadTensor(const Inference& inference, const Inference::Output& out
   uint64_t size = 0;
   if (!in.ReadVarint64(&size)) return Malformed(inference);
   if (size != output.bytes.size()) {
-    const std::string expected = output.part ? "it belongs into a region"
-                                             : absl::StrCat("shape ", FormatShape(inference.shape),
-                                                            " of ", DatatypeName(inference.dtype),
-                                                            " needs ", inference.tensor_bytes());
+    const std::string expected =
+        output.part ? "it belongs into a region"
+                    : absl::StrCat("shape ", FormatShape(ShapeOf(inference, output)), " of ",
+                                   DatatypeName(DtypeOf(inference, output)), " needs ",
+                                   output.bytes.size());
     return Bad(inference,
                absl::StrCat("output '", output.name, "' has ", size, " bytes; ", expected));
   }
@@ -135,18 +154,20 @@ absl::Status CheckOutputs(const Inference& inference,
   for (int k = 0; k < expected; ++k) {
     const auto& output = response.outputs(k);
     const absl::string_view name = inference.outputs[k].name;
+    const absl::string_view dtype = DatatypeName(DtypeOf(inference, inference.outputs[k]));
+    const Shape& expected_shape = ShapeOf(inference, inference.outputs[k]);
     const absl::Span<const int64_t> shape(output.shape().data(), output.shape_size());
     if (output.name() != name) {
       return Bad(inference,
                  absl::StrCat("an output is '", output.name(), "'; expected '", name, "'"));
     }
-    if (output.datatype() != DatatypeName(inference.dtype)) {
-      return Bad(inference, absl::StrCat("output '", name, "' is ", output.datatype(),
-                                         "; expected ", DatatypeName(inference.dtype)));
+    if (output.datatype() != dtype) {
+      return Bad(inference,
+                 absl::StrCat("output '", name, "' is ", output.datatype(), "; expected ", dtype));
     }
-    if (shape != absl::MakeConstSpan(inference.shape)) {
+    if (shape != absl::MakeConstSpan(expected_shape)) {
       return Bad(inference, absl::StrCat("shape of '", name, "' is ", FormatShape(shape),
-                                         "; expected ", FormatShape(inference.shape)));
+                                         "; expected ", FormatShape(expected_shape)));
     }
   }
   return absl::OkStatus();
@@ -162,6 +183,11 @@ absl::StatusOr<std::string> CheckEnvelope(const Inference& inference, const std:
 }
 
 }  // namespace
+
+bool Inference::has_gradients() const {
+  return std::any_of(outputs.begin(), outputs.end(),
+                     [](const Output& output) { return output.gradient_shape.has_value(); });
+}
 
 Inference Inference::Part(int64_t first, int64_t count) const {
   const auto offset = static_cast<size_t>(first * ElementBytes(dtype));
@@ -197,7 +223,8 @@ int64_t LargestMessageBytes(const Inference& inference) {
   const auto envelope_bytes = static_cast<int64_t>(SerializeEnvelope(inference).size());
   // No overflow: memory is so small that three times its size fits into 64 bits.
   return envelope_bytes + kResponseSlackBytes + (inference.is_mlp() ? kWeightsBytes : 0) +
-         num_tensors * kMaxFrameBytes + NumCarried(inference) * inference.tensor_bytes();
+         num_tensors * kMaxFrameBytes +
+         std::max(CarriedBytes(inference.inputs), CarriedBytes(inference.outputs));
 }
 
 int64_t MaxPartOverhead(const Inference& inference) {

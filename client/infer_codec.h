@@ -25,7 +25,7 @@ namespace swiglu::client {
 inline constexpr char kModelInfer[] = "/inference.GRPCInferenceService/ModelInfer";
 
 // One run of one model: its inputs, and the memory for its outputs. All tensors have one dtype and
-// shape. Borrows everything but the shape and the parts of regions.
+// shape, except gradients of weights. Borrows everything but shapes and parts of regions.
 struct Inference {
   // A tensor in a region has no `bytes`, because no message carries its bytes.
   struct Input {
@@ -37,6 +37,8 @@ struct Inference {
     absl::string_view name;
     absl::Span<std::byte> bytes;
     absl::optional<RegionPart> part = absl::nullopt;
+    // The shape of a gradient of weights, which is FP32. None for an output like the inputs.
+    absl::optional<Shape> gradient_shape = absl::nullopt;
   };
 
   absl::string_view model;
@@ -45,7 +47,7 @@ struct Inference {
   // The last dimension of the shape, for a model of an MLP; 0 for an element-wise model.
   int64_t row_elements = 0;
   absl::InlinedVector<Input, 3> inputs;
-  absl::InlinedVector<Output, 3> outputs;
+  absl::InlinedVector<Output, 4> outputs;
 
   int64_t tensor_bytes() const {
     const Input& input = inputs.front();
@@ -55,9 +57,13 @@ struct Inference {
 
   // Whether the model has weights, and a row of its tensors cannot be cut.
   bool is_mlp() const { return row_elements > 0; }
+  // Whether gradients of weights are among the outputs. They are sums over all rows, so such an
+  // inference has no parts.
+  bool has_gradients() const;
 
   // An inference over the elements [first, first + count) of every tensor. Its shape has rank 1, or
-  // is that of some rows. REQUIRES: if the model is that of an MLP, both numbers are whole rows.
+  // is that of some rows. REQUIRES: if the model is that of an MLP, both numbers are whole rows,
+  // and no output is a gradient of weights.
   Inference Part(int64_t first, int64_t count) const;
 };
 

@@ -99,7 +99,15 @@ absl::StatusOr<std::string> InferRunner::Run(const Inference& inference, const T
     const absl::Status& status = weights.status();
     // The server's limit may be below ours. In that case it has not looked at the tensors.
     if (!absl::IsResourceExhausted(status) || message_bytes <= options_.chunk_bytes) return weights;
-    if (inference.num_elements() <= inference.row_elements) return weights;
+    if (inference.num_elements() <= inference.row_elements || inference.has_gradients()) {
+      return weights;
+    }
+  }
+  if (inference.has_gradients()) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("gradients of weights take a message of ", message_bytes,
+                     " bytes; option max_message_bytes is ", options_.max_message_bytes,
+                     "; gradients in regions of shared memory need no room in messages"));
   }
   return RunSplit(inference, limit, on_chunk);
 }

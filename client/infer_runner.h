@@ -25,15 +25,16 @@ class InferRunner {
 
   // Sends the inference as one message if that fits into `max_message_bytes`, else in chunks. If
   // the server answers RESOURCE_EXHAUSTED to one message larger than `chunk_bytes`, this method
-  // sends the inference again in chunks. Chunks of an MLP are whole rows. Blocks until the outputs
+  // sends the inference again in chunks. Chunks of an MLP are whole rows. An
+  // inference of gradients of weights is never split. Blocks until the outputs
   // are filled, an error occurs or `limit` has passed. All messages share `limit`.
   //
   // Returns the SHA-256 of the weights that computed the outputs, empty if the model has none. On
   // error the content of the outputs is unspecified. When a chunk fails, no further chunk starts,
   // and this method returns the first error. ABORTED if chunks were computed by different weights.
-  // RESOURCE_EXHAUSTED, before anything is sent, if a row does not fit into `max_message_bytes`.
-  // `on_chunk` may be empty. If it throws, this method rethrows the exception after all running
-  // chunks have ended.
+  // RESOURCE_EXHAUSTED, before anything is sent, if a row, or an inference that is never split,
+  // does not fit into `max_message_bytes`. `on_chunk` may be empty. If it throws, this method
+  // rethrows the exception after all running chunks have ended.
   absl::StatusOr<std::string> Run(const Inference& inference, const TimeLimit& limit,
                                   const OnChunk& on_chunk);
 

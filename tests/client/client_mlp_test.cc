@@ -247,6 +247,151 @@ TEST_F(ClientTest, AnMlpThatTheServerDoesNotHaveIsNotFound) {
             absl::NotFoundError("unknown model 'mlp_m_7_forward'"));
 }
 
+// Backward with gradients of the weights, for I = 3: dx is x, and the gradients have patterns.
+class GradientServer {
+ public:
+  const std::string& address() const { return server_.address(); }
+
+  std::vector<std::string> methods;        // that were called, in order
+  inference::ModelInferRequest request;    // the last one
+  std::string intermediate_size = "3";     // as the metadata have it
+  std::string datatype = "FP32";           // of the gradients
+  grpc::Status status = grpc::Status::OK;  // of ModelInfer
+
+ private:
+  FakeReply Answer(const FakeCall& call) {
+    methods.push_back(call.method);
+    if (call.method == "ModelMetadata") {
+      inference::ModelMetadataResponse response;
+      (*response.mutable_properties())["intermediate_size"] = intermediate_size;
+      return client::Answer(response);
+    }
+    request.ParseFromString(call.message);
+    inference::ModelInferResponse response = EchoInfer(request);
+    for (uint32_t k = 1; k < 4; ++k) {
+      auto* output = response.add_outputs();
+      output->set_name(request.outputs(static_cast<int>(k)).name());
+      output->set_datatype(datatype);
+      output->add_shape(k < 3 ? 3 : kHidden);
+      output->add_shape(k < 3 ? kHidden : 3);
+      response.add_raw_output_contents(Pattern(3 * kHidden * 4, 10 + k));
+    }
+    FakeReply reply = client::Answer(response);
+    reply.status = status;
+    return reply;
+  }
+
+  FakeServer server_{[this](const FakeCall& call) { return Answer(call); }};
+};
+
+TEST_F(ClientTest, AnMlpGivesGradientsOfItsWeights) {
+  GradientServer server;
+  const auto client = Connect(server.address());
+  const std::string x = Pattern(2 * 128, 1), dy = Pattern(2 * 128, 2);
+  const auto result = client->Mlp("m", 5).Gradients(View(x, {2, kHidden}), View(dy, {2, kHidden}));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(server.methods, ElementsAre("ModelMetadata", "ModelInfer"));
+  EXPECT_EQ(server.request.model_name(), "mlp_m_5_backward");
+  std::vector<std::string> names;
+  for (const auto& output : server.request.outputs()) names.push_back(output.name());
+  EXPECT_THAT(names, ElementsAre("dx", "d_gate_proj", "d_up_proj", "d_down_proj"));
+  EXPECT_EQ(AsText(result->dx.bytes()), x);
+  EXPECT_EQ(result->dx.dtype(), Dtype::kFp16);
+  EXPECT_EQ(AsText(result->d_gate_proj.bytes()), Pattern(768, 11));
+  EXPECT_EQ(result->d_gate_proj.shape(), (Shape{3, kHidden}));
+  EXPECT_EQ(result->d_gate_proj.dtype(), Dtype::kFp32);
+  EXPECT_EQ(AsText(result->d_up_proj.bytes()), Pattern(768, 12));
+  EXPECT_EQ(result->d_up_proj.shape(), (Shape{3, kHidden}));
+  EXPECT_EQ(AsText(result->d_down_proj.bytes()), Pattern(768, 13));
+  EXPECT_EQ(result->d_down_proj.shape(), (Shape{kHidden, 3}));
+  EXPECT_EQ(result->weights_sha256, kFakeWeights);
+}
+
+TEST_F(ClientTest, GradientsOfWeightsAreNeverSplit) {
+  GradientServer server;
+  const std::string x = Pattern(100 * 128, 1);
+  const TensorView tokens = View(x, {100, kHidden});
+  const auto small = Connect(server.address(), {.max_message_bytes = 20'000});
+  const absl::Status status = small->Mlp("m", 0).Gradients(tokens, tokens).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()),
+              ::testing::MatchesRegex(
+                  "gradients of weights take a message of 25[0-9]{3} bytes; option "
+                  "max_message_bytes is 20000; gradients in regions of shared memory need no room "
+                  "in messages"));
+  EXPECT_THAT(server.methods, ElementsAre("ModelMetadata"));
+  server.methods.clear();
+  server.status = grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too large");
+  EXPECT_EQ(Connect(server.address(), {.chunk_bytes = 4096})
+                ->Mlp("m", 0)
+                .Gradients(tokens, tokens)
+                .status(),
+            absl::ResourceExhaustedError("too large"));
+  EXPECT_THAT(server.methods, ElementsAre("ModelMetadata", "ModelInfer"));
+}
+
+// The gradients make the answer larger than the request.
+TEST_F(ClientTest, GradientsOfWeightsCountForTheSizeOfTheMessage) {
+  GradientServer server;
+  const std::string x = Pattern(128, 1);
+  const auto client = Connect(server.address(), {.max_message_bytes = 4096});
+  EXPECT_TRUE(client->Mlp("m", 0).Gradients(View(x, {kHidden}), View(x, {kHidden})).ok());
+  server.intermediate_size = "6";
+  EXPECT_EQ(client->Mlp("m", 0).Gradients(View(x, {kHidden}), View(x, {kHidden})).status().code(),
+            absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(ClientTest, BadAnswersWithGradientsOfWeightsAreInternal) {
+  GradientServer server;
+  const auto client = Connect(server.address());
+  const std::string x = Pattern(128, 1);
+  const auto error = [&] {
+    return client->Mlp("m", 0).Gradients(View(x, {kHidden}), View(x, {kHidden})).status();
+  };
+  server.datatype = "FP16";
+  EXPECT_EQ(error(), absl::InternalError("bad response of 'mlp_m_0_backward': output "
+                                         "'d_gate_proj' is FP16; expected FP32"));
+  server.intermediate_size = "4";
+  EXPECT_EQ(error(),
+            absl::InternalError("bad response of 'mlp_m_0_backward': output 'd_gate_proj' has 768 "
+                                "bytes; shape [4,64] of FP32 needs 1024"));
+  for (const char* size : {"", "0", "-3", "x"}) {
+    server.intermediate_size = size;
+    EXPECT_EQ(error(), absl::InternalError("bad metadata of 'mlp_m_0_backward': they do not tell "
+                                           "the intermediate size"));
+  }
+  EXPECT_EQ(client->Mlp("m", 0).Gradients(View(x, {kHidden}), View(x, {64, 1})).status(),
+            absl::InvalidArgumentError("shape of 'dy' is [64,1]; 'x' has [64]"));
+}
+
+TEST_F(ClientTest, GradientsOfWeightsGoToTheCallersMemory) {
+  GradientServer server;
+  const auto client = Connect(server.address());
+  const std::string dy = Pattern(128, 2);
+  std::string x = Pattern(128, 1), gate(768, '?'), up = gate, down = gate, odd(770, '?'),
+              more(1024, '?'), none;
+  const auto call = [&](std::string& gate_out, std::string& up_out) {
+    return client->Mlp("m", 0)
+        .GradientsInto(View(x, {kHidden}), View(dy, {kHidden}),
+                       {AsWritableBytes(x), AsWritableBytes(gate_out), AsWritableBytes(up_out),
+                        AsWritableBytes(down)})
+        .status();
+  };
+  EXPECT_EQ(call(odd, up),
+            absl::InvalidArgumentError("output 'd_gate_proj' has 770 bytes; it takes "
+                                       "FP32 rows of 64 elements"));
+  EXPECT_EQ(call(none, up), absl::InvalidArgumentError("output 'd_gate_proj' has 0 bytes; it takes "
+                                                       "FP32 rows of 64 elements"));
+  EXPECT_EQ(call(gate, more), absl::InvalidArgumentError("output 'd_up_proj' has 1024 bytes; "
+                                                         "'d_down_proj' has 768"));
+  EXPECT_TRUE(server.methods.empty());
+  EXPECT_TRUE(call(gate, up).ok());
+  EXPECT_EQ(gate, Pattern(768, 11));
+  EXPECT_EQ(up, Pattern(768, 12));
+  EXPECT_EQ(down, Pattern(768, 13));
+  EXPECT_THAT(server.methods, ElementsAre("ModelInfer"));
+}
+
 TEST_F(ClientMlpTest, RefusesBadTensorsBeforeItSendsAnything) {
   const auto client = Connect(server_.address());
   const Mlp mlp = client->Mlp("m", 0);

@@ -10,6 +10,7 @@
 // The server needs --mlp=llama=PATH.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -31,6 +32,25 @@ struct MlpForwardResult {
 struct MlpBackwardResult {
   Tensor dx;                   // the gradient with respect to x
   std::string weights_sha256;  // which weights computed it
+};
+
+// What `Mlp::Gradients` returns. The gradients of the matrices are sums over the tokens of the
+// call, in FP32. I is the intermediate size.
+struct MlpGradients {
+  Tensor dx;
+  Tensor d_gate_proj;  // [I, H]
+  Tensor d_up_proj;    // [I, H]
+  Tensor d_down_proj;  // [H, I]
+  std::string weights_sha256;
+};
+
+// The memory that `Mlp::GradientsInto` writes to. The gradients of the matrices are FP32, and each
+// has 4 * H * I bytes.
+struct MlpGradientOutputs {
+  OutputTensor dx;
+  OutputTensor d_gate_proj;
+  OutputTensor d_up_proj;
+  OutputTensor d_down_proj;
 };
 
 // One layer of an MLP at the server. Client::Mlp makes it. It is a small value that can be copied.
@@ -74,6 +94,17 @@ class Mlp {
                                            const OutputTensor& dx,
                                            const CallOptions& options = {}) const;
 
+  // Like `Backward`, and also return the gradients with respect to the layer's matrices. The server
+  // adds nothing up between calls. These calls are never split: RESOURCE_EXHAUSTED if the gradients
+  // do not fit into a message; those in regions need no room there. A gradient of a matrix
+  // must not overlap another tensor. `Gradients` first asks the server for the intermediate size;
+  // that call and the next one may take the whole timeout each.
+  absl::StatusOr<MlpGradients> Gradients(const TensorView& x, const TensorView& dy,
+                                         const CallOptions& options = {}) const;
+  absl::StatusOr<std::string> GradientsInto(const InputTensor& x, const InputTensor& dy,
+                                            const MlpGradientOutputs& outputs,
+                                            const CallOptions& options = {}) const;
+
   // Make the checks that the calls make before they send anything.
   absl::Status CheckForward(const TensorView& x) const;
   absl::Status CheckBackward(const TensorView& x, const TensorView& dy) const;
@@ -88,6 +119,8 @@ class Mlp {
   // `layer` is what the names of both models begin with.
   Mlp(Client::Impl* impl, const std::string& layer)
       : impl_(impl), forward_model_(layer + "_forward"), backward_model_(layer + "_backward") {}
+
+  absl::StatusOr<int64_t> AskForIntermediateSize(const CallOptions& options) const;
 
   Client::Impl* impl_;
   std::string forward_model_;
