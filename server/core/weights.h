@@ -57,7 +57,7 @@ class WeightsSlot {
 
   // nullptr before the first `Set`.
   std::shared_ptr<const Weights> Get() const {
-    absl::ReaderMutexLock lock(mutex_);
+    absl::MutexLock lock(mutex_);
     return weights_;
   }
 

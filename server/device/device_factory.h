@@ -69,7 +69,7 @@ struct CreatedExecutor {
   // driver".
   std::string reason;
   // Makes weights ready for the executor's batches. Must not outlive the executor.
-  std::unique_ptr<WeightsLoader> weights_loader;
+  std::unique_ptr<WeightsLoader> weights_loader = nullptr;
 };
 
 // Makes the executor that `options` ask for. Takes up to a few hundred milliseconds per CUDA
