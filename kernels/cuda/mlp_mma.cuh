@@ -20,6 +20,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "kernels/cuda/ampere.cuh"
 #include "kernels/cuda/early_start.cuh"
 #include "kernels/cuda/mlp_finish.cuh"
 #include "kernels/cuda/mlp_launch.cuh"
@@ -28,68 +29,6 @@
 #include "swiglu/dtype.h"
 
 namespace swiglu::internal {
-
-// ---- Instructions ----
-
-__device__ inline uint32_t SharedAddress(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-// Copies 16 bytes to shared memory, or writes zeros there if there is nothing to copy.
-__device__ inline void CopyAsync(uint32_t to, const void* from, bool exists) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(exists ? 16 : 0)
-               : "memory");
-}
-
-__device__ inline void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// Waits until at most kPending of this thread's groups of copies are not done.
-template <int kPending>
-__device__ inline void AwaitCopies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
-
-__device__ inline void PrefetchIntoL2(const void* from) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
-}
-
-// Loads four 8 by 8 matrices. Lane i has the address of row i % 8 of matrix i / 8.
-template <bool kTransposed>
-__device__ inline void LoadMatrices(uint32_t address, uint32_t (&words)[4]) {
-  if constexpr (kTransposed) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-                 : "r"(address)
-                 : "memory");
-  } else {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-                 : "r"(address)
-                 : "memory");
-  }
-}
-
-// sums += weights * tokens: 16 outputs, 8 tokens, 16 of the depth.
-template <Dtype kDtype>
-__device__ inline void MultiplyAccumulate(float (&sums)[4], const uint32_t (&weights)[4],
-                                          uint32_t tokens_low, uint32_t tokens_high) {
-  if constexpr (kDtype == Dtype::kFp16) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-        : "r"(weights[0]), "r"(weights[1]), "r"(weights[2]), "r"(weights[3]), "r"(tokens_low),
-          "r"(tokens_high));
-  } else {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-        : "r"(weights[0]), "r"(weights[1]), "r"(weights[2]), "r"(weights[3]), "r"(tokens_low),
-          "r"(tokens_high));
-  }
-}
 
 // ---- Tiles ----
 
@@ -109,12 +48,6 @@ struct MmaTileShape {
   static constexpr int kStageBytes = kWeightsBytes + kTokensBytes;
   static constexpr int kSharedBytes = kStages * kStageBytes;
 };
-
-// Where the 16 bytes at `chunk` of row `row` lie in a panel, whose rows have 128 bytes. Eight rows
-// have the same chunk in eight different places, so ldmatrix reads them without bank conflicts.
-__device__ inline uint32_t PlaceInPanel(int row, int chunk) {
-  return static_cast<uint32_t>(row * 128 + ((chunk ^ (row & 7)) << 4));
-}
 
 // The row of gate_up, or of Wd, that has depth k, before an offset of 8 for the rows of Wu.
 __device__ inline int StoredRow(int k, bool is_interleaved) {
