@@ -23,10 +23,15 @@ namespace {
 
 bool IsMlpSize(int64_t size) { return size > 0 && size <= kMaxMlpSize && size % kMlpSizeStep == 0; }
 
-bool AreAligned(std::initializer_list<const void*> pointers) {
+bool AreAlignedOrNull(std::initializer_list<const void*> pointers) {
   return std::all_of(pointers.begin(), pointers.end(), [](const void* pointer) {
-    return pointer != nullptr && reinterpret_cast<uintptr_t>(pointer) % kCudaMlpAlignment == 0;
+    return reinterpret_cast<uintptr_t>(pointer) % kCudaMlpAlignment == 0;
   });
+}
+
+bool AreAligned(std::initializer_list<const void*> pointers) {
+  return AreAlignedOrNull(pointers) &&
+         std::find(pointers.begin(), pointers.end(), nullptr) == pointers.end();
 }
 
 bool AreGood(const CudaMlpWeights& weights) {
@@ -37,6 +42,11 @@ bool AreGood(const CudaMlpWeights& weights) {
 bool IsGood(int64_t num_tokens, MlpPath path) {
   return num_tokens >= 0 && num_tokens <= kMaxMlpTokens &&
          (path == MlpPath::kAuto || path == MlpPath::kMma || path == MlpPath::kWgmma);
+}
+
+bool AreGood(const MlpWeightGradients& gradients) {
+  return AreAlignedOrNull({gradients.gate, gradients.up, gradients.down}) &&
+         (gradients.sums == MlpSums::kBegin || gradients.sums == MlpSums::kContinue);
 }
 
 // ---- The device ----
@@ -142,6 +152,97 @@ cudaError_t ForEachPart(int64_t num_tokens, const Function& function) {
   return cudaSuccess;
 }
 
+// ---- Backward ----
+
+// Enqueues the gradients of no tokens: zeros, or what is there.
+cudaError_t LaunchNoTokens(const CudaMlpWeights& weights, const MlpWeightGradients& gradients,
+                           cudaStream_t stream) {
+  if (gradients.sums == MlpSums::kContinue) return cudaSuccess;
+  const auto bytes = static_cast<size_t>(weights.hidden * weights.intermediate) * sizeof(float);
+  for (float* const gradient : {gradients.gate, gradients.up, gradients.down}) {
+    if (gradient == nullptr) continue;
+    const cudaError_t error = cudaMemsetAsync(gradient, 0, bytes, stream);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+// Enqueues the kernels of one call.
+class Backward {
+ public:
+  Backward(const CudaMlpWeights& weights, const CudaMlpBackward& call, MlpPath path,
+           const MlpDevice& device, cudaStream_t stream)
+      : weights_(weights), call_(call), path_(path), device_(device), stream_(stream) {
+    const int64_t buffer = std::min(call.num_tokens, kMaxPartTokens) * weights.intermediate;
+    df_ = Elements(call.workspace);
+    dw_then_de_ = df_ + buffer;
+    h_ = call.gradients.down == nullptr ? nullptr : dw_then_de_ + buffer;
+  }
+
+  cudaError_t LaunchPart(int64_t first_token, int num_tokens) const {
+    const int64_t at = first_token * weights_.hidden;
+    cudaError_t error = LaunchHidden(at, num_tokens);
+    if (error != cudaSuccess) return error;
+    if (call_.dx != nullptr) {
+      error = LaunchProduct(
+          GateUpGradient(weights_, df_, dw_then_de_, Elements(call_.dx) + at, num_tokens));
+      if (error != cudaSuccess) return error;
+    }
+    const MlpSums first = first_token == 0 ? call_.gradients.sums : MlpSums::kContinue;
+    return LaunchGradients(at, num_tokens, first);
+  }
+
+ private:
+  // df, de and h. `at` is the part's first element of x and dy.
+  cudaError_t LaunchHidden(int64_t at, int num_tokens) const {
+    const uint16_t* const x = Elements(call_.x) + at;
+    if (call_.dx == nullptr && call_.gradients.gate == nullptr && call_.gradients.up == nullptr) {
+      // dWd alone needs only h.
+      Product gate_up = GateUp(weights_, x, num_tokens, Finish::kSwiglu);
+      gate_up.out[0] = h_;
+      return LaunchProduct(gate_up);
+    }
+    const cudaError_t error =
+        LaunchProduct(DownGradient(weights_, Elements(call_.dy) + at, dw_then_de_, num_tokens));
+    if (error != cudaSuccess) return error;
+    Product gate_up = GateUp(weights_, x, num_tokens, Finish::kSwigluBackward);
+    gate_up.dw = dw_then_de_;
+    gate_up.out[0] = df_;
+    gate_up.out[1] = dw_then_de_;
+    gate_up.out[2] = h_;
+    return LaunchProduct(gate_up);
+  }
+
+  cudaError_t LaunchGradients(int64_t at, int num_tokens, MlpSums first) const {
+    const uint16_t *const x = Elements(call_.x) + at, *const dy = Elements(call_.dy) + at;
+    const auto hidden = static_cast<int>(weights_.hidden);
+    const auto intermediate = static_cast<int>(weights_.intermediate);
+    const GradientProduct products[] = {
+        {dy, h_, call_.gradients.down, num_tokens, hidden, intermediate, first},
+        {dw_then_de_, x, call_.gradients.gate, num_tokens, intermediate, hidden, first},
+        {df_, x, call_.gradients.up, num_tokens, intermediate, hidden, first},
+    };
+    for (const GradientProduct& product : products) {
+      if (product.sums == nullptr) continue;
+      const cudaError_t error = LaunchGradientMma(weights_.dtype, product, device_, stream_);
+      if (error != cudaSuccess) return error;
+    }
+    return cudaSuccess;
+  }
+
+  cudaError_t LaunchProduct(const Product& product) const {
+    return Launch(weights_.dtype, product, path_, device_, stream_);
+  }
+
+  const CudaMlpWeights& weights_;
+  const CudaMlpBackward& call_;
+  const MlpPath path_;
+  const MlpDevice& device_;
+  const cudaStream_t stream_;
+  // In the workspace, each [tokens of a part][I]. `h_` is null if it is not needed.
+  uint16_t *df_, *dw_then_de_, *h_;
+};
+
 // The device, if it has the path.
 cudaError_t GetDeviceFor(MlpPath path, MlpDevice& device) {
   if (const cudaError_t error = GetDevice(device); error != cudaSuccess) return error;
@@ -176,6 +277,10 @@ int64_t MlpBackwardWorkspaceBytes(const CudaMlpWeights& weights, int64_t num_tok
   return 2 * MlpForwardWorkspaceBytes(weights, num_tokens);  // df; dw, then de
 }
 
+int64_t MlpGradientsWorkspaceBytes(const CudaMlpWeights& weights, int64_t num_tokens) {
+  return 3 * MlpForwardWorkspaceBytes(weights, num_tokens);  // df; dw, then de; h
+}
+
 cudaError_t MlpForwardCuda(const CudaMlpWeights& weights, const CudaMlpForward& call, MlpPath path,
                            cudaStream_t stream) {
   using namespace internal;
@@ -203,33 +308,24 @@ cudaError_t MlpForwardCuda(const CudaMlpWeights& weights, const CudaMlpForward& 
 cudaError_t MlpBackwardCuda(const CudaMlpWeights& weights, const CudaMlpBackward& call,
                             MlpPath path, cudaStream_t stream) {
   using namespace internal;
-  if (!AreGood(weights) || !IsGood(call.num_tokens, path)) return cudaErrorInvalidValue;
-  if (call.num_tokens == 0) return cudaSuccess;
-  if (!AreAligned({weights.gate_up, weights.down, call.x, call.dy, call.dx, call.workspace}) ||
-      call.workspace_bytes < MlpBackwardWorkspaceBytes(weights, call.num_tokens)) {
+  if (!AreGood(weights) || !IsGood(call.num_tokens, path) || !AreGood(call.gradients)) {
+    return cudaErrorInvalidValue;
+  }
+  if (call.num_tokens == 0) return LaunchNoTokens(weights, call.gradients, stream);
+  const int64_t workspace_bytes = call.gradients.down == nullptr
+                                      ? MlpBackwardWorkspaceBytes(weights, call.num_tokens)
+                                      : MlpGradientsWorkspaceBytes(weights, call.num_tokens);
+  if ((call.dx == nullptr && !call.gradients.has_any()) || !AreAlignedOrNull({call.dx}) ||
+      !AreAligned({weights.gate_up, weights.down, call.x, call.dy, call.workspace}) ||
+      call.workspace_bytes < workspace_bytes) {
     return cudaErrorInvalidValue;
   }
   MlpDevice device;
   if (const cudaError_t error = GetDeviceFor(path, device); error != cudaSuccess) return error;
 
-  uint16_t* const df = Elements(call.workspace);
-  uint16_t* const dw_then_de =
-      df + std::min(call.num_tokens, kMaxPartTokens) * weights.intermediate;
+  const Backward backward(weights, call, path, device, stream);
   return ForEachPart(call.num_tokens, [&](int64_t first, int num_tokens) {
-    const int64_t at = first * weights.hidden;
-    cudaError_t error =
-        Launch(weights.dtype, DownGradient(weights, Elements(call.dy) + at, dw_then_de, num_tokens),
-               path, device, stream);
-    if (error != cudaSuccess) return error;
-    Product gate_up = GateUp(weights, Elements(call.x) + at, num_tokens, Finish::kSwigluBackward);
-    gate_up.dw = dw_then_de;
-    gate_up.out[0] = df;
-    gate_up.out[1] = dw_then_de;
-    error = Launch(weights.dtype, gate_up, path, device, stream);
-    if (error != cudaSuccess) return error;
-    return Launch(weights.dtype,
-                  GateUpGradient(weights, df, dw_then_de, Elements(call.dx) + at, num_tokens), path,
-                  device, stream);
+    return backward.LaunchPart(first, num_tokens);
   });
 }
 

@@ -92,6 +92,9 @@ __device__ inline void FinishBlock(Finish finish, const Product& product, const 
   ComputeWord<kDtype>(inputs, outputs);
   *reinterpret_cast<uint32_t*>(product.out[0] + at) = outputs[1];
   *reinterpret_cast<uint32_t*>(product.out[1] + at) = outputs[2];
+  if (product.out[2] != nullptr) {
+    *reinterpret_cast<uint32_t*>(product.out[2] + at) = outputs[0];
+  }
 }
 
 }  // namespace swiglu::internal

@@ -20,6 +20,10 @@ cudaError_t LaunchMma(Dtype dtype, const Product& product, const TileSize& tile,
 cudaError_t LaunchWgmma(Dtype dtype, const Product& product, const TileSize& tile,
                         const MlpDevice& device, cudaStream_t stream);
 
+// The same for the gradient of a matrix of weights.
+cudaError_t LaunchGradientMma(Dtype dtype, const GradientProduct& product, const MlpDevice& device,
+                              cudaStream_t stream);
+
 // A kernel and its grid.
 struct KernelLaunch {
   const void* kernel;

@@ -22,7 +22,7 @@ enum class Finish : int {
   kStore,           // out[0] = T(S)
   kStoreSum,        // of two products: out[0] = T(T(S1) + T(S2))
   kSwiglu,          // 8 outputs of e and 8 of g alternate: out[0] = h
-  kSwigluBackward,  // the same, and with dw: out[0] = df, out[1] = de
+  kSwigluBackward,  // the same, and with dw: out[0] = df, out[1] = de, out[2] = h unless null
 };
 
 // How the weights of a product lie in memory.
@@ -35,7 +35,7 @@ enum class WeightsLayout : int {
 struct Product {
   const uint16_t* weights;
   const uint16_t* tokens[2];  // [num_tokens][depth]; the second is df Wu + de Wg's de
-  uint16_t* out[2];           // [num_tokens][num_outputs], or half as many outputs from e and g
+  uint16_t* out[3];           // [num_tokens][num_outputs], or half as many outputs from e and g
   const uint16_t* dw;         // like out[0]; may be out[1]
   int num_tokens;
   int num_outputs;
@@ -45,6 +45,19 @@ struct Product {
   // second product those of Wg.
   bool is_interleaved;
   Finish finish;
+};
+
+// The gradient of a matrix of weights: a product in which the tokens are the depth.
+//
+//   sums[row][column] = sum over tokens of rows[token][row] * columns[token][column]
+struct GradientProduct {
+  const uint16_t* rows;     // [num_tokens][num_rows]
+  const uint16_t* columns;  // [num_tokens][num_columns]
+  float* sums;              // [num_rows][num_columns]
+  int num_tokens;
+  int num_rows;
+  int num_columns;
+  MlpSums first;  // what the sums begin with
 };
 
 // What the choice of tiles depends on.

@@ -32,15 +32,21 @@ __device__ uint16_t Round(Dtype dtype, float value) {
 
 // ---- Products ----
 
-// out[token][output] = T(sum over k of tokens[token][k] * weights[output * output_stride + k *
-// k_stride]).
+// A matrix whose rows have a depth: the element of a row at depth k is data[row * row_stride +
+// k * k_stride].
+struct Operand {
+  const uint16_t* data;
+  int64_t row_stride, k_stride;
+};
+
+// Sum[token][output] = sum over k of tokens[token][k] * weights[output][k]. One of `out` and `sums`
+// is null.
 struct PlainProduct {
   Dtype dtype;
-  const uint16_t* weights;
-  int64_t output_stride, k_stride;
-  const uint16_t* tokens;
-  uint16_t* out;
+  Operand weights, tokens;
   int num_tokens, num_outputs, depth;
+  uint16_t* out;  // T(sum)
+  float* sums;    // the sum itself
 };
 
 __global__ void Multiply(PlainProduct p) {
@@ -49,11 +55,11 @@ __global__ void Multiply(PlainProduct p) {
   const int first_token = static_cast<int>(blockIdx.y) * 8;
   const auto weight = [&](int output, int k) -> uint32_t {
     const bool exists = output < p.num_outputs && k < p.depth;
-    return exists ? p.weights[output * p.output_stride + k * p.k_stride] : 0;
+    return exists ? p.weights.data[output * p.weights.row_stride + k * p.weights.k_stride] : 0;
   };
   const auto token_at = [&](int token, int k) -> uint32_t {
     const bool exists = token < p.num_tokens && k < p.depth;
-    return exists ? p.tokens[int64_t{token} * p.depth + k] : 0;
+    return exists ? p.tokens.data[token * p.tokens.row_stride + k * p.tokens.k_stride] : 0;
   };
 
   float sums[4] = {};
@@ -82,9 +88,10 @@ __global__ void Multiply(PlainProduct p) {
 
   for (int i = 0; i < 4; ++i) {
     const int output = first_output + row + i / 2 * 8, token = first_token + pair + i % 2;
-    if (output < p.num_outputs && token < p.num_tokens) {
-      p.out[int64_t{token} * p.num_outputs + output] = Round(p.dtype, sums[i]);
-    }
+    if (output >= p.num_outputs || token >= p.num_tokens) continue;
+    const int64_t at = int64_t{token} * p.num_outputs + output;
+    if (p.out != nullptr) p.out[at] = Round(p.dtype, sums[i]);
+    if (p.sums != nullptr) p.sums[at] = sums[i];
   }
 }
 
@@ -97,13 +104,40 @@ void Launch(const PlainProduct& p) {
 // out = T(in times the transpose of a [num_outputs][depth] matrix).
 void TimesTransposed(const CudaMlpProblem& m, const uint16_t* in, const uint16_t* matrix,
                      int num_outputs, int depth, uint16_t* out) {
-  Launch({m.dtype, matrix, depth, 1, in, out, m.num_tokens, num_outputs, depth});
+  Launch({m.dtype,
+          {matrix, depth, 1},
+          {in, depth, 1},
+          m.num_tokens,
+          num_outputs,
+          depth,
+          out,
+          nullptr});
 }
 
 // out = T(in times a [depth][num_outputs] matrix).
 void Times(const CudaMlpProblem& m, const uint16_t* in, const uint16_t* matrix, int num_outputs,
            int depth, uint16_t* out) {
-  Launch({m.dtype, matrix, 1, num_outputs, in, out, m.num_tokens, num_outputs, depth});
+  Launch({m.dtype,
+          {matrix, 1, num_outputs},
+          {in, depth, 1},
+          m.num_tokens,
+          num_outputs,
+          depth,
+          out,
+          nullptr});
+}
+
+// sums = the transpose of a [num_tokens][num_rows] matrix times a [num_tokens][num_columns] one.
+void TransposeTimes(const CudaMlpProblem& m, const uint16_t* rows, int num_rows,
+                    const uint16_t* columns, int num_columns, float* sums) {
+  Launch({m.dtype,
+          {columns, 1, num_columns},
+          {rows, 1, num_rows},
+          num_rows,
+          num_columns,
+          m.num_tokens,
+          nullptr,
+          sums});
 }
 
 // out = T(a + b).
@@ -149,17 +183,47 @@ __global__ void Fill(Dtype dtype, MlpNumbers numbers, uint16_t* data, int64_t n)
 
 // ---- Comparison ----
 
-__global__ void Compare(Dtype dtype, const uint16_t* actual, const uint16_t* expected, int64_t n,
+__device__ bool IsNan(Dtype dtype, uint16_t bits) {
+  const float value = Widen(dtype, bits);
+  return value != value;
+}
+__device__ bool IsNan(Dtype, uint32_t bits) { return (bits & 0x7FFFFFFFu) > 0x7F800000u; }
+
+template <class Bits>
+__global__ void Compare(Dtype dtype, const Bits* actual, const Bits* expected, int64_t n,
                         MlpDifferences* differences) {
   for (int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x; i < n; i += kBlocks * kThreads) {
-    const float a = Widen(dtype, actual[i]), e = Widen(dtype, expected[i]);
-    const bool is_nan = e != e;
+    const bool is_nan = IsNan(dtype, expected[i]);
     if (is_nan) atomicAdd(&differences->num_nans, 1ull);
-    if (actual[i] == expected[i] || (is_nan && a != a)) continue;
+    if (actual[i] == expected[i] || (is_nan && IsNan(dtype, actual[i]))) continue;
     atomicAdd(&differences->num_wrong, 1ull);
     differences->first = i;
   }
 }
+
+template <class Bits>
+cudaError_t CompareBits(Dtype dtype, const Bits* actual, const Bits* expected, int64_t n,
+                        MlpDifferences& differences) {
+  MlpDifferences* d_differences = nullptr;
+  cudaError_t error = cudaMalloc(&d_differences, sizeof(differences));
+  if (error != cudaSuccess) return error;
+  differences = {};
+  cudaMemcpy(d_differences, &differences, sizeof(differences), cudaMemcpyHostToDevice);
+  Compare<<<kBlocks, kThreads>>>(dtype, actual, expected, n, d_differences);
+  error = cudaMemcpy(&differences, d_differences, sizeof(differences), cudaMemcpyDeviceToHost);
+  cudaFree(d_differences);
+  return error;
+}
+
+// The intermediate results of backward, [M][I] each but the last two, which are [M][H].
+struct Scratch {
+  Scratch(const CudaMlpProblem& m, uint16_t* scratch) {
+    const int64_t n = int64_t{m.num_tokens} * m.intermediate;
+    e = scratch, g = e + n, h = g + n, dw = h + n, df = dw + n, de = df + n;
+    of_df = de + n, of_de = of_df + int64_t{m.num_tokens} * m.hidden;
+  }
+  uint16_t *e, *g, *h, *dw, *df, *de, *of_df, *of_de;
+};
 
 }  // namespace
 
@@ -168,36 +232,46 @@ int64_t ReferenceScratchElements(const CudaMlpProblem& m) {
 }
 
 cudaError_t ReferenceForward(const CudaMlpProblem& m, uint16_t* scratch, uint16_t* y) {
-  const int64_t n = int64_t{m.num_tokens} * m.intermediate;
-  uint16_t *const e = scratch, *const g = e + n, *const h = g + n;
-  TimesTransposed(m, m.x, m.gate, m.intermediate, m.hidden, e);
-  TimesTransposed(m, m.x, m.up, m.intermediate, m.hidden, g);
-  const ForwardSegment segment{e, g, h, n};
+  const Scratch at(m, scratch);
+  TimesTransposed(m, m.x, m.gate, m.intermediate, m.hidden, at.e);
+  TimesTransposed(m, m.x, m.up, m.intermediate, m.hidden, at.g);
+  const ForwardSegment segment{at.e, at.g, at.h, int64_t{m.num_tokens} * m.intermediate};
   if (const cudaError_t error = ForwardCuda(m.dtype, {&segment, 1}, {}, nullptr);
       error != cudaSuccess) {
     return error;
   }
-  TimesTransposed(m, h, m.down, m.hidden, m.intermediate, y);
+  TimesTransposed(m, at.h, m.down, m.hidden, m.intermediate, y);
   return cudaGetLastError();
 }
 
 cudaError_t ReferenceBackward(const CudaMlpProblem& m, uint16_t* scratch, uint16_t* dx) {
-  const int64_t n = int64_t{m.num_tokens} * m.intermediate;
-  const int64_t num_outputs = int64_t{m.num_tokens} * m.hidden;
-  uint16_t *const e = scratch, *const g = e + n, *const h = g + n, *const dw = h + n,
-                  *const df = dw + n, *const de = df + n, *const of_df = de + n,
-                  *const of_de = of_df + num_outputs;
-  TimesTransposed(m, m.x, m.gate, m.intermediate, m.hidden, e);
-  TimesTransposed(m, m.x, m.up, m.intermediate, m.hidden, g);
-  Times(m, m.dy, m.down, m.intermediate, m.hidden, dw);
-  const BackwardSegment segment{dw, e, g, h, df, de, n};
+  const Scratch at(m, scratch);
+  TimesTransposed(m, m.x, m.gate, m.intermediate, m.hidden, at.e);
+  TimesTransposed(m, m.x, m.up, m.intermediate, m.hidden, at.g);
+  Times(m, m.dy, m.down, m.intermediate, m.hidden, at.dw);
+  const BackwardSegment segment{
+      at.dw, at.e, at.g, at.h, at.df, at.de, int64_t{m.num_tokens} * m.intermediate};
   if (const cudaError_t error = BackwardCuda(m.dtype, {&segment, 1}, {}, nullptr);
       error != cudaSuccess) {
     return error;
   }
-  Times(m, df, m.up, m.hidden, m.intermediate, of_df);
-  Times(m, de, m.gate, m.hidden, m.intermediate, of_de);
-  AddRounded<<<kBlocks, kThreads>>>(m.dtype, of_df, of_de, dx, num_outputs);
+  Times(m, at.df, m.up, m.hidden, m.intermediate, at.of_df);
+  Times(m, at.de, m.gate, m.hidden, m.intermediate, at.of_de);
+  AddRounded<<<kBlocks, kThreads>>>(m.dtype, at.of_df, at.of_de, dx,
+                                    int64_t{m.num_tokens} * m.hidden);
+  return cudaGetLastError();
+}
+
+ReferenceHidden HiddenIn(const CudaMlpProblem& m, uint16_t* scratch) {
+  const Scratch at(m, scratch);
+  return {at.h, at.df, at.de};
+}
+
+cudaError_t ReferenceGradients(const CudaMlpProblem& m, const ReferenceHidden& hidden,
+                               float* d_gate, float* d_up, float* d_down) {
+  TransposeTimes(m, hidden.de, m.intermediate, m.x, m.hidden, d_gate);
+  TransposeTimes(m, hidden.df, m.intermediate, m.x, m.hidden, d_up);
+  TransposeTimes(m, m.dy, m.hidden, hidden.h, m.intermediate, d_down);
   return cudaGetLastError();
 }
 
@@ -208,15 +282,13 @@ cudaError_t FillMlp(Dtype dtype, const MlpNumbers& numbers, uint16_t* data, int6
 
 cudaError_t CompareMlp(Dtype dtype, const uint16_t* actual, const uint16_t* expected,
                        int64_t num_elements, MlpDifferences& differences) {
-  MlpDifferences* d_differences = nullptr;
-  cudaError_t error = cudaMalloc(&d_differences, sizeof(differences));
-  if (error != cudaSuccess) return error;
-  differences = {};
-  cudaMemcpy(d_differences, &differences, sizeof(differences), cudaMemcpyHostToDevice);
-  Compare<<<kBlocks, kThreads>>>(dtype, actual, expected, num_elements, d_differences);
-  error = cudaMemcpy(&differences, d_differences, sizeof(differences), cudaMemcpyDeviceToHost);
-  cudaFree(d_differences);
-  return error;
+  return CompareBits(dtype, actual, expected, num_elements, differences);
+}
+
+cudaError_t CompareMlp(const float* actual, const float* expected, int64_t num_elements,
+                       MlpDifferences& differences) {
+  return CompareBits(Dtype::kFp32, reinterpret_cast<const uint32_t*>(actual),
+                     reinterpret_cast<const uint32_t*>(expected), num_elements, differences);
 }
 
 }  // namespace swiglu::kernels

@@ -29,6 +29,17 @@ int64_t ReferenceScratchElements(const CudaMlpProblem& problem);
 cudaError_t ReferenceForward(const CudaMlpProblem& problem, uint16_t* scratch, uint16_t* y);
 cudaError_t ReferenceBackward(const CudaMlpProblem& problem, uint16_t* scratch, uint16_t* dx);
 
+// What ReferenceBackward leaves in `scratch`, [M][I] each.
+struct ReferenceHidden {
+  const uint16_t *h, *df, *de;
+};
+ReferenceHidden HiddenIn(const CudaMlpProblem& problem, uint16_t* scratch);
+
+// Enqueues kernels on the default stream that write the gradients of the weights, [I][H], [I][H]
+// and [H][I].
+cudaError_t ReferenceGradients(const CudaMlpProblem& problem, const ReferenceHidden& hidden,
+                               float* d_gate, float* d_up, float* d_down);
+
 // What a comparison on the device finds.
 struct MlpDifferences {
   unsigned long long num_wrong = 0;  // elements that differ; NaNs are alike
@@ -36,9 +47,11 @@ struct MlpDifferences {
   unsigned long long num_nans = 0;   // among the expected
 };
 
-// Compares and waits. `actual` and `expected` have `num_elements` elements.
+// Compare bits and wait. `actual` and `expected` have `num_elements` elements.
 cudaError_t CompareMlp(Dtype dtype, const uint16_t* actual, const uint16_t* expected,
                        int64_t num_elements, MlpDifferences& differences);
+cudaError_t CompareMlp(const float* actual, const float* expected, int64_t num_elements,
+                       MlpDifferences& differences);
 
 // How numbers are made up.
 struct MlpNumbers {

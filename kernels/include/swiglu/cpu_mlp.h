@@ -75,20 +75,6 @@ struct MlpForward {
   std::span<std::byte> workspace;  // at least ForwardWorkspaceBytes(M)
 };
 
-// What the sums over tokens begin with: 0, or what the memory has, which is where the call for the
-// tokens before has left off.
-enum class MlpSums { kBegin, kContinue };
-
-// The gradients of the weights. Of those that are null, none is computed.
-struct MlpWeightGradients {
-  float* gate = nullptr;  // dWg, [I][H]
-  float* up = nullptr;    // dWu, [I][H]
-  float* down = nullptr;  // dWd, [H][I]
-  MlpSums sums = MlpSums::kBegin;
-
-  bool has_any() const { return gate != nullptr || up != nullptr || down != nullptr; }
-};
-
 // dx from x and dy, and the gradients of the weights. e and g are computed again.
 struct MlpBackward {
   const void* x;

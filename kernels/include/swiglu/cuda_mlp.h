@@ -1,22 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A whole SwiGLU MLP on an NVIDIA GPU of compute capability 8.0 or newer, forward and backward to
-// its input: launchers that enqueue a few kernels on a stream. Where the library is built with
-// CUDA, SWIGLU_CUDA is defined as 1.
+// its input and its weights: launchers that enqueue a few kernels on a stream. Where the library is
+// built with CUDA, SWIGLU_CUDA is defined as 1.
 //
 // H is the hidden size, I the intermediate size, M the number of tokens, and T the dtype of all
-// tensors: FP16 or BF16. All are row-major: Wg (gate) and Wu (up) are [I][H], Wd (down) is [H][I],
-// and x, y, dy and dx are [M][H].
+// tensors but the gradients of the weights: FP16 or BF16. All are row-major: Wg (gate) and Wu (up)
+// are [I][H], Wd (down) is [H][I], and x, y, dy and dx are [M][H]. The gradients of the weights are
+// FP32, and each has the shape of its matrix.
 //
 //   forward    e = T(x Wg^T)    g = T(x Wu^T)    h as ForwardCuda has it ("swiglu/cuda.h")
 //              y = T(h Wd^T)
 //   backward   e and g as above, dw = T(dy Wd); df and de as BackwardCuda has them
 //              dx = T(T(df Wu) + T(de Wg))
+//   of weights dWg = de^T x          dWu = df^T x          dWd = dy^T h
 //
 // T(x) rounds to nearest, ties to even. Each element of a product has one float32 accumulator that
 // begins at 0. The tensor cores add terms to it in the order of their index, 16 at a time. No
 // product is split. So the bits of a token depend neither on M, nor on the other tokens, nor on the
 // path below. The payload of a NaN is unspecified.
+//
+// A gradient of the weights is a sum over tokens, 16 at a time as well. A call may continue the
+// sums of the call before (MlpSums). So the bits do not depend on how the tokens are cut into
+// calls, if all cuts are at multiples of 16.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -68,21 +74,25 @@ struct CudaMlpForward {
   int64_t workspace_bytes;
 };
 
-// dx from x and dy. e and g are computed again.
+// dx from x and dy, and the gradients of the weights. e and g are computed again.
 struct CudaMlpBackward {
   const void* x;
   const void* dy;
-  void* dx;
-  int64_t num_tokens;
+  void* dx;            // may be null if `gradients` has any; then dx is not computed
+  int64_t num_tokens;  // M. If it is 0, only `gradients` is used: sums that begin are 0.
   void* workspace;
   int64_t workspace_bytes;
+  MlpWeightGradients gradients = {};
 };
 
 // The bytes of workspace for `num_tokens` tokens. More tokens never need fewer, and from 8192
 // tokens on the bytes stay the same, because more tokens are computed in parts. The pointers in
 // `weights` are not used. REQUIRES: H, I and `num_tokens` in their ranges.
 int64_t MlpForwardWorkspaceBytes(const CudaMlpWeights& weights, int64_t num_tokens);
+// For a call without gradients.down.
 int64_t MlpBackwardWorkspaceBytes(const CudaMlpWeights& weights, int64_t num_tokens);
+// For a call with gradients.down, and so for every call of backward.
+int64_t MlpGradientsWorkspaceBytes(const CudaMlpWeights& weights, int64_t num_tokens);
 
 // Which instructions compute the products. The bits are the same. For tests and measurements.
 enum class MlpPath {
@@ -99,15 +109,16 @@ enum class MlpPath {
 //
 // REQUIRES: the host has synchronized with the work that wrote the weights. All other memory may be
 // written by earlier work of the stream. Everything lies in memory of the current device and lives
-// until the kernels are done. An output overlaps neither an input nor the workspace.
+// until the kernels are done. An output overlaps neither an input, nor another output, nor the
+// workspace.
 //
-// Return cudaSuccess once the kernels are enqueued, or, if M is 0, without a launch.
-// cudaErrorInvalidValue: a dtype other than FP16 and BF16; H or I that is not a multiple of
-// kMlpSizeStep from that to kMaxMlpSize; M that is negative or above kMaxMlpTokens; a null pointer,
-// or one not aligned to kCudaMlpAlignment; a workspace that is too small; an unknown path.
-// cudaErrorNotSupported: kWgmma on another device than Hopper. These are checked before anything is
-// enqueued. Any other error is the one that a launch reports. Thread-safe; each call that is
-// running has a workspace of its own.
+// Return cudaSuccess once the kernels are enqueued. If M is 0, there are none, but zeros may have
+// to be written. cudaErrorInvalidValue: a dtype other than FP16 and BF16; H or I that is not a
+// multiple of kMlpSizeStep from that to kMaxMlpSize; M that is negative or above kMaxMlpTokens; a
+// null pointer, or one not aligned to kCudaMlpAlignment; backward without any output; a workspace
+// that is too small; an unknown path or MlpSums. cudaErrorNotSupported: kWgmma on another device
+// than Hopper. These are checked before anything is enqueued. Any other error is the one that a
+// launch reports. Thread-safe; each call that is running has a workspace of its own.
 cudaError_t MlpForwardCuda(const CudaMlpWeights& weights, const CudaMlpForward& call, MlpPath path,
                            cudaStream_t stream);
 cudaError_t MlpBackwardCuda(const CudaMlpWeights& weights, const CudaMlpBackward& call,
