@@ -103,10 +103,16 @@ __device__ inline void TakeRegisters() {
 
 // An operand in shared memory: rows of 128 bytes, swizzled as tensor copies swizzle them
 // (CU_TENSOR_MAP_SWIZZLE_128B), every 8 rows 1024 bytes after the 8 before. The rows are outputs or
-// tokens (64 elements of depth each), or, for transposed weights, the depth (64 outputs each).
+// tokens (64 elements of depth each), or, for a transposed operand, the depth (64 outputs or tokens
+// each).
 class Operand {
  public:
   __device__ explicit Operand(uint32_t address) : low_(kUnused | address >> 4) {}
+
+  // A transposed operand with more than 64 outputs or tokens: each next 64 lie `panel_bytes` after
+  // the 64 before.
+  __device__ Operand(uint32_t address, int panel_bytes)
+      : low_(static_cast<uint32_t>(panel_bytes) / 16 << 16 | address >> 4) {}
 
   // The descriptor of what lies `offset` bytes further.
   __device__ uint64_t At(int offset) const {
@@ -161,32 +167,39 @@ __device__ inline void AwaitProducts() {
 #define SWIGLU_SUMS_64(i) SWIGLU_SUMS_32(i), SWIGLU_SUMS_32(i + 32)
 #define SWIGLU_SUMS_128(i) SWIGLU_SUMS_64(i), SWIGLU_SUMS_64(i + 64)
 
-// One instruction: the type and number of tokens, the names of registers and operands.
-#define SWIGLU_WGMMA(type, tokens, count, weights, others, transposes)                            \
-  asm volatile(                                                                                   \
-      "{\n\t.reg .pred adds;\n\tsetp.ne.b32 adds, 1, 0;\n\t"                                      \
-      "wgmma.mma_async.sync.aligned.m64n" tokens "k16.f32." type "." type                         \
-      " {" SWIGLU_NAMES_##count "}, " weights ", " others ", adds, 1, 1, " transposes ", 0;\n\t}" \
-      : SWIGLU_SUMS_##count(0)                                                                    \
+// One instruction: the type and number of tokens, the names of registers and operands, and which
+// of the operands are transposed.
+#define SWIGLU_WGMMA(type, tokens, count, weights, others, transposes)                         \
+  asm volatile(                                                                                \
+      "{\n\t.reg .pred adds;\n\tsetp.ne.b32 adds, 1, 0;\n\t"                                   \
+      "wgmma.mma_async.sync.aligned.m64n" tokens "k16.f32." type "." type                      \
+      " {" SWIGLU_NAMES_##count "}, " weights ", " others ", adds, 1, 1, " transposes ";\n\t}" \
+      : SWIGLU_SUMS_##count(0)                                                                 \
       : "l"(weights_operand), "l"(tokens_operand))
 
-#define SWIGLU_WGMMA_BY_TYPE(tokens, count, weights, others)   \
-  if constexpr (kDtype == Dtype::kFp16 && kTransposed) {       \
-    SWIGLU_WGMMA("f16", tokens, count, weights, others, "1");  \
-  } else if constexpr (kDtype == Dtype::kFp16) {               \
-    SWIGLU_WGMMA("f16", tokens, count, weights, others, "0");  \
-  } else if constexpr (kTransposed) {                          \
-    SWIGLU_WGMMA("bf16", tokens, count, weights, others, "1"); \
-  } else {                                                     \
-    SWIGLU_WGMMA("bf16", tokens, count, weights, others, "0"); \
+#define SWIGLU_WGMMA_BY_LAYOUT(type, tokens, count, weights, others) \
+  if constexpr (kWeightsTransposed && kTokensTransposed) {           \
+    SWIGLU_WGMMA(type, tokens, count, weights, others, "1, 1");      \
+  } else if constexpr (kWeightsTransposed) {                         \
+    SWIGLU_WGMMA(type, tokens, count, weights, others, "1, 0");      \
+  } else {                                                           \
+    SWIGLU_WGMMA(type, tokens, count, weights, others, "0, 0");      \
+  }
+
+#define SWIGLU_WGMMA_BY_TYPE(tokens, count, weights, others)       \
+  if constexpr (kDtype == Dtype::kFp16) {                          \
+    SWIGLU_WGMMA_BY_LAYOUT("f16", tokens, count, weights, others)  \
+  } else {                                                         \
+    SWIGLU_WGMMA_BY_LAYOUT("bf16", tokens, count, weights, others) \
   }
 
 // Starts sums += weights * tokens: 64 outputs, 2 * kSums tokens, 16 of the depth. All threads of
 // the warpgroup call this together. The thread at `lane` of warp w holds in sums[4 * j] to
 // sums[4 * j + 3] what mma.sync leaves there for outputs from 16 w and tokens from 8 j on.
-template <Dtype kDtype, bool kTransposed, int kSums>
+template <Dtype kDtype, bool kWeightsTransposed, bool kTokensTransposed, int kSums>
 __device__ inline void StartProduct(float (&sums)[kSums], uint64_t weights_operand,
                                     uint64_t tokens_operand) {
+  static_assert(kWeightsTransposed || !kTokensTransposed);
   static_assert(kSums == 8 || kSums == 16 || kSums == 32 || kSums == 64 || kSums == 128);
   if constexpr (kSums == 8) {
     SWIGLU_WGMMA_BY_TYPE("16", 8, "%8", "%9")
@@ -202,6 +215,7 @@ __device__ inline void StartProduct(float (&sums)[kSums], uint64_t weights_opera
 }
 
 #undef SWIGLU_WGMMA_BY_TYPE
+#undef SWIGLU_WGMMA_BY_LAYOUT
 #undef SWIGLU_WGMMA
 #undef SWIGLU_SUMS_128
 #undef SWIGLU_NAMES_128

@@ -81,6 +81,13 @@ cudaError_t Launch(Dtype dtype, const Product& product, MlpPath path, const MlpD
              : LaunchMma(dtype, product, MmaTile(product, device), device, stream);
 }
 
+cudaError_t Launch(Dtype dtype, const GradientProduct& product, MlpPath path,
+                   const MlpDevice& device, cudaStream_t stream) {
+  return path != MlpPath::kMma && HasWgmma(device)
+             ? LaunchGradientWgmma(dtype, product, stream)
+             : LaunchGradientMma(dtype, product, device, stream);
+}
+
 const uint16_t* Elements(const void* data) { return static_cast<const uint16_t*>(data); }
 uint16_t* Elements(void* data) { return static_cast<uint16_t*>(data); }
 
@@ -224,13 +231,14 @@ class Backward {
     };
     for (const GradientProduct& product : products) {
       if (product.sums == nullptr) continue;
-      const cudaError_t error = LaunchGradientMma(weights_.dtype, product, device_, stream_);
+      const cudaError_t error = LaunchProduct(product);
       if (error != cudaSuccess) return error;
     }
     return cudaSuccess;
   }
 
-  cudaError_t LaunchProduct(const Product& product) const {
+  template <class AnyProduct>
+  cudaError_t LaunchProduct(const AnyProduct& product) const {
     return Launch(weights_.dtype, product, path_, device_, stream_);
   }
 

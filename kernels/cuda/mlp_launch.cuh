@@ -23,6 +23,7 @@ cudaError_t LaunchWgmma(Dtype dtype, const Product& product, const TileSize& til
 // The same for the gradient of a matrix of weights.
 cudaError_t LaunchGradientMma(Dtype dtype, const GradientProduct& product, const MlpDevice& device,
                               cudaStream_t stream);
+cudaError_t LaunchGradientWgmma(Dtype dtype, const GradientProduct& product, cudaStream_t stream);
 
 // A kernel and its grid.
 struct KernelLaunch {

@@ -290,7 +290,7 @@ __device__ inline void Consume(const WgmmaArguments& arguments, const WgmmaShare
   const auto add_step = [&](const hopper::Operand& weights, const hopper::Operand& tokens,
                             int step) {
     const int panel = step / 4, within = step % 4;
-    hopper::StartProduct<kDtype, kTransposed>(
+    hopper::StartProduct<kDtype, kTransposed, false>(
         sums, weights.At(panel * Tile::kWeightsPanelBytes + within * (kTransposed ? 2048 : 32)),
         tokens.At(panel * Tile::kTokensPanelBytes + within * 32));
   };
