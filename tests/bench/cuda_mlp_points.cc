@@ -51,35 +51,69 @@ class Numbers {
   uint16_t* data_ = nullptr;
 };
 
+// Device memory of gradients. What it holds at first does not matter.
+class Gradient {
+ public:
+  explicit Gradient(int64_t count) {
+    void* data = nullptr;
+    Check(cudaMalloc(&data, static_cast<size_t>(count) * sizeof(float)));
+    data_ = static_cast<float*>(data);
+  }
+  ~Gradient() { cudaFree(data_); }
+  Gradient(const Gradient&) = delete;
+  Gradient& operator=(const Gradient&) = delete;
+  float* get() const { return data_; }
+
+ private:
+  float* data_ = nullptr;
+};
+
+// What is measured.
+struct Pass {
+  const char* name;
+  Op op;
+  int num_products;   // each with a matrix of weights, or of their gradients, of its own
+  int num_gradients;  // of these, in FP32
+};
+constexpr Pass kPasses[] = {
+    {"forward", Op::kForward, 3, 0},
+    {"backward", Op::kBackward, 5, 0},
+    {"gradients", Op::kBackward, 8, 3},
+};
+
 void MeasureSize(const Timer& timer, int64_t intermediate, double copy_gb_s, Report& report) {
-  const Numbers gate_up(2 * intermediate * kMlpHidden, -6), down(intermediate * kMlpHidden, -6);
+  const int64_t matrix = intermediate * kMlpHidden;
+  const Numbers gate_up(2 * matrix, -6), down(matrix, -6);
   const Numbers x(kMostTokens * kMlpHidden, 0), dy(kMostTokens * kMlpHidden, 0);
   const Numbers out(kMostTokens * kMlpHidden, 0);
+  const Gradient d_gate(matrix), d_up(matrix), d_down(matrix);
   const CudaMlpWeights weights{Dtype::kBf16, kMlpHidden, intermediate, gate_up.get(), down.get()};
-  const int64_t workspace_bytes = MlpBackwardWorkspaceBytes(weights, kMostTokens);
+  const int64_t workspace_bytes = MlpGradientsWorkspaceBytes(weights, kMostTokens);
   const Numbers workspace(workspace_bytes / 2, 0);
-  for (const Op op : kOps) {
+  for (const Pass& pass : kPasses) {
     for (const int64_t num_tokens : {1, 8, 16, 64, 256, 512, 2048, 8192}) {
+      CudaMlpBackward backward{x.get(),    dy.get(),        out.get(),
+                               num_tokens, workspace.get(), workspace_bytes};
+      if (pass.num_gradients > 0) {
+        backward.gradients = {d_gate.get(), d_up.get(), d_down.get()};
+      }
       const auto launch = [&](int) {
-        Check(op == Op::kForward
+        Check(pass.op == Op::kForward
                   ? MlpForwardCuda(
                         weights, {x.get(), out.get(), num_tokens, workspace.get(), workspace_bytes},
                         MlpPath::kAuto, timer.stream())
-                  : MlpBackwardCuda(weights,
-                                    {x.get(), dy.get(), out.get(), num_tokens, workspace.get(),
-                                     workspace_bytes},
-                                    MlpPath::kAuto, timer.stream()));
+                  : MlpBackwardCuda(weights, backward, MlpPath::kAuto, timer.stream()));
       };
       const Summary time = timer.Graph(num_tokens <= 512 ? 20 : 4, launch);
-      // Products of this call, each with a matrix of its own.
-      const double num_products = op == Op::kForward ? 3 : 5;
-      const double bytes = num_products * static_cast<double>(kMlpHidden * intermediate) * 2;
+      const double flop = 2.0 * pass.num_products * static_cast<double>(matrix * num_tokens);
+      const double bytes = (2.0 * (pass.num_products - pass.num_gradients) +
+                            static_cast<double>(sizeof(float)) * pass.num_gradients) *
+                           static_cast<double>(matrix);
       char note[64];
       std::snprintf(note, sizeof(note), "I = %lld, %.1f TFLOP/s",
-                    static_cast<long long>(intermediate),
-                    bytes * static_cast<double>(num_tokens) / time.median / 1e6);
+                    static_cast<long long>(intermediate), flop / time.median / 1e6);
       Row row{.section = "mlp, GPU",
-              .op = Name(op),
+              .op = pass.name,
               .dtype = "bf16",
               .n = num_tokens,
               .note = note,
