@@ -77,7 +77,7 @@ std::vector<MlpShape> MlpShapesOf(const MlpStore& mlps, const Flags& flags) {
     for (size_t index = 0; index < mlp.slots.size(); ++index) {
       const MlpLayer& layer = mlp.layers[index];
       const MlpShape shape{layer.hidden, layer.intermediate,
-                           MostBatchRows(MlpModelOf(mlp, index, Op::kMlpForward, flags))};
+                           MostBatchRows(MlpModelOf(mlp, index, Op::kMlpBackward, flags))};
       if (std::find(shapes.begin(), shapes.end(), shape) == shapes.end()) shapes.push_back(shape);
     }
   }

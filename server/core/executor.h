@@ -81,6 +81,11 @@ struct Batch {
   bool is_alone = false;
 };
 
+// Whether the batch is a request for gradients of weights.
+inline bool WantsGradients(const Batch& batch) {
+  return batch.segments.size() == 1 && batch.segments.front().has_gradients();
+}
+
 // The elements of all segments together.
 inline int64_t NumElements(const Batch& batch) {
   int64_t sum = 0;

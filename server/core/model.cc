@@ -112,8 +112,14 @@ int64_t MaxBatchBytes(const Model& model, int64_t executor_bytes) {
          static_cast<int64_t>(model.inputs.size());
 }
 
+int64_t GradientRows(const Model& model) {
+  constexpr int64_t kStep = 16;
+  return std::max(model.max_batch_rows / kStep, int64_t{1}) * kStep;
+}
+
 int64_t MostBatchRows(const Model& model) {
-  return std::max(model.max_batch_rows, CutElements(model) / model.row_elements);
+  return std::max({model.max_batch_rows, CutElements(model) / model.row_elements,
+                   model.gradients.empty() ? 0 : GradientRows(model)});
 }
 
 int64_t BytesReadAndWritten(const Model& model, int64_t num_elements) {

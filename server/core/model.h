@@ -133,8 +133,12 @@ Model MakeMlpModel(const MlpModelOptions& options);
 // `executor_bytes`: the executor's limit.
 int64_t MaxBatchBytes(const Model& model, int64_t executor_bytes);
 
-// The most rows in any batch of a model that limits them: those of several requests or of a chunk,
-// which has no fewer rows than CutElements wants.
+// The most rows that are computed at once of a request for gradients of weights: sums over rows may
+// be interrupted where a multiple of 16 rows ends, so that every device can have the same sums.
+int64_t GradientRows(const Model& model);
+
+// The most rows that are computed at once of a model that limits them: those of several requests,
+// of a chunk, which has no fewer rows than CutElements wants, or GradientRows.
 int64_t MostBatchRows(const Model& model);
 
 // The bytes of all inputs and outputs together, without gradients of weights, if each has

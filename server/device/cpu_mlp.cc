@@ -95,22 +95,11 @@ swiglu::MlpStatus Call(const swiglu::CpuMlpWeights& weights, const Model& model,
       pool);
 }
 
-bool WantsGradients(const Batch& batch) {
-  return batch.segments.size() == 1 && batch.segments.front().has_gradients();
-}
-
 // The gradients that the only segment of `batch` wants.
 swiglu::MlpWeightGradients GradientsOf(const Batch& batch, swiglu::MlpSums sums) {
   if (!WantsGradients(batch)) return {};
   const auto [gate, up, down] = batch.segments.front().gradients;
   return {gate, up, down, sums};
-}
-
-// The rows of a piece of a batch that wants gradients: sums over tokens may be interrupted where a
-// multiple of 16 tokens ends, so that every device can have the same sums.
-int64_t PieceRows(const Model& model) {
-  constexpr int64_t kStep = 16;
-  return std::max(model.max_batch_rows / kStep, int64_t{1}) * kStep;
 }
 
 }  // namespace
@@ -162,7 +151,7 @@ absl::Status CpuMlp::Compute(const Batch& batch) {
 
 absl::Status CpuMlp::ComputeGradients(const Batch& batch) {
   const Model& model = *batch.model;
-  const int64_t piece_elements = PieceRows(model) * model.row_elements;
+  const int64_t piece_elements = GradientRows(model) * model.row_elements;
   const int64_t piece_bytes = piece_elements * ElementBytes(model.dtype);
   Batch piece = batch;
   Segment& segment = piece.segments.front();

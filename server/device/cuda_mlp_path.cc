@@ -9,10 +9,8 @@
 #include <cstddef>
 #include <vector>
 
-#include "absl/types/span.h"
 #include "server/device/cuda_weights.h"
 #include "server/log/log.h"
-#include "swiglu/cuda_copy.h"
 #include "swiglu/cuda_mlp.h"
 
 namespace swiglu::server {
@@ -21,25 +19,20 @@ namespace {
 // The most tensors of an MLP: x, dy and dx.
 constexpr int kMlpTensors = 3;
 
-// A kernel that reads or writes pinned host memory reaches the bus's full rate with so many blocks.
-constexpr int kHostCopyBlocks = 32;
+static_assert(swiglu::kCopyAlignment == swiglu::kCudaMlpAlignment);
 
 constexpr int64_t RoundUpTo256(int64_t bytes) { return (bytes + 255) / 256 * 256; }
-
-bool IsAligned(const std::byte* data) {
-  return reinterpret_cast<uintptr_t>(data) % swiglu::kCudaMlpAlignment == 0;
-}
 
 // Whether the kernels can read input k, or write output k, where it lies.
 bool IsDirectInput(const Batch& batch, int ordinal, size_t k) {
   return batch.placement == Placement{ordinal, true} && batch.segments.size() == 1 &&
-         IsAligned(batch.segments.front().inputs[k]);
+         IsAlignedForKernels(batch.segments.front().inputs[k]);
 }
 bool IsDirectOutput(const Batch& batch, int ordinal, size_t k) {
   if (batch.placement != Placement{ordinal, true} || batch.segments.size() != 1) return false;
   const Segment& segment = batch.segments.front();
   const std::byte* const output = segment.outputs[k];
-  return IsAligned(output) &&
+  return IsAlignedForKernels(output) &&
          std::find(segment.inputs.begin(), segment.inputs.end(), output) == segment.inputs.end();
 }
 
@@ -47,73 +40,80 @@ int64_t BytesOf(const Segment& segment, const Model& model) {
   return segment.num_elements * ElementBytes(model.dtype);
 }
 
-// Collects copies and enqueues them together.
-class Copies {
- public:
-  // The tensors of `batch` lie where its placement says.
-  Copies(const Batch& batch, int ordinal)
-      : device_sees_all_(batch.placement.device == kCpuDevice || batch.placement.device == ordinal),
-        max_blocks_(batch.placement.is_resident ? 0 : kHostCopyBlocks) {}
+// The part of `segment` from element `first` on. A tensor that is not wanted stays nullptr.
+Segment PieceOf(const Segment& segment, const Model& model, int64_t first, int64_t num_elements) {
+  Segment piece = segment;
+  const int64_t skipped_bytes = first * ElementBytes(model.dtype);
+  for (const std::byte*& input : piece.inputs) {
+    if (input != nullptr) input += skipped_bytes;
+  }
+  for (std::byte*& output : piece.outputs) {
+    if (output != nullptr) output += skipped_bytes;
+  }
+  piece.num_elements = num_elements;
+  return piece;
+}
 
-  void Add(const void* from, void* to, int64_t size_bytes) {
-    if (size_bytes > 0) pieces_.push_back({from, to, size_bytes});
+// Memory of the device for the gradients of a batch that cannot be added up where they go. It is
+// taken and given back in the order of the stream.
+class DeviceSums {
+ public:
+  DeviceSums(const Batch& batch, int ordinal, cudaStream_t stream)
+      : batch_(batch), ordinal_(ordinal), stream_(stream) {}
+
+  ~DeviceSums() {
+    for (float* const memory : memory_) {
+      if (memory != nullptr) cudaFreeAsync(memory, stream_);
+    }
+  }
+  DeviceSums(const DeviceSums&) = delete;
+  DeviceSums& operator=(const DeviceSums&) = delete;
+
+  cudaError_t Allocate() {
+    for (size_t i = 0; i < memory_.size(); ++i) {
+      float* const gradient = wanted()[i];
+      if (gradient == nullptr) continue;
+      const bool is_direct =
+          batch_.placement == Placement{ordinal_, true} && IsAlignedForKernels(gradient);
+      if (is_direct) continue;
+      void* memory = nullptr;
+      const cudaError_t error = cudaMallocAsync(&memory, SizeBytes(i), stream_);
+      if (error != cudaSuccess) return error;
+      memory_[i] = static_cast<float*>(memory);
+    }
+    return cudaSuccess;
   }
 
-  bool empty() const { return pieces_.empty(); }
+  // Where the gradients are added up.
+  swiglu::MlpWeightGradients gradients() const {
+    const auto at = [this](size_t i) { return memory_[i] != nullptr ? memory_[i] : wanted()[i]; };
+    return {.gate = at(0), .up = at(1), .down = at(2)};
+  }
 
-  // One launch does what the kernel can copy. The driver copies the rest: single pieces, those that
-  // are not aligned, and those of another device.
-  cudaError_t Enqueue(cudaStream_t stream) {
-    const auto for_kernel = [this](const swiglu::CopyPiece& piece) {
-      return device_sees_all_ && piece.size_bytes % swiglu::kCopyAlignment == 0 &&
-             IsAligned(static_cast<const std::byte*>(piece.from)) &&
-             IsAligned(static_cast<const std::byte*>(piece.to));
-    };
-    auto rest = std::stable_partition(pieces_.begin(), pieces_.end(), for_kernel);
-    if (rest - pieces_.begin() <= 1) rest = pieces_.begin();
-    absl::Span<const swiglu::CopyPiece> aligned(pieces_.data(),
-                                                static_cast<size_t>(rest - pieces_.begin()));
-    while (!aligned.empty()) {
-      const auto now = aligned.subspan(0, swiglu::kMaxCopyPieces);
+  // Enqueues the copies to where the gradients go.
+  cudaError_t CopyOut() {
+    for (size_t i = 0; i < memory_.size(); ++i) {
+      if (memory_[i] == nullptr) continue;
       const cudaError_t error =
-          swiglu::CopyCuda({now.data(), now.size()}, {.max_blocks = max_blocks_}, stream);
-      if (error != cudaSuccess) return error;
-      aligned.remove_prefix(now.size());
-    }
-    for (; rest != pieces_.end(); ++rest) {
-      const cudaError_t error = cudaMemcpyAsync(
-          rest->to, rest->from, static_cast<size_t>(rest->size_bytes), cudaMemcpyDefault, stream);
+          cudaMemcpyAsync(wanted()[i], memory_[i], SizeBytes(i), cudaMemcpyDefault, stream_);
       if (error != cudaSuccess) return error;
     }
     return cudaSuccess;
   }
 
  private:
-  const bool device_sees_all_;
-  const int max_blocks_;
-  std::vector<swiglu::CopyPiece> pieces_;
-};
-
-// The tensors of a batch, each in one piece in the device's memory.
-struct DeviceTensors {
-  std::array<const std::byte*, kMaxTensors> inputs{};
-  std::array<std::byte*, kMaxTensors> outputs{};
-};
-
-cudaError_t Pass(const swiglu::CudaMlpWeights& weights, const Batch& batch,
-                 const DeviceTensors& tensors, void* workspace, int64_t workspace_bytes,
-                 cudaStream_t stream) {
-  const int64_t num_tokens = NumElements(batch) / batch.model->row_elements;
-  if (batch.model->op == Op::kMlpForward) {
-    return swiglu::MlpForwardCuda(
-        weights, {tensors.inputs[0], tensors.outputs[0], num_tokens, workspace, workspace_bytes},
-        swiglu::MlpPath::kAuto, stream);
+  const std::array<float*, kMaxGradients>& wanted() const {
+    return batch_.segments.front().gradients;
   }
-  return swiglu::MlpBackwardCuda(weights,
-                                 {tensors.inputs[0], tensors.inputs[1], tensors.outputs[0],
-                                  num_tokens, workspace, workspace_bytes},
-                                 swiglu::MlpPath::kAuto, stream);
-}
+  size_t SizeBytes(size_t i) const {
+    return static_cast<size_t>(batch_.model->gradients[i].size_bytes());
+  }
+
+  const Batch& batch_;
+  const int ordinal_;
+  const cudaStream_t stream_;
+  std::array<float*, kMaxGradients> memory_{};  // nullptr: not wanted, or added up where it goes
+};
 
 cudaError_t AddElapsed(const CudaEvent& from, const CudaEvent& to, std::chrono::nanoseconds& sum) {
   float ms = 0;
@@ -150,53 +150,106 @@ absl::StatusOr<CudaMlpPath> CudaMlpPath::Create(int ordinal, const std::vector<M
   return path;
 }
 
-cudaError_t CudaMlpPath::Enqueue(const Batch& batch, cudaStream_t stream) {
+CudaMlpPath::PassPlan CudaMlpPath::PlanPass(const Batch& batch) const {
   const Model& model = *batch.model;
-  CHECK(batch.weights != nullptr);
-  const int64_t batch_bytes = NumElements(batch) * ElementBytes(model.dtype);
-  CHECK(batch_bytes <= tensor_bytes_);
-  has_work_ = batch_bytes > 0;
-  if (!has_work_) return cudaSuccess;
-
+  CHECK(NumElements(batch) * ElementBytes(model.dtype) <= tensor_bytes_);
   std::byte* place = d_buffer_.get() + workspace_bytes_;
-  DeviceTensors tensors;
-  Copies in(batch, ordinal_);
-  Copies out(batch, ordinal_);
+  PassPlan plan{{batch.placement, ordinal_}, {batch.placement, ordinal_}};
   for (size_t k = 0; k < model.inputs.size(); ++k, place += tensor_bytes_) {
     const bool is_direct = IsDirectInput(batch, ordinal_, k);
-    tensors.inputs[k] = is_direct ? batch.segments.front().inputs[k] : place;
+    plan.inputs[k] = is_direct ? batch.segments.front().inputs[k] : place;
     if (is_direct) continue;
     std::byte* to = place;
     for (const Segment& segment : batch.segments) {
-      in.Add(segment.inputs[k], to, BytesOf(segment, model));
+      plan.in.Add(segment.inputs[k], to, BytesOf(segment, model));
       to += BytesOf(segment, model);
     }
   }
   for (size_t k = 0; k < model.outputs.size(); ++k, place += tensor_bytes_) {
+    // An output that is not wanted lies nowhere.
+    if (!batch.segments.empty() && batch.segments.front().outputs[k] == nullptr) continue;
     const bool is_direct = IsDirectOutput(batch, ordinal_, k);
-    tensors.outputs[k] = is_direct ? batch.segments.front().outputs[k] : place;
+    plan.outputs[k] = is_direct ? batch.segments.front().outputs[k] : place;
     if (is_direct) continue;
     const std::byte* from = place;
     for (const Segment& segment : batch.segments) {
-      out.Add(from, segment.outputs[k], BytesOf(segment, model));
+      plan.out.Add(from, segment.outputs[k], BytesOf(segment, model));
       from += BytesOf(segment, model);
     }
   }
+  return plan;
+}
 
-  gathers_ = !in.empty();
-  scatters_ = !out.empty();
+cudaError_t CudaMlpPath::EnqueuePass(const Batch& batch, const PassPlan& plan,
+                                     const swiglu::MlpWeightGradients& gradients,
+                                     cudaStream_t stream) const {
+  CHECK(batch.weights != nullptr);
+  const swiglu::CudaMlpWeights weights =
+      static_cast<const CudaWeights&>(*batch.weights).On(ordinal_);
+  const int64_t num_tokens = NumElements(batch) / batch.model->row_elements;
+  std::byte* const workspace = d_buffer_.get();
+  if (batch.model->op == Op::kMlpForward) {
+    return swiglu::MlpForwardCuda(
+        weights, {plan.inputs[0], plan.outputs[0], num_tokens, workspace, workspace_bytes_},
+        swiglu::MlpPath::kAuto, stream);
+  }
+  return swiglu::MlpBackwardCuda(weights,
+                                 {plan.inputs[0], plan.inputs[1], plan.outputs[0], num_tokens,
+                                  workspace, workspace_bytes_, gradients},
+                                 swiglu::MlpPath::kAuto, stream);
+}
+
+cudaError_t CudaMlpPath::Enqueue(const Batch& batch, cudaStream_t stream) {
+  const bool wants_gradients = WantsGradients(batch);
+  gathers_ = scatters_ = false;
+  has_work_ = wants_gradients || NumElements(batch) > 0;
+  if (!has_work_) return cudaSuccess;
+  if (wants_gradients) return EnqueueGradients(batch, stream);
+
+  PassPlan plan = PlanPass(batch);
+  gathers_ = !plan.in.empty();
+  scatters_ = !plan.out.empty();
   cudaError_t error = cudaSuccess;
   if (gathers_) error = cudaEventRecord(begun_.get(), stream);
-  if (error == cudaSuccess) error = in.Enqueue(stream);
+  if (error == cudaSuccess) error = plan.in.Enqueue(stream);
   if (error == cudaSuccess) error = cudaEventRecord(gathered_.get(), stream);
-  if (error == cudaSuccess) {
-    const auto& weights = static_cast<const CudaWeights&>(*batch.weights);
-    error = Pass(weights.On(ordinal_), batch, tensors, d_buffer_.get(), workspace_bytes_, stream);
-  }
+  if (error == cudaSuccess) error = EnqueuePass(batch, plan, {}, stream);
   if (error == cudaSuccess) error = cudaEventRecord(computed_.get(), stream);
-  if (error == cudaSuccess) error = out.Enqueue(stream);
+  if (error == cudaSuccess) error = plan.out.Enqueue(stream);
   if (error == cudaSuccess && scatters_) error = cudaEventRecord(scattered_.get(), stream);
   return error;
+}
+
+cudaError_t CudaMlpPath::EnqueueGradients(const Batch& batch, cudaStream_t stream) {
+  cudaError_t error = cudaEventRecord(gathered_.get(), stream);
+  DeviceSums sums(batch, ordinal_, stream);
+  if (error == cudaSuccess) error = sums.Allocate();
+  if (error == cudaSuccess) error = EnqueuePieces(batch, sums.gradients(), stream);
+  if (error == cudaSuccess) error = sums.CopyOut();
+  if (error == cudaSuccess) error = cudaEventRecord(computed_.get(), stream);
+  return error;
+}
+
+cudaError_t CudaMlpPath::EnqueuePieces(const Batch& batch, swiglu::MlpWeightGradients gradients,
+                                       cudaStream_t stream) {
+  const Model& model = *batch.model;
+  const int64_t piece_elements = GradientRows(model) * model.row_elements;
+  const int64_t num_elements = NumElements(batch);
+  int64_t first = 0;
+  // Once without rows, too: then the sums are zeros.
+  do {
+    Batch piece = batch;
+    piece.segments = {PieceOf(batch.segments.front(), model, first,
+                              std::min(piece_elements, num_elements - first))};
+    PassPlan plan = PlanPass(piece);
+    cudaError_t error = plan.in.Enqueue(stream);
+    if (error == cudaSuccess) error = EnqueuePass(piece, plan, gradients, stream);
+    if (error == cudaSuccess) error = plan.out.Enqueue(stream);
+    if (error != cudaSuccess) return error;
+    gradients.sums = swiglu::MlpSums::kContinue;
+    first += piece_elements;
+  } while (first < num_elements);
+  return cudaSuccess;
 }
 
 cudaError_t CudaMlpPath::AddTimes(PhaseTimes& times) const {

@@ -99,6 +99,8 @@ LaunchPlan PlanLaunch(const Batch& batch, const LaunchSituation& situation) {
 
 LaunchPlan PlanMlp(const Batch& batch) {
   LaunchPlan plan{.path = batch.placement.is_resident ? Path::kRegion : Path::kStaged};
+  // Gradients of weights take too long for the caller.
+  if (WantsGradients(batch)) return plan;
   if (batch.is_alone) plan.caller_wait = kMlpCallerWait;
   plan.caller_launches = batch.is_alone || batch.placement.is_resident;
   return plan;

@@ -8,6 +8,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -67,7 +68,11 @@ class CudaMlpTest : public testing::TestWithParam<Op> {
     auto lane = CudaLane::CreateForMlps(ordinal_, {{kHidden, kIntermediate, kMaxTokens}});
     ASSERT_TRUE(lane.ok()) << lane.status();
     lane_ = *std::move(lane);
-    model_ = MakeMlpModel({.op = GetParam(), .mlp = "m", .hidden = kHidden});
+    model_ = MakeMlpModel({.op = GetParam(),
+                           .mlp = "m",
+                           .hidden = kHidden,
+                           .intermediate = kIntermediate,
+                           .max_batch_rows = 64});
   }
 
   static std::string Matrix(uint32_t seed) { return RandomRows(kHidden * kIntermediate, seed); }
@@ -253,6 +258,128 @@ TEST(CudaWeightsTest, ALayerThatHasNoRoomIsAnErrorWithTheSizes) {
       testing::MatchesRegex("no room on device [0-9]+ for the weights of layer 0: they need "
                             "412316860416 bytes, and [0-9]+ of [0-9]+ are free"));
 }
+
+class CudaMlpGradientsTest : public CudaMlpTest {
+ protected:
+  static constexpr int64_t kMatrixElements = kHidden * kIntermediate;
+  static constexpr size_t kMatrixBytes = kMatrixElements * sizeof(float);
+
+  using Gradients = std::array<float*, kMaxGradients>;
+
+  // Memory for those gradients that are wanted, with other numbers in it.
+  Gradients AllocateGradients(const std::vector<int>& wanted, bool on_device, size_t shift) {
+    Gradients gradients{};
+    for (const int i : wanted) {
+      std::byte* const memory = Allocate(on_device, kMatrixBytes, shift);
+      cudaMemset(memory, 0x40, kMatrixBytes);
+      gradients[static_cast<size_t>(i)] = reinterpret_cast<float*>(memory);
+    }
+    return gradients;
+  }
+
+  static std::string BytesAt(const void* memory, size_t size_bytes) {
+    std::string bytes(size_bytes, '?');
+    EXPECT_EQ(cudaMemcpy(bytes.data(), memory, size_bytes, cudaMemcpyDefault), cudaSuccess);
+    return bytes;
+  }
+
+  // What is asked for, and where it is.
+  struct Wish {
+    int64_t num_tokens = 0;
+    std::vector<int> gradients = {0, 1, 2};
+    bool wants_dx = false;
+    bool on_device = false;
+    size_t shift = 0;
+  };
+
+  // Runs random tokens, and compares with the kernel on all of them at once.
+  void ExpectRightGradients(const Wish& wish) {
+    const auto size_bytes = static_cast<size_t>(wish.num_tokens * kRowBytes);
+    std::vector<const std::byte*> d_inputs;
+    Segment segment{.num_elements = wish.num_tokens * kHidden};
+    for (size_t k = 0; k < 2; ++k) {
+      const std::string input =
+          RandomRows(wish.num_tokens * kHidden, static_cast<uint32_t>(20 + k));
+      std::byte* const memory = Allocate(wish.on_device, size_bytes + 1, wish.shift);
+      std::byte* const copy = Allocate(true, size_bytes + 1);
+      cudaMemcpy(memory, input.data(), size_bytes, cudaMemcpyDefault);
+      cudaMemcpy(copy, input.data(), size_bytes, cudaMemcpyDefault);
+      segment.inputs[k] = memory;
+      d_inputs.push_back(copy);
+    }
+    if (wish.wants_dx) segment.outputs[0] = Allocate(wish.on_device, size_bytes + 1, wish.shift);
+    segment.gradients = AllocateGradients(wish.gradients, wish.on_device, wish.shift);
+    Batch batch{.model = &model_, .segments = {segment}, .weights = weights_.get()};
+    if (wish.on_device) batch.placement = {ordinal_, true};
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+
+    const LaunchPlan plan = PlanLaunch(batch, {});
+    EXPECT_FALSE(plan.caller_launches);
+    absl::Notification finished;
+    absl::Status status;
+    lane_->Run(batch, plan, [&](const LaneResult& result) {
+      status = result.execution.status;
+      finished.Notify();
+    });
+    finished.WaitForNotification();
+    ASSERT_TRUE(status.ok()) << status;
+
+    const swiglu::CudaMlpWeights weights = static_cast<const CudaWeights&>(*weights_).On(ordinal_);
+    const int64_t workspace_bytes =
+        swiglu::MlpGradientsWorkspaceBytes(weights, wish.num_tokens) + 16;
+    std::byte* const workspace = Allocate(true, static_cast<size_t>(workspace_bytes));
+    std::byte* const dx = Allocate(true, size_bytes + 1);
+    const Gradients expected = AllocateGradients({0, 1, 2}, true, 0);
+    ASSERT_EQ(swiglu::MlpBackwardCuda(weights,
+                                      {d_inputs[0],
+                                       d_inputs[1],
+                                       dx,
+                                       wish.num_tokens,
+                                       workspace,
+                                       workspace_bytes,
+                                       {expected[0], expected[1], expected[2]}},
+                                      swiglu::MlpPath::kAuto, nullptr),
+              cudaSuccess);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    for (const int i : wish.gradients) {
+      const auto k = static_cast<size_t>(i);
+      EXPECT_TRUE(BytesAt(segment.gradients[k], kMatrixBytes) == BytesAt(expected[k], kMatrixBytes))
+          << "gradient " << i << " of " << wish.num_tokens << " tokens";
+    }
+    if (wish.wants_dx) {
+      EXPECT_TRUE(BytesAt(segment.outputs[0], size_bytes) == BytesAt(dx, size_bytes));
+    }
+  }
+};
+
+TEST_P(CudaMlpGradientsTest, GoToPinnedMemory) {
+  ExpectRightGradients({.num_tokens = 5});
+  ExpectRightGradients({.num_tokens = 5, .gradients = {1}, .wants_dx = true});
+  ExpectRightGradients({.num_tokens = 5, .gradients = {0, 2}, .shift = 4});
+}
+
+TEST_P(CudaMlpGradientsTest, StayOnTheDevice) {
+  ExpectRightGradients({.num_tokens = 33, .wants_dx = true, .on_device = true});
+  ExpectRightGradients({.num_tokens = 33, .gradients = {2}, .on_device = true});
+  ExpectRightGradients({.num_tokens = 33, .wants_dx = true, .on_device = true, .shift = 4});
+}
+
+// In pieces of 16 tokens.
+TEST_P(CudaMlpGradientsTest, AddUpThoseOfAllPieces) {
+  model_.max_batch_rows = 31;
+  for (const bool on_device : {false, true}) {
+    for (const int64_t num_tokens : {16, 17, 100, 1000}) {
+      ExpectRightGradients({.num_tokens = num_tokens, .wants_dx = true, .on_device = on_device});
+    }
+  }
+}
+
+TEST_P(CudaMlpGradientsTest, AreZerosWithoutTokens) {
+  ExpectRightGradients({.num_tokens = 0});
+  ExpectRightGradients({.num_tokens = 0, .wants_dx = true, .on_device = true});
+}
+
+INSTANTIATE_TEST_SUITE_P(Backward, CudaMlpGradientsTest, testing::Values(Op::kMlpBackward));
 
 INSTANTIATE_TEST_SUITE_P(Ops, CudaMlpTest, testing::Values(Op::kMlpForward, Op::kMlpBackward),
                          [](const auto& tested) { return std::string(OpLabel(tested.param)); });
