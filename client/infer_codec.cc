@@ -144,8 +144,7 @@ absl::StatusOr<std::string> WeightsOf(const Inference& inference,
 }
 
 // Checks the outputs' names, datatypes and shapes.
-absl::Status CheckOutputs(const Inference& inference,
-                          const inference::ModelInferResponse& response) {
+absl::Status CheckForms(const Inference& inference, const inference::ModelInferResponse& response) {
   const int expected = static_cast<int>(inference.outputs.size());
   if (response.outputs_size() != expected) {
     return Bad(inference,
@@ -177,7 +176,7 @@ absl::Status CheckOutputs(const Inference& inference,
 absl::StatusOr<std::string> CheckEnvelope(const Inference& inference, const std::string& envelope) {
   inference::ModelInferResponse response;
   if (!response.ParseFromString(envelope)) return Malformed(inference);
-  const absl::Status status = CheckOutputs(inference, response);
+  const absl::Status status = CheckForms(inference, response);
   if (!status.ok()) return status;
   return WeightsOf(inference, response);
 }

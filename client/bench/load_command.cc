@@ -86,8 +86,8 @@ absl::StatusOr<std::unique_ptr<Load>> Connect(ClientKind client, const LoadOptio
 
 // Sets the model of `load` to the MLP that `choice` names, as the server knows it, and sets the
 // sizes of its requests. `model` keeps the MLP.
-ProgramEnd ChooseMlp(client::Client& client, const MlpChoice& choice, CommandLine* command,
-                     Model* model) {
+ProgramEnd AskForModel(client::Client& client, const MlpChoice& choice, CommandLine* command,
+                       Model* model) {
   absl::StatusOr<Model> mlp = AskForMlp(client, choice);
   if (!mlp.ok()) return cli::CallFailed(mlp.status(), client);
   *model = *std::move(mlp);
@@ -104,7 +104,7 @@ ProgramEnd ChooseMlp(client::Client& client, const MlpChoice& choice, CommandLin
 }
 
 // How many results of the load were found right. The error of the first wrong one.
-absl::StatusOr<int64_t> Check(const LoadOptions& load, client::Client& client) {
+absl::StatusOr<int64_t> CheckResults(const LoadOptions& load, client::Client& client) {
   if (load.shared_tensors != nullptr) return load.shared_tensors->Check(client);
   return load.first_answers->Result();
 }
@@ -161,7 +161,7 @@ ProgramEnd RunLoad(const CommandLine& given, StopOrder& stop) {
 
   Model mlp;
   if (command.mlp) {
-    const ProgramEnd end = ChooseMlp(**client, *command.mlp, &command, &mlp);
+    const ProgramEnd end = AskForModel(**client, *command.mlp, &command, &mlp);
     if (end.code != ExitCode::kDone) return end;
   }
   const std::vector<RequestData> data = MakeRequestData(command.load);
@@ -177,7 +177,7 @@ ProgramEnd RunLoad(const CommandLine& given, StopOrder& stop) {
   absl::StatusOr<Report> report = Measure(command, **load, stop);
   if (!report.ok()) return cli::BadInput(report.status());
   if (command.check) {
-    const absl::StatusOr<int64_t> num_checked = Check(options, **client);
+    const absl::StatusOr<int64_t> num_checked = CheckResults(options, **client);
     if (!num_checked.ok()) return cli::CallFailed(num_checked.status(), **client);
     report->num_checked = *num_checked;
   }

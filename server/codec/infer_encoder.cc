@@ -119,8 +119,9 @@ EncodedMessage EncodeInferResponse(const InferPlan& plan, const std::string& id,
 
 int64_t ResponseTensorBytes(const InferPlan& plan) {
   int64_t bytes = 0;
-  for (const int output : plan.outputs)
-    bytes += plan.IsInline(output) ? plan.OutputBytes(output) : 0;
+  for (const int output : plan.outputs) {
+    if (plan.IsInline(output)) bytes += plan.OutputBytes(output);
+  }
   return bytes;
 }
 

@@ -40,10 +40,10 @@ struct Segment {
   std::array<std::byte*, kMaxTensors> outputs{};
   int64_t num_elements = 0;
   // Where the gradients of the weights go, in the order of `Model::gradients`; nullptr: not wanted.
-  // Each is of FP32, has the shape of its `GradientOutput`, and lies in a slab or a region, so a
-  // region of a device may have one. The executor writes the sums over the tokens of this segment
-  // alone, or zeros if there are none. If any is wanted, the batch has no other segment, the
-  // segment may have any number of rows, and `outputs[0]` may be nullptr, too: dx is not wanted.
+  // Each is of FP32, and lies in a slab or in a region of the host or of a device. In a region, it
+  // has only the alignment of its element. The executor writes the sums over the tokens of this
+  // segment alone, or zeros if there are none. If any is wanted, the batch has no other segment,
+  // the segment may have any number of rows, and an output that is nullptr is not wanted either.
   std::array<float*, kMaxGradients> gradients{};
   // Provides the inputs whose pointers are nullptr. Only for an executor whose `TakesReaders`
   // returns true.

@@ -96,9 +96,9 @@ class Mlp {
 
   // Like `Backward`, and also return the gradients with respect to the layer's matrices. The server
   // adds nothing up between calls. These calls are never split: RESOURCE_EXHAUSTED if the gradients
-  // do not fit into a message; those in regions need no room there. A gradient of a matrix
-  // must not overlap another tensor. `Gradients` first asks the server for the intermediate size;
-  // that call and the next one may take the whole timeout each.
+  // do not fit into a message; those in regions need no room there. A gradient of a matrix must not
+  // overlap another tensor. `Gradients` first asks the server for the intermediate size. That call
+  // and the next one may take the whole timeout each.
   absl::StatusOr<MlpGradients> Gradients(const TensorView& x, const TensorView& dy,
                                          const CallOptions& options = {}) const;
   absl::StatusOr<std::string> GradientsInto(const InputTensor& x, const InputTensor& dy,

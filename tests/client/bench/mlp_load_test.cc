@@ -204,16 +204,6 @@ TEST_P(MlpLoadTest, GoesThroughTheLayersInTurn) {
             256 * tally.sizes()[0].latency.count() + 640 * tally.sizes()[1].latency.count());
 }
 
-TEST_P(MlpLoadTest, CallersMaySpin) {
-  options_.spin = true;
-  options_.num_connections = 2;
-  options_.num_in_flight = 4;
-  options_.num_threads = 2;
-  const Tally tally = RunLoad(50);
-  EXPECT_EQ(tally.Total().latency.count(), 50);
-  EXPECT_EQ(tally.NumFailed(), 0) << tally.example();
-}
-
 TEST_P(MlpLoadTest, EqualRequestsHaveEqualAnswers) {
   FirstAnswers answers(&model_, data_.size());
   options_.first_answers = &answers;
