@@ -28,7 +28,7 @@ for ((device = 0; device < num_devices; ++device)); do
   run "kernels on device $device" env "CUDA_VISIBLE_DEVICES=$device" \
     bin/kernels_cuda_test '--gtest_filter=*CudaGoldenTest*' --gtest_brief=1
 done
-run "one server on two devices" python3 tests/multi_gpu/two_devices_test.py "${programs[@]}" -v CudaDevicesTest
+run "one server on two devices" python3 tests/multi_gpu/two_devices_test.py "${programs[@]}" -v CudaDevicesTest CudaMlpsTest
 run "devices that fail" python3 tests/wire/cuda_fault_test.py --cuda_fault_server=bin/cuda_fault_server "${programs[@]}" -v
 run "what the second device is worth" python3 tests/multi_gpu/two_gpus.py "${programs[@]}" --rounds=5 \
   "--json=$results/two_gpus.json"

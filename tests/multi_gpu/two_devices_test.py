@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # One server on two devices: every golden table bit for bit on each device and on both at once, and a mixed load that spreads
-# over them. On two CUDA devices, where there are two, and on two that only pretend and compute on the CPU.
+# over them. On two CUDA devices, where there are two, and on two that only pretend and compute on the CPU. MLPs whose layers
+# lie on different devices, or on both: on CUDA devices alone.
 import concurrent.futures
 import json
 import pathlib
+import random
+import struct
 import subprocess
 import tempfile
 import unittest
@@ -14,7 +17,7 @@ import server_process
 from device_fault_test import FaultServer
 from golden_tables import differing, read_tables
 from server_process import Server
-from tensor_files import read_safetensors, write_safetensors
+from tensor_files import num_elements, read_safetensors, write_safetensors
 
 BOTH = (0, 1)
 # A load of small and large requests, and what runs beside it.
@@ -157,6 +160,82 @@ class CudaDevicesTest(TwoDevices, unittest.TestCase):
 
     def expected(self, files, table):
         return table.outputs
+
+
+class CudaMlpsTest(unittest.TestCase):
+    """Both layers of the MLP have the same weights, so they give the same bits wherever they are."""
+    hidden = 256
+    intermediate = 512
+    tokens = 33
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        shapes = {"gate": [self.intermediate, self.hidden], "up": [self.intermediate, self.hidden],
+                  "down": [self.hidden, self.intermediate]}
+        matrices = {name: ("BF16", shape, self.numbers(shape, name)) for name, shape in shapes.items()}
+        self.layer_bytes = sum(len(raw) for _, _, raw in matrices.values())
+        self.weights = write_safetensors(
+            self.folder / "weights.safetensors",
+            **{f"layers.{layer}.mlp.{name}_proj.weight": matrix for layer in BOTH for name, matrix in matrices.items()})
+        shape = [self.tokens, self.hidden]
+        self.inputs = {name: write_safetensors(self.folder / f"{name}.safetensors", t=("BF16", shape, self.numbers(shape, name)))
+                       for name in ("x", "dy")}
+
+    @staticmethod
+    def numbers(shape, seed):
+        """BF16 numbers from 2^-8 to 2^-5 in size, of both signs."""
+        random_bytes = random.Random(seed).randbytes(2 * num_elements(shape))
+        return b"".join(struct.pack("<H", low | (0x3B80 + (high & 0x81) * 0x100) & 0xBFFF)
+                        for low, high in zip(random_bytes[::2], random_bytes[1::2]))
+
+    def start(self, *flags):
+        server = Server("--device=cuda", "--devices=0,1", f"--mlp=m={self.weights}", *flags)
+        self.addCleanup(server.kill)
+        line = server.wait_for(r"all weights are loaded|CUDA was asked for: .+|CUDA device \d+ does not exist; .+")
+        if "loaded" not in line.group():
+            server_process.skip(self, line.group())
+        return server
+
+    def ask(self, server, layer, *tensors):
+        """Has the server compute a layer; returns the raw bytes of its output."""
+        out = self.folder / "out.safetensors"
+        command = ["mlp", "--model=m", f"--layer={layer}", *(f"--{name}={self.inputs[name]}" for name in tensors),
+                   f"--out={out}", "--overwrite", f"--server={server.address}"]
+        result = server_process.run(server_process.CLIENT, *command)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return read_safetensors(out)[3]
+
+    def weight_bytes(self, server):
+        """The bytes of weights that each device has."""
+        return [server.metric("swiglu_mlp_weight_bytes", model="mlp_m", device=str(device)) for device in BOTH]
+
+    def test_each_layer_computes_where_it_lies(self):
+        server = self.start()
+        self.assertEqual(self.weight_bytes(server), [self.layer_bytes] * 2)
+        for tensors in (("x",), ("x", "dy")):
+            first, second = (self.ask(server, layer, *tensors) for layer in BOTH)
+            self.assertEqual(first, second)
+            self.assertNotEqual(first, bytes(len(first)))
+        for each in bytes_of(server, BOTH):
+            self.assertGreater(each, 0)
+
+    def test_replicas_share_the_work_and_give_the_same_bits(self):
+        server = self.start("--mlp_replicas=2")
+        self.assertEqual(self.weight_bytes(server), [2 * self.layer_bytes] * 2)
+        answers = {self.ask(server, 0, "x", "dy") for _ in range(6)}
+        self.assertEqual(len(answers), 1)
+        for each in bytes_of(server, BOTH):
+            self.assertGreater(each, 0)
+
+    def test_tensors_in_the_memory_of_the_other_device(self):
+        server = self.start("--cuda_shared_memory=on")
+        for layer in BOTH:
+            result = server_process.run(
+                server_process.BENCH, f"--server={server.address}", f"--mlp=m:{layer}", f"--tokens={self.tokens}",
+                "--shared_memory=cuda", "--check", "--requests=200", "--warm_up=0")
+            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
 
 
 if __name__ == "__main__":
