@@ -2,6 +2,7 @@
 #
 # A gRPC client as small as a test can do with: calls of one connection, HTTP/2 frames as they are, and nothing that keeps a
 # caller from sending what no real client would send.
+import contextlib
 import re
 import select
 import socket
@@ -198,14 +199,19 @@ class Connection:
         frame.parse_body(memoryview(self._receive(length)))
         if isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
             self._take_settings(frame.settings)
-            self.send(SettingsFrame(flags=["ACK"]))
+            self._acknowledge(SettingsFrame(flags=["ACK"]))
         elif isinstance(frame, PingFrame) and "ACK" not in frame.flags and self.answers_pings:
-            self.send(PingFrame(opaque_data=frame.opaque_data, flags=["ACK"]))
+            self._acknowledge(PingFrame(opaque_data=frame.opaque_data, flags=["ACK"]))
         elif isinstance(frame, WindowUpdateFrame) and frame.stream_id == 0:
             self.window_bytes += frame.window_increment
         elif frame.stream_id in self._calls:
             self._take(frame, self._calls[frame.stream_id])
         return frame
+
+    def _acknowledge(self, frame):
+        """Sends a frame that a server which has ended the connection need not get: what it sent before is still to be read."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.send(frame)
 
     def _take(self, frame, call):
         if isinstance(frame, WindowUpdateFrame):
