@@ -36,11 +36,11 @@ struct CudaExecutorOptions {
 };
 
 // Sets up the devices and runs every kernel on each lane, so that all kernels are loaded before the
-// first request. The kernels of MLPs are loaded with the weights. Takes a few hundred milliseconds
-// per device. INVALID_ARGUMENT: an option is out of range. FAILED_PRECONDITION: a device cannot use
-// host memory directly, or is too old for MLPs. RESOURCE_EXHAUSTED: there
-// is too little memory for the lanes or for the first slabs. INTERNAL: another error of a device,
-// or its results are wrong.
+// first request, except those of MLPs. Most of these are loaded with the weights. Takes a few
+// hundred milliseconds per device. INVALID_ARGUMENT: an option is out of range.
+// FAILED_PRECONDITION: a device cannot use host memory directly, or is too old for MLPs.
+// RESOURCE_EXHAUSTED: there is too little memory for the lanes or for the first slabs. INTERNAL:
+// another error of a device, or its results are wrong.
 absl::StatusOr<std::unique_ptr<LaneExecutor>> CreateCudaExecutor(CudaExecutorOptions options);
 
 }  // namespace swiglu::server

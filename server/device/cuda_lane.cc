@@ -71,7 +71,9 @@ CudaLane::~CudaLane() {
 void CudaLane::Run(const Batch& batch, LaunchPlan plan, Finished finished) {
   Job job{&batch, std::move(plan), std::move(finished)};
   job.execution.path = job.plan.path;
-  if (t_serves_lane || job.plan.caller_launches) {
+  // So many launches keep the thread of a lane, too, from what it has to report.
+  const bool is_long = WantsGradients(batch);
+  if ((t_serves_lane && !is_long) || job.plan.caller_launches) {
     const cudaError_t error = Enqueue(job);
     if (error != cudaSuccess) return Finish(std::move(job), error);
     if (IsDoneWithin(job.plan.caller_wait)) return Finish(std::move(job), Await(job));
@@ -144,7 +146,8 @@ cudaError_t CudaLane::PollEvent(std::chrono::microseconds spin_time) {
 }
 
 bool CudaLane::IsDoneWithin(std::chrono::microseconds time) {
-  if (time.count() == 0) return false;
+  // A lane's thread has batches of its own to report.
+  if (time.count() == 0 || t_serves_lane) return false;
   const Clock::time_point begin = Clock::now();
   const bool is_done = PollEvent(time) != cudaErrorNotReady;
   const std::chrono::nanoseconds took = Clock::now() - begin;

@@ -27,7 +27,7 @@ namespace swiglu::server {
 // Each lane has a thread of its own. So a short batch is reported as soon as it is done, even while
 // other lanes run long batches or long callbacks. The thread also enqueues the second and every
 // later portion of a batch, each when the portion before it is done. `Create` allocates everything
-// that a lane needs from CUDA.
+// that a lane needs from CUDA, but the memory for gradients of weights (CudaMlpPath).
 class CudaLane final : public Lane {
  public:
   // A lane for element-wise batches.
@@ -46,9 +46,10 @@ class CudaLane final : public Lane {
   // thread should not wait until the driver is free. There are two exceptions. If the plan says
   // that the caller launches, the calling thread launches the batch. It then waits for at most the
   // plan's `caller_wait`, and calls `finished` if the batch is done by then. If the calling thread
-  // is the thread of some lane (it has just completed a batch), it launches the batch, too, and
-  // this lane's thread waits for the result. REQUIRES: the batch is one of those that the lane is
-  // for. Tensors are in device memory or in pinned host memory, unless the plan has portions.
+  // is the thread of some lane (it has just completed a batch), it launches the batch, too, unless
+  // the batch wants gradients of weights, and this lane's thread waits for the result. REQUIRES:
+  // the batch is one of those that the lane is for. Tensors are in device memory or in pinned host
+  // memory, unless the plan has portions.
   void Run(const Batch& batch, LaunchPlan plan, Finished finished) override;
 
   std::chrono::nanoseconds caller_wait_time() const override {

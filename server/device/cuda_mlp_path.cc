@@ -36,6 +36,11 @@ bool IsDirectOutput(const Batch& batch, int ordinal, size_t k) {
          std::find(segment.inputs.begin(), segment.inputs.end(), output) == segment.inputs.end();
 }
 
+// Whether output k is wanted. A segment without rows has no addresses, whatever it wants.
+bool IsWanted(const Batch& batch, size_t k) {
+  return batch.segments.size() != 1 || batch.segments.front().outputs[k] != nullptr;
+}
+
 int64_t BytesOf(const Segment& segment, const Model& model) {
   return segment.num_elements * ElementBytes(model.dtype);
 }
@@ -131,9 +136,9 @@ absl::StatusOr<CudaMlpPath> CudaMlpPath::Create(int ordinal, const std::vector<M
   for (const MlpShape& shape : shapes) {
     const swiglu::CudaMlpWeights weights{Dtype::kBf16, shape.hidden, shape.intermediate, nullptr,
                                          nullptr};
-    path.workspace_bytes_ = std::max(
-        {path.workspace_bytes_, swiglu::MlpForwardWorkspaceBytes(weights, shape.max_tokens),
-         swiglu::MlpBackwardWorkspaceBytes(weights, shape.max_tokens)});
+    // No call needs more than one for all gradients.
+    path.workspace_bytes_ = std::max(path.workspace_bytes_,
+                                     swiglu::MlpGradientsWorkspaceBytes(weights, shape.max_tokens));
     path.tensor_bytes_ = std::max(path.tensor_bytes_, shape.max_tokens * shape.hidden * 2);
   }
   path.workspace_bytes_ = RoundUpTo256(path.workspace_bytes_);
@@ -166,8 +171,7 @@ CudaMlpPath::PassPlan CudaMlpPath::PlanPass(const Batch& batch) const {
     }
   }
   for (size_t k = 0; k < model.outputs.size(); ++k, place += tensor_bytes_) {
-    // An output that is not wanted lies nowhere.
-    if (!batch.segments.empty() && batch.segments.front().outputs[k] == nullptr) continue;
+    if (!IsWanted(batch, k)) continue;
     const bool is_direct = IsDirectOutput(batch, ordinal_, k);
     plan.outputs[k] = is_direct ? batch.segments.front().outputs[k] : place;
     if (is_direct) continue;

@@ -31,22 +31,24 @@ struct Target {
   std::array<CudaEvent, 2> copied;
 };
 
-// The error for a device that has no room for a layer.
-absl::Status NoRoom(const MlpLayer& layer, int ordinal) {
+// The error for a device that has no room for `purpose`.
+absl::Status NoRoom(int ordinal, absl::string_view purpose, int64_t needed_bytes) {
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   const bool is_known = cudaMemGetInfo(&free_bytes, &total_bytes) == cudaSuccess;
   cudaGetLastError();
   return absl::ResourceExhaustedError(absl::StrCat(
-      "no room on device ", ordinal, " for the weights of layer ", layer.number, ": they need ",
-      layer.size_bytes(), " bytes",
+      "no room on device ", ordinal, " ", purpose, ": ", needed_bytes, " bytes are needed",
       is_known ? absl::StrCat(", and ", free_bytes, " of ", total_bytes, " are free") : ""));
 }
 
 absl::StatusOr<Target> MakeTarget(const MlpLayer& layer, int ordinal) {
   absl::StatusOr<CudaMemory> memory =
       MakeCudaMemory(ordinal, static_cast<size_t>(layer.size_bytes()));
-  if (absl::IsResourceExhausted(memory.status())) return NoRoom(layer, ordinal);
+  if (absl::IsResourceExhausted(memory.status())) {
+    return NoRoom(ordinal, absl::StrCat("for the weights of layer ", layer.number),
+                  layer.size_bytes());
+  }
   if (!memory.ok()) return memory.status();
   absl::StatusOr<CudaStream> stream = MakeCudaStream(ordinal);
   if (!stream.ok()) return stream.status();
@@ -243,8 +245,11 @@ absl::Status CudaWeightsLoader::WarmUpOn(int ordinal, const CudaWeights& loaded)
   const swiglu::CudaMlpWeights weights = loaded.On(ordinal);
   const int64_t workspace_bytes = swiglu::MlpBackwardWorkspaceBytes(weights, max_tokens_);
   const int64_t tensor_bytes = max_tokens_ * weights.hidden * ElementBytes(weights.dtype);
-  absl::StatusOr<CudaMemory> memory =
-      MakeCudaMemory(ordinal, static_cast<size_t>(workspace_bytes + 3 * tensor_bytes));
+  const int64_t needed_bytes = workspace_bytes + 3 * tensor_bytes;
+  absl::StatusOr<CudaMemory> memory = MakeCudaMemory(ordinal, static_cast<size_t>(needed_bytes));
+  if (absl::IsResourceExhausted(memory.status())) {
+    return NoRoom(ordinal, "to try the weights of a layer", needed_bytes);
+  }
   if (!memory.ok()) return memory.status();
   absl::StatusOr<CudaStream> stream = MakeCudaStream(ordinal);
   if (!stream.ok()) return stream.status();

@@ -55,9 +55,9 @@ class CudaWeightsLoader final : public WeightsLoader {
   // batch. REQUIRES: from 1 to ordinals.size() replicas.
   CudaWeightsLoader(std::vector<int> ordinals, int num_replicas, int64_t max_tokens);
 
-  // Besides what the interface promises: runs the layer once for each size of batch whose kernels
-  // no layer of the same shape has used yet on the device, so that no request waits for the driver
-  // to load them. INTERNAL if CUDA fails.
+  // Besides what the interface promises: runs the first layer of each shape forward and backward to
+  // the input, with several numbers of tokens, so that requests do not wait for the driver to load
+  // these kernels. INTERNAL if CUDA fails.
   absl::StatusOr<std::shared_ptr<const Weights>> Load(
       const MlpFiles& files, size_t index, const Weights* current,
       absl::FunctionRef<absl::Status(int64_t)> on_progress) override;

@@ -103,7 +103,7 @@ absl::StatusOr<CreatedExecutor> CreateExecutor(const ExecutorOptions& options) {
   absl::StatusOr<DeviceChoice> choice = ChooseDevices(options.device, options.ordinals, found);
   if (!choice.ok()) return choice.status();
   const auto num_devices = std::max(static_cast<int>(choice->cuda_devices.size()), 1);
-  if (options.mlp_replicas > num_devices) {
+  if (!options.mlp_shapes.empty() && options.mlp_replicas > num_devices) {
     return absl::FailedPreconditionError(
         absl::StrCat("each of the ", options.mlp_replicas,
                      " replicas of an MLP needs a device of its own; this server has ", num_devices,

@@ -22,8 +22,11 @@ constexpr int64_t kSmallestCopyBytes = int64_t{1} << 20;
 constexpr int64_t kMaxCallerLaunchBytes = int64_t{256} << 10;
 constexpr int64_t kMaxResidentCallerLaunchBytes = int64_t{64} << 20;  // in device memory
 constexpr std::chrono::microseconds kCallerWait{40};
-// Longer than a pass of 512 tokens over a layer with H = 4096 and I = 11008 takes on a Hopper GPU.
+// Longer than a pass forward of 512 tokens over a layer with H = 4096 and I = 11008 takes on an
+// H200 (237 us, docs/performance.md). Batches of MLPs with more bytes take longer, so their callers
+// do not wait.
 constexpr std::chrono::microseconds kMlpCallerWait{250};
+constexpr int64_t kMaxMlpCallerWaitBytes = int64_t{8} << 20;
 
 // From here on, a batch in device memory is worth more than the time that its caller takes to
 // launch it. Smaller ones come faster than a caller should launch them beside its other work.
@@ -101,8 +104,10 @@ LaunchPlan PlanMlp(const Batch& batch) {
   LaunchPlan plan{.path = batch.placement.is_resident ? Path::kRegion : Path::kStaged};
   // Gradients of weights take too long for the caller.
   if (WantsGradients(batch)) return plan;
-  if (batch.is_alone) plan.caller_wait = kMlpCallerWait;
-  plan.caller_launches = batch.is_alone || batch.placement.is_resident;
+  if (batch.is_alone && BatchBytes(batch) <= kMaxMlpCallerWaitBytes) {
+    plan.caller_wait = kMlpCallerWait;
+  }
+  plan.caller_launches = plan.caller_wait.count() > 0 || batch.placement.is_resident;
   return plan;
 }
 

@@ -42,8 +42,6 @@ class WeightsPlacement {
     return chosen;
   }
 
-  const std::vector<int>& devices() const { return devices_; }
-
  private:
   const std::vector<int> devices_;
   const int num_replicas_;

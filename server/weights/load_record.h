@@ -19,7 +19,7 @@ namespace swiglu::server {
 class LoadRecord {
  public:
   void Begin();
-  // `bytes` more of the files have been read. Negative: that many count no more.
+  // `bytes` more of the files have been read.
   void Count(int64_t bytes) { loaded_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
   // The load has ended with `status`. Returns how long it took.
   std::chrono::nanoseconds End(const absl::Status& status);

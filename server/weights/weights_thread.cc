@@ -33,12 +33,25 @@ void WeightsThread::Reload(const std::string& mlp,
                            std::shared_ptr<const std::atomic<bool>> cancelled, Done done) {
   const size_t index = IndexOf(mlp);
   std::optional<ReloadFault> fault;
+  std::optional<Job> abandoned;
   {
     absl::MutexLock lock(&mutex_);
+    abandoned = TakeAbandoned(index);
     fault = WhyNot(index);
     if (!fault.has_value()) waiting_.push_back({index, std::move(cancelled), std::move(done)});
   }
+  if (abandoned.has_value()) abandoned->done(ReloadRefusal{ReloadFault::kCancelled});
   if (fault.has_value()) done(ReloadRefusal{*fault});
+}
+
+std::optional<WeightsThread::Job> WeightsThread::TakeAbandoned(size_t index) {
+  const auto found = std::find_if(waiting_.begin(), waiting_.end(), [&](const Job& job) {
+    return job.index == index && job.cancelled->load();
+  });
+  if (found == waiting_.end()) return std::nullopt;
+  Job job = std::move(*found);
+  waiting_.erase(found);
+  return job;
 }
 
 std::optional<ReloadFault> WeightsThread::WhyNot(size_t index) const {

@@ -68,6 +68,9 @@ class WeightsThread final : public MlpReloader {
   std::optional<Job> Next();
   std::optional<ReloadRefusal> Do(const Job& job);
 
+  // Takes the job for that MLP that waits though its caller has gone, if there is one.
+  std::optional<Job> TakeAbandoned(size_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   size_t IndexOf(const std::string& mlp) const;
   bool IsUnderWay(size_t index) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::optional<ReloadFault> WhyNot(size_t index) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

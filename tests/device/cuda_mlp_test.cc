@@ -125,6 +125,9 @@ class CudaMlpTest : public testing::TestWithParam<Op> {
     bool outputs_on_device = false;
     size_t shift = 0;  // bytes from the alignment of memory
     bool in_place = false;
+    // The kernels use the tensors where they lie.
+    bool reads_in_place = false;
+    bool writes_in_place = false;
   };
 
   // Runs random tokens and compares every segment.
@@ -143,6 +146,11 @@ class CudaMlpTest : public testing::TestWithParam<Op> {
     for (const int64_t size : where.sizes) {
       const auto size_bytes = static_cast<size_t>(size * kRowBytes);
       Segment segment{.num_elements = size * kHidden};
+      // As the server's, a request without tokens has no addresses.
+      if (size == 0) {
+        batch.segments.push_back(segment);
+        continue;
+      }
       for (size_t k = 0; k < inputs.size(); ++k) {
         std::byte* const memory = Allocate(where.inputs_on_device, size_bytes, where.shift);
         cudaMemcpy(memory, inputs[k].data() + first, size_bytes, cudaMemcpyDefault);
@@ -167,10 +175,14 @@ class CudaMlpTest : public testing::TestWithParam<Op> {
     ASSERT_TRUE(outcome.execution.status.ok()) << outcome.execution.status;
     EXPECT_EQ(outcome.execution.path, batch.placement.is_resident ? Path::kRegion : Path::kStaged);
     EXPECT_EQ(outcome.execution.times.compute.count() > 0, num_tokens > 0);
+    EXPECT_EQ(outcome.execution.times.copy_in.count() > 0, num_tokens > 0 && !where.reads_in_place);
+    EXPECT_EQ(outcome.execution.times.copy_out.count() > 0,
+              num_tokens > 0 && !where.writes_in_place);
     const std::string expected = num_tokens == 0 ? "" : Expected(inputs);
     std::string got;
     for (const Segment& segment : batch.segments) {
       std::string part(static_cast<size_t>(segment.num_elements * 2), '\0');
+      if (part.empty()) continue;
       cudaMemcpy(part.data(), segment.outputs[0], part.size(), cudaMemcpyDefault);
       got += part;
     }
@@ -189,6 +201,7 @@ class CudaMlpTest : public testing::TestWithParam<Op> {
 TEST_P(CudaMlpTest, GathersFromPinnedMemory) {
   ExpectRight({.sizes = {5}});
   ExpectRight({.sizes = {1, 0, 3, 17, 2}});
+  ExpectRight({.sizes = {0, 5}});
   ExpectRight({.sizes = {3, 4}, .in_place = true});
   ExpectRight({.sizes = {kMaxTokens}});
 }
@@ -200,9 +213,16 @@ TEST_P(CudaMlpTest, GathersFromTheDevice) {
 }
 
 TEST_P(CudaMlpTest, UsesATensorWhereItLies) {
-  ExpectRight({.sizes = {33}, .inputs_on_device = true, .outputs_on_device = true});
-  ExpectRight(
-      {.sizes = {33}, .inputs_on_device = true, .outputs_on_device = true, .in_place = true});
+  ExpectRight({.sizes = {33},
+               .inputs_on_device = true,
+               .outputs_on_device = true,
+               .reads_in_place = true,
+               .writes_in_place = true});
+  ExpectRight({.sizes = {33},
+               .inputs_on_device = true,
+               .outputs_on_device = true,
+               .in_place = true,
+               .reads_in_place = true});
 }
 
 TEST_P(CudaMlpTest, TakesTensorsOfBothMemories) {
@@ -255,8 +275,8 @@ TEST(CudaWeightsTest, ALayerThatHasNoRoomIsAnErrorWithTheSizes) {
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(
       std::string(status.message()),
-      testing::MatchesRegex("no room on device [0-9]+ for the weights of layer 0: they need "
-                            "412316860416 bytes, and [0-9]+ of [0-9]+ are free"));
+      testing::MatchesRegex("no room on device [0-9]+ for the weights of layer 0: "
+                            "412316860416 bytes are needed, and [0-9]+ of [0-9]+ are free"));
 }
 
 class CudaMlpGradientsTest : public CudaMlpTest {
@@ -372,6 +392,15 @@ TEST_P(CudaMlpGradientsTest, AddUpThoseOfAllPieces) {
       ExpectRightGradients({.num_tokens = num_tokens, .wants_dx = true, .on_device = on_device});
     }
   }
+}
+
+// A lane that has room for no more than the model needs.
+TEST_P(CudaMlpGradientsTest, FitALaneOfTheirModel) {
+  auto lane = CudaLane::CreateForMlps(ordinal_, {{kHidden, kIntermediate, MostBatchRows(model_)}});
+  ASSERT_TRUE(lane.ok()) << lane.status();
+  lane_ = *std::move(lane);
+  ExpectRightGradients({.num_tokens = GradientRows(model_), .wants_dx = true});
+  ExpectRightGradients({.num_tokens = GradientRows(model_), .on_device = true});
 }
 
 TEST_P(CudaMlpGradientsTest, AreZerosWithoutTokens) {

@@ -262,6 +262,19 @@ TEST(LaunchPlanTest, AnMlpWaitsForItsCallerOnlyAlone) {
   EXPECT_EQ(plan.caller_wait.count(), 0);
   batch.is_alone = true;
   EXPECT_GT(PlanLaunch(batch, {}).caller_wait.count(), 0);
+  batch.segments.front().num_elements = 48 * 50000;  // 9.6 MB in and out
+  EXPECT_EQ(PlanLaunch(batch, {}).caller_wait.count(), 0);
+}
+
+TEST(LaunchPlanTest, NobodyWaitsForGradientsOfWeights) {
+  const Model model = MlpModels("tiny", 1, 48)[1];
+  float gradient = 0;
+  Batch batch{&model, {Segment{.num_elements = 48, .gradients = {&gradient}}}};
+  batch.placement = {0, true};
+  batch.is_alone = true;
+  const LaunchPlan plan = PlanLaunch(batch, {});
+  EXPECT_EQ(plan.caller_wait.count(), 0);
+  EXPECT_FALSE(plan.caller_launches);
 }
 
 }  // namespace

@@ -252,6 +252,20 @@ TEST_F(WeightsThreadTest, DoesNotBeginAReloadWhoseCallerHasGone) {
   EXPECT_EQ(begun(), std::vector<int>{0});
 }
 
+TEST_F(WeightsThreadTest, AReloadWhoseCallerHasGoneDoesNotStandInTheWay) {
+  StartAndLoad();
+  Hold();
+  first_.Send(*thread_, "mlp_a");
+  AwaitBegun(1);
+  second_.Send(*thread_, "mlp_b");
+  second_.Cancel();
+  third_.Send(*thread_, "mlp_b");
+  EXPECT_EQ(second_.Fault(), ReloadFault::kCancelled);
+  Release();
+  EXPECT_FALSE(first_.Wait().has_value());
+  EXPECT_FALSE(third_.Wait().has_value());
+}
+
 TEST_F(WeightsThreadTest, StopEndsAllReloads) {
   StartAndLoad();
   const std::string a = Hash(0);

@@ -68,7 +68,7 @@ struct MlpGradientOutputs {
 //   or if its dtype is not that of the weights.
 // - RESOURCE_EXHAUSTED, before anything is sent, also if a row does not fit into a message.
 // - ABORTED if the server has changed the weights between the chunks of a split operation. The call
-//   may be made again.
+//   may be made again, unless its output lies over x: after any error, a part of x may be lost.
 // - INTERNAL also if the server does not say which weights it used.
 //
 // The SHA-256 of the weights is that of the layer's matrices as they lie in the file: gate, up,
