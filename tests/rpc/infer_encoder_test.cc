@@ -40,7 +40,7 @@ struct Finished {
     pieces.push_back(pieces[0]);
     pieces[0].size_bytes -= size_bytes;
     pieces[1].size_bytes = size_bytes;
-    for (auto& output : pieces[1].outputs) output += pieces[0].size_bytes;
+    for (int k = 0; k < kMaxTensors; ++k) pieces[1].outputs[k] += pieces[0].size_bytes;
   }
 
   EncodedMessage Encode(const std::string& id) const {
