@@ -152,55 +152,66 @@ __device__ inline void AwaitProducts() {
   SWIGLU_NAMES_32                                                                    \
   ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47" \
   ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define SWIGLU_NAMES_128                                                             \
+#define SWIGLU_NAMES_88                                                              \
   SWIGLU_NAMES_64                                                                    \
   ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79" \
-  ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95" \
-  ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109" \
-  ", %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122"   \
-  ", %123, %124, %125, %126, %127"
+  ", %80, %81, %82, %83, %84, %85, %86, %87"
+#define SWIGLU_NAMES_96 \
+  SWIGLU_NAMES_88       \
+  ", %88, %89, %90, %91, %92, %93, %94, %95"
+#define SWIGLU_NAMES_112 \
+  SWIGLU_NAMES_96        \
+  ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
+#define SWIGLU_NAMES_128                                                                         \
+  SWIGLU_NAMES_112                                                                               \
+  ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, " \
+  "%127"
 #define SWIGLU_SUMS_8(i)                                                                     \
   "+f"(sums[i]), "+f"(sums[i + 1]), "+f"(sums[i + 2]), "+f"(sums[i + 3]), "+f"(sums[i + 4]), \
       "+f"(sums[i + 5]), "+f"(sums[i + 6]), "+f"(sums[i + 7])
 #define SWIGLU_SUMS_16(i) SWIGLU_SUMS_8(i), SWIGLU_SUMS_8(i + 8)
 #define SWIGLU_SUMS_32(i) SWIGLU_SUMS_16(i), SWIGLU_SUMS_16(i + 16)
 #define SWIGLU_SUMS_64(i) SWIGLU_SUMS_32(i), SWIGLU_SUMS_32(i + 32)
+#define SWIGLU_SUMS_88(i) SWIGLU_SUMS_64(i), SWIGLU_SUMS_16(i + 64), SWIGLU_SUMS_8(i + 80)
+#define SWIGLU_SUMS_96(i) SWIGLU_SUMS_64(i), SWIGLU_SUMS_32(i + 64)
+#define SWIGLU_SUMS_112(i) SWIGLU_SUMS_96(i), SWIGLU_SUMS_16(i + 96)
 #define SWIGLU_SUMS_128(i) SWIGLU_SUMS_64(i), SWIGLU_SUMS_64(i + 64)
 
-// One instruction: the type and number of tokens, the names of registers and operands, and which
+// One instruction: the type and number of columns, the names of registers and operands, and which
 // of the operands are transposed.
-#define SWIGLU_WGMMA(type, tokens, count, weights, others, transposes)                         \
-  asm volatile(                                                                                \
-      "{\n\t.reg .pred adds;\n\tsetp.ne.b32 adds, 1, 0;\n\t"                                   \
-      "wgmma.mma_async.sync.aligned.m64n" tokens "k16.f32." type "." type                      \
-      " {" SWIGLU_NAMES_##count "}, " weights ", " others ", adds, 1, 1, " transposes ";\n\t}" \
-      : SWIGLU_SUMS_##count(0)                                                                 \
-      : "l"(weights_operand), "l"(tokens_operand))
+#define SWIGLU_WGMMA(type, columns, count, rows_name, columns_name, transposes)               \
+  asm volatile(                                                                               \
+      "{\n\t.reg .pred adds;\n\tsetp.ne.b32 adds, 1, 0;\n\t"                                  \
+      "wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type "." type                    \
+      " {" SWIGLU_NAMES_##count "}, " rows_name ", " columns_name ", adds, 1, 1, " transposes \
+                                ";\n\t}"                                                      \
+      : SWIGLU_SUMS_##count(0)                                                                \
+      : "l"(rows_operand), "l"(columns_operand))
 
-#define SWIGLU_WGMMA_BY_LAYOUT(type, tokens, count, weights, others) \
-  if constexpr (kWeightsTransposed && kTokensTransposed) {           \
-    SWIGLU_WGMMA(type, tokens, count, weights, others, "1, 1");      \
-  } else if constexpr (kWeightsTransposed) {                         \
-    SWIGLU_WGMMA(type, tokens, count, weights, others, "1, 0");      \
-  } else {                                                           \
-    SWIGLU_WGMMA(type, tokens, count, weights, others, "0, 0");      \
+#define SWIGLU_WGMMA_BY_LAYOUT(type, columns, count, rows_name, columns_name) \
+  if constexpr (kRowsTransposed && kColumnsTransposed) {                      \
+    SWIGLU_WGMMA(type, columns, count, rows_name, columns_name, "1, 1");      \
+  } else if constexpr (kRowsTransposed) {                                     \
+    SWIGLU_WGMMA(type, columns, count, rows_name, columns_name, "1, 0");      \
+  } else if constexpr (kColumnsTransposed) {                                  \
+    SWIGLU_WGMMA(type, columns, count, rows_name, columns_name, "0, 1");      \
+  } else {                                                                    \
+    SWIGLU_WGMMA(type, columns, count, rows_name, columns_name, "0, 0");      \
   }
 
-#define SWIGLU_WGMMA_BY_TYPE(tokens, count, weights, others)       \
-  if constexpr (kDtype == Dtype::kFp16) {                          \
-    SWIGLU_WGMMA_BY_LAYOUT("f16", tokens, count, weights, others)  \
-  } else {                                                         \
-    SWIGLU_WGMMA_BY_LAYOUT("bf16", tokens, count, weights, others) \
+#define SWIGLU_WGMMA_BY_TYPE(columns, count, rows_name, columns_name)       \
+  if constexpr (kDtype == Dtype::kFp16) {                                   \
+    SWIGLU_WGMMA_BY_LAYOUT("f16", columns, count, rows_name, columns_name)  \
+  } else {                                                                  \
+    SWIGLU_WGMMA_BY_LAYOUT("bf16", columns, count, rows_name, columns_name) \
   }
 
-// Starts sums += weights * tokens: 64 outputs, 2 * kSums tokens, 16 of the depth. All threads of
-// the warpgroup call this together. The thread at `lane` of warp w holds in sums[4 * j] to
-// sums[4 * j + 3] what mma.sync leaves there for outputs from 16 w and tokens from 8 j on.
-template <Dtype kDtype, bool kWeightsTransposed, bool kTokensTransposed, int kSums>
-__device__ inline void StartProduct(float (&sums)[kSums], uint64_t weights_operand,
-                                    uint64_t tokens_operand) {
-  static_assert(kWeightsTransposed || !kTokensTransposed);
-  static_assert(kSums == 8 || kSums == 16 || kSums == 32 || kSums == 64 || kSums == 128);
+// Starts sums += rows * columns: 64 rows, 2 * kSums columns, 16 of the depth. All threads of the
+// warpgroup call this together. The thread at `lane` of warp w holds in sums[4 * j] to
+// sums[4 * j + 3] what mma.sync leaves there for rows from 16 w and columns from 8 j on.
+template <Dtype kDtype, bool kRowsTransposed, bool kColumnsTransposed, int kSums>
+__device__ inline void StartProduct(float (&sums)[kSums], uint64_t rows_operand,
+                                    uint64_t columns_operand) {
   if constexpr (kSums == 8) {
     SWIGLU_WGMMA_BY_TYPE("16", 8, "%8", "%9")
   } else if constexpr (kSums == 16) {
@@ -209,7 +220,14 @@ __device__ inline void StartProduct(float (&sums)[kSums], uint64_t weights_opera
     SWIGLU_WGMMA_BY_TYPE("64", 32, "%32", "%33")
   } else if constexpr (kSums == 64) {
     SWIGLU_WGMMA_BY_TYPE("128", 64, "%64", "%65")
+  } else if constexpr (kSums == 88) {
+    SWIGLU_WGMMA_BY_TYPE("176", 88, "%88", "%89")
+  } else if constexpr (kSums == 96) {
+    SWIGLU_WGMMA_BY_TYPE("192", 96, "%96", "%97")
+  } else if constexpr (kSums == 112) {
+    SWIGLU_WGMMA_BY_TYPE("224", 112, "%112", "%113")
   } else {
+    static_assert(kSums == 128);
     SWIGLU_WGMMA_BY_TYPE("256", 128, "%128", "%129")
   }
 }
@@ -219,6 +237,12 @@ __device__ inline void StartProduct(float (&sums)[kSums], uint64_t weights_opera
 #undef SWIGLU_WGMMA
 #undef SWIGLU_SUMS_128
 #undef SWIGLU_NAMES_128
+#undef SWIGLU_SUMS_112
+#undef SWIGLU_NAMES_112
+#undef SWIGLU_SUMS_96
+#undef SWIGLU_NAMES_96
+#undef SWIGLU_SUMS_88
+#undef SWIGLU_NAMES_88
 #undef SWIGLU_SUMS_64
 #undef SWIGLU_NAMES_64
 #undef SWIGLU_SUMS_32

@@ -76,9 +76,12 @@ cudaError_t GetDevice(MlpDevice& device) {
 
 cudaError_t Launch(Dtype dtype, const Product& product, MlpPath path, const MlpDevice& device,
                    cudaStream_t stream) {
-  return path != MlpPath::kMma && HasWgmma(device)
-             ? LaunchWgmma(dtype, product, WgmmaTile(product, device), device, stream)
-             : LaunchMma(dtype, product, MmaTile(product, device), device, stream);
+  if (path == MlpPath::kMma || !HasWgmma(device)) {
+    return LaunchMma(dtype, product, MmaTile(product, device), device, stream);
+  }
+  const TileSize tile = WgmmaTile(product, device);
+  return dtype == Dtype::kFp16 ? LaunchWgmma<Dtype::kFp16>(product, tile, device, stream)
+                               : LaunchWgmma<Dtype::kBf16>(product, tile, device, stream);
 }
 
 cudaError_t Launch(Dtype dtype, const GradientProduct& product, MlpPath path,

@@ -17,8 +17,9 @@ namespace swiglu::internal {
 // and mlp_plan.h chooses that tile on that path. Return what the launch reports.
 cudaError_t LaunchMma(Dtype dtype, const Product& product, const TileSize& tile,
                       const MlpDevice& device, cudaStream_t stream);
-cudaError_t LaunchWgmma(Dtype dtype, const Product& product, const TileSize& tile,
-                        const MlpDevice& device, cudaStream_t stream);
+template <Dtype kDtype>
+cudaError_t LaunchWgmma(const Product& product, const TileSize& tile, const MlpDevice& device,
+                        cudaStream_t stream);
 
 // The same for the gradient of a matrix of weights.
 cudaError_t LaunchGradientMma(Dtype dtype, const GradientProduct& product, const MlpDevice& device,

@@ -99,29 +99,59 @@ inline int64_t NumTiles(const TileSize& tile, int64_t num_outputs, int64_t num_t
 // Returns whether a device has the wgmma path.
 inline bool HasWgmma(const MlpDevice& device) { return device.compute_capability == 9; }
 
-// A tile of the wgmma path.
+// Which operand of wgmma has 64 rows for each warpgroup that computes a tile.
+enum class TileRows : int { kOutputs, kTokens };
+
+// A tile of the wgmma path. Its costs are nanoseconds per 64 of depth on one multiprocessor,
+// measured on an H200 that keeps its power limit.
 struct WgmmaTileCost {
   TileSize size;
-  int cost;  // nanoseconds per 64 of depth on one multiprocessor, measured on an H200
+  int cost;
+  int cost_backward;  // of Finish::kSwigluBackward
+  int cost_sparse;    // if at most every second multiprocessor has one: more bandwidth for each
 };
 
 inline constexpr WgmmaTileCost kWgmmaTiles[] = {
-    {{64, 16}, 150},  {{64, 32}, 185},   {{64, 64}, 205},
-    {{64, 128}, 275}, {{128, 128}, 420}, {{128, 256}, 750},
+    // The tokens are the columns of wgmma.
+    {{64, 16}, 150, 150, 110},
+    {{64, 32}, 185, 185, 135},
+    {{64, 64}, 205, 205, 150},
+    {{64, 128}, 260, 390, 200},
+    {{128, 256}, 755, 950, 755},
+    // The tokens are the rows.
+    {{176, 64}, 435, 440, 435},
+    {{224, 64}, 550, 555, 550},
+    {{128, 128}, 385, 415, 385},
+    {{176, 128}, 525, 575, 525},
+    {{192, 128}, 570, 620, 570},
+    {{224, 128}, 670, 735, 670},
 };
+
+// Returns whether tiles of this size are for these weights. Copies of depth-major weights come in
+// boxes of 64 outputs.
+constexpr bool Fits(const TileSize& tile, WeightsLayout layout) {
+  return layout == WeightsLayout::kOutputMajor || tile.outputs % 64 == 0;
+}
 
 // Returns the tile of the wgmma path that is done first, if every multiprocessor computes one tile
 // after the other.
 inline TileSize WgmmaTile(const Product& product, const MlpDevice& device) {
   TileSize best{};
   int64_t least = std::numeric_limits<int64_t>::max();
-  for (const auto& [tile, cost] : kWgmmaTiles) {
-    const int64_t num_tiles = NumTiles(tile, product.num_outputs, product.num_tokens);
+  for (const WgmmaTileCost& tile : kWgmmaTiles) {
+    if (!Fits(tile.size, product.layout)) continue;
+    const int64_t num_tiles = NumTiles(tile.size, product.num_outputs, product.num_tokens);
     const int64_t num_rounds =
         (num_tiles + device.num_multiprocessors - 1) / device.num_multiprocessors;
+    int cost = tile.cost;
+    if (product.finish == Finish::kSwigluBackward) {
+      cost = tile.cost_backward;
+    } else if (2 * num_tiles <= device.num_multiprocessors) {
+      cost = tile.cost_sparse;
+    }
     if (num_rounds * cost < least) {
       least = num_rounds * cost;
-      best = tile;
+      best = tile.size;
     }
   }
   return best;

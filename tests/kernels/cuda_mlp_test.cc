@@ -130,6 +130,8 @@ TEST_P(CudaMlpTest, HasTheBitsOfTheReferenceForLargeSizes) {
                                 {1, 8, 16, 17, 64, 65, 128, 200, 256, 512, 2049});
     ExpectTheBitsOfTheReference(Mlp(dtype, {4096, 1096}, 2049),
                                 {1, 8, 16, 17, 64, 65, 128, 200, 256, 512, 2049});
+    // Here each tile is finished while the next one is computed.
+    ExpectTheBitsOfTheReference(Mlp(dtype, {1032, 11008}, 1100), {250, 256, 500, 512, 1024, 1100});
   }
 }
 

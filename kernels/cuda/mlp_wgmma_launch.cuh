@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Launches the products of the wgmma path: one kernel for each dtype, tile and end of a product.
-// Compiles for sm_90a only.
+// Launches the products of the wgmma path: one kernel for each tile and end of a product. Private
+// to the kernels. mlp_wgmma_fp16.cu and mlp_wgmma_bf16.cu compile it, side by side, for sm_90a
+// only.
+#pragma once
+
 #include <cuda_runtime_api.h>
 
 #include "kernels/cuda/mlp_launch.cuh"
@@ -10,18 +13,22 @@
 #include "swiglu/dtype.h"
 
 namespace swiglu::internal {
-namespace {
 
 // The tiles there are; WgmmaTile of mlp_plan.h chooses among them.
-using Wgmma64x16 = WgmmaTileShape<64, 16, 4, 5>;
-using Wgmma64x32 = WgmmaTileShape<64, 32, 2, 8>;
-using Wgmma64x64 = WgmmaTileShape<64, 64, 2, 6>;
-using Wgmma64x128 = WgmmaTileShape<64, 128, 1, 8>;
-using Wgmma128x128 = WgmmaTileShape<128, 128, 1, 6>;
-using Wgmma128x256 = WgmmaTileShape<128, 256, 1, 4>;
+using Wgmma64x16 = WgmmaTileShape<TileRows::kOutputs, 64, 16, 4, 5>;
+using Wgmma64x32 = WgmmaTileShape<TileRows::kOutputs, 64, 32, 2, 8>;
+using Wgmma64x64 = WgmmaTileShape<TileRows::kOutputs, 64, 64, 2, 6>;
+using Wgmma64x128 = WgmmaTileShape<TileRows::kOutputs, 64, 128, 1, 8>;
+using Wgmma128x256 = WgmmaTileShape<TileRows::kOutputs, 128, 256, 1, 4>;
+using Wgmma176x64 = WgmmaTileShape<TileRows::kTokens, 176, 64, 1, 7>;
+using Wgmma224x64 = WgmmaTileShape<TileRows::kTokens, 224, 64, 1, 6>;
+using Wgmma128x128 = WgmmaTileShape<TileRows::kTokens, 128, 128, 1, 6>;
+using Wgmma176x128 = WgmmaTileShape<TileRows::kTokens, 176, 128, 1, 5>;
+using Wgmma192x128 = WgmmaTileShape<TileRows::kTokens, 192, 128, 1, 5>;
+using Wgmma224x128 = WgmmaTileShape<TileRows::kTokens, 224, 128, 1, 5>;
 
 template <Dtype kDtype, class Tile>
-cudaError_t Launch(const Product& product, const MlpDevice& device, cudaStream_t stream) {
+cudaError_t LaunchTile(const Product& product, const MlpDevice& device, cudaStream_t stream) {
   constexpr WeightsLayout kOutputMajor = WeightsLayout::kOutputMajor;
   constexpr WeightsLayout kDepthMajor = WeightsLayout::kDepthMajor;
   if (product.layout == kOutputMajor) {
@@ -37,7 +44,7 @@ cudaError_t Launch(const Product& product, const MlpDevice& device, cudaStream_t
       case Finish::kStoreSum:
         break;
     }
-  } else {
+  } else if constexpr (Fits({Tile::kOutputs, Tile::kTokens}, kDepthMajor)) {
     if (product.finish == Finish::kStore) {
       return LaunchWgmmaTile<kDtype, Tile, kDepthMajor, Finish::kStore>(product, device, stream);
     }
@@ -49,25 +56,19 @@ cudaError_t Launch(const Product& product, const MlpDevice& device, cudaStream_t
 }
 
 template <Dtype kDtype>
-cudaError_t Launch(const Product& product, const TileSize& tile, const MlpDevice& device,
-                   cudaStream_t stream) {
+cudaError_t LaunchWgmma(const Product& product, const TileSize& tile, const MlpDevice& device,
+                        cudaStream_t stream) {
   cudaError_t error = cudaErrorInvalidConfiguration;
   const auto try_tile = [&]<class Tile>(Tile) {
     if (tile != TileSize{Tile::kOutputs, Tile::kTokens}) return false;
-    error = Launch<kDtype, Tile>(product, device, stream);
+    error = LaunchTile<kDtype, Tile>(product, device, stream);
     return true;
   };
   (void)(try_tile(Wgmma64x16{}) || try_tile(Wgmma64x32{}) || try_tile(Wgmma64x64{}) ||
-         try_tile(Wgmma64x128{}) || try_tile(Wgmma128x128{}) || try_tile(Wgmma128x256{}));
+         try_tile(Wgmma64x128{}) || try_tile(Wgmma128x256{}) || try_tile(Wgmma176x64{}) ||
+         try_tile(Wgmma224x64{}) || try_tile(Wgmma128x128{}) || try_tile(Wgmma176x128{}) ||
+         try_tile(Wgmma192x128{}) || try_tile(Wgmma224x128{}));
   return error;
-}
-
-}  // namespace
-
-cudaError_t LaunchWgmma(Dtype dtype, const Product& product, const TileSize& tile,
-                        const MlpDevice& device, cudaStream_t stream) {
-  return dtype == Dtype::kFp16 ? Launch<Dtype::kFp16>(product, tile, device, stream)
-                               : Launch<Dtype::kBf16>(product, tile, device, stream);
 }
 
 }  // namespace swiglu::internal
