@@ -24,6 +24,7 @@ namespace swiglu::client {
 namespace {
 
 constexpr int kMaxConnections = 64;
+constexpr int kMaxAttempts = 100;
 constexpr int64_t kMinMessageBytes = 4096;
 constexpr int64_t kMaxMessageBytes = (int64_t{1} << 31) - 1;
 
@@ -32,6 +33,10 @@ absl::Status CheckOptions(const Options& options) {
     return absl::InvalidArgumentError(absl::StrCat(
         "option timeout is ", absl::FormatDuration(options.timeout), "; it takes 0 or more"));
   }
+  if (!(options.retry_budget >= 0 && options.retry_budget <= 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("option retry_budget is ", options.retry_budget, "; it takes 0 to 1"));
+  }
   struct Range {
     const char* name;
     int64_t value, low, high;
@@ -39,7 +44,8 @@ absl::Status CheckOptions(const Options& options) {
   for (const auto& [name, value, low, high] :
        {Range{"num_connections", options.num_connections, 0, kMaxConnections},
         Range{"max_message_bytes", options.max_message_bytes, kMinMessageBytes, kMaxMessageBytes},
-        Range{"chunk_bytes", options.chunk_bytes, kMinMessageBytes, kMaxMessageBytes}}) {
+        Range{"chunk_bytes", options.chunk_bytes, kMinMessageBytes, kMaxMessageBytes},
+        Range{"max_attempts", options.max_attempts, 1, kMaxAttempts}}) {
     if (low <= value && value <= high) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("option ", name, " is ", value, "; it takes ", low, " to ", high));

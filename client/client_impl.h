@@ -51,8 +51,8 @@ class Client::Impl {
     const TimeLimit limit(Timeout(num_bytes, call_options));
     OutgoingMessage message;
     message.Append(grpc::Slice(request.SerializeAsString()));
-    absl::StatusOr<grpc::ByteBuffer> answer =
-        pool_.Call(absl::StrCat(kService, rpc), std::move(message), limit);
+    const absl::StatusOr<grpc::ByteBuffer> answer =
+        pool_.Call(absl::StrCat(kService, rpc), std::move(message), limit).answer;
     if (!answer.ok()) return answer.status();
     grpc::Slice bytes;
     Response response;

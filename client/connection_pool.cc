@@ -4,6 +4,7 @@
 #include "client/connection_pool.h"
 
 #include <chrono>
+#include <map>
 #include <tuple>
 #include <utility>
 
@@ -26,6 +27,21 @@ constexpr absl::string_view kUnreadableMemory = "Bad address";
 
 // The interval of the checks in the wait for borrowed memory.
 constexpr auto kLoanPollInterval = std::chrono::milliseconds(1);
+
+// The metadata by which a server says, in milliseconds, when to try again. A value below zero, or
+// one that is no number, means never, as in gRPC's own retries.
+constexpr char kPushbackKey[] = "grpc-retry-pushback-ms";
+constexpr absl::Duration kNeverAgain = absl::Milliseconds(-1);
+
+absl::optional<absl::Duration> PushbackOf(
+    const std::multimap<grpc::string_ref, grpc::string_ref>& trailers) {
+  const auto found = trailers.find(kPushbackKey);
+  if (found == trailers.end()) return absl::nullopt;
+  int64_t ms = 0;
+  const absl::string_view text(found->second.data(), found->second.size());
+  if (!absl::SimpleAtoi(text, &ms) || ms < 0) return kNeverAgain;
+  return absl::Milliseconds(ms);
+}
 
 }  // namespace
 
@@ -122,13 +138,11 @@ ConnectionPool::~ConnectionPool() {
   }
 }
 
-absl::StatusOr<grpc::ByteBuffer> ConnectionPool::Call(const std::string& method,
-                                                      OutgoingMessage request,
-                                                      const TimeLimit& limit) {
-  if (absl::Now() >= limit.deadline) return Late(limit);
+CallOutcome ConnectionPool::Call(const std::string& method, OutgoingMessage request,
+                                 const TimeLimit& limit) {
+  if (absl::Now() >= limit.deadline) return {Late(limit)};
   auto [connection, queue] = Acquire(request.size_bytes);
-  grpc::ByteBuffer response;
-  absl::Status status;
+  CallOutcome outcome;
   {
     // The call lives as long as its context, and may hold the request until then.
     grpc::ClientContext context;
@@ -139,13 +153,20 @@ absl::StatusOr<grpc::ByteBuffer> ConnectionPool::Call(const std::string& method,
     auto call = connection->stub->PrepareUnaryCall(&context, method, buffer, queue.get());
     buffer.Clear();
     grpc::Status grpc_status;
+    grpc::ByteBuffer response;
     call->StartCall();
     call->Finish(&response, &grpc_status, this);
     void* tag = nullptr;
     bool ok = false;
     NextEvent(*queue, wait_, &tag, &ok);
-    status =
-        ToStatus(grpc_status, *connection, !context.GetServerTrailingMetadata().empty(), limit);
+    if (!grpc_status.ok()) {
+      outcome = ToFailure(grpc_status, *connection, context, limit);
+    } else if (response.Valid()) {
+      outcome.answer = std::move(response);
+    } else {
+      outcome.answer =
+          absl::InternalError(absl::StrCat("empty answer from ", address_, " to ", method));
+    }
   }
   if (request.loan != nullptr) {
     // Normally gRPC has released all slices by now. If not, the transport still has bytes to send,
@@ -157,11 +178,7 @@ absl::StatusOr<grpc::ByteBuffer> ConnectionPool::Call(const std::string& method,
     }
   }
   Release(connection, request.size_bytes, std::move(queue));
-  if (!status.ok()) return status;
-  if (!response.Valid()) {
-    return absl::InternalError(absl::StrCat("empty answer from ", address_, " to ", method));
-  }
-  return response;
+  return outcome;
 }
 
 std::pair<ConnectionPool::Connection*, std::unique_ptr<grpc::CompletionQueue>>
@@ -190,28 +207,31 @@ void ConnectionPool::Release(Connection* connection, int64_t bytes,
   idle_queues_.push_back(std::move(queue));
 }
 
-absl::Status ConnectionPool::ToStatus(const grpc::Status& status, Connection& connection,
-                                      bool has_trailing_metadata, const TimeLimit& limit) const {
-  if (status.ok()) return absl::OkStatus();
+CallOutcome ConnectionPool::ToFailure(const grpc::Status& status, Connection& connection,
+                                      const grpc::ClientContext& context,
+                                      const TimeLimit& limit) const {
   const std::string& message = status.error_message();
+  const auto& trailers = context.GetServerTrailingMetadata();
   if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED &&
       message == kGrpcDeadlineMessage) {
-    return Late(limit);
+    return {Late(limit)};
   }
-  if (status.error_code() == grpc::StatusCode::UNAVAILABLE && !has_trailing_metadata) {
+  if (status.error_code() == grpc::StatusCode::UNAVAILABLE && trailers.empty()) {
     // The kernel fails a write from unmapped memory. The memory may be that of another call.
     if (message == kUnreadableMemory) {
-      return absl::UnavailableError(
-          absl::StrCat("the connection to ", address_,
-                       " broke: an input's memory cannot be read; was its file cut short?"));
+      return {absl::UnavailableError(absl::StrCat(
+                  "the connection to ", address_,
+                  " broke: an input's memory cannot be read; was its file cut short?")),
+              kNeverAgain};
     }
     // A server's own UNAVAILABLE either leaves the connection up or comes with trailers. gRPC's
     // UNAVAILABLE does neither.
     if (connection.channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_READY) {
-      return absl::UnavailableError(absl::StrCat("no connection to ", address_, ": ", message));
+      return {absl::UnavailableError(absl::StrCat("no connection to ", address_, ": ", message))};
     }
   }
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), message);
+  return {absl::Status(static_cast<absl::StatusCode>(status.error_code()), message),
+          PushbackOf(trailers)};
 }
 
 absl::Status ConnectionPool::Late(const TimeLimit& limit) const {

@@ -19,8 +19,10 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "grpcpp/channel.h"
+#include "grpcpp/client_context.h"
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/support/byte_buffer.h"
@@ -68,6 +70,14 @@ struct TimeLimit {
   absl::Time deadline;
 };
 
+// What came of a call.
+struct CallOutcome {
+  absl::StatusOr<grpc::ByteBuffer> answer;
+  // The advice of a server that failed the call, how long to wait before the next try. Negative if
+  // the call must not be tried again.
+  absl::optional<absl::Duration> pushback = absl::nullopt;
+};
+
 // OK if `address` is HOST:PORT or unix:/path. Otherwise an error that says what is wrong.
 absl::Status CheckAddress(absl::string_view address);
 
@@ -99,8 +109,7 @@ class ConnectionPool {
   // and until gRPC has released every borrowed slice of the request. Returns the server's own
   // errors. UNAVAILABLE, with the address in the message, if there is no connection.
   // DEADLINE_EXCEEDED when `limit` has passed; if it passed before this call, nothing is sent.
-  absl::StatusOr<grpc::ByteBuffer> Call(const std::string& method, OutgoingMessage request,
-                                        const TimeLimit& limit);
+  CallOutcome Call(const std::string& method, OutgoingMessage request, const TimeLimit& limit);
 
  private:
   struct Connection {
@@ -113,8 +122,8 @@ class ConnectionPool {
   // Acquire takes a connection and a queue for a call, and Release gives them back.
   std::pair<Connection*, std::unique_ptr<grpc::CompletionQueue>> Acquire(int64_t bytes);
   void Release(Connection* connection, int64_t bytes, std::unique_ptr<grpc::CompletionQueue> queue);
-  absl::Status ToStatus(const grpc::Status& status, Connection& connection,
-                        bool has_trailing_metadata, const TimeLimit& limit) const;
+  CallOutcome ToFailure(const grpc::Status& status, Connection& connection,
+                        const grpc::ClientContext& context, const TimeLimit& limit) const;
   absl::Status Late(const TimeLimit& limit) const;
 
   const std::string address_;

@@ -5,76 +5,24 @@
 
 #include <algorithm>
 #include <exception>
+#include <functional>
 #include <string>
 #include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/types/optional.h"
+#include "client/chunk_queue.h"
 
 namespace swiglu::client {
 namespace {
 
-// Hands out the chunks of an inference, and keeps the first error and the first exception.
-// Thread-safe. `model` must outlive it.
-class ChunkQueue {
- public:
-  ChunkQueue(absl::string_view model, int64_t num_chunks)
-      : model_(model), num_chunks_(num_chunks) {}
-
-  // The index of the next chunk, or -1 if none is left or a chunk has failed.
-  int64_t Take() {
-    absl::MutexLock lock(&mutex_);
-    return !status_.ok() || exception_ || next_ == num_chunks_ ? -1 : next_++;
-  }
-
-  // Notes that a chunk was computed by `weights`, or failed. It fails, too, if an earlier chunk was
-  // computed by others. Returns how many chunks have succeeded so far, or nullopt if this one has
-  // failed.
-  absl::optional<int64_t> Finish(absl::StatusOr<std::string> weights) {
-    absl::MutexLock lock(&mutex_);
-    if (weights.ok() && num_done_ > 0 && *weights != weights_) {
-      weights = absl::AbortedError(
-          absl::StrCat("the weights of '", model_, "' changed during the call; try again"));
-    }
-    if (!weights.ok()) {
-      if (status_.ok()) status_ = weights.status();
-      return absl::nullopt;
-    }
-    weights_ = *std::move(weights);
-    return ++num_done_;
-  }
-
-  // Notes that `on_chunk` threw.
-  void Throw(std::exception_ptr exception) {
-    absl::MutexLock lock(&mutex_);
-    if (!exception_) exception_ = std::move(exception);
-  }
-
-  // The weights of all chunks, or the first error. Rethrows the first exception. REQUIRES: all
-  // threads have ended.
-  absl::StatusOr<std::string> Result() {
-    absl::MutexLock lock(&mutex_);
-    if (exception_) std::rethrow_exception(exception_);
-    if (!status_.ok()) return status_;
-    return weights_;
-  }
-
- private:
-  const absl::string_view model_;
-  const int64_t num_chunks_;
-  absl::Mutex mutex_;
-  int64_t next_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t num_done_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::string weights_ ABSL_GUARDED_BY(mutex_);  // of the chunks that have succeeded
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);
-  std::exception_ptr exception_ ABSL_GUARDED_BY(mutex_);
-};
+// The bytes of each tensor below which a chunk does not shrink.
+constexpr int64_t kLeastChunkBytes = 1024;
 
 // Runs `work` on `num_threads` threads, including this one. Uses fewer threads if the system cannot
 // start more.
@@ -114,11 +62,37 @@ absl::StatusOr<std::string> InferRunner::Run(const Inference& inference, const T
 
 absl::StatusOr<std::string> InferRunner::RunWhole(const Inference& inference,
                                                   const TimeLimit& limit) {
+  const Outcome outcome = RunWithRetries(inference, limit, OnPushback::kRetry);
+  return outcome.weights;
+}
+
+InferRunner::Outcome InferRunner::RunWithRetries(const Inference& inference, const TimeLimit& limit,
+                                                 OnPushback on_pushback) {
+  budget_.EarnByCall();
+  for (int attempt = 1;; ++attempt) {
+    Outcome outcome = RunOnce(inference, limit);
+    if (outcome.weights.ok()) return outcome;
+    if (on_pushback == OnPushback::kReturn && outcome.pushback) return outcome;
+    const absl::Status status = outcome.weights.status();
+    const absl::optional<absl::Duration> wait =
+        WaitBeforeRetry({status, outcome.pushback, attempt}, RandomShare());
+    if (!wait || attempt == options_.max_attempts || absl::Now() + *wait >= limit.deadline ||
+        !budget_.SpendOnRetry()) {
+      if (attempt > 1) {
+        outcome.weights = absl::Status(
+            status.code(), absl::StrCat(status.message(), " (tried ", attempt, " times)"));
+      }
+      return outcome;
+    }
+    absl::SleepFor(*wait);
+  }
+}
+
+InferRunner::Outcome InferRunner::RunOnce(const Inference& inference, const TimeLimit& limit) {
   Loan loan;
-  absl::StatusOr<grpc::ByteBuffer> response =
-      pool_->Call(kModelInfer, EncodeInferRequest(inference, &loan), limit);
-  if (!response.ok()) return response.status();
-  return DecodeInferResponse(*std::move(response), inference);
+  CallOutcome outcome = pool_->Call(kModelInfer, EncodeInferRequest(inference, &loan), limit);
+  if (!outcome.answer.ok()) return {outcome.answer.status(), outcome.pushback};
+  return {DecodeInferResponse(*std::move(outcome.answer), inference), absl::nullopt};
 }
 
 int64_t InferRunner::ChunkElements(const Inference& inference) const {
@@ -129,12 +103,14 @@ int64_t InferRunner::ChunkElements(const Inference& inference) const {
   return std::max(most / inference.row_elements, int64_t{1}) * inference.row_elements;
 }
 
+int64_t InferRunner::LeastElements(const Inference& inference) const {
+  if (inference.is_mlp()) return inference.row_elements;
+  // Smaller messages would be more overhead than tensors.
+  return std::max<int64_t>(1, kLeastChunkBytes / ElementBytes(inference.dtype));
+}
+
 absl::StatusOr<std::string> InferRunner::RunSplit(const Inference& inference,
                                                   const TimeLimit& limit, const OnChunk& on_chunk) {
-  const int64_t chunk_elements = ChunkElements(inference);
-  const int64_t num_elements = inference.num_elements();
-  const int64_t num_chunks =
-      std::max<int64_t>(1, (num_elements + chunk_elements - 1) / chunk_elements);
   if (inference.is_mlp()) {
     const int64_t row_bytes = LargestMessageBytes(inference.Part(0, inference.row_elements));
     if (row_bytes > options_.max_message_bytes) {
@@ -144,23 +120,41 @@ absl::StatusOr<std::string> InferRunner::RunSplit(const Inference& inference,
     }
   }
 
-  ChunkQueue queue(inference.model, num_chunks);
-  const auto work = [&] {
-    for (int64_t k = queue.Take(); k >= 0; k = queue.Take()) {
-      const int64_t first = k * chunk_elements;
-      const int64_t count = std::min(chunk_elements, num_elements - first);
-      const absl::optional<int64_t> num_done =
-          queue.Finish(RunWhole(inference.Part(first, count), limit));
-      if (!num_done || !on_chunk) continue;
-      try {
-        on_chunk(*num_done, num_chunks);
-      } catch (...) {
-        queue.Throw(std::current_exception());
-      }
+  const int64_t num_elements = inference.num_elements();
+  const int64_t chunk_elements = ChunkElements(inference);
+  const int64_t most_chunks = (num_elements + chunk_elements - 1) / chunk_elements;
+  const int num_threads =
+      static_cast<int>(std::min<int64_t>(options_.num_connections, most_chunks));
+  ChunkQueue queue(inference.model,
+                   {num_elements, chunk_elements, LeastElements(inference), num_threads},
+                   limit.deadline);
+  RunOnThreads(num_threads, [&] {
+    while (const absl::optional<Chunk> chunk = queue.Take()) {
+      RunChunk(inference, *chunk, limit, on_chunk, queue);
     }
-  };
-  RunOnThreads(static_cast<int>(std::min<int64_t>(options_.num_connections, num_chunks)), work);
+  });
   return queue.Result();
+}
+
+void InferRunner::RunChunk(const Inference& inference, const Chunk& chunk, const TimeLimit& limit,
+                           const OnChunk& on_chunk, ChunkQueue& queue) {
+  const Outcome outcome =
+      RunWithRetries(inference.Part(chunk.first, chunk.count), limit, OnPushback::kReturn);
+  const absl::Status& status = outcome.weights.status();
+  if (outcome.pushback && *outcome.pushback >= absl::ZeroDuration()) {
+    queue.PushBack(chunk, status, *WaitBeforeRetry({status, outcome.pushback, 1}, RandomShare()));
+  } else if (absl::IsResourceExhausted(status)) {
+    queue.Shrink(chunk, status);
+  } else if (!status.ok()) {
+    queue.Fail(status);
+  } else if (const absl::optional<ChunkProgress> progress = queue.Succeed(chunk, *outcome.weights);
+             progress && on_chunk) {
+    try {
+      on_chunk(progress->num_done, progress->num_chunks);
+    } catch (...) {
+      queue.Throw(std::current_exception());
+    }
+  }
 }
 
 }  // namespace swiglu::client

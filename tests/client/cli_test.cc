@@ -218,7 +218,7 @@ TEST_F(CliTest, AFullQueueIsFourAndADrainIsThree) {
   reply.status = grpc::Status(grpc::StatusCode::UNAVAILABLE, "server is draining");
   const Result run = ForwardAgainst(reply, /*ready_afterwards=*/false);
   EXPECT_EQ(run.code, 3);
-  EXPECT_EQ(run.err, "swiglu: UNAVAILABLE: server is draining\n");
+  EXPECT_EQ(run.err, "swiglu: UNAVAILABLE: server is draining (tried 4 times)\n");
 }
 
 TEST_F(CliTest, ASilentServerIsAFailedCall) {
@@ -253,7 +253,7 @@ TEST_F(CliTest, TheQuestionAfterAFailureTakesTwoSecondsAtMost) {
   const Result run = Swiglu({"forward", "--server", server.address(), "--e", e, "--g", e, "--out",
                              folder_.Path("h.npy")});
   EXPECT_EQ(run.code, 3);
-  EXPECT_EQ(run.err, "swiglu: UNAVAILABLE: busy\n");
+  EXPECT_EQ(run.err, "swiglu: UNAVAILABLE: busy (tried 4 times)\n");
   EXPECT_EQ(num_asked, 2);
 }
 

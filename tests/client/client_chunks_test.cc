@@ -66,7 +66,8 @@ TEST_F(ClientTest, StopsAtTheFirstChunkThatFails) {
     return Refusal(grpc::StatusCode::UNAVAILABLE, "queue is full: 4096 requests");
   });
   const std::string bytes = Pattern(1 << 20, 7);
-  const auto client = Connect(server.address(), {.num_connections = 2, .max_message_bytes = 4096});
+  const auto client = Connect(server.address(),
+                              {.num_connections = 2, .max_message_bytes = 4096, .max_attempts = 1});
   const auto h = client->Forward(View(bytes, {1 << 19}), View(bytes, {1 << 19}));
   EXPECT_EQ(h.status(), absl::UnavailableError("queue is full: 4096 requests"));
   EXPECT_LE(num_calls, 7);
@@ -143,7 +144,8 @@ TEST_F(ClientTest, TellsTheFirstErrorOfSeveral) {
     return Refusal(grpc::StatusCode::UNAVAILABLE, absl::StrCat("error ", ++num_calls));
   });
   const std::string bytes = Pattern(1 << 16, 7);
-  const auto client = Connect(server.address(), {.num_connections = 1, .max_message_bytes = 4096});
+  const auto client = Connect(server.address(),
+                              {.num_connections = 1, .max_message_bytes = 4096, .max_attempts = 1});
   EXPECT_EQ(client->Forward(View(bytes, {1 << 15}), View(bytes, {1 << 15})).status(),
             absl::UnavailableError("error 1"));
   EXPECT_EQ(num_calls, 1);

@@ -133,7 +133,7 @@ TEST_F(ClientTest, RefusesBadInputsBeforeSending) {
 TEST_F(ClientTest, PassesTheServersCodeAndSentenceOn) {
   FakeReply reply;
   FakeServer server([&](const FakeCall&) { return reply; });
-  const auto client = Connect(server.address());
+  const auto client = Connect(server.address(), {.max_attempts = 1});
   const std::vector<std::pair<grpc::StatusCode, std::string>> cases = {
       {grpc::StatusCode::NOT_FOUND, "unknown model 'swiglu_forward_fp16'"},
       {grpc::StatusCode::UNAVAILABLE, "queue is full: 4096 requests"},
@@ -154,7 +154,9 @@ TEST_F(ClientTest, KeepsADrainingServersWords) {
     reply.trailers["grpc-retry-pushback-ms"] = "1000";
     return reply;
   });
-  EXPECT_EQ(Connect(server.address())->Forward(View(e_, shape_), View(g_, shape_)).status(),
+  EXPECT_EQ(Connect(server.address(), {.max_attempts = 1})
+                ->Forward(View(e_, shape_), View(g_, shape_))
+                .status(),
             absl::UnavailableError("server is draining"));
 }
 

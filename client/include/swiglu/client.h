@@ -52,6 +52,18 @@ struct Options {
   // server's memory.
   int64_t chunk_bytes = int64_t{32} << 20;
 
+  // How often the library sends a message at most, 1 to 100: after UNAVAILABLE, and when the server
+  // pushes back, it waits and sends the message again within the call's timeout. Every operation is
+  // pure, so a message that has been computed twice does no harm. It waits as long as the server
+  // says (`grpc-retry-pushback-ms`), or else a random part of 50 ms, 100 ms, ... 1 s. Default 4. A
+  // split operation waits for a server that pushes its chunks back as often as its timeout allows.
+  int max_attempts = 4;
+
+  // How many retries each call earns, 0 to 1. A client has 10 retries at first and never more, so
+  // that many clients do not multiply the load of a server that fails. 0 turns retries off. Default
+  // 0.1.
+  double retry_budget = 0.1;
+
   // Whether a call polls its connection without sleeping while it waits. Default false. If true, an
   // answer arrives some microseconds earlier, and each call under way keeps a core busy.
   bool spin = false;
@@ -67,10 +79,11 @@ struct CallOptions {
   absl::optional<absl::Duration> timeout = absl::nullopt;
 
   // Called each time a chunk of a split operation has succeeded, with the number of chunks done so
-  // far and the number of all chunks. Never called for an operation that is not split. Several
-  // threads may call it at once, so the numbers may arrive out of order. All calls return before
-  // the operation returns. If a call throws, no further chunk starts, and the operation rethrows
-  // the first exception when the running chunks have ended. Default: none.
+  // far and the number of all chunks, which grows if the server finds chunks too large. Never
+  // called for an operation that is not split. Several threads may call it at once, so the numbers
+  // may arrive out of order. All calls return before the operation returns. If a call throws, no
+  // further chunk starts, and the operation rethrows the first exception when the running chunks
+  // have ended. Default: none.
   std::function<void(int64_t num_done, int64_t num_chunks)> on_chunk = nullptr;
 };
 
@@ -166,13 +179,14 @@ absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const Tens
 // A client of one server. Thread-safe: any number of threads may call it at once. Destroy it only
 // after all calls have returned.
 //
-// Every call blocks until it has a result or an error, or its deadline passes. The library retries
-// no failed call, but it may split an operation (Options::max_message_bytes). A call reads the
-// caller's tensors only until it returns. If the deadline passes while gRPC is sending bytes of
+// Every call blocks until it has a result or an error, or its deadline passes. Forward, Backward
+// and the calls of an MLP may be sent several times (Options::max_attempts), and may be split
+// (Options::max_message_bytes). All other calls are sent once. A call reads the caller's tensors
+// only until it returns. If the deadline passes while gRPC is sending bytes of
 // these tensors, the call returns when the kernel has taken the bytes or the connection has failed.
 //
 // Errors:
-// - The server's code and message, unchanged.
+// - The server's code and message. If a message was sent several times, ` (tried N times)` follows.
 // - UNAVAILABLE, with the address in the message, if there is no connection. Also UNAVAILABLE if
 //   the connection broke because the memory of an input cannot be read. This happens if the input
 //   is a mapped file that was cut short. The input may also be that of another call.

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The chunks of an operation that is split: which comes next, and how many may be under way.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "absl/types/optional.h"
+
+namespace swiglu::client {
+
+// Consecutive elements of an operation's tensors.
+struct Chunk {
+  int64_t first;
+  int64_t count;
+};
+
+// How many chunks have succeeded, and how many there are. The latter grows when chunks get smaller.
+struct ChunkProgress {
+  int64_t num_done;
+  int64_t num_chunks;
+};
+
+// How an operation is cut.
+struct ChunkPlan {
+  int64_t num_elements;
+  int64_t chunk_elements;  // of a chunk at first
+  int64_t least_elements;  // that chunks are multiples of; they do not get smaller than that
+  int max_under_way;
+};
+
+// Hands out chunks until all elements are done or one has failed for good. It narrows to what the
+// server takes. If the server pushes back, fewer chunks are under way, down to one, and none begins
+// before the time that the server asked for. If it pushes back although nothing else is under way,
+// or says that a chunk is too large, chunks get smaller. After a row of successes, one more may be
+// under way again. Keeps the first error and the first exception. Thread-safe.
+class ChunkQueue {
+ public:
+  // `model` must outlive the queue. No chunk begins after `deadline`.
+  ChunkQueue(absl::string_view model, const ChunkPlan& plan, absl::Time deadline);
+
+  // The next chunk. Blocks while as many are under way as may be, and while a chunk that is under
+  // way could come back. None if all are done, or one has failed. Each chunk is given to one of
+  // Succeed, PushBack, Shrink and Fail.
+  absl::optional<Chunk> Take();
+
+  // Notes that a chunk was computed by `weights`. Returns nullopt, and fails the operation, if an
+  // earlier chunk was computed by others.
+  absl::optional<ChunkProgress> Succeed(const Chunk& chunk, const std::string& weights);
+
+  // Takes a chunk back that the server refused with `status`, until `wait` has passed.
+  void PushBack(const Chunk& chunk, const absl::Status& status, absl::Duration wait);
+
+  // Takes a chunk back that the server finds too large. Fails if it cannot be smaller.
+  void Shrink(const Chunk& chunk, const absl::Status& status);
+
+  // Notes that a chunk has failed for good.
+  void Fail(const absl::Status& status);
+
+  // Notes that `on_chunk` threw.
+  void Throw(std::exception_ptr exception);
+
+  // The weights of all chunks, or the first error. Rethrows the first exception. REQUIRES: no chunk
+  // is under way.
+  absl::StatusOr<std::string> Result();
+
+ private:
+  bool HasEnded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int64_t NumLeft() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Return(const Chunk& chunk) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FailLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool Halve(int64_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const absl::string_view model_;
+  const ChunkPlan plan_;
+  const absl::Time deadline_;
+  absl::Mutex mutex_;
+  absl::CondVar changed_;
+  int64_t next_ ABSL_GUARDED_BY(mutex_) = 0;  // the first element that was never taken
+  std::vector<Chunk> returned_ ABSL_GUARDED_BY(mutex_);
+  int64_t chunk_elements_ ABSL_GUARDED_BY(mutex_);
+  int num_under_way_ ABSL_GUARDED_BY(mutex_) = 0;
+  int num_allowed_ ABSL_GUARDED_BY(mutex_);
+  absl::Time opens_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  int num_successes_ ABSL_GUARDED_BY(mutex_) = 0;      // since the last change of num_allowed_
+  int num_lone_refusals_ ABSL_GUARDED_BY(mutex_) = 0;  // one after the other
+  int64_t num_done_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::string weights_ ABSL_GUARDED_BY(mutex_);  // of the chunks that have succeeded
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  std::exception_ptr exception_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace swiglu::client
