@@ -15,10 +15,11 @@
 
 namespace swiglu::internal {
 
-// The sums of a block as this thread holds them, rounded. Each word has two tokens.
+// The sums of a block as this thread holds them, rounded. Each word has two neighbours: two tokens
+// of an output, or two outputs of a token where tokens are the rows.
 struct RoundedBlock {
-  uint32_t upper;  // of output lane / 4
-  uint32_t lower;  // of output lane / 4 + 8
+  uint32_t upper;  // of row lane / 4
+  uint32_t lower;  // of row lane / 4 + 8
 };
 
 template <Dtype kDtype>

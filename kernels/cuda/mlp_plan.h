@@ -102,12 +102,12 @@ inline bool HasWgmma(const MlpDevice& device) { return device.compute_capability
 // Which operand of wgmma has 64 rows for each warpgroup that computes a tile.
 enum class TileRows : int { kOutputs, kTokens };
 
-// A tile of the wgmma path. Its costs are nanoseconds per 64 of depth on one multiprocessor,
-// measured on an H200 that keeps its power limit.
+// A tile of the wgmma path. Its costs are nanoseconds per 64 of depth on one multiprocessor of an
+// H200, measured while the GPU was at its power limit.
 struct WgmmaTileCost {
   TileSize size;
   int cost;
-  int cost_backward;  // of Finish::kSwigluBackward
+  int cost_backward;  // of Finish::kSwigluBackward, if there is such a kernel
   int cost_sparse;    // if at most every second multiprocessor has one: more bandwidth for each
 };
 
@@ -117,7 +117,7 @@ inline constexpr WgmmaTileCost kWgmmaTiles[] = {
     {{64, 32}, 185, 185, 135},
     {{64, 64}, 205, 205, 150},
     {{64, 128}, 260, 390, 200},
-    {{128, 256}, 755, 950, 755},
+    {{128, 256}, 755, 0, 755},
     // The tokens are the rows.
     {{176, 64}, 435, 440, 435},
     {{224, 64}, 550, 555, 550},
@@ -127,10 +127,12 @@ inline constexpr WgmmaTileCost kWgmmaTiles[] = {
     {{224, 128}, 670, 735, 670},
 };
 
-// Returns whether tiles of this size are for these weights. Copies of depth-major weights come in
-// boxes of 64 outputs.
-constexpr bool Fits(const TileSize& tile, WeightsLayout layout) {
-  return layout == WeightsLayout::kOutputMajor || tile.outputs % 64 == 0;
+// Returns whether the wgmma path computes such products in tiles of this size. Copies of
+// depth-major weights come in boxes of 64 outputs. In Finish::kSwigluBackward, two tiles of 128 x
+// 128 are always done before one of 128 x 256.
+constexpr bool HasKernel(const TileSize& tile, WeightsLayout layout, Finish finish) {
+  if (layout == WeightsLayout::kDepthMajor) return tile.outputs % 64 == 0;
+  return finish != Finish::kSwigluBackward || tile != TileSize{128, 256};
 }
 
 // Returns the tile of the wgmma path that is done first, if every multiprocessor computes one tile
@@ -139,7 +141,7 @@ inline TileSize WgmmaTile(const Product& product, const MlpDevice& device) {
   TileSize best{};
   int64_t least = std::numeric_limits<int64_t>::max();
   for (const WgmmaTileCost& tile : kWgmmaTiles) {
-    if (!Fits(tile.size, product.layout)) continue;
+    if (!HasKernel(tile.size, product.layout, product.finish)) continue;
     const int64_t num_tiles = NumTiles(tile.size, product.num_outputs, product.num_tokens);
     const int64_t num_rounds =
         (num_tiles + device.num_multiprocessors - 1) / device.num_multiprocessors;

@@ -8,8 +8,9 @@
 // stage has two barriers: `filled`, and `emptied`. An operand of wgmma has 64 rows; the other one
 // has 16 to 256 columns. In tiles for few tokens, the rows are outputs and the tokens are columns,
 // so few tokens need little padding. In most tiles for many tokens, the rows are tokens: then a
-// thread holds many outputs of a token, and stores 16 bytes at a time. While the products of the
-// next tile run, a consumer rounds and stores the tile before, so that SwiGLU costs no time.
+// thread holds many outputs of a token, and stores 16 bytes at a time. A consumer of a large tile
+// finishes it (SwiGLU, and the stores) while the products of its next tile run. It finishes the
+// last of its tiles, and small ones, before it goes on.
 //
 // Bytes moved: each weight once for each tile of tokens, each token once for each tile of outputs.
 // Where a tensor ends inside a tile, TMA fills in zeros.
@@ -205,21 +206,22 @@ inline cudaError_t DescribeDepth(const Product& product, CUtensorMap& map) {
 }
 
 // Returns the tokens of a box. TMA takes much longer for a row that is outside of the tensor than
-// for one inside. So boxes are small enough that few rows of the last one are outside. They are
-// whole groups of 8 rows, as the swizzle needs.
+// for one inside. So boxes are small enough that few rows of the last one are outside. If there are
+// several, they are whole groups of 8 rows, as the swizzle needs.
 template <class Tile>
 int BoxTokens(int num_tokens) {
   if (num_tokens <= Tile::kTokens) return num_tokens;
   constexpr int kLeast = std::clamp(Tile::kTokens / 4, 8, 32);
+  static_assert(kLeast % 8 == 0 && Tile::kTokens % kLeast == 0);
   int box = Tile::kTokens;
-  while (box > kLeast && box % 16 == 0 && (box - num_tokens % box) % box >= kLeast / 2) box /= 2;
+  while (box > kLeast && (box - num_tokens % box) % box >= kLeast / 2) box /= 2;
   return box;
 }
 
 // Enqueues the kernel of this tile.
 template <Dtype kDtype, class Tile, WeightsLayout kLayout, Finish kFinish>
 cudaError_t LaunchWgmmaTile(const Product& product, const MlpDevice& device, cudaStream_t stream) {
-  static_assert(Fits({Tile::kOutputs, Tile::kTokens}, kLayout));
+  static_assert(HasKernel({Tile::kOutputs, Tile::kTokens}, kLayout, kFinish));
   static std::atomic<uint64_t> prepared{0};
   WgmmaArguments arguments{};
   arguments.product = product;

@@ -39,7 +39,7 @@ struct WgmmaTileShape {
   // The products of large tiles hide the end of the tile before.
   static constexpr bool kFinishesLater = kColumns >= 128;
   // Whether the consumers need more registers than the producer can have.
-  static constexpr bool kMovesRegisters = kColumns > 128;
+  static constexpr bool kMovesRegisters = kConsumers > 1 && kColumns > 128;
   static_assert((kTokensAreRows ? kTokens : kOutputs) % 64 == 0);
   static_assert(kWeightsPanelBytes % kAlignment == 0 && kTokensPanelBytes % kAlignment == 0);
   static_assert(kSharedBytes <= 227 << 10);

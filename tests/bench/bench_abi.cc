@@ -10,8 +10,10 @@
 #include "swiglu/cuda_mlp.h"
 
 // All but the one that says bytes return 0 on success; they launch on `stream` and do not
-// synchronize. dtype: 0 FP16, 1 BF16, 2 FP32. Backward is in place: h over dw, df over e, de over
-// g.
+// synchronize.
+//
+// Element-wise: dtype is 0 FP16, 1 BF16, 2 FP32. Backward is in place: h over dw, df over e, de
+// over g.
 extern "C" int swiglu_bench_forward(int dtype, const void* e, const void* g, void* h, int64_t n,
                                     void* stream) {
   const swiglu::ForwardSegment segment{e, g, h, n};
@@ -26,7 +28,7 @@ extern "C" int swiglu_bench_backward(int dtype, void* dw, void* e, void* g, int6
                               static_cast<cudaStream_t>(stream));
 }
 
-// A whole MLP; torch_mlp.py loads these. dtype: 0 FP16, 1 BF16. `gate_up` is interleaved as
+// A whole MLP: dtype is 0 FP16, 1 BF16. `gate_up` is interleaved as
 // CudaMlpWeights says. The workspace is enough for any call on as many tokens.
 extern "C" int64_t swiglu_bench_mlp_workspace_bytes(int64_t hidden, int64_t intermediate,
                                                     int64_t num_tokens) {

@@ -12,7 +12,8 @@ its clock: a side that is measured first, or for less time, looks faster than it
     eager     silu(x Wg^T) * (x Wu^T), times Wd^T: three products, two elementwise kernels
     compile   the same by torch.compile (only with --compile)
     cublas    one product for gate and up, one Triton kernel for SwiGLU, one product for down
-    backward  autograd: forward and backward to x, or to x and the weights. Ours computes e and g again, so it does the same work.
+    backward  autograd: forward, then backward to x, or to x and the weights: six or nine products. Ours computes e and g again,
+              but not y: five or eight products.
 """
 import argparse
 import ctypes
@@ -95,13 +96,16 @@ class Graph:
         with torch.cuda.stream(stream):
             for _ in range(3):
                 call()
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record(); call(); end.record()
         torch.cuda.synchronize()
-        self.count = max(1, min(40, round(4 / begin.elapsed_time(end))))
+        self._capture(call, 1)
+        self.count = max(1, min(60, round(4000 / min(self.microseconds() for _ in range(3)))))
+        self._capture(call, self.count)
+
+    def _capture(self, call, count):
+        self.count = count
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            for _ in range(self.count):
+            for _ in range(count):
                 call()
 
     def microseconds(self):
@@ -136,6 +140,12 @@ def report(rows, what, weights, num_tokens, products, figures):
           flush=True)
 
 
+def check(name, ours, expected):
+    error = ((ours.float() - expected.float()).norm() / expected.float().norm()).item()
+    if not error < 0.01:
+        sys.exit(f"torch_mlp.py: {name} differs from PyTorch's by {error}")
+
+
 def measure_forward(rows, weights, library, num_tokens, compiled, rounds):
     x = torch.randn(num_tokens, HIDDEN, device="cuda").bfloat16()
     y = torch.empty_like(x)
@@ -147,9 +157,7 @@ def measure_forward(rows, weights, library, num_tokens, compiled, rounds):
         figures = measure(calls, rounds)
         library.forward(x, y)
         expected = fused(x, weights)
-    error = ((y.float() - expected.float()).norm() / expected.float().norm()).item()
-    if not error < 0.01:
-        sys.exit(f"torch_mlp.py: y differs from PyTorch's by {error}")
+    check("y", y, expected)
     report(rows, "forward", weights, num_tokens, 3, figures)
 
 
@@ -163,6 +171,10 @@ def measure_backward(rows, weights, library, num_tokens, with_weights, rounds):
     calls = {"ours": lambda: library.backward(x, dy, dx, gradients),
              "eager": lambda: torch.autograd.grad(eager(x, *matrices), wanted, dy)}
     figures = measure(calls, rounds)
+    library.backward(x, dy, dx, gradients)
+    names = ["dx", "d_gate", "d_up", "d_down"]
+    for name, ours, expected in zip(names, [dx] + gradients, torch.autograd.grad(eager(x, *matrices), wanted, dy)):
+        check(name, ours, expected)
     report(rows, "dx and weights" if with_weights else "dx", weights, num_tokens, 8 if with_weights else 5, figures)
 
 

@@ -123,14 +123,15 @@ TEST_P(CudaMlpTest, HasTheBitsOfTheReferenceAtTheEdgesOfSizes) {
   }
 }
 
-// So many outputs that each tile is chosen somewhere, and each multiprocessor computes several.
+// So many outputs that each multiprocessor computes several tiles. cuda_mlp_tiles_test.cc forces
+// each tile.
 TEST_P(CudaMlpTest, HasTheBitsOfTheReferenceForLargeSizes) {
   for (const Dtype dtype : kNarrowDtypes) {
     ExpectTheBitsOfTheReference(Mlp(dtype, {264, 11008}, 2049),
                                 {1, 8, 16, 17, 64, 65, 128, 200, 256, 512, 2049});
     ExpectTheBitsOfTheReference(Mlp(dtype, {4096, 1096}, 2049),
                                 {1, 8, 16, 17, 64, 65, 128, 200, 256, 512, 2049});
-    // Here each tile is finished while the next one is computed.
+    // Here tiles of gate and up are finished while the next ones are computed.
     ExpectTheBitsOfTheReference(Mlp(dtype, {1032, 11008}, 1100), {250, 256, 500, 512, 1024, 1100});
   }
 }

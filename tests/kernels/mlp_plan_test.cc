@@ -104,6 +104,22 @@ TEST(MlpPlanTest, ComputesDepthMajorWeightsByWgmmaInTilesOfWholeBoxes) {
   }
 }
 
+// A part of a GPU may have few multiprocessors.
+TEST(MlpPlanTest, ChoosesATileThatThereIsOnAnyDevice) {
+  for (const int num_multiprocessors : {1, 16, 114, 132, 1000}) {
+    for (const Finish finish : {Finish::kStore, Finish::kSwiglu, Finish::kSwigluBackward}) {
+      for (int num_tokens = 1; num_tokens <= 8192; num_tokens += 1 + num_tokens / 4) {
+        Product product = GateUp(num_tokens);
+        product.finish = finish;
+        const TileSize tile = WgmmaTile(product, {9, num_multiprocessors});
+        EXPECT_TRUE(HasKernel(tile, product.layout, finish))
+            << num_multiprocessors << " " << num_tokens;
+        EXPECT_GT(tile.tokens, 0);
+      }
+    }
+  }
+}
+
 TEST(MlpPlanTest, CountsTheLastRound) {
   constexpr int kOutputs = 132 * 64;  // one round in tiles of 64 outputs
   EXPECT_EQ(WgmmaTile(OutputMajor(kOutputs, 4096, 128), kH200), (TileSize{64, 128}));
