@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
@@ -115,14 +116,15 @@ Client::~Client() = default;
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Create(absl::string_view address,
                                                        const Options& options) {
-  absl::Status status = CheckAddress(address);
-  if (status.ok()) status = CheckOptions(options);
+  const absl::StatusOr<std::vector<std::string>> addresses = SplitAddresses(address);
+  if (!addresses.ok()) return addresses.status();
+  const absl::Status status = CheckOptions(options);
   if (!status.ok()) return status;
   Options resolved = options;
   if (options.num_connections == 0) resolved.num_connections = DefaultConnections();
   resolved.chunk_bytes = std::min(options.chunk_bytes, options.max_message_bytes);
   // Not make_unique: the constructor is private.
-  return std::unique_ptr<Client>(new Client(std::make_unique<Impl>(address, resolved)));
+  return std::unique_ptr<Client>(new Client(std::make_unique<Impl>(*addresses, resolved)));
 }
 
 absl::StatusOr<Tensor> Client::Forward(const TensorView& e, const TensorView& g,
@@ -256,6 +258,7 @@ absl::StatusOr<std::vector<ModelCounters>> Client::ModelStatistics(absl::string_
 
 absl::Status Client::RegisterSystemRegion(absl::string_view name, absl::string_view key,
                                           int64_t size_bytes, const CallOptions& options) {
+  if (absl::Status status = impl_->CheckRegionsAllowed(); !status.ok()) return status;
   inference::SystemSharedMemoryRegisterRequest request;
   request.set_name(std::string(name));
   request.set_key(std::string(key));
@@ -269,6 +272,7 @@ absl::Status Client::RegisterSystemRegion(absl::string_view name, absl::string_v
 absl::Status Client::RegisterCudaRegion(absl::string_view name, absl::string_view handle,
                                         int64_t device, int64_t size_bytes,
                                         const CallOptions& options) {
+  if (absl::Status status = impl_->CheckRegionsAllowed(); !status.ok()) return status;
   inference::CudaSharedMemoryRegisterRequest request;
   request.set_name(std::string(name));
   request.set_raw_handle(std::string(handle));

@@ -20,10 +20,9 @@ absl::Status MakeTensor(absl::string_view name, Dtype dtype, Shape shape, Tensor
   return absl::OkStatus();
 }
 
-Client::Impl::Impl(absl::string_view address, const Options& options)
+Client::Impl::Impl(const std::vector<std::string>& addresses, const Options& options)
     : options_(options),
-      pool_(std::string(address), options.num_connections,
-            options.spin ? Wait::kSpin : Wait::kSleep),
+      pool_(addresses, options.num_connections, options.spin ? Wait::kSpin : Wait::kSleep),
       runner_(options, &pool_) {}
 
 absl::StatusOr<std::string> Client::Impl::Infer(const InferCall& call,
@@ -36,6 +35,13 @@ absl::StatusOr<std::string> Client::Impl::Infer(const InferCall& call,
       inference.tensor_bytes() * static_cast<int64_t>(inference.inputs.size());
   return runner_.Run(inference, TimeLimit(Timeout(request_bytes, call_options)),
                      call_options.on_chunk);
+}
+
+absl::Status Client::Impl::CheckRegionsAllowed() const {
+  if (pool_.num_servers() == 1) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("this client has ", pool_.num_servers(),
+                   " servers; a client that registers regions of shared memory has one"));
 }
 
 absl::Status Client::Impl::Unregister(RegionKind kind, absl::string_view name,

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -37,7 +38,7 @@ absl::Status MakeTensor(absl::string_view name, Dtype dtype, Shape shape, Tensor
 class Client::Impl {
  public:
   // REQUIRES: the options are checked, and every default is resolved.
-  Impl(absl::string_view address, const Options& options);
+  Impl(const std::vector<std::string>& addresses, const Options& options);
 
   // Checks the call, and runs it. Returns the SHA-256 of the weights that computed its results, or
   // an empty text if the model has no weights.
@@ -62,6 +63,9 @@ class Client::Impl {
     }
     return response;
   }
+
+  // FAILED_PRECONDITION if there are several servers: a region would be known to one of them.
+  absl::Status CheckRegionsAllowed() const;
 
   // An empty name is all regions.
   absl::Status Unregister(RegionKind kind, absl::string_view name, const CallOptions& call_options);

@@ -3,6 +3,7 @@
 // Channels, completion queues and the wait for borrowed memory.
 #include "client/connection_pool.h"
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <tuple>
@@ -11,6 +12,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "grpc/support/time.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/create_channel.h"
@@ -27,6 +30,9 @@ constexpr absl::string_view kUnreadableMemory = "Bad address";
 
 // The interval of the checks in the wait for borrowed memory.
 constexpr auto kLoanPollInterval = std::chrono::milliseconds(1);
+
+// How long a server without a connection is avoided before the next look at it.
+constexpr absl::Duration kLostServerInterval = absl::Milliseconds(200);
 
 // The metadata by which a server says, in milliseconds, when to try again. A value below zero, or
 // one that is no number, means never, as in gRPC's own retries.
@@ -84,6 +90,20 @@ absl::Status CheckAddress(absl::string_view address) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<std::string>> SplitAddresses(absl::string_view addresses) {
+  std::vector<std::string> split;
+  for (const absl::string_view address : absl::StrSplit(addresses, ',')) {
+    const absl::Status status = CheckAddress(address);
+    if (!status.ok()) return status;
+    if (std::find(split.begin(), split.end(), address) != split.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("bad server addresses '", addresses, "': ", address, " is there twice"));
+    }
+    split.emplace_back(address);
+  }
+  return split;
+}
+
 std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address, grpc::ChannelArguments args) {
   args.SetMaxSendMessageSize(-1);
   args.SetMaxReceiveMessageSize(-1);
@@ -110,8 +130,10 @@ bool NextEvent(grpc::CompletionQueue& queue, Wait wait, void** tag, bool* ok) {
   }
 }
 
-ConnectionPool::ConnectionPool(std::string address, int num_connections, Wait wait)
-    : address_(std::move(address)), wait_(wait), connections_(num_connections) {
+ConnectionPool::ConnectionPool(const std::vector<std::string>& addresses, int num_connections,
+                               Wait wait)
+    : wait_(wait), connections_(addresses.size() * static_cast<size_t>(num_connections)) {
+  for (const std::string& address : addresses) servers_.push_back({address});
   grpc::ChannelArguments args;
   // A server that comes back is found within a second.
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
@@ -121,8 +143,10 @@ ConnectionPool::ConnectionPool(std::string address, int num_connections, Wait wa
   // The pings themselves are rarer than the 5 minutes that servers demand.
   args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10 * 60 * 1000);
   args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20 * 1000);
-  for (Connection& connection : connections_) {
-    connection.channel = MakeChannel(address_, args);
+  for (size_t i = 0; i < connections_.size(); ++i) {
+    Connection& connection = connections_[i];
+    connection.server = &servers_[i % servers_.size()];
+    connection.channel = MakeChannel(connection.server->address, args);
     connection.stub = std::make_unique<grpc::GenericStub>(connection.channel);
   }
 }
@@ -140,9 +164,10 @@ ConnectionPool::~ConnectionPool() {
 
 CallOutcome ConnectionPool::Call(const std::string& method, OutgoingMessage request,
                                  const TimeLimit& limit) {
-  if (absl::Now() >= limit.deadline) return {Late(limit)};
+  if (absl::Now() >= limit.deadline) return {Late(AddressesText(), limit)};
   auto [connection, queue] = Acquire(request.size_bytes);
   CallOutcome outcome;
+  bool is_lost = false;
   {
     // The call lives as long as its context, and may hold the request until then.
     grpc::ClientContext context;
@@ -160,12 +185,12 @@ CallOutcome ConnectionPool::Call(const std::string& method, OutgoingMessage requ
     bool ok = false;
     NextEvent(*queue, wait_, &tag, &ok);
     if (!grpc_status.ok()) {
-      outcome = ToFailure(grpc_status, *connection, context, limit);
+      outcome = ToFailure(grpc_status, *connection, context, limit, is_lost);
     } else if (response.Valid()) {
       outcome.answer = std::move(response);
     } else {
-      outcome.answer =
-          absl::InternalError(absl::StrCat("empty answer from ", address_, " to ", method));
+      outcome.answer = absl::InternalError(
+          absl::StrCat("empty answer from ", connection->server->address, " to ", method));
     }
   }
   if (request.loan != nullptr) {
@@ -177,6 +202,7 @@ CallOutcome ConnectionPool::Call(const std::string& method, OutgoingMessage requ
       queue->AsyncNext(&tag, &ok, std::chrono::system_clock::now() + kLoanPollInterval);
     }
   }
+  NoteOutcome(outcome, is_lost, *connection->server);
   Release(connection, request.size_bytes, std::move(queue));
   return outcome;
 }
@@ -184,11 +210,21 @@ CallOutcome ConnectionPool::Call(const std::string& method, OutgoingMessage requ
 std::pair<ConnectionPool::Connection*, std::unique_ptr<grpc::CompletionQueue>>
 ConnectionPool::Acquire(int64_t bytes) {
   absl::MutexLock lock(&mutex_);
-  Connection* best = &connections_.front();
-  for (Connection& connection : connections_) {
-    if (std::tie(connection.pending_bytes, connection.num_pending) <
-        std::tie(best->pending_bytes, best->num_pending)) {
+  Connection* best = nullptr;
+  bool best_is_open = false;
+  const bool has_choice = servers_.size() > 1;
+  const absl::Time now = has_choice ? absl::Now() : absl::InfinitePast();
+  // Among equal connections, servers take turns.
+  const size_t first = has_choice ? turn_++ % servers_.size() : 0;
+  for (size_t i = 0; i < connections_.size(); ++i) {
+    Connection& connection = connections_[(first + i) % connections_.size()];
+    const bool is_open = !has_choice || IsOpen(connection, now);
+    if (best != nullptr && is_open < best_is_open) continue;
+    if (best == nullptr || is_open > best_is_open ||
+        std::tie(connection.pending_bytes, connection.num_pending) <
+            std::tie(best->pending_bytes, best->num_pending)) {
       best = &connection;
+      best_is_open = is_open;
     }
   }
   best->pending_bytes += bytes;
@@ -199,6 +235,34 @@ ConnectionPool::Acquire(int64_t bytes) {
   return {best, std::move(queue)};
 }
 
+bool ConnectionPool::HasOpenServer() {
+  absl::MutexLock lock(&mutex_);
+  const absl::Time now = absl::Now();
+  return std::any_of(connections_.begin(), connections_.end(),
+                     [&](const Connection& connection) { return IsOpen(connection, now); });
+}
+
+bool ConnectionPool::IsOpen(const Connection& connection, absl::Time now) {
+  Server& server = *connection.server;
+  if (now < server.opens) return false;
+  if (!server.is_lost) return true;
+  // A call must not wait for the attempt to connect, which may take long. Asking begins one.
+  if (connection.channel->GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_READY) return true;
+  server.opens = now + kLostServerInterval;
+  return false;
+}
+
+void ConnectionPool::NoteOutcome(const CallOutcome& outcome, bool is_lost, Server& server) {
+  if (servers_.size() == 1) return;
+  absl::MutexLock lock(&mutex_);
+  server.is_lost = is_lost;
+  if (is_lost) {
+    server.opens = absl::Now() + kLostServerInterval;
+  } else if (outcome.pushback && *outcome.pushback > absl::ZeroDuration()) {
+    server.opens = absl::Now() + *outcome.pushback;
+  }
+}
+
 void ConnectionPool::Release(Connection* connection, int64_t bytes,
                              std::unique_ptr<grpc::CompletionQueue> queue) {
   absl::MutexLock lock(&mutex_);
@@ -207,39 +271,48 @@ void ConnectionPool::Release(Connection* connection, int64_t bytes,
   idle_queues_.push_back(std::move(queue));
 }
 
-CallOutcome ConnectionPool::ToFailure(const grpc::Status& status, Connection& connection,
-                                      const grpc::ClientContext& context,
-                                      const TimeLimit& limit) const {
+CallOutcome ConnectionPool::ToFailure(const grpc::Status& status, const Connection& connection,
+                                      const grpc::ClientContext& context, const TimeLimit& limit,
+                                      bool& is_lost) const {
   const std::string& message = status.error_message();
+  const std::string& address = connection.server->address;
   const auto& trailers = context.GetServerTrailingMetadata();
   if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED &&
       message == kGrpcDeadlineMessage) {
-    return {Late(limit)};
+    return {Late(address, limit)};
   }
   if (status.error_code() == grpc::StatusCode::UNAVAILABLE && trailers.empty()) {
     // The kernel fails a write from unmapped memory. The memory may be that of another call.
     if (message == kUnreadableMemory) {
       return {absl::UnavailableError(absl::StrCat(
-                  "the connection to ", address_,
+                  "the connection to ", address,
                   " broke: an input's memory cannot be read; was its file cut short?")),
               kNeverAgain};
     }
     // A server's own UNAVAILABLE either leaves the connection up or comes with trailers. gRPC's
     // UNAVAILABLE does neither.
     if (connection.channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_READY) {
-      return {absl::UnavailableError(absl::StrCat("no connection to ", address_, ": ", message))};
+      is_lost = true;
+      return {absl::UnavailableError(absl::StrCat("no connection to ", address, ": ", message))};
     }
   }
-  return {absl::Status(static_cast<absl::StatusCode>(status.error_code()), message),
-          PushbackOf(trailers)};
+  const std::string from = servers_.size() > 1 ? absl::StrCat(" (from ", address, ")") : "";
+  return {
+      absl::Status(static_cast<absl::StatusCode>(status.error_code()), absl::StrCat(message, from)),
+      PushbackOf(trailers)};
 }
 
-absl::Status ConnectionPool::Late(const TimeLimit& limit) const {
+absl::Status ConnectionPool::Late(absl::string_view address, const TimeLimit& limit) const {
   const std::string timeout = absl::FormatDuration(limit.timeout);
   return absl::DeadlineExceededError(
       limit.timeout > absl::ZeroDuration()
-          ? absl::StrCat("no answer from ", address_, " within ", timeout)
-          : absl::StrCat("no time for a call to ", address_, ": its timeout is ", timeout));
+          ? absl::StrCat("no answer from ", address, " within ", timeout)
+          : absl::StrCat("no time for a call to ", address, ": its timeout is ", timeout));
+}
+
+std::string ConnectionPool::AddressesText() const {
+  return absl::StrJoin(
+      servers_, ",", [](std::string* text, const Server& server) { text->append(server.address); });
 }
 
 }  // namespace swiglu::client

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The connections to one server, and the one kind of call that the library makes on them: a unary,
-// synchronous call with bytes as request and answer.
+// The connections to one server or several, and the one kind of call that the library makes on
+// them: a unary, synchronous call with bytes as request and answer.
 #pragma once
 
 #include <atomic>
@@ -81,6 +81,10 @@ struct CallOutcome {
 // OK if `address` is HOST:PORT or unix:/path. Otherwise an error that says what is wrong.
 absl::Status CheckAddress(absl::string_view address);
 
+// Splits addresses at commas. The error is that of CheckAddress for the first bad one, or says that
+// one is there twice.
+absl::StatusOr<std::vector<std::string>> SplitAddresses(absl::string_view addresses);
+
 // A channel to `address` with a connection of its own. The channel carries messages of any size,
 // and uses neither retries nor proxies. `args` are its further settings.
 std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address,
@@ -93,13 +97,15 @@ enum class Wait { kSleep, kSpin };
 // False if the queue is shut down and has no more events.
 bool NextEvent(grpc::CompletionQueue& queue, Wait wait, void** tag, bool* ok);
 
-// A fixed number of channels to one address. Each has a connection of its own, which opens when it
-// is first used. Thread-safe.
+// A fixed number of channels to each address. Each has a connection of its own, which opens when it
+// is first used. The servers are alike: each call goes to any of them, over the connection with the
+// fewest request bytes under way. A server that is lost or pushes back is avoided for a while, if
+// there is another. Thread-safe.
 class ConnectionPool {
  public:
-  // `wait` is how a call waits for its answer. REQUIRES: CheckAddress(address) is OK, and
-  // `num_connections` is 1 or more.
-  ConnectionPool(std::string address, int num_connections, Wait wait);
+  // `wait` is how a call waits for its answer. REQUIRES: CheckAddress of each address is OK, there
+  // is at least one, and `num_connections`, of each, is 1 or more.
+  ConnectionPool(const std::vector<std::string>& addresses, int num_connections, Wait wait);
   // REQUIRES: no call is in progress.
   ~ConnectionPool();
   ConnectionPool(const ConnectionPool&) = delete;
@@ -111,8 +117,19 @@ class ConnectionPool {
   // DEADLINE_EXCEEDED when `limit` has passed; if it passed before this call, nothing is sent.
   CallOutcome Call(const std::string& method, OutgoingMessage request, const TimeLimit& limit);
 
+  int num_servers() const { return static_cast<int>(servers_.size()); }
+
+  // Whether there is a server that is not avoided now.
+  bool HasOpenServer();
+
  private:
+  struct Server {
+    std::string address;
+    absl::Time opens = absl::InfinitePast();  // avoided before, guarded by mutex_
+    bool is_lost = false;  // since its last call had no connection, guarded by mutex_
+  };
   struct Connection {
+    Server* server;
     std::shared_ptr<grpc::Channel> channel;
     std::unique_ptr<grpc::GenericStub> stub;
     int64_t pending_bytes = 0;  // bytes of the requests under way, guarded by mutex_
@@ -122,14 +139,21 @@ class ConnectionPool {
   // Acquire takes a connection and a queue for a call, and Release gives them back.
   std::pair<Connection*, std::unique_ptr<grpc::CompletionQueue>> Acquire(int64_t bytes);
   void Release(Connection* connection, int64_t bytes, std::unique_ptr<grpc::CompletionQueue> queue);
-  CallOutcome ToFailure(const grpc::Status& status, Connection& connection,
-                        const grpc::ClientContext& context, const TimeLimit& limit) const;
-  absl::Status Late(const TimeLimit& limit) const;
+  bool IsOpen(const Connection& connection, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Notes what a call says about its server.
+  void NoteOutcome(const CallOutcome& outcome, bool is_lost, Server& server);
+  CallOutcome ToFailure(const grpc::Status& status, const Connection& connection,
+                        const grpc::ClientContext& context, const TimeLimit& limit,
+                        bool& is_lost) const;
+  absl::Status Late(absl::string_view address, const TimeLimit& limit) const;
+  std::string AddressesText() const;
 
-  const std::string address_;
   const Wait wait_;
   absl::Mutex mutex_;
-  std::vector<Connection> connections_;  // its size and the channels never change
+  std::vector<Server> servers_;  // its size and the addresses never change
+  // Their number and their channels never change. Neighbours belong to different servers.
+  std::vector<Connection> connections_;
+  size_t turn_ ABSL_GUARDED_BY(mutex_) = 0;
   // Completion queues that no call uses now. There are at most as many as calls ever ran at once.
   std::vector<std::unique_ptr<grpc::CompletionQueue>> idle_queues_ ABSL_GUARDED_BY(mutex_);
 };

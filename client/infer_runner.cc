@@ -69,9 +69,15 @@ absl::StatusOr<std::string> InferRunner::RunWhole(const Inference& inference,
 InferRunner::Outcome InferRunner::RunWithRetries(const Inference& inference, const TimeLimit& limit,
                                                  OnPushback on_pushback) {
   budget_.EarnByCall();
+  int num_failovers = 0;
   for (int attempt = 1;; ++attempt) {
     Outcome outcome = RunOnce(inference, limit);
     if (outcome.weights.ok()) return outcome;
+    if (CanFailOver(outcome) && num_failovers < pool_->num_servers() - 1 &&
+        attempt < options_.max_attempts) {
+      ++num_failovers;
+      continue;
+    }
     if (on_pushback == OnPushback::kReturn && outcome.pushback) return outcome;
     const absl::Status status = outcome.weights.status();
     const absl::optional<absl::Duration> wait =
@@ -86,6 +92,13 @@ InferRunner::Outcome InferRunner::RunWithRetries(const Inference& inference, con
     }
     absl::SleepFor(*wait);
   }
+}
+
+// Once for each other server, a retry costs no time and no budget: none of them has refused it yet.
+bool InferRunner::CanFailOver(const Outcome& outcome) const {
+  return pool_->num_servers() > 1 &&
+         WaitBeforeRetry({outcome.weights.status(), outcome.pushback, 1}, 0).has_value() &&
+         pool_->HasOpenServer();
 }
 
 InferRunner::Outcome InferRunner::RunOnce(const Inference& inference, const TimeLimit& limit) {
@@ -123,8 +136,8 @@ absl::StatusOr<std::string> InferRunner::RunSplit(const Inference& inference,
   const int64_t num_elements = inference.num_elements();
   const int64_t chunk_elements = ChunkElements(inference);
   const int64_t most_chunks = (num_elements + chunk_elements - 1) / chunk_elements;
-  const int num_threads =
-      static_cast<int>(std::min<int64_t>(options_.num_connections, most_chunks));
+  const int64_t num_connections = options_.num_connections * pool_->num_servers();
+  const int num_threads = static_cast<int>(std::min(num_connections, most_chunks));
   ChunkQueue queue(inference.model,
                    {num_elements, chunk_elements, LeastElements(inference), num_threads},
                    limit.deadline);

@@ -23,7 +23,8 @@ class InferRunner {
  public:
   using OnChunk = std::function<void(int64_t num_done, int64_t num_chunks)>;
 
-  // Up to `num_connections` chunks are under way at once. Each has a thread that waits for it.
+  // Up to `num_connections` chunks for each server are under way at once. Each has a thread that
+  // waits for it.
   // REQUIRES: `num_connections` is at least 1, and `chunk_bytes` is at most `max_message_bytes`.
   InferRunner(const Options& options, ConnectionPool* pool)
       : options_(options), pool_(pool), budget_(options.retry_budget) {}
@@ -34,7 +35,8 @@ class InferRunner {
   // of weights is never split. Blocks until the outputs are filled, an error occurs or `limit` has
   // passed. All messages share `limit`.
   //
-  // A message that fails is sent again as retry.h says, up to `max_attempts` times. The chunks of a
+  // A message that fails is sent again as retry.h says, up to `max_attempts` times. If there is
+  // another server, that one gets it at once. The chunks of a
   // split inference narrow to what the server takes (chunk_queue.h): they come back as often as the
   // server pushes them back within `limit`.
   //
@@ -63,6 +65,8 @@ class InferRunner {
   Outcome RunWithRetries(const Inference& inference, const TimeLimit& limit,
                          OnPushback on_pushback);
   Outcome RunOnce(const Inference& inference, const TimeLimit& limit);
+  // Whether another server may take what has failed like this.
+  bool CanFailOver(const Outcome& outcome) const;
   int64_t ChunkElements(const Inference& inference) const;
   int64_t LeastElements(const Inference& inference) const;
 

@@ -51,6 +51,11 @@ class ServerProcess {
 
   const std::string& address() const { return address_; }
 
+  // Ends it with SIGKILL, as a crash would.
+  void Kill() { EXPECT_EQ(kill(pid_, SIGKILL), 0); }
+  // Asks it to drain and end.
+  void Stop() { EXPECT_EQ(kill(pid_, SIGTERM), 0); }
+
  private:
   // The rest of the log is left in the pipe.
   void ReadAddress() {

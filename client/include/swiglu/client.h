@@ -34,7 +34,7 @@ struct Options {
   // are invalid. Set a shorter time to fail sooner, or a longer one for a slow network.
   absl::Duration timeout = absl::ZeroDuration();
 
-  // The number of connections to the server, 1 to 64. Each carries about 1 to 3 GB/s, and opens
+  // The number of connections to each server, 1 to 64. Each carries about 1 to 3 GB/s, and opens
   // when it is first used. A message is sent over the connection with the fewest request bytes
   // under way. 0, the default, means one connection for each core, at most 4.
   int num_connections = 0;
@@ -176,8 +176,14 @@ void TuneProcess();
 absl::Status CheckForward(const TensorView& e, const TensorView& g);
 absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const TensorView& g);
 
-// A client of one server. Thread-safe: any number of threads may call it at once. Destroy it only
-// after all calls have returned.
+// A client of one server, or of several that are alike. Thread-safe: any number of threads may call
+// it at once. Destroy it only after all calls have returned.
+//
+// With several servers, each message goes to any of them, over the connection with the fewest
+// request bytes under way. If that server is lost or pushes back, the message goes to another one
+// at once, and the server is avoided until it is back or for as long as it says. All other calls,
+// such as ServerReady, are answered by one of the servers. Regions of shared memory need a client
+// of one server.
 //
 // Every call blocks until it has a result or an error, or its deadline passes. Forward, Backward
 // and the calls of an MLP may be sent several times (Options::max_attempts), and may be split
@@ -186,7 +192,8 @@ absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const Tens
 // these tensors, the call returns when the kernel has taken the bytes or the connection has failed.
 //
 // Errors:
-// - The server's code and message. If a message was sent several times, ` (tried N times)` follows.
+// - The server's code and message. If there are several servers, ` (from ADDRESS)` follows. If a
+//   message was sent several times, ` (tried N times)` follows.
 // - UNAVAILABLE, with the address in the message, if there is no connection. Also UNAVAILABLE if
 //   the connection broke because the memory of an input cannot be read. This happens if the input
 //   is a mapped file that was cut short. The input may also be that of another call.
@@ -196,9 +203,10 @@ absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const Tens
 // - RESOURCE_EXHAUSTED, before anything is sent, if the memory for a result cannot be allocated.
 class Client {
  public:
-  // Makes a client of the server at `address`: `HOST:PORT` or `unix:/path`. Does not connect yet.
-  // The client ignores the proxies that the environment names. INVALID_ARGUMENT if the address is
-  // malformed or an option is out of range.
+  // Makes a client of the server at `address`: `HOST:PORT` or `unix:/path`, or several of these
+  // with commas between them. Does not connect yet. The client ignores the proxies that the
+  // environment names. INVALID_ARGUMENT if an address is malformed or there twice, or an option is
+  // out of range.
   static absl::StatusOr<std::unique_ptr<Client>> Create(absl::string_view address,
                                                         const Options& options = {});
 
@@ -257,7 +265,7 @@ class Client {
   // 64 bytes of its cudaIpcMemHandle_t, and `device` is the server's ordinal of the GPU.
   // SystemRegion and CudaRegion call these methods. The default timeout is 30 s and 1 s more for
   // every 100 MB. UNIMPLEMENTED if the server has this kind of memory off, ALREADY_EXISTS if the
-  // name is taken.
+  // name is taken, FAILED_PRECONDITION if the client has several servers.
   absl::Status RegisterSystemRegion(absl::string_view name, absl::string_view key,
                                     int64_t size_bytes, const CallOptions& options = {});
   absl::Status RegisterCudaRegion(absl::string_view name, absl::string_view handle, int64_t device,

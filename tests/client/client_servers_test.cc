@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The library with several servers: who gets a call, and what happens when one refuses or is gone.
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "gtest/gtest.h"
+#include "swiglu/client.h"
+#include "tests/client/bytes.h"
+#include "tests/client/client_fixture.h"
+#include "tests/client/fake_server.h"
+
+namespace swiglu::client {
+namespace {
+
+// Two servers that count their calls, and answer as the test says.
+class TwoServersTest : public ClientTest {
+ protected:
+  struct Peer {
+    std::atomic<int> num_calls = 0;
+    std::atomic<bool> refuses = false;
+    std::string pushback_ms;  // of refusals, if not empty; set before the first call
+    std::unique_ptr<FakeServer> server;
+  };
+
+  void SetUp() override {
+    for (Peer& peer : peers_) Start(peer);
+  }
+  void Start(Peer& peer, const std::string& address = "127.0.0.1:0") {
+    peer.server = std::make_unique<FakeServer>(
+        [&peer](const FakeCall& call) {
+          ++peer.num_calls;
+          if (!peer.refuses) return EchoInfer(call);
+          FakeReply reply = Refusal(grpc::StatusCode::UNAVAILABLE, "server is draining");
+          if (!peer.pushback_ms.empty()) {
+            reply.trailers["grpc-retry-pushback-ms"] = peer.pushback_ms;
+          }
+          return reply;
+        },
+        address);
+  }
+  std::string Both() const {
+    return absl::StrCat(peers_[0].server->address(), ",", peers_[1].server->address());
+  }
+  absl::Status Forward(Client& client) {
+    return client.Forward(View(e_, shape_), View(g_, shape_)).status();
+  }
+
+  Peer peers_[2];
+};
+
+TEST_F(TwoServersTest, TakeTurns) {
+  const auto client = Connect(Both());
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(Forward(*client), absl::OkStatus());
+  EXPECT_EQ(peers_[0].num_calls, 5);
+  EXPECT_EQ(peers_[1].num_calls, 5);
+}
+
+TEST_F(TwoServersTest, ACallThatOneRefusesGoesToTheOtherAtOnce) {
+  peers_[0].refuses = true;
+  peers_[0].pushback_ms = "3600000";
+  // No budget: a call that has another server to go to needs none.
+  const auto client = Connect(Both(), {.timeout = absl::Seconds(600), .retry_budget = 0});
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(Forward(*client), absl::OkStatus());
+  EXPECT_EQ(peers_[0].num_calls, 1) << "it wants to be left alone for an hour";
+  EXPECT_EQ(peers_[1].num_calls, 10);
+}
+
+TEST_F(TwoServersTest, AnErrorNamesItsServer) {
+  for (Peer& peer : peers_) {
+    peer.refuses = true;
+    peer.pushback_ms = "-1";
+  }
+  const auto client = Connect(Both());
+  const absl::Status first = Forward(*client), second = Forward(*client);
+  EXPECT_EQ(first, absl::UnavailableError(absl::StrCat("server is draining (from ",
+                                                       peers_[0].server->address(), ")")));
+  EXPECT_EQ(second, absl::UnavailableError(absl::StrCat("server is draining (from ",
+                                                        peers_[1].server->address(), ")")));
+}
+
+TEST_F(TwoServersTest, BothRefuse) {
+  for (Peer& peer : peers_) peer.refuses = true;
+  const auto client = Connect(Both(), {.max_attempts = 3});
+  const absl::Status status = Forward(*client);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(absl::EndsWith(status.message(), "(tried 3 times)")) << status;
+  EXPECT_EQ(peers_[0].num_calls + peers_[1].num_calls, 3);
+  EXPECT_GE(peers_[0].num_calls, 1);
+  EXPECT_GE(peers_[1].num_calls, 1);
+}
+
+TEST_F(TwoServersTest, NoCallFailsWhenOneIsLostAndItIsFoundAgain) {
+  const std::string address = peers_[0].server->address();
+  const auto client = Connect(Both(), {.retry_budget = 0});
+  EXPECT_EQ(Forward(*client), absl::OkStatus());
+  EXPECT_EQ(Forward(*client), absl::OkStatus());
+  peers_[0].server.reset();
+  peers_[0].num_calls = 0;
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(Forward(*client), absl::OkStatus());
+  Start(peers_[0], address);
+  const absl::Time deadline = absl::Now() + absl::Seconds(60);
+  while (peers_[0].num_calls == 0 && absl::Now() < deadline) {
+    EXPECT_EQ(Forward(*client), absl::OkStatus());
+  }
+  EXPECT_GT(peers_[0].num_calls, 0);
+}
+
+TEST_F(TwoServersTest, ASplitOperationUsesBoth) {
+  const std::string bytes = Pattern(100'000, 3);
+  const auto client = Connect(Both(), {.num_connections = 1, .max_message_bytes = 4096});
+  const auto h = client->Forward(View(bytes, {50'000}), View(bytes, {50'000}));
+  ASSERT_TRUE(h.ok()) << h.status();
+  EXPECT_EQ(AsText(h->bytes()), bytes);
+  EXPECT_GT(peers_[0].num_calls, 0);
+  EXPECT_GT(peers_[1].num_calls, 0);
+}
+
+TEST_F(TwoServersTest, RegionsNeedOneServer) {
+  const auto client = Connect(Both());
+  const absl::Status refusal = absl::FailedPreconditionError(
+      "this client has 2 servers; a client that registers regions of shared memory has one");
+  EXPECT_EQ(client->RegisterSystemRegion("r", "/r", 1), refusal);
+  EXPECT_EQ(client->RegisterCudaRegion("r", std::string(64, 'x'), 0, 1), refusal);
+  EXPECT_EQ(peers_[0].num_calls + peers_[1].num_calls, 0);
+}
+
+TEST(ServersTest, BadAddressesAreRefused) {
+  EXPECT_EQ(Client::Create("a:1,b").status(),
+            absl::InvalidArgumentError(
+                "bad server address 'b': the port is missing; it takes HOST:PORT or unix:/path"));
+  EXPECT_EQ(Client::Create("a:1,").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(
+      Client::Create("a:1,unix:/s,a:1").status(),
+      absl::InvalidArgumentError("bad server addresses 'a:1,unix:/s,a:1': a:1 is there twice"));
+}
+
+}  // namespace
+}  // namespace swiglu::client
