@@ -74,8 +74,9 @@ int Fail(const absl::Status& status) {
 }
 
 // What follows the first load of all weights: the server is ready. If weights cannot be loaded, the
-// process ends.
-void EndFirstLoad(const absl::Status& loaded, Server& server) {
+// process ends. After a device fault, ServeUntilStopped is ending it already, with another code.
+void EndFirstLoad(const absl::Status& loaded, const Executor& executor, Server& server) {
+  if (!loaded.ok() && !executor.healthy()) return;
   if (!loaded.ok()) {
     ExitAfter([&loaded] { LOG(ERROR, "exiting: {}", loaded.message()); }, kExitFailure);
   }
@@ -128,7 +129,9 @@ int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& cr
   }
   LOG(INFO, "serving gRPC on {}", server.rpc().address());
   if (!flags.mlps.empty()) {
-    weights.Start([&server](const absl::Status& loaded) { EndFirstLoad(loaded, server); });
+    weights.Start([&executor, &server](const absl::Status& loaded) {
+      EndFirstLoad(loaded, executor, server);
+    });
   }
   const int code = server.ServeUntilStopped(stop);
   weights.Join();

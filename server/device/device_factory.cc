@@ -17,6 +17,7 @@
 #include "server/device/cuda_executor.h"
 #include "server/device/cuda_region_opener.h"
 #include "server/device/cuda_weights.h"
+#include "server/device/reporting_loader.h"
 #include "server/gpu/cuda_probe.h"
 #endif
 
@@ -69,7 +70,9 @@ absl::StatusOr<CreatedExecutor> CreateCuda(const ExecutorOptions& options, Devic
   for (const MlpShape& shape : options.mlp_shapes) {
     max_tokens = std::max(max_tokens, shape.max_tokens);
   }
-  auto loader = std::make_unique<CudaWeightsLoader>(ordinals, options.mlp_replicas, max_tokens);
+  auto loader = std::make_unique<ReportingLoader>(
+      std::make_unique<CudaWeightsLoader>(ordinals, options.mlp_replicas, max_tokens),
+      &(*executor)->faults());
   return CreatedExecutor{
       *std::move(executor),
       pool,

@@ -66,6 +66,8 @@ class LaneExecutor final : public Executor {
   std::chrono::nanoseconds caller_wait_time() const override;
   bool healthy() const override { return !faults_->failed_device().has_value(); }
   CachingSlabPool& slab_pool() override { return *slab_pool_; }
+  // For other work on the devices to report to.
+  DeviceFaults& faults() { return *faults_; }
   std::string description() const override;
 
  private:

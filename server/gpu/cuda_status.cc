@@ -6,6 +6,7 @@
 #include "server/gpu/cuda_status.h"
 
 #include "absl/strings/str_cat.h"
+#include "server/gpu/device_faults.h"
 
 namespace swiglu::server {
 
@@ -40,7 +41,7 @@ absl::Status CudaStatus(cudaError_t error, int ordinal) {
   if (error == cudaSuccess) return absl::OkStatus();
   switch (ClassifyCudaError(error)) {
     case DeviceError::kSticky:
-      return absl::InternalError(absl::StrCat("device ", ordinal, " failed"));
+      return StickyStatus(ordinal, DescribeCudaError(error));
     case DeviceError::kOutOfMemory:
       return absl::ResourceExhaustedError(absl::StrCat("device ", ordinal, " is out of memory"));
     case DeviceError::kOther:

@@ -17,8 +17,9 @@ namespace swiglu::server {
 // REQUIRES: `error` is not cudaSuccess.
 DeviceError ClassifyCudaError(cudaError_t error);
 
-// Returns OK for cudaSuccess. Else returns INTERNAL "device 0 failed" (sticky), RESOURCE_EXHAUSTED
-// "device 0 is out of memory", or INTERNAL with the error's name and text.
+// Returns OK for cudaSuccess. Else returns INTERNAL "device 0 failed" (sticky, a StickyStatus of
+// device_faults.h), RESOURCE_EXHAUSTED "device 0 is out of memory", or INTERNAL with the error's
+// name and text.
 absl::Status CudaStatus(cudaError_t error, int ordinal);
 
 // Describes the error so that an operator can look it up: "cudaErrorIllegalAddress: an illegal

@@ -4,10 +4,28 @@
 #include "server/gpu/device_faults.h"
 
 #include <chrono>
+#include <string>
+#include <utility>
 
+#include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "server/log/log.h"
 
 namespace swiglu::server {
+namespace {
+
+// The payload of a sticky status: the ordinal, a space and the description.
+constexpr absl::string_view kStickyPayload = "swiglu/sticky_device_error";
+
+}  // namespace
+
+absl::Status StickyStatus(int ordinal, absl::string_view description) {
+  absl::Status status = absl::InternalError(absl::StrCat("device ", ordinal, " failed"));
+  status.SetPayload(kStickyPayload, absl::Cord(absl::StrCat(ordinal, " ", description)));
+  return status;
+}
 
 void DeviceFaults::Report(int ordinal, DeviceError kind, absl::string_view description) {
   const bool is_sticky = kind == DeviceError::kSticky;
@@ -19,6 +37,17 @@ void DeviceFaults::Report(int ordinal, DeviceError kind, absl::string_view descr
   } else {
     LOG_EVERY(ERROR, std::chrono::seconds(1), "device {}: {}", ordinal, description);
   }
+}
+
+void DeviceFaults::ReportSticky(const absl::Status& status) {
+  const auto payload = status.GetPayload(kStickyPayload);
+  if (!payload.has_value()) return;
+  const std::string text(*payload);
+  const std::pair<absl::string_view, absl::string_view> parts =
+      absl::StrSplit(text, absl::MaxSplits(' ', 1));
+  int ordinal = kNoDevice;
+  CHECK(absl::SimpleAtoi(parts.first, &ordinal));
+  Report(ordinal, DeviceError::kSticky, parts.second);
 }
 
 std::optional<int> DeviceFaults::failed_device() const {

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "server/gpu/cuda_probe.h"
+#include "server/gpu/device_faults.h"
 
 namespace swiglu::server {
 namespace {
@@ -26,7 +27,8 @@ TEST(CudaStatusTest, EveryErrorIsOfTheKindThatItsNumberSays) {
 
 TEST(CudaStatusTest, GivesTheContractsCodesAndSentences) {
   EXPECT_EQ(CudaStatus(cudaSuccess, 0), absl::OkStatus());
-  EXPECT_EQ(CudaStatus(cudaErrorIllegalAddress, 0), absl::InternalError("device 0 failed"));
+  EXPECT_EQ(CudaStatus(cudaErrorIllegalAddress, 0),
+            StickyStatus(0, "cudaErrorIllegalAddress: an illegal memory access was encountered"));
   EXPECT_EQ(CudaStatus(cudaErrorMemoryAllocation, 3),
             absl::ResourceExhaustedError("device 3 is out of memory"));
   EXPECT_EQ(CudaStatus(cudaErrorInvalidValue, 1),

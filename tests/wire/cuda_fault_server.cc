@@ -3,7 +3,7 @@
 // The program swiglu-server on CUDA devices that requests can break, in earnest: everything is the
 // program's own, lanes included, but some requests start a kernel that faults in front of their
 // own. For cuda_fault_test.py, on a host with a GPU; nobody can use the device after that but by a
-// new process. Which requests do is decided by their number of elements.
+// new process. Which requests do is decided by their number of elements. Each load of weights does.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -13,8 +13,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/device/cuda_lane.h"
+#include "server/device/cuda_weights.h"
 #include "server/device/device_factory.h"
 #include "server/device/lane_executor.h"
+#include "server/device/reporting_loader.h"
 #include "server/device/warm_up.h"
 #include "server/gpu/cuda_handles.h"
 #include "server/gpu/cuda_probe.h"
@@ -56,6 +58,26 @@ class BreakableLane final : public Lane {
   const std::unique_ptr<CudaLane> lane_;
 };
 
+// Loads weights beside a kernel that faults.
+class BreakingLoader final : public WeightsLoader {
+ public:
+  BreakingLoader(int ordinal, CudaStream stream)
+      : ordinal_(ordinal), stream_(std::move(stream)), loader_({ordinal}, 1, 1) {}
+
+  absl::StatusOr<std::shared_ptr<const Weights>> Load(
+      const MlpFiles& files, size_t index, const Weights* current,
+      absl::FunctionRef<absl::Status(int64_t)> on_progress) override {
+    CHECK(UseCudaDevice(ordinal_).ok());
+    CHECK(LaunchFault(KernelFault::kTrap, stream_.get()) == cudaSuccess);
+    return loader_.Load(files, index, current, on_progress);
+  }
+
+ private:
+  const int ordinal_;
+  const CudaStream stream_;
+  CudaWeightsLoader loader_;
+};
+
 absl::StatusOr<LaneDevice> MakeDevice(const DeviceInfo& info, int num_lanes, SlabPool& slab_pool) {
   LaneDevice device{info.ordinal, absl::StrCat("breakable cuda:", info.ordinal), {}};
   for (int i = 0; i < num_lanes; ++i) {
@@ -85,11 +107,20 @@ absl::StatusOr<CreatedExecutor> CreateBreakableExecutor(const ExecutorOptions& o
     if (!device.ok()) return device.status();
     devices.push_back(*std::move(device));
   }
+  const int first = choice->cuda_devices[0].ordinal;
+  absl::StatusOr<CudaStream> stream = MakeCudaStream(first);
+  if (!stream.ok()) return stream.status();
   auto executor =
       std::make_unique<LaneExecutor>(std::move(devices), std::move(slab_pool), std::move(faults));
   const CachingSlabPool* pool = &executor->slab_pool();
-  return CreatedExecutor{std::move(executor), pool, nullptr, std::move(choice->cuda_devices),
-                         std::move(choice->reason)};
+  auto loader = std::make_unique<ReportingLoader>(
+      std::make_unique<BreakingLoader>(first, *std::move(stream)), &executor->faults());
+  return CreatedExecutor{std::move(executor),
+                         pool,
+                         nullptr,
+                         std::move(choice->cuda_devices),
+                         std::move(choice->reason),
+                         std::move(loader)};
 }
 
 }  // namespace

@@ -4,12 +4,15 @@
 # A GPU that faults under the server: a kernel traps, or writes where nothing is, and the process says so, answers what it
 # can, fails its health and is gone within five seconds, for whoever restarts it. Needs a GPU; the same on devices that only
 # pretend is device_fault_test.py.
+import shutil
+import tempfile
 import time
 import unittest
 
 import plain_grpc
 import server_process
 from device_fault_test import (FAILED, INTERNAL, NEVER_RAN, NOT_SERVING, FaultServer, begin, break_under_load, watch)
+from mlp_test import random_weights, write_model
 from plain_grpc import Connection, forward_request, infer_once, served_health
 from server_process import probe_health
 
@@ -22,12 +25,17 @@ LIMIT_S = 5
 class CudaFaultTest(unittest.TestCase):
     def start(self, devices="0"):
         """Starts a server that serves; skips the test where those devices are not."""
-        server = FaultServer("--device=cuda", f"--devices={devices}", program=server_process.CUDA_FAULT_SERVER)
+        server = self.begin_start(devices)
+        self.assertEqual(infer_once(server.address, forward_request()), (plain_grpc.OK, ""))
+        return server
+
+    def begin_start(self, devices, *flags):
+        """As start, but the server has served no request."""
+        server = FaultServer("--device=cuda", f"--devices={devices}", *flags, program=server_process.CUDA_FAULT_SERVER)
         self.addCleanup(server.kill)
         line = server.wait_for(r"serving gRPC on|CUDA was asked for: .+|CUDA device \d+ does not exist; .+")
         if "serving" not in line.group():
             server_process.skip(self, line.group())
-        self.assertEqual(infer_once(server.address, forward_request()), (plain_grpc.OK, ""))
         return server
 
     def assert_ends(self, server, since, error):
@@ -63,6 +71,13 @@ class CudaFaultTest(unittest.TestCase):
     def test_device_that_is_broken_before_the_launch(self):
         server = self.start()
         self.assertEqual(infer_once(server.address, forward_request(TRAP_FIRST)), FAILED)
+        self.assert_ends(server, time.monotonic(), "cudaErrorLaunchFailure")
+
+    def test_device_that_breaks_while_weights_are_loaded(self):
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        write_model(f"{folder}/m.safetensors", random_weights(1))
+        server = self.begin_start("0", f"--mlp=m={folder}/m.safetensors")
         self.assert_ends(server, time.monotonic(), "cudaErrorLaunchFailure")
 
     def test_either_of_two_devices_ends_the_process(self):

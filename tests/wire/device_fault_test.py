@@ -4,14 +4,17 @@
 # The server's end when a device fails for good, and its going on when a device is short of memory: the program itself over
 # devices that fail when they are told to (fault_server.cc). What a real device says and does is in cuda_fault_test.py.
 import random
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import unittest
 
 import contract
 import plain_grpc
 import server_process
+from mlp_test import random_weights, write_model
 from plain_grpc import Connection, forward_request, infer_once, served_health
 from server_process import Server, probe_health
 
@@ -205,6 +208,42 @@ class StickyFaultTest(unittest.TestCase):
                 server.command("sticky 0")
                 self.assertEqual(server.exit_code(), 70)
             self.assertRegex(server.log[-1], r" E exiting with code 70: 4s after a device fault$")
+
+
+class LoadFaultTest(unittest.TestCase):
+    """A device fails for good while it gets the weights of an MLP."""
+
+    def start(self):
+        """Starts a server whose first load of weights waits."""
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        write_model(f"{folder}/m.safetensors", random_weights(1))
+        server = FaultServer("--mlp_control=on", f"--mlp=m={folder}/m.safetensors")
+        self.addCleanup(server.kill)
+        server.wait_for("layer 0 waits")
+        return server
+
+    def assert_ends(self, server):
+        self.assertEqual(server.exit_code(within_s=END_WITHIN_S), 70)
+        self.assertEqual(len([line for line in server.log if "device 0 failed for good: simulated at weights" in line]), 1, server.log)
+        self.assertRegex(server.log[-1], r" E exiting with code 70 after a device fault$")
+
+    def test_fault_in_the_first_load_is_70(self):
+        server = self.start()
+        server.command("unloadable 0")
+        self.assert_ends(server)
+
+    def test_fault_in_a_later_load_is_70(self):
+        server = self.start()
+        server.command("load 0")
+        server.wait_for("all weights are loaded")
+        server.command("unloadable 0")
+        server.wait_for("obeyed: unloadable 0")
+        with Connection(server.address) as connection:
+            call = connection.open(plain_grpc.LOAD)
+            call.send(plain_grpc.field(2, "mlp_m"))
+            self.assertEqual(call.status(), (INTERNAL, "the weights of 'mlp_m' stay as they were: device 0 failed"))
+        self.assert_ends(server)
 
 
 class UntakenLogTest(unittest.TestCase):

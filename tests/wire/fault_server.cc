@@ -10,9 +10,11 @@
 //   sticky DEVICE     that device fails for good: the batches on it, and all that come to it
 //   release DEVICE    ends the batches on that device well
 //   unpinnable DEVICE that device fails for good as soon as a request needs memory
-//   memory ELEMENTS   from here on the memory of no device does for a larger batch
-//   lack 0            an exception leaves a thread: there is no memory
-//   throw 0           an exception leaves a thread: a mistake in the program
+//   load 0            loads of weights, which wait until now, go on
+//   unloadable DEVICE that device fails for good in loads of weights: in those that wait, and in
+//   later ones memory ELEMENTS   from here on the memory of no device does for a larger batch lack
+//   0            an exception leaves a thread: there is no memory throw 0           an exception
+//   leaves a thread: a mistake in the program
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -20,6 +22,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <optional>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -31,9 +34,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "server/device/cpu_executor.h"
+#include "server/device/cpu_weights.h"
 #include "server/device/device_factory.h"
 #include "server/device/lane.h"
 #include "server/device/lane_executor.h"
+#include "server/device/reporting_loader.h"
 #include "server/log/log.h"
 #include "server/memory/memory_source.h"
 #include "server/program.h"
@@ -91,6 +96,21 @@ class Devices {
   }
 
   void FailAtMemory(int ordinal) { unpinnable_ = ordinal; }
+  // Loads of weights go on: on `ordinal` they fail for good; kNone: they succeed.
+  void LetLoad(int ordinal) {
+    absl::MutexLock lock(&mutex_);
+    unloadable_ = ordinal;
+  }
+  // Waits for `LetLoad`. Returns what it was given last.
+  int AwaitLetLoad() {
+    const auto may_go = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return unloadable_.has_value();
+    };
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(&may_go));
+    return *unloadable_;
+  }
+
   // The device that is about to fail at memory; kNone.
   int unpinnable() const { return unpinnable_; }
   static constexpr int kNone = -1;
@@ -137,6 +157,7 @@ class Devices {
   std::atomic<int> unpinnable_{kNone};
   absl::Mutex mutex_;
   std::set<int> failed_ ABSL_GUARDED_BY(mutex_);
+  std::optional<int> unloadable_ ABSL_GUARDED_BY(mutex_);
   std::vector<Held> held_ ABSL_GUARDED_BY(mutex_);
   int64_t most_elements_ ABSL_GUARDED_BY(mutex_) = std::numeric_limits<int64_t>::max();
   int64_t least_held_elements_ ABSL_GUARDED_BY(mutex_) = 1000;
@@ -177,6 +198,24 @@ class FaultyMemory final : public MemorySource {
   const std::unique_ptr<MemorySource> memory_ = MakeHostMemory();
 };
 
+class FaultyLoader final : public WeightsLoader {
+ public:
+  explicit FaultyLoader(Devices& devices) : devices_(devices) {}
+
+  absl::StatusOr<std::shared_ptr<const Weights>> Load(
+      const MlpFiles& files, size_t index, const Weights* current,
+      absl::FunctionRef<absl::Status(int64_t)> on_progress) override {
+    LOG(INFO, "layer {} waits", files.layers()[index].number);
+    const int ordinal = devices_.AwaitLetLoad();
+    if (ordinal != Devices::kNone) return StickyStatus(ordinal, "simulated at weights");
+    return loader_.Load(files, index, current, on_progress);
+  }
+
+ private:
+  Devices& devices_;
+  CpuWeightsLoader loader_;
+};
+
 void ObeyCommands(Devices& devices) {
   std::string command;
   int64_t value = 0;
@@ -185,6 +224,8 @@ void ObeyCommands(Devices& devices) {
     if (command == "release") devices.Release(static_cast<int>(value));
     if (command == "hold") devices.SetLeastHeldElements(value);
     if (command == "unpinnable") devices.FailAtMemory(static_cast<int>(value));
+    if (command == "load") devices.LetLoad(Devices::kNone);
+    if (command == "unloadable") devices.LetLoad(static_cast<int>(value));
     if (command == "memory") devices.SetMostElements(value);
     if (command == "lack") throw std::bad_alloc();
     if (command == "throw") throw std::logic_error("a fault of ours");
@@ -212,6 +253,8 @@ absl::StatusOr<CreatedExecutor> CreateFaultyExecutor(const ExecutorOptions& opti
   auto executor = std::make_unique<LaneExecutor>(std::move(lane_devices), std::move(slab_pool),
                                                  std::move(faults));
   created.slab_pool = &executor->slab_pool();
+  created.weights_loader = std::make_unique<ReportingLoader>(
+      std::make_unique<FaultyLoader>(devices), &executor->faults());
   created.executor = std::move(executor);
   created.reason = "faulty: for tests";
   std::thread([&devices] { ObeyCommands(devices); }).detach();

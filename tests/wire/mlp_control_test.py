@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 import mlp_test
 import server_process
 from mlp_test import BF16, HIDDEN, INTERMEDIATE, LAYERS, SHAPES, bits, random_weights, write_model
-from plain_grpc import Connection, field
+from plain_grpc import LOAD, Connection, field
 from server_process import Server
 from triton_fixture import CHANNEL, TritonTest
 
@@ -314,7 +314,7 @@ class LoadingTest(unittest.TestCase):
         install(self.path, random_weights(2))
         self.server.order("hold")
         with Connection(self.server.address) as connection:
-            call = connection.open("/inference.GRPCInferenceService/RepositoryModelLoad")
+            call = connection.open(LOAD)
             call.send(field(2, "mlp_m"))
             self.server.wait_for("mlp m: the weights are being read anew")
             call.reset()

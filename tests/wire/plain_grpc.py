@@ -16,6 +16,7 @@ from hyperframe.frame import (ContinuationFrame, DataFrame, Frame, HeadersFrame,
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 WATCH = "/grpc.health.v1.Health/Watch"
+LOAD = "/inference.GRPCInferenceService/RepositoryModelLoad"
 
 # gRPC's codes that the tests name.
 OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 0, 3, 8, 12, 14
