@@ -17,6 +17,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "server/base/address.h"
 #include "server/base/descriptor_limit.h"
 #include "server/core/model_registry.h"
@@ -84,6 +86,17 @@ void EndFirstLoad(const absl::Status& loaded, const Executor& executor, Server& 
   LOG(INFO, "all weights are loaded");
 }
 
+// The least time that loads of weights have to end after a drain, even if the drain took all of its
+// own.
+constexpr absl::Duration kLastLoads = absl::Seconds(1);
+
+// Waits until the loading of weights has ended. If it has not at `deadline`, because a file system
+// hangs, say, ends the process with `code`.
+void EndLoads(WeightsThread& weights, absl::Time deadline, int code) {
+  if (weights.JoinBefore(std::max(deadline, absl::Now() + kLastLoads))) return;
+  ExitAfter([] { LOG(WARNING, "drain timeout passed: weights are still being loaded"); }, code);
+}
+
 // Serves until a signal comes. Returns the exit code.
 int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& create_executor) {
   StopSource stop([&flags] { logging::ToggleDebug(flags.log_level); });
@@ -104,7 +117,11 @@ int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& cr
   const bool on_gpu = !created->cuda_devices.empty();
   WeightsThread weights(mlps->get(), created->weights_loader.get(), MlpLoadThreads());
   ServerOptions options = ServerOptionsOf(flags, on_gpu, max_connections);
-  options.stopping = [&weights] { weights.Stop(); };
+  absl::Time drain_deadline = absl::InfiniteFuture();
+  options.stopping = [&] {
+    weights.Stop();
+    drain_deadline = absl::Now() + flags.drain_delay + flags.drain_timeout;
+  };
   if (flags.mlp_control) options.mlp_reloader = &weights;
   Server server(std::move(options), &models, &executor, &observers, &statistics,
                 created->region_opener.get());
@@ -134,7 +151,7 @@ int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& cr
     });
   }
   const int code = server.ServeUntilStopped(stop);
-  weights.Join();
+  EndLoads(weights, drain_deadline, code);
   return code;
 }
 

@@ -12,7 +12,15 @@
 namespace swiglu::server {
 
 void WeightsThread::Start(Loaded loaded) {
-  thread_ = std::thread([this, loaded = std::move(loaded)] { Run(loaded); });
+  {
+    absl::MutexLock lock(&mutex_);
+    is_running_ = true;
+  }
+  thread_ = std::thread([this, loaded = std::move(loaded)] {
+    Run(loaded);
+    absl::MutexLock lock(&mutex_);
+    is_running_ = false;
+  });
 }
 
 void WeightsThread::Stop() {
@@ -27,6 +35,17 @@ void WeightsThread::Stop() {
 void WeightsThread::Join() {
   Stop();
   if (thread_.joinable()) thread_.join();
+}
+
+bool WeightsThread::JoinBefore(absl::Time deadline) {
+  Stop();
+  const auto has_ended = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !is_running_; };
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!mutex_.AwaitWithDeadline(absl::Condition(&has_ended), deadline)) return false;
+  }
+  Join();
+  return true;
 }
 
 void WeightsThread::Reload(const std::string& mlp,

@@ -16,6 +16,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "server/core/mlp_reloader.h"
 #include "server/weights/mlp_store.h"
 #include "server/weights/weights_loader.h"
@@ -45,8 +46,12 @@ class WeightsThread final : public MlpReloader {
   // for a disk. Refuses further reloads. Does not block.
   void Stop();
 
-  // Stops, and waits until every `done` has returned.
+  // Stops, and waits until every `done` has returned. A load that hangs makes it wait forever.
   void Join();
+
+  // As `Join`, but waits until `deadline` at most. Returns whether the thread has ended. If not,
+  // what the thread uses must live until the process ends.
+  bool JoinBefore(absl::Time deadline);
 
   // MlpReloader.
   void Reload(const std::string& mlp, std::shared_ptr<const std::atomic<bool>> cancelled,
@@ -81,6 +86,7 @@ class WeightsThread final : public MlpReloader {
   absl::Mutex mutex_;
   bool is_loaded_ ABSL_GUARDED_BY(mutex_) = false;  // the first load has succeeded
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool is_running_ ABSL_GUARDED_BY(mutex_) = false;  // the thread, but for its last instructions
   std::deque<Job> waiting_ ABSL_GUARDED_BY(mutex_);
   std::optional<size_t> running_ ABSL_GUARDED_BY(mutex_);  // the MLP that is reloaded now
   std::thread thread_;

@@ -166,6 +166,20 @@ TEST_F(WeightsThreadTest, StopEndsTheFirstLoadWithoutAWord) {
   EXPECT_FALSE(store_->is_loaded());
 }
 
+TEST_F(WeightsThreadTest, JoinBeforeGivesUpALoadThatHangs) {
+  Hold();
+  Start();
+  AwaitBegun(2);
+  EXPECT_FALSE(thread_->JoinBefore(absl::InfinitePast()));
+  Release();
+  EXPECT_TRUE(thread_->JoinBefore(absl::InfiniteFuture()));
+  EXPECT_FALSE(has_loaded_.HasBeenNotified());
+}
+
+TEST_F(WeightsThreadTest, JoinBeforeNeedsNoStart) {
+  EXPECT_TRUE(thread_->JoinBefore(absl::InfinitePast()));
+}
+
 TEST_F(WeightsThreadTest, ReloadsTheMlpThatIsNamed) {
   StartAndLoad();
   const std::string a = Hash(0), b = Hash(1);

@@ -218,13 +218,15 @@ class WaitingServer(Server):
         self.wait_for(f"obeyed order {self._num_orders}: {order}$")
 
 
-class LoadingTest(unittest.TestCase):
+class LoadingFixture(unittest.TestCase):
+    FLAGS = ()
+
     def setUp(self):
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         self.path = f"{folder}/m.safetensors"
         install(self.path, random_weights(1))
-        self.server = WaitingServer(f"--mlp=m={self.path}")
+        self.server = WaitingServer(f"--mlp=m={self.path}", *self.FLAGS)
         self.addCleanup(self.server.kill)
         self.client = triton.InferenceServerClient(self.server.address, channel_args=CHANNEL)
         self.addCleanup(self.client.close)
@@ -254,12 +256,39 @@ class LoadingTest(unittest.TestCase):
         self.server.wait_for("mlp m: the weights are being read anew")
         return thread, results
 
+    def hang(self):
+        """From here on, loads that wait hang. Returns once one does."""
+        self.server.order("hang")
+        self.server.wait_for("a layer hangs")
+
     def assert_load_refused(self, code, sentence):
         TritonTest.assert_refused(self, code, sentence, lambda: self.client.load_model("mlp_m"))
 
     def forward(self):
         return forward(self.client, "m", 0, numpy.ones((1, HIDDEN), BF16))
 
+
+class HangingLoadTest(LoadingFixture):
+    """A load that hangs does not keep the server from ending."""
+    FLAGS = ("--drain_timeout=50ms",)
+
+    def test_first_load_that_hangs_is_left_behind(self):
+        self.server.wait_for("layer 0 waits")
+        self.hang()
+        self.assertEqual(self.server.stop(), 0)
+        self.assertRegex(self.server.log[-1], "W drain timeout passed: weights are still being loaded$")
+
+    def test_later_load_that_hangs_is_a_request_that_is_cut_off(self):
+        self.load_weights()
+        thread, results = self.begin_load()
+        self.hang()
+        self.assertEqual(self.server.stop(), 1)
+        self.assertRegex(self.server.log[-1], "E drain timeout of 50ms passed: 1 requests cut off$")
+        thread.join()
+        self.assertEqual(results[0][0], "StatusCode.UNAVAILABLE")
+
+
+class LoadingTest(LoadingFixture):
     def test_stops_while_the_first_weights_are_loaded(self):
         self.server.wait_for("layer 0 waits")
         self.assertFalse(self.client.is_server_ready())

@@ -6,6 +6,7 @@
 //   release   from here on layers are read, and those that wait
 //   hold      from here on layers wait again
 //   fail      layers that wait fail, and those that come
+//   hang      layers that wait no longer ask whether they are wanted, nor do those that come
 #include <functional>
 #include <iostream>
 #include <memory>
@@ -38,10 +39,18 @@ class Orders {
   // Waits until layers are to be read, or are to fail. `is_wanted`: OK while to wait.
   absl::Status Await(const std::function<absl::Status()>& is_wanted) {
     const auto may_go = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return order_ != "hold"; };
+    const auto hangs_no_more = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return order_ != "hang";
+    };
     while (true) {
       if (absl::Status status = is_wanted(); !status.ok()) return status;
       absl::MutexLock lock(&mutex_);
       if (!mutex_.AwaitWithTimeout(absl::Condition(&may_go), kAskInterval)) continue;
+      if (order_ == "hang") {
+        LOG(INFO, "a layer hangs");
+        mutex_.Await(absl::Condition(&hangs_no_more));
+        continue;
+      }
       return order_ == "fail" ? absl::ResourceExhaustedError("no room, as the test wants it")
                               : absl::OkStatus();
     }
