@@ -44,6 +44,8 @@ bool IsIgnored(int signal_number) {
   return action.sa_handler == SIG_IGN;
 }
 
+const char* NameOf(int stop_signal) { return stop_signal == SIGTERM ? "SIGTERM" : "SIGINT"; }
+
 sigset_t SetOf(std::initializer_list<int> signals) {
   sigset_t set;
   ::sigemptyset(&set);
@@ -106,6 +108,11 @@ StopSource::~StopSource() {
   ::close(closing_);
 }
 
+void StopSource::BeginServing() {
+  absl::MutexLock lock(&mutex_);
+  is_serving_ = true;
+}
+
 StopReason StopSource::Wait(absl::Duration timeout) {
   const auto has_reason = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return stop_signal_ != 0 || device_failed_;
@@ -118,7 +125,7 @@ StopReason StopSource::Wait(absl::Duration timeout) {
     stop_signal = std::exchange(stop_signal_, 0);
   }
   if (stop_signal == 0) return StopReason::kTimeout;
-  LOG(INFO, "received {}", stop_signal == SIGTERM ? "SIGTERM" : "SIGINT");
+  LOG(INFO, "received {}", NameOf(stop_signal));
   return StopReason::kSignal;
 }
 
@@ -174,8 +181,14 @@ void StopSource::TakeStopSignal() {
     ExitAfter([] { LOG(WARNING, "second signal: exiting at once"); }, kExitFailure);
   }
   ordered_ = now;
-  absl::MutexLock lock(&mutex_);
-  stop_signal_ = static_cast<int>(info.ssi_signo);
+  const auto stop_signal = static_cast<int>(info.ssi_signo);
+  {
+    absl::MutexLock lock(&mutex_);
+    stop_signal_ = stop_signal;
+    if (is_serving_) return;
+  }
+  ExitAfter(
+      [&] { LOG(INFO, "received {} before the server served; exiting", NameOf(stop_signal)); }, 0);
 }
 
 void StopSource::TakeHangup() {

@@ -35,7 +35,8 @@ enum class StopReason { kSignal, kDeviceFault, kTimeout };
 // calls abort().
 void EndOnExceptions();
 
-// Takes SIGHUP, the stop signals SIGTERM and SIGINT, and sticky device errors. The first stop
+// Takes SIGHUP, the stop signals SIGTERM and SIGINT, and sticky device errors. Before
+// `BeginServing`, the first stop signal ends the process at once with 0. After it, the first stop
 // signal and the first error end a `Wait`. A stop signal within kSameOrder after the first one
 // counts as the same request, and is ignored: timeout(1) signals its child and then the child's
 // whole process group. On a later stop signal, the watchdog thread ends the process at once with
@@ -56,6 +57,9 @@ class StopSource final : public Observer {
   ~StopSource() override;
   StopSource(const StopSource&) = delete;
   StopSource& operator=(const StopSource&) = delete;
+
+  // From here on a stop signal is for `Wait`, since there may be requests to finish. Call it once.
+  void BeginServing();
 
   // Blocks until there is a stop signal that no earlier `Wait` has returned, or a sticky error, but
   // at most for `timeout`. After an error, every `Wait` returns at once. Logs the signal. Only one
@@ -87,6 +91,7 @@ class StopSource final : public Observer {
   std::optional<std::chrono::steady_clock::time_point> ordered_;
 
   mutable absl::Mutex mutex_;
+  bool is_serving_ ABSL_GUARDED_BY(mutex_) = false;
   int stop_signal_ ABSL_GUARDED_BY(mutex_) = 0;  // no `Wait` has returned it yet; 0: none
   bool device_failed_ ABSL_GUARDED_BY(mutex_) = false;
 

@@ -137,6 +137,7 @@ int Serve(const Flags& flags, int64_t max_connections, const ExecutorFactory& cr
     if (!listening.ok()) return Fail(listening.status());
     metrics = *std::move(listening);
   }
+  stop.BeginServing();
   if (const absl::Status started = server.Start(); !started.ok()) return Fail(started);
 
   LOG(INFO, "swiglu-server {} (commit {}) on {}", kVersion, kCommit, executor.description());

@@ -246,6 +246,18 @@ class LoadFaultTest(unittest.TestCase):
         self.assert_ends(server)
 
 
+class HangingStartTest(unittest.TestCase):
+    """The start hangs, as in a driver or a file system that hangs."""
+
+    def test_a_stop_signal_ends_the_process(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with self.subTest(number.name), FaultServer("--devices=9") as server:
+                server.wait_for("device 9 hangs")
+                server.signal(number)
+                self.assertEqual(server.exit_code(), 0)
+                self.assertRegex(server.log[-1], f" I received {number.name} before the server served; exiting$")
+
+
 class UntakenLogTest(unittest.TestCase):
     """Nobody takes the log: the pipe behind stderr is full."""
 

@@ -3,7 +3,8 @@
 // The program swiglu-server over devices that fail when they are told to: everything is the
 // program's own but its executor, and the lanes that it has. For device_fault_test.py. Flags
 // are the program's; --devices says which devices there are, by default 0. What runs is computed on
-// the CPU, each batch on a thread of its own, as on so many devices.
+// the CPU, each batch on a thread of its own, as on so many devices. Device 9 never becomes ready:
+// the start of a server on it hangs.
 //
 // A batch of 1000 elements or more stays on its lane. Lines on stdin command the rest:
 //   hold ELEMENTS     from here on a batch of so many elements stays on its lane
@@ -33,6 +34,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "server/device/cpu_executor.h"
 #include "server/device/cpu_weights.h"
 #include "server/device/device_factory.h"
@@ -45,6 +47,9 @@
 
 namespace swiglu::server {
 namespace {
+
+// The device that never becomes ready.
+constexpr int kHangingDevice = 9;
 
 // More than any test has at once.
 constexpr int kMostBatches = 1024;
@@ -237,6 +242,10 @@ absl::StatusOr<CreatedExecutor> CreateFaultyExecutor(const ExecutorOptions& opti
   auto& devices = *new Devices();  // for as long as the process lives, as the thread below
   std::vector<int> ordinals = options.ordinals;
   if (ordinals.empty()) ordinals = {0};
+  if (ordinals.front() == kHangingDevice) {
+    LOG(INFO, "device {} hangs", kHangingDevice);
+    absl::Notification().WaitForNotification();
+  }
   std::vector<LaneDevice> lane_devices;
   CreatedExecutor created;
   for (const int ordinal : ordinals) {
