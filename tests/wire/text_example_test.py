@@ -9,7 +9,12 @@ import io
 import os
 import pathlib
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import unittest.mock
+import warnings
 
 import ml_dtypes
 import numpy
@@ -20,6 +25,7 @@ import checkpoint
 import convert
 import generate_text
 import llama
+import local_server
 import mlps
 import tokenizer
 
@@ -165,6 +171,45 @@ class TextExampleTest(ServerTest):
         with server_process.Server() as server:
             said, _ = self.failure(self.model, f"--server={server.address}")
         self.assertRegex(said, r"^generate_text.py: \[StatusCode.NOT_FOUND\] unknown model 'mlp_smollm2_0_forward'")
+
+    def test_says_which_layer_a_server_lacks(self):
+        with server_process.Server(*self.SERVER_FLAGS, f"--mlp_layers={generate_text.NAME}=0:1") as server:
+            said, others = self.failure(self.model, f"--server={server.address}")
+        self.assertRegex(said, r"^generate_text.py: \[StatusCode.NOT_FOUND\] unknown model 'mlp_smollm2_1_forward'")
+        self.assertEqual(others, "")
+
+    def test_says_what_a_model_lacks(self):
+        folder = self.folder.with_name("lacking")
+        self.addCleanup(shutil.rmtree, folder)
+        config, words = (checkpoint.read_json(self.folder, f"{name}.json") for name in ("config", "tokenizer"))
+        tensors = {name: array.astype(BF16) for name, array in self.tensors.items() if ".1.mlp.up" not in name}
+        checkpoint.write(folder, config, words, tensors)
+        self.assertEqual(self.failure(f"--model={folder}", "--in_process")[0],
+                         "generate_text.py: model.safetensors has no 'model.layers.1.mlp.up_proj.weight'")
+        del config["rope_theta"]
+        checkpoint.write(folder, config, words, tensors)
+        self.assertEqual(self.failure(f"--model={folder}", "--in_process")[0], "generate_text.py: config.json has no 'rope_theta'")
+
+    def test_says_what_a_gguf_file_lacks(self):
+        reader = convert.gguf.GGUFReader(self.gguf)
+        with self.assertRaisesRegex(ValueError, "^the GGUF file has no 'blk.2.attn_norm.weight'$"):
+            convert.tensors_of(reader, dict(convert.config_of(reader), num_hidden_layers=tiny_llama.LAYERS + 1))
+
+    def test_kills_a_server_that_does_not_end(self):
+        program = [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True)\n"
+                   "while True: time.sleep(1)"]
+        said = io.StringIO()
+        with subprocess.Popen(program, stdout=subprocess.PIPE) as process, unittest.mock.patch.object(local_server, "STOP_SECONDS", 0):
+            process.stdout.readline()
+            with contextlib.redirect_stderr(said):
+                self.assertEqual(local_server.stop(process), -signal.SIGKILL)
+        self.assertEqual(said.getvalue(), "the server did not end within 0 s and was killed\n")
+
+    def test_the_process_takes_values_whose_exp_is_infinite(self):
+        x = numpy.full((1, tiny_llama.HIDDEN), 1e4, BF16)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            self.assertTrue(numpy.isfinite(mlps.InProcessMlps(self.folder)(0, x).astype(numpy.float32)).all())
 
     def test_refuses_what_the_model_cannot_read(self):
         self.assertEqual(self.failure(self.model, "--in_process", question="\a")[0],

@@ -36,8 +36,19 @@ def exists(folder):
     return pathlib.Path(folder, "model.safetensors").is_file()
 
 
+class Named(dict):
+    """Values by name. Raises ValueError with a sentence for a name that is not there."""
+
+    def __init__(self, place, values):
+        super().__init__(values)
+        self._place = place
+
+    def __missing__(self, name):
+        raise ValueError(f"{self._place} has no '{name}'")
+
+
 def read_json(folder, name):
-    return json.loads(pathlib.Path(folder, name).read_text())
+    return Named(name, json.loads(pathlib.Path(folder, name).read_text()))
 
 
 class Tensors:
@@ -48,7 +59,7 @@ class Tensors:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         [header_bytes] = struct.unpack_from("<Q", self._bytes)
         self._begin = 8 + header_bytes
-        self._header = json.loads(self._bytes[8:self._begin])
+        self._header = Named("model.safetensors", json.loads(self._bytes[8:self._begin]))
 
     def __getitem__(self, name):
         entry = self._header[name]

@@ -31,8 +31,10 @@ def packaged_gguf():
 
 
 def config_of(reader):
+    fields = checkpoint.Named("the GGUF file", reader.fields)
+
     def value(key):
-        return reader.fields[key].contents()
+        return fields[key].contents()
 
     if value("general.architecture") != "llama":
         raise ValueError(f"the architecture is '{value('general.architecture')}'; this example converts 'llama'")
@@ -51,8 +53,10 @@ def config_of(reader):
 
 
 def tokenizer_of(reader):
+    fields = checkpoint.Named("the GGUF file", reader.fields)
+
     def values(key):
-        return reader.fields[f"tokenizer.ggml.{key}"].contents()
+        return fields[f"tokenizer.ggml.{key}"].contents()
 
     tokens = values("tokens")
     special = [{"id": number, "content": tokens[number], "special": True}
@@ -68,7 +72,7 @@ def with_halves(rows, num_heads):
 
 
 def tensors_of(reader, config):
-    found = {tensor.name: tensor for tensor in reader.tensors}
+    found = checkpoint.Named("the GGUF file", {tensor.name: tensor for tensor in reader.tensors})
     if "output.weight" in found:
         raise ValueError("the model has 'output.weight'; this example uses the embeddings as the output matrix")
 

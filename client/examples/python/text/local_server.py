@@ -11,11 +11,14 @@ import time
 from tritonclient.utils import InferenceServerException
 
 WAIT_SECONDS = 60
+# A server may take 30 s for requests that it has accepted.
+STOP_SECONDS = 40
 
 
 @contextlib.contextmanager
 def running(program, name, folder, device):
-    """Runs a server for the length of a block. Gives its address and its process. If it fails, prints the end of its log."""
+    """Runs a server for the length of a block. Gives its address and its process. If it fails, prints the end of its log. A server
+    that does not end by itself is killed."""
     with tempfile.TemporaryDirectory() as place:
         address, log = f"unix:{place}/grpc", pathlib.Path(place, "log")
         command = [program, f"--grpc_address={address}", "--metrics_address=", f"--device={device}", f"--mlp={name}={folder}"]
@@ -24,9 +27,19 @@ def running(program, name, folder, device):
         try:
             yield address, process
         finally:
-            process.terminate()
-            if process.wait() != 0:
+            if stop(process) != 0:
                 print(*log.read_text().splitlines()[-3:], sep="\n", file=sys.stderr)
+
+
+def stop(process):
+    """The exit code of a process, which is told to end."""
+    process.terminate()
+    try:
+        return process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        print(f"the server did not end within {STOP_SECONDS} s and was killed", file=sys.stderr)
+        process.kill()
+        return process.wait()
 
 
 def wait_until_ready(client, process=None):
