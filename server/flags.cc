@@ -144,7 +144,8 @@ absl::Status CheckMlps(const std::vector<MlpSpec>& mlps) {
     return absl::InvalidArgumentError(
         absl::StrCat("--mlp_layers names the MLP '", mlp.name, "', which no --mlp names"));
   }
-  return absl::OkStatus();
+  const absl::Status names = CheckMlpNames(mlps);
+  return names.ok() ? names : absl::InvalidArgumentError(absl::StrCat("--mlp: ", names.message()));
 }
 
 // What is for the program rather than for the server.

@@ -10,6 +10,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "server/base/shown_text.h"
 
 namespace swiglu::server {
@@ -60,6 +61,17 @@ absl::StatusOr<std::pair<std::string, absl::string_view>> SplitName(absl::string
   return std::make_pair(std::string(name), text.substr(equals + 1));
 }
 
+// Whether `name` is `mlp` with what follows it in the name of a model: `_0_forward`.
+bool IsModelOf(absl::string_view mlp, absl::string_view name) {
+  if (!absl::ConsumePrefix(&name, mlp) || !absl::ConsumePrefix(&name, "_")) return false;
+  if (!absl::ConsumeSuffix(&name, "_forward") && !absl::ConsumeSuffix(&name, "_backward")) {
+    return false;
+  }
+  const std::optional<int> layer = ParseBound(name);
+  // Models have the number without zeros before it.
+  return layer.has_value() && absl::StrCat(*layer) == name;
+}
+
 }  // namespace
 
 absl::StatusOr<MlpSpec> ParseMlpSpec(absl::string_view text) {
@@ -77,6 +89,18 @@ absl::StatusOr<MlpLayersOf> ParseMlpLayers(absl::string_view text) {
     return BadSpec(text, absl::StrCat("a:b after the '=', with 0 <= a < b <= ", kMaxMlpLayer + 1));
   }
   return MlpLayersOf{std::move(split->first), *layers};
+}
+
+absl::Status CheckMlpNames(const std::vector<MlpSpec>& mlps) {
+  for (const MlpSpec& mlp : mlps) {
+    for (const MlpSpec& other : mlps) {
+      if (!IsModelOf(other.name, mlp.name)) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("the MLP '", mlp.name, "' would have the name of a model of the MLP '",
+                       other.name, "'; give one of them another name"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace swiglu::server

@@ -6,7 +6,9 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
@@ -47,5 +49,9 @@ absl::StatusOr<MlpSpec> ParseMlpSpec(absl::string_view text);
 // Parses `NAME=a:b`, the layers from a to b - 1. INVALID_ARGUMENT, with the text in the message, if
 // NAME is no name, or if a and b are no numbers with 0 <= a < b <= kMaxMlpLayer + 1. Thread-safe.
 absl::StatusOr<MlpLayersOf> ParseMlpLayers(absl::string_view text);
+
+// INVALID_ARGUMENT, with both names in the message, if the name of one of `mlps` would also be that
+// of a model of another, whichever layers this other one has: `a_0_forward` beside `a`.
+absl::Status CheckMlpNames(const std::vector<MlpSpec>& mlps);
 
 }  // namespace swiglu::server

@@ -336,6 +336,14 @@ TEST(FlagsTest, RefusesMlpsThatAreNone) {
             "swiglu-server: --mlp_layers names the MLP 'b', which no --mlp names\n");
   EXPECT_EQ(std::get<EarlyExit>(Parse({"--mlp=a=x", "--mlp_layers=a=1:1"})).text,
             "swiglu-server: --mlp_layers=a=1:1: want NAME=a:b[,NAME=a:b]...\n");
+  for (const auto& [one, other] :
+       {std::pair("--mlp=a=x", "--mlp=a_0_forward=y"), {"--mlp=a_0_forward=y", "--mlp=a=x"}}) {
+    const EarlyExit exit = std::get<EarlyExit>(Parse({one, other}));
+    EXPECT_EQ(exit.code, 2);
+    EXPECT_EQ(exit.text,
+              "swiglu-server: --mlp: the MLP 'a_0_forward' would have the name of a model of the "
+              "MLP 'a'; give one of them another name\n");
+  }
 }
 
 TEST(FlagsTest, HelpNamesEveryFlagWithItsDefault) {

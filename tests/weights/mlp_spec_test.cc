@@ -51,6 +51,26 @@ TEST(MlpSpecTest, ShowsNoControlCharacters) {
   EXPECT_EQ(SpecError("a\nb"), "'a\\nb': want NAME=PATH");
 }
 
+TEST(MlpSpecTest, RefusesANameThatAModelOfAnotherMlpHas) {
+  for (const std::string name : {"a_0_forward", "a_12_backward", "a_99999_forward"}) {
+    const std::string error = "the MLP '" + name +
+                              "' would have the name of a model of the MLP 'a'; give one of them "
+                              "another name";
+    const MlpSpec a = {"a", "p", {}}, b = {"b", "p", {}}, taken = {name, "p", {}};
+    EXPECT_EQ(CheckMlpNames({b, a, taken}), absl::InvalidArgumentError(error));
+    EXPECT_EQ(CheckMlpNames({taken, a, b}), absl::InvalidArgumentError(error));
+    EXPECT_TRUE(CheckMlpNames({taken, b}).ok());
+  }
+}
+
+TEST(MlpSpecTest, TakesNamesThatNoModelHas) {
+  for (const std::string name : {"a_0", "a_forward", "a_00_forward", "a_01_forward", "a__forward",
+                                 "a_0_forward_0", "a_0_sideways", "a0_forward", "aa_0_forward"}) {
+    EXPECT_TRUE(CheckMlpNames({{"a", "p", {}}, {name, "p", {}}}).ok()) << name;
+  }
+  EXPECT_TRUE(CheckMlpNames({}).ok());
+}
+
 TEST(MlpSpecTest, ReadsARangeOfLayers) {
   const auto layers = ParseMlpLayers("m=0:100000");
   ASSERT_TRUE(layers.ok()) << layers.status();
