@@ -8,6 +8,17 @@
 #include "proto/inference.pb.h"
 
 namespace swiglu::client {
+namespace {
+
+// The bytes of all tensors of a call, those of its results too.
+int64_t TotalBytes(const InferCall& call) {
+  int64_t total_bytes = 0;
+  for (const InferCall::Input& input : call.inputs) total_bytes += input.tensor->size_bytes();
+  for (const InferCall::Output& output : call.outputs) total_bytes += output.tensor->size_bytes();
+  return total_bytes;
+}
+
+}  // namespace
 
 absl::Status MakeTensor(absl::string_view name, Dtype dtype, Shape shape, Tensor* tensor) {
   const int64_t size_bytes = TensorBytes(name, dtype, shape).value();
@@ -30,10 +41,7 @@ absl::StatusOr<std::string> Client::Impl::Infer(const InferCall& call,
   absl::Status status = CheckInputs(call);
   if (status.ok()) status = CheckOutputs(call);
   if (!status.ok()) return status;
-  const Inference inference = ToInference(call);
-  const int64_t request_bytes =
-      inference.tensor_bytes() * static_cast<int64_t>(inference.inputs.size());
-  return runner_.Run(inference, TimeLimit(Timeout(request_bytes, call_options)),
+  return runner_.Run(ToInference(call), TimeLimit(Timeout(TotalBytes(call), call_options)),
                      call_options.on_chunk);
 }
 
@@ -60,10 +68,10 @@ absl::Status Client::Impl::Unregister(RegionKind kind, absl::string_view name,
       .status();
 }
 
-absl::Duration Client::Impl::Timeout(int64_t request_bytes, const CallOptions& call_options) const {
+absl::Duration Client::Impl::Timeout(int64_t num_bytes, const CallOptions& call_options) const {
   if (call_options.timeout) return *call_options.timeout;
   if (options_.timeout > absl::ZeroDuration()) return options_.timeout;
-  return kBaseTimeout + kTimeoutPerByte * request_bytes;
+  return kBaseTimeout + kTimeoutPerByte * num_bytes;
 }
 
 }  // namespace swiglu::client

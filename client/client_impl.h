@@ -26,7 +26,7 @@ namespace swiglu::client {
 
 inline constexpr char kService[] = "/inference.GRPCInferenceService/";
 
-// The timeout of a call without tensors, and what each byte of a request adds: 1 s for 100 MB.
+// The timeout of a call without tensors, and what each byte of its tensors adds: 1 s for 100 MB.
 inline constexpr absl::Duration kBaseTimeout = absl::Seconds(30);
 inline constexpr absl::Duration kTimeoutPerByte = absl::Nanoseconds(10);
 
@@ -71,7 +71,7 @@ class Client::Impl {
   absl::Status Unregister(RegionKind kind, absl::string_view name, const CallOptions& call_options);
 
  private:
-  absl::Duration Timeout(int64_t request_bytes, const CallOptions& call_options) const;
+  absl::Duration Timeout(int64_t num_bytes, const CallOptions& call_options) const;
 
   const Options options_;
   ConnectionPool pool_;

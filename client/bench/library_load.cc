@@ -107,7 +107,7 @@ class LibraryLoad final : public Load {
                             : OutputTensor(absl::MakeSpan(caller.answer).subspan(k * size, size)));
     }
     return CallModel(*client_, data.model(), layer, inputs, outputs,
-                     {.timeout = RequestTimeout(options_, data.input_bytes())});
+                     {.timeout = RequestTimeout(options_, data)});
   }
 
   const LoadOptions options_;

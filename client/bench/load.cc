@@ -7,9 +7,9 @@
 
 namespace swiglu::bench {
 
-absl::Duration RequestTimeout(const LoadOptions& options, int64_t request_bytes) {
+absl::Duration RequestTimeout(const LoadOptions& options, const RequestData& data) {
   if (options.timeout > absl::ZeroDuration()) return options.timeout;
-  return absl::Seconds(30) + absl::Nanoseconds(10) * request_bytes;
+  return absl::Seconds(30) + absl::Nanoseconds(10) * (data.input_bytes() + data.output_bytes());
 }
 
 std::vector<RequestData> MakeRequestData(const LoadOptions& options) {

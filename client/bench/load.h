@@ -41,7 +41,8 @@ struct LoadOptions {
   bool announce_size = true;
   // Whether the threads that take answers poll without sleeping.
   bool spin = false;
-  // The longest time that a request may take. 0: 30 s plus 1 s for every 100 MB.
+  // The longest time that a request may take. 0: 30 s plus 1 s for every 100 MB
+  // of tensors, inputs and outputs together.
   absl::Duration timeout = absl::ZeroDuration();
   // The shared memory in which requests have their tensors. kNone: messages carry the tensors.
   SharedMemory shared_memory = SharedMemory::kNone;
@@ -53,8 +54,8 @@ struct LoadOptions {
   FirstAnswers* first_answers = nullptr;
 };
 
-// The timeout of a request of `request_bytes` under `options`.
-absl::Duration RequestTimeout(const LoadOptions& options, int64_t request_bytes);
+// The timeout of a request with `data` under `options`.
+absl::Duration RequestTimeout(const LoadOptions& options, const RequestData& data);
 
 // The tensors for each request size of `options`, in the order of the sizes.
 std::vector<RequestData> MakeRequestData(const LoadOptions& options);

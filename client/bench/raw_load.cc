@@ -153,7 +153,7 @@ class RawLoad final : public Load {
                                        &ProcessLoan());
         requests.push_back({{message.slices.data(), message.slices.size()},
                             absl::StrCat(message.size_bytes),
-                            RequestTimeout(options_, data.input_bytes())});
+                            RequestTimeout(options_, data)});
       }
     }
     return requests;

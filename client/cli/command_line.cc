@@ -65,7 +65,8 @@ std::vector<Flag> FlagsInto(Given* given) {
   return {
       {"server", "127.0.0.1:8001", "The server.", "HOST:PORT or unix:/path", Text(&line->server),
        required},
-      {"timeout", "", "Time for the call; by default 30s, and 1s more per 100 MB.",
+      {"timeout", "",
+       "Time for the call; by default 30s, and 1s more per 100 MB of tensors, in and out.",
        "a duration such as 10s or 500ms", Duration(&given->timeout)},
       {"json", "false", "Print JSON.", "true or false", Truth(&line->json), {.implied = "true"}},
       {"overwrite", "false", "Replace output files that exist.", "true or false",

@@ -11,6 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/client/bytes.h"
@@ -254,6 +256,7 @@ class GradientServer {
 
   std::vector<std::string> methods;        // that were called, in order
   inference::ModelInferRequest request;    // the last one
+  absl::Time deadline;                     // of the last call
   std::string intermediate_size = "3";     // as the metadata have it
   std::string datatype = "FP32";           // of the gradients
   grpc::Status status = grpc::Status::OK;  // of ModelInfer
@@ -261,6 +264,7 @@ class GradientServer {
  private:
   FakeReply Answer(const FakeCall& call) {
     methods.push_back(call.method);
+    deadline = call.deadline;
     if (call.method == "ModelMetadata") {
       inference::ModelMetadataResponse response;
       (*response.mutable_properties())["intermediate_size"] = intermediate_size;
@@ -339,6 +343,21 @@ TEST_F(ClientTest, GradientsOfWeightsCountForTheSizeOfTheMessage) {
   server.intermediate_size = "6";
   EXPECT_EQ(client->Mlp("m", 0).Gradients(View(x, {kHidden}), View(x, {kHidden})).status().code(),
             absl::StatusCode::kResourceExhausted);
+}
+
+// The three gradients have 128 MB each. On error nobody writes them.
+TEST_F(ClientTest, GradientsOfWeightsCountForTheTimeout) {
+  GradientServer server;
+  server.intermediate_size = "500000";
+  server.status = grpc::Status(grpc::StatusCode::INTERNAL, "refused");
+  const std::string x = Pattern(128, 1);
+  const absl::Time start = absl::Now();
+  EXPECT_EQ(Connect(server.address())
+                ->Mlp("m", 0)
+                .Gradients(View(x, {kHidden}), View(x, {kHidden}))
+                .status(),
+            absl::InternalError("refused"));
+  EXPECT_GE(server.deadline - start, absl::Seconds(33.84));
 }
 
 TEST_F(ClientTest, BadAnswersWithGradientsOfWeightsAreInternal) {

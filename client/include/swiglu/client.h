@@ -30,8 +30,9 @@ namespace swiglu::client {
 // How a client connects to the server, and how it sends requests.
 struct Options {
   // The longest time that a call may take. It includes the time to connect and the time of all
-  // chunks. 0, the default, means 30 s plus 1 s for every 100 MB of the request. Negative values
-  // are invalid. Set a shorter time to fail sooner, or a longer one for a slow network.
+  // chunks. 0, the default, means 30 s plus 1 s for every 100 MB of tensors, inputs and outputs
+  // together. Negative values are invalid. Set a shorter time to fail sooner, or a longer one for a
+  // slow network.
   absl::Duration timeout = absl::ZeroDuration();
 
   // The number of connections to each server, 1 to 64. Each carries about 1 to 3 GB/s, and opens

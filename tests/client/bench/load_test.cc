@@ -41,11 +41,13 @@ TEST(RequestDataTest, HasFiniteDistinctTensors) {
   EXPECT_NE(std::memcmp(data.input(0).data(), data.input(1).data(), 4096), 0);
 }
 
-TEST(RequestTimeoutTest, GrowsWithTheRequestUnlessItIsGiven) {
+TEST(RequestTimeoutTest, GrowsWithAllTensorsUnlessItIsGiven) {
   LoadOptions options;
-  EXPECT_EQ(RequestTimeout(options, 100'000'000), absl::Seconds(31));
+  // Two inputs and an output of 40 MB each.
+  const RequestData data(FindModel("swiglu_forward_fp32"), 10'000'000);
+  EXPECT_EQ(RequestTimeout(options, data), absl::Seconds(31.2));
   options.timeout = absl::Seconds(7);
-  EXPECT_EQ(RequestTimeout(options, 100'000'000), absl::Seconds(7));
+  EXPECT_EQ(RequestTimeout(options, data), absl::Seconds(7));
 }
 
 TEST(TallyTest, CountsLatencyFromTheIntendedTime) {
