@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "server/device/launch_plan.h"
+#include "server/log/log.h"
 
 namespace swiglu::server {
 namespace {
@@ -69,12 +70,12 @@ class PartialRuns : public std::enable_shared_from_this<PartialRuns> {
 
 std::optional<std::pair<Batch, Batch>> Halve(const Batch& batch) {
   const Model& model = *batch.model;
+  CHECK(IsElementwise(model.op));
   const int64_t cut_elements = CutElements(model);
   int64_t wanted = NumElements(batch) / 2;
   std::pair<Batch, Batch> halves{{batch.model, {}}, {batch.model, {}}};
   auto& [first, second] = halves;
   first.placement = second.placement = batch.placement;
-  first.weights = second.weights = batch.weights;
   for (const Segment& segment : batch.segments) {
     // A short segment is not cut; it goes where it is wanted, and the first one to the first half.
     int64_t num_first = std::min(segment.num_elements, wanted) / cut_elements * cut_elements;

@@ -18,8 +18,8 @@ namespace swiglu::server {
 inline constexpr int kMaxHalvings = 3;
 
 // Splits `batch` into two batches with about equally many elements, in the same order. If a tensor
-// is cut, both parts are aligned like the tensor and have whole rows. Returns nullopt if `batch`
-// cannot be cut. A pure function. REQUIRES: no segment has a reader.
+// is cut, both parts are aligned like the tensor. Returns nullopt if `batch` cannot be cut. A pure
+// function. REQUIRES: no segment has a reader, and the batch is not of an MLP.
 std::optional<std::pair<Batch, Batch>> Halve(const Batch& batch);
 
 // Whether a batch that ended with `result` can be tried again in smaller parts: the device ran out

@@ -61,11 +61,10 @@ std::vector<Portion> CutIntoPortions(const Batch& batch, size_t buffer_bytes) {
   const size_t element_bytes = ElementBytes(model.dtype);
   std::vector<Portion> portions;
   size_t used_bytes = buffer_bytes;  // of the last portion's buffer; there is no portion yet
-  // The elements of each input that still fit, in whole rows.
+  // The elements of each input that still fit.
   const auto room_elements = [&] {
     const size_t room_bytes = RoundDown((buffer_bytes - used_bytes) / num_inputs);
-    const auto elements = static_cast<int64_t>(room_bytes / element_bytes);
-    return elements / model.row_elements * model.row_elements;
+    return static_cast<int64_t>(room_bytes / element_bytes);
   };
   for (const Segment& segment : batch.segments) {
     int64_t num_elements = 0;  // of the part
@@ -114,6 +113,7 @@ LaunchPlan PlanMlp(const Batch& batch) {
 LaunchPlan PlanMapped(int max_blocks) { return {.path = Path::kMapped, .max_blocks = max_blocks}; }
 
 LaunchPlan PlanStaged(const Batch& batch, size_t buffer_bytes) {
+  CHECK(IsElementwise(batch.model->op));
   LaunchPlan plan{.path = Path::kStaged, .portions = CutIntoPortions(batch, buffer_bytes)};
   CHECK(!plan.portions.empty());
   return plan;

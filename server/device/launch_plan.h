@@ -34,8 +34,7 @@ struct LaunchSituation {
   ResidentWork resident_work = ResidentWork::kNone;
   // Bytes that the other batches in flight on the device read and write.
   int64_t other_bytes = 0;
-  // The size of the lane's device buffer: for each input at least kSlabAlignment, and at least a
-  // row rounded up to a multiple of that.
+  // The size of the lane's device buffer: for each input at least kSlabAlignment.
   size_t buffer_bytes = kLaneBufferBytes;
 };
 
@@ -49,7 +48,7 @@ struct StagedPart {
   size_t place(size_t k) const { return offset + k * stride; }
 };
 
-// What is in a lane's device buffer at a time; at most kMaxSegments parts, with whole rows.
+// What is in a lane's device buffer at a time; at most kMaxSegments parts.
 using Portion = std::vector<StagedPart>;
 
 struct LaunchPlan {
@@ -80,7 +79,7 @@ LaunchPlan PlanMlp(const Batch& batch);
 LaunchPlan PlanMapped(int max_blocks);
 
 // A staged plan with a device buffer of `buffer_bytes` (see LaunchSituation). REQUIRES: the batch
-// has elements.
+// has elements, and is not of an MLP.
 LaunchPlan PlanStaged(const Batch& batch, size_t buffer_bytes);
 
 // The part of `segment` that has `num_elements` elements from element `first` on. If the inputs

@@ -60,15 +60,8 @@ TEST(HalveTest, CutsAtBordersOfSegmentsAndAtAlignedElements) {
   EXPECT_EQ(HalveSizes({0, 5, 0, 5, 0}), (TwoSizes{{5}, {5}}));
 }
 
-TEST(HalveTest, CutsBetweenRows) {
-  // Rows of 48 BF16: eight are a multiple of the alignment.
-  const std::vector<Model> models = MlpModels("tiny", 1, 48);
-  for (const Model& model : models) {
-    EXPECT_EQ(HalveSizes({25 * 48}, model), (TwoSizes{{8 * 48}, {17 * 48}}));
-    EXPECT_EQ(HalveSizes({48, 32 * 48}, model), (TwoSizes{{48, 8 * 48}, {24 * 48}}));
-    EXPECT_EQ(HalveSizes({7 * 48}, model), TwoSizes());
-    EXPECT_EQ(HalveSizes({7 * 48, 48}, model), (TwoSizes{{7 * 48}, {48}}));
-  }
+TEST(HalveTest, CutsNoBatchOfAnMlp) {
+  EXPECT_DEATH(HalveSizes({25 * 48}, MlpModels("tiny", 1, 48)[0]), "check failed: IsElementwise");
 }
 
 TEST(HalveTest, LeavesTheTensorsOnTheirDevice) {

@@ -175,16 +175,10 @@ TEST(LaunchPlanTest, FillsEachPortionBeforeTheNext) {
   EXPECT_EQ(PartSizes(PlanStaged(Forward({128, 128}), 1024)), (Sizes{{128, 128}}));
 }
 
-TEST(LaunchPlanTest, CutsPortionsBetweenRows) {
-  using Sizes = std::vector<std::vector<int64_t>>;
-  // Forward has one input in BF16: five rows of 48 elements have 480 bytes, and a part takes 512.
-  const Model small = MlpModels("tiny", 1, 48)[0];
-  EXPECT_EQ(PartSizes(PlanStaged(MakeBatch(small, {480}), 512)), (Sizes{{240}, {240}}));
-  EXPECT_EQ(PartSizes(PlanStaged(MakeBatch(small, {96, 240}), 512)), (Sizes{{96, 96}, {144}}));
-  // 256 bytes are left beside a row of 480 bytes.
-  const Model wide = MlpModels("tiny", 1, 240)[0];
-  EXPECT_EQ(PartSizes(PlanStaged(MakeBatch(wide, {240, 240}), 768)), (Sizes{{240}, {240}}));
-  EXPECT_DEATH(PlanStaged(MakeBatch(wide, {240}), 256), "check failed: room_elements");
+TEST(LaunchPlanTest, CutsNoBatchOfAnMlp) {
+  const Model mlp = MlpModels("tiny", 1, 48)[0];
+  EXPECT_DEATH(PlanStaged(MakeBatch(mlp, {480}), 512), "check failed: IsElementwise");
+  EXPECT_DEATH(PlanStaged(Forward({8}), 256), "check failed: room_elements");
 }
 
 TEST(LaunchPlanTest, GivesEachPartItsOwnPlaceInTheBuffer) {
