@@ -34,9 +34,6 @@ constexpr int64_t kMaxRawRequestBytes = (int64_t{1} << 31) - 1 - 512;
 
 constexpr int kMost = 65536;
 
-constexpr char kDefaultModel[] = "swiglu_forward_fp16";
-constexpr char kDefaultBytes[] = "64KiB";
-
 constexpr absl::Duration kDay = absl::Hours(24);
 
 // The values of the flags, before Complete combines them.
@@ -44,6 +41,10 @@ struct Given {
   CommandLine command;
   MlpChoice mlp;
   bool is_mlp = false;
+  // Whether the user gave flags that only a load of an MLP takes, or that only one of the six
+  // models takes.
+  bool has_mlp_flag = false;
+  bool has_elementwise_flag = false;
   int in_flight = 0;
   int max_outstanding = 0;
   int threads = 0;
@@ -61,6 +62,14 @@ ReadValue TimeFrom(absl::Duration least, Clock::duration* field) {
 ReadValue Rate(double* field) {
   return [field](absl::string_view text) {
     return absl::SimpleAtod(text, field) && *field >= 0 && *field <= 1e6;
+  };
+}
+
+// Reads as `read` does, and notes that it did.
+ReadValue Noted(bool* was_read, ReadValue read) {
+  return [was_read, read = std::move(read)](absl::string_view text) {
+    *was_read = true;
+    return read(text);
   };
 }
 
@@ -131,18 +140,20 @@ std::vector<Flag> FlagsInto(Given* given) {
   return {
       {"server", "127.0.0.1:8001", "the server", "HOST:PORT or unix:/path",
        Text(&load->server, IsServer)},
-      {"model", kDefaultModel, "what is asked for", "one of the server's six models",
-       ModelOf(&load->model)},
-      {"request_bytes", kDefaultBytes,
+      {"model", "swiglu_forward_fp16", "what is asked for", "one of the server's six models",
+       Noted(&given->has_elementwise_flag, ModelOf(&load->model))},
+      {"request_bytes", "64KiB",
        "bytes of the input tensors of a request, rank 1, or a mix such as 64KiB*9,4MiB*1",
-       "SIZE[*WEIGHT][,SIZE[*WEIGHT]]...", Mix(&load->request_bytes)},
+       "SIZE[*WEIGHT][,SIZE[*WEIGHT]]...",
+       Noted(&given->has_elementwise_flag, Mix(&load->request_bytes))},
       {"mlp", "", "a layer of an MLP instead of --model", "NAME:LAYER", MlpLayer(given)},
       {"op", "forward", "which pass of the MLP", "forward or backward",
-       OneOf<bool>(&given->mlp.is_backward, {{"forward", false}, {"backward", true}})},
+       Noted(&given->has_mlp_flag,
+             OneOf<bool>(&given->mlp.is_backward, {{"forward", false}, {"backward", true}}))},
       {"layers", "1", "layers of the MLP, from LAYER on, that each request under way takes in turn",
-       "1 to 100000", Number(&given->mlp.num_layers, 1, 100'000)},
+       "1 to 100000", Noted(&given->has_mlp_flag, Number(&given->mlp.num_layers, 1, 100'000))},
       {"tokens", "1", "tokens of a request to the MLP, or a mix such as 8*9,512*1",
-       "TOKENS[*WEIGHT][,TOKENS[*WEIGHT]]...", Tokens(&load->tokens)},
+       "TOKENS[*WEIGHT][,TOKENS[*WEIGHT]]...", Noted(&given->has_mlp_flag, Tokens(&load->tokens))},
       {"client", "raw",
        "raw: encoded beforehand, answers not parsed; library: swiglu::client, which splits what is "
        "larger than a message",
@@ -249,9 +260,7 @@ absl::Status CheckSize(const Model& model, int64_t request_bytes) {
 // Checks a load of one of the six models.
 absl::Status CheckElementwise(Given& given) {
   LoadOptions& load = given.command.load;
-  if (given.mlp.is_backward || given.mlp.num_layers > 1 || FormatByteMix(load.tokens) != "1") {
-    return Usage("--op, --layers and --tokens take --mlp");
-  }
+  if (given.has_mlp_flag) return Usage("--op, --layers and --tokens take --mlp");
   load.tokens.clear();
   for (const WeightedSize& size : load.request_bytes) {
     const absl::Status status = CheckSize(*load.model, size.bytes);
@@ -263,7 +272,7 @@ absl::Status CheckElementwise(Given& given) {
 // Makes the load that of an MLP. Only the server knows the model and the sizes of its requests.
 absl::Status ChooseMlp(Given& given) {
   LoadOptions& load = given.command.load;
-  if (load.model->name() != kDefaultModel || FormatByteMix(load.request_bytes) != kDefaultBytes) {
+  if (given.has_elementwise_flag) {
     return Usage("--mlp goes with --op and --tokens, not with --model or --request_bytes");
   }
   given.command.mlp = given.mlp;
@@ -309,6 +318,7 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) 
   Given given;
   const server::Program program = ProgramInto(&given);
   server::SetDefaults(program);
+  given.has_mlp_flag = given.has_elementwise_flag = false;
   absl::Status status = server::ReadArguments(program, argc, argv).status();
   if (status.ok() && given.command.action == Action::kLoad) status = Complete(given);
   if (status.ok() && given.command.action == Action::kServeEcho) {

@@ -1,47 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Compares outside the lock.
+// Digests outside the lock.
 #include "client/bench/first_answers.h"
 
-#include <algorithm>
+#include <string>
 
+#include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
 
 namespace swiglu::bench {
-namespace {
-
-absl::Status CompareWith(absl::string_view first, absl::string_view answer,
-                         absl::string_view model) {
-  if (answer == first) return absl::OkStatus();
-  const std::string what = absl::StrCat("wrong result: an answer of '", model, "' ");
-  if (answer.size() != first.size()) {
-    return absl::DataLossError(absl::StrCat(what, "has ", answer.size(),
-                                            " bytes, the first one to an equal request has ",
-                                            first.size()));
-  }
-  const auto [found, expected] = std::mismatch(answer.begin(), answer.end(), first.begin());
-  return absl::DataLossError(absl::StrCat(
-      what, "differs from the first one to an equal request: byte ", found - answer.begin(), " is ",
-      static_cast<unsigned char>(*found), ", not ", static_cast<unsigned char>(*expected)));
-}
-
-}  // namespace
-
-const std::string* FirstAnswers::FirstOr(size_t index, absl::string_view answer) {
-  absl::MutexLock lock(&mutex_);
-  if (first_[index] != nullptr) return first_[index].get();
-  first_[index] = std::make_unique<const std::string>(answer);
-  return nullptr;
-}
 
 absl::Status FirstAnswers::Compare(size_t size, size_t layer, absl::string_view answer) {
-  const std::string* const first = FirstOr(layer * num_sizes_ + size, answer);
-  if (first == nullptr) return absl::OkStatus();
-  const absl::Status status = CompareWith(*first, answer, model_.names[layer]);
+  const Digest digest{answer.size(), absl::Hash<absl::string_view>()(answer)};
   absl::MutexLock lock(&mutex_);
-  if (status.ok()) ++num_compared_;
-  difference_.Update(status);
-  return status;
+  std::optional<Digest>& first = first_[layer * num_sizes_ + size];
+  if (!first.has_value()) {
+    first = digest;
+    return absl::OkStatus();
+  }
+  if (digest.size_bytes == first->size_bytes && digest.hash == first->hash) {
+    ++num_compared_;
+    return absl::OkStatus();
+  }
+  const std::string what = absl::StrCat("wrong result: an answer of '", model_.names[layer], "' ");
+  const absl::Status difference = absl::DataLossError(
+      digest.size_bytes == first->size_bytes
+          ? absl::StrCat(what, "differs from the first one to an equal request")
+          : absl::StrCat(what, "has ", digest.size_bytes,
+                         " bytes, the first one to an equal request has ", first->size_bytes));
+  difference_.Update(difference);
+  return difference;
 }
 
 absl::StatusOr<int64_t> FirstAnswers::Result() const {

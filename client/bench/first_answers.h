@@ -5,8 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <string>
+#include <optional>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -18,8 +17,8 @@
 
 namespace swiglu::bench {
 
-// Keeps the first answer to each request that a load repeats: one for each layer and size.
-// Thread-safe.
+// Keeps a digest of the first answer to each request that a load repeats: one for each layer and
+// size. Two answers of a size that differ have equal digests with a chance of 2^-64. Thread-safe.
 class FirstAnswers {
  public:
   // `model` must outlive it.
@@ -34,13 +33,15 @@ class FirstAnswers {
   absl::StatusOr<int64_t> Result() const;
 
  private:
-  // The first answer, or nullptr if `answer` is the first. No later call changes an answer.
-  const std::string* FirstOr(size_t index, absl::string_view answer);
+  struct Digest {
+    size_t size_bytes = 0;
+    uint64_t hash = 0;
+  };
 
   const Model& model_;
   const size_t num_sizes_;
   mutable absl::Mutex mutex_;
-  std::vector<std::unique_ptr<const std::string>> first_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::optional<Digest>> first_ ABSL_GUARDED_BY(mutex_);
   int64_t num_compared_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status difference_ ABSL_GUARDED_BY(mutex_);
 };
