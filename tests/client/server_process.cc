@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Starts the program SWIGLU_SERVER and reads its address from its log.
+#include "tests/client/server_process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <utility>
+
+#include "gtest/gtest.h"
+#include "tests/client/bytes.h"
+
+namespace swiglu::client {
+
+ServerProcess::ServerProcess(std::vector<std::string> flags) {
+  flags.insert(flags.begin(), {"swiglu-server", "--grpc_address=127.0.0.1:0",
+                               "--metrics_address=", "--device=cpu"});
+  std::vector<char*> argv;
+  for (std::string& flag : flags) argv.push_back(flag.data());
+  argv.push_back(nullptr);
+  int log[2] = {};
+  EXPECT_EQ(pipe2(log, O_CLOEXEC), 0);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, log[1], STDERR_FILENO);
+  EXPECT_EQ(posix_spawn(&pid_, SWIGLU_SERVER, &actions, nullptr, argv.data(), environ), 0);
+  posix_spawn_file_actions_destroy(&actions);
+  close(log[1]);
+  log_ = log[0];
+  ReadAddress();
+}
+
+ServerProcess::~ServerProcess() {
+  close(log_);
+  kill(pid_, SIGKILL);
+  waitpid(pid_, nullptr, 0);
+}
+
+void ServerProcess::Kill() { EXPECT_EQ(kill(pid_, SIGKILL), 0); }
+void ServerProcess::Stop() { EXPECT_EQ(kill(pid_, SIGTERM), 0); }
+
+void ServerProcess::ReadAddress() {
+  constexpr char kServing[] = "serving gRPC on ";
+  std::string text;
+  size_t begin = std::string::npos;
+  char c = 0;
+  while (read(log_, &c, 1) == 1) {
+    text.push_back(c);
+    if (c != '\n') continue;
+    begin = text.find(kServing);
+    if (begin != std::string::npos) break;
+  }
+  ASSERT_NE(begin, std::string::npos) << text;
+  begin += std::strlen(kServing);
+  address_ = text.substr(begin, text.find_first_of(" \n\"", begin) - begin);
+}
+
+std::unique_ptr<Client> Connect(const ServerProcess& server, const Options& options) {
+  auto client = Client::Create(server.address(), options);
+  EXPECT_TRUE(client.ok()) << client.status();
+  return *std::move(client);
+}
+
+std::string Numbers(int64_t num_bytes, uint32_t seed) {
+  std::string bytes = Pattern(static_cast<size_t>(num_bytes), seed);
+  for (char& c : bytes) c = static_cast<char>(c & 0xbf);
+  return bytes;
+}
+
+}  // namespace swiglu::client
