@@ -1,45 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Codes and sentences. Each message says what was asked, the limit and the value.
+// Codes and sentences of most refusals. Each message says what was asked, the limit and the value.
 #include "server/codec/errors.h"
 
 #include <algorithm>
 
-#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "server/base/shown_text.h"
+#include "server/codec/error_parts.h"
 
 namespace swiglu::server::errors {
 namespace {
 
-// The longest piece of a caller's text that an error repeats: trailers have to stay small.
-constexpr size_t kMaxQuotedBytes = 128;
 constexpr size_t kMaxShownDims = 16;
-// The most models that an error names. There may be hundreds.
-constexpr size_t kMaxListedModels = 12;
-// The most of a reason that names the file of an MLP.
-constexpr size_t kMaxReasonBytes = 2048;
-
-// `text` as people may see it, cut if it is long.
-std::string Cut(absl::string_view text) {
-  return ShownText({text.data(), text.size()}, kMaxQuotedBytes);
-}
-
-std::string Quote(absl::string_view text) { return absl::StrCat("'", Cut(text), "'"); }
-
-absl::Status Invalid(std::string message) { return absl::InvalidArgumentError(message); }
-
-// Where a status keeps the reason that it is counted as, if its code does not tell. It stays in the
-// process: gRPC sends the code and the message alone.
-constexpr char kRejectionPayload[] = "swiglu/rejection";
-
-absl::Status Refused(absl::StatusCode code, Rejection reason, absl::string_view message) {
-  absl::Status status(code, message);
-  const char value = static_cast<char>(reason);
-  status.SetPayload(kRejectionPayload, absl::Cord(absl::string_view(&value, 1)));
-  return status;
-}
 
 absl::Status TooLarge(absl::string_view message) {
   return Refused(absl::StatusCode::kResourceExhausted, Rejection::kTooLarge, message);
@@ -49,49 +22,12 @@ absl::Status Busy(Rejection reason, absl::string_view message) {
   return Refused(absl::StatusCode::kUnavailable, reason, message);
 }
 
-absl::Status BadRegion(absl::string_view message) {
-  return Refused(absl::StatusCode::kInvalidArgument, Rejection::kRegion, message);
-}
-
-// What follows a list that was cut.
-template <typename T>
-std::string MoreThan(absl::Span<const T> listed, absl::Span<const T> all) {
-  const size_t num_left_out = all.size() - listed.size();
-  return num_left_out == 0 ? "" : absl::StrCat(" and ", num_left_out, " more");
-}
-
-// The code for a caller whose reload has failed with `code`. Files are not as they must be, unless
-// there is no room for them, or the server is at fault.
-absl::StatusCode ReloadCode(absl::StatusCode code) {
-  const bool is_kept =
-      code == absl::StatusCode::kResourceExhausted || code == absl::StatusCode::kInternal;
-  return is_kept ? code : absl::StatusCode::kFailedPrecondition;
-}
-
 std::string SizedShape(absl::Span<const int64_t> shape, Dtype dtype, int64_t needed_bytes) {
   return absl::StrCat("shape ", FormatShape(shape), " of ", DatatypeName(dtype), " needs ",
                       needed_bytes);
 }
 
 }  // namespace
-
-std::optional<Rejection> RejectionOf(const absl::Status& status) {
-  if (const auto payload = status.GetPayload(kRejectionPayload); payload.has_value()) {
-    return static_cast<Rejection>(std::string(*payload)[0]);
-  }
-  switch (status.code()) {
-    case absl::StatusCode::kDeadlineExceeded:
-      return Rejection::kDeadline;
-    case absl::StatusCode::kCancelled:
-      return Rejection::kCancelled;
-    case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kNotFound:
-    case absl::StatusCode::kUnimplemented:
-      return Rejection::kInvalid;
-    default:
-      return std::nullopt;
-  }
-}
 
 std::string Echo(absl::string_view text) {
   size_t end = std::min(text.size(), kMaxQuotedBytes);
@@ -253,126 +189,6 @@ absl::Status WrongTypedField(absl::string_view input, absl::string_view field) {
       absl::StrCat("input ", Quote(input), " has ", field, "; FP32 takes fp32_contents"));
 }
 
-absl::Status SharedMemoryOff(absl::string_view tensor, absl::string_view region) {
-  return absl::UnimplementedError(absl::StrCat(Quote(tensor), " lies in shared memory region ",
-                                               Quote(region),
-                                               ", but this server takes no shared memory"));
-}
-
-absl::Status BadRegionParameter(absl::string_view tensor, absl::string_view parameter,
-                                absl::string_view found) {
-  return BadRegion(
-      absl::StrCat("parameter ", Quote(parameter), " of ", Quote(tensor), " is ", found));
-}
-
-absl::Status NoRegionSize(absl::string_view tensor) {
-  return BadRegion(absl::StrCat(Quote(tensor),
-                                " lies in a shared memory region, but has no parameter "
-                                "'shared_memory_byte_size'"));
-}
-
-absl::Status TypedBesideRegion(absl::string_view input) {
-  return BadRegion(absl::StrCat("input ", Quote(input),
-                                " lies in a shared memory region, and has typed contents: give one "
-                                "kind of data"));
-}
-
-absl::Status UnknownRegion(absl::string_view region) {
-  return Refused(absl::StatusCode::kNotFound, Rejection::kRegion,
-                 absl::StrCat("unknown region ", Quote(region)));
-}
-
-absl::Status OutsideRegion(absl::string_view tensor, absl::string_view region, int64_t offset,
-                           int64_t size_bytes, int64_t region_bytes) {
-  return BadRegion(absl::StrCat("region ", Quote(region), " has ", region_bytes, " bytes; ",
-                                Quote(tensor), " takes ", size_bytes, " from offset ", offset));
-}
-
-absl::Status UnalignedInRegion(absl::string_view tensor, absl::string_view region, int64_t offset,
-                               int64_t element_bytes) {
-  return BadRegion(absl::StrCat("offset ", offset, " of ", Quote(tensor), " in region ",
-                                Quote(region), " is no multiple of the element size ",
-                                element_bytes));
-}
-
-absl::Status RegionPartTooSmall(absl::string_view output, int64_t needed_bytes,
-                                int64_t part_bytes) {
-  return BadRegion(absl::StrCat("output ", Quote(output), " needs ", needed_bytes,
-                                " bytes; its region part has ", part_bytes));
-}
-
-absl::Status TensorsOverlap(absl::string_view output, absl::string_view other, bool is_input) {
-  return BadRegion(absl::StrCat("output ", Quote(output), " overlaps ",
-                                is_input ? "input " : "output ", Quote(other),
-                                is_input ? "; it may only lie exactly where the input of the same "
-                                           "position lies"
-                                         : ""));
-}
-
-absl::Status GradientOverlapsInput(absl::string_view gradient, absl::string_view input) {
-  return BadRegion(absl::StrCat("output ", Quote(gradient), " overlaps input ", Quote(input)));
-}
-
-absl::Status RegionsOfTwoDevices(absl::string_view first, int first_device,
-                                 absl::string_view second, int second_device) {
-  return BadRegion(absl::StrCat(Quote(first), " is on device ", first_device, ", ", Quote(second),
-                                " on device ", second_device));
-}
-
-absl::Status RegionShrunk(absl::string_view region) {
-  return Refused(absl::StatusCode::kInternal, Rejection::kRegion,
-                 absl::StrCat("region ", Quote(region), " was shrunk"));
-}
-
-absl::Status RegionsOff(RegionKind kind) {
-  return absl::UnimplementedError(absl::StrCat(
-      "this server takes no ", kind == RegionKind::kSystem ? "system" : "CUDA", " shared memory"));
-}
-
-absl::Status RegionRefused(absl::string_view region, const RegionSpec& spec,
-                           const RegionRefusal& refusal) {
-  const std::string name = absl::StrCat("region ", Quote(region));
-  const int64_t found = refusal.found;
-  switch (refusal.fault) {
-    case RegionFault::kDisabled:
-      return absl::UnimplementedError(absl::StrCat(name, ": ", RegionsOff(spec.kind()).message()));
-    case RegionFault::kName:
-      return Invalid(found == 0 ? "a region needs a name"
-                                : absl::StrCat("a region's name has at most ", refusal.limit,
-                                               " bytes, not ", found));
-    case RegionFault::kNameInUse:
-      return absl::AlreadyExistsError(absl::StrCat(name, " is registered already"));
-    case RegionFault::kTooMany:
-      return absl::ResourceExhaustedError(
-          absl::StrCat(found, " regions are registered; max_regions is ", refusal.limit));
-    case RegionFault::kTooLarge:
-      return absl::ResourceExhaustedError(absl::StrCat(
-          name, " has ", spec.size_bytes, " bytes; max_region_bytes is ", refusal.limit));
-    case RegionFault::kPinnedLimit:
-      return absl::ResourceExhaustedError(absl::StrCat(
-          name, " has ", spec.size_bytes,
-          " bytes, and with the other system regions more than max_pinned_bytes ", refusal.limit));
-    case RegionFault::kSize:
-      return Invalid(spec.size_bytes == 0
-                         ? absl::StrCat(name, " has no bytes")
-                         : absl::StrCat(name, " has ", found, " bytes, not ", spec.size_bytes));
-    case RegionFault::kOffset:
-      return Invalid(absl::StrCat("offset ", std::get<SystemRegionSource>(spec.source).offset,
-                                  " of ", name, " is no multiple of the page size ",
-                                  refusal.limit));
-    case RegionFault::kKey:
-      return Invalid(absl::StrCat(name, ": key not allowed"));
-    case RegionFault::kHandle:
-      return Invalid(absl::StrCat(name, ": handle cannot be opened"));
-    case RegionFault::kDevice:
-      return Invalid(absl::StrCat(name, ": this server has no device ", found));
-    case RegionFault::kNoMemory:
-      return absl::ResourceExhaustedError(
-          absl::StrCat(name, ": the system cannot map or pin its ", spec.size_bytes, " bytes"));
-  }
-  return absl::InternalError(name);
-}
-
 absl::Status RequestTooLarge(int64_t bytes, int64_t max_request_bytes) {
   return TooLarge(
       absl::StrCat("request of ", bytes, " bytes exceeds max_request_bytes ", max_request_bytes));
@@ -458,47 +274,6 @@ absl::Status Expired(absl::string_view when) {
 
 absl::Status Cancelled(absl::string_view when) {
   return absl::CancelledError(absl::StrCat("cancelled by the caller ", when));
-}
-
-absl::Status RepositoryNamed(absl::string_view repository) {
-  return Invalid(absl::StrCat("repository_name is ", Quote(repository),
-                              "; this server has no repository with a name"));
-}
-
-absl::Status UnknownMlp(absl::string_view mlp, absl::Span<const std::string> mlps) {
-  const auto listed = mlps.subspan(0, kMaxListedModels);
-  return absl::NotFoundError(absl::StrCat("unknown MLP ", Quote(mlp), ": this server has ",
-                                          mlps.empty() ? "none" : absl::StrJoin(listed, ", "),
-                                          MoreThan(listed, mlps)));
-}
-
-absl::Status NotAWholeMlp(const Model& model) {
-  if (model.weights == nullptr) {
-    return Invalid(absl::StrCat("model ", Quote(model.name), " has no weights to load"));
-  }
-  return Invalid(absl::StrCat("model ", Quote(model.name), " is a part of the MLP ",
-                              Quote(model.series), "; load the whole MLP"));
-}
-
-absl::Status ReloadRefused(absl::string_view mlp, const ReloadRefusal& refusal) {
-  const std::string weights = absl::StrCat("the weights of ", Quote(mlp));
-  switch (refusal.fault) {
-    case ReloadFault::kLoading:
-      return absl::UnavailableError(
-          absl::StrCat(weights, " are still being loaded for the first time"));
-    case ReloadFault::kUnderWay:
-      return absl::AbortedError(absl::StrCat(weights, " are being loaded by another call already"));
-    case ReloadFault::kStopping:
-      return Draining();
-    case ReloadFault::kCancelled:
-      return Cancelled("before the weights were replaced");
-    case ReloadFault::kFailed:
-      break;
-  }
-  return absl::Status(
-      ReloadCode(refusal.status.code()),
-      absl::StrCat(weights, " stay as they were: ",
-                   ShownText(std::string(refusal.status.message()), kMaxReasonBytes)));
 }
 
 absl::Status UnknownMethod(absl::string_view path) {

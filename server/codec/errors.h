@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Every refusal of a call: its code and its words. Text from a caller is cut to a bounded length,
-// and its hidden characters are escaped, before an error repeats it.
+// The refusals of calls: their codes and their words. Those about regions are in region_errors.h,
+// and those about the loading of weights in mlp_errors.h. Text from a caller is cut to a bounded
+// length, and its hidden characters are escaped, before an error repeats it.
 #pragma once
 
 #include <cstdint>
@@ -12,11 +13,9 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
-#include "server/core/mlp_reloader.h"
 #include "server/core/model.h"
 #include "server/core/model_registry.h"
 #include "server/core/observer.h"
-#include "server/core/region.h"
 
 namespace swiglu::server::errors {
 
@@ -76,30 +75,6 @@ absl::Status BothKindsOfData(absl::string_view input);
 absl::Status TypedNotAccepted(absl::string_view input, Dtype dtype);
 absl::Status WrongTypedField(absl::string_view input, absl::string_view field);
 
-// Tensors in regions.
-absl::Status SharedMemoryOff(absl::string_view tensor, absl::string_view region);
-absl::Status BadRegionParameter(absl::string_view tensor, absl::string_view parameter,
-                                absl::string_view found);
-absl::Status NoRegionSize(absl::string_view tensor);
-absl::Status TypedBesideRegion(absl::string_view input);
-absl::Status UnknownRegion(absl::string_view region);
-// The `size_bytes` bytes from `offset` on are not all in the region, which has `region_bytes`.
-absl::Status OutsideRegion(absl::string_view tensor, absl::string_view region, int64_t offset,
-                           int64_t size_bytes, int64_t region_bytes);
-absl::Status UnalignedInRegion(absl::string_view tensor, absl::string_view region, int64_t offset,
-                               int64_t element_bytes);
-absl::Status RegionPartTooSmall(absl::string_view output, int64_t needed_bytes, int64_t part_bytes);
-absl::Status TensorsOverlap(absl::string_view output, absl::string_view other, bool is_input);
-absl::Status GradientOverlapsInput(absl::string_view gradient, absl::string_view input);
-absl::Status RegionsOfTwoDevices(absl::string_view first, int first_device,
-                                 absl::string_view second, int second_device);
-absl::Status RegionShrunk(absl::string_view region);
-
-// Registering a region. These errors never repeat the key of a file or a memory handle.
-absl::Status RegionsOff(RegionKind kind);
-absl::Status RegionRefused(absl::string_view region, const RegionSpec& spec,
-                           const RegionRefusal& refusal);
-
 // Limits and life cycle.
 absl::Status RequestTooLarge(int64_t bytes, int64_t max_request_bytes);
 absl::Status ResponseTooLarge(int64_t bytes, int64_t max_request_bytes);
@@ -126,15 +101,6 @@ absl::Status WeightsNotLoaded(const Model& model);
 absl::Status LateMessage(absl::Duration limit);
 absl::Status Expired(absl::string_view when);
 absl::Status Cancelled(absl::string_view when);
-
-// Loading the weights of an MLP anew. `mlp` is the name by which clients know the whole MLP.
-absl::Status RepositoryNamed(absl::string_view repository);
-// Lists the first of `mlps`, the MLPs that there are.
-absl::Status UnknownMlp(absl::string_view mlp, absl::Span<const std::string> mlps);
-// `model` is not a whole MLP: a part of one, or element-wise.
-absl::Status NotAWholeMlp(const Model& model);
-// Contains the path of a file if that file is at fault.
-absl::Status ReloadRefused(absl::string_view mlp, const ReloadRefusal& refusal);
 
 // Methods.
 absl::Status UnknownMethod(absl::string_view path);

@@ -12,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "server/codec/errors.h"
+#include "server/codec/region_errors.h"
 
 namespace swiglu::server {
 namespace {

@@ -8,6 +8,7 @@
 
 #include "absl/strings/string_view.h"
 #include "server/codec/errors.h"
+#include "server/codec/region_errors.h"
 
 namespace swiglu::server {
 namespace {

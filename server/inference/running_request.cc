@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/codec/errors.h"
+#include "server/codec/region_errors.h"
 
 namespace swiglu::server {
 namespace {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "server/codec/errors.h"
+#include "server/codec/mlp_errors.h"
 
 namespace swiglu::server {
 namespace {

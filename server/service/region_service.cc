@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "server/codec/errors.h"
+#include "server/codec/region_errors.h"
 
 namespace swiglu::server {
 namespace {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "server/codec/region_errors.h"
 #include "server/core/retry.h"
 #include "tests/batching/mlp_models.h"
 #include "tests/rpc/requests.h"
