@@ -26,7 +26,7 @@
 namespace swiglu::server {
 namespace {
 
-int ToMilliseconds(absl::Duration timeout) {
+int PollTimeout(absl::Duration timeout) {
   const int64_t ms = absl::ToInt64Milliseconds(timeout + absl::Microseconds(999));
   if (timeout == absl::InfiniteDuration()) return -1;
   return static_cast<int>(std::clamp<int64_t>(ms, 0, std::numeric_limits<int>::max()));
@@ -150,7 +150,7 @@ void StopSource::Watch() {
                   {faults_, POLLIN, 0},
                   {hangups_, POLLIN, 0}};
   while (true) {
-    if (::poll(fds, std::size(fds), ToMilliseconds(end - absl::Now())) < 0) continue;  // EINTR
+    if (::poll(fds, std::size(fds), PollTimeout(end - absl::Now())) < 0) continue;  // EINTR
     if ((fds[0].revents & POLLIN) != 0) return;
     if ((fds[1].revents & POLLIN) != 0) TakeStopSignal();
     if ((fds[2].revents & POLLIN) != 0) {

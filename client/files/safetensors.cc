@@ -22,10 +22,10 @@ namespace {
 using client::Dtype;
 using client::TensorView;
 
-constexpr size_t kLengthBytes = server::kSafetensorsLengthBytes;
+constexpr size_t kSafetensorsLength = server::kSafetensorsLengthBytes;
 constexpr size_t kMaxListedNames = 8;
 
-absl::Status Bad(absl::string_view path, absl::string_view what) {
+absl::Status BadSafetensors(absl::string_view path, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(path, ": ", what));
 }
 
@@ -46,9 +46,9 @@ absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::string_view
   const absl::StatusOr<uint64_t> header_bytes =
       server::SafetensorsHeaderBytes(path, file, file.size());
   if (!header_bytes.ok()) return header_bytes.status();
-  const absl::string_view header(reinterpret_cast<const char*>(file.data()) + kLengthBytes,
+  const absl::string_view header(reinterpret_cast<const char*>(file.data()) + kSafetensorsLength,
                                  *header_bytes);
-  const absl::Span<const std::byte> data = file.subspan(kLengthBytes + *header_bytes);
+  const absl::Span<const std::byte> data = file.subspan(kSafetensorsLength + *header_bytes);
   absl::StatusOr<std::vector<server::SafetensorsTensor>> tensors =
       server::ParseSafetensorsHeader(path, header, data.size());
   if (!tensors.ok()) return tensors.status();
@@ -75,8 +75,8 @@ absl::StatusOr<TensorView> FindSafetensor(absl::string_view path, absl::Span<con
   }
   const std::string listed = absl::StrJoin(names, ", ");
   if (name.empty() && entries->size() != 1) {
-    return Bad(path, absl::StrCat("it holds ", entries->size(), " tensors (", listed,
-                                  "); name one as FILE:TENSOR"));
+    return BadSafetensors(path, absl::StrCat("it holds ", entries->size(), " tensors (", listed,
+                                             "); name one as FILE:TENSOR"));
   }
   const auto found = name.empty()
                          ? entries->begin()
@@ -88,9 +88,9 @@ absl::StatusOr<TensorView> FindSafetensor(absl::string_view path, absl::Span<con
   }
   const absl::optional<Dtype> dtype = ParseDtype(found->dtype);
   if (!dtype) {
-    return Bad(path,
-               absl::StrCat("tensor ", server::QuotedTensorName(found->name), " is ",
-                            server::QuotedTensorName(found->dtype), "; expected F16, BF16 or F32"));
+    return BadSafetensors(
+        path, absl::StrCat("tensor ", server::QuotedTensorName(found->name), " is ",
+                           server::QuotedTensorName(found->dtype), "; expected F16, BF16 or F32"));
   }
   return TensorView{*dtype, std::move(found->shape), found->bytes};
 }
@@ -105,9 +105,10 @@ std::string SafetensorsHeader(absl::string_view name, Dtype dtype, absl::Span<co
   json[std::string(name)] = std::move(entry);
   std::string text = json.dump();
   // Spaces align the data, as the format recommends.
-  text.resize((text.size() + kLengthBytes - 1) / kLengthBytes * kLengthBytes, ' ');
+  text.resize((text.size() + kSafetensorsLength - 1) / kSafetensorsLength * kSafetensorsLength,
+              ' ');
   std::string header;
-  for (size_t k = 0; k < kLengthBytes; ++k) {
+  for (size_t k = 0; k < kSafetensorsLength; ++k) {
     header.push_back(static_cast<char>(text.size() >> (8 * k) & 0xFF));
   }
   return header + text;

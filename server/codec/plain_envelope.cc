@@ -11,14 +11,14 @@ namespace {
 using inference::ModelInferRequest;
 
 // Every field of the envelope is length-delimited, and its tag one byte.
-constexpr unsigned char BytesTag(int field_number) {
+constexpr unsigned char PlainTag(int field_number) {
   return static_cast<unsigned char>(field_number << 3 | 2);
 }
-constexpr unsigned char kFirstTag = BytesTag(ModelInferRequest::kModelNameFieldNumber);
-constexpr unsigned char kInputTag = BytesTag(ModelInferRequest::kInputsFieldNumber);
-constexpr unsigned char kRawTag = BytesTag(ModelInferRequest::kRawInputContentsFieldNumber);
-constexpr unsigned char kContentsTag =
-    BytesTag(ModelInferRequest::InferInputTensor::kContentsFieldNumber);
+constexpr unsigned char kFirstTag = PlainTag(ModelInferRequest::kModelNameFieldNumber);
+constexpr unsigned char kPlainInputTag = PlainTag(ModelInferRequest::kInputsFieldNumber);
+constexpr unsigned char kPlainRawTag = PlainTag(ModelInferRequest::kRawInputContentsFieldNumber);
+constexpr unsigned char kPlainContentsTag =
+    PlainTag(ModelInferRequest::InferInputTensor::kContentsFieldNumber);
 // Of an unpacked dim, which few clients send.
 constexpr unsigned char kLengthDelimited = 2;
 
@@ -47,7 +47,7 @@ bool IsPlainInput(Cursor input) {
   while (input.left() > 0) {
     const unsigned char tag = *input.at++;
     size_t length = 0;
-    if ((tag & 7) != kLengthDelimited || tag >= kContentsTag) return false;
+    if ((tag & 7) != kLengthDelimited || tag >= kPlainContentsTag) return false;
     if (!input.ReadLength(&length)) return false;
     input.at += length;
   }
@@ -59,12 +59,12 @@ bool IsPlainInput(Cursor input) {
 std::optional<PlainEnvelope> FindPlainEnvelope(absl::Span<const unsigned char> bytes) {
   PlainEnvelope envelope;
   Cursor cursor{bytes.data(), bytes.data() + bytes.size()};
-  while (cursor.left() > 0 && *cursor.at != kRawTag) {
+  while (cursor.left() > 0 && *cursor.at != kPlainRawTag) {
     const unsigned char tag = *cursor.at++;
     size_t length = 0;
-    if ((tag & 7) != kLengthDelimited || tag < kFirstTag || tag > kRawTag) return std::nullopt;
+    if ((tag & 7) != kLengthDelimited || tag < kFirstTag || tag > kPlainRawTag) return std::nullopt;
     if (!cursor.ReadLength(&length)) return std::nullopt;
-    if (tag == kInputTag) {
+    if (tag == kPlainInputTag) {
       if (!IsPlainInput({cursor.at, cursor.at + length})) return std::nullopt;
       ++envelope.num_inputs;
     }

@@ -33,7 +33,7 @@ namespace swiglu::server {
 namespace {
 
 // How often it is looked whether a peer has taken what it is sent.
-constexpr absl::Duration kLookInterval = absl::Microseconds(200);
+constexpr absl::Duration kAckLookInterval = absl::Microseconds(200);
 
 // TCP_ESTABLISHED of <netinet/tcp.h>, which does not go together with <linux/tcp.h>.
 constexpr int kEstablished = 1;
@@ -105,7 +105,7 @@ void AwaitTaken(int fd, absl::Time deadline) {
   if (::ioctl(fd, SIOCOUTQ, &num_held_bytes) != 0) return;
   const uint64_t wanted = acknowledged.value_or(0) + num_held_bytes;
   while (acknowledged.has_value() && *acknowledged < wanted && absl::Now() < deadline) {
-    absl::SleepFor(kLookInterval);
+    absl::SleepFor(kAckLookInterval);
     acknowledged = AcknowledgedBytes(fd);
   }
 }

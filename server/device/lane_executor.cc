@@ -17,7 +17,7 @@ namespace swiglu::server {
 namespace {
 
 // What a device computes in some 0.2 ms, the bus being its limit; large enough to be worth copies.
-constexpr int64_t kMaxBatchBytes = int64_t{8} << 20;
+constexpr int64_t kMaxLaneBatchBytes = int64_t{8} << 20;
 
 // The end of a batch that came after that device had failed.
 Execution NotRun(int failed_device) {
@@ -62,7 +62,7 @@ LaneExecutor::~LaneExecutor() {
 
 int LaneExecutor::max_segments() const { return swiglu::kMaxSegments; }
 
-int64_t LaneExecutor::max_batch_bytes() const { return kMaxBatchBytes; }
+int64_t LaneExecutor::max_batch_bytes() const { return kMaxLaneBatchBytes; }
 
 // Of the two operations, forward writes the less: half of what it reads.
 int64_t LaneExecutor::large_batch_bytes() const { return kLargeBatchBytes * 2 / 3; }

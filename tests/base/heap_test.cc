@@ -12,11 +12,10 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/byte_units.h"
 
 namespace swiglu::server {
 namespace {
-
-constexpr int64_t kMiB = int64_t{1} << 20;
 
 // Of this process.
 int64_t ResidentBytes() {

@@ -27,11 +27,11 @@ std::vector<int64_t> Elements(const FormedBatch& batch) {
 }
 
 using Dropped = std::pair<int64_t, absl::StatusCode>;
-using Flag = std::shared_ptr<std::atomic<bool>>;
+using CancelFlag = std::shared_ptr<std::atomic<bool>>;
 
 // A request as of `kNow`.
-std::unique_ptr<Request> RequestOf(int64_t num_elements,
-                                   Flag cancelled = std::make_shared<std::atomic<bool>>(false)) {
+std::unique_ptr<Request> RequestOf(
+    int64_t num_elements, CancelFlag cancelled = std::make_shared<std::atomic<bool>>(false)) {
   auto request = MakeRequest(
       kForward, num_elements, [](auto, const auto&) {}, std::move(cancelled));
   request->accepted_at = kNow;
@@ -129,7 +129,7 @@ TEST_F(BatchFormerTest, AsksForLanesOfModelsThatHaveRequestsAlone) {
 
 TEST_F(BatchFormerTest, FindsTheModelsThatAreLeftWhenOthersLeave) {
   const std::vector<Model> models = ManyModels(4);
-  std::vector<Flag> flags;
+  std::vector<CancelFlag> flags;
   for (int i = 0; i < 4; ++i) {
     flags.push_back(std::make_shared<std::atomic<bool>>(false));
     former_.Add(MakeRequest(

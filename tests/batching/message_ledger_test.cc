@@ -10,12 +10,13 @@
 #include <memory>
 #include <utility>
 
+#include "tests/byte_units.h"
+
 namespace swiglu::server {
 namespace {
 
 using std::chrono::milliseconds;
 
-constexpr int64_t kMiB = int64_t{1} << 20;
 constexpr Clock::duration kStall = std::chrono::seconds(30);
 
 class MessageLedgerTest : public testing::Test {

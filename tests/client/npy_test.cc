@@ -19,14 +19,14 @@ using client::Shape;
 using client::TensorView;
 
 // A file of version 1.0 with that header and data; the length is the header's own.
-std::string File(std::string header, const std::string& data) {
+std::string NpyFile(std::string header, const std::string& data) {
   std::string file("\x93NUMPY\x01\x00", 8);
   file.push_back(static_cast<char>(header.size() & 0xFF));
   file.push_back(static_cast<char>(header.size() >> 8));
   return file + header + data;
 }
 
-std::string Message(const std::string& file) {
+std::string NpyError(const std::string& file) {
   const auto tensor = ParseNpy("a.npy", AsBytes(file));
   EXPECT_FALSE(tensor.ok());
   EXPECT_EQ(tensor.status().code(), absl::StatusCode::kInvalidArgument);
@@ -37,7 +37,7 @@ constexpr char kHeader[] = "{'descr': '<f2', 'fortran_order': False, 'shape': (2
 const std::string kData = "abcdefghijkl";
 
 TEST(NpyTest, ReadsWhatNumpyWrites) {
-  const std::string file = File(kHeader, kData);
+  const std::string file = NpyFile(kHeader, kData);
   const auto tensor = ParseNpy("a.npy", AsBytes(file));
   ASSERT_TRUE(tensor.ok()) << tensor.status();
   EXPECT_EQ(tensor->dtype, Dtype::kFp16);
@@ -66,7 +66,7 @@ TEST(NpyTest, ReadsEveryWayToWriteAShape) {
                                                             {"(1, 6,)", {1, 6}}};
   for (const auto& [text, shape] : cases) {
     const std::string file =
-        File("{\"shape\":" + text + ",'descr':\"<f2\",'fortran_order':False}\n", kData);
+        NpyFile("{\"shape\":" + text + ",'descr':\"<f2\",'fortran_order':False}\n", kData);
     const auto tensor = ParseNpy("a.npy", AsBytes(file));
     ASSERT_TRUE(tensor.ok()) << text << tensor.status();
     EXPECT_EQ(tensor->shape, shape) << text;
@@ -74,7 +74,7 @@ TEST(NpyTest, ReadsEveryWayToWriteAShape) {
 }
 
 TEST(NpyTest, ReadsRankZeroAsOneElement) {
-  const auto file = File("{'descr': '<f4', 'fortran_order': False, 'shape': (), }\n", "abcd");
+  const auto file = NpyFile("{'descr': '<f4', 'fortran_order': False, 'shape': (), }\n", "abcd");
   const auto tensor = ParseNpy("a.npy", AsBytes(file));
   ASSERT_TRUE(tensor.ok()) << tensor.status();
   EXPECT_EQ(tensor->dtype, Dtype::kFp32);
@@ -82,7 +82,7 @@ TEST(NpyTest, ReadsRankZeroAsOneElement) {
 }
 
 TEST(NpyTest, ReadsATensorWithoutElements) {
-  const auto file = File(
+  const auto file = NpyFile(
       "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 0, 9223372036854775807), }\n", "");
   const auto tensor = ParseNpy("a.npy", AsBytes(file));
   ASSERT_TRUE(tensor.ok()) << tensor.status();
@@ -90,70 +90,72 @@ TEST(NpyTest, ReadsATensorWithoutElements) {
 }
 
 TEST(NpyTest, RefusesEveryTruncation) {
-  const std::string file = File(kHeader, kData);
+  const std::string file = NpyFile(kHeader, kData);
   for (size_t size = 0; size < file.size(); ++size) {
     EXPECT_FALSE(ParseNpy("a.npy", AsBytes(file.substr(0, size))).ok()) << size;
   }
 }
 
 TEST(NpyTest, SaysWhereAFileIsTruncated) {
-  const std::string file = File(kHeader, kData);
-  EXPECT_EQ(Message(""), "a.npy: not a .npy file: wrong magic");
-  EXPECT_EQ(Message(file.substr(0, 7)), "a.npy: truncated before its version");
-  EXPECT_EQ(Message(file.substr(0, 9)), "a.npy: truncated before its header");
-  EXPECT_EQ(Message(file.substr(0, 20)), "a.npy: truncated in its header: it has 10 of 63 bytes");
-  EXPECT_EQ(Message(file.substr(0, file.size() - 1)),
+  const std::string file = NpyFile(kHeader, kData);
+  EXPECT_EQ(NpyError(""), "a.npy: not a .npy file: wrong magic");
+  EXPECT_EQ(NpyError(file.substr(0, 7)), "a.npy: truncated before its version");
+  EXPECT_EQ(NpyError(file.substr(0, 9)), "a.npy: truncated before its header");
+  EXPECT_EQ(NpyError(file.substr(0, 20)), "a.npy: truncated in its header: it has 10 of 63 bytes");
+  EXPECT_EQ(NpyError(file.substr(0, file.size() - 1)),
             "a.npy: data has 11 bytes; shape [2,3] of FP16 needs 12");
 }
 
 TEST(NpyTest, RefusesTrailingBytes) {
-  EXPECT_EQ(Message(File(kHeader, kData + "x")),
+  EXPECT_EQ(NpyError(NpyFile(kHeader, kData + "x")),
             "a.npy: data has 13 bytes; shape [2,3] of FP16 needs 12");
 }
 
 TEST(NpyTest, RefusesOtherVersions) {
-  std::string file = File(kHeader, kData);
+  std::string file = NpyFile(kHeader, kData);
   file[6] = 4;
-  EXPECT_EQ(Message(file), "a.npy: version 4.0 is not supported; expected 1.0, 2.0 or 3.0");
+  EXPECT_EQ(NpyError(file), "a.npy: version 4.0 is not supported; expected 1.0, 2.0 or 3.0");
   file[6] = 1;
   file[7] = 1;
-  EXPECT_EQ(Message(file), "a.npy: version 1.1 is not supported; expected 1.0, 2.0 or 3.0");
+  EXPECT_EQ(NpyError(file), "a.npy: version 1.1 is not supported; expected 1.0, 2.0 or 3.0");
 }
 
 TEST(NpyTest, RefusesAHugeHeader) {
   std::string file("\x93NUMPY\x02\x00\xff\xff\xff\xff", 12);
-  EXPECT_EQ(Message(file), "a.npy: header of 4294967295 bytes; expected at most 1048576");
+  EXPECT_EQ(NpyError(file), "a.npy: header of 4294967295 bytes; expected at most 1048576");
 }
 
 TEST(NpyTest, RefusesFortranOrder) {
-  EXPECT_EQ(Message(File("{'descr': '<f2', 'fortran_order': True, 'shape': (2, 3), }\n", kData)),
-            "a.npy: Fortran order is not supported; expected row-major (C) order");
+  EXPECT_EQ(
+      NpyError(NpyFile("{'descr': '<f2', 'fortran_order': True, 'shape': (2, 3), }\n", kData)),
+      "a.npy: Fortran order is not supported; expected row-major (C) order");
 }
 
 TEST(NpyTest, TakesFortranOrderWhereItIsTheSame) {
   for (const char* shape : {"(6,)", "(1, 6)", "(6, 1)", "(1, 1, 6, 1)", "(1, 1, 1, 1, 1, 6)"}) {
-    const std::string file = File(
+    const std::string file = NpyFile(
         absl::StrCat("{'descr': '<f2', 'fortran_order': True, 'shape': ", shape, "}\n"), kData);
     const auto tensor = ParseNpy("a.npy", AsBytes(file));
     ASSERT_TRUE(tensor.ok()) << shape << tensor.status();
     EXPECT_EQ(AsText(tensor->bytes), kData) << shape;
   }
   for (const char* shape : {"(0, 3, 4)", "(2, 3, 0)"}) {
-    const std::string file =
-        File(absl::StrCat("{'descr': '<f2', 'fortran_order': True, 'shape': ", shape, "}\n"), "");
+    const std::string file = NpyFile(
+        absl::StrCat("{'descr': '<f2', 'fortran_order': True, 'shape': ", shape, "}\n"), "");
     EXPECT_TRUE(ParseNpy("a.npy", AsBytes(file)).ok()) << shape;
   }
-  const std::string one = File("{'descr': '<f4', 'fortran_order': True, 'shape': ()}\n", "abcd");
+  const std::string one = NpyFile("{'descr': '<f4', 'fortran_order': True, 'shape': ()}\n", "abcd");
   EXPECT_TRUE(ParseNpy("a.npy", AsBytes(one)).ok());
-  EXPECT_EQ(Message(File("{'descr': '<f2', 'fortran_order': True, 'shape': (1, 2, 3)}\n", kData)),
-            "a.npy: Fortran order is not supported; expected row-major (C) order");
+  EXPECT_EQ(
+      NpyError(NpyFile("{'descr': '<f2', 'fortran_order': True, 'shape': (1, 2, 3)}\n", kData)),
+      "a.npy: Fortran order is not supported; expected row-major (C) order");
 }
 
 TEST(NpyTest, SaysThatMlDtypesBf16IsNotNpys) {
   for (const std::string descr : {"<V2", "|V2"}) {
     EXPECT_EQ(
-        Message(
-            File("{'descr': '" + descr + "', 'fortran_order': False, 'shape': (2, 3), }\n", kData)),
+        NpyError(NpyFile("{'descr': '" + descr + "', 'fortran_order': False, 'shape': (2, 3), }\n",
+                         kData)),
         "a.npy: type '" + descr +
             "' is how NumPy writes BF16 of ml_dtypes; .npy has no type for BF16; use "
             ".safetensors");
@@ -162,8 +164,8 @@ TEST(NpyTest, SaysThatMlDtypesBf16IsNotNpys) {
 
 TEST(NpyTest, RefusesOtherTypes) {
   const auto with = [](const std::string& descr) {
-    return Message(
-        File("{'descr': '" + descr + "', 'fortran_order': False, 'shape': (2, 3), }\n", kData));
+    return NpyError(
+        NpyFile("{'descr': '" + descr + "', 'fortran_order': False, 'shape': (2, 3), }\n", kData));
   };
   EXPECT_EQ(
       with(">f2"),
@@ -176,8 +178,8 @@ TEST(NpyTest, RefusesOtherTypes) {
 
 TEST(NpyTest, RefusesNegativeAndOverflowingShapes) {
   const auto with = [](const std::string& shape) {
-    return Message(
-        File("{'descr': '<f2', 'fortran_order': False, 'shape': " + shape + ", }\n", kData));
+    return NpyError(
+        NpyFile("{'descr': '<f2', 'fortran_order': False, 'shape': " + shape + ", }\n", kData));
   };
   EXPECT_THAT(with("(-2, 3)"), ::testing::StartsWith("a.npy: malformed header"));
   EXPECT_THAT(with("(9223372036854775808,)"), ::testing::StartsWith("a.npy: malformed header"));
@@ -207,7 +209,7 @@ TEST(NpyTest, RefusesMalformedHeaders) {
       "'descr': '<f2', 'fortran_order': False, 'shape': (2, 3)}\n",
       "{'descr': '<f2', 'fortran_order': False, 'shape': (2, 3)\n"};
   for (const std::string& header : headers) {
-    EXPECT_THAT(Message(File(header, kData)), ::testing::StartsWith("a.npy: malformed header"))
+    EXPECT_THAT(NpyError(NpyFile(header, kData)), ::testing::StartsWith("a.npy: malformed header"))
         << header;
   }
 }

@@ -27,11 +27,10 @@
 #include "server/device/cuda_region_opener.h"
 #include "server/gpu/cuda_probe.h"
 #include "swiglu/cuda.h"
+#include "tests/byte_units.h"
 
 namespace swiglu::server {
 namespace {
-
-constexpr size_t kMiB = size_t{1} << 20;
 
 // A process that has memory on a GPU.
 class Peer {

@@ -16,12 +16,11 @@
 
 #include "absl/synchronization/notification.h"
 #include "server/memory/memory_source.h"
+#include "tests/byte_units.h"
 #include "tests/device/fake_lane.h"
 
 namespace swiglu::server {
 namespace {
-
-constexpr int64_t kMiB = int64_t{1} << 20;
 
 const Model* const kModel = FindModel("swiglu_forward_fp16");
 

@@ -11,12 +11,11 @@
 #include "server/memory/slab_pool.h"
 #include "swiglu/cpu.h"
 #include "tests/batching/mlp_models.h"
+#include "tests/byte_units.h"
 #include "tests/device/test_batch.h"
 
 namespace swiglu::server {
 namespace {
-
-constexpr int64_t kMiB = int64_t{1} << 20;
 
 // Where tensors lie that nobody looks at.
 std::byte* const kNowhere = reinterpret_cast<std::byte*>(uintptr_t{1} << 40);

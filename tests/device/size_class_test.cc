@@ -7,10 +7,10 @@
 
 #include <array>
 
+#include "tests/byte_units.h"
+
 namespace swiglu::server {
 namespace {
-
-constexpr size_t kKiB = 1024;
 
 TEST(SizeClassTest, ClassesArePowersOfTwoThenFourToEachDoubling) {
   constexpr std::array<size_t, 12> kExpectedKiB = {4, 8, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80};

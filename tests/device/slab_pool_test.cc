@@ -14,11 +14,10 @@
 #include <utility>
 
 #include "absl/synchronization/notification.h"
+#include "tests/byte_units.h"
 
 namespace swiglu::server {
 namespace {
-
-constexpr size_t kKiB = 1024;
 
 // Plain memory that counts, refuses on demand, and can be made to dwell in `Allocate`.
 class FakeSource final : public MemorySource {
@@ -115,7 +114,8 @@ TEST_F(SlabPoolTest, TwoMissesThatFindNoMemoryAtOnceAreBothServed) {
 
 TEST_F(SlabPoolTest, HandsOutAlignedSlabsOfAtLeastWhatWasAskedFor) {
   MakePool({.capacity_bytes = size_t{64} << 20});
-  for (size_t size_bytes : {size_t{1}, size_t{256}, 4 * kKiB + 1, 33 * kKiB, size_t{1} << 20}) {
+  for (size_t size_bytes :
+       {size_t{1}, size_t{256}, size_t{4 * kKiB + 1}, size_t{33 * kKiB}, size_t{1} << 20}) {
     const Slab slab = MustAcquire(size_bytes);
     EXPECT_GE(slab.size_bytes, size_bytes);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(slab.data.get()) % kSlabAlignment, 0u);
@@ -186,7 +186,7 @@ TEST_F(SlabPoolTest, RefusesWhatDoesNotFitBesideTheSlabsInUseAndKeepsItsCache) {
 
 TEST_F(SlabPoolTest, RefusesWhatCanNeverFit) {
   MakePool({.capacity_bytes = 64 * kKiB});
-  for (size_t size_bytes : {65 * kKiB, ~size_t{0}}) {
+  for (size_t size_bytes : {size_t{65 * kKiB}, ~size_t{0}}) {
     const absl::StatusOr<Slab> refused = pool_->Acquire(size_bytes);
     EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
   }

@@ -10,11 +10,10 @@
 #include <string>
 
 #include "gtest/gtest.h"
+#include "tests/byte_units.h"
 
 namespace swiglu::server {
 namespace {
-
-constexpr int64_t kMiB = 1 << 20;
 
 class MemoryLimitTest : public testing::Test {
  protected:

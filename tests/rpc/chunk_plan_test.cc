@@ -10,12 +10,11 @@
 
 #include "gtest/gtest.h"
 #include "tests/batching/mlp_models.h"
+#include "tests/byte_units.h"
 #include "tests/rpc/requests.h"
 
 namespace swiglu::server {
 namespace {
-
-constexpr int64_t kMiB = int64_t{1} << 20;
 
 void ExpectPlan(const Model& model, int64_t num_elements, int64_t max_batch_bytes,
                 const ChunkPlan& expected) {

@@ -19,14 +19,13 @@
 #include "server/device/cpu_executor.h"
 #include "server/device/shared_file.h"
 #include "swiglu/cpu.h"
+#include "tests/byte_units.h"
 #include "tests/rpc/server_fixture.h"
 
 namespace swiglu::server {
 namespace {
 
 using inference::ModelInferRequest;
-
-constexpr int64_t kMiB = int64_t{1} << 20;
 
 // A file in /dev/shm that a client shares.
 class ClientFile {

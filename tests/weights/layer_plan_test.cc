@@ -13,31 +13,31 @@
 namespace swiglu::server {
 namespace {
 
-using Names = std::vector<std::string>;
+using NameList = std::vector<std::string>;
 
-absl::StatusOr<std::vector<PlannedLayer>> Plan(const Names& names,
+absl::StatusOr<std::vector<PlannedLayer>> Plan(const NameList& names,
                                                std::optional<MlpLayerRange> wanted = std::nullopt) {
   return PlanLayers("m.safetensors", std::vector<absl::string_view>(names.begin(), names.end()),
                     wanted);
 }
 
-std::string PlanError(const Names& names, std::optional<MlpLayerRange> wanted = std::nullopt) {
+std::string PlanError(const NameList& names, std::optional<MlpLayerRange> wanted = std::nullopt) {
   const auto planned = Plan(names, wanted);
   EXPECT_EQ(planned.status().code(), absl::StatusCode::kInvalidArgument);
   return std::string(planned.status().message());
 }
 
 // The names of the tensors of one MLP, and of `more`.
-Names Mlp(const std::string& stem, const Names& more = {}) {
-  Names names = {stem + "gate_proj.weight", stem + "up_proj.weight", stem + "down_proj.weight"};
+NameList Mlp(const std::string& stem, const NameList& more = {}) {
+  NameList names = {stem + "gate_proj.weight", stem + "up_proj.weight", stem + "down_proj.weight"};
   names.insert(names.end(), more.begin(), more.end());
   return names;
 }
 
-Names Layers(const std::vector<int>& numbers) {
-  Names names;
+NameList Layers(const std::vector<int>& numbers) {
+  NameList names;
   for (const int number : numbers) {
-    const Names layer = Mlp(absl::StrCat("model.layers.", number, ".mlp."));
+    const NameList layer = Mlp(absl::StrCat("model.layers.", number, ".mlp."));
     names.insert(names.end(), layer.begin(), layer.end());
   }
   return names;
@@ -94,7 +94,7 @@ TEST(LayerPlanTest, SortsLayersByNumber) {
 }
 
 TEST(LayerPlanTest, KeepsToTheWantedLayers) {
-  Names names = Layers({0, 1, 2, 3});
+  NameList names = Layers({0, 1, 2, 3});
   names.push_back("model.layers.0.mlp.gate_proj.bias");
   names.push_back("draft.model.layers.3.mlp.gate_proj.weight");
   const auto planned = Plan(names, MlpLayerRange{1, 3});
@@ -116,7 +116,7 @@ TEST(LayerPlanTest, RefusesNamesWithoutAnMlp) {
       "model.layers.0.mlp.gate_proj.weight or gate_proj.weight";
   EXPECT_EQ(PlanError({}), kNone);
   EXPECT_EQ(PlanError({"e", "g"}, MlpLayerRange{0, 1}), kNone);
-  // Names that only look similar.
+  // NameList that only look similar.
   for (const std::string stem :
        {"model.layers.mlp.", "model.layers..mlp.", "model.layers.x.mlp.", "model.layers.-1.mlp.",
         "mylayers.0.mlp.", "encoder.layers.0.mlp.", "blocks.0.mlp.", "0.mlp.", "mlp.",
@@ -128,16 +128,16 @@ TEST(LayerPlanTest, RefusesNamesWithoutAnMlp) {
 }
 
 TEST(LayerPlanTest, RefusesExperts) {
-  const Names experts = {"model.layers.3.mlp.gate.weight",
-                         "model.layers.3.mlp.experts.0.gate_proj.weight",
-                         "model.layers.3.mlp.shared_experts.gate_proj.weight"};
+  const NameList experts = {"model.layers.3.mlp.gate.weight",
+                            "model.layers.3.mlp.experts.0.gate_proj.weight",
+                            "model.layers.3.mlp.shared_experts.gate_proj.weight"};
   EXPECT_EQ(PlanError(experts),
             "m.safetensors: holds no MLP but those of experts, such as "
             "'model.layers.3.mlp.experts.0.gate_proj.weight'; expected layers with one MLP each");
   EXPECT_EQ(PlanError({"model.layers.0.mlp.shared_expert.up_proj.weight"}),
             "m.safetensors: holds no MLP but those of experts, such as "
             "'model.layers.0.mlp.shared_expert.up_proj.weight'; expected layers with one MLP each");
-  Names mixed = Layers({0, 1, 2});
+  NameList mixed = Layers({0, 1, 2});
   mixed.insert(mixed.end(), experts.begin(), experts.end());
   const auto planned = Plan(mixed);
   ASSERT_TRUE(planned.ok()) << planned.status();
@@ -171,9 +171,9 @@ TEST(LayerPlanTest, RefusesTensorsThatAnMlpMustNotHave) {
 
 TEST(LayerPlanTest, SaysWhichTensorIsMissing) {
   const std::string stem = "model.layers.4.mlp.";
-  const auto missing = [&](const Names& parts, const std::string& first,
+  const auto missing = [&](const NameList& parts, const std::string& first,
                            const std::string& absent) {
-    Names names;
+    NameList names;
     for (const std::string& part : parts) names.push_back(stem + part + ".weight");
     EXPECT_EQ(PlanError(names), absl::StrCat("m.safetensors: layer 4 has '", stem, first,
                                              ".weight' but no '", stem, absent, ".weight'"));

@@ -21,13 +21,13 @@
 namespace swiglu::server {
 namespace {
 
-using Refusal = std::optional<ReloadRefusal>;
+using MaybeRefusal = std::optional<ReloadRefusal>;
 
 // One call of Reload: whether its caller has gone, and how it ended.
 class ReloadCall {
  public:
   void Send(WeightsThread& thread, const std::string& mlp) {
-    thread.Reload(mlp, cancelled_, [this](const Refusal& refusal) {
+    thread.Reload(mlp, cancelled_, [this](const MaybeRefusal& refusal) {
       refusal_ = refusal;
       if (then) then();
       ended_.Notify();
@@ -35,13 +35,13 @@ class ReloadCall {
   }
   void Cancel() { cancelled_->store(true); }
   bool has_ended() const { return ended_.HasBeenNotified(); }
-  const Refusal& Wait() {
+  const MaybeRefusal& Wait() {
     ended_.WaitForNotification();
     return refusal_;
   }
   // Waits for the end, which must be a refusal.
   ReloadFault Fault() {
-    const Refusal& refusal = Wait();
+    const MaybeRefusal& refusal = Wait();
     EXPECT_TRUE(refusal.has_value());
     return refusal.has_value() ? refusal->fault : ReloadFault::kFailed;
   }
@@ -50,7 +50,7 @@ class ReloadCall {
 
  private:
   const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
-  Refusal refusal_;
+  MaybeRefusal refusal_;
   absl::Notification ended_;
 };
 
