@@ -25,7 +25,7 @@
 namespace swiglu::server {
 namespace {
 
-CudaExecutorOptions Options(std::vector<DeviceInfo> devices) {
+CudaExecutorOptions CudaOptions(std::vector<DeviceInfo> devices) {
   CudaExecutorOptions options;
   options.devices = std::move(devices);
   options.memory.capacity_bytes = size_t{512} << 20;
@@ -55,16 +55,16 @@ class ErrorRecorder final : public Observer {
 using Errors = decltype(ErrorRecorder::errors);
 
 TEST(CudaExecutorOptionsTest, RefusesNoDevicesAndNoLanes) {
-  EXPECT_EQ(CreateCudaExecutor(Options({})).status(),
+  EXPECT_EQ(CreateCudaExecutor(CudaOptions({})).status(),
             absl::InvalidArgumentError("no CUDA device was named"));
-  CudaExecutorOptions options = Options({{0, "any"}});
+  CudaExecutorOptions options = CudaOptions({{0, "any"}});
   options.lanes_per_device = 0;
   EXPECT_EQ(CreateCudaExecutor(options).status(),
             absl::InvalidArgumentError("a device needs at least 1 lane, not 0"));
 }
 
 TEST(CudaExecutorOptionsTest, AnOrdinalThatIsNotThereIsAnError) {
-  const absl::Status status = CreateCudaExecutor(Options({{4096, "none"}})).status();
+  const absl::Status status = CreateCudaExecutor(CudaOptions({{4096, "none"}})).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
   EXPECT_EQ(status.message().substr(0, 13), "device 4096: ") << status;
 }
@@ -111,7 +111,7 @@ class CudaExecutorTest : public testing::Test {
   }
 
   std::unique_ptr<LaneExecutor> MustCreate(Observer* observer = nullptr) {
-    CudaExecutorOptions options = Options(devices_);
+    CudaExecutorOptions options = CudaOptions(devices_);
     options.observer = observer;
     absl::StatusOr<std::unique_ptr<LaneExecutor>> executor = CreateCudaExecutor(options);
     EXPECT_TRUE(executor.ok()) << executor.status();
@@ -240,7 +240,7 @@ TEST_F(CudaExecutorTest, ReportsMemoryThatCannotBePinned) {
 // else the step.
 [[noreturn]] void BreakTheDeviceAndExit() {
   ErrorRecorder recorder;
-  CudaExecutorOptions options = Options({{0, "device 0"}});
+  CudaExecutorOptions options = CudaOptions({{0, "device 0"}});
   options.observer = &recorder;
   absl::StatusOr<std::unique_ptr<LaneExecutor>> created = CreateCudaExecutor(options);
   if (!created.ok()) std::_Exit(2);

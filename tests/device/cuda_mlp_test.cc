@@ -32,9 +32,9 @@
 namespace swiglu::server {
 namespace {
 
-constexpr int64_t kHidden = 72;
+constexpr int64_t kMlpHidden = 72;
 constexpr int64_t kIntermediate = 136;
-constexpr int64_t kRowBytes = kHidden * 2;
+constexpr int64_t kMlpRowBytes = kMlpHidden * 2;
 constexpr int64_t kMaxTokens = 600;
 
 // BF16 numbers between -1 and 1.
@@ -56,26 +56,26 @@ class CudaMlpTest : public testing::TestWithParam<Op> {
     ordinal_ = devices->front().ordinal;
     const std::string path = folder_.Write(
         "m.safetensors",
-        ModelFile({{"gate_proj.weight", "BF16", {kIntermediate, kHidden}, Matrix(1)},
-                   {"up_proj.weight", "BF16", {kIntermediate, kHidden}, Matrix(2)},
-                   {"down_proj.weight", "BF16", {kHidden, kIntermediate}, Matrix(3)}}));
+        ModelFile({{"gate_proj.weight", "BF16", {kIntermediate, kMlpHidden}, Matrix(1)},
+                   {"up_proj.weight", "BF16", {kIntermediate, kMlpHidden}, Matrix(2)},
+                   {"down_proj.weight", "BF16", {kMlpHidden, kIntermediate}, Matrix(3)}}));
     const auto files = MlpFiles::Open({"m", path, {}});
     ASSERT_TRUE(files.ok()) << files.status();
     CudaWeightsLoader loader({ordinal_}, 1, kMaxTokens);
     auto weights = loader.Load(**files, 0, nullptr, [](int64_t) { return absl::OkStatus(); });
     ASSERT_TRUE(weights.ok()) << weights.status();
     weights_ = *std::move(weights);
-    auto lane = CudaLane::CreateForMlps(ordinal_, {{kHidden, kIntermediate, kMaxTokens}});
+    auto lane = CudaLane::CreateForMlps(ordinal_, {{kMlpHidden, kIntermediate, kMaxTokens}});
     ASSERT_TRUE(lane.ok()) << lane.status();
     lane_ = *std::move(lane);
     model_ = MakeMlpModel({.op = GetParam(),
                            .mlp = "m",
-                           .hidden = kHidden,
+                           .hidden = kMlpHidden,
                            .intermediate = kIntermediate,
                            .max_batch_rows = 64});
   }
 
-  static std::string Matrix(uint32_t seed) { return RandomRows(kHidden * kIntermediate, seed); }
+  static std::string Matrix(uint32_t seed) { return RandomRows(kMlpHidden * kIntermediate, seed); }
 
   // Memory of the device, or pinned memory, with `size_bytes` at an offset of `shift` bytes.
   std::byte* Allocate(bool on_device, size_t size_bytes, size_t shift = 0) {
@@ -93,7 +93,7 @@ class CudaMlpTest : public testing::TestWithParam<Op> {
 
   // What the kernel computes from whole tensors.
   std::string Expected(const std::vector<std::string>& inputs) {
-    const auto num_tokens = static_cast<int64_t>(inputs[0].size()) / kRowBytes;
+    const auto num_tokens = static_cast<int64_t>(inputs[0].size()) / kMlpRowBytes;
     const swiglu::CudaMlpWeights weights = static_cast<const CudaWeights&>(*weights_).On(ordinal_);
     const int64_t workspace_bytes = swiglu::MlpBackwardWorkspaceBytes(weights, num_tokens);
     std::byte* const workspace = Allocate(true, static_cast<size_t>(workspace_bytes));
@@ -136,7 +136,7 @@ class CudaMlpTest : public testing::TestWithParam<Op> {
     for (const int64_t size : where.sizes) num_tokens += size;
     std::vector<std::string> inputs;
     for (size_t k = 0; k < model_.inputs.size(); ++k) {
-      inputs.push_back(RandomRows(num_tokens * kHidden, static_cast<uint32_t>(10 + k)));
+      inputs.push_back(RandomRows(num_tokens * kMlpHidden, static_cast<uint32_t>(10 + k)));
     }
     Batch batch{.model = &model_, .weights = weights_.get()};
     batch.placement.device =
@@ -144,8 +144,8 @@ class CudaMlpTest : public testing::TestWithParam<Op> {
     batch.placement.is_resident = where.inputs_on_device && where.outputs_on_device;
     size_t first = 0;
     for (const int64_t size : where.sizes) {
-      const auto size_bytes = static_cast<size_t>(size * kRowBytes);
-      Segment segment{.num_elements = size * kHidden};
+      const auto size_bytes = static_cast<size_t>(size * kMlpRowBytes);
+      Segment segment{.num_elements = size * kMlpHidden};
       // As the server's, a request without tokens has no addresses.
       if (size == 0) {
         batch.segments.push_back(segment);
@@ -245,7 +245,7 @@ TEST_P(CudaMlpTest, TakesABatchWithoutTokens) { ExpectRight({.sizes = {0, 0}}); 
 TEST_P(CudaMlpTest, SaysWhereTheWeightsAre) {
   ASSERT_EQ(weights_->places().size(), 1u);
   EXPECT_EQ(weights_->places()[0].device, ordinal_);
-  EXPECT_EQ(weights_->places()[0].size_bytes, 3 * kHidden * kIntermediate * 2);
+  EXPECT_EQ(weights_->places()[0].size_bytes, 3 * kMlpHidden * kIntermediate * 2);
 }
 
 TEST(CudaWeightsTest, ALayerThatHasNoRoomIsAnErrorWithTheSizes) {
@@ -281,7 +281,7 @@ TEST(CudaWeightsTest, ALayerThatHasNoRoomIsAnErrorWithTheSizes) {
 
 class CudaMlpGradientsTest : public CudaMlpTest {
  protected:
-  static constexpr int64_t kMatrixElements = kHidden * kIntermediate;
+  static constexpr int64_t kMatrixElements = kMlpHidden * kIntermediate;
   static constexpr size_t kMatrixBytes = kMatrixElements * sizeof(float);
 
   using Gradients = std::array<float*, kMaxGradients>;
@@ -314,12 +314,12 @@ class CudaMlpGradientsTest : public CudaMlpTest {
 
   // Runs random tokens, and compares with the kernel on all of them at once.
   void ExpectRightGradients(const Wish& wish) {
-    const auto size_bytes = static_cast<size_t>(wish.num_tokens * kRowBytes);
+    const auto size_bytes = static_cast<size_t>(wish.num_tokens * kMlpRowBytes);
     std::vector<const std::byte*> d_inputs;
-    Segment segment{.num_elements = wish.num_tokens * kHidden};
+    Segment segment{.num_elements = wish.num_tokens * kMlpHidden};
     for (size_t k = 0; k < 2; ++k) {
       const std::string input =
-          RandomRows(wish.num_tokens * kHidden, static_cast<uint32_t>(20 + k));
+          RandomRows(wish.num_tokens * kMlpHidden, static_cast<uint32_t>(20 + k));
       std::byte* const memory = Allocate(wish.on_device, size_bytes + 1, wish.shift);
       std::byte* const copy = Allocate(true, size_bytes + 1);
       cudaMemcpy(memory, input.data(), size_bytes, cudaMemcpyDefault);
@@ -396,7 +396,8 @@ TEST_P(CudaMlpGradientsTest, AddUpThoseOfAllPieces) {
 
 // A lane that has room for no more than the model needs.
 TEST_P(CudaMlpGradientsTest, FitALaneOfTheirModel) {
-  auto lane = CudaLane::CreateForMlps(ordinal_, {{kHidden, kIntermediate, MostBatchRows(model_)}});
+  auto lane =
+      CudaLane::CreateForMlps(ordinal_, {{kMlpHidden, kIntermediate, MostBatchRows(model_)}});
   ASSERT_TRUE(lane.ok()) << lane.status();
   lane_ = *std::move(lane);
   ExpectRightGradients({.num_tokens = GradientRows(model_), .wants_dx = true});

@@ -61,18 +61,18 @@ Gradients Expect(const Mlp& mlp) {
 }
 
 constexpr size_t kGuards = 16;  // floats behind each gradient
-constexpr float kGuard = 3.25f;
+constexpr float kGuardFloat = 3.25f;
 
 // Room for the gradients, filled with NaNs and guarded.
 Gradients Room(const Mlp& mlp) {
-  Floats one(mlp.gate.size() + kGuards, kGuard);
+  Floats one(mlp.gate.size() + kGuards, kGuardFloat);
   for (size_t i = 0; i < mlp.gate.size(); ++i) one[i] = std::numeric_limits<float>::quiet_NaN();
   return {one, one, one};
 }
 
 void DropGuards(Floats& gradient) {
   for (size_t i = 0; i < kGuards; ++i) {
-    EXPECT_EQ(gradient.back(), kGuard) << "written past a gradient's end";
+    EXPECT_EQ(gradient.back(), kGuardFloat) << "written past a gradient's end";
     gradient.pop_back();
   }
 }
@@ -220,7 +220,7 @@ class CpuMlpGradientsCallTest : public testing::Test {
   const Gradients all_ = ComputeAtOnce(mlp_, pool_);
   Workspace workspace_{weights_->BackwardWorkspaceBytes(5)};
   Lanes dx_ = Lanes(mlp_.x.size(), 0x5555);
-  Floats one_ = Floats(mlp_.gate.size(), kGuard);
+  Floats one_ = Floats(mlp_.gate.size(), kGuardFloat);
 };
 
 TEST_F(CpuMlpGradientsCallTest, ComputesEachByItself) {
@@ -256,7 +256,7 @@ TEST_F(CpuMlpGradientsCallTest, OfNoTokensAreZero) {
 TEST_F(CpuMlpGradientsCallTest, OfNoFurtherTokensStayAsTheyAre) {
   const MlpWeightGradients gradients{.gate = one_.data(), .sums = MlpSums::kContinue};
   EXPECT_EQ(Status({nullptr, nullptr, nullptr, 0, {}, gradients}), MlpStatus::kOk);
-  EXPECT_EQ(one_, Floats(one_.size(), kGuard));
+  EXPECT_EQ(one_, Floats(one_.size(), kGuardFloat));
 }
 
 TEST_F(CpuMlpGradientsCallTest, RefusesMisalignedOnes) {
@@ -264,7 +264,7 @@ TEST_F(CpuMlpGradientsCallTest, RefusesMisalignedOnes) {
   EXPECT_EQ(Status(Call({.gate = odd})), MlpStatus::kMisaligned);
   EXPECT_EQ(Status(Call({.up = odd})), MlpStatus::kMisaligned);
   EXPECT_EQ(Status(Call({.down = odd})), MlpStatus::kMisaligned);
-  EXPECT_EQ(one_, Floats(one_.size(), kGuard));
+  EXPECT_EQ(one_, Floats(one_.size(), kGuardFloat));
 }
 
 TEST_F(CpuMlpGradientsCallTest, RefusesNoOutputAtAll) {
@@ -278,7 +278,7 @@ TEST_F(CpuMlpGradientsCallTest, RefusesNoInputs) {
   no_x.x = no_dy.dy = nullptr;
   EXPECT_EQ(Status(no_x), MlpStatus::kNullPointer);
   EXPECT_EQ(Status(no_dy), MlpStatus::kNullPointer);
-  EXPECT_EQ(one_, Floats(one_.size(), kGuard));
+  EXPECT_EQ(one_, Floats(one_.size(), kGuardFloat));
 }
 
 // Panels of 32 columns take more than tiles of 8 rows.
