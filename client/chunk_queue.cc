@@ -28,6 +28,7 @@ ChunkQueue::ChunkQueue(absl::string_view model, const ChunkPlan& plan, absl::Tim
       plan_(plan),
       deadline_(deadline),
       chunk_elements_(plan.chunk_elements),
+      most_elements_(plan.chunk_elements),
       num_allowed_(plan.max_under_way) {}
 
 bool ChunkQueue::HasEnded() const {
@@ -76,10 +77,7 @@ absl::optional<ChunkProgress> ChunkQueue::Succeed(const Chunk&, const std::strin
   }
   weights_ = weights;
   num_lone_refusals_ = 0;
-  if (num_allowed_ < plan_.max_under_way && ++num_successes_ >= kSuccessesToWiden) {
-    ++num_allowed_;
-    num_successes_ = 0;
-  }
+  if (++num_successes_ >= kSuccessesToWiden) Widen();
   changed_.SignalAll();
   ++num_done_;
   return ChunkProgress{num_done_, num_done_ + num_under_way_ + NumLeft()};
@@ -102,7 +100,8 @@ void ChunkQueue::PushBack(const Chunk& chunk, const absl::Status& status, absl::
 void ChunkQueue::Shrink(const Chunk& chunk, const absl::Status& status) {
   absl::MutexLock lock(&mutex_);
   Return(chunk);
-  if (!Halve(chunk.count)) FailLocked(status);
+  if (!Halve(chunk.count)) return FailLocked(status);
+  most_elements_ = std::min(most_elements_, chunk_elements_);
 }
 
 void ChunkQueue::Fail(const absl::Status& status) {
@@ -133,6 +132,15 @@ void ChunkQueue::Return(const Chunk& chunk) {
 void ChunkQueue::FailLocked(const absl::Status& status) {
   if (status_.ok()) status_ = status;
   changed_.SignalAll();
+}
+
+void ChunkQueue::Widen() {
+  num_successes_ = 0;
+  if (chunk_elements_ < most_elements_) {
+    chunk_elements_ = std::min(2 * chunk_elements_, most_elements_);
+  } else if (num_allowed_ < plan_.max_under_way) {
+    ++num_allowed_;
+  }
 }
 
 // Makes chunks at most half of `count`. False if that is not possible.

@@ -42,7 +42,8 @@ struct ChunkPlan {
 // server takes. If the server pushes back, fewer chunks are under way, down to one, and none begins
 // before the time that the server asked for. If it pushes back although nothing else is under way,
 // or says that a chunk is too large, chunks get smaller. After a row of successes, one more may be
-// under way again. Keeps the first error and the first exception. Thread-safe.
+// under way again, or chunks get larger again, up to what the server has not called too large.
+// Keeps the first error and the first exception. Thread-safe.
 class ChunkQueue {
  public:
   // `model` must outlive the queue. No chunk begins after `deadline`.
@@ -79,6 +80,7 @@ class ChunkQueue {
   void Return(const Chunk& chunk) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FailLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Halve(int64_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Widen() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const absl::string_view model_;
   const ChunkPlan plan_;
@@ -88,10 +90,11 @@ class ChunkQueue {
   int64_t next_ ABSL_GUARDED_BY(mutex_) = 0;  // the first element that was never taken
   std::vector<Chunk> returned_ ABSL_GUARDED_BY(mutex_);
   int64_t chunk_elements_ ABSL_GUARDED_BY(mutex_);
+  int64_t most_elements_ ABSL_GUARDED_BY(mutex_);  // that chunks may have again
   int num_under_way_ ABSL_GUARDED_BY(mutex_) = 0;
   int num_allowed_ ABSL_GUARDED_BY(mutex_);
   absl::Time opens_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
-  int num_successes_ ABSL_GUARDED_BY(mutex_) = 0;      // since the last change of num_allowed_
+  int num_successes_ ABSL_GUARDED_BY(mutex_) = 0;      // since the last change of width or size
   int num_lone_refusals_ ABSL_GUARDED_BY(mutex_) = 0;  // one after the other
   int64_t num_done_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string weights_ ABSL_GUARDED_BY(mutex_);  // of the chunks that have succeeded

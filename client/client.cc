@@ -296,6 +296,7 @@ absl::Status Client::UnregisterAllRegions(RegionKind kind, const CallOptions& op
 
 absl::StatusOr<std::vector<RegionInfo>> Client::ListRegions(RegionKind kind,
                                                             const CallOptions& options) {
+  if (absl::Status status = impl_->CheckRegionsAllowed(); !status.ok()) return status;
   std::vector<RegionInfo> regions;
   const auto add = [&](const auto& region, int64_t device) {
     regions.push_back({region.name(), kind, static_cast<int64_t>(region.byte_size()), device});

@@ -40,6 +40,7 @@ absl::StatusOr<std::string> Client::Impl::Infer(const InferCall& call,
                                                 const CallOptions& call_options) {
   absl::Status status = CheckInputs(call);
   if (status.ok()) status = CheckOutputs(call);
+  if (status.ok() && UsesRegions(call)) status = CheckRegionsAllowed();
   if (!status.ok()) return status;
   return runner_.Run(ToInference(call), TimeLimit(Timeout(TotalBytes(call), call_options)),
                      call_options.on_chunk);
@@ -49,11 +50,12 @@ absl::Status Client::Impl::CheckRegionsAllowed() const {
   if (pool_.num_servers() == 1) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("this client has ", pool_.num_servers(),
-                   " servers; a client that registers regions of shared memory has one"));
+                   " servers; a client that uses regions of shared memory has one"));
 }
 
 absl::Status Client::Impl::Unregister(RegionKind kind, absl::string_view name,
                                       const CallOptions& call_options) {
+  if (absl::Status status = CheckRegionsAllowed(); !status.ok()) return status;
   if (kind == RegionKind::kSystem) {
     inference::SystemSharedMemoryUnregisterRequest request;
     request.set_name(std::string(name));

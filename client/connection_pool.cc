@@ -31,8 +31,8 @@ constexpr absl::string_view kUnreadableMemory = "Bad address";
 // The interval of the checks in the wait for borrowed memory.
 constexpr auto kLoanPollInterval = std::chrono::milliseconds(1);
 
-// How long a server without a connection is avoided before the next look at it.
-constexpr absl::Duration kLostServerInterval = absl::Milliseconds(200);
+// The longest time that a server that pushes back is avoided.
+constexpr absl::Duration kLongestAvoidance = absl::Minutes(1);
 
 // The metadata by which a server says, in milliseconds, when to try again. A value below zero, or
 // one that is no number, means never, as in gRPC's own retries.
@@ -101,6 +101,10 @@ absl::StatusOr<std::vector<std::string>> SplitAddresses(absl::string_view addres
     }
     split.emplace_back(address);
   }
+  if (split.size() > static_cast<size_t>(kMaxServers)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "there are ", split.size(), " server addresses; a client takes up to ", kMaxServers));
+  }
   return split;
 }
 
@@ -163,11 +167,10 @@ ConnectionPool::~ConnectionPool() {
 }
 
 CallOutcome ConnectionPool::Call(const std::string& method, OutgoingMessage request,
-                                 const TimeLimit& limit) {
+                                 const TimeLimit& limit, const ServerSet& tried) {
   if (absl::Now() >= limit.deadline) return {Late(AddressesText(), limit)};
-  auto [connection, queue] = Acquire(request.size_bytes);
+  auto [connection, queue] = Acquire(request.size_bytes, tried);
   CallOutcome outcome;
-  bool is_lost = false;
   {
     // The call lives as long as its context, and may hold the request until then.
     grpc::ClientContext context;
@@ -185,7 +188,7 @@ CallOutcome ConnectionPool::Call(const std::string& method, OutgoingMessage requ
     bool ok = false;
     NextEvent(*queue, wait_, &tag, &ok);
     if (!grpc_status.ok()) {
-      outcome = ToFailure(grpc_status, *connection, context, limit, is_lost);
+      outcome = ToFailure(grpc_status, *connection, context, limit);
     } else if (response.Valid()) {
       outcome.answer = std::move(response);
     } else {
@@ -202,30 +205,37 @@ CallOutcome ConnectionPool::Call(const std::string& method, OutgoingMessage requ
       queue->AsyncNext(&tag, &ok, std::chrono::system_clock::now() + kLoanPollInterval);
     }
   }
-  NoteOutcome(outcome, is_lost, *connection->server);
+  outcome.server = NumberOf(*connection);
   Release(connection, request.size_bytes, std::move(queue));
+  if (servers_.size() > 1 && outcome.pushback && *outcome.pushback > absl::ZeroDuration()) {
+    absl::MutexLock lock(&mutex_);
+    absl::Time& opens = connection->server->opens;
+    opens = std::max(opens, absl::Now() + std::min(*outcome.pushback, kLongestAvoidance));
+  }
   return outcome;
 }
 
 std::pair<ConnectionPool::Connection*, std::unique_ptr<grpc::CompletionQueue>>
-ConnectionPool::Acquire(int64_t bytes) {
+ConnectionPool::Acquire(int64_t bytes, const ServerSet& tried) {
   absl::MutexLock lock(&mutex_);
-  Connection* best = nullptr;
-  bool best_is_open = false;
   const bool has_choice = servers_.size() > 1;
   const absl::Time now = has_choice ? absl::Now() : absl::InfinitePast();
   // Among equal connections, servers take turns.
   const size_t first = has_choice ? turn_++ % servers_.size() : 0;
+  Connection* best = nullptr;
+  Rank best_rank = Rank::kReady;
+  const auto cost_of = [&](const Connection& connection, const Rank& rank) {
+    const absl::Time opens =
+        rank == Rank::kPushesBack ? connection.server->opens : absl::InfinitePast();
+    return std::make_tuple(rank, has_choice && tried.Has(NumberOf(connection)), opens,
+                           connection.pending_bytes, connection.num_pending);
+  };
   for (size_t i = 0; i < connections_.size(); ++i) {
     Connection& connection = connections_[(first + i) % connections_.size()];
-    const bool is_open = !has_choice || IsOpen(connection, now);
-    if (best != nullptr && is_open < best_is_open) continue;
-    if (best == nullptr || is_open > best_is_open ||
-        std::tie(connection.pending_bytes, connection.num_pending) <
-            std::tie(best->pending_bytes, best->num_pending)) {
-      best = &connection;
-      best_is_open = is_open;
-    }
+    const Rank rank = has_choice ? RankOf(connection, now) : Rank::kReady;
+    if (best != nullptr && cost_of(connection, rank) >= cost_of(*best, best_rank)) continue;
+    best = &connection;
+    best_rank = rank;
   }
   best->pending_bytes += bytes;
   ++best->num_pending;
@@ -235,32 +245,29 @@ ConnectionPool::Acquire(int64_t bytes) {
   return {best, std::move(queue)};
 }
 
-bool ConnectionPool::HasOpenServer() {
+bool ConnectionPool::HasOther(const ServerSet& tried) {
   absl::MutexLock lock(&mutex_);
   const absl::Time now = absl::Now();
-  return std::any_of(connections_.begin(), connections_.end(),
-                     [&](const Connection& connection) { return IsOpen(connection, now); });
+  return std::any_of(connections_.begin(), connections_.end(), [&](const Connection& connection) {
+    return !tried.Has(NumberOf(connection)) && RankOf(connection, now) <= Rank::kConnecting;
+  });
 }
 
-bool ConnectionPool::IsOpen(const Connection& connection, absl::Time now) {
-  Server& server = *connection.server;
-  if (now < server.opens) return false;
-  if (!server.is_lost) return true;
-  // A call must not wait for the attempt to connect, which may take long. Asking begins one.
-  if (connection.channel->GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_READY) return true;
-  server.opens = now + kLostServerInterval;
-  return false;
-}
-
-void ConnectionPool::NoteOutcome(const CallOutcome& outcome, bool is_lost, Server& server) {
-  if (servers_.size() == 1) return;
+absl::Duration ConnectionPool::TimeUntilOpen() {
   absl::MutexLock lock(&mutex_);
-  server.is_lost = is_lost;
-  if (is_lost) {
-    server.opens = absl::Now() + kLostServerInterval;
-  } else if (outcome.pushback && *outcome.pushback > absl::ZeroDuration()) {
-    server.opens = absl::Now() + *outcome.pushback;
+  const absl::Time now = absl::Now();
+  absl::Duration least = absl::InfiniteDuration();
+  for (const Server& server : servers_) {
+    if (server.opens > now) least = std::min(least, server.opens - now);
   }
+  return least;
+}
+
+ConnectionPool::Rank ConnectionPool::RankOf(const Connection& connection, absl::Time now) const {
+  if (now < connection.server->opens) return Rank::kPushesBack;
+  const grpc_connectivity_state state = connection.channel->GetState(/*try_to_connect=*/true);
+  if (state == GRPC_CHANNEL_READY) return Rank::kReady;
+  return state == GRPC_CHANNEL_TRANSIENT_FAILURE ? Rank::kLost : Rank::kConnecting;
 }
 
 void ConnectionPool::Release(Connection* connection, int64_t bytes,
@@ -272,8 +279,8 @@ void ConnectionPool::Release(Connection* connection, int64_t bytes,
 }
 
 CallOutcome ConnectionPool::ToFailure(const grpc::Status& status, const Connection& connection,
-                                      const grpc::ClientContext& context, const TimeLimit& limit,
-                                      bool& is_lost) const {
+                                      const grpc::ClientContext& context,
+                                      const TimeLimit& limit) const {
   const std::string& message = status.error_message();
   const std::string& address = connection.server->address;
   const auto& trailers = context.GetServerTrailingMetadata();
@@ -292,7 +299,6 @@ CallOutcome ConnectionPool::ToFailure(const grpc::Status& status, const Connecti
     // A server's own UNAVAILABLE either leaves the connection up or comes with trailers. gRPC's
     // UNAVAILABLE does neither.
     if (connection.channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_READY) {
-      is_lost = true;
       return {absl::UnavailableError(absl::StrCat("no connection to ", address, ": ", message))};
     }
   }

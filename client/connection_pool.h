@@ -76,13 +76,27 @@ struct CallOutcome {
   // The advice of a server that failed the call, how long to wait before the next try. Negative if
   // the call must not be tried again.
   absl::optional<absl::Duration> pushback = absl::nullopt;
+  int server = 0;  // the number of the server that was called
 };
+
+// Some of the servers of a pool.
+class ServerSet {
+ public:
+  void Add(int server) { bits_ |= uint64_t{1} << server; }
+  bool Has(int server) const { return (bits_ >> server & 1) != 0; }
+
+ private:
+  uint64_t bits_ = 0;
+};
+
+// The most servers of a pool.
+inline constexpr int kMaxServers = 64;
 
 // OK if `address` is HOST:PORT or unix:/path. Otherwise an error that says what is wrong.
 absl::Status CheckAddress(absl::string_view address);
 
-// Splits addresses at commas. The error is that of CheckAddress for the first bad one, or says that
-// one is there twice.
+// Splits addresses at commas, so the path of a socket has none. The error is that of CheckAddress
+// for the first bad one, or says that one is there twice, or that there are more than kMaxServers.
 absl::StatusOr<std::vector<std::string>> SplitAddresses(absl::string_view addresses);
 
 // A channel to `address` with a connection of its own. The channel carries messages of any size,
@@ -99,8 +113,8 @@ bool NextEvent(grpc::CompletionQueue& queue, Wait wait, void** tag, bool* ok);
 
 // A fixed number of channels to each address. Each has a connection of its own, which opens when it
 // is first used. The servers are alike: each call goes to any of them, over the connection with the
-// fewest request bytes under way. A server that is lost or pushes back is avoided for a while, if
-// there is another. Thread-safe.
+// fewest request bytes under way. If there is a choice, a server without an open connection is
+// avoided, and one that pushes back for as long as it says, at most for a minute. Thread-safe.
 class ConnectionPool {
  public:
   // `wait` is how a call waits for its answer. REQUIRES: CheckAddress of each address is OK, there
@@ -114,20 +128,27 @@ class ConnectionPool {
   // Calls `method`, the full path of an RPC method. Blocks until there is an answer or an error,
   // and until gRPC has released every borrowed slice of the request. Returns the server's own
   // errors. UNAVAILABLE, with the address in the message, if there is no connection.
-  // DEADLINE_EXCEEDED when `limit` has passed; if it passed before this call, nothing is sent.
-  CallOutcome Call(const std::string& method, OutgoingMessage request, const TimeLimit& limit);
+  // DEADLINE_EXCEEDED when `limit` has passed; if it passed before this call, nothing is sent. Of
+  // servers that are alike in all else, one outside of `tried` gets the call.
+  CallOutcome Call(const std::string& method, OutgoingMessage request, const TimeLimit& limit,
+                   const ServerSet& tried = {});
 
   int num_servers() const { return static_cast<int>(servers_.size()); }
 
-  // Whether there is a server that is not avoided now.
-  bool HasOpenServer();
+  // Whether a server outside of `tried` is not avoided now.
+  bool HasOther(const ServerSet& tried);
+
+  // How long until the first of several servers that push back may be called again. Infinite if
+  // none pushes back, or if there is one server alone.
+  absl::Duration TimeUntilOpen();
 
  private:
   struct Server {
     std::string address;
-    absl::Time opens = absl::InfinitePast();  // avoided before, guarded by mutex_
-    bool is_lost = false;  // since its last call had no connection, guarded by mutex_
+    absl::Time opens = absl::InfinitePast();  // when its pushback ends, guarded by mutex_
   };
+  // How much a connection is to be avoided.
+  enum class Rank { kReady, kConnecting, kPushesBack, kLost };
   struct Connection {
     Server* server;
     std::shared_ptr<grpc::Channel> channel;
@@ -137,14 +158,17 @@ class ConnectionPool {
   };
 
   // Acquire takes a connection and a queue for a call, and Release gives them back.
-  std::pair<Connection*, std::unique_ptr<grpc::CompletionQueue>> Acquire(int64_t bytes);
+  std::pair<Connection*, std::unique_ptr<grpc::CompletionQueue>> Acquire(int64_t bytes,
+                                                                         const ServerSet& tried);
   void Release(Connection* connection, int64_t bytes, std::unique_ptr<grpc::CompletionQueue> queue);
-  bool IsOpen(const Connection& connection, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Notes what a call says about its server.
-  void NoteOutcome(const CallOutcome& outcome, bool is_lost, Server& server);
+  int NumberOf(const Connection& connection) const {
+    return static_cast<int>(connection.server - servers_.data());
+  }
+  // Begins to connect if there is no connection.
+  Rank RankOf(const Connection& connection, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   CallOutcome ToFailure(const grpc::Status& status, const Connection& connection,
-                        const grpc::ClientContext& context, const TimeLimit& limit,
-                        bool& is_lost) const;
+                        const grpc::ClientContext& context, const TimeLimit& limit) const;
   absl::Status Late(absl::string_view address, const TimeLimit& limit) const;
   std::string AddressesText() const;
 

@@ -3,6 +3,7 @@
 // Compares every tensor of a call with the reference input.
 #include "client/infer_call.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -136,6 +137,12 @@ absl::Status CheckOutputs(const InferCall& call) {
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+bool UsesRegions(const InferCall& call) {
+  const auto is_in_region = [](const auto& named) { return named.tensor->part.has_value(); };
+  return std::any_of(call.inputs.begin(), call.inputs.end(), is_in_region) ||
+         std::any_of(call.outputs.begin(), call.outputs.end(), is_in_region);
 }
 
 Inference ToInference(const InferCall& call) {

@@ -62,6 +62,9 @@ absl::Status CheckInputs(const InferCall& call);
 // are checked.
 absl::Status CheckOutputs(const InferCall& call);
 
+// Whether a tensor of the call is in a region.
+bool UsesRegions(const InferCall& call);
+
 // The call for the codec. REQUIRES: the call is checked, and outlives the inference.
 Inference ToInference(const InferCall& call);
 

@@ -183,6 +183,16 @@ absl::StatusOr<std::string> CheckEnvelope(const Inference& inference, const std:
 
 }  // namespace
 
+bool Inference::overwrites_inputs() const {
+  return std::any_of(outputs.begin(), outputs.end(), [&](const Output& output) {
+    return output.part && std::any_of(inputs.begin(), inputs.end(), [&](const Input& input) {
+             return input.part && input.part->region == output.part->region &&
+                    input.part->offset < output.part->offset + output.part->size_bytes &&
+                    output.part->offset < input.part->offset + input.part->size_bytes;
+           });
+  });
+}
+
 bool Inference::has_gradients() const {
   return std::any_of(outputs.begin(), outputs.end(),
                      [](const Output& output) { return output.gradient_shape.has_value(); });

@@ -57,6 +57,8 @@ struct Inference {
 
   // Whether the model has weights, and a row of its tensors cannot be cut.
   bool is_mlp() const { return row_elements > 0; }
+  // Whether an output is in a region, over a part of an input.
+  bool overwrites_inputs() const;
   // Whether gradients of weights are among the outputs. They are sums over all rows, so such an
   // inference has no parts.
   bool has_gradients() const;

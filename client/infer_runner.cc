@@ -40,6 +40,7 @@ void RunOnThreads(int num_threads, const std::function<void()>& work) {
 
 absl::StatusOr<std::string> InferRunner::Run(const Inference& inference, const TimeLimit& limit,
                                              const OnChunk& on_chunk) {
+  budget_.EarnByCall();
   // What is all in regions has nothing to split.
   const int64_t message_bytes = NumCarried(inference) > 0 ? LargestMessageBytes(inference) : 0;
   if (message_bytes <= options_.max_message_bytes) {
@@ -68,44 +69,40 @@ absl::StatusOr<std::string> InferRunner::RunWhole(const Inference& inference,
 
 InferRunner::Outcome InferRunner::RunWithRetries(const Inference& inference, const TimeLimit& limit,
                                                  OnPushback on_pushback) {
-  budget_.EarnByCall();
-  int num_failovers = 0;
+  ServerSet tried;
   for (int attempt = 1;; ++attempt) {
-    Outcome outcome = RunOnce(inference, limit);
+    Outcome outcome = RunOnce(inference, limit, tried);
     if (outcome.weights.ok()) return outcome;
-    if (CanFailOver(outcome) && num_failovers < pool_->num_servers() - 1 &&
-        attempt < options_.max_attempts) {
-      ++num_failovers;
-      continue;
-    }
-    if (on_pushback == OnPushback::kReturn && outcome.pushback) return outcome;
+    tried.Add(outcome.server);
     const absl::Status status = outcome.weights.status();
-    const absl::optional<absl::Duration> wait =
+    absl::optional<absl::Duration> wait =
         WaitBeforeRetry({status, outcome.pushback, attempt}, RandomShare());
-    if (!wait || attempt == options_.max_attempts || absl::Now() + *wait >= limit.deadline ||
-        !budget_.SpendOnRetry()) {
+    // Without a pushback the server may have begun, and have written over what it would read again.
+    if (inference.overwrites_inputs() && !outcome.pushback) wait = absl::nullopt;
+    // What another server has not refused yet costs no time and no budget there.
+    const bool has_other = wait && pool_->num_servers() > 1 && pool_->HasOther(tried);
+    if (!has_other && on_pushback == OnPushback::kReturn && outcome.pushback) return outcome;
+    if (wait && !has_other) wait = std::min(*wait, pool_->TimeUntilOpen());
+    if (!wait || attempt == options_.max_attempts ||
+        (!has_other && (absl::Now() + *wait >= limit.deadline || !budget_.SpendOnRetry()))) {
       if (attempt > 1) {
         outcome.weights = absl::Status(
             status.code(), absl::StrCat(status.message(), " (tried ", attempt, " times)"));
       }
       return outcome;
     }
-    absl::SleepFor(*wait);
+    if (!has_other) absl::SleepFor(*wait);
   }
 }
 
-// Once for each other server, a retry costs no time and no budget: none of them has refused it yet.
-bool InferRunner::CanFailOver(const Outcome& outcome) const {
-  return pool_->num_servers() > 1 &&
-         WaitBeforeRetry({outcome.weights.status(), outcome.pushback, 1}, 0).has_value() &&
-         pool_->HasOpenServer();
-}
-
-InferRunner::Outcome InferRunner::RunOnce(const Inference& inference, const TimeLimit& limit) {
+InferRunner::Outcome InferRunner::RunOnce(const Inference& inference, const TimeLimit& limit,
+                                          const ServerSet& tried) {
   Loan loan;
-  CallOutcome outcome = pool_->Call(kModelInfer, EncodeInferRequest(inference, &loan), limit);
-  if (!outcome.answer.ok()) return {outcome.answer.status(), outcome.pushback};
-  return {DecodeInferResponse(*std::move(outcome.answer), inference), absl::nullopt};
+  CallOutcome outcome =
+      pool_->Call(kModelInfer, EncodeInferRequest(inference, &loan), limit, tried);
+  if (!outcome.answer.ok()) return {outcome.answer.status(), outcome.pushback, outcome.server};
+  return {DecodeInferResponse(*std::move(outcome.answer), inference), absl::nullopt,
+          outcome.server};
 }
 
 int64_t InferRunner::ChunkElements(const Inference& inference) const {
@@ -154,8 +151,10 @@ void InferRunner::RunChunk(const Inference& inference, const Chunk& chunk, const
   const Outcome outcome =
       RunWithRetries(inference.Part(chunk.first, chunk.count), limit, OnPushback::kReturn);
   const absl::Status& status = outcome.weights.status();
-  if (outcome.pushback && *outcome.pushback >= absl::ZeroDuration()) {
-    queue.PushBack(chunk, status, *WaitBeforeRetry({status, outcome.pushback, 1}, RandomShare()));
+  if (const absl::optional<absl::Duration> wait =
+          outcome.pushback ? WaitBeforeRetry({status, outcome.pushback, 1}, RandomShare())
+                           : absl::nullopt) {
+    queue.PushBack(chunk, status, std::min(*wait, pool_->TimeUntilOpen()));
   } else if (absl::IsResourceExhausted(status)) {
     queue.Shrink(chunk, status);
   } else if (!status.ok()) {

@@ -36,9 +36,10 @@ class InferRunner {
   // passed. All messages share `limit`.
   //
   // A message that fails is sent again as retry.h says, up to `max_attempts` times. If there is
-  // another server, that one gets it at once. The chunks of a
-  // split inference narrow to what the server takes (chunk_queue.h): they come back as often as the
-  // server pushes them back within `limit`.
+  // another server that is not avoided, that one gets it at once. What the server may have computed
+  // over its own inputs, in a region, is not sent again. The chunks of a split inference narrow to
+  // what the server takes (chunk_queue.h): they come back as often as the server pushes them back
+  // within `limit`.
   //
   // Returns the SHA-256 of the weights that computed the outputs, empty if the model has none. On
   // error the content of the outputs is unspecified. When a chunk fails, no further chunk starts,
@@ -54,6 +55,7 @@ class InferRunner {
   struct Outcome {
     absl::StatusOr<std::string> weights;
     absl::optional<absl::Duration> pushback;
+    int server = 0;
   };
   enum class OnPushback { kRetry, kReturn };
 
@@ -64,9 +66,7 @@ class InferRunner {
                 const OnChunk& on_chunk, ChunkQueue& queue);
   Outcome RunWithRetries(const Inference& inference, const TimeLimit& limit,
                          OnPushback on_pushback);
-  Outcome RunOnce(const Inference& inference, const TimeLimit& limit);
-  // Whether another server may take what has failed like this.
-  bool CanFailOver(const Outcome& outcome) const;
+  Outcome RunOnce(const Inference& inference, const TimeLimit& limit, const ServerSet& tried);
   int64_t ChunkElements(const Inference& inference) const;
   int64_t LeastElements(const Inference& inference) const;
 

@@ -27,7 +27,9 @@ bool RetryBudget::SpendOnRetry() {
 }
 
 absl::optional<absl::Duration> WaitBeforeRetry(const FailedAttempt& failed, double random) {
-  if (failed.pushback) {
+  const bool is_refusal =
+      absl::IsUnavailable(failed.status) || absl::IsResourceExhausted(failed.status);
+  if (failed.pushback && is_refusal) {
     if (*failed.pushback < absl::ZeroDuration()) return absl::nullopt;
     return *failed.pushback * (1 + random / 2);
   }

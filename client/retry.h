@@ -23,7 +23,7 @@ class RetryBudget {
   explicit RetryBudget(double retries_per_call)
       : retries_per_call_(retries_per_call), num_left_(retries_per_call > 0 ? kMostRetries : 0) {}
 
-  // Notes a call, however often it is tried.
+  // Notes a call, in however many messages it is sent, and however often.
   void EarnByCall();
 
   // Whether a retry is left. If so, it is used up.
@@ -44,10 +44,10 @@ struct FailedAttempt {
 };
 
 // Returns how long to wait before the next attempt, or nullopt if another attempt would not help.
-// A server that pushes back is left alone for as long as it says, and up to half as long again.
-// Else only UNAVAILABLE is tried again, after a random part of a time that doubles from 50 ms to 1
-// s: clients that lost their server at one moment do not all come back at one moment. `random` is
-// at least 0 and below 1.
+// After UNAVAILABLE or RESOURCE_EXHAUSTED with a pushback, the call waits for as long as the server
+// says, and up to half as long again. Else only UNAVAILABLE is tried again, after a random part of
+// a time that doubles from 50 ms to 1 s: clients that lost their server at one moment do not all
+// come back at one moment. `random` is at least 0 and below 1.
 absl::optional<absl::Duration> WaitBeforeRetry(const FailedAttempt& failed, double random);
 
 // A random number for WaitBeforeRetry. Thread-safe.

@@ -120,7 +120,7 @@ class LibraryLoad final : public Load {
 
 absl::StatusOr<std::unique_ptr<Load>> CreateLibraryLoad(const LoadOptions& options,
                                                         const std::vector<RequestData>* data) {
-  // A refusal counts as one, and is not hidden by a retry.
+  // A refusal of a message counts as one, and is not hidden by a retry.
   absl::StatusOr<std::unique_ptr<client::Client>> client = client::Client::Create(
       options.server,
       {.num_connections = options.num_connections, .max_attempts = 1, .spin = options.spin});

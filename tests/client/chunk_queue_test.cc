@@ -122,6 +122,27 @@ TEST(ChunkQueueTest, AChunkThatIsRefusedAloneShrinks) {
   EXPECT_EQ(queue.Take()->count, 32);
 }
 
+TEST(ChunkQueueTest, ChunksGrowAgainAfterSuccesses) {
+  ChunkQueue queue("m", {1000, 64, 1, 1}, kNoDeadline);
+  for (int i = 0; i < 3; ++i) queue.PushBack(*queue.Take(), kBusy, absl::ZeroDuration());
+  for (int i = 0; i < 8; ++i) {
+    const Chunk chunk = *queue.Take();
+    EXPECT_EQ(chunk.count, 32) << i;
+    queue.Succeed(chunk, "");
+  }
+  EXPECT_EQ(queue.Take()->count, 64);
+}
+
+TEST(ChunkQueueTest, ChunksDoNotGrowToWhatIsTooLarge) {
+  ChunkQueue queue("m", {1000, 64, 1, 1}, kNoDeadline);
+  queue.Shrink(*queue.Take(), kTooLarge);
+  for (int i = 0; i < 20; ++i) {
+    const Chunk chunk = *queue.Take();
+    EXPECT_EQ(chunk.count, 32) << i;
+    queue.Succeed(chunk, "");
+  }
+}
+
 TEST(ChunkQueueTest, FailsWhenTheServerAllowsAChunkTooLate) {
   ChunkQueue queue("m", {8, 4, 1, 1}, absl::Now() + absl::Seconds(100));
   queue.PushBack(*queue.Take(), kBusy, absl::Seconds(101));

@@ -24,7 +24,8 @@ class TwoServersTest : public ClientTest {
   struct Peer {
     std::atomic<int> num_calls = 0;
     std::atomic<bool> refuses = false;
-    std::string pushback_ms;  // of refusals, if not empty; set before the first call
+    std::atomic<int> refuses_next = 0;  // so many calls
+    std::string pushback_ms;            // of refusals, if not empty; set before the first call
     std::unique_ptr<FakeServer> server;
   };
 
@@ -35,7 +36,8 @@ class TwoServersTest : public ClientTest {
     peer.server = std::make_unique<FakeServer>(
         [&peer](const FakeCall& call) {
           ++peer.num_calls;
-          if (!peer.refuses) return EchoInfer(call);
+          const bool refuses_this = peer.refuses_next > 0 && peer.refuses_next-- > 0;
+          if (!peer.refuses && !refuses_this) return EchoInfer(call);
           FakeReply reply = Refusal(grpc::StatusCode::UNAVAILABLE, "server is draining");
           if (!peer.pushback_ms.empty()) {
             reply.trailers["grpc-retry-pushback-ms"] = peer.pushback_ms;
@@ -111,6 +113,31 @@ TEST_F(TwoServersTest, NoCallFailsWhenOneIsLostAndItIsFoundAgain) {
   EXPECT_GT(peers_[0].num_calls, 0);
 }
 
+// The one that is left pushes back. Its calls wait for it, and do not fail at the one that is gone.
+TEST_F(TwoServersTest, WaitsForTheServerThatIsLeft) {
+  peers_[1].pushback_ms = "20";
+  const auto client = Connect(Both(), {.max_attempts = 100, .retry_budget = 1});
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(Forward(*client), absl::OkStatus());
+  peers_[0].server.reset();
+  EXPECT_EQ(Forward(*client), absl::OkStatus());
+  EXPECT_EQ(Forward(*client), absl::OkStatus());
+  for (int i = 0; i < 5; ++i) {
+    peers_[1].refuses_next = 2;
+    EXPECT_EQ(Forward(*client), absl::OkStatus()) << i;
+  }
+}
+
+// A refusal without a pushback does not bring the same server the message again at once.
+TEST_F(TwoServersTest, AFailoverNeverGoesBackToTheServerThatRefused) {
+  for (Peer& peer : peers_) peer.refuses = true;
+  const auto client = Connect(Both(), {.max_attempts = 2, .retry_budget = 0});
+  for (int i = 1; i <= 10; ++i) {
+    EXPECT_FALSE(Forward(*client).ok());
+    EXPECT_EQ(peers_[0].num_calls, i);
+    EXPECT_EQ(peers_[1].num_calls, i);
+  }
+}
+
 TEST_F(TwoServersTest, ASplitOperationUsesBoth) {
   const std::string bytes = Pattern(100'000, 3);
   const auto client = Connect(Both(), {.num_connections = 1, .max_message_bytes = 4096});
@@ -124,9 +151,14 @@ TEST_F(TwoServersTest, ASplitOperationUsesBoth) {
 TEST_F(TwoServersTest, RegionsNeedOneServer) {
   const auto client = Connect(Both());
   const absl::Status refusal = absl::FailedPreconditionError(
-      "this client has 2 servers; a client that registers regions of shared memory has one");
+      "this client has 2 servers; a client that uses regions of shared memory has one");
   EXPECT_EQ(client->RegisterSystemRegion("r", "/r", 1), refusal);
   EXPECT_EQ(client->RegisterCudaRegion("r", std::string(64, 'x'), 0, 1), refusal);
+  EXPECT_EQ(client->UnregisterAllRegions(RegionKind::kSystem), refusal);
+  EXPECT_EQ(client->ListRegions(RegionKind::kCuda).status(), refusal);
+  const RegionPart part{"r", 24, 0, 24};
+  const InputTensor e{Dtype::kFp16, shape_, part};
+  EXPECT_EQ(client->ForwardInto(e, View(g_, shape_), part), refusal);
   EXPECT_EQ(peers_[0].num_calls + peers_[1].num_calls, 0);
 }
 

@@ -51,6 +51,7 @@ TEST(RetryTest, WaitsAtLeastAsLongAsTheServerSays) {
 
 TEST(RetryTest, DoesNotRetryWhatTheServerForbidsOrWhatWouldFailAgain) {
   EXPECT_EQ(WaitBeforeRetry(Unavailable(1, absl::Milliseconds(-1)), 0), absl::nullopt);
+  EXPECT_EQ(WaitBeforeRetry({absl::InternalError(""), absl::Milliseconds(1), 1}, 0), absl::nullopt);
   for (const absl::StatusCode code :
        {absl::StatusCode::kInvalidArgument, absl::StatusCode::kInternal,
         absl::StatusCode::kDeadlineExceeded, absl::StatusCode::kResourceExhausted}) {
@@ -174,6 +175,23 @@ TEST_F(RetryingClientTest, KeepsToItsBudget) {
   EXPECT_LE(num_calls(), kCalls + 15);
 }
 
+// The server may have computed over the input before it was lost. After a pushback it has not
+// begun.
+TEST_F(RetryingClientTest, WhatOverwritesItsInputIsSentAgainOnlyAfterAPushback) {
+  const RegionPart whole{"r", 48, 0, 24}, other{"r", 48, 24, 24};
+  const InputTensor e{Dtype::kFp16, shape_, whole};
+  for (const bool pushes_back : {false, true}) {
+    for (const bool overwrites : {false, true}) {
+      times_.clear();
+      Serve(1, pushes_back ? PushBack("1") : Refusal(grpc::StatusCode::UNAVAILABLE, "busy"));
+      const auto client = Connect(server_->address());
+      client->ForwardInto(e, View(g_, shape_), overwrites ? whole : other).IgnoreError();
+      EXPECT_EQ(num_calls(), overwrites && !pushes_back ? 1 : 2) << pushes_back << overwrites;
+      server_.reset();
+    }
+  }
+}
+
 TEST_F(RetryingClientTest, OtherCallsAreSentOnce) {
   Serve(1, Refusal(grpc::StatusCode::UNAVAILABLE, "busy"));
   EXPECT_EQ(Connect(server_->address())->ServerReady().status(), absl::UnavailableError("busy"));
@@ -182,12 +200,12 @@ TEST_F(RetryingClientTest, OtherCallsAreSentOnce) {
 
 // ---- Split operations ----
 
-// A server that computes so many messages at a time, of so many bytes, and refuses the others as
-// ours does. Each message takes until the next one comes or has been refused, at most a moment.
+// A server that takes messages of so many bytes, and of these so many before it refuses one as ours
+// does when it is full.
 class NarrowServer {
  public:
-  NarrowServer(int most_at_once, size_t most_bytes)
-      : most_at_once_(most_at_once), most_bytes_(most_bytes) {}
+  NarrowServer(int num_between, size_t most_bytes)
+      : num_between_(num_between), most_bytes_(most_bytes) {}
 
   FakeReply operator()(const FakeCall& call) {
     absl::MutexLock lock(&mutex_);
@@ -196,8 +214,7 @@ class NarrowServer {
       ++num_too_large;
       return Refusal(grpc::StatusCode::RESOURCE_EXHAUSTED, "too large");
     }
-    // Every call but each n-th finds the server full.
-    if (num_calls % (most_at_once_ + 1) == 0) {
+    if (num_calls % (num_between_ + 1) == 0) {
       FakeReply reply = Refusal(grpc::StatusCode::UNAVAILABLE, "memory budget is in use");
       reply.trailers["grpc-retry-pushback-ms"] = "1";
       return reply;
@@ -210,13 +227,13 @@ class NarrowServer {
   size_t largest = 0;
 
  private:
-  const int most_at_once_;
+  const int num_between_;
   const size_t most_bytes_;
   absl::Mutex mutex_;
 };
 
 TEST_F(RetryingClientTest, ASplitOperationOutlivesRefusals) {
-  NarrowServer narrow(/*most_at_once=*/1, /*most_bytes=*/1 << 20);
+  NarrowServer narrow(/*num_between=*/1, /*most_bytes=*/1 << 20);
   FakeServer server([&](const FakeCall& call) { return narrow(call); });
   const std::string bytes = Pattern(200'000, 3);
   const auto client = Connect(server.address(),
@@ -228,7 +245,7 @@ TEST_F(RetryingClientTest, ASplitOperationOutlivesRefusals) {
 }
 
 TEST_F(RetryingClientTest, ChunksGetAsSmallAsTheServerWants) {
-  NarrowServer narrow(/*most_at_once=*/1000, /*most_bytes=*/20'000);
+  NarrowServer narrow(/*num_between=*/1000, /*most_bytes=*/20'000);
   FakeServer server([&](const FakeCall& call) { return narrow(call); });
   const std::string bytes = Pattern(1'000'000, 3);
   const auto client = Connect(server.address(), {.num_connections = 1, .chunk_bytes = 300'000});

@@ -2,6 +2,7 @@
 //
 // The library with two programs swiglu-server, one of which ends under load: no call fails.
 #include <atomic>
+#include <limits>
 #include <string>
 #include <thread>
 #include <vector>
@@ -28,11 +29,11 @@ class ServerLossTest : public testing::Test {
     const std::string bytes = Numbers(1024, 1);
     const TensorView tensor{Dtype::kFp16, {512}, AsBytes(bytes)};
     std::atomic<int> num_done = 0;
-    std::atomic<bool> has_ended = false;
+    std::atomic<int> num_wanted = std::numeric_limits<int>::max();
     std::vector<std::thread> threads;
     for (int i = 0; i < kThreads; ++i) {
       threads.emplace_back([&] {
-        while (num_done < kCallsBefore + kCallsAfter || !has_ended) {
+        while (num_done < num_wanted) {
           const absl::Status status = client->Forward(tensor, tensor).status();
           EXPECT_TRUE(status.ok()) << status;
           ++num_done;
@@ -42,7 +43,7 @@ class ServerLossTest : public testing::Test {
     }
     for (int now = num_done; now < kCallsBefore; now = num_done) num_done.wait(now);
     (lost.*end)();
-    has_ended = true;
+    num_wanted = num_done + kCallsAfter;
     for (std::thread& thread : threads) thread.join();
   }
 };

@@ -37,12 +37,20 @@ ServerProcess::ServerProcess(std::vector<std::string> flags) {
 
 ServerProcess::~ServerProcess() {
   close(log_);
+  if (pid_ <= 0) return;
   kill(pid_, SIGKILL);
   waitpid(pid_, nullptr, 0);
 }
 
-void ServerProcess::Kill() { EXPECT_EQ(kill(pid_, SIGKILL), 0); }
-void ServerProcess::Stop() { EXPECT_EQ(kill(pid_, SIGTERM), 0); }
+void ServerProcess::Kill() { EndBy(SIGKILL); }
+void ServerProcess::Stop() { EndBy(SIGTERM); }
+
+void ServerProcess::EndBy(int signal) {
+  ASSERT_GT(pid_, 0);
+  EXPECT_EQ(kill(pid_, signal), 0);
+  EXPECT_EQ(waitpid(pid_, nullptr, 0), pid_);
+  pid_ = 0;
+}
 
 void ServerProcess::ReadAddress() {
   constexpr char kServing[] = "serving gRPC on ";

@@ -24,12 +24,13 @@ class ServerProcess {
 
   const std::string& address() const { return address_; }
 
-  // Ends it with SIGKILL, as a crash would.
+  // Ends it with SIGKILL, as a crash would, and waits for its end.
   void Kill();
-  // Asks it to drain and end.
+  // Asks it to drain, and waits for its end.
   void Stop();
 
  private:
+  void EndBy(int signal);
   // The rest of the log is left in the pipe.
   void ReadAddress();
 

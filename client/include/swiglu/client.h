@@ -54,7 +54,7 @@ struct Options {
   int64_t chunk_bytes = int64_t{32} << 20;
 
   // How often the library sends a message at most, 1 to 100: after UNAVAILABLE, and when the server
-  // pushes back, it waits and sends the message again within the call's timeout. Every operation is
+  // pushes back, it waits and sends the message again within the call's timeout. An operation is
   // pure, so a message that has been computed twice does no harm. It waits as long as the server
   // says (`grpc-retry-pushback-ms`), or else a random part of 50 ms, 100 ms, ... 1 s. Default 4. A
   // split operation waits for a server that pushes its chunks back as often as its timeout allows.
@@ -182,15 +182,15 @@ absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const Tens
 //
 // With several servers, each message goes to any of them, over the connection with the fewest
 // request bytes under way. If that server is lost or pushes back, the message goes to another one
-// at once, and the server is avoided until it is back or for as long as it says. All other calls,
-// such as ServerReady, are answered by one of the servers. Regions of shared memory need a client
-// of one server.
+// at once, and the server is avoided until it is back, or for as long as it says, but at most for a
+// minute. All other calls, such as ServerReady, are sent once, to one of the servers. Regions of
+// shared memory need a client of one server.
 //
 // Every call blocks until it has a result or an error, or its deadline passes. Forward, Backward
 // and the calls of an MLP may be sent several times (Options::max_attempts), and may be split
 // (Options::max_message_bytes). All other calls are sent once. A call reads the caller's tensors
-// only until it returns. If the deadline passes while gRPC is sending bytes of
-// these tensors, the call returns when the kernel has taken the bytes or the connection has failed.
+// only until it returns. If the deadline passes while gRPC is sending bytes of these tensors, the
+// call returns when the kernel has taken the bytes or the connection has failed.
 //
 // Errors:
 // - The server's code and message. If there are several servers, ` (from ADDRESS)` follows. If a
