@@ -48,7 +48,7 @@ absl::optional<Chunk> ChunkQueue::Take() {
     if (NumLeft() == 0 || num_under_way_ >= num_allowed_) {
       changed_.Wait(&mutex_);
     } else if (absl::Now() < opens_) {
-      changed_.WaitWithDeadline(&mutex_, opens_);
+      changed_.WaitWithTimeout(&mutex_, opens_ - absl::Now());
     } else {
       break;
     }

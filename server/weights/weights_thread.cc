@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "server/core/model.h"
 #include "server/log/log.h"
 
@@ -42,7 +43,9 @@ bool WeightsThread::JoinBefore(absl::Time deadline) {
   const auto has_ended = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !is_running_; };
   {
     absl::MutexLock lock(&mutex_);
-    if (!mutex_.AwaitWithDeadline(absl::Condition(&has_ended), deadline)) return false;
+    if (!mutex_.AwaitWithTimeout(absl::Condition(&has_ended), deadline - absl::Now())) {
+      return false;
+    }
   }
   Join();
   return true;
