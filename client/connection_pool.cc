@@ -227,8 +227,8 @@ ConnectionPool::Acquire(int64_t bytes, const ServerSet& tried) {
   const auto cost_of = [&](const Connection& connection, const Rank& rank) {
     const absl::Time opens =
         rank == Rank::kPushesBack ? connection.server->opens : absl::InfinitePast();
-    return std::make_tuple(rank, has_choice && tried.Has(NumberOf(connection)), opens,
-                           connection.pending_bytes, connection.num_pending);
+    return std::make_tuple(rank >= Rank::kPushesBack, has_choice && tried.Has(NumberOf(connection)),
+                           rank, opens, connection.pending_bytes, connection.num_pending);
   };
   for (size_t i = 0; i < connections_.size(); ++i) {
     Connection& connection = connections_[(first + i) % connections_.size()];
