@@ -63,8 +63,7 @@ absl::StatusOr<std::string> InferRunner::Run(const Inference& inference, const T
 
 absl::StatusOr<std::string> InferRunner::RunWhole(const Inference& inference,
                                                   const TimeLimit& limit) {
-  const Outcome outcome = RunWithRetries(inference, limit, OnPushback::kRetry);
-  return outcome.weights;
+  return RunWithRetries(inference, limit, OnPushback::kRetry).weights;
 }
 
 InferRunner::Outcome InferRunner::RunWithRetries(const Inference& inference, const TimeLimit& limit,
