@@ -52,8 +52,8 @@ void OpenRequest::End(RequestRecord record, EncodedMessage message) {
   record.id = identity_.id;
   record.origin = context_.origin;
   observer_->RequestFinished(record);
-  InferReply reply{std::move(record.status), model_,         std::move(identity_),
-                   std::move(message),       record.started, record.ended};
+  InferReply reply{std::move(record.status), model_,       std::move(identity_), std::move(message),
+                   record.started,           record.ended, record.times};
   std::exchange(done_, nullptr)(std::move(reply));
 }
 

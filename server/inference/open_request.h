@@ -43,6 +43,7 @@ struct InferReply {
   EncodedMessage message;
   Clock::time_point started;
   Clock::time_point ended;
+  PhaseTimes times;
 };
 
 // Ends exactly once, by `Answer` or `Fail`. Not thread-safe.

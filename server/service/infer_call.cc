@@ -10,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "server/codec/errors.h"
 #include "server/core/retry.h"
+#include "server/service/server_timing.h"
 
 namespace swiglu::server {
 namespace {
@@ -139,6 +140,9 @@ void InferCall::Answer(const InferReply& reply) {
   if (!reply.status.ok()) answer_charge_ = parts_.service->ChargeAnswer(answer_bytes_);
   answer_due_.store(parts_.stall_limit.Due(answered_, answer_bytes_), std::memory_order_release);
   if (errors::IsRetryable(reply.status)) parts_.observer->RetryAdvised();
+  if (HasServerTiming(reply) && call_->HasMetadata(kWantTimingMetadata)) {
+    call_->AddTrailer(kServerTimingMetadata, ServerTiming(reply.times));
+  }
   if (!reply.status.ok()) return call_->Finish(reply.status);
   call_->WriteAndFinish(reply.message.ToByteBuffer());
 }

@@ -38,6 +38,11 @@ absl::string_view Call::Metadata(absl::string_view key) const {
   return {found->second.data(), found->second.size()};
 }
 
+bool Call::HasMetadata(absl::string_view key) const {
+  const auto& metadata = context_.client_metadata();
+  return metadata.find(grpc::string_ref(key.data(), key.size())) != metadata.end();
+}
+
 int64_t Call::CountMetadata() const {
   constexpr size_t kEntryBytes = 32;
   size_t bytes = 0;
@@ -60,7 +65,7 @@ void Call::WriteAndFinish(const grpc::ByteBuffer& message) {
 
 void Call::Finish(const absl::Status& status) {
   if (errors::IsRetryable(status)) {
-    context_.AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(errors::kRetryPushbackMs));
+    AddTrailer("grpc-retry-pushback-ms", absl::StrCat(errors::kRetryPushbackMs));
   }
   stream_.Finish(ToGrpc(status), written_.Arm(shared_from_this()));
 }

@@ -105,6 +105,8 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
   // The caller's deadline on our clock; `max()` if it has none.
   Clock::time_point Deadline() const;
   absl::string_view Metadata(absl::string_view key) const override;
+  // Whether the caller sent metadata `key`, even if its value is empty.
+  bool HasMetadata(absl::string_view key) const;
   // The size of the caller's metadata: names, values, and 32 bytes for each entry, as HTTP/2
   // counts.
   int64_t MetadataBytes() const { return metadata_bytes_; }
@@ -117,6 +119,11 @@ class Call final : public RequestOrigin, public std::enable_shared_from_this<Cal
   void Read();
   void Write(const grpc::ByteBuffer& message);
   void WriteAndFinish(const grpc::ByteBuffer& message);
+  // Sends metadata with the call's final status. REQUIRES: neither `WriteAndFinish` nor `Finish`
+  // has been called, and no other thread calls this.
+  void AddTrailer(const std::string& key, const std::string& value) {
+    context_.AddTrailingMetadata(key, value);
+  }
   // Ends the call with `status`. If the status is retryable, the caller is also told when to try
   // again.
   void Finish(const absl::Status& status);

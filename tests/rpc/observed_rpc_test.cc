@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the server reports of a request, value by value: the times of its phases, what its batch was
-// and took, and what is free by the time that its caller hears of an error.
+// and took, which times its caller is told, and what is free by the time that its caller hears of
+// an error.
 #include <chrono>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "server/service/server_timing.h"
 #include "tests/rpc/calls.h"
 
 namespace swiglu::server {
@@ -118,6 +121,77 @@ TEST_F(ObservedRpcTest, SendingIsPartOfTheWholeOnAStreamToo) {
   ExpectSentTimes(kHeld);
   stream.HalfClose();
   EXPECT_TRUE(stream.Finish().ok());
+}
+
+// --- What a caller is told of the times
+
+class TimingRpcTest : public ObservedRpcTest {
+ protected:
+  // The times that a call's trailers have, or "none".
+  static std::string TimingOf(const RawCall& call) {
+    const auto trailers = call.trailers();
+    EXPECT_LE(trailers.count("server-timing"), 1u);
+    const auto found = trailers.find("server-timing");
+    return found == trailers.end() ? "none" : found->second;
+  }
+  // The times that a call with `headers` is told, whose batch ends with `execution`.
+  std::string TimingAfter(const Headers& headers, const Execution& execution) {
+    RawCall call(server_, kInferMethod, headers);
+    EXPECT_TRUE(call.Write(request_.SerializeAsString()));
+    EXPECT_TRUE(call.WritesDone());
+    EXPECT_TRUE(executor_.AwaitHeld());
+    executor_.CompleteWith(execution);
+    EXPECT_EQ(call.Finish().error_code(), static_cast<grpc::StatusCode>(execution.status.code()));
+    return TimingOf(call);
+  }
+
+  // Metadata may be empty: its name is what asks.
+  const Headers asking_{{"swiglu-want-timing", ""}};
+};
+
+TEST_F(TimingRpcTest, ACallerThatAsksIsToldTheTimesOfTheStatistics) {
+  const std::string timing = TimingAfter(asking_, DistinctExecution());
+  const ModelStatistics figures = server_.statistics.Get(GetModel(Op::kForward, Dtype::kFp16));
+  ASSERT_EQ(figures.success.count, 1);
+  EXPECT_EQ(timing, ServerTiming({.queue = figures.queue.time, .compute = figures.compute.time}));
+  EXPECT_NE(timing.find(", compute;dur=200000.000"), std::string::npos) << timing;
+}
+
+TEST_F(TimingRpcTest, ACallerThatDoesNotAskIsToldNothing) {
+  EXPECT_EQ(TimingAfter({}, DistinctExecution()), "none");
+  EXPECT_EQ(TimingAfter({{"swiglu-want", "timing"}}, DistinctExecution()), "none");
+}
+
+TEST_F(TimingRpcTest, AnErrorAfterTheExecutionHasTheTimes) {
+  Execution execution = DistinctExecution();
+  execution.status = absl::InternalError("device 3 failed");
+  EXPECT_NE(TimingAfter(asking_, execution).find("compute;dur=200000.000"), std::string::npos);
+}
+
+TEST_F(TimingRpcTest, AnErrorWithoutTimesHasNone) {
+  Execution execution;
+  execution.status = absl::InternalError("device 3 failed");
+  EXPECT_EQ(TimingAfter(asking_, execution), "none");
+}
+
+TEST_F(TimingRpcTest, ARefusalHasNone) {
+  RawCall call(server_, kInferMethod, asking_);
+  EXPECT_TRUE(call.Write(GoodRequest("swiglu_forward_fp32", {4}).SerializeAsString() + "x"));
+  EXPECT_TRUE(call.WritesDone());
+  EXPECT_EQ(call.Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(TimingOf(call), "none");
+}
+
+TEST_F(TimingRpcTest, AStreamHasNone) {
+  RawCall stream(server_, "/inference.GRPCInferenceService/ModelStreamInfer", asking_);
+  EXPECT_TRUE(stream.Write(request_.SerializeAsString()));
+  ASSERT_TRUE(executor_.AwaitHeld());
+  executor_.CompleteWith(DistinctExecution());
+  std::string answer;
+  EXPECT_TRUE(stream.Read(&answer));
+  EXPECT_TRUE(stream.WritesDone());
+  EXPECT_TRUE(stream.Finish().ok());
+  EXPECT_EQ(TimingOf(stream), "none");
 }
 
 // --- What is free by the time that a caller hears of an error
