@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/service/trace_context.h"
 
 namespace swiglu::server {
 namespace {
@@ -37,15 +38,17 @@ void RequestLog::RequestFinished(const RequestRecord& record) {
   const std::string code = absl::StatusCodeToString(status.code());
   const std::string model(record.model == nullptr ? "" : record.model->name);
   const std::string id = CleanRequestId(record.id);
-  std::string metadata_id, peer;
+  std::string metadata_id, trace_id, peer;
   if (record.origin != nullptr) {
     metadata_id = CleanRequestId(record.origin->Metadata(kRequestIdMetadata));
+    trace_id = std::string(TraceIdOf(record.origin->Metadata(kTraceParentMetadata)));
     if (options_.with_peers) peer = CleanRequestId(record.origin->DescribePeer());
   }
   std::vector<logging::Field> fields = {{"code", code}};
   if (!model.empty()) fields.push_back({"model", model});
   if (!id.empty()) fields.push_back({"id", id});
   if (!metadata_id.empty()) fields.push_back({"x_request_id", metadata_id});
+  if (!trace_id.empty()) fields.push_back({"trace_id", trace_id});
   if (!peer.empty()) fields.push_back({"peer", peer});
   fields.push_back({"us", Microseconds(record.ended - record.started)});
   if (num_left_out > 0) fields.push_back({"left_out", num_left_out});

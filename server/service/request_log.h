@@ -3,7 +3,8 @@
 // Writes the log lines about inference requests: one for each request that was not served and, at
 // level debug, one for each that was served. The rate of lines is limited, so that many failing
 // requests cannot flood the log. A line has the error that the caller got, the ids that the caller
-// gave (cleaned), and the caller's address. It never has tensors, other metadata or credentials.
+// gave (cleaned), the id of the caller's trace, and the caller's address. It never has tensors,
+// other metadata or credentials.
 #pragma once
 
 #include <array>

@@ -12,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "server/core/model.h"
+#include "server/service/trace_context.h"
 
 namespace swiglu::server {
 namespace {
@@ -22,12 +23,14 @@ using std::chrono::milliseconds;
 // A request at its end, and who sent it.
 struct LoggedRequest final : RequestOrigin {
   absl::string_view Metadata(absl::string_view key) const override {
+    if (key == kTraceParentMetadata) return trace_parent;
     return key == kRequestIdMetadata ? metadata_id : "";
   }
   std::string DescribePeer() const override { return peer; }
 
   absl::string_view id;
   absl::string_view metadata_id;
+  absl::string_view trace_parent;
   std::string peer;
   const Model* model = nullptr;
   Clock::time_point started;
@@ -86,6 +89,23 @@ TEST_F(RequestLogTest, SaysWhatTheCallerWasToldAndWhichRequestItWas) {
       Logged([&] { Write(log_, absl::InvalidArgumentError("input 'e' is missing"), request); }),
       Lines{"W request not served: input 'e' is missing code=INVALID_ARGUMENT "
             "model=swiglu_backward_bf16 id=42 x_request_id=c0ffee us=1500"});
+}
+
+TEST_F(RequestLogTest, NamesTheCallersTrace) {
+  LoggedRequest request = EndedAt(0);
+  request.metadata_id = "c0ffee";
+  request.trace_parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  request.peer = "ipv4:10.0.0.1:1234";
+  EXPECT_EQ(Logged([&] { Write(log_, absl::NotFoundError("unknown model 'x'"), request); }),
+            Lines{"W request not served: unknown model 'x' code=NOT_FOUND x_request_id=c0ffee "
+                  "trace_id=4bf92f3577b34da6a3ce929d0e0e4736 peer=ipv4:10.0.0.1:1234 us=1500"});
+}
+
+TEST_F(RequestLogTest, IgnoresAMalformedTrace) {
+  LoggedRequest request = EndedAt(0);
+  request.trace_parent = "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01";
+  EXPECT_EQ(Logged([&] { Write(log_, absl::NotFoundError("unknown model 'x'"), request); }),
+            Lines{"W request not served: unknown model 'x' code=NOT_FOUND us=1500"});
 }
 
 TEST_F(RequestLogTest, LeavesOutWhatIsNotKnown) {

@@ -18,6 +18,7 @@ from server_process import Server
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "operations" / "running.md").read_text()
 
+TRACE_PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 # Defaults that depend on the machine, which the page says in words.
 IN_WORDS = {"io_threads", "memory_budget_bytes", "max_pinned_bytes"}
 
@@ -109,7 +110,7 @@ class LogExampleTest(unittest.TestCase):
         """What a server logs that begins to serve and refuses a request."""
         with Server(*flags) as server:
             request = plain_grpc.infer_request("nope", "FP32", [1], {"e": bytes(4)}, "42")
-            infer_once(server.address, request, [("x-request-id", "c0ffee")])
+            infer_once(server.address, request, [("x-request-id", "c0ffee"), ("traceparent", TRACE_PARENT)])
             self.assertEqual(server.stop(), 0)
             return server.log
 

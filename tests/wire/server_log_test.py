@@ -23,6 +23,8 @@ from server_process import Server
 NOT_FOUND = 5
 # The model of a request that is refused.
 NOPE = "nope"
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACE_PARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
 
 
 def refused_request(request_id=""):
@@ -49,6 +51,41 @@ class RequestLineTest(unittest.TestCase):
             line, = request_lines(server)
         self.assertRegex(line, rf" W request not served: {server_process.UNKNOWN_MODEL} code=NOT_FOUND id=my-id "
                                r"x_request_id=from-the-proxy peer=ipv4:127.0.0.1:\d+ us=\d+$")
+
+    def test_line_has_the_trace_beside_the_other_ids(self):
+        with Server() as server:
+            infer_once(server.address, refused_request("my-id"), [("x-request-id", "from-the-proxy"), ("traceparent", TRACE_PARENT)])
+            server.stop()
+            line, = request_lines(server)
+        self.assertIn(f" id=my-id x_request_id=from-the-proxy trace_id={TRACE_ID} peer=", line)
+
+    def test_every_kind_of_line_about_a_request_has_the_trace(self):
+        with Server("--log_level=debug", "--log_format=json", "--max_request_bytes=1000") as server:
+            metadata = [("traceparent", TRACE_PARENT)]
+            with Connection(server.address) as connection:
+                served = connection.open(plain_grpc.INFER, metadata)
+                served.send(forward_request())
+                self.assertEqual(served.status(), (plain_grpc.OK, ""))
+                early = connection.open(plain_grpc.INFER, [("swiglu-request-bytes", "1001"), *metadata])
+                self.assertEqual(early.status()[0], plain_grpc.RESOURCE_EXHAUSTED)
+                stream = connection.open(plain_grpc.STREAM_INFER, metadata)
+                stream.send(refused_request())
+                self.assertEqual(stream.status(), (plain_grpc.OK, ""))
+                not_offered = connection.open("/inference.GRPCInferenceService/TraceSetting", metadata)
+                self.assertEqual(not_offered.status()[0], plain_grpc.UNIMPLEMENTED)
+                connection.open(plain_grpc.INFER, metadata).reset()
+                server.wait_for('"CANCELLED"')
+            server.stop()
+            lines = [json.loads(line) for line in request_lines(server) if '"code"' in line]
+        self.assertEqual({line["code"]: line.get("trace_id") for line in lines},
+                         dict.fromkeys(("OK", "RESOURCE_EXHAUSTED", "NOT_FOUND", "UNIMPLEMENTED", "CANCELLED"), TRACE_ID))
+
+    def test_malformed_trace_is_ignored(self):
+        with Server() as server:
+            self.assertEqual(infer_once(server.address, refused_request("my-id"), [("traceparent", TRACE_PARENT + "-")])[0], NOT_FOUND)
+            server.stop()
+            line, = request_lines(server)
+        self.assertIn(" id=my-id peer=", line)
 
     def test_served_request_has_none(self):
         with Server() as server:
