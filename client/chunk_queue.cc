@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 
 namespace swiglu::client {
 namespace {
@@ -32,7 +31,7 @@ ChunkQueue::ChunkQueue(absl::string_view model, const ChunkPlan& plan, absl::Tim
       num_allowed_(plan.max_under_way) {}
 
 bool ChunkQueue::HasEnded() const {
-  return !status_.ok() || exception_ || (NumLeft() == 0 && num_under_way_ == 0);
+  return num_under_way_ == 0 && (!status_.ok() || NumLeft() == 0);
 }
 
 int64_t ChunkQueue::NumLeft() const {
@@ -41,18 +40,15 @@ int64_t ChunkQueue::NumLeft() const {
   return num_chunks;
 }
 
-absl::optional<Chunk> ChunkQueue::Take() {
-  absl::MutexLock lock(&mutex_);
-  while (true) {
-    if (HasEnded()) return absl::nullopt;
-    if (NumLeft() == 0 || num_under_way_ >= num_allowed_) {
-      changed_.Wait(&mutex_);
-    } else if (absl::Now() < opens_) {
-      changed_.WaitWithTimeout(&mutex_, opens_ - absl::Now());
-    } else {
-      break;
-    }
+absl::Time ChunkQueue::NextTake(absl::Time now) const {
+  if (!status_.ok() || NumLeft() == 0 || num_under_way_ >= num_allowed_) {
+    return absl::InfiniteFuture();
   }
+  return std::max(now, opens_);
+}
+
+absl::optional<Chunk> ChunkQueue::Take(absl::Time now) {
+  if (NextTake(now) > now) return absl::nullopt;
   ++num_under_way_;
   Chunk chunk{next_, std::min(chunk_elements_, plan_.num_elements - next_)};
   if (returned_.empty()) {
@@ -67,27 +63,23 @@ absl::optional<Chunk> ChunkQueue::Take() {
   return chunk;
 }
 
-absl::optional<ChunkProgress> ChunkQueue::Succeed(const Chunk&, const std::string& weights) {
-  absl::MutexLock lock(&mutex_);
+absl::optional<ChunkProgress> ChunkQueue::Succeed(const std::string& weights) {
   --num_under_way_;
   if (num_done_ > 0 && weights != weights_) {
-    FailLocked(absl::AbortedError(
+    Stop(absl::AbortedError(
         absl::StrCat("the weights of '", model_, "' changed during the call; try again")));
     return absl::nullopt;
   }
   weights_ = weights;
   num_lone_refusals_ = 0;
   if (++num_successes_ >= kSuccessesToWiden) Widen();
-  changed_.SignalAll();
   ++num_done_;
   return ChunkProgress{num_done_, num_done_ + num_under_way_ + NumLeft()};
 }
 
-void ChunkQueue::PushBack(const Chunk& chunk, const absl::Status& status, absl::Duration wait) {
-  absl::MutexLock lock(&mutex_);
+void ChunkQueue::PushBack(const Chunk& chunk, const absl::Status& status, absl::Time opens) {
   Return(chunk);
-  const absl::Time opens = absl::Now() + wait;
-  if (opens >= deadline_) return FailLocked(status);
+  if (opens >= deadline_) return Stop(status);
   opens_ = std::max(opens_, opens);
   // What is still under way has its room.
   num_allowed_ = std::clamp(num_under_way_, 1, num_allowed_);
@@ -98,27 +90,21 @@ void ChunkQueue::PushBack(const Chunk& chunk, const absl::Status& status, absl::
 }
 
 void ChunkQueue::Shrink(const Chunk& chunk, const absl::Status& status) {
-  absl::MutexLock lock(&mutex_);
   Return(chunk);
-  if (!Halve(chunk.count)) return FailLocked(status);
+  if (!Halve(chunk.count)) return Stop(status);
   most_elements_ = std::min(most_elements_, chunk_elements_);
 }
 
 void ChunkQueue::Fail(const absl::Status& status) {
-  absl::MutexLock lock(&mutex_);
   --num_under_way_;
-  FailLocked(status);
+  Stop(status);
 }
 
-void ChunkQueue::Throw(std::exception_ptr exception) {
-  absl::MutexLock lock(&mutex_);
-  if (!exception_) exception_ = std::move(exception);
-  changed_.SignalAll();
+void ChunkQueue::Stop(const absl::Status& status) {
+  if (status_.ok()) status_ = status;
 }
 
-absl::StatusOr<std::string> ChunkQueue::Result() {
-  absl::MutexLock lock(&mutex_);
-  if (exception_) std::rethrow_exception(exception_);
+absl::StatusOr<std::string> ChunkQueue::Result() const {
   if (!status_.ok()) return status_;
   return weights_;
 }
@@ -126,12 +112,6 @@ absl::StatusOr<std::string> ChunkQueue::Result() {
 void ChunkQueue::Return(const Chunk& chunk) {
   --num_under_way_;
   returned_.push_back(chunk);
-  changed_.SignalAll();
-}
-
-void ChunkQueue::FailLocked(const absl::Status& status) {
-  if (status_.ok()) status_ = status;
-  changed_.SignalAll();
 }
 
 void ChunkQueue::Widen() {

@@ -4,15 +4,12 @@
 #pragma once
 
 #include <cstdint>
-#include <exception>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 
@@ -43,23 +40,28 @@ struct ChunkPlan {
 // before the time that the server asked for. If it pushes back although nothing else is under way,
 // or says that a chunk is too large, chunks get smaller. After a row of successes, one more may be
 // under way again, or chunks get larger again, up to what the server has not called too large.
-// Keeps the first error and the first exception. Thread-safe.
+// Keeps the first error. A state machine without clock, threads or locks.
 class ChunkQueue {
  public:
   // `model` must outlive the queue. No chunk begins after `deadline`.
   ChunkQueue(absl::string_view model, const ChunkPlan& plan, absl::Time deadline);
 
-  // The next chunk. Blocks while as many are under way as may be, and while a chunk that is under
-  // way could come back. None if all are done, or one has failed. Each chunk is given to one of
-  // Succeed, PushBack, Shrink and Fail.
-  absl::optional<Chunk> Take();
+  // The next chunk, if one may begin now. Each chunk that is given is given back to one of Succeed,
+  // PushBack, Shrink and Fail.
+  absl::optional<Chunk> Take(absl::Time now);
+
+  // When Take may give a chunk though no other has come back. Infinite if it then gives none.
+  absl::Time NextTake(absl::Time now) const;
+
+  // Whether no chunk is under way and none will be.
+  bool HasEnded() const;
 
   // Notes that a chunk was computed by `weights`. Returns nullopt, and fails the operation, if an
   // earlier chunk was computed by others.
-  absl::optional<ChunkProgress> Succeed(const Chunk& chunk, const std::string& weights);
+  absl::optional<ChunkProgress> Succeed(const std::string& weights);
 
-  // Takes a chunk back that the server refused with `status`, until `wait` has passed.
-  void PushBack(const Chunk& chunk, const absl::Status& status, absl::Duration wait);
+  // Takes a chunk back that the server refused with `status`, until `opens`.
+  void PushBack(const Chunk& chunk, const absl::Status& status, absl::Time opens);
 
   // Takes a chunk back that the server finds too large. Fails if it cannot be smaller.
   void Shrink(const Chunk& chunk, const absl::Status& status);
@@ -67,39 +69,33 @@ class ChunkQueue {
   // Notes that a chunk has failed for good.
   void Fail(const absl::Status& status);
 
-  // Notes that `on_chunk` threw.
-  void Throw(std::exception_ptr exception);
+  // Lets no further chunk begin.
+  void Stop(const absl::Status& status);
 
-  // The weights of all chunks, or the first error. Rethrows the first exception. REQUIRES: no chunk
-  // is under way.
-  absl::StatusOr<std::string> Result();
+  // The weights of all chunks, or the first error. REQUIRES: it has ended.
+  absl::StatusOr<std::string> Result() const;
 
  private:
-  bool HasEnded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  int64_t NumLeft() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Return(const Chunk& chunk) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void FailLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool Halve(int64_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Widen() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int64_t NumLeft() const;
+  void Return(const Chunk& chunk);
+  bool Halve(int64_t count);
+  void Widen();
 
   const absl::string_view model_;
   const ChunkPlan plan_;
   const absl::Time deadline_;
-  absl::Mutex mutex_;
-  absl::CondVar changed_;
-  int64_t next_ ABSL_GUARDED_BY(mutex_) = 0;  // the first element that was never taken
-  std::vector<Chunk> returned_ ABSL_GUARDED_BY(mutex_);
-  int64_t chunk_elements_ ABSL_GUARDED_BY(mutex_);
-  int64_t most_elements_ ABSL_GUARDED_BY(mutex_);  // that chunks may have again
-  int num_under_way_ ABSL_GUARDED_BY(mutex_) = 0;
-  int num_allowed_ ABSL_GUARDED_BY(mutex_);
-  absl::Time opens_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
-  int num_successes_ ABSL_GUARDED_BY(mutex_) = 0;      // since the last change of width or size
-  int num_lone_refusals_ ABSL_GUARDED_BY(mutex_) = 0;  // one after the other
-  int64_t num_done_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::string weights_ ABSL_GUARDED_BY(mutex_);  // of the chunks that have succeeded
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);
-  std::exception_ptr exception_ ABSL_GUARDED_BY(mutex_);
+  int64_t next_ = 0;  // the first element that was never taken
+  std::vector<Chunk> returned_;
+  int64_t chunk_elements_;
+  int64_t most_elements_;  // that chunks may have again
+  int num_under_way_ = 0;
+  int num_allowed_;
+  absl::Time opens_ = absl::InfinitePast();
+  int num_successes_ = 0;      // since the last change of width or size
+  int num_lone_refusals_ = 0;  // one after the other
+  int64_t num_done_ = 0;
+  std::string weights_;  // of the chunks that have succeeded
+  absl::Status status_;
 };
 
 }  // namespace swiglu::client

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The public class: results, and control calls. Client::Impl sends the operations.
+// The calls of the public class that block. client_async.cc has the others.
 #include "swiglu/client.h"
 
 #include <malloc.h>
@@ -8,14 +8,13 @@
 
 #include <algorithm>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "client/client_impl.h"
-#include "client/connection_pool.h"
+#include "client/backward_result.h"
+#include "client/client_calls.h"
 #include "client/infer_call.h"
 #include "google/protobuf/stubs/logging.h"
 #include "proto/inference.pb.h"
@@ -23,40 +22,6 @@
 
 namespace swiglu::client {
 namespace {
-
-constexpr int kMaxConnections = 64;
-constexpr int kMaxAttempts = 100;
-constexpr int64_t kMinMessageBytes = 4096;
-constexpr int64_t kMaxMessageBytes = (int64_t{1} << 31) - 1;
-
-absl::Status CheckOptions(const Options& options) {
-  if (options.timeout < absl::ZeroDuration()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "option timeout is ", absl::FormatDuration(options.timeout), "; it takes 0 or more"));
-  }
-  if (!(options.retry_budget >= 0 && options.retry_budget <= 1)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("option retry_budget is ", options.retry_budget, "; it takes 0 to 1"));
-  }
-  struct Range {
-    const char* name;
-    int64_t value, low, high;
-  };
-  for (const auto& [name, value, low, high] :
-       {Range{"num_connections", options.num_connections, 0, kMaxConnections},
-        Range{"max_message_bytes", options.max_message_bytes, kMinMessageBytes, kMaxMessageBytes},
-        Range{"chunk_bytes", options.chunk_bytes, kMinMessageBytes, kMaxMessageBytes},
-        Range{"max_attempts", options.max_attempts, 1, kMaxAttempts}}) {
-    if (low <= value && value <= high) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("option ", name, " is ", value, "; it takes ", low, " to ", high));
-  }
-  return absl::OkStatus();
-}
-
-int DefaultConnections() {
-  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 4);
-}
 
 std::vector<TensorInfo> ToTensors(
     const google::protobuf::RepeatedPtrField<inference::ModelMetadataResponse::TensorMetadata>&
@@ -101,115 +66,94 @@ void TuneProcess() {
 }
 
 absl::Status CheckForward(const TensorView& e, const TensorView& g) {
-  const InputTensor e_input(e), g_input(g);
-  return CheckInputs(ElementwiseCall("forward", {{"e", &e_input}, {"g", &g_input}}, {}));
+  return CheckInputs(ElementwiseCall({{"e", e}, {"g", g}}, {}));
 }
 
 absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const TensorView& g) {
-  const InputTensor dw_input(dw), e_input(e), g_input(g);
-  return CheckInputs(
-      ElementwiseCall("backward", {{"DW", &dw_input}, {"e", &e_input}, {"g", &g_input}}, {}));
+  return CheckInputs(ElementwiseCall({{"DW", dw}, {"e", e}, {"g", g}}, {}));
 }
 
-Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Client::~Client() = default;
-
-absl::StatusOr<std::unique_ptr<Client>> Client::Create(absl::string_view address,
-                                                       const Options& options) {
-  const absl::StatusOr<std::vector<std::string>> addresses = SplitAddresses(address);
-  if (!addresses.ok()) return addresses.status();
-  const absl::Status status = CheckOptions(options);
-  if (!status.ok()) return status;
-  Options resolved = options;
-  if (options.num_connections == 0) resolved.num_connections = DefaultConnections();
-  resolved.chunk_bytes = std::min(options.chunk_bytes, options.max_message_bytes);
-  // Not make_unique: the constructor is private.
-  return std::unique_ptr<Client>(new Client(std::make_unique<Impl>(*addresses, resolved)));
+absl::StatusOr<Client> Client::Create(absl::string_view address, const Options& options) {
+  absl::StatusOr<std::shared_ptr<Connection>> connection = MakeConnection(address, options);
+  if (!connection.ok()) return connection.status();
+  return Client(*std::move(connection), options);
 }
+
+Client::Client(std::shared_ptr<Connection> connection, const Options& options)
+    : target_{std::move(connection), options.timeout} {}
 
 absl::StatusOr<Tensor> Client::Forward(const TensorView& e, const TensorView& g,
-                                       const CallOptions& options) {
+                                       const CallOptions& options) const {
   absl::Status status = CheckForward(e, g);
-  if (!status.ok()) return status;
   Tensor h;
-  status = MakeTensor("h", e.dtype, e.shape, &h);
+  if (status.ok()) status = MakeTensor("h", e.dtype, e.shape, &h);
   if (status.ok()) status = ForwardInto(e, g, h.mutable_bytes(), options);
   if (!status.ok()) return status;
   return h;
 }
 
 absl::StatusOr<BackwardResult> Client::Backward(const TensorView& dw, const TensorView& e,
-                                                const TensorView& g, const CallOptions& options) {
+                                                const TensorView& g,
+                                                const CallOptions& options) const {
   absl::Status status = CheckBackward(dw, e, g);
-  if (!status.ok()) return status;
   BackwardResult result;
-  status = MakeTensor("h", e.dtype, e.shape, &result.h);
-  if (status.ok()) status = MakeTensor("df", e.dtype, e.shape, &result.df);
-  if (status.ok()) status = MakeTensor("de", e.dtype, e.shape, &result.de);
-  if (!status.ok()) return status;
-  status = BackwardInto(
-      dw, e, g, {result.h.mutable_bytes(), result.df.mutable_bytes(), result.de.mutable_bytes()},
-      options);
+  if (status.ok()) status = MakeResult(e, &result);
+  if (status.ok()) status = BackwardInto(dw, e, g, OutputsOf(result), options);
   if (!status.ok()) return status;
   return result;
 }
 
 absl::Status Client::ForwardInto(const TensorView& e, const TensorView& g, absl::Span<std::byte> h,
-                                 const CallOptions& options) {
-  return ForwardInto(InputTensor(e), InputTensor(g), OutputTensor(h), options);
+                                 const CallOptions& options) const {
+  return RunCall(target_, ElementwiseCall({{"e", e}, {"g", g}}, {{"h", h}}), options).status();
 }
 
 absl::Status Client::BackwardInto(const TensorView& dw, const TensorView& e, const TensorView& g,
-                                  const BackwardOutputs& outputs, const CallOptions& options) {
-  return BackwardInto(InputTensor(dw), InputTensor(e), InputTensor(g),
-                      BackwardOutputTensors{outputs.h, outputs.df, outputs.de}, options);
+                                  const BackwardOutputs& outputs,
+                                  const CallOptions& options) const {
+  return RunCall(target_, BackwardCall(dw, e, g, outputs), options).status();
 }
 
 absl::Status Client::ForwardInto(const InputTensor& e, const InputTensor& g, const OutputTensor& h,
-                                 const CallOptions& options) {
-  return impl_->Infer(ElementwiseCall("forward", {{"e", &e}, {"g", &g}}, {{"h", &h}}), options)
-      .status();
+                                 const CallOptions& options) const {
+  return RunCall(target_, ElementwiseCall({{"e", e}, {"g", g}}, {{"h", h}}), options).status();
 }
 
 absl::Status Client::BackwardInto(const InputTensor& dw, const InputTensor& e, const InputTensor& g,
                                   const BackwardOutputTensors& outputs,
-                                  const CallOptions& options) {
-  return impl_
-      ->Infer(ElementwiseCall("backward", {{"DW", &dw}, {"e", &e}, {"g", &g}},
-                              {{"h", &outputs.h}, {"df", &outputs.df}, {"de", &outputs.de}}),
-              options)
-      .status();
+                                  const CallOptions& options) const {
+  return RunCall(target_, BackwardCall(dw, e, g, outputs), options).status();
 }
 
-Mlp Client::Mlp(absl::string_view name, int layer) {
-  return client::Mlp(impl_.get(), absl::StrCat("mlp_", name, "_", layer));
+Mlp Client::Mlp(absl::string_view name, int layer) const {
+  return client::Mlp(target_, absl::StrCat("mlp_", name, "_", layer));
 }
 
-absl::StatusOr<bool> Client::ServerLive(const CallOptions& options) {
-  auto response = impl_->Control<inference::ServerLiveResponse>(
-      "ServerLive", inference::ServerLiveRequest(), options);
+absl::StatusOr<bool> Client::ServerLive(const CallOptions& options) const {
+  auto response = Control<inference::ServerLiveResponse>(target_, "ServerLive",
+                                                         inference::ServerLiveRequest(), options);
   if (!response.ok()) return response.status();
   return response->live();
 }
 
-absl::StatusOr<bool> Client::ServerReady(const CallOptions& options) {
-  auto response = impl_->Control<inference::ServerReadyResponse>(
-      "ServerReady", inference::ServerReadyRequest(), options);
+absl::StatusOr<bool> Client::ServerReady(const CallOptions& options) const {
+  auto response = Control<inference::ServerReadyResponse>(target_, "ServerReady",
+                                                          inference::ServerReadyRequest(), options);
   if (!response.ok()) return response.status();
   return response->ready();
 }
 
-absl::StatusOr<bool> Client::ModelReady(absl::string_view model, const CallOptions& options) {
+absl::StatusOr<bool> Client::ModelReady(absl::string_view model, const CallOptions& options) const {
   inference::ModelReadyRequest request;
   request.set_name(std::string(model));
-  auto response = impl_->Control<inference::ModelReadyResponse>("ModelReady", request, options);
+  auto response = Control<inference::ModelReadyResponse>(target_, "ModelReady", request, options);
   if (!response.ok()) return response.status();
   return response->ready();
 }
 
-absl::StatusOr<ServerInfo> Client::ServerMetadata(const CallOptions& options) {
-  auto response = impl_->Control<inference::ServerMetadataResponse>(
-      "ServerMetadata", inference::ServerMetadataRequest(), options);
+absl::StatusOr<ServerInfo> Client::ServerMetadata(const CallOptions& options) const {
+  auto response = Control<inference::ServerMetadataResponse>(
+      target_, "ServerMetadata", inference::ServerMetadataRequest(), options);
   if (!response.ok()) return response.status();
   return ServerInfo{response->name(),
                     response->version(),
@@ -217,11 +161,11 @@ absl::StatusOr<ServerInfo> Client::ServerMetadata(const CallOptions& options) {
 }
 
 absl::StatusOr<ModelInfo> Client::ModelMetadata(absl::string_view model,
-                                                const CallOptions& options) {
+                                                const CallOptions& options) const {
   inference::ModelMetadataRequest request;
   request.set_name(std::string(model));
   auto response =
-      impl_->Control<inference::ModelMetadataResponse>("ModelMetadata", request, options);
+      Control<inference::ModelMetadataResponse>(target_, "ModelMetadata", request, options);
   if (!response.ok()) return response.status();
   return ModelInfo{response->name(),
                    response->platform(),
@@ -231,9 +175,9 @@ absl::StatusOr<ModelInfo> Client::ModelMetadata(absl::string_view model,
                    {response->properties().begin(), response->properties().end()}};
 }
 
-absl::StatusOr<std::vector<ModelState>> Client::ListModels(const CallOptions& options) {
-  auto response = impl_->Control<inference::RepositoryIndexResponse>(
-      "RepositoryIndex", inference::RepositoryIndexRequest(), options);
+absl::StatusOr<std::vector<ModelState>> Client::ListModels(const CallOptions& options) const {
+  auto response = Control<inference::RepositoryIndexResponse>(
+      target_, "RepositoryIndex", inference::RepositoryIndexRequest(), options);
   if (!response.ok()) return response.status();
   std::vector<ModelState> models;
   for (const auto& model : response->models()) {
@@ -242,12 +186,12 @@ absl::StatusOr<std::vector<ModelState>> Client::ListModels(const CallOptions& op
   return models;
 }
 
-absl::StatusOr<std::vector<ModelCounters>> Client::ModelStatistics(absl::string_view model,
-                                                                   const CallOptions& options) {
+absl::StatusOr<std::vector<ModelCounters>> Client::ModelStatistics(
+    absl::string_view model, const CallOptions& options) const {
   inference::ModelStatisticsRequest request;
   request.set_name(std::string(model));
   auto response =
-      impl_->Control<inference::ModelStatisticsResponse>("ModelStatistics", request, options);
+      Control<inference::ModelStatisticsResponse>(target_, "ModelStatistics", request, options);
   if (!response.ok()) return response.status();
   std::vector<ModelCounters> counters;
   for (const auto& statistics : response->model_stats()) {
@@ -257,58 +201,56 @@ absl::StatusOr<std::vector<ModelCounters>> Client::ModelStatistics(absl::string_
 }
 
 absl::Status Client::RegisterSystemRegion(absl::string_view name, absl::string_view key,
-                                          int64_t size_bytes, const CallOptions& options) {
-  if (absl::Status status = impl_->CheckRegionsAllowed(); !status.ok()) return status;
+                                          int64_t size_bytes, const CallOptions& options) const {
+  if (absl::Status status = CheckRegionsAllowed(*target_.connection); !status.ok()) return status;
   inference::SystemSharedMemoryRegisterRequest request;
   request.set_name(std::string(name));
   request.set_key(std::string(key));
   request.set_byte_size(static_cast<uint64_t>(size_bytes));
-  return impl_
-      ->Control<inference::SystemSharedMemoryRegisterResponse>("SystemSharedMemoryRegister",
-                                                               request, options, size_bytes)
+  return Control<inference::SystemSharedMemoryRegisterResponse>(
+             target_, "SystemSharedMemoryRegister", request, options, size_bytes)
       .status();
 }
 
 absl::Status Client::RegisterCudaRegion(absl::string_view name, absl::string_view handle,
                                         int64_t device, int64_t size_bytes,
-                                        const CallOptions& options) {
-  if (absl::Status status = impl_->CheckRegionsAllowed(); !status.ok()) return status;
+                                        const CallOptions& options) const {
+  if (absl::Status status = CheckRegionsAllowed(*target_.connection); !status.ok()) return status;
   inference::CudaSharedMemoryRegisterRequest request;
   request.set_name(std::string(name));
   request.set_raw_handle(std::string(handle));
   request.set_device_id(device);
   request.set_byte_size(static_cast<uint64_t>(size_bytes));
-  return impl_
-      ->Control<inference::CudaSharedMemoryRegisterResponse>("CudaSharedMemoryRegister", request,
-                                                             options, size_bytes)
+  return Control<inference::CudaSharedMemoryRegisterResponse>(target_, "CudaSharedMemoryRegister",
+                                                              request, options, size_bytes)
       .status();
 }
 
 absl::Status Client::UnregisterRegion(RegionKind kind, absl::string_view name,
-                                      const CallOptions& options) {
+                                      const CallOptions& options) const {
   if (name.empty()) return absl::InvalidArgumentError("the name of a region is empty");
-  return impl_->Unregister(kind, name, options);
+  return Unregister(kind, name, options);
 }
 
-absl::Status Client::UnregisterAllRegions(RegionKind kind, const CallOptions& options) {
-  return impl_->Unregister(kind, "", options);
+absl::Status Client::UnregisterAllRegions(RegionKind kind, const CallOptions& options) const {
+  return Unregister(kind, "", options);
 }
 
 absl::StatusOr<std::vector<RegionInfo>> Client::ListRegions(RegionKind kind,
-                                                            const CallOptions& options) {
-  if (absl::Status status = impl_->CheckRegionsAllowed(); !status.ok()) return status;
+                                                            const CallOptions& options) const {
+  if (absl::Status status = CheckRegionsAllowed(*target_.connection); !status.ok()) return status;
   std::vector<RegionInfo> regions;
   const auto add = [&](const auto& region, int64_t device) {
     regions.push_back({region.name(), kind, static_cast<int64_t>(region.byte_size()), device});
   };
   if (kind == RegionKind::kSystem) {
-    auto response = impl_->Control<inference::SystemSharedMemoryStatusResponse>(
-        "SystemSharedMemoryStatus", inference::SystemSharedMemoryStatusRequest(), options);
+    auto response = Control<inference::SystemSharedMemoryStatusResponse>(
+        target_, "SystemSharedMemoryStatus", inference::SystemSharedMemoryStatusRequest(), options);
     if (!response.ok()) return response.status();
     for (const auto& [name, region] : response->regions()) add(region, -1);
   } else {
-    auto response = impl_->Control<inference::CudaSharedMemoryStatusResponse>(
-        "CudaSharedMemoryStatus", inference::CudaSharedMemoryStatusRequest(), options);
+    auto response = Control<inference::CudaSharedMemoryStatusResponse>(
+        target_, "CudaSharedMemoryStatus", inference::CudaSharedMemoryStatusRequest(), options);
     if (!response.ok()) return response.status();
     for (const auto& [name, region] : response->regions()) {
       add(region, static_cast<int64_t>(region.device_id()));
@@ -317,6 +259,23 @@ absl::StatusOr<std::vector<RegionInfo>> Client::ListRegions(RegionKind kind,
   std::sort(regions.begin(), regions.end(),
             [](const RegionInfo& a, const RegionInfo& b) { return a.name < b.name; });
   return regions;
+}
+
+absl::Status Client::Unregister(RegionKind kind, absl::string_view name,
+                                const CallOptions& options) const {
+  if (absl::Status status = CheckRegionsAllowed(*target_.connection); !status.ok()) return status;
+  if (kind == RegionKind::kSystem) {
+    inference::SystemSharedMemoryUnregisterRequest request;
+    request.set_name(std::string(name));
+    return Control<inference::SystemSharedMemoryUnregisterResponse>(
+               target_, "SystemSharedMemoryUnregister", request, options)
+        .status();
+  }
+  inference::CudaSharedMemoryUnregisterRequest request;
+  request.set_name(std::string(name));
+  return Control<inference::CudaSharedMemoryUnregisterResponse>(
+             target_, "CudaSharedMemoryUnregister", request, options)
+      .status();
 }
 
 }  // namespace swiglu::client

@@ -6,12 +6,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
-#include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "client/infer_codec.h"
+#include "absl/types/span.h"
+#include "swiglu/inference.h"
+#include "swiglu/tensor.h"
 #include "swiglu/tensor_place.h"
 
 namespace swiglu::client {
@@ -24,33 +25,65 @@ enum class OutputForm {
   kDownMatrix,  // [H, I]
 };
 
-// Borrows the tensors and their names.
+// Borrows the tensors, their shapes and their names.
 struct InferCall {
   struct Input {
+    Input(absl::string_view its_name, const TensorView& view)
+        : name(its_name), dtype(view.dtype), shape(&view.shape), bytes(view.bytes) {}
+    Input(absl::string_view its_name, const InputTensor& tensor)
+        : name(its_name),
+          dtype(tensor.dtype),
+          shape(&tensor.shape),
+          bytes(tensor.bytes),
+          part(tensor.part ? &*tensor.part : nullptr) {}
+
+    int64_t size_bytes() const {
+      return part != nullptr ? part->size_bytes : static_cast<int64_t>(bytes.size());
+    }
+
     absl::string_view name;
-    const InputTensor* tensor;
+    Dtype dtype;
+    const Shape* shape;
+    absl::Span<const std::byte> bytes;
+    const RegionPart* part = nullptr;  // nullptr if it is in ordinary memory
   };
   struct Output {
+    Output(absl::string_view its_name, absl::Span<std::byte> its_bytes,
+           OutputForm its_form = OutputForm::kAsInputs)
+        : name(its_name), bytes(its_bytes), form(its_form) {}
+    Output(absl::string_view its_name, const OutputTensor& tensor,
+           OutputForm its_form = OutputForm::kAsInputs)
+        : name(its_name),
+          bytes(tensor.bytes),
+          part(tensor.part ? &*tensor.part : nullptr),
+          form(its_form) {}
+
+    int64_t size_bytes() const {
+      return part != nullptr ? part->size_bytes : static_cast<int64_t>(bytes.size());
+    }
+
     absl::string_view name;
-    const OutputTensor* tensor;
-    OutputForm form = OutputForm::kAsInputs;
+    absl::Span<std::byte> bytes;
+    const RegionPart* part = nullptr;  // nullptr if it is in ordinary memory
+    OutputForm form;
   };
+  using Inputs = absl::InlinedVector<Input, 3>;
+  using Outputs = absl::InlinedVector<Output, 4>;
 
   // The input with whose dtype and shape those of the others are compared.
   const Input& reference() const { return inputs[reference_input]; }
 
-  std::string model;
+  absl::string_view model;
   size_t reference_input = 0;
   // Whether the model is that of an MLP: it has weights, and its tensors have rows.
   bool is_mlp = false;
-  std::vector<Input> inputs;
-  std::vector<Output> outputs;
+  Inputs inputs;
+  Outputs outputs;
 };
 
-// A call of an element-wise model. `op` is forward or backward. Its dtype and shape are those of
-// the gate, the last input but one: as the server has it.
-InferCall ElementwiseCall(absl::string_view op, std::vector<InferCall::Input> inputs,
-                          std::vector<InferCall::Output> outputs);
+// A call of an element-wise model: forward if it has two inputs, backward if it has three. Its
+// dtype and shape are those of the gate, the last input but one: as the server has it.
+InferCall ElementwiseCall(const InferCall::Inputs& inputs, const InferCall::Outputs& outputs);
 
 // OK if the service supports the dtype, all inputs have one dtype and one shape, their sizes fit
 // the shape, and parts of regions lie inside their regions. INVALID_ARGUMENT, with the text that
@@ -65,7 +98,11 @@ absl::Status CheckOutputs(const InferCall& call);
 // Whether a tensor of the call is in a region.
 bool UsesRegions(const InferCall& call);
 
-// The call for the codec. REQUIRES: the call is checked, and outlives the inference.
+// The bytes of all tensors of a call, those of its results too.
+int64_t TotalBytes(const InferCall& call);
+
+// The call for a connection. Borrows what the call borrows, except shapes and parts of regions.
+// REQUIRES: the call is checked.
 Inference ToInference(const InferCall& call);
 
 }  // namespace swiglu::client

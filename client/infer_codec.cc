@@ -55,9 +55,13 @@ int64_t NumIn(const Tensors& tensors, bool in_regions) {
 
 // The request without its tensors' bytes. It names its outputs only if one of them is in a region
 // or is a gradient of weights.
-std::string SerializeEnvelope(const Inference& inference) {
+std::string SerializeEnvelope(const Inference& inference, const CallOptions& options) {
   inference::ModelInferRequest request;
   request.set_model_name(inference.model.data(), inference.model.size());
+  request.set_id(options.request_id);
+  if (options.priority > 0) {
+    (*request.mutable_parameters())["priority"].set_uint64_param(options.priority);
+  }
   const absl::string_view datatype = DatatypeName(inference.dtype);
   for (const Inference::Input& input : inference.inputs) {
     auto* tensor = request.add_inputs();
@@ -183,45 +187,6 @@ absl::StatusOr<std::string> CheckEnvelope(const Inference& inference, const std:
 
 }  // namespace
 
-bool Inference::overwrites_inputs() const {
-  return std::any_of(outputs.begin(), outputs.end(), [&](const Output& output) {
-    return output.part && std::any_of(inputs.begin(), inputs.end(), [&](const Input& input) {
-             return input.part && input.part->region == output.part->region &&
-                    input.part->offset < output.part->offset + output.part->size_bytes &&
-                    output.part->offset < input.part->offset + input.part->size_bytes;
-           });
-  });
-}
-
-bool Inference::has_gradients() const {
-  return std::any_of(outputs.begin(), outputs.end(),
-                     [](const Output& output) { return output.gradient_shape.has_value(); });
-}
-
-Inference Inference::Part(int64_t first, int64_t count) const {
-  const auto offset = static_cast<size_t>(first * ElementBytes(dtype));
-  const auto size = static_cast<size_t>(count * ElementBytes(dtype));
-  Inference part{.model = model,
-                 .dtype = dtype,
-                 .shape = {count},
-                 .row_elements = row_elements,
-                 .inputs = {},
-                 .outputs = {}};
-  if (is_mlp()) part.shape = {count / row_elements, row_elements};
-  const auto cut = [&](auto tensor) {
-    if (tensor.part) {
-      tensor.part->offset += first * ElementBytes(dtype);
-      tensor.part->size_bytes = count * ElementBytes(dtype);
-    } else {
-      tensor.bytes = tensor.bytes.subspan(offset, size);
-    }
-    return tensor;
-  };
-  for (const Input& input : inputs) part.inputs.push_back(cut(input));
-  for (const Output& output : outputs) part.outputs.push_back(cut(output));
-  return part;
-}
-
 int64_t NumCarried(const Inference& inference) {
   return std::max(NumIn(inference.inputs, false), NumIn(inference.outputs, false));
 }
@@ -229,11 +194,19 @@ int64_t NumCarried(const Inference& inference) {
 int64_t LargestMessageBytes(const Inference& inference) {
   const auto num_tensors =
       static_cast<int64_t>(std::max(inference.inputs.size(), inference.outputs.size()));
-  const auto envelope_bytes = static_cast<int64_t>(SerializeEnvelope(inference).size());
+  const auto envelope_bytes = static_cast<int64_t>(SerializeEnvelope(inference, {}).size());
   // No overflow: memory is so small that three times its size fits into 64 bits.
   return envelope_bytes + kResponseSlackBytes + (inference.is_mlp() ? kWeightsBytes : 0) +
          num_tensors * kMaxFrameBytes +
          std::max(CarriedBytes(inference.inputs), CarriedBytes(inference.outputs));
+}
+
+bool FitsInto(const Inference& inference, int64_t most_bytes) {
+  // Far more than all text of a message takes. What has many dimensions or long names is encoded.
+  constexpr int64_t kMostEnvelopeBytes = 4096;
+  if (inference.shape.size() > 16 || inference.is_mlp() || inference.uses_regions()) return false;
+  // Neither inputs nor outputs are more than three.
+  return 3 * inference.tensor_bytes() <= most_bytes - kMostEnvelopeBytes;
 }
 
 int64_t MaxPartOverhead(const Inference& inference) {
@@ -257,10 +230,10 @@ void AppendFrame(uint32_t tag, size_t size, std::string* out) {
   coded.WriteVarint64(size);
 }
 
-OutgoingMessage EncodeInferRequest(const Inference& inference, Loan* loan) {
+OutgoingMessage EncodeInferRequest(const Inference& inference, const CallOptions& options,
+                                   Loan* loan) {
   OutgoingMessage message;
-  message.loan = loan;
-  std::string framing = SerializeEnvelope(inference);
+  std::string framing = SerializeEnvelope(inference, options);
   for (const Inference::Input& input : inference.inputs) {
     if (input.part) continue;
     AppendFrame(kRawInputTag, input.bytes.size(), &framing);

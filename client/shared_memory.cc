@@ -87,7 +87,7 @@ absl::Status Check(int64_t size_bytes, const SystemRegionOptions& options) {
 
 }  // namespace
 
-absl::StatusOr<SystemRegion> SystemRegion::Create(Client* client, int64_t size_bytes,
+absl::StatusOr<SystemRegion> SystemRegion::Create(const Client* client, int64_t size_bytes,
                                                   const SystemRegionOptions& options) {
   absl::Status status = Check(size_bytes, options);
   if (!status.ok()) return status;

@@ -12,7 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/bench/byte_mix.h"
 #include "client/bench/shared_region.h"
-#include "client/connection_pool.h"
+#include "client/server_address.h"
 #include "server/base/address.h"
 #include "server/base/byte_size.h"
 #include "server/base/command_line.h"

@@ -25,7 +25,7 @@ using client::TensorView;
 class LibraryLoad final : public Load {
  public:
   LibraryLoad(const LoadOptions& options, const std::vector<RequestData>* data,
-              std::unique_ptr<client::Client> client)
+              client::Client client)
       : options_(options), data_(*data), client_(std::move(client)) {
     int64_t answer_bytes = 0;
     for (const RequestData& size : data_) {
@@ -106,13 +106,13 @@ class LibraryLoad final : public Load {
                             ? shared->Output(caller.index, k, data)
                             : OutputTensor(absl::MakeSpan(caller.answer).subspan(k * size, size)));
     }
-    return CallModel(*client_, data.model(), layer, inputs, outputs,
+    return CallModel(client_, data.model(), layer, inputs, outputs,
                      {.timeout = RequestTimeout(options_, data)});
   }
 
   const LoadOptions options_;
   const std::vector<RequestData>& data_;
-  const std::unique_ptr<client::Client> client_;
+  const client::Client client_;
   std::vector<Caller> callers_;
 };
 
@@ -121,9 +121,11 @@ class LibraryLoad final : public Load {
 absl::StatusOr<std::unique_ptr<Load>> CreateLibraryLoad(const LoadOptions& options,
                                                         const std::vector<RequestData>* data) {
   // A refusal of a message counts as one, and is not hidden by a retry.
-  absl::StatusOr<std::unique_ptr<client::Client>> client = client::Client::Create(
-      options.server,
-      {.num_connections = options.num_connections, .max_attempts = 1, .spin = options.spin});
+  absl::StatusOr<client::Client> client =
+      client::Client::Create(options.server, {.num_connections = options.num_connections,
+                                              .max_attempts = 1,
+                                              .coalesce_bytes = 0,
+                                              .spin = options.spin});
   if (!client.ok()) return client.status();
   return std::make_unique<LibraryLoad>(options, data, *std::move(client));
 }

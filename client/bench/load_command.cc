@@ -70,7 +70,7 @@ absl::StatusOr<Used> ReadUsage(const CommandLine& command) {
 // Shared memory for the tensors; none if messages carry them.
 absl::StatusOr<std::unique_ptr<SharedTensors>> Share(const LoadOptions& load,
                                                      const std::vector<RequestData>& data,
-                                                     client::Client* client) {
+                                                     const client::Client* client) {
   if (load.shared_memory == SharedMemory::kNone) return nullptr;
   const auto largest =
       std::max_element(data.begin(), data.end(), [](const RequestData& a, const RequestData& b) {
@@ -153,39 +153,38 @@ void StopOrder::SetLoad(Pace* pace) {
 
 ProgramEnd RunLoad(const CommandLine& given, StopOrder& stop) {
   CommandLine command = given;
-  absl::StatusOr<std::unique_ptr<client::Client>> client =
+  absl::StatusOr<client::Client> client =
       client::Client::Create(command.load.server, {.num_connections = 1});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
-  const ProgramEnd readiness = WaitReady(**client, command.wait_ready);
+  const ProgramEnd readiness = WaitReady(*client, command.wait_ready);
   if (readiness.code != ExitCode::kDone) return readiness;
 
   Model mlp;
   if (command.mlp) {
-    const ProgramEnd end = AskForModel(**client, *command.mlp, &command, &mlp);
+    const ProgramEnd end = AskForModel(*client, *command.mlp, &command, &mlp);
     if (end.code != ExitCode::kDone) return end;
   }
   const std::vector<RequestData> data = MakeRequestData(command.load);
-  const absl::StatusOr<std::unique_ptr<SharedTensors>> shared =
-      Share(command.load, data, client->get());
-  if (!shared.ok()) return cli::CallFailed(shared.status(), **client);
+  const absl::StatusOr<std::unique_ptr<SharedTensors>> shared = Share(command.load, data, &*client);
+  if (!shared.ok()) return cli::CallFailed(shared.status(), *client);
   LoadOptions options = command.load;
   options.shared_tensors = shared->get();
   FirstAnswers first_answers(options.model, data.size());
   if (command.check && options.shared_tensors == nullptr) options.first_answers = &first_answers;
   absl::StatusOr<std::unique_ptr<Load>> load = Connect(command.client, options, &data);
-  if (!load.ok()) return cli::CallFailed(load.status(), **client);
+  if (!load.ok()) return cli::CallFailed(load.status(), *client);
   absl::StatusOr<Report> report = Measure(command, **load, stop);
   if (!report.ok()) return cli::BadInput(report.status());
   if (command.check) {
-    const absl::StatusOr<int64_t> num_checked = CheckResults(options, **client);
-    if (!num_checked.ok()) return cli::CallFailed(num_checked.status(), **client);
+    const absl::StatusOr<int64_t> num_checked = CheckResults(options, *client);
+    if (!num_checked.ok()) return cli::CallFailed(num_checked.status(), *client);
     report->num_checked = *num_checked;
   }
 
   command.json ? puts(FormatJson(*report).c_str()) : fputs(FormatText(*report).c_str(), stdout);
   const bool has_success = report->tally.Total().latency.count() > 0;
   if (report->tally.NumFailed() == 0 || has_success) return {};
-  return cli::CallFailed(report->tally.example(), **client);
+  return cli::CallFailed(report->tally.example(), *client);
 }
 
 }  // namespace swiglu::bench

@@ -7,7 +7,7 @@
 
 namespace swiglu::bench {
 
-absl::Status CallModel(client::Client& client, const Model& model, size_t layer,
+absl::Status CallModel(const client::Client& client, const Model& model, size_t layer,
                        absl::Span<const client::InputTensor> inputs,
                        absl::Span<const client::OutputTensor> outputs,
                        const client::CallOptions& options) {

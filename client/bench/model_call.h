@@ -15,7 +15,7 @@ namespace swiglu::bench {
 
 // Calls the model `model.names[layer]`, and fills the outputs. Blocks. REQUIRES: there are as many
 // tensors as the model has.
-absl::Status CallModel(client::Client& client, const Model& model, size_t layer,
+absl::Status CallModel(const client::Client& client, const Model& model, size_t layer,
                        absl::Span<const client::InputTensor> inputs,
                        absl::Span<const client::OutputTensor> outputs,
                        const client::CallOptions& options = {});

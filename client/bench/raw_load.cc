@@ -15,7 +15,10 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/types/optional.h"
 #include "client/bench/load.h"
-#include "client/connection_pool.h"
+#include "client/channel.h"
+#include "client/infer_codec.h"
+#include "client/outgoing_message.h"
+#include "client/unary_call.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/generic/generic_stub.h"
 
@@ -150,7 +153,7 @@ class RawLoad final : public Load {
             client::EncodeInferRequest(options_.shared_tensors != nullptr
                                            ? options_.shared_tensors->ToInference(set, layer, data)
                                            : data.ToInference(layer),
-                                       &ProcessLoan());
+                                       {}, &ProcessLoan());
         requests.push_back({{message.slices.data(), message.slices.size()},
                             absl::StrCat(message.size_bytes),
                             RequestTimeout(options_, data)});

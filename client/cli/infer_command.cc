@@ -298,13 +298,13 @@ void PrintResult(const CommandLine& command_line, const std::vector<Output>& out
 }  // namespace
 
 ProgramEnd RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished) {
-  absl::StatusOr<std::unique_ptr<client::Client>> client =
+  absl::StatusOr<client::Client> client =
       client::Client::Create(command_line.server, {.timeout = command_line.timeout});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
   const IfExists if_exists = command_line.overwrite ? IfExists::kOverwrite : IfExists::kFail;
   absl::StatusOr<std::vector<TensorFile>> inputs = OpenInputs(command_line);
   if (!inputs.ok()) return BadInput(inputs.status());
-  absl::Status status = CheckInputs(command_line, **client, *inputs);
+  absl::Status status = CheckInputs(command_line, *client, *inputs);
   if (!status.ok()) return BadInput(status);
   const TensorView& like = inputs->front().tensor;
   absl::StatusOr<std::vector<Output>> outputs = PlanOutputs(command_line, *inputs);
@@ -315,16 +315,16 @@ ProgramEnd RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished
   if (!results.ok()) return BadInput(results.status());
 
   const files::TruncationWatch watch = WatchInputs(*inputs);
-  const ProgramEnd readiness = CheckReady(**client);
+  const ProgramEnd readiness = CheckReady(*client);
   if (readiness.code != ExitCode::kDone) return readiness;
 
   const absl::Time start = absl::Now();
-  const absl::StatusOr<std::string> called = Call(command_line, **client, *inputs, *results);
+  const absl::StatusOr<std::string> called = Call(command_line, *client, *inputs, *results);
   const absl::Duration elapsed = absl::Now() - start;
   // A damaged input may be the cause of a failed call, so its error takes precedence.
   status = CheckWhole(*inputs);
   if (!status.ok()) return BadInput(status);
-  if (!called.ok()) return CallFailed(called.status(), **client);
+  if (!called.ok()) return CallFailed(called.status(), *client);
   status = WriteOutputs(command_line, *outputs, *results, if_exists, unfinished);
   if (!status.ok()) return BadInput(status);
   PrintResult(command_line, *outputs, {like, inputs->size() + outputs->size(), elapsed, *called});

@@ -119,11 +119,11 @@ absl::Status Do(const CommandLine& command_line, client::Client& client) {
 }  // namespace
 
 ProgramEnd RunRegions(const CommandLine& command_line) {
-  absl::StatusOr<std::unique_ptr<client::Client>> client =
+  absl::StatusOr<client::Client> client =
       client::Client::Create(command_line.server, {.timeout = command_line.timeout});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
-  const absl::Status status = Do(command_line, **client);
-  return status.ok() ? ProgramEnd() : CallFailed(status, **client);
+  const absl::Status status = Do(command_line, *client);
+  return status.ok() ? ProgramEnd() : CallFailed(status, *client);
 }
 
 }  // namespace swiglu::cli

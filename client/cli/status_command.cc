@@ -103,11 +103,11 @@ void PrintJson(const std::string& address, Status& status) {
 }  // namespace
 
 ProgramEnd RunStatus(const CommandLine& command_line) {
-  absl::StatusOr<std::unique_ptr<client::Client>> client =
+  absl::StatusOr<client::Client> client =
       client::Client::Create(command_line.server, {.timeout = command_line.timeout});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
-  absl::StatusOr<Status> status = Ask(**client);
-  if (!status.ok()) return CallFailed(status.status(), **client);
+  absl::StatusOr<Status> status = Ask(*client);
+  if (!status.ok()) return CallFailed(status.status(), *client);
   command_line.json ? PrintJson(command_line.server, *status)
                     : PrintText(command_line.server, *status);
   if (!status->ready) return {ExitCode::kUnreachable, "the server is not ready"};

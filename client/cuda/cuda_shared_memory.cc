@@ -125,7 +125,7 @@ absl::StatusOr<std::string> MakeName() {
 // An allocation that is registered at the server of a client, or is about to be.
 class CudaRegion::Registration {
  public:
-  explicit Registration(Client* client) : client_(client) {}
+  explicit Registration(const Client* client) : client_(client) {}
   ~Registration() {
     if (name_.empty()) return;
     client_->UnregisterRegion(RegionKind::kCuda, name_, {.timeout = kUnregisterTimeout})
@@ -162,7 +162,7 @@ class CudaRegion::Registration {
         static_cast<int64_t>(allocation.size_bytes), {.timeout = options.timeout});
   }
 
-  Client* const client_;
+  const Client* const client_;
   absl::Mutex mutex_;
   absl::optional<absl::Status> outcome_ ABSL_GUARDED_BY(mutex_);
   std::string name_;  // empty: the server cannot know it
@@ -178,7 +178,7 @@ class CudaRegion::Registrations {
   }
 
   // The registration of that allocation, new if there is none.
-  std::shared_ptr<Registration> Take(Client* client, int64_t server_device,
+  std::shared_ptr<Registration> Take(const Client* client, int64_t server_device,
                                      const Allocation& allocation) {
     absl::MutexLock lock(&mutex_);
     for (auto entry = entries_.begin(); entry != entries_.end();) {
@@ -195,11 +195,11 @@ class CudaRegion::Registrations {
 
  private:
   absl::Mutex mutex_;
-  std::map<std::tuple<Client*, int64_t, uint64_t>, std::weak_ptr<Registration>> entries_
+  std::map<std::tuple<const Client*, int64_t, uint64_t>, std::weak_ptr<Registration>> entries_
       ABSL_GUARDED_BY(mutex_);
 };
 
-absl::StatusOr<CudaRegion> CudaRegion::Create(Client* client, const void* d_bytes,
+absl::StatusOr<CudaRegion> CudaRegion::Create(const Client* client, const void* d_bytes,
                                               int64_t size_bytes,
                                               const CudaRegionOptions& options) {
   if (size_bytes < 1) {

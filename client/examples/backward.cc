@@ -51,7 +51,7 @@ int main(int argc, char** argv) {
     e[i] = 8 * std::sin(0.37f * static_cast<float>(i));
     g[i] = 2 * std::cos(0.11f * static_cast<float>(i));
   }
-  const auto result = (*client)->Backward(View(dw), View(e), View(g));
+  const auto result = client->Backward(View(dw), View(e), View(g));
   if (!result.ok()) {
     std::fprintf(stderr, "%s\n", result.status().ToString().c_str());
     return 1;

@@ -50,13 +50,13 @@ int main(int argc, char** argv) {
   // Local: nothing is sent. CheckForward finds by itself what Forward would find.
   bool right = Show("local", CheckForward(e, {Dtype::kFp32, {10, 100}, e.bytes}),
                     StatusCode::kInvalidArgument);
-  const auto late = (*client)->Forward(e, e, {.timeout = absl::Microseconds(1)});
+  const auto late = client->Forward(e, e, {.timeout = absl::Microseconds(1)});
   right &= Show("deadline", late.status(), StatusCode::kDeadlineExceeded);
-  right &= Show("permanent", (*client)->ModelMetadata("nope").status(), StatusCode::kNotFound);
+  right &= Show("permanent", client->ModelMetadata("nope").status(), StatusCode::kNotFound);
   const auto nobody = Client::Create("unix:/nonexistent/socket");
-  const auto refused = (*nobody)->Forward(e, e, {.timeout = absl::Seconds(5)});
+  const auto refused = nobody->Forward(e, e, {.timeout = absl::Seconds(5)});
   right &= Show("retryable", refused.status(), StatusCode::kUnavailable);
-  const auto h = (*client)->Forward(e, e, {.timeout = absl::Seconds(10)});
+  const auto h = client->Forward(e, e, {.timeout = absl::Seconds(10)});
   right &= Show("call", h.status(), StatusCode::kOk);
   for (size_t i = 0; right && i < ones.size(); ++i) {
     const float found = reinterpret_cast<const float*>(h->bytes().data())[i];

@@ -38,7 +38,7 @@ int main(int argc, char** argv) {
   // A view is a dtype, a shape and bytes. FP16 and BF16 have two bytes for each element.
   const TensorView e_view{Dtype::kFp32, {4, 1000}, std::as_bytes(std::span(e))};
   const TensorView g_view{Dtype::kFp32, {4, 1000}, std::as_bytes(std::span(g))};
-  const auto h = (*client)->Forward(e_view, g_view);
+  const auto h = client->Forward(e_view, g_view);
   if (!h.ok()) {
     std::fprintf(stderr, "%s\n", h.status().ToString().c_str());
     return 1;

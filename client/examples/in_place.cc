@@ -50,13 +50,13 @@ int main(int argc, char** argv) {
   const std::vector<float> old_dw = dw, old_e = e, old_g = g;
 
   // The client copies a result once, from the connection's buffers to the memory given here.
-  if (status.ok()) status = (*client)->ForwardInto(View(e), View(g), MutableBytes(h));
+  if (status.ok()) status = client->ForwardInto(View(e), View(g), MutableBytes(h));
 
   // An output may be the memory of an input, whole: h over dw, df over e and de over g.
   if (status.ok()) {
-    status = (*client)->BackwardInto(
-        View(dw), View(e), View(g),
-        {.h = MutableBytes(dw), .df = MutableBytes(e), .de = MutableBytes(g)});
+    status =
+        client->BackwardInto(View(dw), View(e), View(g),
+                             {.h = MutableBytes(dw), .df = MutableBytes(e), .de = MutableBytes(g)});
   }
   if (!status.ok()) {
     std::fprintf(stderr, "%s\n", status.ToString().c_str());

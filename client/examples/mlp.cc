@@ -78,10 +78,10 @@ int main(int argc, char** argv) {
   swiglu::client::TuneProcess();
   const auto client = Client::Create(argv[1]);
   if (!client.ok()) return Fail(client.status());
-  const Mlp mlp = (*client)->Mlp(argv[2], 0);
+  const Mlp mlp = client->Mlp(argv[2], 0);
 
   // The server tells the dtype and the hidden size.
-  const auto info = (*client)->ModelMetadata(mlp.forward_model());
+  const auto info = client->ModelMetadata(mlp.forward_model());
   if (!info.ok()) return Fail(info.status());
   const Dtype dtype = swiglu::client::ParseDatatype(info->inputs.at(0).datatype).value();
   const int64_t hidden = info->inputs.at(0).shape.back();

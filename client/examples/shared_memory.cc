@@ -32,7 +32,7 @@ bool IsNear(double found, double expected) {
 }
 
 // Forward, backward and the comparison. The region holds dw, e, g and h, one after the other.
-absl::Status Compute(Client& client, SystemRegion& region) {
+absl::Status Compute(const Client& client, SystemRegion& region) {
   // The memory is ours as any other, while no call uses it.
   auto* const dw = reinterpret_cast<float*>(region.bytes().data());
   float* const e = dw + kNumElements;
@@ -82,8 +82,8 @@ int main(int argc, char** argv) {
   // Made once and used for many calls: the server maps it, and on CUDA pins it, when it is made.
   // The destructor gives it back.
   if (status.ok()) {
-    absl::StatusOr<SystemRegion> region = SystemRegion::Create(client->get(), 4 * kBytes);
-    status = region.ok() ? Compute(**client, *region) : region.status();
+    absl::StatusOr<SystemRegion> region = SystemRegion::Create(&*client, 4 * kBytes);
+    status = region.ok() ? Compute(*client, *region) : region.status();
   }
   if (!status.ok()) {
     std::fprintf(stderr, "%s\n", status.ToString().c_str());

@@ -134,7 +134,7 @@ int main(int argc, char** argv) {
   auto client = Client::Create(argv[1]);
   Check(client.status());
   const int64_t bytes = 2 * tensors.count;
-  auto region = CudaRegion::Create(client->get(), tensors.d_data, 3 * bytes);
+  auto region = CudaRegion::Create(&*client, tensors.d_data, 3 * bytes);
   Check(region.status());
   const swiglu::client::Shape shape = {batch, 8192, 14336};
   const auto part = [&](int k) { return region->Part(k * bytes, bytes); };
@@ -154,7 +154,7 @@ int main(int argc, char** argv) {
   const std::vector<char> forward_want = Samples(tensors, 2);
   Check(cudaMemset(tensors.at(2), 0xFF, bytes));
   const double forward_service =
-      Median([] {}, [&] { Check((*client)->ForwardInto(input(0), input(1), part(2))); });
+      Median([] {}, [&] { Check(client->ForwardInto(input(0), input(1), part(2))); });
   Report("forward", forward_kernel, forward_service, 3 * bytes,
          Samples(tensors, 2) == forward_want);
 
@@ -169,7 +169,7 @@ int main(int argc, char** argv) {
   std::vector<std::vector<char>> want;
   for (int k = 0; k < 3; ++k) want.push_back(Samples(tensors, k));
   const double backward_service = Median(fill, [&] {
-    Check((*client)->BackwardInto(input(0), input(1), input(2), {part(0), part(1), part(2)}));
+    Check(client->BackwardInto(input(0), input(1), input(2), {part(0), part(1), part(2)}));
   });
   bool is_equal = true;
   for (int k = 0; k < 3; ++k) is_equal &= Samples(tensors, k) == want[k];

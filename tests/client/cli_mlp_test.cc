@@ -16,6 +16,7 @@
 #include "tests/client/cli_fixture.h"
 #include "tests/client/fake_server.h"
 #include "tests/client/temp_folder.h"
+#include "tests/client/unnamed.h"
 
 namespace swiglu {
 namespace {
@@ -138,7 +139,7 @@ TEST_F(CliMlpTest, ARefusalIsFourAndLeavesNoFile) {
   const std::string y = folder_.Path("y.npy");
   const Result run = Mlp(server.address(), {"--x", Npy("x.npy", {8}, 1), "--out", y});
   EXPECT_EQ(run.code, 4);
-  EXPECT_EQ(run.err, "swiglu: NOT_FOUND: unknown model 'mlp_tiny_3_forward'\n");
+  EXPECT_EQ(client::Unnamed(run.err), "swiglu: NOT_FOUND: unknown model 'mlp_tiny_3_forward'\n");
   EXPECT_EQ(run.out, "");
   EXPECT_EQ(folder_.NumFiles(), 1) << "only x.npy";
 }

@@ -10,6 +10,7 @@
 #include "proto/inference.pb.h"
 #include "tests/client/cli_fixture.h"
 #include "tests/client/fake_server.h"
+#include "tests/client/unnamed.h"
 
 namespace swiglu {
 namespace {
@@ -91,11 +92,13 @@ TEST_F(CliRegionsTest, KindThatIsOffIsLeftOutUnlessItIsAskedFor) {
   const Result cuda = Regions({"--kind=cuda"});
   EXPECT_EQ(cuda.code, 4);
   EXPECT_EQ(cuda.out, "");
-  EXPECT_EQ(cuda.err, "swiglu: UNIMPLEMENTED: CudaSharedMemoryStatus: this server takes none\n");
+  EXPECT_EQ(client::Unnamed(cuda.err),
+            "swiglu: UNIMPLEMENTED: CudaSharedMemoryStatus: this server takes none\n");
   has_system_ = false;
   const Result none = Regions({});
   EXPECT_EQ(none.code, 4);
-  EXPECT_EQ(none.err, "swiglu: UNIMPLEMENTED: SystemSharedMemoryStatus: this server takes none\n");
+  EXPECT_EQ(client::Unnamed(none.err),
+            "swiglu: UNIMPLEMENTED: SystemSharedMemoryStatus: this server takes none\n");
 }
 
 TEST_F(CliRegionsTest, UnregistersOneByName) {

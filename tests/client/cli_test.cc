@@ -22,6 +22,7 @@
 #include "tests/client/cli_fixture.h"
 #include "tests/client/fake_server.h"
 #include "tests/client/temp_folder.h"
+#include "tests/client/unnamed.h"
 
 namespace swiglu {
 namespace {
@@ -207,7 +208,7 @@ TEST_F(CliTest, ARefusalIsFour) {
   const Result run = ForwardAgainst(reply);
   EXPECT_EQ(run.code, 4);
   EXPECT_EQ(
-      run.err,
+      client::Unnamed(run.err),
       "swiglu: RESOURCE_EXHAUSTED: request of 9 bytes exceeds max_request_bytes 8 and more\n");
 }
 
@@ -218,7 +219,7 @@ TEST_F(CliTest, AFullQueueIsFourAndADrainIsThree) {
   reply.status = grpc::Status(grpc::StatusCode::UNAVAILABLE, "server is draining");
   const Result run = ForwardAgainst(reply, /*ready_afterwards=*/false);
   EXPECT_EQ(run.code, 3);
-  EXPECT_EQ(run.err, "swiglu: UNAVAILABLE: server is draining (tried 4 times)\n");
+  EXPECT_EQ(client::Unnamed(run.err), "swiglu: UNAVAILABLE: server is draining (tried 4 times)\n");
 }
 
 TEST_F(CliTest, ASilentServerIsAFailedCall) {
@@ -253,7 +254,7 @@ TEST_F(CliTest, TheQuestionAfterAFailureTakesTwoSecondsAtMost) {
   const Result run = Swiglu({"forward", "--server", server.address(), "--e", e, "--g", e, "--out",
                              folder_.Path("h.npy")});
   EXPECT_EQ(run.code, 3);
-  EXPECT_EQ(run.err, "swiglu: UNAVAILABLE: busy (tried 4 times)\n");
+  EXPECT_EQ(client::Unnamed(run.err), "swiglu: UNAVAILABLE: busy (tried 4 times)\n");
   EXPECT_EQ(num_asked, 2);
 }
 
@@ -267,7 +268,7 @@ TEST_F(CliTest, AServerThatKnowsNoReadinessIsFour) {
   const Result run = Swiglu({"forward", "--server", server.address(), "--e", e, "--g", e, "--out",
                              folder_.Path("h.npy")});
   EXPECT_EQ(run.code, 4);
-  EXPECT_EQ(run.err, "swiglu: UNIMPLEMENTED: no such method\n");
+  EXPECT_EQ(client::Unnamed(run.err), "swiglu: UNIMPLEMENTED: no such method\n");
 }
 
 TEST_F(CliTest, OutputThatCannotBeWrittenIsOne) {

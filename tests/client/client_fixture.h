@@ -11,13 +11,14 @@
 #include "swiglu/client.h"
 #include "tests/client/bytes.h"
 #include "tests/client/fake_server.h"
+#include "tests/client/unnamed.h"
 
 namespace swiglu::client {
 
 inline std::unique_ptr<Client> Connect(const std::string& address, const Options& options = {}) {
   auto client = Client::Create(address, options);
   EXPECT_TRUE(client.ok()) << client.status();
-  return *std::move(client);
+  return std::make_unique<Client>(*std::move(client));
 }
 
 inline FakeReply Refusal(grpc::StatusCode code, const std::string& message) {

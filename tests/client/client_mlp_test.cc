@@ -173,7 +173,7 @@ TEST_F(ClientTest, AnMlpsRowThatIsRefusedIsSentOnce) {
   });
   const auto client = Connect(server.address(), {.chunk_bytes = 4096});
   const std::string x = Pattern(1 << 16, 1);
-  EXPECT_EQ(client->Mlp("m", 0).Forward(View(x, {1 << 15})).status(),
+  EXPECT_EQ(Unnamed(client->Mlp("m", 0).Forward(View(x, {1 << 15})).status()),
             absl::ResourceExhaustedError("too large"));
   EXPECT_EQ(num_calls, 1);
 }
@@ -235,7 +235,7 @@ TEST_F(ClientTest, AnMlpsAnswerThatDoesNotNameItsWeightsIsInternal) {
     return Answer(response);
   });
   const std::string x = Pattern(128, 1);
-  EXPECT_EQ(Connect(server.address())->Mlp("m", 0).Forward(View(x, {kHidden})).status(),
+  EXPECT_EQ(Unnamed(Connect(server.address())->Mlp("m", 0).Forward(View(x, {kHidden})).status()),
             absl::InternalError(
                 "bad response of 'mlp_m_0_forward': it does not say which weights computed it"));
 }
@@ -245,7 +245,7 @@ TEST_F(ClientTest, AnMlpThatTheServerDoesNotHaveIsNotFound) {
     return Refusal(grpc::StatusCode::NOT_FOUND, "unknown model 'mlp_m_7_forward'");
   });
   const std::string x = Pattern(128, 1);
-  EXPECT_EQ(Connect(server.address())->Mlp("m", 7).Forward(View(x, {kHidden})).status(),
+  EXPECT_EQ(Unnamed(Connect(server.address())->Mlp("m", 7).Forward(View(x, {kHidden})).status()),
             absl::NotFoundError("unknown model 'mlp_m_7_forward'"));
 }
 
@@ -326,10 +326,10 @@ TEST_F(ClientTest, GradientsOfWeightsAreNeverSplit) {
   EXPECT_THAT(server.methods, ElementsAre("ModelMetadata"));
   server.methods.clear();
   server.status = grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too large");
-  EXPECT_EQ(Connect(server.address(), {.chunk_bytes = 4096})
-                ->Mlp("m", 0)
-                .Gradients(tokens, tokens)
-                .status(),
+  EXPECT_EQ(Unnamed(Connect(server.address(), {.chunk_bytes = 4096})
+                        ->Mlp("m", 0)
+                        .Gradients(tokens, tokens)
+                        .status()),
             absl::ResourceExhaustedError("too large"));
   EXPECT_THAT(server.methods, ElementsAre("ModelMetadata", "ModelInfer"));
 }
@@ -352,10 +352,10 @@ TEST_F(ClientTest, GradientsOfWeightsCountForTheTimeout) {
   server.status = grpc::Status(grpc::StatusCode::INTERNAL, "refused");
   const std::string x = Pattern(128, 1);
   const absl::Time start = absl::Now();
-  EXPECT_EQ(Connect(server.address())
-                ->Mlp("m", 0)
-                .Gradients(View(x, {kHidden}), View(x, {kHidden}))
-                .status(),
+  EXPECT_EQ(Unnamed(Connect(server.address())
+                        ->Mlp("m", 0)
+                        .Gradients(View(x, {kHidden}), View(x, {kHidden}))
+                        .status()),
             absl::InternalError("refused"));
   EXPECT_GE(server.deadline - start, absl::Seconds(33.84));
 }
@@ -368,10 +368,10 @@ TEST_F(ClientTest, BadAnswersWithGradientsOfWeightsAreInternal) {
     return client->Mlp("m", 0).Gradients(View(x, {kHidden}), View(x, {kHidden})).status();
   };
   server.datatype = "FP16";
-  EXPECT_EQ(error(), absl::InternalError("bad response of 'mlp_m_0_backward': output "
-                                         "'d_gate_proj' is FP16; expected FP32"));
+  EXPECT_EQ(Unnamed(error()), absl::InternalError("bad response of 'mlp_m_0_backward': output "
+                                                  "'d_gate_proj' is FP16; expected FP32"));
   server.intermediate_size = "4";
-  EXPECT_EQ(error(),
+  EXPECT_EQ(Unnamed(error()),
             absl::InternalError("bad response of 'mlp_m_0_backward': output 'd_gate_proj' has 768 "
                                 "bytes; shape [4,64] of FP32 needs 1024"));
   for (const char* size : {"", "0", "-3", "x"}) {

@@ -44,7 +44,7 @@ class InferCodecTest : public ::testing::Test {
     Loan loan;
     inference::ModelInferRequest request;
     {
-      const OutgoingMessage message = EncodeInferRequest(inference_, &loan);
+      const OutgoingMessage message = EncodeInferRequest(inference_, {}, &loan);
       std::string text;
       for (const grpc::Slice& slice : message.slices) {
         text.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
@@ -88,7 +88,7 @@ TEST_F(InferCodecTest, RequestIsWhatTheGeneratedParserReads) {
 
 TEST_F(InferCodecTest, RequestPointsAtTheCallersMemory) {
   Loan loan;
-  const OutgoingMessage message = EncodeInferRequest(inference_, &loan);
+  const OutgoingMessage message = EncodeInferRequest(inference_, {}, &loan);
   EXPECT_FALSE(loan.IsRepaid());
   ASSERT_EQ(message.slices.size(), 6u);
   EXPECT_EQ(static_cast<const void*>(message.slices[1].begin()), dw_.data());

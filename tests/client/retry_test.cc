@@ -128,8 +128,9 @@ TEST_F(RetryingClientTest, ARefusedCallSucceedsInTheEnd) {
 
 TEST_F(RetryingClientTest, TellsHowOftenItTried) {
   Serve(1000, Refusal(grpc::StatusCode::UNAVAILABLE, "busy"));
-  EXPECT_EQ(Connect(server_->address())->Forward(View(e_, shape_), View(g_, shape_)).status(),
-            absl::UnavailableError("busy (tried 4 times)"));
+  EXPECT_EQ(
+      Unnamed(Connect(server_->address())->Forward(View(e_, shape_), View(g_, shape_)).status()),
+      absl::UnavailableError("busy (tried 4 times)"));
   EXPECT_EQ(num_calls(), 4);
 }
 
@@ -143,8 +144,9 @@ TEST_F(RetryingClientTest, LeavesAServerAloneForAsLongAsItSays) {
 TEST_F(RetryingClientTest, DoesNotRetryWhatTheServerForbids) {
   for (const char* const never : {"-1", "soon", ""}) {
     Serve(1, PushBack(never));
-    EXPECT_EQ(Connect(server_->address())->Forward(View(e_, shape_), View(g_, shape_)).status(),
-              absl::UnavailableError("queue is full: 4096 requests"))
+    EXPECT_EQ(
+        Unnamed(Connect(server_->address())->Forward(View(e_, shape_), View(g_, shape_)).status()),
+        absl::UnavailableError("queue is full: 4096 requests"))
         << never;
     EXPECT_EQ(num_calls(), 1) << never;
     server_.reset();
@@ -156,9 +158,9 @@ TEST_F(RetryingClientTest, DoesNotRetryWhatTheServerForbids) {
 TEST_F(RetryingClientTest, DoesNotWaitForWhatComesTooLate) {
   Serve(1000, PushBack("3600000"));
   const absl::Time start = absl::Now();
-  EXPECT_EQ(Connect(server_->address(), {.timeout = absl::Seconds(600)})
-                ->Forward(View(e_, shape_), View(g_, shape_))
-                .status(),
+  EXPECT_EQ(Unnamed(Connect(server_->address(), {.timeout = absl::Seconds(600)})
+                        ->Forward(View(e_, shape_), View(g_, shape_))
+                        .status()),
             absl::UnavailableError("queue is full: 4096 requests"));
   EXPECT_LT(absl::Now() - start, absl::Seconds(600));
   EXPECT_EQ(num_calls(), 1);
@@ -194,7 +196,8 @@ TEST_F(RetryingClientTest, WhatOverwritesItsInputIsSentAgainOnlyAfterAPushback) 
 
 TEST_F(RetryingClientTest, OtherCallsAreSentOnce) {
   Serve(1, Refusal(grpc::StatusCode::UNAVAILABLE, "busy"));
-  EXPECT_EQ(Connect(server_->address())->ServerReady().status(), absl::UnavailableError("busy"));
+  EXPECT_EQ(Unnamed(Connect(server_->address())->ServerReady().status()),
+            absl::UnavailableError("busy"));
   EXPECT_EQ(num_calls(), 1);
 }
 
@@ -269,7 +272,7 @@ TEST_F(RetryingClientTest, AServerThatTakesNoChunkIsNotAskedForever) {
   FakeServer server([&](const FakeCall& call) { return narrow(call); });
   const std::string bytes = Pattern(100'000, 3);
   const auto client = Connect(server.address(), {.num_connections = 1, .chunk_bytes = 4096});
-  EXPECT_EQ(client->Forward(View(bytes, {50'000}), View(bytes, {50'000})).status(),
+  EXPECT_EQ(Unnamed(client->Forward(View(bytes, {50'000}), View(bytes, {50'000})).status()),
             absl::ResourceExhaustedError("too large"));
   EXPECT_LE(narrow.num_calls, 4);
 }
@@ -282,7 +285,7 @@ TEST_F(RetryingClientTest, ASplitOperationFailsWhenItsServerWantsToBeLeftAloneFo
                                                  .num_connections = 2,
                                                  .max_message_bytes = 4096,
                                                  .retry_budget = 0});
-  EXPECT_EQ(client->Forward(View(bytes, {50'000}), View(bytes, {50'000})).status(),
+  EXPECT_EQ(Unnamed(client->Forward(View(bytes, {50'000}), View(bytes, {50'000})).status()),
             absl::UnavailableError("queue is full: 4096 requests"));
   EXPECT_GE(num_calls, 10);
   EXPECT_LE(num_calls, 11) << "the other thread's chunk may have been under way";

@@ -34,7 +34,7 @@ class ServerLossTest : public testing::Test {
     for (int i = 0; i < kThreads; ++i) {
       threads.emplace_back([&] {
         while (num_done < num_wanted) {
-          const absl::Status status = client->Forward(tensor, tensor).status();
+          const absl::Status status = client.Forward(tensor, tensor).status();
           EXPECT_TRUE(status.ok()) << status;
           ++num_done;
           num_done.notify_all();

@@ -71,7 +71,7 @@ void ServerProcess::ReadAddress() {
 std::unique_ptr<Client> Connect(const ServerProcess& server, const Options& options) {
   auto client = Client::Create(server.address(), options);
   EXPECT_TRUE(client.ok()) << client.status();
-  return *std::move(client);
+  return std::make_unique<Client>(*std::move(client));
 }
 
 std::string Numbers(int64_t num_bytes, uint32_t seed) {

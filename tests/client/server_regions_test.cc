@@ -16,6 +16,7 @@
 #include "swiglu/shared_memory.h"
 #include "tests/client/bytes.h"
 #include "tests/client/server_process.h"
+#include "tests/client/unnamed.h"
 
 namespace swiglu::client {
 namespace {
@@ -135,7 +136,7 @@ TEST(ServerRegionsTest, RegionsComeAndGo) {
               absl::StatusCode::kAlreadyExists);
     EXPECT_TRUE(client->UnregisterRegion(RegionKind::kSystem, "mine").ok());
     const InputTensor input(Dtype::kFp16, {16}, region->Part(0, 32));
-    EXPECT_EQ(client->ForwardInto(input, input, region->Part(32, 32)),
+    EXPECT_EQ(Unnamed(client->ForwardInto(input, input, region->Part(32, 32))),
               absl::NotFoundError("unknown region 'mine'"));
   }
   EXPECT_TRUE(client->ListRegions(RegionKind::kSystem)->empty());

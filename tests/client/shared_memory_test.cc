@@ -148,12 +148,14 @@ TEST_F(SharedMemoryTest, MovedRegionIsUnregisteredOnce) {
 
 TEST_F(SharedMemoryTest, RefusalComesBackUnchangedAndLeavesNothing) {
   refusal_ = Refusal(grpc::StatusCode::UNIMPLEMENTED, "this server takes no shared memory");
-  EXPECT_EQ(CreateError(1 << 20), absl::UnimplementedError("this server takes no shared memory"));
+  EXPECT_EQ(Unnamed(CreateError(1 << 20)),
+            absl::UnimplementedError("this server takes no shared memory"));
   EXPECT_THAT(regions_.methods(), IsEmpty());
   refusal_.reset();
   const SystemRegion region = Create(1, {.name = "mine"});
   auto twice = SystemRegion::Create(client_.get(), 1, {.name = "mine"});
-  EXPECT_EQ(twice.status(), absl::AlreadyExistsError("region 'mine' is registered already"));
+  EXPECT_EQ(Unnamed(twice.status()),
+            absl::AlreadyExistsError("region 'mine' is registered already"));
   EXPECT_EQ(regions_.regions().count("mine"), 1u);
 }
 
@@ -352,7 +354,7 @@ TEST_F(SharedMemoryTest, OutputOfARegionInTheAnswerIsInternal) {
     return EchoInfer(call);
   });
   const TensorView e{Dtype::kFp16, shape_, AsBytes(e_)};
-  EXPECT_EQ(Connect(liar.address())->ForwardInto(e, e, region.Part(0, 24)),
+  EXPECT_EQ(Unnamed(Connect(liar.address())->ForwardInto(e, e, region.Part(0, 24))),
             absl::InternalError("bad response of 'swiglu_forward_fp16': output 'h' has 24 bytes; "
                                 "it belongs into a region"));
 }

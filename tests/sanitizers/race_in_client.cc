@@ -36,7 +36,7 @@ TEST(SeededRaceTest, IsMadeInAClient) {
   };
   const std::vector<std::byte> bytes(16'000);
   const TensorView tensor{Dtype::kFp16, {8'000}, bytes};
-  EXPECT_TRUE((*client)->Forward(tensor, tensor, options).ok());
+  EXPECT_TRUE(client->Forward(tensor, tensor, options).ok());
 }
 
 }  // namespace

@@ -289,8 +289,8 @@ class ServerFailureTest(CommandTest):
         with Server("--max_request_bytes=500") as server:
             result = self.swiglu(*self.arguments, server=server.address)
             self.assertEqual((result.returncode, result.stdout), (4, ""))
-            match = re.fullmatch(r"swiglu: RESOURCE_EXHAUSTED: request of (\d+) bytes exceeds max_request_bytes 500\n",
-                                 result.stderr)
+            match = re.fullmatch(r"swiglu: RESOURCE_EXHAUSTED: request of (\d+) bytes exceeds max_request_bytes 500 "
+                                 rf"\(from {server.address}\)\n", result.stderr)
             self.assertTrue(match, result.stderr)
             self.assertGreater(int(match.group(1)), 800)  # two tensors of 400 bytes
 
@@ -299,7 +299,7 @@ class ServerFailureTest(CommandTest):
             result = self.swiglu(*self.arguments, server=server.address)
             self.assertEqual((result.returncode, result.stdout), (4, ""))
             self.assertRegex(result.stderr, r"\Aswiglu: RESOURCE_EXHAUSTED: request needs \d+ bytes at once; half of the "
-                                            r"memory budget of 512 bytes is the most\n\Z")
+                                            rf"memory budget of 512 bytes is the most \(from {server.address}\)\n\Z")
 
     def test_request_larger_than_the_server_takes_is_sent_in_parts(self):
         shape = (20, 1 << 20)  # 40 MiB each

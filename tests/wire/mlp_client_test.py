@@ -72,7 +72,7 @@ class MlpClientTest(TritonTest):
             out = self.folder / f"none{pathlib.Path(path).suffix}"
             result = self.mlp(f"--x={path}", f"--out={out}", layer=layer)
             self.assertEqual((result.returncode, result.stdout), (4, ""))
-            self.assertRegex(result.stderr, rf"\Aswiglu: {sentence}\n\Z")
+            self.assertRegex(result.stderr, rf"\Aswiglu: {sentence} \(from {self.server.address}\)\n\Z")
             self.assertFalse(out.exists())
 
     def load(self, *flags):

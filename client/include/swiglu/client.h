@@ -1,92 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The client library. It computes SwiGLU forward and backward on a swiglu-server, and returns what
-// the server reports about itself. client_mlp.h has whole MLPs. Calls are synchronous. Sending does
-// not copy the caller's tensors. Results are copied once, from gRPC's buffers to the output
-// tensors. The public headers of the library use no gRPC or protobuf type.
+// the server reports about itself. client_mlp.h has whole MLPs. Sending a
+// large call does not copy the caller's tensors. Results are copied once, from gRPC's buffers to
+// the output tensors. The public headers of the library use no gRPC or protobuf type.
 //
 // A program that moves much data should call `TuneProcess` as the first statement of `main`.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
+#include "swiglu/connection.h"
+#include "swiglu/future.h"
+#include "swiglu/options.h"
 #include "swiglu/tensor.h"
 #include "swiglu/tensor_place.h"
 
 namespace swiglu::client {
 
-// How a client connects to the server, and how it sends requests.
-struct Options {
-  // The longest time that a call may take. It includes the time to connect and the time of all
-  // chunks. 0, the default, means 30 s plus 1 s for every 100 MB of tensors, inputs and outputs
-  // together. Negative values are invalid. Set a shorter time to fail sooner, or a longer one for a
-  // slow network.
-  absl::Duration timeout = absl::ZeroDuration();
-
-  // The number of connections to each server, 1 to 64. Each carries about 1 to 3 GB/s, and opens
-  // when it is first used. A message is sent over the connection with the fewest request bytes
-  // under way. 0, the default, means one connection for each core, at most 4.
-  int num_connections = 0;
-
-  // The largest message, in bytes, in either direction: 4096 to 2^31 - 1. The default is 2^31 - 1,
-  // a limit of protobuf. An operation that needs a larger message is split by elements. An
-  // operation is also split if the server answers RESOURCE_EXHAUSTED to a message larger than
-  // `chunk_bytes`. If you set this to the server's limit (its --max_request_bytes, or half of its
-  // --memory_budget_bytes), the library does not first try a message that is too large.
-  int64_t max_message_bytes = (int64_t{1} << 31) - 1;
-
-  // The size, in bytes, of the messages of a split operation: 4096 to 2^31 - 1, default 32 MiB. A
-  // value above `max_message_bytes` counts as `max_message_bytes`. One such message per connection
-  // is under way at a time. Larger messages overlap less with each other, and occupy more of the
-  // server's memory.
-  int64_t chunk_bytes = int64_t{32} << 20;
-
-  // How often the library sends a message at most, 1 to 100: after UNAVAILABLE, and when the server
-  // pushes back, it waits and sends the message again within the call's timeout. An operation is
-  // pure, so a message that has been computed twice does no harm. It waits as long as the server
-  // says (`grpc-retry-pushback-ms`), or else a random part of 50 ms, 100 ms, ... 1 s. Default 4. A
-  // split operation waits for a server that pushes its chunks back as often as its timeout allows.
-  int max_attempts = 4;
-
-  // How many retries each call earns, 0 to 1. A client has 10 retries at first and never more, so
-  // that many clients do not multiply the load of a server that fails. 0 turns retries off. Default
-  // 0.1.
-  double retry_budget = 0.1;
-
-  // Whether a call polls its connection without sleeping while it waits. Default false. If true, an
-  // answer arrives some microseconds earlier, and each call under way keeps a core busy.
-  bool spin = false;
-};
-
 class Mlp;  // client_mlp.h
-
-// Options of a single call.
-struct CallOptions {
-  // Overrides Options::timeout for this call. With 0 or less, the call sends nothing and fails with
-  // DEADLINE_EXCEEDED at once. So a caller may pass the time left until its own deadline, even if
-  // that deadline has passed. Default: none, which means Options::timeout.
-  absl::optional<absl::Duration> timeout = absl::nullopt;
-
-  // Called each time a chunk of a split operation has succeeded, with the number of chunks done so
-  // far and the number of all chunks, which grows if the server finds chunks too large. Never
-  // called for an operation that is not split. Several threads may call it at once, so the numbers
-  // may arrive out of order. All calls return before the operation returns. If a call throws, no
-  // further chunk starts, and the operation rethrows the first exception when the running chunks
-  // have ended. Default: none.
-  std::function<void(int64_t num_done, int64_t num_chunks)> on_chunk = nullptr;
-};
 
 // What `Client::Backward` returns.
 struct BackwardResult {
@@ -177,51 +121,79 @@ void TuneProcess();
 absl::Status CheckForward(const TensorView& e, const TensorView& g);
 absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const TensorView& g);
 
-// A client of one server, or of several that are alike. Thread-safe: any number of threads may call
-// it at once. Destroy it only after all calls have returned.
+// What a client and its MLPs send their calls through.
+struct CallTarget {
+  std::shared_ptr<Connection> connection;
+  absl::Duration timeout;  // Options::timeout
+};
+
+// A client of one server, or of several that are alike. A small value: copies share the connection,
+// which lives as long as one of them. Thread-safe: any number of threads may call it at once. The
+// destruction of the last copy waits for the calls that have not ended.
 //
 // With several servers, each message goes to any of them, over the connection with the fewest
 // request bytes under way. If that server is lost or pushes back, the message goes to another one
 // at once, and the server is avoided until it is back, or for as long as it says, but at most for a
-// minute. All other calls, such as ServerReady, are sent once, to one of the servers. Regions of
-// shared memory need a client of one server.
+// minute. Regions of shared memory need a client of one server.
 //
-// Every call blocks until it has a result or an error, or its deadline passes. Forward, Backward
-// and the calls of an MLP may be sent several times (Options::max_attempts), and may be split
-// (Options::max_message_bytes). All other calls are sent once. A call reads the caller's tensors
-// only until it returns. If the deadline passes while gRPC is sending bytes of these tensors, the
-// call returns when the kernel has taken the bytes or the connection has failed.
+// An operation has three forms. `Forward` blocks until it has a result or an error, or its deadline
+// passes. `ForwardAsync` returns a future, or takes a callback; it does not wait for the server.
+// Callbacks run on a thread of the client, or on the calling thread if the call fails at once. They
+// must not block. A process should not keep calling a client that it made before fork(): in the
+// child, every call is FAILED_PRECONDITION.
+//
+// Forward, Backward and the calls of an MLP may be sent several times (Options::max_attempts), may
+// be split (Options::max_message_bytes), and may be joined with others (Options::coalesce_bytes).
+// All other calls are sent once to each server until one answers. A call reads the caller's tensors
+// only until it has ended. If the deadline passes while gRPC is sending bytes of these tensors, the
+// call ends when the kernel has taken the bytes or the connection has failed.
 //
 // Errors:
-// - The server's code and message. If there are several servers, ` (from ADDRESS)` follows. If a
-//   message was sent several times, ` (tried N times)` follows.
+// - The server's code and message, followed by ` (from ADDRESS)`. If a message was sent several
+//   times, ` (tried N times)` follows.
 // - UNAVAILABLE, with the address in the message, if there is no connection. Also UNAVAILABLE if
 //   the connection broke because the memory of an input cannot be read. This happens if the input
 //   is a mapped file that was cut short. The input may also be that of another call.
 // - DEADLINE_EXCEEDED if the deadline passed.
+// - CANCELLED if the call's future was cancelled.
 // - INTERNAL if the server's answer does not match the request.
-// - INVALID_ARGUMENT, before anything is sent, for what CheckForward or CheckBackward refuses.
+// - INVALID_ARGUMENT, before anything is sent, for what CheckForward or CheckBackward refuses, and
+//   for a request id or a traceparent that cannot be sent.
 // - RESOURCE_EXHAUSTED, before anything is sent, if the memory for a result cannot be allocated.
 class Client {
  public:
+  // What is called with the result of an operation, once.
+  template <typename T>
+  using Callback = absl::AnyInvocable<void(T) &&>;
+
   // Makes a client of the server at `address`: `HOST:PORT` or `unix:/path`, or several of these
   // with commas between them. Does not connect yet. The client ignores the proxies that the
   // environment names. INVALID_ARGUMENT if an address is malformed or there twice, or an option is
-  // out of range.
-  static absl::StatusOr<std::unique_ptr<Client>> Create(absl::string_view address,
-                                                        const Options& options = {});
+  // out of range. RESOURCE_EXHAUSTED if a thread cannot start.
+  static absl::StatusOr<Client> Create(absl::string_view address, const Options& options = {});
 
-  ~Client();
-  Client(const Client&) = delete;
-  Client& operator=(const Client&) = delete;
+  // A client over another connection, for example a mock. Of the options it uses the timeout.
+  explicit Client(std::shared_ptr<Connection> connection, const Options& options = {});
 
   // Returns h = SiLU(e) * g, with the dtype and the shape of the inputs.
   absl::StatusOr<Tensor> Forward(const TensorView& e, const TensorView& g,
-                                 const CallOptions& options = {});
+                                 const CallOptions& options = {}) const;
+  Future<absl::StatusOr<Tensor>> ForwardAsync(const TensorView& e, const TensorView& g,
+                                              const CallOptions& options = {}) const;
+  void ForwardAsync(const TensorView& e, const TensorView& g,
+                    Callback<absl::StatusOr<Tensor>> callback,
+                    const CallOptions& options = {}) const;
 
   // Returns h, and the gradients with respect to g and e. `dw` is the gradient with respect to h.
   absl::StatusOr<BackwardResult> Backward(const TensorView& dw, const TensorView& e,
-                                          const TensorView& g, const CallOptions& options = {});
+                                          const TensorView& g,
+                                          const CallOptions& options = {}) const;
+  Future<absl::StatusOr<BackwardResult>> BackwardAsync(const TensorView& dw, const TensorView& e,
+                                                       const TensorView& g,
+                                                       const CallOptions& options = {}) const;
+  void BackwardAsync(const TensorView& dw, const TensorView& e, const TensorView& g,
+                     Callback<absl::StatusOr<BackwardResult>> callback,
+                     const CallOptions& options = {}) const;
 
   // Like `Forward` and `Backward`, but write the results to the caller's memory. An output may be
   // the memory of an input, as in the in-place kernel: h over e in forward; h over dw, df over e,
@@ -229,37 +201,50 @@ class Client {
   // error the content of the outputs is unspecified. INVALID_ARGUMENT if the sizes of outputs and
   // inputs differ.
   absl::Status ForwardInto(const TensorView& e, const TensorView& g, absl::Span<std::byte> h,
-                           const CallOptions& options = {});
+                           const CallOptions& options = {}) const;
   absl::Status BackwardInto(const TensorView& dw, const TensorView& e, const TensorView& g,
-                            const BackwardOutputs& outputs, const CallOptions& options = {});
+                            const BackwardOutputs& outputs, const CallOptions& options = {}) const;
 
   // The same, but each tensor is in ordinary memory or in a region of shared memory
   // (shared_memory.h). Only tensors in ordinary memory count for the size of messages. All work on
   // the regions must have ended before the call. After the call has returned OK, the results are in
   // their places. INVALID_ARGUMENT also for a part that is not inside its region.
   absl::Status ForwardInto(const InputTensor& e, const InputTensor& g, const OutputTensor& h,
-                           const CallOptions& options = {});
+                           const CallOptions& options = {}) const;
+  Future<absl::Status> ForwardIntoAsync(const InputTensor& e, const InputTensor& g,
+                                        const OutputTensor& h,
+                                        const CallOptions& options = {}) const;
+  void ForwardIntoAsync(const InputTensor& e, const InputTensor& g, const OutputTensor& h,
+                        Callback<absl::Status> callback, const CallOptions& options = {}) const;
   absl::Status BackwardInto(const InputTensor& dw, const InputTensor& e, const InputTensor& g,
-                            const BackwardOutputTensors& outputs, const CallOptions& options = {});
+                            const BackwardOutputTensors& outputs,
+                            const CallOptions& options = {}) const;
+  Future<absl::Status> BackwardIntoAsync(const InputTensor& dw, const InputTensor& e,
+                                         const InputTensor& g, const BackwardOutputTensors& outputs,
+                                         const CallOptions& options = {}) const;
+  void BackwardIntoAsync(const InputTensor& dw, const InputTensor& e, const InputTensor& g,
+                         const BackwardOutputTensors& outputs, Callback<absl::Status> callback,
+                         const CallOptions& options = {}) const;
 
   // Layer `layer` of the MLP that the server calls `name`. Sends nothing. See client_mlp.h.
-  client::Mlp Mlp(absl::string_view name, int layer);
+  client::Mlp Mlp(absl::string_view name, int layer) const;
 
   // Whether the server is live. It is live until one of its devices has failed for good.
-  absl::StatusOr<bool> ServerLive(const CallOptions& options = {});
+  absl::StatusOr<bool> ServerLive(const CallOptions& options = {}) const;
   // Whether the server takes requests.
-  absl::StatusOr<bool> ServerReady(const CallOptions& options = {});
+  absl::StatusOr<bool> ServerReady(const CallOptions& options = {}) const;
   // Whether the model exists and takes requests.
-  absl::StatusOr<bool> ModelReady(absl::string_view model, const CallOptions& options = {});
+  absl::StatusOr<bool> ModelReady(absl::string_view model, const CallOptions& options = {}) const;
 
-  absl::StatusOr<ServerInfo> ServerMetadata(const CallOptions& options = {});
+  absl::StatusOr<ServerInfo> ServerMetadata(const CallOptions& options = {}) const;
   // NOT_FOUND for a model that does not exist.
-  absl::StatusOr<ModelInfo> ModelMetadata(absl::string_view model, const CallOptions& options = {});
+  absl::StatusOr<ModelInfo> ModelMetadata(absl::string_view model,
+                                          const CallOptions& options = {}) const;
   // All models of the server.
-  absl::StatusOr<std::vector<ModelState>> ListModels(const CallOptions& options = {});
+  absl::StatusOr<std::vector<ModelState>> ListModels(const CallOptions& options = {}) const;
   // The counters of `model`, or of every model if `model` is empty.
   absl::StatusOr<std::vector<ModelCounters>> ModelStatistics(absl::string_view model,
-                                                             const CallOptions& options = {});
+                                                             const CallOptions& options = {}) const;
 
   // Register a region under `name`. A system region is the first `size_bytes` bytes of the file
   // /dev/shm/KEY, where `key` is `/KEY`. A CUDA region is an allocation of a GPU: `handle` has the
@@ -268,28 +253,27 @@ class Client {
   // every 100 MB. UNIMPLEMENTED if the server has this kind of memory off, ALREADY_EXISTS if the
   // name is taken, FAILED_PRECONDITION if the client has several servers.
   absl::Status RegisterSystemRegion(absl::string_view name, absl::string_view key,
-                                    int64_t size_bytes, const CallOptions& options = {});
+                                    int64_t size_bytes, const CallOptions& options = {}) const;
   absl::Status RegisterCudaRegion(absl::string_view name, absl::string_view handle, int64_t device,
-                                  int64_t size_bytes, const CallOptions& options = {});
+                                  int64_t size_bytes, const CallOptions& options = {}) const;
 
   // Unregister a region, or all regions of a kind, those of other clients included. Requests that
   // already use a region go on. OK also if there is no such region. INVALID_ARGUMENT for an empty
   // name.
   absl::Status UnregisterRegion(RegionKind kind, absl::string_view name,
-                                const CallOptions& options = {});
-  absl::Status UnregisterAllRegions(RegionKind kind, const CallOptions& options = {});
+                                const CallOptions& options = {}) const;
+  absl::Status UnregisterAllRegions(RegionKind kind, const CallOptions& options = {}) const;
 
   // The registered regions of that kind, sorted by name.
   absl::StatusOr<std::vector<RegionInfo>> ListRegions(RegionKind kind,
-                                                      const CallOptions& options = {});
+                                                      const CallOptions& options = {}) const;
 
  private:
-  class Impl;
-  friend class client::Mlp;
+  // An empty name is all regions.
+  absl::Status Unregister(RegionKind kind, absl::string_view name,
+                          const CallOptions& options) const;
 
-  explicit Client(std::unique_ptr<Impl> impl);
-
-  std::unique_ptr<Impl> impl_;
+  CallTarget target_;
 };
 
 }  // namespace swiglu::client

@@ -53,8 +53,8 @@ struct MlpGradientOutputs {
   OutputTensor d_down_proj;
 };
 
-// One layer of an MLP at the server. Client::Mlp makes it. It is a small value that can be copied.
-// Thread-safe. Its client must outlive it.
+// One layer of an MLP at the server. Client::Mlp makes it. It is a small value that can be copied,
+// and shares the connection of its client. Thread-safe.
 //
 // Tensors have the shape [..., H], where H is the hidden size; a row of H elements is a token. The
 // dtype is that of the weights, FP16 or BF16. `client->ModelMetadata(mlp.forward_model())` tells
@@ -78,10 +78,20 @@ class Mlp {
   // Returns y = (SiLU(x Wg^T) * (x Wu^T)) Wd^T, with the dtype and the shape of x.
   absl::StatusOr<MlpForwardResult> Forward(const TensorView& x,
                                            const CallOptions& options = {}) const;
+  Future<absl::StatusOr<MlpForwardResult>> ForwardAsync(const TensorView& x,
+                                                        const CallOptions& options = {}) const;
+  void ForwardAsync(const TensorView& x,
+                    Client::Callback<absl::StatusOr<MlpForwardResult>> callback,
+                    const CallOptions& options = {}) const;
 
   // Returns the gradient with respect to x. `dy` is the gradient with respect to y.
   absl::StatusOr<MlpBackwardResult> Backward(const TensorView& x, const TensorView& dy,
                                              const CallOptions& options = {}) const;
+  Future<absl::StatusOr<MlpBackwardResult>> BackwardAsync(const TensorView& x, const TensorView& dy,
+                                                          const CallOptions& options = {}) const;
+  void BackwardAsync(const TensorView& x, const TensorView& dy,
+                     Client::Callback<absl::StatusOr<MlpBackwardResult>> callback,
+                     const CallOptions& options = {}) const;
 
   // Like `Forward` and `Backward`, but write the result to the caller's memory, which may be that
   // of x. Each tensor is in ordinary memory or in a region of shared memory (shared_memory.h).
@@ -117,12 +127,14 @@ class Mlp {
   friend class Client;
 
   // `layer` is what the names of both models begin with.
-  Mlp(Client::Impl* impl, const std::string& layer)
-      : impl_(impl), forward_model_(layer + "_forward"), backward_model_(layer + "_backward") {}
+  Mlp(CallTarget target, const std::string& layer)
+      : target_(std::move(target)),
+        forward_model_(layer + "_forward"),
+        backward_model_(layer + "_backward") {}
 
   absl::StatusOr<int64_t> AskForIntermediateSize(const CallOptions& options) const;
 
-  Client::Impl* impl_;
+  CallTarget target_;
   std::string forward_model_;
   std::string backward_model_;
 };

@@ -52,7 +52,8 @@ class CudaRegion {
   //   memory management, such as PyTorch's expandable segments
   // - INTERNAL, with the name of CUDA's error, if CUDA fails
   // - the server's own errors, for example UNIMPLEMENTED if it takes no CUDA shared memory
-  static absl::StatusOr<CudaRegion> Create(Client* client, const void* d_bytes, int64_t size_bytes,
+  static absl::StatusOr<CudaRegion> Create(const Client* client, const void* d_bytes,
+                                           int64_t size_bytes,
                                            const CudaRegionOptions& options = {});
 
   // The allocation's name at the server.

@@ -59,7 +59,7 @@ class SystemRegion {
   // - RESOURCE_EXHAUSTED if /dev/shm has no room for it
   // - the server's own errors, for example UNIMPLEMENTED if it takes no system shared memory,
   //   ALREADY_EXISTS if the name is taken, and INVALID_ARGUMENT if it cannot open the file
-  static absl::StatusOr<SystemRegion> Create(Client* client, int64_t size_bytes,
+  static absl::StatusOr<SystemRegion> Create(const Client* client, int64_t size_bytes,
                                              const SystemRegionOptions& options = {});
 
   SystemRegion(SystemRegion&& other) noexcept { Swap(other); }
@@ -90,7 +90,7 @@ class SystemRegion {
     std::swap(bytes_, other.bytes_);
   }
 
-  Client* client_ = nullptr;  // nullptr: not registered
+  const Client* client_ = nullptr;  // nullptr: not registered
   std::string name_;
   absl::Span<std::byte> bytes_;
 };

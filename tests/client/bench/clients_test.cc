@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/time/clock.h"
 #include "client/bench/load.h"
 #include "gtest/gtest.h"
@@ -113,7 +114,8 @@ TEST_P(ClientsTest, CountsRefusalsByTheirCode) {
   });
   const Tally tally = RunLoad(GetParam(), Options(server), 3);
   EXPECT_EQ(tally.num_errors().at(absl::StatusCode::kUnavailable), 3);
-  EXPECT_EQ(tally.example(), absl::UnavailableError("queue is full"));
+  EXPECT_EQ(tally.example().code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(absl::StartsWith(tally.example().message(), "queue is full")) << tally.example();
 }
 
 INSTANTIATE_TEST_SUITE_P(Raw, ClientsTest, ::testing::Values(&ConnectRawLoad));

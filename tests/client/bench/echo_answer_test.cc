@@ -14,7 +14,7 @@ namespace {
 
 // A request of `data` as it is on the wire.
 grpc::ByteBuffer Message(const RequestData& data, client::Loan* loan) {
-  const client::OutgoingMessage message = client::EncodeInferRequest(data.ToInference(0), loan);
+  const client::OutgoingMessage message = client::EncodeInferRequest(data.ToInference(0), {}, loan);
   return {message.slices.data(), message.slices.size()};
 }
 

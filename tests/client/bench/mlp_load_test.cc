@@ -18,6 +18,7 @@
 #include "gtest/gtest.h"
 #include "tests/client/fake_regions.h"
 #include "tests/client/fake_server.h"
+#include "tests/client/unnamed.h"
 
 namespace swiglu::bench {
 namespace {
@@ -61,7 +62,8 @@ FakeReply Metadata(const FakeCall& call) {
 class AskForMlpTest : public ::testing::Test {
  protected:
   FakeServer server_{Metadata};
-  std::unique_ptr<client::Client> client_ = *client::Client::Create(server_.address());
+  std::unique_ptr<client::Client> client_ =
+      std::make_unique<client::Client>(*client::Client::Create(server_.address()));
 };
 
 TEST_F(AskForMlpTest, TheServerTellsTheRows) {
@@ -80,7 +82,7 @@ TEST_F(AskForMlpTest, TheServerTellsTheRows) {
 }
 
 TEST_F(AskForMlpTest, SaysWhatIsWrong) {
-  EXPECT_EQ(AskForMlp(*client_, {.name = "other"}).status(),
+  EXPECT_EQ(client::Unnamed(AskForMlp(*client_, {.name = "other"}).status()),
             absl::NotFoundError("unknown model 'mlp_other_0_forward'"));
   EXPECT_EQ(AskForMlp(*client_, {.name = "m", .first_layer = 2, .num_layers = 2}).status(),
             absl::InvalidArgumentError(
@@ -183,7 +185,8 @@ class MlpLoadTest : public ::testing::TestWithParam<Connector*> {
   std::vector<inference::ModelInferRequest> requests_;
   std::function<void(FakeReply&)> on_reply_ = [](FakeReply&) {};
   FakeServer server_{[this](const FakeCall& call) { return Answer(call); }};
-  std::unique_ptr<client::Client> client_ = *client::Client::Create(server_.address());
+  std::unique_ptr<client::Client> client_ =
+      std::make_unique<client::Client>(*client::Client::Create(server_.address()));
   std::vector<RequestData> data_;
 };
 

@@ -41,7 +41,7 @@ class SharedTensorsTest : public ::testing::TestWithParam<Connector*> {
     options_.num_in_flight = 4;
     options_.num_threads = 2;
     options_.shared_memory = SharedMemory::kSystem;
-    client_ = *client::Client::Create(server_.address());
+    client_ = std::make_unique<client::Client>(*client::Client::Create(server_.address()));
   }
 
   // Runs a load of that many requests, and keeps its tensors.

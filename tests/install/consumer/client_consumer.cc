@@ -23,7 +23,7 @@ int main() {
     std::printf("Create: %s\n", client.status().ToString().c_str());
     return 1;
   }
-  const auto ready = (*client)->ServerReady();
+  const auto ready = client->ServerReady();
   std::printf("ServerReady: %s\n", ready.status().ToString().c_str());
   return absl::IsUnavailable(ready.status()) ? 0 : 1;
 }

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The settings of channels.
+#include "client/channel.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "grpc/support/time.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
+
+namespace swiglu::client {
+
+std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address, grpc::ChannelArguments args) {
+  args.SetMaxSendMessageSize(-1);
+  args.SetMaxReceiveMessageSize(-1);
+  // Each channel has a connection of its own, though all have one address.
+  args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  // A retry keeps the request's memory, and its policy is the caller's.
+  args.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  // Tensors go straight to the server, whatever proxy the environment names for web pages.
+  args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  args.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
+  const absl::string_view scheme = absl::StartsWith(address, "unix:") ? "" : "dns:///";
+  return grpc::CreateCustomChannel(absl::StrCat(scheme, address),
+                                   grpc::InsecureChannelCredentials(), args);
+}
+
+bool NextEvent(grpc::CompletionQueue& queue, Wait wait, void** tag, bool* ok) {
+  if (wait == Wait::kSleep) return queue.Next(tag, ok);
+  // A time in the past lets the queue poll once.
+  const gpr_timespec past = gpr_time_0(GPR_CLOCK_REALTIME);
+  while (true) {
+    const grpc::CompletionQueue::NextStatus status = queue.AsyncNext(tag, ok, past);
+    if (status == grpc::CompletionQueue::TIMEOUT) continue;
+    return status == grpc::CompletionQueue::GOT_EVENT;
+  }
+}
+
+}  // namespace swiglu::client

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A channel of gRPC as this library uses it, and the wait for what happens on it.
+#pragma once
+
+#include <memory>
+
+#include "absl/strings/string_view.h"
+#include "grpcpp/channel.h"
+#include "grpcpp/completion_queue.h"
+#include "grpcpp/support/channel_arguments.h"
+
+namespace swiglu::client {
+
+// A channel to `address` with a connection of its own. The channel carries messages of any size,
+// and uses neither retries nor proxies. `args` are its further settings.
+std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address,
+                                           grpc::ChannelArguments args = {});
+
+// How a thread waits for an event of a completion queue.
+enum class Wait { kSleep, kSpin };
+
+// Waits for the next event of `queue`, as CompletionQueue::Next does, or polls without sleeping.
+// False if the queue is shut down and has no more events.
+bool NextEvent(grpc::CompletionQueue& queue, Wait wait, void** tag, bool* ok);
+
+}  // namespace swiglu::client

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a Client sends its calls through. MakeConnection returns one that reaches servers. A program
+// may put an implementation of its own before it, or, in a test, in its place
+// (swiglu/mock_connection.h).
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <string>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "absl/types/optional.h"
+#include "swiglu/cancellation.h"
+#include "swiglu/inference.h"
+#include "swiglu/options.h"
+
+namespace swiglu::client {
+
+// The time limit of an operation: its length, and the time at which it ends. It begins when this
+// object is constructed. All messages of the operation share it.
+struct TimeLimit {
+  explicit TimeLimit(absl::Duration its_timeout)
+      : timeout(its_timeout), deadline(absl::Now() + its_timeout) {}
+
+  absl::Duration timeout;
+  absl::Time deadline;
+};
+
+// Some of the servers of a connection.
+class ServerSet {
+ public:
+  void Add(int server) { bits_ |= uint64_t{1} << server; }
+  bool Has(int server) const { return (bits_ >> server & 1) != 0; }
+
+ private:
+  uint64_t bits_ = 0;
+};
+
+class EventQueue;  // event_queue.h, internal
+
+// What a call is made under, beside the inference.
+struct CallContext {
+  TimeLimit limit;
+  // Lives until the call has ended.
+  const CallOptions* options;
+  // How the call is ended early. nullptr: it is not. Lives until the call has ended.
+  Cancellation* cancellation = nullptr;
+
+  // The connections behind MakeConnection use the rest among themselves.
+  // Servers that have failed the call.
+  ServerSet tried = {};
+  // Whether a refusal with a pushback is the caller's to handle, so that it is not tried again.
+  bool return_pushback = false;
+  // Where the events of the call happen. nullptr: on a thread of the connection.
+  EventQueue* queue = nullptr;
+};
+
+// How a call ended.
+struct CallResult {
+  absl::Status status;
+  // Of the weights that computed the outputs. Empty if the model has none.
+  std::string weights_sha256 = "";
+  CallStatistics statistics = {};
+  int server = -1;  // the number of the server that answered; -1 if nothing was sent
+  // The server's advice how long to wait before the next attempt. Negative: make none.
+  absl::optional<absl::Duration> pushback = absl::nullopt;
+  // What CallOptions::on_chunk threw. The status is then ABORTED.
+  std::exception_ptr exception = nullptr;
+};
+
+// Runs inferences. Implementations are thread-safe.
+class Connection {
+ public:
+  using Done = absl::AnyInvocable<void(CallResult) &&>;
+
+  virtual ~Connection() = default;
+
+  // Starts an inference, and calls `done` once, when its outputs are filled or it has failed, and
+  // nothing uses its memory any more. `done` may run before StartInfer returns, or later on another
+  // thread. It must not block. `inference` must live until `done` is called; `context` is copied.
+  // REQUIRES: `inference` is well-formed, as Client makes it.
+  virtual void StartInfer(const Inference& inference, const CallContext& context, Done done) = 0;
+
+  // The same, but blocks, and returns the result. By default waits for StartInfer.
+  virtual CallResult Infer(const Inference& inference, const CallContext& context);
+
+  // Makes one call of `rpc`, a method of the protocol such as ServerLive, with a serialized
+  // message. Returns the serialized answer. Blocks. By default UNIMPLEMENTED.
+  virtual absl::StatusOr<std::string> Control(absl::string_view rpc, const std::string& request,
+                                              const TimeLimit& limit);
+
+  virtual int num_servers() const { return 1; }
+};
+
+// A connection to the server at `address`, or to several that are alike, as Client::Create has it.
+// It sends nothing yet. Its destructor waits until all calls have ended; the last owner must not be
+// a callback.
+absl::StatusOr<std::shared_ptr<Connection>> MakeConnection(absl::string_view address,
+                                                           const Options& options = {});
+
+}  // namespace swiglu::client

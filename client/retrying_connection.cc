@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The attempts of one inference, one after the other.
+#include "client/retrying_connection.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace swiglu::client {
+
+// Deletes itself when it has ended.
+class RetryingConnection::Attempts {
+ public:
+  Attempts(RetryingConnection* owner, const Inference& inference, const CallContext& context,
+           Done done)
+      : owner_(*owner), inference_(inference), context_(context), done_(std::move(done)) {
+    context_.return_pushback = false;
+    if (context_.queue == nullptr) context_.queue = owner_.threads_->Next();
+  }
+
+  void Start() {
+    owner_.inner_->StartInfer(inference_, context_,
+                              [this](CallResult&& result) { OnResult(std::move(result)); });
+  }
+
+ private:
+  void OnResult(CallResult result) {
+    statistics_.num_messages += result.statistics.num_messages;
+    statistics_.bytes_sent += result.statistics.bytes_sent;
+    const absl::optional<absl::Duration> wait = WaitForNext(result);
+    if (!wait) return Finish(std::move(result));
+    ++number_;
+    if (*wait > absl::ZeroDuration()) return StartAfter(*wait);
+    Start();
+  }
+
+  // How long to wait before the next attempt; nullopt if there is none.
+  absl::optional<absl::Duration> WaitForNext(const CallResult& result) {
+    if (result.status.ok() || result.server < 0) return absl::nullopt;
+    context_.tried.Add(result.server);
+    absl::optional<absl::Duration> wait =
+        WaitBeforeRetry({result.status, result.pushback, number_}, RandomShare());
+    // Without a pushback the server may have begun, and have written over what it would read again.
+    if (inference_.overwrites_inputs() && !result.pushback) return absl::nullopt;
+    // What another server has not refused yet costs no time and no budget there.
+    const bool has_other =
+        wait && owner_.servers_->num_servers() > 1 && owner_.servers_->HasOther(context_.tried);
+    if (!has_other && return_pushback_ && result.pushback) return absl::nullopt;
+    if (!wait || number_ == owner_.max_attempts_) return absl::nullopt;
+    if (has_other) return absl::ZeroDuration();
+    wait = std::min(*wait, owner_.servers_->TimeUntilOpen());
+    if (absl::Now() + *wait >= context_.limit.deadline || !owner_.budget_->SpendOnRetry()) {
+      return absl::nullopt;
+    }
+    return wait;
+  }
+
+  void StartAfter(absl::Duration wait) {
+    Timer* const timer = Timer::Start(context_.queue, absl::Now() + wait, [this] {
+      if (context_.cancellation != nullptr) context_.cancellation->ClearStop();
+      Start();
+    });
+    if (context_.cancellation != nullptr)
+      context_.cancellation->SetStop([timer] { timer->Hurry(); });
+  }
+
+  void Finish(CallResult result) {
+    if (!result.status.ok() && number_ > 1) {
+      result.status =
+          absl::Status(result.status.code(),
+                       absl::StrCat(result.status.message(), " (tried ", number_, " times)"));
+    }
+    result.statistics.num_messages = statistics_.num_messages;
+    result.statistics.bytes_sent = statistics_.bytes_sent;
+    Done done = std::move(done_);
+    delete this;
+    std::move(done)(std::move(result));
+  }
+
+  RetryingConnection& owner_;
+  const Inference& inference_;
+  CallContext context_;
+  Done done_;
+  int number_ = 1;
+  CallStatistics statistics_;
+  const bool return_pushback_ = context_.return_pushback;
+};
+
+void RetryingConnection::StartInfer(const Inference& inference, const CallContext& context,
+                                    Done done) {
+  (new Attempts(this, inference, context, std::move(done)))->Start();
+}
+
+}  // namespace swiglu::client

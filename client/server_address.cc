@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The text of addresses.
+#include "client/server_address.h"
+
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+
+namespace swiglu::client {
+
+absl::Status CheckAddress(absl::string_view address) {
+  const absl::string_view kUnix = "unix:";
+  const auto bad = [&](absl::string_view why) {
+    return absl::InvalidArgumentError(absl::StrCat("bad server address '", address, "': ", why,
+                                                   "; it takes HOST:PORT or unix:/path"));
+  };
+  if (absl::StartsWith(address, kUnix)) {
+    return address.size() > kUnix.size() ? absl::OkStatus() : bad("the path is missing");
+  }
+  const size_t colon = address.rfind(':');
+  if (colon == absl::string_view::npos) return bad("the port is missing");
+  const absl::string_view host = address.substr(0, colon);
+  if (host.empty()) return bad("the host is missing");
+  if (absl::StrContains(host, '/')) return bad("a host has no '/'");
+  if (absl::StrContains(host, ':') && (host.front() != '[' || host.back() != ']')) {
+    return bad("an IPv6 address needs brackets, as in [::1]:8001");
+  }
+  int port = 0;
+  if (!absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 1 || port > 65535) {
+    return bad("the port is not a number from 1 to 65535");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::string>> SplitAddresses(absl::string_view addresses) {
+  std::vector<std::string> split;
+  for (const absl::string_view address : absl::StrSplit(addresses, ',')) {
+    const absl::Status status = CheckAddress(address);
+    if (!status.ok()) return status;
+    if (std::find(split.begin(), split.end(), address) != split.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("bad server addresses '", addresses, "': ", address, " is there twice"));
+    }
+    split.emplace_back(address);
+  }
+  if (split.size() > static_cast<size_t>(kMaxServers)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "there are ", split.size(), " server addresses; a client takes up to ", kMaxServers));
+  }
+  return split;
+}
+
+}  // namespace swiglu::client

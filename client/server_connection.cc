@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Calls that block and calls that do not, over one chain of decorators.
+#include "client/server_connection.h"
+
+#include <algorithm>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "client/server_address.h"
+#include "client/unary_call.h"
+
+namespace swiglu::client {
+namespace {
+
+constexpr char kService[] = "/inference.GRPCInferenceService/";
+
+// The messages of one operation and dtype that are away to each server before small calls gather,
+// and before a full message of them gathers. docs/performance-record.md has the measurements.
+constexpr int kMaxAwayPerServer = 2;
+constexpr int kMaxFullAwayPerServer = 16;
+
+int NumCores() { return static_cast<int>(std::thread::hardware_concurrency()); }
+
+Wait WaitOf(const Options& options) { return options.spin ? Wait::kSpin : Wait::kSleep; }
+
+CallResult Failure(absl::Status status) {
+  CallResult result;
+  result.status = std::move(status);
+  return result;
+}
+
+CoalescingOptions CoalescingOf(const Options& options, const ConnectionPool& pool) {
+  CoalescingOptions coalescing;
+  coalescing.max_call_bytes = options.coalesce_bytes;
+  coalescing.max_away = kMaxAwayPerServer * pool.num_servers();
+  coalescing.max_full_away = kMaxFullAwayPerServer * pool.num_servers();
+  coalescing.max_message_bytes =
+      std::min(coalescing.max_message_bytes, options.max_message_bytes / 4);
+  coalescing.servers = pool.AddressesText();
+  return coalescing;
+}
+
+// Tells the hook of the options how a call ended.
+Connection::Done Observed(const Inference& inference, const Options& options,
+                          Connection::Done done) {
+  return [&inference, &options, start = absl::Now(),
+          done = std::move(done)](CallResult&& result) mutable {
+    options.on_call({inference.model, result.status, absl::Now() - start, result.statistics});
+    std::move(done)(std::move(result));
+  };
+}
+
+}  // namespace
+
+ServerConnection::Parts::Parts(const std::vector<std::string>& addresses,
+                               const Options& its_options)
+    : options(its_options),
+      pool(addresses, options.num_connections),
+      budget(options.retry_budget),
+      threads(std::clamp(NumCores() / 2, 2, 8), [this] { pool.Reconnect(); }),
+      model(&pool, &threads),
+      retrying(&model, options.max_attempts, &budget, &pool, &threads),
+      coalescing(&retrying, CoalescingOf(options, pool), &threads),
+      splitting(&coalescing, options, &pool, &threads) {}
+
+ServerConnection::ServerConnection(const std::vector<std::string>& addresses,
+                                   const Options& options)
+    : parts_(std::make_unique<Parts>(addresses, options)) {}
+
+ServerConnection::~ServerConnection() {
+  if (fork_guard_.IsInChild()) {
+    [[maybe_unused]] const Parts* const left_alone = parts_.release();
+    return;
+  }
+  {
+    absl::MutexLock lock(&parts_->mutex);
+    parts_->mutex.Await(absl::Condition(
+        +[](int64_t* num_calls) { return *num_calls == 0; }, &parts_->num_calls));
+  }
+  // Their timers use the other parts.
+  parts_->threads.Stop();
+}
+
+void ServerConnection::Start(const Inference& inference, const CallContext& context, Done done) {
+  parts_->budget.EarnByCall();
+  if (parts_->options.on_call) done = Observed(inference, parts_->options, std::move(done));
+  parts_->splitting.StartInfer(inference, context, std::move(done));
+}
+
+void ServerConnection::StartInfer(const Inference& inference, const CallContext& context,
+                                  Done done) {
+  if (absl::Status status = fork_guard_.Check(); !status.ok()) {
+    return std::move(done)(Failure(std::move(status)));
+  }
+  {
+    absl::MutexLock lock(&parts_->mutex);
+    ++parts_->num_calls;
+  }
+  Parts* const parts = parts_.get();
+  Start(inference, context, [parts, done = std::move(done)](CallResult&& result) mutable {
+    std::move(done)(std::move(result));
+    absl::MutexLock lock(&parts->mutex);
+    --parts->num_calls;
+  });
+}
+
+CallResult ServerConnection::Infer(const Inference& inference, const CallContext& context) {
+  if (absl::Status status = fork_guard_.Check(); !status.ok()) return Failure(std::move(status));
+  std::unique_ptr<EventQueue> queue = TakeQueue();
+  CallContext own = context;
+  own.queue = queue.get();
+  CallResult result;
+  Start(inference, own, [&result, queue = queue.get()](CallResult&& its_result) {
+    result = std::move(its_result);
+    queue->Notify();
+  });
+  queue->RunUntilNotified(WaitOf(parts_->options));
+  GiveQueue(std::move(queue));
+  return result;
+}
+
+absl::StatusOr<std::string> ServerConnection::Control(absl::string_view rpc,
+                                                      const std::string& request,
+                                                      const TimeLimit& limit) {
+  if (absl::Status status = fork_guard_.Check(); !status.ok()) return status;
+  std::unique_ptr<EventQueue> queue = TakeQueue();
+  const CallOptions options;
+  CallContext context{limit, &options};
+  absl::StatusOr<grpc::ByteBuffer> answer;
+  while (true) {
+    auto* const call =
+        new UnaryCall(&parts_->pool, absl::StrCat(kService, rpc), context, queue.get());
+    OutgoingMessage message;
+    message.Append(grpc::Slice(request));
+    CallOutcome outcome;
+    call->Start(std::move(message), [&outcome, queue = queue.get()](CallOutcome its_outcome) {
+      outcome = std::move(its_outcome);
+      queue->Notify();
+    });
+    queue->RunUntilNotified(WaitOf(parts_->options));
+    answer = std::move(outcome.answer);
+    if (!absl::IsUnavailable(answer.status()) || outcome.channel == nullptr) break;
+    context.tried.Add(outcome.channel->server);
+    if (num_servers() == 1 || !parts_->pool.HasOther(context.tried)) break;
+  }
+  GiveQueue(std::move(queue));
+  if (!answer.ok()) return answer.status();
+  grpc::Slice bytes;
+  if (!answer->DumpToSingleSlice(&bytes).ok()) {
+    return absl::InternalError(absl::StrCat("bad answer to ", rpc));
+  }
+  return std::string(reinterpret_cast<const char*>(bytes.begin()), bytes.size());
+}
+
+std::unique_ptr<EventQueue> ServerConnection::TakeQueue() {
+  absl::MutexLock lock(&parts_->mutex);
+  if (parts_->idle_queues.empty()) return std::make_unique<EventQueue>();
+  std::unique_ptr<EventQueue> queue = std::move(parts_->idle_queues.back());
+  parts_->idle_queues.pop_back();
+  return queue;
+}
+
+void ServerConnection::GiveQueue(std::unique_ptr<EventQueue> queue) {
+  absl::MutexLock lock(&parts_->mutex);
+  parts_->idle_queues.push_back(std::move(queue));
+}
+
+}  // namespace swiglu::client
