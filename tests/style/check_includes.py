@@ -27,6 +27,7 @@ KINDS = [
     (r"hwy/", "hwy"),
     (r"gperftools/", "tcmalloc"),
     (r"CLI/", "cli11"),
+    (r"gmock/", "gmock"),
     (r"version/version\.h$", "version"),
     (r"server/(base|formats|log|core|gpu|memory|device|regions|weights|metrics|batching|connections|transport|codec|inference|service)/", None),  # the folder's own name
     (r"server/\w+\.h$", "server"),
@@ -35,7 +36,7 @@ KINDS = [
     (r"client/", "client"),
 ]
 
-# What the files of a folder may include; the longest folder that holds a file counts.
+# What the files of a folder may include; the longest folder that holds a file counts, or the file itself.
 ALLOWED = {
     "kernels": "std dtype cuda hwy kernels",
     "server/base": "std absl base cli11 tcmalloc",
@@ -58,6 +59,8 @@ ALLOWED = {
     "server": "std absl base log core gpu memory device regions weights metrics batching connections transport codec inference service server "
               "grpc protobuf proto version",
     "client": "std dtype absl grpc protobuf proto client files json version",
+    # For the tests of programs that use the library.
+    "client/include/swiglu/mock_connection.h": "std absl client gmock",
     # A format has one parser, which the server and the programs share.
     "client/files": "std dtype absl json formats client files",
     "client/cuda": "std absl client cuda",
@@ -86,8 +89,8 @@ def kind_of(root, included):
 
 
 def rule_for(path):
-    """Returns the folder whose rule holds for `path`, or None."""
-    folders = [str(parent) for parent in path.parents]
+    """Returns the folder whose rule holds for `path`, or the file itself if it has one of its own, or None."""
+    folders = [str(parent) for parent in (path, *path.parents)]
     return next((folder for folder in folders if folder in ALLOWED), None)
 
 

@@ -67,6 +67,8 @@ class CheckIncludesTest(TreeTest):
             ("server/main.cc", '"CLI/CLI.hpp"'),
             ("client/files/npy.cc", '"server/base/address.h"'),
             ("client/files/npy.cc", "<grpcpp/grpcpp.h>"),
+            ("client/include/swiglu/connection.h", '"gmock/gmock.h"'),
+            ("client/include/swiglu/mock_connection.h", "<grpcpp/grpcpp.h>"),
         ]:
             with self.subTest(path=path, included=included):
                 self.assertEqual(len(self.includes(path, included)), 1)
@@ -82,6 +84,7 @@ class CheckIncludesTest(TreeTest):
             ("server/transport/call.h", '"server/batching/batcher.h"'),
             ("server/main.cc", '"server/metrics/names.h"'),
             ("client/connection.cc", "<string>"),
+            ("client/include/swiglu/mock_connection.h", '"gmock/gmock.h"'),
             ("client/bench/echo_server.cc", '"server/base/address.h"'),
             ("client/cli/command_line.cc", '"server/base/command_line.h"'),
             ("server/base/command_line.cc", '"CLI/CLI.hpp"'),
