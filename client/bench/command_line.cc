@@ -34,6 +34,9 @@ constexpr int64_t kMaxRawRequestBytes = (int64_t{1} << 31) - 1 - 512;
 
 constexpr int kMost = 65536;
 
+// As client::Options has it.
+constexpr int64_t kMostCoalesceBytes = int64_t{1} << 20;
+
 constexpr absl::Duration kDay = absl::Hours(24);
 
 // The values of the flags, before Complete combines them.
@@ -45,6 +48,8 @@ struct Given {
   // models takes.
   bool has_mlp_flag = false;
   bool has_elementwise_flag = false;
+  // Whether the user gave flags that only the library takes.
+  bool has_library_flag = false;
   int in_flight = 0;
   int max_outstanding = 0;
   int threads = 0;
@@ -126,6 +131,8 @@ ReadValue Order(Action action, Action* field) { return OneOf<Action>(field, {{"t
 
 bool IsServer(absl::string_view text) { return client::CheckAddress(text).ok(); }
 
+bool AreServers(absl::string_view text) { return client::SplitAddresses(text).ok(); }
+
 bool IsPage(absl::string_view text) { return !absl::StartsWith(text, "unix:") && IsServer(text); }
 
 // Every flag, in the order of --help.
@@ -138,8 +145,9 @@ std::vector<Flag> FlagsInto(Given* given) {
   const FlagTraits version = {.implied = "true", .ends_reading = true};
   const FlagTraits help = {.implied = "true", .short_name = "-h,", .ends_reading = true};
   return {
-      {"server", "127.0.0.1:8001", "the server", "HOST:PORT or unix:/path",
-       Text(&load->server, IsServer)},
+      {"server", "127.0.0.1:8001",
+       "the server; the library also takes several that are alike, with commas between them",
+       "HOST:PORT or unix:/path", Text(&load->server, AreServers)},
       {"model", "swiglu_forward_fp16", "what is asked for", "one of the server's six models",
        Noted(&given->has_elementwise_flag, ModelOf(&load->model))},
       {"request_bytes", "64KiB",
@@ -172,7 +180,14 @@ std::vector<Flag> FlagsInto(Given* given) {
        "compare the last results in shared memory with the server's answers by message, or, "
        "without shared memory, each answer with the first to an equal request, bit for bit",
        "true or false", Truth(&command->check), is_switch},
-      {"connections", "8", "connections to the server", "1 to 65536",
+      {"coalesce_bytes", "64KiB",
+       "the largest request that the library joins with others, in bytes of its inputs; 0: none",
+       "0 to 1MiB",
+       Noted(&given->has_library_flag,
+             server::Bytes(&load->coalesce_bytes, 0, kMostCoalesceBytes))},
+      {"max_attempts", "1", "how often the library sends a message that a server refuses or loses",
+       "1 to 100", Noted(&given->has_library_flag, Number(&load->max_attempts, 1, 100))},
+      {"connections", "8", "connections to each server", "1 to 65536",
        Number(&load->num_connections, 1, kMost)},
       {"in_flight", "16", "requests under way in a closed loop, spread over the connections",
        "1 to 65536", Number(&given->in_flight, 1, kMost)},
@@ -281,10 +296,28 @@ absl::Status ChooseMlp(Given& given) {
   return absl::OkStatus();
 }
 
+// Checks what depends on the client and on the number of servers.
+absl::Status CheckClient(const Given& given) {
+  const CommandLine& command = given.command;
+  const bool is_raw = command.client == ClientKind::kRaw;
+  if (is_raw && given.has_library_flag) {
+    return Usage("--coalesce_bytes and --max_attempts take --client=library");
+  }
+  if (client::SplitAddresses(command.load.server)->size() == 1) return absl::OkStatus();
+  const char* const one = is_raw                                              ? "--client=raw"
+                          : command.load.shared_memory != SharedMemory::kNone ? "--shared_memory"
+                          : !command.metrics.empty()                          ? "--metrics"
+                          : command.server_pid != 0                           ? "--server_pid"
+                                                                              : nullptr;
+  if (one == nullptr) return absl::OkStatus();
+  return Usage(absl::StrCat(one, " takes one server, not '", command.load.server, "'"));
+}
+
 // Checks a load, and sets the values that depend on several flags or on the machine.
 absl::Status Complete(Given& given) {
   LoadOptions& load = given.command.load;
-  const absl::Status status = given.is_mlp ? ChooseMlp(given) : CheckElementwise(given);
+  absl::Status status = given.is_mlp ? ChooseMlp(given) : CheckElementwise(given);
+  if (status.ok()) status = CheckClient(given);
   if (!status.ok()) return status;
   if (load.shared_memory == SharedMemory::kCuda && !kHasCuda) {
     return Usage("--shared_memory=cuda takes a swiglu-bench that is built with CUDA");
@@ -318,7 +351,7 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) 
   Given given;
   const server::Program program = ProgramInto(&given);
   server::SetDefaults(program);
-  given.has_mlp_flag = given.has_elementwise_flag = false;
+  given.has_mlp_flag = given.has_elementwise_flag = given.has_library_flag = false;
   absl::Status status = server::ReadArguments(program, argc, argv).status();
   if (status.ok() && given.command.action == Action::kLoad) status = Complete(given);
   if (status.ok() && given.command.action == Action::kServeEcho) {

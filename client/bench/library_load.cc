@@ -120,11 +120,10 @@ class LibraryLoad final : public Load {
 
 absl::StatusOr<std::unique_ptr<Load>> CreateLibraryLoad(const LoadOptions& options,
                                                         const std::vector<RequestData>* data) {
-  // A refusal of a message counts as one, and is not hidden by a retry.
   absl::StatusOr<client::Client> client =
       client::Client::Create(options.server, {.num_connections = options.num_connections,
-                                              .max_attempts = 1,
-                                              .coalesce_bytes = 0,
+                                              .max_attempts = options.max_attempts,
+                                              .coalesce_bytes = options.coalesce_bytes,
                                               .spin = options.spin});
   if (!client.ok()) return client.status();
   return std::make_unique<LibraryLoad>(options, data, *std::move(client));

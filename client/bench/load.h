@@ -20,11 +20,13 @@
 #include "client/bench/pace.h"
 #include "client/bench/request_data.h"
 #include "client/bench/shared_tensors.h"
+#include "swiglu/options.h"
 
 namespace swiglu::bench {
 
 struct LoadOptions {
-  std::string server;  // HOST:PORT or unix:/path
+  // HOST:PORT or unix:/path. The library also takes several of these, with commas between them.
+  std::string server;
   const Model* model = nullptr;
   // Sizes of requests: the bytes of all inputs together, enough for one element of each input.
   std::vector<WeightedSize> request_bytes;
@@ -35,6 +37,10 @@ struct LoadOptions {
   // Requests under way at once, 1 or more. A closed loop always has that many under way, an open
   // loop at most that many.
   int num_in_flight = 16;
+  // The largest call that the library joins with others, in bytes of its inputs. 0: none.
+  int64_t coalesce_bytes = client::Options().coalesce_bytes;
+  // How often the library sends a message at most. 1: a refusal counts, and is not sent again.
+  int max_attempts = 1;
   // Number of threads of the raw client that take answers, 1 or more.
   int num_threads = 1;
   // Whether the raw client announces the size of each request to the server, as the library does.

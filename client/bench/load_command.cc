@@ -9,14 +9,18 @@
 
 #include <algorithm>
 #include <chrono>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/bench/load.h"
 #include "client/bench/report.h"
 #include "client/bench/server_usage.h"
 #include "client/bench/shared_tensors.h"
 #include "client/cli/signal_watch.h"
+#include "client/server_address.h"
 #include "swiglu/client.h"
 
 namespace swiglu::bench {
@@ -39,15 +43,29 @@ double ClientCpuSeconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-// Asks the server again and again, until it is ready or `patience` is over.
-ProgramEnd WaitReady(client::Client& client, absl::Duration patience) {
-  const absl::Time deadline = absl::Now() + patience;
+// Asks the server again and again, until it is ready or the deadline has passed.
+ProgramEnd WaitReady(client::Client& client, absl::Time deadline) {
   ProgramEnd end = cli::CheckReady(client);
   while (end.code == ExitCode::kUnreachable && absl::Now() < deadline) {
     absl::SleepFor(kReadyPollInterval);
     end = cli::CheckReady(client);
   }
   return end;
+}
+
+// The same for each of several servers. REQUIRES: a client takes `servers`.
+ProgramEnd WaitAllReady(const std::string& servers, absl::Duration patience) {
+  const absl::Time deadline = absl::Now() + patience;
+  const std::vector<std::string> addresses = client::SplitAddresses(servers).value();
+  for (const std::string& address : addresses) {
+    absl::StatusOr<client::Client> client = client::Client::Create(address, {.num_connections = 1});
+    if (!client.ok()) return cli::BadInput(client.status());
+    ProgramEnd end = WaitReady(*client, deadline);
+    if (end.code == ExitCode::kDone) continue;
+    if (addresses.size() > 1) end.error = absl::StrCat(address, ": ", end.error);
+    return end;
+  }
+  return {};
 }
 
 // What processes have used, ours and the server's.
@@ -156,7 +174,7 @@ ProgramEnd RunLoad(const CommandLine& given, StopOrder& stop) {
   absl::StatusOr<client::Client> client =
       client::Client::Create(command.load.server, {.num_connections = 1});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
-  const ProgramEnd readiness = WaitReady(*client, command.wait_ready);
+  const ProgramEnd readiness = WaitAllReady(command.load.server, command.wait_ready);
   if (readiness.code != ExitCode::kDone) return readiness;
 
   Model mlp;

@@ -124,6 +124,10 @@ ordered_json Configuration(const CommandLine& command) {
   json["shared_memory"] = Name(command.load.shared_memory);
   json["connections"] = command.load.num_connections;
   json["in_flight"] = command.load.num_in_flight;
+  if (command.client == ClientKind::kLibrary) {
+    json["coalesce_bytes"] = command.load.coalesce_bytes;
+    json["max_attempts"] = command.load.max_attempts;
+  }
   json["threads"] = command.load.num_threads;
   json["spin"] = command.load.spin;
   json["rate"] = command.pace.rate;

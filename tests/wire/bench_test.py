@@ -150,6 +150,13 @@ class ServerTest(BenchTest):
                                            "--warm_up=0")
                         self.assertEqual(result["requests"], 20)
 
+    def test_library_sends_to_each_of_several_servers(self):
+        with Server() as first, Server() as second:
+            self.load(f"{first.address},{second.address}", "--client=library", "--coalesce_bytes=0", "--requests=200", "--warm_up=0")
+            served = [server.metric("swiglu_requests_total", model="swiglu_forward_fp16", code="OK") for server in (first, second)]
+        self.assertEqual(sum(served), 200)
+        self.assertGreater(min(served), 0)
+
     def test_results_in_shared_memory_are_those_of_messages(self):
         with Server("--system_shared_memory=on") as server:
             for model in MODELS:
@@ -236,6 +243,11 @@ class EndTest(BenchTest):
 
     def test_no_server_is_three(self):
         self.assert_ends(bench(f"--server={NO_SERVER}"), 3, f"UNAVAILABLE: no connection to {NO_SERVER}: .*")
+
+    def test_no_second_server_is_three_and_named(self):
+        with Echo() as echo:
+            self.assert_ends(bench(f"--server={echo.address},{NO_SERVER}", "--client=library"), 3,
+                             f"{NO_SERVER}: UNAVAILABLE: no connection to {NO_SERVER}: .*")
 
     def test_only_failures_are_four_and_counted_by_code(self):
         with Server("--max_request_bytes=1KiB") as server:

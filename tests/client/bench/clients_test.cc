@@ -5,9 +5,11 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/bench/load.h"
 #include "gtest/gtest.h"
@@ -32,6 +34,7 @@ LoadOptions Options(const FakeServer& server) {
   options.num_connections = 2;
   options.num_in_flight = 4;
   options.num_threads = 2;
+  options.coalesce_bytes = 0;
   return options;
 }
 
@@ -120,6 +123,56 @@ TEST_P(ClientsTest, CountsRefusalsByTheirCode) {
 
 INSTANTIATE_TEST_SUITE_P(Raw, ClientsTest, ::testing::Values(&ConnectRawLoad));
 INSTANTIATE_TEST_SUITE_P(Library, ClientsTest, ::testing::Values(&CreateLibraryLoad));
+
+TEST(LibraryLoadTest, SendsToEveryServer) {
+  std::atomic<int> num_calls[2] = {0, 0};
+  const auto answer = [&num_calls](int k) {
+    return [&num_calls, k](const FakeCall& call) {
+      ++num_calls[k];
+      return client::EchoInfer(call);
+    };
+  };
+  FakeServer first(answer(0)), second(answer(1));
+  LoadOptions options = Options(first);
+  options.server = absl::StrCat(first.address(), ",", second.address());
+  EXPECT_EQ(RunLoad(&CreateLibraryLoad, options, 200).Total().latency.count(), 200);
+  EXPECT_GT(num_calls[0], 0);
+  EXPECT_GT(num_calls[1], 0);
+}
+
+TEST(LibraryLoadTest, JoinsCallsUpToTheGivenSize) {
+  std::atomic<int> num_calls = 0;
+  FakeServer server([&](const FakeCall& call) {
+    ++num_calls;
+    return client::EchoInfer(call);
+  });
+  LoadOptions options = Options(server);
+  options.num_in_flight = 16;
+  for (const auto& [coalesce_bytes, joins] : {std::pair{255, false}, std::pair{256, true}}) {
+    num_calls = 0;
+    options.coalesce_bytes = coalesce_bytes;
+    EXPECT_EQ(RunLoad(&CreateLibraryLoad, options, 1000).Total().latency.count(), 1000);
+    EXPECT_EQ(num_calls < 1000, joins) << num_calls;
+  }
+}
+
+// The server refuses every second message.
+TEST(LibraryLoadTest, SendsAMessageAsOftenAsItMay) {
+  std::atomic<int> num_calls = 0;
+  FakeServer server([&](const FakeCall& call) {
+    if (++num_calls % 2 == 0) return client::EchoInfer(call);
+    FakeReply reply;
+    reply.status = grpc::Status(grpc::StatusCode::UNAVAILABLE, "queue is full");
+    reply.trailers = {{"grpc-retry-pushback-ms", "0"}};
+    return reply;
+  });
+  LoadOptions options = Options(server);
+  options.num_in_flight = 1;
+  EXPECT_EQ(RunLoad(&CreateLibraryLoad, options, 8).NumFailed(), 4);
+  options.max_attempts = 2;
+  EXPECT_EQ(RunLoad(&CreateLibraryLoad, options, 8).NumFailed(), 0);
+  EXPECT_EQ(num_calls, 24);
+}
 
 TEST(RawLoadTest, CountsAnAnswerThatIsFarTooLargeAsInternal) {
   FakeServer server([&](const FakeCall&) {

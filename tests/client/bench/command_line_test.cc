@@ -81,6 +81,19 @@ TEST(CommandLineTest, TensorsMayBeInSharedMemory) {
   }
 }
 
+TEST(CommandLineTest, TheLibraryTakesSeveralServersAndItsOptions) {
+  const CommandLine command = Parse({"--client=library", "--server=a:1,unix:/b", "--max_attempts=7",
+                                     "--coalesce_bytes=1KiB"})
+                                  .value();
+  EXPECT_EQ(command.load.server, "a:1,unix:/b");
+  EXPECT_EQ(command.load.max_attempts, 7);
+  EXPECT_EQ(command.load.coalesce_bytes, 1024);
+  const CommandLine other = Parse({"--client=library"}).value();
+  EXPECT_EQ(other.load.max_attempts, 1);
+  EXPECT_EQ(other.load.coalesce_bytes, client::Options().coalesce_bytes);
+  EXPECT_EQ(Parse({"--client=library", "--coalesce_bytes=0"})->load.coalesce_bytes, 0);
+}
+
 TEST(CommandLineTest, AsksForAnMlp) {
   const CommandLine command = Parse({"--mlp=llama:3"}).value();
   ASSERT_TRUE(command.mlp.has_value());
@@ -161,6 +174,19 @@ TEST(CommandLineTest, SaysWhatIsWrong) {
        "--mlp goes with --op and --tokens, not with --model or --request_bytes"},
       {{"--mlp=llama:0", "--request_bytes=1KiB"},
        "--mlp goes with --op and --tokens, not with --model or --request_bytes"},
+      {{"--server=a:1,a:1"}, "--server takes HOST:PORT or unix:/path, not 'a:1,a:1'"},
+      {{"--server=a:1,b:1"}, "--client=raw takes one server, not 'a:1,b:1'"},
+      {{"--client=library", "--server=a:1,b:1", "--shared_memory=system"},
+       "--shared_memory takes one server, not 'a:1,b:1'"},
+      {{"--client=library", "--server=a:1,b:1", "--metrics=a:2"},
+       "--metrics takes one server, not 'a:1,b:1'"},
+      {{"--client=library", "--server=a:1,b:1", "--server_pid=1"},
+       "--server_pid takes one server, not 'a:1,b:1'"},
+      {{"--coalesce_bytes=64KiB"}, "--coalesce_bytes and --max_attempts take --client=library"},
+      {{"--max_attempts=1"}, "--coalesce_bytes and --max_attempts take --client=library"},
+      {{"--client=library", "--max_attempts=0"}, "--max_attempts takes 1 to 100, not '0'"},
+      {{"--client=library", "--coalesce_bytes=2MiB"},
+       "--coalesce_bytes takes 0 to 1MiB, not '2MiB'"},
       {{"--request_bytes=2GiB"},
        "a request of 2GiB does not fit into a message: it takes --client=library"}};
   for (const auto& [arguments, sentence] : cases) {
