@@ -191,6 +191,10 @@ std::vector<Flag> FlagsInto(Given* given) {
        Number(&load->num_connections, 1, kMost)},
       {"in_flight", "16", "requests under way in a closed loop, spread over the connections",
        "1 to 65536", Number(&given->in_flight, 1, kMost)},
+      {"callers", "0",
+       "threads of the library client, which share the requests under way and start them by "
+       "futures; 0: a thread for each request, which blocks",
+       "0 to 65536", Noted(&given->has_library_flag, Number(&load->num_callers, 0, kMost))},
       {"threads", "0",
        "threads of the raw client that take answers; 0: half of the cores, at most one per "
        "connection",
@@ -301,7 +305,7 @@ absl::Status CheckClient(const Given& given) {
   const CommandLine& command = given.command;
   const bool is_raw = command.client == ClientKind::kRaw;
   if (is_raw && given.has_library_flag) {
-    return Usage("--coalesce_bytes and --max_attempts take --client=library");
+    return Usage("--callers, --coalesce_bytes and --max_attempts take --client=library");
   }
   if (client::SplitAddresses(command.load.server)->size() == 1) return absl::OkStatus();
   const char* const one = is_raw                                              ? "--client=raw"
@@ -311,6 +315,22 @@ absl::Status CheckClient(const Given& given) {
                                                                               : nullptr;
   if (one == nullptr) return absl::OkStatus();
   return Usage(absl::StrCat(one, " takes one server, not '", command.load.server, "'"));
+}
+
+// Checks --callers. REQUIRES: the number of requests in flight is set.
+absl::Status CheckCallers(const Given& given) {
+  const LoadOptions& load = given.command.load;
+  if (load.num_callers == 0) return absl::OkStatus();
+  if (given.is_mlp) {
+    return Usage(
+        "--callers goes without --mlp: the library's calls of MLPs into given memory have "
+        "no futures");
+  }
+  if (load.spin) return Usage("--callers goes without --spin: only calls that block can poll");
+  if (load.num_callers <= load.num_in_flight) return absl::OkStatus();
+  return Usage(absl::StrCat("--callers takes at most the ", load.num_in_flight, " of ",
+                            given.command.pace.rate > 0 ? "--max_outstanding" : "--in_flight",
+                            ", not ", load.num_callers));
 }
 
 // Checks a load, and sets the values that depend on several flags or on the machine.
@@ -323,6 +343,7 @@ absl::Status Complete(Given& given) {
     return Usage("--shared_memory=cuda takes a swiglu-bench that is built with CUDA");
   }
   load.num_in_flight = given.command.pace.rate > 0 ? given.max_outstanding : given.in_flight;
+  if (status = CheckCallers(given); !status.ok()) return status;
   // The library may use more connections, because it splits large requests over them.
   if (given.command.client == ClientKind::kRaw) {
     load.num_connections = std::min(load.num_connections, load.num_in_flight);

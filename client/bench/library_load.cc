@@ -1,132 +1,158 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Threads that take a turn, call, and count.
-#include <algorithm>
+// Threads that take a turn, call, and count: each with one call that blocks, or with several
+// futures.
 #include <cstddef>
+#include <deque>
 #include <memory>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/container/inlined_vector.h"
-#include "absl/strings/string_view.h"
-#include "absl/types/span.h"
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/optional.h"
+#include "client/bench/library_slot.h"
 #include "client/bench/load.h"
-#include "client/bench/model_call.h"
-#include "swiglu/client.h"
+#include "swiglu/connection.h"
 
 namespace swiglu::bench {
 namespace {
 
-using client::InputTensor;
-using client::OutputTensor;
-using client::TensorView;
+// The slots of a caller whose calls have ended. Thread-safe.
+class EndedSlots {
+ public:
+  void Add(LibrarySlot* slot) {
+    absl::MutexLock lock(&mutex_);
+    slots_.push_back(slot);
+  }
+
+  // Blocks until there is one, and moves all to `slots`, which is empty.
+  void Take(std::vector<LibrarySlot*>* slots) {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(this, &EndedSlots::HasOne));
+    slots_.swap(*slots);
+  }
+
+ private:
+  bool HasOne() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !slots_.empty(); }
+
+  absl::Mutex mutex_;
+  std::vector<LibrarySlot*> slots_ ABSL_GUARDED_BY(mutex_);
+};
+
+// A thread, and the calls that it has under way.
+class Caller {
+ public:
+  explicit Caller(size_t num_sizes) : tally_(num_sizes) {}
+
+  void AddSlot(size_t index, const LoadOptions* options, const std::vector<RequestData>* data,
+               client::Connection* connection) {
+    const size_t place = slots_.size();
+    slots_.emplace_back(index, options, data, connection,
+                        [this, place] { ended_.Add(&slots_[place]); });
+  }
+
+  void Start(Pace* pace, bool by_futures) {
+    thread_ = std::thread(
+        [this, pace, by_futures] { by_futures ? StartCalls(*pace) : MakeCalls(*pace); });
+  }
+
+  const Tally& Finish() {
+    thread_.join();
+    return tally_;
+  }
+
+ private:
+  // One call after the other.
+  void MakeCalls(Pace& pace) {
+    LibrarySlot& slot = slots_.front();
+    while (const absl::optional<Turn> turn = pace.Next()) {
+      slot.Call(*turn);
+      slot.Count(pace, &tally_);
+    }
+  }
+
+  // A call in every slot. A slot that is free gets the next turn.
+  void StartCalls(Pace& pace) {
+    std::vector<LibrarySlot*> free;
+    for (LibrarySlot& slot : slots_) free.push_back(&slot);
+    size_t num_under_way = 0;
+    while (const absl::optional<Turn> turn = pace.Next()) {
+      LibrarySlot* const slot = free.back();
+      free.pop_back();
+      if (!slot->Start(*turn)) ended_.Add(slot);
+      ++num_under_way;
+      if (free.empty()) num_under_way -= CountEnded(pace, &free);
+    }
+    while (num_under_way > 0) num_under_way -= CountEnded(pace, &free);
+  }
+
+  // Waits until a call has ended. Counts those that have, and adds their slots to `free`. Returns
+  // how many.
+  size_t CountEnded(const Pace& pace, std::vector<LibrarySlot*>* free) {
+    std::vector<LibrarySlot*> ended;
+    ended_.Take(&ended);
+    for (LibrarySlot* const slot : ended) slot->Count(pace, &tally_);
+    free->insert(free->end(), ended.begin(), ended.end());
+    return ended.size();
+  }
+
+  EndedSlots ended_;
+  std::deque<LibrarySlot> slots_;
+  Tally tally_;
+  std::thread thread_;
+};
 
 class LibraryLoad final : public Load {
  public:
   LibraryLoad(const LoadOptions& options, const std::vector<RequestData>* data,
-              client::Client client)
-      : options_(options), data_(*data), client_(std::move(client)) {
-    int64_t answer_bytes = 0;
-    for (const RequestData& size : data_) {
-      if (options_.shared_tensors == nullptr) {
-        answer_bytes = std::max(answer_bytes, size.output_bytes());
-      }
-    }
+              std::shared_ptr<client::Connection> connection)
+      : options_(options), num_sizes_(data->size()), connection_(std::move(connection)) {
+    const int num_callers =
+        options_.num_callers > 0 ? options_.num_callers : options_.num_in_flight;
+    for (int i = 0; i < num_callers; ++i) callers_.emplace_back(num_sizes_);
     for (int i = 0; i < options_.num_in_flight; ++i) {
-      callers_.emplace_back(i, data_.size(), static_cast<size_t>(answer_bytes),
-                            SizePicker(options_.request_bytes, static_cast<uint32_t>(i)));
+      callers_[static_cast<size_t>(i % num_callers)].AddSlot(static_cast<size_t>(i), &options_,
+                                                             data, connection_.get());
     }
   }
 
   void Start(Pace* pace) override {
-    for (Caller& caller : callers_) {
-      caller.thread = std::thread([this, pace, &caller] { CallUntilStopped(*pace, caller); });
-    }
+    for (Caller& caller : callers_) caller.Start(pace, options_.num_callers > 0);
   }
 
   Tally Finish() override {
-    Tally tally(data_.size());
-    for (Caller& caller : callers_) {
-      caller.thread.join();
-      tally.Merge(caller.tally);
-    }
+    Tally tally(num_sizes_);
+    for (Caller& caller : callers_) tally.Merge(caller.Finish());
     return tally;
   }
 
  private:
-  // A thread and the data that only this thread uses.
-  struct Caller {
-    Caller(int its_index, size_t num_sizes, size_t answer_bytes, SizePicker its_sizes)
-        : index(static_cast<size_t>(its_index)),
-          sizes(std::move(its_sizes)),
-          tally(num_sizes),
-          answer(answer_bytes) {}
-
-    size_t index;
-    size_t num_called = 0;
-    SizePicker sizes;
-    Tally tally;
-    std::vector<std::byte> answer;  // empty if the tensors are in shared memory
-    std::thread thread;
-  };
-
-  void CallUntilStopped(Pace& pace, Caller& caller) const {
-    while (const absl::optional<Turn> turn = pace.Next()) {
-      const size_t size = caller.sizes.Pick();
-      const size_t layer = caller.num_called++ % options_.model->names.size();
-      absl::Status status = Call(data_[size], layer, caller);
-      const Clock::time_point done = Clock::now();
-      if (options_.shared_tensors != nullptr) {
-        options_.shared_tensors->Finish(caller.index, layer, data_[size], status);
-      }
-      if (status.ok() && options_.first_answers != nullptr) {
-        const absl::string_view answer(reinterpret_cast<const char*>(caller.answer.data()),
-                                       static_cast<size_t>(data_[size].output_bytes()));
-        status = options_.first_answers->Compare(size, layer, answer);
-      }
-      if (pace.Counts(*turn, done)) {
-        caller.tally.Record(size, data_[size], *turn, done, status);
-      }
-    }
-  }
-
-  absl::Status Call(const RequestData& data, size_t layer, Caller& caller) const {
-    const SharedTensors* const shared = options_.shared_tensors;
-    const auto size = static_cast<size_t>(TensorBytes(data.model(), data.num_elements()));
-    absl::InlinedVector<InputTensor, 3> inputs;
-    for (size_t k = 0; k < data.model().inputs.size(); ++k) {
-      inputs.push_back(shared != nullptr ? shared->Input(caller.index, k, data)
-                                         : InputTensor(TensorView{data.model().dtype, data.shape(),
-                                                                  data.input(k)}));
-    }
-    absl::InlinedVector<OutputTensor, 3> outputs;
-    for (size_t k = 0; k < data.model().outputs.size(); ++k) {
-      outputs.push_back(shared != nullptr
-                            ? shared->Output(caller.index, k, data)
-                            : OutputTensor(absl::MakeSpan(caller.answer).subspan(k * size, size)));
-    }
-    return CallModel(client_, data.model(), layer, inputs, outputs,
-                     {.timeout = RequestTimeout(options_, data)});
-  }
-
   const LoadOptions options_;
-  const std::vector<RequestData>& data_;
-  const client::Client client_;
-  std::vector<Caller> callers_;
+  const size_t num_sizes_;
+  std::deque<Caller> callers_;
+  // Goes first: it waits until its threads have left the callers.
+  const std::shared_ptr<client::Connection> connection_;
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Load>> CreateLibraryLoad(const LoadOptions& options,
                                                         const std::vector<RequestData>* data) {
-  absl::StatusOr<client::Client> client =
-      client::Client::Create(options.server, {.num_connections = options.num_connections,
+  absl::StatusOr<std::shared_ptr<client::Connection>> connection =
+      client::MakeConnection(options.server, {.num_connections = options.num_connections,
                                               .max_attempts = options.max_attempts,
                                               .coalesce_bytes = options.coalesce_bytes,
                                               .spin = options.spin});
-  if (!client.ok()) return client.status();
-  return std::make_unique<LibraryLoad>(options, data, *std::move(client));
+  if (!connection.ok()) return connection.status();
+  return MakeLibraryLoad(options, data, *std::move(connection));
+}
+
+std::unique_ptr<Load> MakeLibraryLoad(const LoadOptions& options,
+                                      const std::vector<RequestData>* data,
+                                      std::shared_ptr<client::Connection> connection) {
+  return std::make_unique<LibraryLoad>(options, data, std::move(connection));
 }
 
 }  // namespace swiglu::bench

@@ -20,6 +20,7 @@
 #include "client/bench/pace.h"
 #include "client/bench/request_data.h"
 #include "client/bench/shared_tensors.h"
+#include "swiglu/connection.h"
 #include "swiglu/options.h"
 
 namespace swiglu::bench {
@@ -37,6 +38,9 @@ struct LoadOptions {
   // Requests under way at once, 1 or more. A closed loop always has that many under way, an open
   // loop at most that many.
   int num_in_flight = 16;
+  // Threads of the library's load that share these requests and start them by futures, at most as
+  // many as requests. 0: each request has a thread, which blocks.
+  int num_callers = 0;
   // The largest call that the library joins with others, in bytes of its inputs. 0: none.
   int64_t coalesce_bytes = client::Options().coalesce_bytes;
   // How often the library sends a message at most. 1: a refusal counts, and is not sent again.
@@ -126,13 +130,18 @@ class Load {
 absl::StatusOr<std::unique_ptr<Load>> ConnectRawLoad(const LoadOptions& options,
                                                      const std::vector<RequestData>* data);
 
-// A load that uses the client library as programs do. It has one thread for each request under way.
-// The thread blocks until the results are there. CreateLibraryLoad makes the client and the memory
+// A load that uses the client library as programs do: by calls that block, each on a thread of its
+// own, or by the futures of a few threads. CreateLibraryLoad makes the connection and the memory
 // for answers. The library splits tensors that do not fit into one message. INVALID_ARGUMENT for
 // options that the library does not take. REQUIRES: `data` was made for `options` and outlives the
-// load.
+// load; with `num_callers`, the model is not that of an MLP.
 absl::StatusOr<std::unique_ptr<Load>> CreateLibraryLoad(const LoadOptions& options,
                                                         const std::vector<RequestData>* data);
+
+// The same over a given connection, of which the load is the last owner.
+std::unique_ptr<Load> MakeLibraryLoad(const LoadOptions& options,
+                                      const std::vector<RequestData>* data,
+                                      std::shared_ptr<client::Connection> connection);
 
 // The time in which the requests of `tally` were counted. It begins with the window of `pace`. It
 // ends with that window or with the last request of `tally`, whichever is later. If the window has

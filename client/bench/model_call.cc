@@ -21,4 +21,15 @@ absl::Status CallModel(const client::Client& client, const Model& model, size_t 
                              options);
 }
 
+client::Future<absl::Status> StartModel(const client::Client& client, const Model& model,
+                                        absl::Span<const client::InputTensor> inputs,
+                                        absl::Span<const client::OutputTensor> outputs,
+                                        const client::CallOptions& options) {
+  if (model.inputs.size() == 2) {
+    return client.ForwardIntoAsync(inputs[0], inputs[1], outputs[0], options);
+  }
+  return client.BackwardIntoAsync(inputs[0], inputs[1], inputs[2],
+                                  {outputs[0], outputs[1], outputs[2]}, options);
+}
+
 }  // namespace swiglu::bench

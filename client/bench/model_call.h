@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A call of any model by the client library.
+// A call of any model by the client library, in two forms.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +9,7 @@
 #include "absl/types/span.h"
 #include "client/bench/model.h"
 #include "swiglu/client.h"
+#include "swiglu/future.h"
 #include "swiglu/tensor_place.h"
 
 namespace swiglu::bench {
@@ -19,5 +20,12 @@ absl::Status CallModel(const client::Client& client, const Model& model, size_t 
                        absl::Span<const client::InputTensor> inputs,
                        absl::Span<const client::OutputTensor> outputs,
                        const client::CallOptions& options = {});
+
+// The same, but does not block. REQUIRES: the model is not that of an MLP, whose calls into given
+// memory have no futures.
+client::Future<absl::Status> StartModel(const client::Client& client, const Model& model,
+                                        absl::Span<const client::InputTensor> inputs,
+                                        absl::Span<const client::OutputTensor> outputs,
+                                        const client::CallOptions& options = {});
 
 }  // namespace swiglu::bench

@@ -64,11 +64,13 @@ std::string FormatErrors(const Tally& tally) {
 }
 
 std::string FormatLoop(const CommandLine& command) {
-  if (command.pace.rate == 0) {
-    return absl::StrCat("closed loop, ", command.load.num_in_flight, " in flight");
-  }
+  const std::string in_flight = absl::StrCat(
+      command.load.num_in_flight, " in flight",
+      command.load.num_callers > 0 ? absl::StrCat(" of ", command.load.num_callers, " callers")
+                                   : "");
+  if (command.pace.rate == 0) return absl::StrCat("closed loop, ", in_flight);
   return absl::StrCat("open loop, ", command.pace.rate, "/s ", Name(command.pace.arrivals),
-                      ", at most ", command.load.num_in_flight, " in flight");
+                      ", at most ", in_flight);
 }
 
 // The tokens of a mix, such as `8*9,512`.
@@ -125,6 +127,7 @@ ordered_json Configuration(const CommandLine& command) {
   json["connections"] = command.load.num_connections;
   json["in_flight"] = command.load.num_in_flight;
   if (command.client == ClientKind::kLibrary) {
+    json["callers"] = command.load.num_callers;
     json["coalesce_bytes"] = command.load.coalesce_bytes;
     json["max_attempts"] = command.load.max_attempts;
   }

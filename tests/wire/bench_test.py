@@ -65,12 +65,14 @@ class BenchTest(unittest.TestCase):
 
 
 class EchoTest(BenchTest):
-    def test_both_clients_in_both_loops_get_every_answer(self):
+    def test_every_client_in_both_loops_gets_every_answer(self):
+        # The echo knows messages of one size, so none may join requests.
+        library = ("--client=library", "--coalesce_bytes=0")
         with Echo("--echo_threads=2") as echo:
-            for client in ("raw", "library"):
+            for client in (("--client=raw",), library, (*library, "--callers=2")):
                 for loop in (("--in_flight=8",), ("--rate=2000",)):
                     with self.subTest(client=client, loop=loop):
-                        result = self.load(echo.address, f"--client={client}", *loop, "--requests=300", "--warm_up=0")
+                        result = self.load(echo.address, *client, *loop, "--requests=300", "--warm_up=0")
                         self.assertEqual(result["requests"], 300)
                         self.assertEqual(result["not_sent"], 0)
 
@@ -114,7 +116,8 @@ class EchoTest(BenchTest):
     def test_answers_of_every_model_have_the_form_of_the_real_ones(self):
         for model in MODELS:
             with self.subTest(model), Echo(f"--echo_model={model}", "--echo_queues=shared") as echo:
-                self.load(echo.address, f"--model={model}", "--client=library", "--requests=20", "--warm_up=0")
+                self.load(echo.address, f"--model={model}", "--client=library", "--coalesce_bytes=0", "--requests=20",
+                          "--warm_up=0")
 
     def test_open_loop_tells_what_it_could_not_send(self):
         with Echo("--echo_threads=1") as echo:
@@ -144,10 +147,9 @@ class ServerTest(BenchTest):
     def test_every_model_by_both_clients(self):
         with Server() as server:
             for model in MODELS:
-                for client in ("raw", "library"):
+                for client in (("--client=raw",), ("--client=library",), ("--client=library", "--callers=2")):
                     with self.subTest(model=model, client=client):
-                        result = self.load(server.address, f"--model={model}", f"--client={client}", "--requests=20",
-                                           "--warm_up=0")
+                        result = self.load(server.address, f"--model={model}", *client, "--requests=20", "--warm_up=0")
                         self.assertEqual(result["requests"], 20)
 
     def test_library_sends_to_each_of_several_servers(self):
@@ -160,10 +162,10 @@ class ServerTest(BenchTest):
     def test_results_in_shared_memory_are_those_of_messages(self):
         with Server("--system_shared_memory=on") as server:
             for model in MODELS:
-                for client in ("raw", "library"):
+                for client in (("--client=raw",), ("--client=library",), ("--client=library", "--callers=2")):
                     with self.subTest(model=model, client=client):
-                        result = self.load(server.address, f"--model={model}", f"--client={client}", "--requests=100",
-                                           "--warm_up=0", "--request_bytes=384*3,1MiB", "--shared_memory=system", "--check",
+                        result = self.load(server.address, f"--model={model}", *client, "--requests=100", "--warm_up=0",
+                                            "--request_bytes=384*3,1MiB", "--shared_memory=system", "--check",
                                            "--in_flight=4")
                         self.assertEqual(result["requests"], 100)
                         self.assertIn(result["checked"], range(1, 5))
@@ -280,7 +282,8 @@ class EndTest(BenchTest):
     def test_signal_ends_it_early_and_prints_what_it_has(self):
         for number in (signal.SIGINT, signal.SIGTERM):
             for flags in (("--duration=1h",), ("--requests=1000000000",), ("--rate=200", "--duration=1h"),
-                          ("--client=library", "--duration=1h")):
+                          ("--client=library", "--duration=1h"),
+                          ("--client=library", "--callers=2", "--duration=1h")):
                 with self.subTest(signal=number, flags=flags):
                     process = self.start_load("--json", "--warm_up=0", *flags)
                     # Twice, as from timeout(1), which signals its child and then the group.

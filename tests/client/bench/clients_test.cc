@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Both clients of a load against a server that looks at what they send and answers as it likes.
+// The clients of a load against a server that looks at what they send and answers as it likes.
 #include <atomic>
 #include <memory>
 #include <set>
@@ -36,6 +36,14 @@ LoadOptions Options(const FakeServer& server) {
   options.num_threads = 2;
   options.coalesce_bytes = 0;
   return options;
+}
+
+// The library's load by the futures of two threads.
+absl::StatusOr<std::unique_ptr<Load>> CreateFuturesLoad(const LoadOptions& options,
+                                                        const std::vector<RequestData>* data) {
+  LoadOptions with_callers = options;
+  with_callers.num_callers = 2;
+  return CreateLibraryLoad(with_callers, data);
 }
 
 Tally RunLoad(Connector* connect, const LoadOptions& options, int64_t num_requests) {
@@ -123,8 +131,9 @@ TEST_P(ClientsTest, CountsRefusalsByTheirCode) {
 
 INSTANTIATE_TEST_SUITE_P(Raw, ClientsTest, ::testing::Values(&ConnectRawLoad));
 INSTANTIATE_TEST_SUITE_P(Library, ClientsTest, ::testing::Values(&CreateLibraryLoad));
+INSTANTIATE_TEST_SUITE_P(Futures, ClientsTest, ::testing::Values(&CreateFuturesLoad));
 
-TEST(LibraryLoadTest, SendsToEveryServer) {
+TEST(LibraryClientTest, SendsToEveryServer) {
   std::atomic<int> num_calls[2] = {0, 0};
   const auto answer = [&num_calls](int k) {
     return [&num_calls, k](const FakeCall& call) {
@@ -140,7 +149,7 @@ TEST(LibraryLoadTest, SendsToEveryServer) {
   EXPECT_GT(num_calls[1], 0);
 }
 
-TEST(LibraryLoadTest, JoinsCallsUpToTheGivenSize) {
+TEST(LibraryClientTest, JoinsCallsUpToTheGivenSize) {
   std::atomic<int> num_calls = 0;
   FakeServer server([&](const FakeCall& call) {
     ++num_calls;
@@ -157,7 +166,7 @@ TEST(LibraryLoadTest, JoinsCallsUpToTheGivenSize) {
 }
 
 // The server refuses every second message.
-TEST(LibraryLoadTest, SendsAMessageAsOftenAsItMay) {
+TEST(LibraryClientTest, SendsAMessageAsOftenAsItMay) {
   std::atomic<int> num_calls = 0;
   FakeServer server([&](const FakeCall& call) {
     if (++num_calls % 2 == 0) return client::EchoInfer(call);

@@ -94,6 +94,15 @@ TEST(CommandLineTest, TheLibraryTakesSeveralServersAndItsOptions) {
   EXPECT_EQ(Parse({"--client=library", "--coalesce_bytes=0"})->load.coalesce_bytes, 0);
 }
 
+TEST(CommandLineTest, CallersShareTheRequestsOfTheLibrary) {
+  const CommandLine command = Parse({"--client=library", "--callers=4", "--in_flight=64"}).value();
+  EXPECT_EQ(command.load.num_callers, 4);
+  EXPECT_EQ(command.load.num_in_flight, 64);
+  EXPECT_EQ(Parse({"--client=library"})->load.num_callers, 0);
+  EXPECT_TRUE(Parse({"--client=library", "--callers=16"}).ok());
+  EXPECT_TRUE(Parse({"--client=library", "--callers=0", "--mlp=m:0", "--spin"}).ok());
+}
+
 TEST(CommandLineTest, AsksForAnMlp) {
   const CommandLine command = Parse({"--mlp=llama:3"}).value();
   ASSERT_TRUE(command.mlp.has_value());
@@ -182,8 +191,20 @@ TEST(CommandLineTest, SaysWhatIsWrong) {
        "--metrics takes one server, not 'a:1,b:1'"},
       {{"--client=library", "--server=a:1,b:1", "--server_pid=1"},
        "--server_pid takes one server, not 'a:1,b:1'"},
-      {{"--coalesce_bytes=64KiB"}, "--coalesce_bytes and --max_attempts take --client=library"},
-      {{"--max_attempts=1"}, "--coalesce_bytes and --max_attempts take --client=library"},
+      {{"--coalesce_bytes=64KiB"},
+       "--callers, --coalesce_bytes and --max_attempts take --client=library"},
+      {{"--max_attempts=1"},
+       "--callers, --coalesce_bytes and --max_attempts take --client=library"},
+      {{"--callers=1"}, "--callers, --coalesce_bytes and --max_attempts take --client=library"},
+      {{"--client=library", "--callers=17"},
+       "--callers takes at most the 16 of --in_flight, not 17"},
+      {{"--client=library", "--callers=17", "--rate=1", "--max_outstanding=2"},
+       "--callers takes at most the 2 of --max_outstanding, not 17"},
+      {{"--client=library", "--callers=1", "--mlp=m:0"},
+       "--callers goes without --mlp: the library's calls of MLPs into given memory have no "
+       "futures"},
+      {{"--client=library", "--callers=1", "--spin"},
+       "--callers goes without --spin: only calls that block can poll"},
       {{"--client=library", "--max_attempts=0"}, "--max_attempts takes 1 to 100, not '0'"},
       {{"--client=library", "--coalesce_bytes=2MiB"},
        "--coalesce_bytes takes 0 to 1MiB, not '2MiB'"},
