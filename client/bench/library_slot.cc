@@ -55,11 +55,14 @@ void LibrarySlot::Count(const Pace& pace, Tally* tally) {
     options_.shared_tensors->Finish(index_, layer_, data(), status);
   }
   if (status.ok()) status = Compare();
-  if (pace.Counts(turn_, end)) tally->Record(size_, data(), turn_, end, status);
+  if (!pace.Counts(turn_, end)) return;
+  tally->Record(size_, data(), turn_, end, status);
+  tally->RecordMessages(connection_->statistics(), num_chunks_);
 }
 
 void LibrarySlot::Begin(const Turn& turn) {
   connection_->Reset();
+  num_chunks_ = 0;
   turn_ = turn;
   size_ = sizes_.Pick();
   layer_ = num_called_++ % options_.model->names.size();
@@ -92,8 +95,14 @@ LibrarySlot::Outputs LibrarySlot::MakeOutputs() {
   return outputs;
 }
 
-client::CallOptions LibrarySlot::OptionsOfCall() const {
-  return {.timeout = RequestTimeout(options_, data())};
+client::CallOptions LibrarySlot::OptionsOfCall() {
+  // The number of chunks only grows, but several threads may tell it, in any order.
+  const auto note_chunks = [this](int64_t /*num_done*/, int64_t num_chunks) {
+    int64_t known = num_chunks_;
+    while (known < num_chunks && !num_chunks_.compare_exchange_weak(known, num_chunks)) {
+    }
+  };
+  return {.timeout = RequestTimeout(options_, data()), .on_chunk = note_chunks};
 }
 
 absl::Status LibrarySlot::Compare() const {

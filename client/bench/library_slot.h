@@ -4,7 +4,9 @@
 // answer, and how it is counted.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -52,7 +54,7 @@ class LibrarySlot {
   void Begin(const Turn& turn);
   Inputs MakeInputs() const;
   Outputs MakeOutputs();
-  client::CallOptions OptionsOfCall() const;
+  client::CallOptions OptionsOfCall();
   absl::Status Compare() const;
 
   const size_t index_;
@@ -68,6 +70,7 @@ class LibrarySlot {
   Turn turn_;
   size_t size_ = 0;
   size_t layer_ = 0;
+  std::atomic<int64_t> num_chunks_{0};  // 0 if the call is not split
   client::Future<absl::Status> future_;
   bool has_future_ = false;
   absl::Status status_;  // of a call without a future

@@ -34,7 +34,20 @@ void Tally::Record(size_t size, const RequestData& data, const Turn& turn, Clock
   tally.bytes_out += data.output_bytes();
 }
 
+void Tally::RecordMessages(const client::CallStatistics& statistics, int64_t num_chunks) {
+  if (statistics.num_messages == 0) return;
+  const int64_t num_needed = std::max(num_chunks, int64_t{1});
+  const int64_t num_again = std::max(statistics.num_messages - num_needed, int64_t{0});
+  const double share = 1 / static_cast<double>(statistics.num_joined);
+  ++messages_.num_calls;
+  messages_.num_messages += static_cast<double>(num_needed) * share;
+  messages_.num_retries += static_cast<double>(num_again) * share;
+}
+
 void Tally::Merge(const Tally& other) {
+  messages_.num_calls += other.messages_.num_calls;
+  messages_.num_messages += other.messages_.num_messages;
+  messages_.num_retries += other.messages_.num_retries;
   for (size_t k = 0; k < sizes_.size(); ++k) {
     sizes_[k].latency.Merge(other.sizes_[k].latency);
     sizes_[k].bytes_in += other.sizes_[k].bytes_in;

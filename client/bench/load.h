@@ -77,6 +77,14 @@ struct SizeTally {
   int64_t bytes_out = 0;
 };
 
+// How the calls of the library became messages. A message that joins calls belongs to each of them
+// by its share.
+struct MessageTally {
+  int64_t num_calls = 0;    // that were sent, whether they succeeded or not
+  double num_messages = 0;  // that carried them. A message that was sent again counts once
+  double num_retries = 0;   // how often messages were sent again
+};
+
 // Results of requests. Each thread has a tally; the tallies are merged at the end. Not thread-safe.
 class Tally {
  public:
@@ -87,8 +95,13 @@ class Tally {
   void Record(size_t size, const RequestData& data, const Turn& turn, Clock::time_point done,
               const absl::Status& status);
 
+  // Records how a call of the library was sent. `num_chunks` is the number of parts that it was
+  // split into, or 0 if it was not split.
+  void RecordMessages(const client::CallStatistics& statistics, int64_t num_chunks);
+
   void Merge(const Tally& other);
 
+  const MessageTally& messages() const { return messages_; }
   // By size, in the order of the mix.
   const std::vector<SizeTally>& sizes() const { return sizes_; }
   // The sum over all sizes.
@@ -103,6 +116,7 @@ class Tally {
 
  private:
   std::vector<SizeTally> sizes_;
+  MessageTally messages_;
   std::map<absl::StatusCode, int64_t> num_errors_;
   absl::Status example_;
   Clock::time_point last_done_;

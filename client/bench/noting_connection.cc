@@ -10,7 +10,7 @@ void NotingConnection::StartInfer(const client::Inference& inference,
   has_begun_ = true;
   inner_.StartInfer(inference, context,
                     [this, done = std::move(done)](client::CallResult result) mutable {
-                      end_ = Clock::now();
+                      Note(result);
                       std::move(done)(std::move(result));
                       on_end_();
                     });
@@ -20,8 +20,13 @@ client::CallResult NotingConnection::Infer(const client::Inference& inference,
                                            const client::CallContext& context) {
   has_begun_ = true;
   client::CallResult result = inner_.Infer(inference, context);
-  end_ = Clock::now();
+  Note(result);
   return result;
+}
+
+void NotingConnection::Note(const client::CallResult& result) {
+  end_ = Clock::now();
+  statistics_ = result.statistics;
 }
 
 }  // namespace swiglu::bench

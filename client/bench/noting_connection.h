@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The connection of one place of a load: it notes when its call ends, whichever way the place was
-// called. So the latency of a call does not include the time until its caller looks at it.
+// The connection of one slot of a load: it notes when the slot's call ends, and which messages it
+// took. So the latency of a call does not include the time until its caller looks at it, and the
+// server is not asked for its times, as it is by a call with CallOptions::statistics.
 #pragma once
 
 #include <functional>
@@ -12,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "client/bench/pace.h"
 #include "swiglu/connection.h"
+#include "swiglu/options.h"
 
 namespace swiglu::bench {
 
@@ -34,17 +36,24 @@ class NotingConnection final : public client::Connection {
   int num_servers() const override { return inner_.num_servers(); }
 
   // Forgets the call before.
-  void Reset() { has_begun_ = false; }
+  void Reset() {
+    has_begun_ = false;
+    statistics_ = {};
+  }
   // Whether a call has come since. A call that the client refuses does not come.
   bool has_begun() const { return has_begun_; }
-  // When it ended. REQUIRES: it has ended.
+  // When it ended, and what it took. REQUIRES: it has ended.
   Clock::time_point end() const { return end_; }
+  const client::CallStatistics& statistics() const { return statistics_; }
 
  private:
+  void Note(const client::CallResult& result);
+
   client::Connection& inner_;
   const std::function<void()> on_end_;
   bool has_begun_ = false;
   Clock::time_point end_;
+  client::CallStatistics statistics_;
 };
 
 }  // namespace swiglu::bench

@@ -4,6 +4,7 @@
 #include "client/bench/report.h"
 
 #include <chrono>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -105,6 +106,15 @@ std::string FormatMemory(const LoadOptions& load) {
   if (load.shared_memory == SharedMemory::kNone) return "";
   return absl::StrCat(" in ", Name(load.shared_memory), " shared memory");
 }
+
+// How many calls a message of the library carried on average. Less than 1 if calls were split.
+absl::optional<double> CallsPerMessage(const MessageTally& messages) {
+  return Ratio(static_cast<double>(messages.num_calls), messages.num_messages);
+}
+
+// A message that was sent again may belong to calls that do not count. So the sum may be no whole
+// number.
+int64_t NumRetries(const MessageTally& messages) { return std::llround(messages.num_retries); }
 
 absl::optional<double> CpuSecondsPerGb(const Report& report, const SizeTally& total) {
   return Ratio(report.server->cpu_seconds, Gb(total.bytes_in + total.bytes_out));
@@ -214,6 +224,11 @@ std::string FormatText(const Report& report) {
   if (report.command.pace.rate > 0) {
     absl::StrAppendFormat(&text, "not sent  %d\n", report.num_not_sent);
   }
+  if (report.command.client == ClientKind::kLibrary) {
+    const MessageTally& messages = report.tally.messages();
+    absl::StrAppendFormat(&text, "messages  %s calls each, %d sent again\n",
+                          Show(CallsPerMessage(messages), 2), NumRetries(messages));
+  }
   absl::StrAppendFormat(&text, "client    %s cores\n",
                         Show(Ratio(report.client_cpu_seconds, seconds), 2));
   if (report.server) {
@@ -246,6 +261,10 @@ std::string FormatJson(const Report& report) {
   json["error_example"] = std::string(report.tally.example().message());
   json["not_sent"] = report.num_not_sent;
   if (report.num_checked) json["checked"] = *report.num_checked;
+  if (report.command.client == ClientKind::kLibrary) {
+    json["calls_per_message"] = ToJson(CallsPerMessage(report.tally.messages()));
+    json["retries"] = NumRetries(report.tally.messages());
+  }
   json["client_cpu_seconds"] = report.client_cpu_seconds;
   if (report.server) json["server"] = Server(report, total);
   return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);

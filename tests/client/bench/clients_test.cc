@@ -160,8 +160,12 @@ TEST(LibraryClientTest, JoinsCallsUpToTheGivenSize) {
   for (const auto& [coalesce_bytes, joins] : {std::pair{255, false}, std::pair{256, true}}) {
     num_calls = 0;
     options.coalesce_bytes = coalesce_bytes;
-    EXPECT_EQ(RunLoad(&CreateLibraryLoad, options, 1000).Total().latency.count(), 1000);
+    const Tally tally = RunLoad(&CreateLibraryLoad, options, 1000);
+    EXPECT_EQ(tally.Total().latency.count(), 1000);
     EXPECT_EQ(num_calls < 1000, joins) << num_calls;
+    EXPECT_EQ(tally.messages().num_calls, 1000);
+    EXPECT_NEAR(tally.messages().num_messages, num_calls, 1e-6);
+    EXPECT_EQ(tally.messages().num_retries, 0);
   }
 }
 
@@ -179,8 +183,35 @@ TEST(LibraryClientTest, SendsAMessageAsOftenAsItMay) {
   options.num_in_flight = 1;
   EXPECT_EQ(RunLoad(&CreateLibraryLoad, options, 8).NumFailed(), 4);
   options.max_attempts = 2;
-  EXPECT_EQ(RunLoad(&CreateLibraryLoad, options, 8).NumFailed(), 0);
+  const Tally tally = RunLoad(&CreateLibraryLoad, options, 8);
+  EXPECT_EQ(tally.NumFailed(), 0);
   EXPECT_EQ(num_calls, 24);
+  EXPECT_EQ(tally.messages().num_messages, 8);
+  EXPECT_EQ(tally.messages().num_retries, 8);
+}
+
+// 80 MB are three chunks of at most 32 MiB. The server is not asked for its times.
+TEST(LibraryClientTest, ChunksAreNoRetries) {
+  std::atomic<int> num_calls = 0;
+  FakeServer server([&](const FakeCall& call) {
+    ++num_calls;
+    EXPECT_EQ(call.metadata.count("swiglu-want-timing"), 0u);
+    if (call.message.size() > size_t{40} << 20) {
+      FakeReply reply;
+      reply.status = grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too large");
+      return reply;
+    }
+    return client::EchoInfer(call);
+  });
+  LoadOptions options = Options(server);
+  options.request_bytes = {{80'000'000, 1}};
+  options.num_in_flight = 1;
+  const Tally tally = RunLoad(&CreateLibraryLoad, options, 1);
+  EXPECT_EQ(tally.NumFailed(), 0) << tally.example();
+  EXPECT_EQ(tally.messages().num_calls, 1);
+  EXPECT_EQ(tally.messages().num_messages, num_calls - 1);
+  // At most the message that the server found too large.
+  EXPECT_LE(tally.messages().num_retries, 1);
 }
 
 TEST(RawLoadTest, CountsAnAnswerThatIsFarTooLargeAsInternal) {

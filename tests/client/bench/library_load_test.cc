@@ -143,6 +143,19 @@ TEST_F(LibrarySlotTest, ACallEndsWithItsAnswerAndNotWhenItIsCounted) {
   EXPECT_LE(tally_.Total().latency.max(), answered - turn.intended);
 }
 
+TEST(LibraryLoadTest, MessagesAreCountedInBothForms) {
+  for (const int num_callers : {0, 2}) {
+    const auto connection = std::make_shared<HoldingConnection>(1);
+    connection->result_.statistics.num_messages = 3;
+    connection->result_.statistics.num_joined = 4;
+    const Tally tally = RunOver(connection, SixInFlight(num_callers),
+                                {.warm_up = std::chrono::seconds(0), .num_requests = 8});
+    EXPECT_EQ(tally.messages().num_calls, 8);
+    EXPECT_EQ(tally.messages().num_messages, 2);
+    EXPECT_EQ(tally.messages().num_retries, 4);
+  }
+}
+
 // A client refuses regions at such a connection.
 class TwoServers final : public client::Connection {
  public:

@@ -96,6 +96,28 @@ TEST(TallyTest, MergesEachSize) {
   EXPECT_EQ(tally.last_done(), now + milliseconds(2));
 }
 
+TEST(TallyTest, CountsMessagesByTheirShare) {
+  Tally tally(1), other(1);
+  // Three calls joined in a message that was sent twice, one call alone, one that was not sent.
+  client::CallStatistics statistics;
+  other.RecordMessages(statistics, 0);
+  statistics.num_messages = 1;
+  other.RecordMessages(statistics, 0);
+  statistics.num_messages = 2;
+  statistics.num_joined = 3;
+  for (int k = 0; k < 3; ++k) tally.RecordMessages(statistics, 0);
+  // Four chunks, one of them sent three times; an error after two of four chunks.
+  statistics.num_joined = 1;
+  statistics.num_messages = 6;
+  other.RecordMessages(statistics, 4);
+  statistics.num_messages = 2;
+  other.RecordMessages(statistics, 4);
+  tally.Merge(other);
+  EXPECT_EQ(tally.messages().num_calls, 6);
+  EXPECT_NEAR(tally.messages().num_messages, 10, 1e-9);
+  EXPECT_NEAR(tally.messages().num_retries, 3, 1e-9);
+}
+
 // The name has gtest run it first, before other tests start threads.
 TEST(StopOrderDeathTest, StopsALoadOnceAndEndsTheProcessWhereNoneRuns) {
   Pace pace({.duration = std::chrono::hours(1)}, Clock::now());

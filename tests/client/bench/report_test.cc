@@ -132,6 +132,24 @@ TEST(ReportTest, TellsHowTheLibraryWasUsed) {
       HasSubstr(", library client, closed loop, 16 in flight of 4 callers, connections 8\n"));
 }
 
+TEST(ReportTest, TellsTheMessagesOfTheLibrary) {
+  Report report = NewReport();
+  EXPECT_FALSE(json::parse(FormatJson(report)).contains("retries"));
+  EXPECT_THAT(FormatText(report), Not(HasSubstr("messages")));
+  report.command.client = ClientKind::kLibrary;
+  EXPECT_TRUE(json::parse(FormatJson(report))["calls_per_message"].is_null());
+  EXPECT_THAT(FormatText(report), HasSubstr("\nmessages  - calls each, 0 sent again\n"));
+  client::CallStatistics statistics;
+  statistics.num_messages = 1;
+  for (int k = 0; k < 2; ++k) report.tally.RecordMessages(statistics, 0);
+  statistics.num_messages = 2;
+  statistics.num_joined = 3;
+  for (int k = 0; k < 3; ++k) report.tally.RecordMessages(statistics, 0);
+  EXPECT_NEAR(json::parse(FormatJson(report))["calls_per_message"].get<double>(), 5 / 3.0, 1e-9);
+  EXPECT_EQ(json::parse(FormatJson(report))["retries"], 1);
+  EXPECT_THAT(FormatText(report), HasSubstr("\nmessages  1.67 calls each, 1 sent again\n"));
+}
+
 // A load of 8 and of 512 tokens on three layers, with a hidden size of 64.
 TEST(ReportTest, TellsTokensAndLayersOfAnMlp) {
   const Model mlp{.names = {"mlp_m_2_forward", "mlp_m_3_forward", "mlp_m_4_forward"},
