@@ -178,7 +178,9 @@ std::vector<Flag> FlagsInto(Given* given) {
                                                   {"cuda", SharedMemory::kCuda}})},
       {"check", "false",
        "compare the last results in shared memory with the server's answers by message, or, "
-       "without shared memory, each answer with the first to an equal request, bit for bit",
+       "without shared memory, each answer with the first to an equal request, bit for bit, and "
+       "the "
+       "library's first ones with the formulas",
        "true or false", Truth(&command->check), is_switch},
       {"coalesce_bytes", "64KiB",
        "the largest request that the library joins with others, in bytes of its inputs; 0: none",

@@ -4,18 +4,22 @@
 #include "client/bench/first_answers.h"
 
 #include <string>
+#include <utility>
 
 #include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
+#include "client/bench/formula_check.h"
 
 namespace swiglu::bench {
 
 absl::Status FirstAnswers::Compare(size_t size, size_t layer, absl::string_view answer) {
-  const Digest digest{answer.size(), absl::Hash<absl::string_view>()(answer)};
+  First digest{answer.size(), absl::Hash<absl::string_view>()(answer), ""};
   absl::MutexLock lock(&mutex_);
-  std::optional<Digest>& first = first_[layer * num_sizes_ + size];
+  std::optional<First>& first = first_[layer * num_sizes_ + size];
   if (!first.has_value()) {
-    first = digest;
+    if (data_ != nullptr) digest.answer = std::string(answer);
+    first = std::move(digest);
     return absl::OkStatus();
   }
   if (digest.size_bytes == first->size_bytes && digest.hash == first->hash) {
@@ -36,6 +40,21 @@ absl::StatusOr<int64_t> FirstAnswers::Result() const {
   absl::MutexLock lock(&mutex_);
   if (!difference_.ok()) return difference_;
   return num_compared_;
+}
+
+absl::StatusOr<int64_t> FirstAnswers::CheckKept() const {
+  absl::MutexLock lock(&mutex_);
+  int64_t num_right = 0;
+  for (size_t k = 0; data_ != nullptr && k < first_.size(); ++k) {
+    if (!first_[k].has_value()) continue;
+    const std::string& answer = first_[k]->answer;
+    const absl::Status status = CheckByFormula(
+        (*data_)[k % num_sizes_],
+        absl::MakeSpan(reinterpret_cast<const std::byte*>(answer.data()), answer.size()));
+    if (!status.ok()) return status;
+    ++num_right;
+  }
+  return num_right;
 }
 
 }  // namespace swiglu::bench

@@ -121,10 +121,19 @@ ProgramEnd AskForModel(client::Client& client, const MlpChoice& choice, CommandL
   return {};
 }
 
-// How many results of the load were found right. The error of the first wrong one.
-absl::StatusOr<int64_t> CheckResults(const LoadOptions& load, client::Client& client) {
-  if (load.shared_tensors != nullptr) return load.shared_tensors->Check(client);
-  return load.first_answers->Result();
+// Notes in the report how many results of the load were found right. Fails with the error of the
+// first wrong one.
+absl::Status CheckResults(const LoadOptions& load, client::Client& client, Report* report) {
+  const absl::StatusOr<int64_t> num_checked = load.shared_tensors != nullptr
+                                                  ? load.shared_tensors->Check(client)
+                                                  : load.first_answers->Result();
+  if (!num_checked.ok()) return num_checked.status();
+  report->num_checked = *num_checked;
+  if (load.first_answers == nullptr) return absl::OkStatus();
+  const absl::StatusOr<int64_t> num_computed = load.first_answers->CheckKept();
+  if (!num_computed.ok()) return num_computed.status();
+  report->num_computed = *num_computed;
+  return absl::OkStatus();
 }
 
 // Runs the load to its end. Fails only if the server's usage cannot be read.
@@ -189,14 +198,15 @@ ProgramEnd RunLoad(const CommandLine& given, StopOrder& stop) {
   options.shared_tensors = shared->get();
   FirstAnswers first_answers(options.model, data.size());
   if (command.check && options.shared_tensors == nullptr) options.first_answers = &first_answers;
+  // The raw client's answers are whole messages, and only the server knows the weights of an MLP.
+  if (command.client == ClientKind::kLibrary && !command.mlp) first_answers.KeepAnswersTo(&data);
   absl::StatusOr<std::unique_ptr<Load>> load = Connect(command.client, options, &data);
   if (!load.ok()) return cli::CallFailed(load.status(), *client);
   absl::StatusOr<Report> report = Measure(command, **load, stop);
   if (!report.ok()) return cli::BadInput(report.status());
   if (command.check) {
-    const absl::StatusOr<int64_t> num_checked = CheckResults(options, *client);
-    if (!num_checked.ok()) return cli::CallFailed(num_checked.status(), *client);
-    report->num_checked = *num_checked;
+    const absl::Status status = CheckResults(options, *client, &*report);
+    if (!status.ok()) return cli::CallFailed(status, *client);
   }
 
   command.json ? puts(FormatJson(*report).c_str()) : fputs(FormatText(*report).c_str(), stdout);

@@ -120,6 +120,18 @@ absl::optional<double> CpuSecondsPerGb(const Report& report, const SizeTally& to
   return Ratio(report.server->cpu_seconds, Gb(total.bytes_in + total.bytes_out));
 }
 
+std::string FormatChecked(const Report& report, int64_t num_checked) {
+  if (report.command.load.shared_memory != SharedMemory::kNone) {
+    return absl::StrCat("the results of ", num_checked, " requests are right");
+  }
+  std::string text = absl::StrCat(num_checked, " answers equal the first to an equal request");
+  if (report.num_computed.value_or(0) > 0) {
+    absl::StrAppend(&text, ", and ", *report.num_computed,
+                    " first answers are those of the formula");
+  }
+  return text;
+}
+
 ordered_json Configuration(const CommandLine& command) {
   ordered_json json;
   json["server"] = command.load.server;
@@ -214,12 +226,7 @@ std::string FormatText(const Report& report) {
   }
   absl::StrAppendFormat(&text, "errors    %s\n", FormatErrors(report.tally));
   if (report.num_checked) {
-    const bool is_shared = load.shared_memory != SharedMemory::kNone;
-    absl::StrAppend(
-        &text, "checked   ",
-        is_shared
-            ? absl::StrCat("the results of ", *report.num_checked, " requests are right\n")
-            : absl::StrCat(*report.num_checked, " answers equal the first to an equal request\n"));
+    absl::StrAppend(&text, "checked   ", FormatChecked(report, *report.num_checked), "\n");
   }
   if (report.command.pace.rate > 0) {
     absl::StrAppendFormat(&text, "not sent  %d\n", report.num_not_sent);
@@ -261,6 +268,7 @@ std::string FormatJson(const Report& report) {
   json["error_example"] = std::string(report.tally.example().message());
   json["not_sent"] = report.num_not_sent;
   if (report.num_checked) json["checked"] = *report.num_checked;
+  if (report.num_computed) json["computed"] = *report.num_computed;
   if (report.command.client == ClientKind::kLibrary) {
     json["calls_per_message"] = ToJson(CallsPerMessage(report.tally.messages()));
     json["retries"] = NumRetries(report.tally.messages());

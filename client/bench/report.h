@@ -25,6 +25,9 @@ struct Report {
   absl::optional<ServerUsage> server;
   // The number of results that were compared and found right. None without --check.
   absl::optional<int64_t> num_checked = absl::nullopt;
+  // The number of results that were compared with the formulas and found right. None or 0 if none
+  // could be.
+  absl::optional<int64_t> num_computed = absl::nullopt;
 };
 
 // A few lines of text for people. A figure that does not exist is shown as a dash, for example the

@@ -152,6 +152,15 @@ class ServerTest(BenchTest):
                         result = self.load(server.address, f"--model={model}", *client, "--requests=20", "--warm_up=0")
                         self.assertEqual(result["requests"], 20)
 
+    def test_checked_answers_are_those_of_the_formulas(self):
+        with Server() as server:
+            for model in MODELS:
+                for callers in (0, 2):
+                    with self.subTest(model=model, callers=callers):
+                        result = self.load(server.address, f"--model={model}", "--client=library", f"--callers={callers}",
+                                           "--check", "--request_bytes=384*3,1MiB", "--requests=100", "--warm_up=0")
+                        self.assertEqual((result["checked"], result["computed"]), (98, 2))
+
     def test_library_sends_to_each_of_several_servers(self):
         with Server() as first, Server() as second:
             self.load(f"{first.address},{second.address}", "--client=library", "--coalesce_bytes=0", "--requests=200", "--warm_up=0")
@@ -245,6 +254,13 @@ class EndTest(BenchTest):
 
     def test_no_server_is_three(self):
         self.assert_ends(bench(f"--server={NO_SERVER}"), 3, f"UNAVAILABLE: no connection to {NO_SERVER}: .*")
+
+    def test_answers_that_are_not_those_of_the_formula_are_four(self):
+        with Echo() as echo:
+            self.assert_ends(bench(f"--server={echo.address}", "--client=library", "--coalesce_bytes=0", "--check",
+                                   "--requests=10", "--warm_up=0"),
+                             4, "DATA_LOSS: wrong result: element 0 of output 'h' of 'swiglu_forward_fp16' is .*; "
+                                "the formula gives .* to .*")
 
     def test_no_second_server_is_three_and_named(self):
         with Echo() as echo:

@@ -191,6 +191,13 @@ TEST(ReportTest, TellsTokensAndLayersOfAnMlp) {
   EXPECT_THAT(text, HasSubstr("\nrequests  10 in 2.000 s: 5.00/s\ntokens    40.00/s\nmoved "));
   EXPECT_THAT(text, HasSubstr("\n  512     -\n"));
   EXPECT_THAT(text, HasSubstr("\nchecked   7 answers equal the first to an equal request\n"));
+  EXPECT_FALSE(parsed.contains("computed"));
+  report.num_computed = 2;
+  EXPECT_EQ(json::parse(FormatJson(report))["computed"], 2);
+  EXPECT_THAT(
+      FormatText(report),
+      HasSubstr("\nchecked   7 answers equal the first to an equal request, and 2 first answers "
+                "are those of the formula\n"));
   EXPECT_FALSE(json::parse(FormatJson(NewReport())).contains("tokens_per_s"));
 }
 
