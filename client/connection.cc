@@ -29,6 +29,11 @@ absl::Status CheckOptions(const Options& options) {
     return absl::InvalidArgumentError(absl::StrCat(
         "option timeout is ", absl::FormatDuration(options.timeout), "; it takes 0 or more"));
   }
+  if (options.hedge_delay < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(absl::StrCat("option hedge_delay is ",
+                                                   absl::FormatDuration(options.hedge_delay),
+                                                   "; it takes 0 or more"));
+  }
   if (!(options.retry_budget >= 0 && options.retry_budget <= 1)) {
     return absl::InvalidArgumentError(
         absl::StrCat("option retry_budget is ", options.retry_budget, "; it takes 0 to 1"));

@@ -17,6 +17,9 @@ namespace {
 // The longest time that a server that pushes back is avoided.
 constexpr absl::Duration kLongestAvoidance = absl::Minutes(1);
 
+// How long a silent server is avoided before some calls try it again.
+constexpr absl::Duration kSilentAvoidance = absl::Seconds(1);
+
 grpc::ChannelArguments PoolArguments() {
   grpc::ChannelArguments args;
   // A server that comes back is found within a second.
@@ -35,6 +38,7 @@ grpc::ChannelArguments PoolArguments() {
 ConnectionPool::ConnectionPool(const std::vector<std::string>& addresses, int num_connections)
     : addresses_(addresses),
       opens_(addresses.size(), absl::InfinitePast()),
+      answered_(addresses.size(), absl::InfinitePast()),
       channels_(addresses.size() * static_cast<size_t>(num_connections)) {
   for (size_t i = 0; i < channels_.size(); ++i) {
     PooledChannel& channel = channels_[i];
@@ -73,14 +77,22 @@ PooledChannel* ConnectionPool::Acquire(int64_t bytes, const ServerSet& tried) {
   return best;
 }
 
-void ConnectionPool::Release(PooledChannel* channel, int64_t bytes,
-                             absl::optional<absl::Duration> pushback) {
+void ConnectionPool::Release(PooledChannel* channel, int64_t bytes, const RequestEnd& end) {
   absl::MutexLock lock(&mutex_);
   channel->pending_bytes -= bytes;
   --channel->num_pending;
-  if (num_servers() == 1 || !pushback || *pushback <= absl::ZeroDuration()) return;
+  if (num_servers() == 1) return;
+  const absl::Time now = absl::Now();
+  if (end.is_answered) answered_[channel->server] = now;
+  if (!end.pushback || *end.pushback <= absl::ZeroDuration()) return;
   absl::Time& opens = opens_[channel->server];
-  opens = std::max(opens, absl::Now() + std::min(*pushback, kLongestAvoidance));
+  opens = std::max(opens, now + std::min(*end.pushback, kLongestAvoidance));
+}
+
+void ConnectionPool::AvoidIfSilent(int server, absl::Time since) {
+  absl::MutexLock lock(&mutex_);
+  if (num_servers() == 1 || answered_[server] >= since) return;
+  opens_[server] = std::max(opens_[server], absl::Now() + kSilentAvoidance);
 }
 
 bool ConnectionPool::IsConnecting() {

@@ -32,6 +32,13 @@ struct PooledChannel {
   std::atomic<bool> is_used{false};
 };
 
+// What became of a request.
+struct RequestEnd {
+  bool is_answered = false;  // by the server, with a result or an error
+  // The advice of the server, if it refused the request.
+  absl::optional<absl::Duration> pushback = absl::nullopt;
+};
+
 // A fixed number of channels to each address. Each opens its connection when it is first used. The
 // servers are alike: each call goes to any of them, over the connection with the fewest request
 // bytes under way. If there is a choice, a server without an open connection is avoided, and one
@@ -45,8 +52,8 @@ class ConnectionPool final : public ServerChoice {
   // Takes a channel for a request of so many bytes. Of servers that are alike in all else, one
   // outside of `tried` is taken.
   PooledChannel* Acquire(int64_t bytes, const ServerSet& tried);
-  // Gives it back. `pushback` is the advice of the server, if it refused the request.
-  void Release(PooledChannel* channel, int64_t bytes, absl::optional<absl::Duration> pushback);
+  // Gives it back.
+  void Release(PooledChannel* channel, int64_t bytes, const RequestEnd& end);
 
   // Whether none of several servers is connected, but one may be soon. Begins to connect.
   bool IsConnecting();
@@ -57,6 +64,7 @@ class ConnectionPool final : public ServerChoice {
   int num_servers() const override { return static_cast<int>(addresses_.size()); }
   bool HasOther(const ServerSet& tried) override;
   absl::Duration TimeUntilOpen() override;
+  void AvoidIfSilent(int server, absl::Time since) override;
 
   // All addresses, with commas between them.
   std::string AddressesText() const;
@@ -71,8 +79,9 @@ class ConnectionPool final : public ServerChoice {
 
   const std::vector<std::string> addresses_;
   absl::Mutex mutex_;
-  // By server: when its pushback ends.
+  // By server: when it is not avoided any more, and when it last answered.
   std::vector<absl::Time> opens_ ABSL_GUARDED_BY(mutex_);
+  std::vector<absl::Time> answered_ ABSL_GUARDED_BY(mutex_);
   // Their number and their channels never change. Neighbours belong to different servers.
   std::vector<PooledChannel> channels_;
   size_t turn_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -89,6 +89,7 @@ void JoinedMessage::CopyInputs() {
 CallContext JoinedMessage::context(EventQueue* queue) const {
   CallContext context{limit_, &options_};
   context.queue = queue;
+  context.is_joined = true;
   return context;
 }
 

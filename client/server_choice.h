@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a retry asks about the servers before it decides.
+// What those who send a message again ask and tell about the servers.
 #pragma once
 
 #include "absl/time/time.h"
@@ -21,6 +21,9 @@ class ServerChoice {
   // How long until the first of several servers that push back may be called again. Infinite if
   // none pushes back, or if there is one server alone.
   virtual absl::Duration TimeUntilOpen() = 0;
+
+  // Avoids a server for a while if it has answered nothing since `since`.
+  virtual void AvoidIfSilent(int server, absl::Time since) = 0;
 };
 
 }  // namespace swiglu::client

@@ -45,6 +45,12 @@ CoalescingOptions CoalescingOf(const Options& options, const ConnectionPool& poo
   return coalescing;
 }
 
+HedgingOptions HedgingOf(const Options& options) {
+  HedgingOptions hedging;
+  hedging.delay = options.hedge_delay;
+  return hedging;
+}
+
 // Tells the hook of the options how a call ended.
 Connection::Done Observed(const Inference& inference, const Options& options,
                           Connection::Done done) {
@@ -65,7 +71,10 @@ ServerConnection::Parts::Parts(const std::vector<std::string>& addresses,
       threads(std::clamp(NumCores() / 2, 2, 8), [this] { pool.Reconnect(); }),
       model(&pool, &threads),
       retrying(&model, options.max_attempts, &budget, &pool, &threads),
-      coalescing(&retrying, CoalescingOf(options, pool), &threads),
+      hedging(&retrying, HedgingOf(options), &pool, &threads),
+      coalescing(options.hedge_delay > absl::ZeroDuration() ? static_cast<Connection*>(&hedging)
+                                                            : &retrying,
+                 CoalescingOf(options, pool), &threads),
       splitting(&coalescing, options, &pool, &threads) {}
 
 ServerConnection::ServerConnection(const std::vector<std::string>& addresses,

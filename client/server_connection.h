@@ -15,6 +15,7 @@
 #include "client/connection_pool.h"
 #include "client/event_queue.h"
 #include "client/fork_guard.h"
+#include "client/hedging_connection.h"
 #include "client/model_connection.h"
 #include "client/retry.h"
 #include "client/retrying_connection.h"
@@ -23,7 +24,8 @@
 
 namespace swiglu::client {
 
-// An inference goes through splitting, coalescing, retrying, and out by the model connection.
+// An inference goes through splitting, coalescing, hedging if it is on, retrying, and out by the
+// model connection.
 // Thread-safe.
 class ServerConnection final : public Connection {
  public:
@@ -53,6 +55,7 @@ class ServerConnection final : public Connection {
     EventThreads threads;
     ModelConnection model;
     RetryingConnection retrying;
+    HedgingConnection hedging;
     CoalescingConnection coalescing;
     SplittingConnection splitting;
 

@@ -77,6 +77,18 @@ void ReadTiming(const Trailers& trailers, CallOutcome* outcome) {
   }
 }
 
+// Whether a status tells that the server is there. gRPC itself makes the other ones too.
+bool IsAnswer(const grpc::Status& status) {
+  switch (status.error_code()) {
+    case grpc::StatusCode::CANCELLED:
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+    case grpc::StatusCode::UNAVAILABLE:
+      return false;
+    default:
+      return true;
+  }
+}
+
 }  // namespace
 
 UnaryCall::UnaryCall(ConnectionPool* pool, std::string method, const CallContext& context,
@@ -106,6 +118,9 @@ void UnaryCall::Send(absl::Time connect_deadline) {
   }
   channel_ = pool_->Acquire(message_bytes_, context_.tried);
   outcome_.channel = channel_;
+  if (context_.sent_to != nullptr) {
+    context_.sent_to->store(channel_->server, std::memory_order_relaxed);
+  }
   outcome_.bytes_sent = message_bytes_;
   grpc_context_.emplace();
   AddMetadata();
@@ -136,7 +151,7 @@ void UnaryCall::OnEvent(bool /*ok*/) {
   // The call lives as long as its context, and may hold the request until then.
   reader_.reset();
   grpc_context_.reset();
-  pool_->Release(channel_, message_bytes_, outcome_.pushback);
+  pool_->Release(channel_, message_bytes_, {IsAnswer(grpc_status_), outcome_.pushback});
   FinishIfRepaid();
 }
 

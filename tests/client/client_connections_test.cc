@@ -253,6 +253,8 @@ TEST(ClientCreateTest, RefusesOptionsOutOfRange) {
     return std::string(Client::Create("localhost:1", options).status().message());
   };
   EXPECT_EQ(message({.timeout = -absl::Seconds(1)}), "option timeout is -1s; it takes 0 or more");
+  EXPECT_EQ(message({.hedge_delay = -absl::Seconds(1)}),
+            "option hedge_delay is -1s; it takes 0 or more");
   EXPECT_EQ(message({.num_connections = 65}), "option num_connections is 65; it takes 0 to 64");
   EXPECT_EQ(message({.num_connections = -1}), "option num_connections is -1; it takes 0 to 64");
   EXPECT_EQ(message({.max_message_bytes = int64_t{1} << 31}),

@@ -27,6 +27,13 @@ inline FakeReply Refusal(grpc::StatusCode code, const std::string& message) {
   return reply;
 }
 
+// The call hangs.
+inline FakeReply NoReply() {
+  FakeReply reply;
+  reply.never = true;
+  return reply;
+}
+
 class ClientTest : public ::testing::Test {
  protected:
   TensorView View(const std::string& bytes, Shape shape) {

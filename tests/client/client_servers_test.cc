@@ -25,6 +25,7 @@ class TwoServersTest : public ClientTest {
     std::atomic<int> num_calls = 0;
     std::atomic<bool> refuses = false;
     std::atomic<int> refuses_next = 0;  // so many calls
+    std::atomic<bool> hangs = false;
     std::string pushback_ms;            // of refusals, if not empty; set before the first call
     std::unique_ptr<FakeServer> server;
   };
@@ -36,6 +37,7 @@ class TwoServersTest : public ClientTest {
     peer.server = std::make_unique<FakeServer>(
         [&peer](const FakeCall& call) {
           ++peer.num_calls;
+          if (peer.hangs) return NoReply();
           const bool refuses_this = peer.refuses_next > 0 && peer.refuses_next-- > 0;
           if (!peer.refuses && !refuses_this) return EchoInfer(call);
           FakeReply reply = Refusal(grpc::StatusCode::UNAVAILABLE, "server is draining");
@@ -146,6 +148,18 @@ TEST_F(TwoServersTest, AFailoverNeverGoesBackToTheServerThatRefused) {
     EXPECT_EQ(peers_[0].num_calls, i);
     EXPECT_EQ(peers_[1].num_calls, i);
   }
+}
+
+// Without the avoidance, every second call would go to the one that hangs.
+TEST_F(TwoServersTest, AServerThatHangsIsAvoided) {
+  const auto client = ConnectToBoth({.timeout = absl::Seconds(600),
+                                     .retry_budget = 0,
+                                     .coalesce_bytes = 0,
+                                     .hedge_delay = absl::Milliseconds(1)});
+  peers_[0].hangs = true;
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(Forward(*client), absl::OkStatus());
+  EXPECT_GT(peers_[0].num_calls, 0);
+  EXPECT_LT(peers_[0].num_calls, 40);
 }
 
 TEST_F(TwoServersTest, ASplitOperationUsesBoth) {

@@ -17,6 +17,7 @@ class FakeChoice final : public ServerChoice {
   int num_servers() const override { return num_servers_; }
   bool HasOther(const ServerSet& tried) override { return has_other_(tried); }
   absl::Duration TimeUntilOpen() override { return time_until_open_; }
+  void AvoidIfSilent(int, absl::Time) override {}
 
   void set_num_servers(int num_servers) { num_servers_ = num_servers; }
   void SetHasOther(std::function<bool(const ServerSet&)> has_other) {

@@ -45,9 +45,21 @@ ServerProcess::~ServerProcess() {
 void ServerProcess::Kill() { EndBy(SIGKILL); }
 void ServerProcess::Stop() { EndBy(SIGTERM); }
 
-void ServerProcess::EndBy(int signal) {
+void ServerProcess::Pause() {
+  Send(SIGSTOP);
+  // It may still run when kill returns.
+  siginfo_t info = {};
+  EXPECT_EQ(waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED), 0);
+}
+void ServerProcess::Resume() { Send(SIGCONT); }
+
+void ServerProcess::Send(int signal) {
   ASSERT_GT(pid_, 0);
   EXPECT_EQ(kill(pid_, signal), 0);
+}
+
+void ServerProcess::EndBy(int signal) {
+  Send(signal);
   EXPECT_EQ(waitpid(pid_, nullptr, 0), pid_);
   pid_ = 0;
 }

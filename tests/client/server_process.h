@@ -29,7 +29,12 @@ class ServerProcess {
   // Asks it to drain, and waits for its end.
   void Stop();
 
+  // Lets it hang, with its connections open, until Resume.
+  void Pause();
+  void Resume();
+
  private:
+  void Send(int signal);
   void EndBy(int signal);
   // The rest of the log is left in the pipe.
   void ReadAddress();

@@ -5,6 +5,7 @@
 // (swiglu/mock_connection.h).
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -60,6 +61,11 @@ struct CallContext {
   bool return_pushback = false;
   // Where the events of the call happen. nullptr: on a thread of the connection.
   EventQueue* queue = nullptr;
+  // Whether the inference is small calls that are joined.
+  bool is_joined = false;
+  // Where the number of the server is noted that a message goes to. nullptr: nowhere. Lives until
+  // the call has ended.
+  std::atomic<int>* sent_to = nullptr;
 };
 
 // How a call ended.

@@ -16,7 +16,7 @@ namespace swiglu::client {
 
 // What happened to a call. Times that the server has not told are none.
 struct CallStatistics {
-  int num_messages = 0;        // messages sent for it: retries and chunks count
+  int num_messages = 0;        // messages sent for it: retries, second attempts and chunks count
   int64_t bytes_sent = 0;      // of these messages
   int64_t bytes_received = 0;  // of the answers
   int64_t num_joined = 1;      // calls that shared the message, this one included
@@ -79,6 +79,14 @@ struct Options {
   // many small calls pays for one gRPC call for dozens. A call that is alone leaves at once. The
   // results are the same, bit by bit. Default 64 KiB.
   int64_t coalesce_bytes = int64_t{64} << 10;
+
+  // How long a small call waits for its answer before it is sent a second time, to another server
+  // if there is one. The first answer counts, and the other message is cancelled. So a server that
+  // hangs delays its calls by about this long. Small are inputs of up to 64 KiB, and joined calls
+  // of up to 1 MiB, outside of regions. At most one message in ten is sent a second time, beside 10
+  // at first and one in each second. 0, the default, turns it off. Set it a little above the time
+  // that 99 of 100 calls take. Negative values are invalid.
+  absl::Duration hedge_delay = absl::ZeroDuration();
 
   // Called when a call has ended, on the thread that ended it. It must be thread-safe, quick, and
   // must not throw. Default: none.
