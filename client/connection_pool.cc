@@ -39,6 +39,7 @@ ConnectionPool::ConnectionPool(const std::vector<std::string>& addresses, int nu
     : addresses_(addresses),
       opens_(addresses.size(), absl::InfinitePast()),
       answered_(addresses.size(), absl::InfinitePast()),
+      health_(addresses.size(), ServerHealth::kUnknown),
       channels_(addresses.size() * static_cast<size_t>(num_connections)) {
   for (size_t i = 0; i < channels_.size(); ++i) {
     PooledChannel& channel = channels_[i];
@@ -112,6 +113,19 @@ void ConnectionPool::Reconnect() {
   }
 }
 
+std::shared_ptr<grpc::Channel> ConnectionPool::ConnectedChannel(int server) const {
+  for (const PooledChannel& channel : channels_) {
+    if (channel.server != server) continue;
+    if (channel.channel->GetState(false) == GRPC_CHANNEL_READY) return channel.channel;
+  }
+  return nullptr;
+}
+
+void ConnectionPool::SetHealth(int server, ServerHealth health) {
+  absl::MutexLock lock(&mutex_);
+  health_[server] = health;
+}
+
 bool ConnectionPool::HasOther(const ServerSet& tried) {
   absl::MutexLock lock(&mutex_);
   const absl::Time now = absl::Now();
@@ -134,8 +148,9 @@ absl::Duration ConnectionPool::TimeUntilOpen() {
 ConnectionPool::Rank ConnectionPool::RankOf(const PooledChannel& channel, absl::Time now) const {
   if (now < opens_[channel.server]) return Rank::kPushesBack;
   const grpc_connectivity_state state = channel.channel->GetState(/*try_to_connect=*/true);
-  if (state == GRPC_CHANNEL_READY) return Rank::kReady;
-  return state == GRPC_CHANNEL_TRANSIENT_FAILURE ? Rank::kLost : Rank::kConnecting;
+  if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) return Rank::kLost;
+  if (health_[channel.server] == ServerHealth::kNotServing) return Rank::kNotServing;
+  return state == GRPC_CHANNEL_READY ? Rank::kReady : Rank::kConnecting;
 }
 
 std::string ConnectionPool::AddressesText() const { return absl::StrJoin(addresses_, ","); }

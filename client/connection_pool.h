@@ -39,10 +39,14 @@ struct RequestEnd {
   absl::optional<absl::Duration> pushback = absl::nullopt;
 };
 
+// What a server says about itself.
+enum class ServerHealth { kUnknown, kServing, kNotServing };
+
 // A fixed number of channels to each address. Each opens its connection when it is first used. The
 // servers are alike: each call goes to any of them, over the connection with the fewest request
-// bytes under way. If there is a choice, a server without an open connection is avoided, and one
-// that pushes back for as long as it says, at most for a minute. Thread-safe.
+// bytes under way. If there is a choice, a server is avoided that has no open connection, that says
+// that it is not serving, or that pushes back, for as long as it says, at most for a minute.
+// Thread-safe.
 class ConnectionPool final : public ServerChoice {
  public:
   // REQUIRES: CheckAddress of each address is OK, there is at least one, and `num_connections`, of
@@ -61,6 +65,10 @@ class ConnectionPool final : public ServerChoice {
   // Connects again what was connected once. Does not block.
   void Reconnect();
 
+  // A channel to a server that has an open connection; nullptr if none has.
+  std::shared_ptr<grpc::Channel> ConnectedChannel(int server) const;
+  void SetHealth(int server, ServerHealth health);
+
   int num_servers() const override { return static_cast<int>(addresses_.size()); }
   bool HasOther(const ServerSet& tried) override;
   absl::Duration TimeUntilOpen() override;
@@ -71,7 +79,7 @@ class ConnectionPool final : public ServerChoice {
 
  private:
   // How much a channel is to be avoided.
-  enum class Rank { kReady, kConnecting, kPushesBack, kLost };
+  enum class Rank { kReady, kConnecting, kPushesBack, kNotServing, kLost };
 
   // Begins to connect if there is no connection.
   Rank RankOf(const PooledChannel& channel, absl::Time now) const
@@ -82,6 +90,7 @@ class ConnectionPool final : public ServerChoice {
   // By server: when it is not avoided any more, and when it last answered.
   std::vector<absl::Time> opens_ ABSL_GUARDED_BY(mutex_);
   std::vector<absl::Time> answered_ ABSL_GUARDED_BY(mutex_);
+  std::vector<ServerHealth> health_ ABSL_GUARDED_BY(mutex_);  // by server
   // Their number and their channels never change. Neighbours belong to different servers.
   std::vector<PooledChannel> channels_;
   size_t turn_ ABSL_GUARDED_BY(mutex_) = 0;

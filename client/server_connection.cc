@@ -67,8 +67,9 @@ ServerConnection::Parts::Parts(const std::vector<std::string>& addresses,
                                const Options& its_options)
     : options(its_options),
       pool(addresses, options.num_connections),
+      health(&pool),
       budget(options.retry_budget),
-      threads(std::clamp(NumCores() / 2, 2, 8), [this] { pool.Reconnect(); }),
+      threads(std::clamp(NumCores() / 2, 2, 8), [this] { LookAfter(); }),
       model(&pool, &threads),
       retrying(&model, options.max_attempts, &budget, &pool, &threads),
       hedging(&retrying, HedgingOf(options), &pool, &threads),
@@ -76,6 +77,11 @@ ServerConnection::Parts::Parts(const std::vector<std::string>& addresses,
                                                             : &retrying,
                  CoalescingOf(options, pool), &threads),
       splitting(&coalescing, options, &pool, &threads) {}
+
+void ServerConnection::Parts::LookAfter() {
+  pool.Reconnect();
+  health.LookAfter();
+}
 
 ServerConnection::ServerConnection(const std::vector<std::string>& addresses,
                                    const Options& options)
@@ -97,6 +103,7 @@ ServerConnection::~ServerConnection() {
 
 void ServerConnection::Start(const Inference& inference, const CallContext& context, Done done) {
   parts_->budget.EarnByCall();
+  parts_->health.LookAfterIfDue();
   if (parts_->options.on_call) done = Observed(inference, parts_->options, std::move(done));
   parts_->splitting.StartInfer(inference, context, std::move(done));
 }

@@ -15,6 +15,7 @@
 #include "client/connection_pool.h"
 #include "client/event_queue.h"
 #include "client/fork_guard.h"
+#include "client/health_watch.h"
 #include "client/hedging_connection.h"
 #include "client/model_connection.h"
 #include "client/retry.h"
@@ -49,8 +50,12 @@ class ServerConnection final : public Connection {
   struct Parts {
     Parts(const std::vector<std::string>& addresses, const Options& options);
 
+    // Looks after the connections while no call is under way.
+    void LookAfter();
+
     const Options options;
     ConnectionPool pool;
+    HealthWatch health;
     RetryBudget budget;
     EventThreads threads;
     ModelConnection model;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -26,7 +27,8 @@ class TwoServersTest : public ClientTest {
     std::atomic<bool> refuses = false;
     std::atomic<int> refuses_next = 0;  // so many calls
     std::atomic<bool> hangs = false;
-    std::string pushback_ms;            // of refusals, if not empty; set before the first call
+    std::string pushback_ms;    // of refusals, if not empty; set before the first call
+    FakeServerOptions options;  // for Start
     std::unique_ptr<FakeServer> server;
   };
 
@@ -46,7 +48,7 @@ class TwoServersTest : public ClientTest {
           }
           return reply;
         },
-        address);
+        address, peer.options);
   }
   std::string Both() const {
     return absl::StrCat(peers_[0].server->address(), ",", peers_[1].server->address());
@@ -61,6 +63,26 @@ class TwoServersTest : public ClientTest {
     }
     for (Peer& peer : peers_) peer.num_calls = 0;
     return client;
+  }
+  // Calls until a row of calls has not gone to the peer.
+  void ExpectIsLeft(Client& client, const Peer& peer) {
+    const absl::Time deadline = absl::Now() + absl::Seconds(60);
+    int num_elsewhere = 0;
+    while (num_elsewhere < 20 && absl::Now() < deadline) {
+      const int before = peer.num_calls;
+      EXPECT_EQ(Forward(client), absl::OkStatus());
+      num_elsewhere = peer.num_calls == before ? num_elsewhere + 1 : 0;
+    }
+    EXPECT_EQ(num_elsewhere, 20);
+  }
+  // Calls until one goes to the peer.
+  void ExpectIsFound(Client& client, const Peer& peer) {
+    const absl::Time deadline = absl::Now() + absl::Seconds(60);
+    const int before = peer.num_calls;
+    while (peer.num_calls == before && absl::Now() < deadline) {
+      EXPECT_EQ(Forward(client), absl::OkStatus());
+    }
+    EXPECT_GT(peer.num_calls, before);
   }
   absl::Status Forward(Client& client) {
     return client.Forward(View(e_, shape_), View(g_, shape_)).status();
@@ -118,11 +140,7 @@ TEST_F(TwoServersTest, NoCallFailsWhenOneIsLostAndItIsFoundAgain) {
   peers_[0].server.reset();
   for (int i = 0; i < 100; ++i) EXPECT_EQ(Forward(*client), absl::OkStatus());
   Start(peers_[0], address);
-  const absl::Time deadline = absl::Now() + absl::Seconds(60);
-  while (peers_[0].num_calls == 0 && absl::Now() < deadline) {
-    EXPECT_EQ(Forward(*client), absl::OkStatus());
-  }
-  EXPECT_GT(peers_[0].num_calls, 0);
+  ExpectIsFound(*client, peers_[0]);
 }
 
 // The one that is left wants to be left alone, and the other is gone. Calls go to the one that is
@@ -170,6 +188,78 @@ TEST_F(TwoServersTest, ASplitOperationUsesBoth) {
   EXPECT_EQ(AsText(h->bytes()), bytes);
   EXPECT_GT(peers_[0].num_calls, 0);
   EXPECT_GT(peers_[1].num_calls, 0);
+}
+
+// The servers tell how they are.
+class TwoHealthyServersTest : public TwoServersTest {
+ protected:
+  static constexpr FakeHealth kServing = grpc::health::v1::HealthCheckResponse::SERVING;
+  static constexpr FakeHealth kNotServing = grpc::health::v1::HealthCheckResponse::NOT_SERVING;
+
+  void SetUp() override {
+    for (Peer& peer : peers_) peer.options.health = kServing;
+    TwoServersTest::SetUp();
+  }
+};
+
+TEST_F(TwoHealthyServersTest, AServerThatDoesNotServeGetsNoCallsUntilItServesAgain) {
+  const auto client = ConnectToBoth();
+  peers_[0].server->SetHealth(kNotServing);
+  ExpectIsLeft(*client, peers_[0]);
+  for (Peer& peer : peers_) peer.num_calls = 0;
+  for (int i = 0; i < 50; ++i) EXPECT_EQ(Forward(*client), absl::OkStatus());
+  EXPECT_EQ(peers_[0].num_calls, 0);
+  EXPECT_EQ(peers_[1].num_calls, 50);
+  peers_[0].server->SetHealth(kServing);
+  ExpectIsFound(*client, peers_[0]);
+}
+
+TEST_F(TwoHealthyServersTest, CallsGoToAServerThatDoesNotServeIfTheOtherIsGone) {
+  const auto client = ConnectToBoth();
+  peers_[0].server->SetHealth(kNotServing);
+  ExpectIsLeft(*client, peers_[0]);
+  peers_[1].server.reset();
+  EXPECT_EQ(Forward(*client), absl::OkStatus());
+}
+
+// All threads of the client wait for answers.
+TEST_F(TwoHealthyServersTest, AServerIsLeftWhileOtherCallsHang) {
+  constexpr int kHanging = 8;
+  const auto client = ConnectToBoth({.timeout = absl::Seconds(600), .coalesce_bytes = 0});
+  for (Peer& peer : peers_) peer.hangs = true;
+  std::vector<Future<absl::StatusOr<Tensor>>> hanging;
+  for (int i = 0; i < kHanging; ++i) {
+    hanging.push_back(client->ForwardAsync(View(e_, shape_), View(g_, shape_)));
+  }
+  while (peers_[0].num_calls + peers_[1].num_calls < kHanging) std::this_thread::yield();
+  for (Peer& peer : peers_) peer.hangs = false;
+  peers_[0].server->SetHealth(kNotServing);
+  ExpectIsLeft(*client, peers_[0]);
+  for (auto& future : hanging) future.Cancel();
+}
+
+TEST_F(TwoHealthyServersTest, ALostServerIsOfUnknownHealth) {
+  const std::string address = peers_[0].server->address();
+  const auto client = ConnectToBoth();
+  peers_[0].server->SetHealth(kNotServing);
+  ExpectIsLeft(*client, peers_[0]);
+  peers_[0].server.reset();
+  peers_[0].options.health = absl::nullopt;
+  Start(peers_[0], address);
+  ExpectIsFound(*client, peers_[0]);
+}
+
+// No call is under way when the server comes back.
+TEST_F(TwoHealthyServersTest, AServerThatComesBackIsWatchedAgain) {
+  const std::string address = peers_[0].server->address();
+  const auto client = ConnectToBoth();
+  peers_[0].server->num_watches().wait(0);
+  peers_[0].server.reset();
+  Start(peers_[0], address);
+  peers_[0].server->num_watches().wait(0);
+  peers_[0].server->SetHealth(kNotServing);
+  ExpectIsLeft(*client, peers_[0]);
+  EXPECT_EQ(peers_[0].server->num_watches(), 1);
 }
 
 TEST_F(TwoServersTest, RegionsNeedOneServer) {

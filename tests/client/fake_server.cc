@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "grpcpp/alarm.h"
 
 namespace swiglu::client {
 namespace {
@@ -70,7 +71,7 @@ FakeReply EchoInfer(const FakeCall& call) {
   return Answer(EchoInfer(request));
 }
 
-// Arrives, is read, is answered. Deletes itself.
+// Arrives, is read, is answered; or watches the server's health. Deletes itself.
 class FakeServer::Call {
  public:
   explicit Call(FakeServer* server) : server_(server), stream_(&context_) {
@@ -80,9 +81,11 @@ class FakeServer::Call {
 
   void Proceed(bool ok) {
     if (!ok || state_ == State::kAnswered) {
+      if (state_ == State::kWatches) server_->EndWatch(this);
       delete this;
       return;
     }
+    if (state_ == State::kWatches) return OnTold();
     if (state_ == State::kArrived) {
       new Call(server_);
       state_ = State::kRead;
@@ -92,12 +95,53 @@ class FakeServer::Call {
     Reply();
   }
 
+  // One state at a time. REQUIRES: the lock of the server.
+  void Tell(FakeHealth health) {
+    if (is_telling_ || told_ == health) return;
+    is_telling_ = true;
+    told_ = health;
+    grpc::health::v1::HealthCheckResponse response;
+    response.set_status(health);
+    const grpc::Slice slice(response.SerializeAsString());
+    stream_.Write(grpc::ByteBuffer(&slice, 1), this);
+  }
+  // Whether an event of it is still to come.
+  bool is_telling() const { return is_telling_; }
+
  private:
-  enum class State { kArrived, kRead, kAnswered };
+  enum class State { kArrived, kRead, kAnswered, kWatches };
+
+  void Watch() {
+    absl::MutexLock lock(&server_->mutex_);
+    if (server_->is_ending_) {
+      delete this;
+      return;
+    }
+    if (!server_->health_) {
+      state_ = State::kAnswered;
+      return stream_.Finish({grpc::StatusCode::UNIMPLEMENTED, "no health"}, this);
+    }
+    state_ = State::kWatches;
+    server_->watches_.insert(this);
+    ++server_->num_watches_;
+    server_->num_watches_.notify_all();
+    Tell(*server_->health_);
+  }
+
+  void OnTold() {
+    absl::MutexLock lock(&server_->mutex_);
+    is_telling_ = false;
+    if (server_->is_ending_) {
+      delete this;
+    } else {
+      Tell(*server_->health_);
+    }
+  }
 
   void Reply() {
     FakeCall call;
     call.method = context_.method().substr(context_.method().rfind('/') + 1);
+    if (call.method == "Watch") return Watch();
     for (const auto& [key, value] : context_.client_metadata()) {
       call.metadata.emplace(std::string(key.data(), key.size()),
                             std::string(value.data(), value.size()));
@@ -127,9 +171,13 @@ class FakeServer::Call {
   grpc::GenericServerAsyncReaderWriter stream_;
   grpc::ByteBuffer request_;
   State state_ = State::kArrived;
+  bool is_telling_ = false;
+  absl::optional<FakeHealth> told_;
 };
 
-FakeServer::FakeServer(Handler handler, const std::string& address) : handler_(std::move(handler)) {
+FakeServer::FakeServer(Handler handler, const std::string& address,
+                       const FakeServerOptions& options)
+    : handler_(std::move(handler)), health_(options.health) {
   grpc::ServerBuilder builder;
   int port = 0;
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
@@ -143,16 +191,48 @@ FakeServer::FakeServer(Handler handler, const std::string& address) : handler_(s
   thread_ = std::thread([this] { Serve(); });
 }
 
+void FakeServer::SetHealth(FakeHealth health) {
+  absl::MutexLock lock(&mutex_);
+  health_ = health;
+  for (Call* const call : watches_) call->Tell(health);
+}
+
+void FakeServer::EndWatch(Call* call) {
+  absl::MutexLock lock(&mutex_);
+  watches_.erase(call);
+}
+
 FakeServer::~FakeServer() {
+  {
+    absl::MutexLock lock(&mutex_);
+    is_ending_ = true;
+    for (Call* const call : watches_) {
+      if (!call->is_telling()) delete call;
+    }
+    watches_.clear();
+  }
   server_->Shutdown(std::chrono::system_clock::now());
-  queue_->Shutdown();
+  // No operation may begin on a queue that is shut down, so the thread itself does that.
+  grpc::Alarm last;
+  last.Set(queue_.get(), std::chrono::system_clock::now(), nullptr);
   thread_.join();
 }
 
 void FakeServer::Serve() {
   void* tag = nullptr;
   bool ok = false;
-  while (queue_->Next(&tag, &ok)) static_cast<Call*>(tag)->Proceed(ok);
+  bool is_shut_down = false;
+  while (queue_->Next(&tag, &ok)) {
+    Call* const call = static_cast<Call*>(tag);
+    if (call == nullptr) {
+      queue_->Shutdown();
+      is_shut_down = true;
+    } else if (is_shut_down) {
+      delete call;
+    } else {
+      call->Proceed(ok);
+    }
+  }
 }
 
 }  // namespace swiglu::client

@@ -3,15 +3,21 @@
 // A gRPC server inside the test's process that answers what the test tells it to, right or wrong.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/grpcpp.h"
+#include "proto/health.pb.h"
 #include "proto/inference.pb.h"
 
 namespace swiglu::client {
@@ -49,24 +55,44 @@ void SetWeights(const std::string& sha256, inference::ModelInferResponse* respon
 inference::ModelInferResponse EchoInfer(const inference::ModelInferRequest& request);
 FakeReply EchoInfer(const FakeCall& call);
 
-// Serves from construction to destruction. The handler runs on the server's only thread.
+using FakeHealth = grpc::health::v1::HealthCheckResponse::ServingStatus;
+
+struct FakeServerOptions {
+  // What it tells those who watch its health. nullopt: such calls are UNIMPLEMENTED.
+  absl::optional<FakeHealth> health = absl::nullopt;
+};
+
+// Serves from construction to destruction. The handler runs on the server's only thread. It does
+// not get the calls of the health service.
 class FakeServer {
  public:
   using Handler = std::function<FakeReply(const FakeCall&)>;
 
   // `address` is HOST:PORT, a free port by default.
-  explicit FakeServer(Handler handler, const std::string& address = "127.0.0.1:0");
+  explicit FakeServer(Handler handler, const std::string& address = "127.0.0.1:0",
+                      const FakeServerOptions& options = {});
   ~FakeServer();
 
   // HOST:PORT.
   const std::string& address() const { return address_; }
 
+  // Tells those who watch.
+  void SetHealth(FakeHealth health);
+  // How many have begun to watch.
+  const std::atomic<int>& num_watches() const { return num_watches_; }
+
  private:
   class Call;
 
   void Serve();
+  void EndWatch(Call* call);
 
   const Handler handler_;
+  std::atomic<int> num_watches_ = 0;
+  absl::Mutex mutex_;
+  absl::optional<FakeHealth> health_ ABSL_GUARDED_BY(mutex_);
+  std::set<Call*> watches_ ABSL_GUARDED_BY(mutex_);
+  bool is_ending_ ABSL_GUARDED_BY(mutex_) = false;
   std::string address_;
   grpc::AsyncGenericService service_;
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;

@@ -57,6 +57,9 @@ std::string Frame(FrameType type, uint8_t flags, uint32_t stream, absl::string_v
 
 uint8_t FlagOf(StreamEnd end) { return end == StreamEnd::kHere ? kEndStream : uint8_t{0}; }
 
+// What a client of several servers asks of its own accord. gRPC sends the path as it is.
+constexpr absl::string_view kWatchPath = "/grpc.health.v1.Health/Watch";
+
 }  // namespace
 
 std::string GreetingFrames() {
@@ -193,6 +196,13 @@ bool Http2Peer::Receive(Connection& connection) {
   return true;
 }
 
+// The answer of a server that does not know the method.
+static std::string UnimplementedFrame(uint32_t stream) {
+  return HeadersFrame(
+      stream, {{":status", "200"}, {"content-type", "application/grpc"}, {"grpc-status", "12"}},
+      StreamEnd::kHere);
+}
+
 bool Http2Peer::HandleFrame(Connection& connection, absl::string_view frame) {
   const auto type = static_cast<uint8_t>(frame[3]), flags = static_cast<uint8_t>(frame[4]);
   const uint32_t number = FromBigEndian(frame.substr(5, 4));
@@ -204,6 +214,10 @@ bool Http2Peer::HandleFrame(Connection& connection, absl::string_view frame) {
     return Send(connection, Frame(kPing, kAck, 0, payload), Then::kStayOpen);
   }
   if (type != kHeaders && type != kData) return true;
+  if (type == kHeaders && payload.find(kWatchPath) != absl::string_view::npos) {
+    return Send(connection, UnimplementedFrame(number), Then::kStayOpen);
+  }
+  if (type == kData && connection.streams.count(number) == 0) return true;
   Stream& stream = connection.streams[number];
   if (type == kHeaders) {
     ++num_requests_;

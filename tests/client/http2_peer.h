@@ -102,8 +102,8 @@ struct PeerConnection {
 
 // ---- The peer ----
 
-// Serves from construction to destruction, on one thread. Acknowledges settings and pings. Thread-
-// safe.
+// Serves from construction to destruction, on one thread. Acknowledges settings and pings. Does not
+// know Health/Watch, and does not count it as a request. Thread-safe.
 class Http2Peer {
  public:
   // For the first connection, the second, and so on. The last is for all further ones, too.

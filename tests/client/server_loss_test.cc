@@ -53,6 +53,29 @@ TEST_F(ServerLossTest, NoCallFailsWhenAServerIsKilled) {
   LoseUnderLoad(lost, other, &ServerProcess::Kill);
 }
 
+// The server would serve for an hour more.
+TEST_F(ServerLossTest, AServerThatDrainsIsLeftBeforeItRefuses) {
+  ServerProcess lost({"--drain_delay=1h"}), other({});
+  const auto client = Client::Create(absl::StrCat(lost.address(), ",", other.address())).value();
+  const std::string bytes = Numbers(1024, 1);
+  const TensorView tensor{Dtype::kFp16, {512}, AsBytes(bytes)};
+  const auto server_of_call = [&] {
+    CallStatistics statistics;
+    EXPECT_TRUE(client.Forward(tensor, tensor, {.statistics = &statistics}).ok());
+    EXPECT_EQ(statistics.num_messages, 1);
+    return statistics.server;
+  };
+  const absl::Time deadline = absl::Now() + absl::Seconds(60);
+  while (server_of_call() != lost.address() && absl::Now() < deadline) {
+  }
+  lost.Drain();
+  int num_elsewhere = 0;
+  while (num_elsewhere < 20 && absl::Now() < deadline) {
+    num_elsewhere = server_of_call() == other.address() ? num_elsewhere + 1 : 0;
+  }
+  EXPECT_EQ(num_elsewhere, 20);
+}
+
 TEST_F(ServerLossTest, NoCallFailsWhenAServerDrains) {
   ServerProcess lost({}), other({});
   LoseUnderLoad(lost, other, &ServerProcess::Stop);

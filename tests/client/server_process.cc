@@ -45,6 +45,8 @@ ServerProcess::~ServerProcess() {
 void ServerProcess::Kill() { EndBy(SIGKILL); }
 void ServerProcess::Stop() { EndBy(SIGTERM); }
 
+void ServerProcess::Drain() { Send(SIGTERM); }
+
 void ServerProcess::Pause() {
   Send(SIGSTOP);
   // It may still run when kill returns.

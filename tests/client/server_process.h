@@ -29,6 +29,9 @@ class ServerProcess {
   // Asks it to drain, and waits for its end.
   void Stop();
 
+  // Asks it to drain, and does not wait.
+  void Drain();
+
   // Lets it hang, with its connections open, until Resume.
   void Pause();
   void Resume();

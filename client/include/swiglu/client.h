@@ -134,7 +134,8 @@ struct CallTarget {
 // With several servers, each message goes to any of them, over the connection with the fewest
 // request bytes under way. If that server is lost or pushes back, the message goes to another one
 // at once, and the server is avoided until it is back, or for as long as it says, but at most for a
-// minute. Regions of shared memory need a client of one server.
+// minute. A server whose health service reports NOT_SERVING is avoided until it reports SERVING.
+// Regions of shared memory need a client of one server.
 //
 // An operation has three forms. `Forward` blocks until it has a result or an error, or its deadline
 // passes. `ForwardAsync` returns a future, or takes a callback; it does not wait for the server.
