@@ -4,23 +4,18 @@
 // with 0 if the answer is what a plain loop computes.
 #include <cmath>
 #include <cstdio>
-#include <span>
 #include <vector>
 
 #include "swiglu/client.h"
+#include "swiglu/typed_view.h"
 
 using swiglu::client::Client;
-using swiglu::client::Dtype;
 using swiglu::client::Tensor;
-using swiglu::client::TensorView;
+using swiglu::client::View;
 
 namespace {
 
 constexpr size_t kNumElements = 3 * 1000;
-
-TensorView View(const std::vector<float>& values) {
-  return {Dtype::kFp32, {3, 1000}, std::as_bytes(std::span(values))};
-}
 
 const float* Values(const Tensor& tensor) {
   return reinterpret_cast<const float*>(tensor.bytes().data());
@@ -51,7 +46,7 @@ int main(int argc, char** argv) {
     e[i] = 8 * std::sin(0.37f * static_cast<float>(i));
     g[i] = 2 * std::cos(0.11f * static_cast<float>(i));
   }
-  const auto result = client->Backward(View(dw), View(e), View(g));
+  const auto result = client->Backward(View(dw, {3, 1000}), View(e, {3, 1000}), View(g, {3, 1000}));
   if (!result.ok()) {
     std::fprintf(stderr, "%s\n", result.status().ToString().c_str());
     return 1;

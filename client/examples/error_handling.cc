@@ -4,18 +4,19 @@
 // `error_handling HOST:PORT` provokes them and ends with 0 if each is of the kind that it says.
 #include <cmath>
 #include <cstdio>
-#include <span>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "swiglu/client.h"
+#include "swiglu/typed_view.h"
 
 using absl::StatusCode;
 using swiglu::client::Client;
-using swiglu::client::Dtype;
 using swiglu::client::TensorView;
+using swiglu::client::View;
 
-// The code decides what to do. The message is for people.
+// The code decides what to do. The message is for people. It names the server, and how often the
+// library has tried.
 const char* Remedy(const absl::Status& status) {
   if (status.ok()) return "none";
   // The server is full, draining or not there. The library has tried a few times already.
@@ -27,6 +28,7 @@ const char* Remedy(const absl::Status& status) {
       absl::IsResourceExhausted(status) || absl::IsUnimplemented(status)) {
     return "change the call";
   }
+  if (absl::IsCancelled(status)) return "none: the program has cancelled the call";
   // INTERNAL: a device failed, or the answer is not one to the call.
   return "look into the server's log";
 }
@@ -45,11 +47,10 @@ int main(int argc, char** argv) {
   const auto client = Client::Create(argv[1]);
   if (!client.ok()) return Show("address", client.status(), StatusCode::kOk) ? 0 : 1;
   const std::vector<float> ones(1000, 1.0f);
-  const TensorView e{Dtype::kFp32, {1000}, std::as_bytes(std::span(ones))};
+  const TensorView e = View(ones);
 
   // Local: nothing is sent. CheckForward finds by itself what Forward would find.
-  bool right = Show("local", CheckForward(e, {Dtype::kFp32, {10, 100}, e.bytes}),
-                    StatusCode::kInvalidArgument);
+  bool right = Show("local", CheckForward(e, View(ones, {10, 100})), StatusCode::kInvalidArgument);
   const auto late = client->Forward(e, e, {.timeout = absl::Microseconds(1)});
   right &= Show("deadline", late.status(), StatusCode::kDeadlineExceeded);
   right &= Show("permanent", client->ModelMetadata("nope").status(), StatusCode::kNotFound);

@@ -4,14 +4,13 @@
 // what a plain loop computes.
 #include <cmath>
 #include <cstdio>
-#include <span>
 #include <vector>
 
 #include "swiglu/client.h"
+#include "swiglu/typed_view.h"
 
 using swiglu::client::Client;
-using swiglu::client::Dtype;
-using swiglu::client::TensorView;
+using swiglu::client::View;
 
 int main(int argc, char** argv) {
   if (argc != 2) {
@@ -21,7 +20,8 @@ int main(int argc, char** argv) {
   // Makes large messages about twice as fast. It changes the whole process, so it comes first.
   swiglu::client::TuneProcess();
 
-  // One client serves the whole program: any number of threads may call it at once.
+  // One client serves the whole program: any number of threads may call it at once, and copies of
+  // it share its connections.
   const auto client = Client::Create(argv[1]);
   if (!client.ok()) {
     std::fprintf(stderr, "%s\n", client.status().ToString().c_str());
@@ -35,10 +35,8 @@ int main(int argc, char** argv) {
     g[i] = 2 * std::cos(0.11f * static_cast<float>(i));
   }
 
-  // A view is a dtype, a shape and bytes. FP16 and BF16 have two bytes for each element.
-  const TensorView e_view{Dtype::kFp32, {4, 1000}, std::as_bytes(std::span(e))};
-  const TensorView g_view{Dtype::kFp32, {4, 1000}, std::as_bytes(std::span(g))};
-  const auto h = client->Forward(e_view, g_view);
+  // A view borrows the elements, and has a shape. futures.cc shows how to have views of BF16.
+  const auto h = client->Forward(View(e, {4, 1000}), View(g, {4, 1000}));
   if (!h.ok()) {
     std::fprintf(stderr, "%s\n", h.status().ToString().c_str());
     return 1;

@@ -4,25 +4,16 @@
 // inputs. `in_place HOST:PORT` ends with 0 if both are what a plain loop computes.
 #include <cmath>
 #include <cstdio>
-#include <memory>
-#include <span>
 #include <vector>
 
 #include "swiglu/client.h"
+#include "swiglu/typed_view.h"
 
 using swiglu::client::Client;
-using swiglu::client::Dtype;
-using swiglu::client::TensorView;
+using swiglu::client::MutableBytes;
+using swiglu::client::View;
 
 namespace {
-
-TensorView View(const std::vector<float>& values) {
-  return {Dtype::kFp32, {static_cast<int64_t>(values.size())}, std::as_bytes(std::span(values))};
-}
-
-absl::Span<std::byte> MutableBytes(std::vector<float>& values) {
-  return {reinterpret_cast<std::byte*>(values.data()), values.size() * sizeof(float)};
-}
 
 bool IsNear(double found, double expected) {
   return std::fabs(found - expected) <= 1e-5 * (1 + std::fabs(expected));

@@ -7,7 +7,6 @@
 
 #include <cmath>
 #include <cstdio>
-#include <memory>
 
 #include "swiglu/client.h"
 

@@ -3,15 +3,50 @@
 // Sizes and shapes, and what the library refuses before it sends anything.
 #include "swiglu/tensor.h"
 
+#include <array>
+#include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "gtest/gtest.h"
 #include "swiglu/client.h"
+#include "swiglu/typed_view.h"
 #include "tests/client/bytes.h"
 
 namespace swiglu::client {
+namespace {
+
+// Elements as a library has them.
+struct LibraryHalf {
+  uint16_t bits;
+};
+struct LibraryBfloat {
+  LibraryBfloat() : bits(0) {}
+  explicit LibraryBfloat(float) : bits(1) {}
+  uint16_t bits;
+};
+
+template <typename Range>
+concept CanBeViewed = requires(Range&& elements) {
+  View(std::forward<Range>(elements));
+  View(std::forward<Range>(elements), Shape{});
+};
+template <typename Range>
+concept CanBeWritten = requires(Range&& elements) {
+  MutableBytes(std::forward<Range>(elements));
+};
+
+}  // namespace
+
+template <>
+struct DtypeOf<LibraryHalf> : Fp16Elements {};
+template <>
+struct DtypeOf<LibraryBfloat> : Bf16Elements {};
+
 namespace {
 
 TEST(TensorTest, BytesFollowFromShapeAndDtype) {
@@ -75,6 +110,42 @@ TEST(TensorTest, DatatypeNamesGoBothWays) {
     EXPECT_EQ(ParseDatatype(DatatypeName(dtype)).value(), dtype);
   }
   EXPECT_FALSE(ParseDatatype("FP64").has_value());
+}
+
+TEST(TypedViewTest, BorrowsElements) {
+  const std::vector<float> values(6);
+  const TensorView view = View(values, {2, 3});
+  EXPECT_EQ(view.dtype, Dtype::kFp32);
+  EXPECT_EQ(view.shape, (Shape{2, 3}));
+  EXPECT_EQ(view.bytes.data(), reinterpret_cast<const std::byte*>(values.data()));
+  EXPECT_EQ(view.bytes.size(), 24u);
+}
+
+TEST(TypedViewTest, KnowsTypesOfLibraries) {
+  const std::array<LibraryHalf, 5> halves{};
+  EXPECT_EQ(View(halves).dtype, Dtype::kFp16);
+  EXPECT_EQ(View(halves).shape, Shape{5});
+  EXPECT_EQ(View(halves).bytes.size(), 10u);
+  std::vector<LibraryBfloat> bfloats(7);
+  EXPECT_EQ(View(bfloats).dtype, Dtype::kBf16);
+  EXPECT_EQ(View(bfloats).bytes.size(), 14u);
+}
+
+TEST(TypedViewTest, LetsACallWriteElements) {
+  std::vector<LibraryBfloat> bfloats(7);
+  const absl::Span<std::byte> bytes = MutableBytes(absl::MakeSpan(bfloats).subspan(2));
+  EXPECT_EQ(bytes.data(), reinterpret_cast<std::byte*>(&bfloats[2]));
+  EXPECT_EQ(bytes.size(), 10u);
+}
+
+TEST(TypedViewTest, TakesNoTemporaryVectorAndWritesNoConstants) {
+  EXPECT_TRUE(CanBeViewed<const std::vector<float>&>);
+  EXPECT_TRUE(CanBeViewed<std::span<const float>>);
+  EXPECT_TRUE(CanBeViewed<absl::Span<const float>>);
+  EXPECT_FALSE(CanBeViewed<std::vector<float>>);
+  EXPECT_TRUE(CanBeWritten<std::vector<float>&>);
+  EXPECT_FALSE(CanBeWritten<std::vector<float>>);
+  EXPECT_FALSE(CanBeWritten<const std::vector<float>&>);
 }
 
 class CheckTest : public ::testing::Test {

@@ -5,6 +5,7 @@
 # answers.
 import pathlib
 import random
+import re
 import shutil
 import struct
 import tempfile
@@ -19,6 +20,7 @@ NAMES = sorted(source.stem for source in SOURCES.glob("*.cc"))
 NO_SERVER = "127.0.0.1:1"
 # What an example takes beside the server's address.
 ARGUMENTS = {"mlp": ("tiny",)}
+USAGES = {"mlp": "HOST:PORT NAME", "several_servers": "HOST:PORT,HOST:PORT"}
 
 
 def run_example(name, address):
@@ -50,6 +52,20 @@ class ExamplesTest(ServerTest):
             ["local:", "INVALID_ARGUMENT:"], ["deadline:", "DEADLINE_EXCEEDED:"], ["permanent:", "NOT_FOUND:"],
             ["retryable:", "UNAVAILABLE:"], ["call:", "OK;"]])
 
+    def answers_of_servers(self, addresses):
+        """Runs the example of several servers. Gives how many answers came from each."""
+        result = run_example("several_servers", ",".join(addresses))
+        self.assertEqual((result.returncode, result.stderr), (0, ""), result.stdout)
+        return {server: int(count) for server, count in re.findall(r"(?m)^(\S+): (\d+) answers$", result.stdout)}
+
+    def test_several_servers_share_the_calls(self):
+        with Server() as other:
+            answers = self.answers_of_servers([self.server.address, other.address])
+            self.assertEqual((set(answers), sum(answers.values())), ({self.server.address, other.address}, 100))
+
+    def test_one_of_several_servers_may_be_missing(self):
+        self.assertEqual(self.answers_of_servers([NO_SERVER, self.server.address]), {self.server.address: 100})
+
     def test_each_fails_where_no_server_is(self):
         for name in NAMES:
             with self.subTest(name):
@@ -61,8 +77,8 @@ class ExamplesTest(ServerTest):
         for name in NAMES:
             with self.subTest(name):
                 result = server_process.run(f"{server_process.EXAMPLES}/{name}")
-                usage = f"usage: {name} HOST:PORT" + " NAME" * len(ARGUMENTS.get(name, ()))
-                self.assertEqual((result.returncode, result.stderr), (2, f"{usage}\n"))
+                usage = f"usage: {name} {USAGES.get(name, 'HOST:PORT')}\n"
+                self.assertEqual((result.returncode, result.stderr), (2, usage))
 
 
 class MlpExampleTest(unittest.TestCase):
