@@ -40,7 +40,7 @@ class CoalescingConnection::Lane {
   explicit Lane(CoalescingConnection* owner) : owner_(*owner) {}
 
   void Add(const Inference& inference, const CallContext& context, Done done) {
-    AwayPosition away;
+    absl::optional<AwayPosition> alone;
     {
       absl::MutexLock lock(&mutex_);
       if (!gathering_.empty() || !HasRoom()) {
@@ -49,14 +49,11 @@ class CoalescingConnection::Lane {
             {&inference, static_cast<size_t>(inference.tensor_bytes()), context, std::move(done)});
         StartChecks();
         if (!IsFull()) return;
-        const absl::optional<AwayPosition> full = TakeGathered();
-        if (!full) return;
-        away = *full;
       } else {
-        away = Leave(nullptr);
+        alone = Leave(nullptr);
       }
     }
-    away->message != nullptr ? Send(away) : SendLone(away, inference, context, std::move(done));
+    alone ? SendLone(*alone, inference, context, std::move(done)) : SendGathered();
   }
 
  private:
@@ -80,12 +77,20 @@ class CoalescingConnection::Lane {
 
   // Notes that a message or a call has come back. Sends what has gathered.
   void Return(AwayPosition away) {
-    std::vector<EndedCall> ended;
-    absl::optional<AwayPosition> next;
     {
       absl::MutexLock lock(&mutex_);
       away_.erase(away);
       if (gathering_.empty()) return;
+    }
+    SendGathered();
+  }
+
+  // Sends what has gathered, if there is room, without the calls that are over.
+  void SendGathered() {
+    std::vector<EndedCall> ended;
+    absl::optional<AwayPosition> next;
+    {
+      absl::MutexLock lock(&mutex_);
       EndGathered(absl::Now(), &ended);
       next = TakeGathered();
     }

@@ -24,7 +24,7 @@ grpc::ChannelArguments PoolArguments() {
   grpc::ChannelArguments args;
   // A server that comes back is found within a second.
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
+  args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 250);
   // With keepalive on, gRPC sets TCP_USER_TIMEOUT to the timeout given here: a peer that has
   // stopped taking bytes loses the connection, and thereby our borrowed memory, after that time.
   // The pings themselves are rarer than the 5 minutes that servers demand.

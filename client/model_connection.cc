@@ -15,6 +15,7 @@ namespace {
 CallResult ToResult(CallOutcome outcome, const Inference& inference) {
   CallResult result;
   result.pushback = outcome.pushback;
+  result.is_lost = outcome.is_lost;
   if (outcome.channel != nullptr) {
     result.server = outcome.channel->server;
     result.statistics.num_messages = 1;

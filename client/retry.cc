@@ -36,7 +36,8 @@ absl::optional<absl::Duration> WaitBeforeRetry(const FailedAttempt& failed, doub
   if (!absl::IsUnavailable(failed.status)) return absl::nullopt;
   absl::Duration backoff = kFirstBackoff;
   for (int i = 1; i < failed.number && backoff < kMaxBackoff; ++i) backoff *= 2;
-  return std::min(backoff, kMaxBackoff) * random;
+  backoff = std::min(backoff, kMaxBackoff);
+  return failed.is_lost ? backoff * (1 + random) : backoff * random;
 }
 
 double RandomShare() {

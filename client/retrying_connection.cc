@@ -42,7 +42,7 @@ class RetryingConnection::Attempts {
     if (result.status.ok() || result.server < 0) return absl::nullopt;
     context_.tried.Add(result.server);
     absl::optional<absl::Duration> wait =
-        WaitBeforeRetry({result.status, result.pushback, number_}, RandomShare());
+        WaitBeforeRetry({result.status, result.pushback, number_, result.is_lost}, RandomShare());
     // Without a pushback the server may have begun, and have written over what it would read again.
     if (inference_.overwrites_inputs() && !result.pushback) return absl::nullopt;
     // What another server has not refused yet costs no time and no budget there.

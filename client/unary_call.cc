@@ -23,6 +23,9 @@ constexpr absl::string_view kUnreadableMemory = "Bad address";
 // gRPC's whole message when a connection ends before the status of a call, with the code UNKNOWN.
 constexpr absl::string_view kStreamRemoved = "Stream removed";
 
+// gRPC's whole message when a server has ended the connection before it took the request.
+constexpr absl::string_view kGoAway = "GOAWAY received";
+
 // How often a call looks whether one of several servers is connected, and for how long.
 constexpr absl::Duration kConnectPollInterval = absl::Milliseconds(2);
 constexpr absl::Duration kLongestConnectWait = absl::Milliseconds(500);
@@ -207,16 +210,19 @@ void UnaryCall::ToFailure() {
       outcome_.pushback = kNeverAgain;
       return;
     }
+    // The connection ended before the request was sent, so it goes over the next one at once.
+    if (message == kGoAway) outcome_.pushback = absl::ZeroDuration();
     // A server's own UNAVAILABLE either leaves the connection up or comes with trailers. gRPC's
     // UNAVAILABLE does neither.
     if (channel_->channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_READY) {
       outcome_.answer =
           absl::UnavailableError(absl::StrCat("no connection to ", address, ": ", message));
+      outcome_.is_lost = true;
       return;
     }
   }
   outcome_.answer = absl::Status(code, absl::StrCat(message, " (from ", address, ")"));
-  outcome_.pushback = PushbackOf(trailers);
+  if (!outcome_.pushback) outcome_.pushback = PushbackOf(trailers);
 }
 
 absl::Status UnaryCall::Late(absl::string_view address) const {

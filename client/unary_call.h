@@ -31,6 +31,7 @@ struct CallOutcome {
   // The advice of a server that failed the call, how long to wait before the next try. Negative if
   // the call must not be tried again.
   absl::optional<absl::Duration> pushback = absl::nullopt;
+  bool is_lost = false;                    // whether there was no connection
   const PooledChannel* channel = nullptr;  // that was used; nullptr if nothing was sent
   int64_t bytes_sent = 0;
   // The times in the server, if the call asked for them.

@@ -77,6 +77,8 @@ struct CallResult {
   int server = -1;  // the number of the server that answered; -1 if nothing was sent
   // The server's advice how long to wait before the next attempt. Negative: make none.
   absl::optional<absl::Duration> pushback = absl::nullopt;
+  // Whether there was no connection to the server.
+  bool is_lost = false;
   // What CallOptions::on_chunk threw. The status is then ABORTED.
   std::exception_ptr exception = nullptr;
 };

@@ -64,7 +64,8 @@ struct Options {
   // How often the library sends a message at most, 1 to 100: after UNAVAILABLE, and when the server
   // pushes back, it waits and sends the message again within the call's timeout. An operation is
   // pure, so a message that has been computed twice does no harm. It waits as long as the server
-  // says (`grpc-retry-pushback-ms`), or else a random part of 50 ms, 100 ms, ... 1 s. Default 4. A
+  // says (`grpc-retry-pushback-ms`), or else a random part of 50 ms, 100 ms, ... 1 s; without a
+  // connection, that time and a random part more. Default 4. A
   // split operation waits for a server that pushes its chunks back as often as its timeout allows.
   int max_attempts = 4;
 
