@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "client/server_address.h"
 #include "grpc/support/time.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
@@ -21,7 +22,11 @@ std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address, grpc::Chan
   // Tensors go straight to the server, whatever proxy the environment names for web pages.
   args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   args.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
-  const absl::string_view scheme = absl::StartsWith(address, "unix:") ? "" : "dns:///";
+  if (IsGroup(address)) {
+    args.SetServiceConfigJSON(R"({"loadBalancingConfig":[{"round_robin":{}}]})");
+  }
+  const bool has_scheme = IsGroup(address) || absl::StartsWith(address, "unix:");
+  const absl::string_view scheme = has_scheme ? "" : "dns:///";
   return grpc::CreateCustomChannel(absl::StrCat(scheme, address),
                                    grpc::InsecureChannelCredentials(), args);
 }

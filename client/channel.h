@@ -12,8 +12,9 @@
 
 namespace swiglu::client {
 
-// A channel to `address` with a connection of its own. The channel carries messages of any size,
-// and uses neither retries nor proxies. `args` are its further settings.
+// A channel to `address` with a connection of its own; if IsGroup, with one to each server, and
+// messages go to these in turn. The channel carries messages of any size, and uses neither retries
+// nor proxies. `args` are its further settings.
 std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address,
                                            grpc::ChannelArguments args = {});
 

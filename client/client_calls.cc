@@ -66,7 +66,12 @@ absl::Status MakeTensor(absl::string_view name, Dtype dtype, Shape shape, Tensor
 }
 
 absl::Status CheckRegionsAllowed(const Connection& connection) {
-  if (connection.num_servers() == 1) return absl::OkStatus();
+  if (connection.has_one_server()) return absl::OkStatus();
+  if (connection.num_servers() == 1) {
+    return absl::FailedPreconditionError(
+        "this client's address may stand for several servers; a client that uses regions of shared "
+        "memory has one, HOST:PORT or unix:/path");
+  }
   return absl::FailedPreconditionError(
       absl::StrCat("this client has ", connection.num_servers(),
                    " servers; a client that uses regions of shared memory has one"));

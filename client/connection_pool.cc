@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "client/channel.h"
+#include "client/server_address.h"
 #include "grpcpp/support/channel_arguments.h"
 
 namespace swiglu::client {
@@ -152,6 +153,8 @@ ConnectionPool::Rank ConnectionPool::RankOf(const PooledChannel& channel, absl::
   if (health_[channel.server] == ServerHealth::kNotServing) return Rank::kNotServing;
   return state == GRPC_CHANNEL_READY ? Rank::kReady : Rank::kConnecting;
 }
+
+bool ConnectionPool::IsGroupOfServers(int server) const { return IsGroup(addresses_[server]); }
 
 std::string ConnectionPool::AddressesText() const { return absl::StrJoin(addresses_, ","); }
 

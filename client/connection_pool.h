@@ -74,6 +74,8 @@ class ConnectionPool final : public ServerChoice {
   absl::Duration TimeUntilOpen() override;
   void AvoidIfSilent(int server, absl::Time since) override;
 
+  // Whether the server stands for several (IsGroup).
+  bool IsGroupOfServers(int server) const;
   // All addresses, with commas between them.
   std::string AddressesText() const;
 

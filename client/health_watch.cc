@@ -113,6 +113,8 @@ void HealthWatch::LookAfter() {
 }
 
 void HealthWatch::LookAfter(int server, absl::Time now) {
+  // One of several would speak for all.
+  if (pool_->IsGroupOfServers(server)) return;
   Watched& watched = watched_[server];
   if (watched.stream != nullptr && !watched.stream->has_ended()) return;
   if (watched.stream != nullptr) {

@@ -18,9 +18,10 @@
 
 namespace swiglu::client {
 
-// Keeps one stream to each server that has a connection. It has no thread: its events happen when
-// somebody looks after it. A server that has no such service, or whose connection is lost, counts
-// as one of unknown health, which is not avoided. Thread-safe. `pool` must outlive it.
+// Keeps one stream to each server that has a connection, but none to a group of servers (IsGroup).
+// It has no thread: its events happen when somebody looks after it. A server that has no such
+// service, or whose connection is lost, counts as one of unknown health, which is not avoided.
+// Thread-safe. `pool` must outlive it.
 class HealthWatch {
  public:
   explicit HealthWatch(ConnectionPool* pool);

@@ -49,9 +49,9 @@ struct FailedAttempt {
 // After UNAVAILABLE or RESOURCE_EXHAUSTED with a pushback, the call waits for as long as the server
 // says, and up to half as long again. Else only UNAVAILABLE is tried again, after a random part of
 // a time that doubles from 50 ms to 1 s: clients that lost their server at one moment do not all
-// come back at one moment. A call without a connection waits for half of twice that time at least:
-// a channel that has failed to connect tries again after 250 ms. `random` is at least 0 and
-// below 1.
+// come back at one moment. A call that has no connection waits for all of that time, and up to as
+// long again: a channel that could not connect tries again after 250 ms. `random` is at least 0
+// and below 1.
 absl::optional<absl::Duration> WaitBeforeRetry(const FailedAttempt& failed, double random);
 
 // A random number for WaitBeforeRetry. Thread-safe.

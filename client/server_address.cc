@@ -9,28 +9,33 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 
 namespace swiglu::client {
+bool IsGroup(absl::string_view address) { return absl::StartsWith(address, "dns://"); }
 
 absl::Status CheckAddress(absl::string_view address) {
   const absl::string_view kUnix = "unix:";
+  const absl::string_view kDns = "dns:///";
   const auto bad = [&](absl::string_view why) {
-    return absl::InvalidArgumentError(absl::StrCat("bad server address '", address, "': ", why,
-                                                   "; it takes HOST:PORT or unix:/path"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("bad server address '", address, "': ", why, "; it takes ", kAddressForms));
   };
   if (absl::StartsWith(address, kUnix)) {
     return address.size() > kUnix.size() ? absl::OkStatus() : bad("the path is missing");
   }
-  const size_t colon = address.rfind(':');
+  absl::string_view place = address;
+  absl::ConsumePrefix(&place, kDns);
+  const size_t colon = place.rfind(':');
   if (colon == absl::string_view::npos) return bad("the port is missing");
-  const absl::string_view host = address.substr(0, colon);
+  const absl::string_view host = place.substr(0, colon);
   if (host.empty()) return bad("the host is missing");
   if (absl::StrContains(host, '/')) return bad("a host has no '/'");
   if (absl::StrContains(host, ':') && (host.front() != '[' || host.back() != ']')) {
     return bad("an IPv6 address needs brackets, as in [::1]:8001");
   }
   int port = 0;
-  if (!absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 1 || port > 65535) {
+  if (!absl::SimpleAtoi(place.substr(colon + 1), &port) || port < 1 || port > 65535) {
     return bad("the port is not a number from 1 to 65535");
   }
   return absl::OkStatus();

@@ -44,6 +44,9 @@ class ServerConnection final : public Connection {
                                       const TimeLimit& limit) override;
 
   int num_servers() const override { return parts_->pool.num_servers(); }
+  bool has_one_server() const override {
+    return num_servers() == 1 && !parts_->pool.IsGroupOfServers(0);
+  }
 
  private:
   // All of it, so that a child can leave it alone.

@@ -133,7 +133,9 @@ bool IsServer(absl::string_view text) { return client::CheckAddress(text).ok(); 
 
 bool AreServers(absl::string_view text) { return client::SplitAddresses(text).ok(); }
 
-bool IsPage(absl::string_view text) { return !absl::StartsWith(text, "unix:") && IsServer(text); }
+bool IsPage(absl::string_view text) {
+  return !absl::StartsWith(text, "unix:") && !client::IsGroup(text) && IsServer(text);
+}
 
 // Every flag, in the order of --help.
 std::vector<Flag> FlagsInto(Given* given) {
@@ -147,7 +149,7 @@ std::vector<Flag> FlagsInto(Given* given) {
   return {
       {"server", "127.0.0.1:8001",
        "the server; the library also takes several that are alike, with commas between them",
-       "HOST:PORT or unix:/path", Text(&load->server, AreServers)},
+       client::kAddressForms, Text(&load->server, AreServers)},
       {"model", "swiglu_forward_fp16", "what is asked for", "one of the server's six models",
        Noted(&given->has_elementwise_flag, ModelOf(&load->model))},
       {"request_bytes", "64KiB",

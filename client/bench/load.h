@@ -26,7 +26,8 @@
 namespace swiglu::bench {
 
 struct LoadOptions {
-  // HOST:PORT or unix:/path. The library also takes several of these, with commas between them.
+  // HOST:PORT, dns:///NAME:PORT or unix:/path. The library also takes several of these, with commas
+  // between them.
   std::string server;
   const Model* model = nullptr;
   // Sizes of requests: the bytes of all inputs together, enough for one element of each input.

@@ -63,8 +63,8 @@ std::vector<Flag> FlagsInto(Given* given) {
   const FlagTraits version = {.implied = "true", .ends_reading = true};
   const FlagTraits help = {.implied = "true", .short_name = "-h,", .ends_reading = true};
   return {
-      {"server", "127.0.0.1:8001", "The server.", "HOST:PORT or unix:/path", Text(&line->server),
-       required},
+      {"server", "127.0.0.1:8001", "The server.", "HOST:PORT, dns:///NAME:PORT or unix:/path",
+       Text(&line->server), required},
       {"timeout", "",
        "Time for the call; by default 30s, and 1s more per 100 MB of tensors, in and out.",
        "a duration such as 10s or 500ms", Duration(&given->timeout)},

@@ -18,7 +18,7 @@ enum class RegionKinds { kBoth, kSystem, kCuda };
 // What the user asks for. A field that the command does not use is empty.
 struct CommandLine {
   Command command = Command::kPrint;
-  std::string server;      // HOST:PORT or unix:/path
+  std::string server;      // HOST:PORT, dns:///NAME:PORT or unix:/path
   absl::Duration timeout;  // 0: the library's default
   bool json = false;
   bool overwrite = false;

@@ -119,7 +119,8 @@ TEST_F(CliTest, WrongUsageIsTwoWithOneLine) {
       {{"status", "--timeout=0"}, "--timeout is above 0 and finite, not 0; see swiglu --help"},
       {{"status", "--timeout=inf"}, "--timeout is above 0 and finite, not inf; see swiglu --help"},
       {{"status", "--server=nowhere"},
-       "bad server address 'nowhere': the port is missing; it takes HOST:PORT or unix:/path"},
+       "bad server address 'nowhere': the port is missing; it takes HOST:PORT, dns:///NAME:PORT or "
+       "unix:/path"},
       {{"status", "--kind=cuda"}, "--kind does not belong to this command; see swiglu --help"},
       {{"regions", "--kind=gpu"},
        "--kind takes both, system or cuda, not 'gpu'; see swiglu --help"},

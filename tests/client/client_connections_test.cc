@@ -19,6 +19,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
@@ -145,6 +146,33 @@ TEST_F(ClientTest, TheKernelGivesUpOnAPeerThatTakesNothing) {
   EXPECT_EQ(num_found, 1);
 }
 
+// gRPC fails a call that begins while a connection ends, and the library sends it again.
+TEST_F(ClientTest, AConnectionThatTheServerEndsForItsAgeCostsNoCall) {
+  std::set<std::string> peers;
+  absl::Mutex mutex;
+  FakeServer server(
+      [&](const FakeCall& call) {
+        absl::MutexLock lock(&mutex);
+        peers.insert(call.peer);
+        return EchoInfer(call);
+      },
+      "127.0.0.1:0", {.max_connection_age = absl::Milliseconds(20)});
+  const auto client = Connect(server.address(), {.num_connections = 2});
+  const auto num_peers = [&] {
+    absl::MutexLock lock(&mutex);
+    return peers.size();
+  };
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      while (num_peers() < 20) {
+        EXPECT_EQ(client->Forward(View(e_, shape_), View(g_, shape_)).status(), absl::OkStatus());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
 TEST_F(ClientTest, FindsAServerThatComesBack) {
   auto server = std::make_unique<FakeServer>([](const FakeCall& call) { return EchoInfer(call); });
   const std::string address = server->address();
@@ -231,7 +259,8 @@ TEST_F(ClientTest, DoesNotReturnWhileItsMemoryIsInUse) {
 }
 
 TEST(ClientCreateTest, TakesHostAndPortOrASocket) {
-  for (const char* address : {"127.0.0.1:8001", "localhost:1", "[::1]:65535", "unix:/run/x"}) {
+  for (const char* address : {"127.0.0.1:8001", "localhost:1", "[::1]:65535", "unix:/run/x",
+                              "dns:///a.b:80", "dns:///x:1,x:1"}) {
     EXPECT_TRUE(Client::Create(address).ok()) << address;
   }
 }
@@ -239,13 +268,14 @@ TEST(ClientCreateTest, TakesHostAndPortOrASocket) {
 TEST(ClientCreateTest, RefusesOtherAddresses) {
   for (const char* address :
        {"", "localhost", ":8001", "localhost:", "localhost:0", "localhost:65536", "localhost:http",
-        "::1:80", "http://x:80", "unix:", "dns:///x:80"}) {
+        "::1:80", "http://x:80", "unix:", "dns:x:80", "dns://x:80", "dns://n/x:80", "dns:///x",
+        "dns:///:80", "dns:///x:0", "dns:///a/b:80"}) {
     EXPECT_EQ(Client::Create(address).status().code(), absl::StatusCode::kInvalidArgument)
         << address;
   }
-  EXPECT_EQ(
-      Client::Create("localhost").status().message(),
-      "bad server address 'localhost': the port is missing; it takes HOST:PORT or unix:/path");
+  EXPECT_EQ(Client::Create("localhost").status().message(),
+            "bad server address 'localhost': the port is missing; it takes HOST:PORT, "
+            "dns:///NAME:PORT or unix:/path");
 }
 
 TEST(ClientCreateTest, RefusesOptionsOutOfRange) {

@@ -278,8 +278,8 @@ TEST_F(TwoServersTest, RegionsNeedOneServer) {
 
 TEST(ServersTest, BadAddressesAreRefused) {
   EXPECT_EQ(Client::Create("a:1,b").status(),
-            absl::InvalidArgumentError(
-                "bad server address 'b': the port is missing; it takes HOST:PORT or unix:/path"));
+            absl::InvalidArgumentError("bad server address 'b': the port is missing; it takes "
+                                       "HOST:PORT, dns:///NAME:PORT or unix:/path"));
   EXPECT_EQ(Client::Create("a:1,").status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(
       Client::Create("a:1,unix:/s,a:1").status(),

@@ -60,6 +60,8 @@ using FakeHealth = grpc::health::v1::HealthCheckResponse::ServingStatus;
 struct FakeServerOptions {
   // What it tells those who watch its health. nullopt: such calls are UNIMPLEMENTED.
   absl::optional<FakeHealth> health = absl::nullopt;
+  // How old a connection gets before the server asks the client to leave it (GOAWAY).
+  absl::Duration max_connection_age = absl::InfiniteDuration();
 };
 
 // Serves from construction to destruction. The handler runs on the server's only thread. It does
@@ -73,7 +75,7 @@ class FakeServer {
                       const FakeServerOptions& options = {});
   ~FakeServer();
 
-  // HOST:PORT.
+  // HOST:PORT. The host is 127.0.0.1.
   const std::string& address() const { return address_; }
 
   // Tells those who watch.

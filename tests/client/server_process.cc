@@ -17,8 +17,8 @@
 
 namespace swiglu::client {
 
-ServerProcess::ServerProcess(std::vector<std::string> flags) {
-  flags.insert(flags.begin(), {"swiglu-server", "--grpc_address=127.0.0.1:0",
+ServerProcess::ServerProcess(std::vector<std::string> flags, const std::string& address) {
+  flags.insert(flags.begin(), {"swiglu-server", "--grpc_address=" + address,
                                "--metrics_address=", "--device=cpu"});
   std::vector<char*> argv;
   for (std::string& flag : flags) argv.push_back(flag.data());

@@ -17,7 +17,9 @@ namespace swiglu::client {
 // A running server on the CPU. It ends with this object.
 class ServerProcess {
  public:
-  explicit ServerProcess(std::vector<std::string> flags);
+  // `address` is HOST:PORT, a free port by default.
+  explicit ServerProcess(std::vector<std::string> flags,
+                         const std::string& address = "127.0.0.1:0");
   ~ServerProcess();
   ServerProcess(const ServerProcess&) = delete;
   ServerProcess& operator=(const ServerProcess&) = delete;

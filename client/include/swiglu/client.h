@@ -168,9 +168,13 @@ class Client {
   using Callback = absl::AnyInvocable<void(T) &&>;
 
   // Makes a client of the server at `address`: `HOST:PORT` or `unix:/path`, or several of these
-  // with commas between them. Does not connect yet. The client ignores the proxies that the
-  // environment names. INVALID_ARGUMENT if an address is malformed or there twice, or an option is
-  // out of range. RESOURCE_EXHAUSTED if a thread cannot start.
+  // with commas between them. `dns:///NAME:PORT` is an address, too, and stands for all servers
+  // that the name resolves to: each connection of the client has one to each of them, and messages
+  // go to these in turn. The name is resolved again when a connection ends, at most every 30 s.
+  // Such a group counts as one server, but cannot have regions. `HOST:PORT` is one server, the
+  // first that answers, even if the name has several addresses. Does not connect yet. The client
+  // ignores the proxies that the environment names. INVALID_ARGUMENT if an address is malformed or
+  // there twice, or an option is out of range. RESOURCE_EXHAUSTED if a thread cannot start.
   static absl::StatusOr<Client> Create(absl::string_view address, const Options& options = {});
 
   // A client over another connection, for example a mock. Of the options it uses the timeout.

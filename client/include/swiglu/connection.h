@@ -105,6 +105,9 @@ class Connection {
                                               const TimeLimit& limit);
 
   virtual int num_servers() const { return 1; }
+
+  // Whether all calls reach one and the same server, so that they may use regions of shared memory.
+  virtual bool has_one_server() const { return num_servers() == 1; }
 };
 
 // A connection to the server at `address`, or to several that are alike, as Client::Create has it.
