@@ -40,6 +40,7 @@ ConnectionPool::ConnectionPool(const std::vector<std::string>& addresses, int nu
     : addresses_(addresses),
       opens_(addresses.size(), absl::InfinitePast()),
       answered_(addresses.size(), absl::InfinitePast()),
+      silent_until_(addresses.size(), absl::InfinitePast()),
       health_(addresses.size(), ServerHealth::kUnknown),
       channels_(addresses.size() * static_cast<size_t>(num_connections)) {
   for (size_t i = 0; i < channels_.size(); ++i) {
@@ -94,7 +95,7 @@ void ConnectionPool::Release(PooledChannel* channel, int64_t bytes, const Reques
 void ConnectionPool::AvoidIfSilent(int server, absl::Time since) {
   absl::MutexLock lock(&mutex_);
   if (num_servers() == 1 || answered_[server] >= since) return;
-  opens_[server] = std::max(opens_[server], absl::Now() + kSilentAvoidance);
+  silent_until_[server] = absl::Now() + kSilentAvoidance;
 }
 
 bool ConnectionPool::IsConnecting() {
@@ -132,7 +133,7 @@ bool ConnectionPool::HasOther(const ServerSet& tried) {
   const absl::Time now = absl::Now();
   return std::any_of(channels_.begin(), channels_.end(), [&](const PooledChannel& channel) {
     mutex_.AssertHeld();
-    return !tried.Has(channel.server) && RankOf(channel, now) <= Rank::kConnecting;
+    return !tried.Has(channel.server) && RankOf(channel, now) <= Rank::kSilent;
   });
 }
 
@@ -151,6 +152,7 @@ ConnectionPool::Rank ConnectionPool::RankOf(const PooledChannel& channel, absl::
   const grpc_connectivity_state state = channel.channel->GetState(/*try_to_connect=*/true);
   if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) return Rank::kLost;
   if (health_[channel.server] == ServerHealth::kNotServing) return Rank::kNotServing;
+  if (now < silent_until_[channel.server]) return Rank::kSilent;
   return state == GRPC_CHANNEL_READY ? Rank::kReady : Rank::kConnecting;
 }
 

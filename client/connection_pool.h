@@ -81,7 +81,7 @@ class ConnectionPool final : public ServerChoice {
 
  private:
   // How much a channel is to be avoided.
-  enum class Rank { kReady, kConnecting, kPushesBack, kNotServing, kLost };
+  enum class Rank { kReady, kConnecting, kSilent, kPushesBack, kNotServing, kLost };
 
   // Begins to connect if there is no connection.
   Rank RankOf(const PooledChannel& channel, absl::Time now) const
@@ -89,9 +89,10 @@ class ConnectionPool final : public ServerChoice {
 
   const std::vector<std::string> addresses_;
   absl::Mutex mutex_;
-  // By server: when it is not avoided any more, and when it last answered.
+  // By server: when its pushback ends, when it last answered, and until when it counts as silent.
   std::vector<absl::Time> opens_ ABSL_GUARDED_BY(mutex_);
   std::vector<absl::Time> answered_ ABSL_GUARDED_BY(mutex_);
+  std::vector<absl::Time> silent_until_ ABSL_GUARDED_BY(mutex_);
   std::vector<ServerHealth> health_ ABSL_GUARDED_BY(mutex_);  // by server
   // Their number and their channels never change. Neighbours belong to different servers.
   std::vector<PooledChannel> channels_;

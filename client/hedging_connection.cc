@@ -98,19 +98,22 @@ class HedgingConnection::Race {
 
   // The second attempt takes the timer's place among what the race waits for.
   void OnTimer() {
+    ServerSet tried;
     {
       absl::MutexLock lock(&mutex_);
       timer_ = nullptr;
+      tried = context_.tried;
+      const int server = first_.server.load(std::memory_order_relaxed);
+      if (server >= 0) tried.Add(server);
       const bool is_pointless = num_ended_ > 0 || first_.cancellation.is_cancelled() ||
                                 absl::Now() >= context_.limit.deadline;
-      if (!is_pointless && !owner_.SpendOnHedge()) return StartTimer();
+      if (!is_pointless && (!owner_.HasOther(tried) || !owner_.SpendOnHedge())) {
+        return StartTimer();
+      }
       is_hedged_ = !is_pointless;
     }
     if (!is_hedged_) return EndOne();
     second_inference_.emplace(inference_);
-    ServerSet tried = context_.tried;
-    const int server = first_.server.load(std::memory_order_relaxed);
-    if (server >= 0) tried.Add(server);
     Send(second_inference_->inference(), tried, &second_);
   }
 
@@ -202,6 +205,10 @@ class HedgingConnection::Race {
 bool HedgingConnection::IsSmall(const Inference& inference, const CallContext& context) const {
   const int64_t most = context.is_joined ? options_.max_joined_bytes : options_.max_call_bytes;
   return inference.input_bytes() <= most && !inference.uses_regions() && !inference.has_gradients();
+}
+
+bool HedgingConnection::HasOther(const ServerSet& tried) const {
+  return servers_->num_servers() == 1 || servers_->HasOther(tried);
 }
 
 bool HedgingConnection::SpendOnHedge() {

@@ -31,11 +31,11 @@ struct HedgingOptions {
 };
 
 // What is sent a second time: an inference of at most so many bytes, without regions and gradients
-// of weights, that has no result after the delay. The second attempt goes to another server if one
-// is not avoided. If both attempts have failed, the error is that of the one that failed first.
-// When one has succeeded, the other is cancelled. If no second attempt is earned, the inference
-// asks for one again after each delay. A server that is silent while the other one answers is
-// avoided for a while. Thread-safe. All pointers must outlive it.
+// of weights, that has no result after the delay. With several servers, the second attempt goes to
+// another one, and waits until one is not avoided. When one attempt has succeeded, the other is
+// cancelled. If both have failed, the error is that of the one that failed first. If no second
+// attempt is earned, the inference asks for one again after each delay. A server that is silent
+// while the other one answers is avoided for a while. Thread-safe. All pointers must outlive it.
 class HedgingConnection final : public Connection {
  public:
   HedgingConnection(Connection* inner, const HedgingOptions& options, ServerChoice* servers,
@@ -56,6 +56,8 @@ class HedgingConnection final : public Connection {
   class Race;
 
   bool IsSmall(const Inference& inference, const CallContext& context) const;
+  // Whether a second attempt has a server to go to: another one, or the only one.
+  bool HasOther(const ServerSet& tried) const;
   // Whether a second attempt is left. If so, it is used up.
   bool SpendOnHedge();
 

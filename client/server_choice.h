@@ -15,14 +15,15 @@ class ServerChoice {
 
   virtual int num_servers() const = 0;
 
-  // Whether a server outside of `tried` is not avoided now.
+  // Whether a server outside of `tried` is not avoided now, or only because it was silent.
   virtual bool HasOther(const ServerSet& tried) = 0;
 
   // How long until the first of several servers that push back may be called again. Infinite if
   // none pushes back, or if there is one server alone.
   virtual absl::Duration TimeUntilOpen() = 0;
 
-  // Avoids a server for a while if it has answered nothing since `since`.
+  // Avoids a server for a while if it has answered nothing since `since`. A message that others
+  // have failed still goes there.
   virtual void AvoidIfSilent(int server, absl::Time since) = 0;
 };
 

@@ -4,6 +4,7 @@
 #include "client/hedging_connection.h"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <string>
@@ -124,10 +125,11 @@ class HeldAttempts final : public Connection {
 class NotedServers final : public ServerChoice {
  public:
   int num_servers() const override { return 2; }
-  bool HasOther(const ServerSet&) override { return true; }
+  bool HasOther(const ServerSet& /*tried*/) override { return has_other; }
   absl::Duration TimeUntilOpen() override { return absl::InfiniteDuration(); }
   void AvoidIfSilent(int server, absl::Time /*since*/) override { silent.push_back(server); }
 
+  std::atomic<bool> has_other = true;
   std::vector<int> silent;
 };
 
@@ -306,6 +308,21 @@ TEST_F(HedgingConnectionTest, ACancelledCallIsNotSentTwice) {
   EXPECT_EQ(inner_.num_attempts(), 1u);
   inner_.EndCancelled(1);
   EXPECT_EQ(call.Wait().status, absl::CancelledError("cancelled"));
+}
+
+// The same server would hang again.
+TEST_F(HedgingConnectionTest, ASecondAttemptWaitsForAnotherServer) {
+  servers_.has_other = false;
+  HedgedCall call;
+  call.Start(Hedging(absl::Milliseconds(1)));
+  absl::Notification later;
+  Timer::Start(threads_.Next(), absl::Now() + absl::Milliseconds(20), [&] { later.Notify(); });
+  later.WaitForNotification();
+  EXPECT_EQ(inner_.num_attempts(), 1u);
+  servers_.has_other = true;
+  inner_.Answer(1, 'b');
+  inner_.EndCancelled(1);
+  EXPECT_EQ(call.Wait().status, absl::OkStatus());
 }
 
 TEST_F(HedgingConnectionTest, WithoutABudgetThereIsNoSecondAttempt) {
