@@ -259,6 +259,53 @@ TEST_F(CoalescingConnectionTest, ACallLargerThanAMessageStillLeaves) {
   for (const auto& call : calls) EXPECT_TRUE(call->IsRight());
 }
 
+CoalescingOptions TwoFullAway() {
+  CoalescingOptions options = OneAway();
+  options.max_full_away = 2;
+  options.full_bytes = 64;
+  return options;
+}
+
+// Calls of 16, 24, 32, 40 and 48 bytes of inputs.
+TEST_F(CoalescingConnectionTest, AFullMessageDoesNotWait) {
+  Use(TwoFullAway());
+  const auto calls = NewCalls(3), more = NewCalls(5);
+  TestCall leader({4}, 99);
+  Start(leader);
+  Start(*calls[0]);
+  Start(*calls[1]);
+  EXPECT_EQ(inner_.num_arrivals(), 1u);
+  Start(*calls[2]);
+  ASSERT_EQ(inner_.num_arrivals(), 2u);
+  EXPECT_EQ(inner_.arrival(1).inputs[0], JoinedInput(calls, 0));
+  for (const auto& call : more) Start(*call);
+  EXPECT_EQ(inner_.num_arrivals(), 2u) << "as many full messages as may be are away";
+  inner_.Answer(0);
+  ASSERT_EQ(inner_.num_arrivals(), 3u);
+  EXPECT_EQ(inner_.arrival(2).inputs[0], JoinedInput(more, 0));
+  inner_.Answer(1);
+  inner_.Answer(2);
+  for (const auto& call : calls) EXPECT_TRUE(call->IsRight());
+  for (const auto& call : more) EXPECT_TRUE(call->IsRight());
+}
+
+TEST_F(CoalescingConnectionTest, WhatIsCancelledDoesNotLeaveWithAFullMessage) {
+  Use(TwoFullAway());
+  auto calls = NewCalls(5);
+  TestCall leader({4}, 99);
+  Start(leader);
+  Start(*calls[0]);
+  Start(*calls[3]);
+  calls[0]->cancellation().Cancel();
+  Start(*calls[4]);
+  ASSERT_EQ(inner_.num_arrivals(), 2u);
+  EXPECT_EQ(inner_.arrival(1).inputs[0], calls[3]->input(0) + calls[4]->input(0));
+  inner_.Answer(1);
+  inner_.Answer(0);
+  EXPECT_EQ(calls[0]->status(), absl::CancelledError("the call was cancelled"));
+  EXPECT_TRUE(calls[3]->IsRight() && calls[4]->IsRight());
+}
+
 TEST_F(CoalescingConnectionTest, AnOverdueMessageDoesNotHoldTheOthers) {
   CoalescingOptions options = OneAway();
   options.overdue = absl::Milliseconds(20);
