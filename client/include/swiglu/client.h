@@ -139,9 +139,9 @@ struct CallTarget {
 //
 // An operation has three forms. `Forward` blocks until it has a result or an error, or its deadline
 // passes. `ForwardAsync` returns a future, or takes a callback; it does not wait for the server.
-// Callbacks run on a thread of the client, or on the calling thread if the call fails at once. They
-// must not block. A process should not keep calling a client that it made before fork(): in the
-// child, every call is FAILED_PRECONDITION.
+// Callbacks run on a thread of the client, or on a thread that is inside a call of it, for example
+// if a call fails at once. They must not block or throw. A process should not keep calling a client
+// that it made before fork(): in the child, every call is FAILED_PRECONDITION.
 //
 // Forward, Backward and the calls of an MLP may be sent several times (Options::max_attempts), may
 // be split (Options::max_message_bytes), and may be joined with others (Options::coalesce_bytes).
@@ -154,7 +154,8 @@ struct CallTarget {
 //   times, ` (tried N times)` follows.
 // - UNAVAILABLE, with the address in the message, if there is no connection. Also UNAVAILABLE if
 //   the connection broke because the memory of an input cannot be read. This happens if the input
-//   is a mapped file that was cut short. The input may also be that of another call.
+//   is a mapped file that was cut short. The input may also be that of another call. A joined call
+//   copies its inputs, so there such a file ends the process with SIGBUS.
 // - DEADLINE_EXCEEDED if the deadline passed.
 // - CANCELLED if the call's future was cancelled.
 // - INTERNAL if the server's answer does not match the request.

@@ -124,7 +124,7 @@ struct CallOptions {
   uint64_t priority = 0;
 
   // Filled before the call returns, before its future is ready, or before its callback runs. Must
-  // live until then. Default: none.
+  // live until then. Not filled if the call is refused before it is sent. Default: none.
   CallStatistics* statistics = nullptr;
 };
 
