@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -42,26 +42,26 @@ class HeldAttempts final : public Connection {
   };
 
   void StartInfer(const Inference& inference, const CallContext& context, Done done) override {
-    size_t number = 0;
-    {
-      absl::MutexLock lock(&mutex_);
-      number = held_.size();
-      held_.push_back({&inference, context, std::move(done)});
-    }
+    const size_t number = num_started_++;
     if (context.sent_to != nullptr) *context.sent_to = static_cast<int>(number);
-    if (context.cancellation == nullptr) return;
-    context.cancellation->SetStop([this, number] {
-      absl::MutexLock lock(&mutex_);
-      cancelled_.push_back(number);
-    });
+    if (context.cancellation != nullptr) {
+      context.cancellation->SetStop([this, number] {
+        absl::MutexLock lock(&mutex_);
+        cancelled_.push_back(number);
+      });
+    }
+    // Another thread may now end the attempt.
+    absl::MutexLock lock(&mutex_);
+    held_.emplace(number, Held{&inference, context, std::move(done)});
   }
 
   const Held& WaitFor(size_t number) {
     absl::MutexLock lock(&mutex_);
-    const auto is_there = [this, number]()
-                              ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return held_.size() > number; };
+    const auto is_there = [this, number]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+      return held_.count(number) > 0;
+    };
     mutex_.Await(absl::Condition(&is_there));
-    return held_[number];
+    return held_.at(number);
   }
 
   // Succeeds with outputs of that byte.
@@ -78,12 +78,13 @@ class HeldAttempts final : public Connection {
   void End(size_t number, CallResult result) {
     result.statistics.num_messages = 1;
     result.statistics.bytes_sent = 100;
+    WaitFor(number);
     Done done;
     Cancellation* cancellation = nullptr;
     {
       absl::MutexLock lock(&mutex_);
-      done = std::move(held_[number].done);
-      cancellation = held_[number].context.cancellation;
+      done = std::move(held_.at(number).done);
+      cancellation = held_.at(number).context.cancellation;
     }
     if (cancellation != nullptr) cancellation->ClearStop();
     std::move(done)(std::move(result));
@@ -118,7 +119,8 @@ class HeldAttempts final : public Connection {
 
  private:
   absl::Mutex mutex_;
-  std::deque<Held> held_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<size_t> num_started_ = 0;
+  std::map<size_t, Held> held_ ABSL_GUARDED_BY(mutex_);  // by number
   std::vector<size_t> cancelled_ ABSL_GUARDED_BY(mutex_);
 };
 
