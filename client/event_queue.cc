@@ -87,7 +87,7 @@ void EventQueue::WaitForWork(absl::Duration timeout) {
 Timer* Timer::Start(EventQueue* queue, absl::Time time, std::function<void()> run) {
   auto* const timer = new Timer(std::move(run));
   queue->Expect();
-  timer->alarm_.Set(queue->queue(), absl::ToChronoTime(time), timer);
+  timer->alarm_.Set(queue->queue(), absl::ToChronoTime(time), static_cast<Event*>(timer));
   return timer;
 }
 

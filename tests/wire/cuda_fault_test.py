@@ -4,6 +4,7 @@
 # A GPU that faults under the server: a kernel traps, or writes where nothing is, and the process says so, answers what it
 # can, fails its health and is gone within five seconds, for whoever restarts it. Needs a GPU; the same on devices that only
 # pretend is device_fault_test.py.
+import pathlib
 import shutil
 import tempfile
 import time
@@ -11,8 +12,8 @@ import unittest
 
 import plain_grpc
 import server_process
+import tensor_files
 from device_fault_test import (FAILED, INTERNAL, NEVER_RAN, NOT_SERVING, FaultServer, begin, break_under_load, watch)
-from mlp_test import random_weights, write_model
 from plain_grpc import Connection, forward_request, infer_once, served_health
 from server_process import probe_health
 
@@ -76,7 +77,7 @@ class CudaFaultTest(unittest.TestCase):
     def test_device_that_breaks_while_weights_are_loaded(self):
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
-        write_model(f"{folder}/m.safetensors", random_weights(1))
+        tensor_files.write_mlp(pathlib.Path(folder, "m.safetensors"))
         server = self.begin_start("0", f"--mlp=m={folder}/m.safetensors")
         self.assert_ends(server, time.monotonic(), "cudaErrorLaunchFailure")
 

@@ -3,6 +3,7 @@
 #
 # The server's end when a device fails for good, and its going on when a device is short of memory: the program itself over
 # devices that fail when they are told to (fault_server.cc). What a real device says and does is in cuda_fault_test.py.
+import pathlib
 import random
 import shutil
 import signal
@@ -14,7 +15,7 @@ import unittest
 import contract
 import plain_grpc
 import server_process
-from mlp_test import random_weights, write_model
+import tensor_files
 from plain_grpc import Connection, forward_request, infer_once, served_health
 from server_process import Server, probe_health
 
@@ -217,7 +218,7 @@ class LoadFaultTest(unittest.TestCase):
         """Starts a server whose first load of weights waits."""
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
-        write_model(f"{folder}/m.safetensors", random_weights(1))
+        tensor_files.write_mlp(pathlib.Path(folder, "m.safetensors"))
         server = FaultServer("--mlp_control=on", f"--mlp=m={folder}/m.safetensors")
         self.addCleanup(server.kill)
         server.wait_for("layer 0 waits")

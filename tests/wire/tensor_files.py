@@ -59,3 +59,11 @@ def read_safetensors(path):
 def num_elements(shape):
     """How many elements a tensor of this shape has."""
     return math.prod(shape)
+
+
+def write_mlp(path, num_layers=3, hidden=64, intermediate=176):
+    """Writes MLPs whose weights are all zero, with the tensors' names as Hugging Face has them, and returns the path."""
+    shapes = {"gate": (intermediate, hidden), "up": (intermediate, hidden), "down": (hidden, intermediate)}
+    raw = bytes(2 * hidden * intermediate)
+    return write_safetensors(path, **{f"model.layers.{number}.mlp.{name}_proj.weight": ("BF16", shape, raw)
+                                      for number in range(num_layers) for name, shape in shapes.items()})
