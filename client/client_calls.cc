@@ -88,8 +88,10 @@ absl::StatusOr<std::string> RunCall(const CallTarget& target, const InferCall& c
   if (absl::Status status = CheckCall(target, call, options); !status.ok()) return status;
   CallResult result = target.connection->Infer(
       ToInference(call), {LimitOf(target, TotalBytes(call), options), &options});
-  if (result.exception) std::rethrow_exception(result.exception);
-  return ToWeights(std::move(result), options);
+  const std::exception_ptr exception = result.exception;
+  absl::StatusOr<std::string> weights = ToWeights(std::move(result), options);
+  if (exception) std::rethrow_exception(exception);
+  return weights;
 }
 
 void StartCall(const CallTarget& target, const InferCall& call, const CallOptions& options,

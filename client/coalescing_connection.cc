@@ -196,9 +196,10 @@ class CoalescingConnection::Lane {
     // No event of the call happens on the thread that waits for it.
     call.context.queue = owner_.threads_->Current();
     owner_.inner_->StartInfer(*call.inference, call.context,
-                              [num_messages = joined.num_messages,
+                              [num_messages = joined.num_messages, bytes_sent = joined.bytes_sent,
                                done = std::move(call.done)](CallResult&& result) mutable {
                                 result.statistics.num_messages += num_messages;
+                                result.statistics.bytes_sent += bytes_sent;
                                 std::move(done)(std::move(result));
                               });
   }

@@ -22,7 +22,7 @@ constexpr int kMaxConnections = 64;
 constexpr int kMaxAttempts = 100;
 constexpr int64_t kMinMessageBytes = 4096;
 constexpr int64_t kMaxMessageBytes = (int64_t{1} << 31) - 1;
-constexpr int64_t kMaxCoalesceBytes = int64_t{1} << 20;
+constexpr int64_t kMaxCoalesceBytes = int64_t{128} << 10;
 
 absl::Status CheckOptions(const Options& options) {
   if (options.timeout < absl::ZeroDuration()) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -24,6 +25,8 @@ absl::Status CheckAddress(absl::string_view address) {
   if (absl::StartsWith(address, kUnix)) {
     return address.size() > kUnix.size() ? absl::OkStatus() : bad("the path is missing");
   }
+  if (std::any_of(address.begin(), address.end(), absl::ascii_isspace))
+    return bad("it has a space");
   absl::string_view place = address;
   absl::ConsumePrefix(&place, kDns);
   const size_t colon = place.rfind(':');
@@ -35,7 +38,9 @@ absl::Status CheckAddress(absl::string_view address) {
     return bad("an IPv6 address needs brackets, as in [::1]:8001");
   }
   int port = 0;
-  if (!absl::SimpleAtoi(place.substr(colon + 1), &port) || port < 1 || port > 65535) {
+  const absl::string_view digits = place.substr(colon + 1);
+  if (!std::all_of(digits.begin(), digits.end(), absl::ascii_isdigit) ||
+      !absl::SimpleAtoi(digits, &port) || port < 1 || port > 65535) {
     return bad("the port is not a number from 1 to 65535");
   }
   return absl::OkStatus();

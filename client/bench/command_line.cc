@@ -35,7 +35,7 @@ constexpr int64_t kMaxRawRequestBytes = (int64_t{1} << 31) - 1 - 512;
 constexpr int kMost = 65536;
 
 // As client::Options has it.
-constexpr int64_t kMostCoalesceBytes = int64_t{1} << 20;
+constexpr int64_t kMostCoalesceBytes = int64_t{128} << 10;
 
 constexpr absl::Duration kDay = absl::Hours(24);
 
@@ -186,7 +186,7 @@ std::vector<Flag> FlagsInto(Given* given) {
        "true or false", Truth(&command->check), is_switch},
       {"coalesce_bytes", "64KiB",
        "the largest request that the library joins with others, in bytes of its inputs; 0: none",
-       "0 to 1MiB",
+       "0 to 128KiB",
        Noted(&given->has_library_flag,
              server::Bytes(&load->coalesce_bytes, 0, kMostCoalesceBytes))},
       {"max_attempts", "1", "how often the library sends a message that a server refuses or loses",

@@ -34,6 +34,7 @@ class NotingConnection final : public client::Connection {
     return inner_.Control(rpc, request, limit);
   }
   int num_servers() const override { return inner_.num_servers(); }
+  bool has_one_server() const override { return inner_.has_one_server(); }
 
   // Forgets the call before.
   void Reset() {

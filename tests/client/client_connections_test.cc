@@ -266,10 +266,28 @@ TEST(ClientCreateTest, TakesHostAndPortOrASocket) {
 }
 
 TEST(ClientCreateTest, RefusesOtherAddresses) {
-  for (const char* address :
-       {"", "localhost", ":8001", "localhost:", "localhost:0", "localhost:65536", "localhost:http",
-        "::1:80", "http://x:80", "unix:", "dns:x:80", "dns://x:80", "dns://n/x:80", "dns:///x",
-        "dns:///:80", "dns:///x:0", "dns:///a/b:80"}) {
+  for (const char* address : {"",
+                              "localhost",
+                              ":8001",
+                              "localhost:",
+                              "localhost:0",
+                              "localhost:65536",
+                              "localhost:http",
+                              "::1:80",
+                              "http://x:80",
+                              "unix:",
+                              "dns:x:80",
+                              "dns://x:80",
+                              "dns://n/x:80",
+                              "dns:///x",
+                              "dns:///:80",
+                              "dns:///x:0",
+                              "dns:///a/b:80",
+                              " a:1",
+                              "a:1 ",
+                              "a: 1",
+                              "a:+1",
+                              "a:1, b:1"}) {
     EXPECT_EQ(Client::Create(address).status().code(), absl::StatusCode::kInvalidArgument)
         << address;
   }

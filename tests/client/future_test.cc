@@ -103,6 +103,17 @@ TEST_F(FutureTest, CancelAsksTheCallToEnd) {
   EXPECT_EQ(future.Get().status(), absl::CancelledError("the call was cancelled"));
 }
 
+TEST_F(FutureTest, AnotherThreadMayCancelWhileOneWaits) {
+  ForwardFuture future = Start();
+  std::thread answers = AnswerWhenCancelled(0);
+  std::thread cancels([&future] { future.Cancel(); });
+  EXPECT_EQ(future.Get().status(), absl::CancelledError("the call was cancelled"));
+  answers.join();
+  cancels.join();
+  future.Cancel();
+  EXPECT_TRUE(future.IsReady());
+}
+
 TEST_F(FutureTest, CancelAfterTheEndDoesNothing) {
   ForwardFuture future = Start();
   connection_->Answer(0);

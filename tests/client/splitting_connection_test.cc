@@ -61,14 +61,6 @@ class SplittingConnectionTest : public ::testing::Test {
   }
 
   // The numbers of chunks that are told to end.
-  std::vector<size_t> Cancelled() const {
-    std::vector<size_t> numbers;
-    for (size_t i = 0; i < inner_.num_arrivals(); ++i) {
-      if (inner_.arrival(i).context.cancellation->is_cancelled()) numbers.push_back(i);
-    }
-    return numbers;
-  }
-
   FakeConnection inner_;
   FakeChoice servers_;
   EventThreads threads_{2, [] {}};
@@ -181,7 +173,9 @@ TEST_F(SplittingConnectionTest, ACancelledOperationEndsItsChunks) {
   Start();
   inner_.Answer(1);
   ASSERT_EQ(inner_.num_arrivals(), 4u);
-  EXPECT_THAT(Cancelled(), IsEmpty());
+  for (const size_t i : {0, 2, 3}) {
+    EXPECT_FALSE(inner_.arrival(i).context.cancellation->is_cancelled());
+  }
   call_.cancellation().Cancel();
   EXPECT_EQ(inner_.num_arrivals(), 4u);
   for (const size_t i : {0, 2, 3}) {

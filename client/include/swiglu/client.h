@@ -140,8 +140,8 @@ struct CallTarget {
 // An operation has three forms. `Forward` blocks until it has a result or an error, or its deadline
 // passes. `ForwardAsync` returns a future, or takes a callback; it does not wait for the server.
 // Callbacks run on a thread of the client, or on a thread that is inside a call of it, for example
-// if a call fails at once. They must not block or throw. A process should not keep calling a client
-// that it made before fork(): in the child, every call is FAILED_PRECONDITION.
+// if a call fails at once. They must not block or throw. After fork() the parent may go on. In
+// the child, every call is FAILED_PRECONDITION.
 //
 // Forward, Backward and the calls of an MLP may be sent several times (Options::max_attempts), may
 // be split (Options::max_message_bytes), and may be joined with others (Options::coalesce_bytes).
@@ -176,6 +176,7 @@ class Client {
   // first that answers, even if the name has several addresses. Does not connect yet. The client
   // ignores the proxies that the environment names. INVALID_ARGUMENT if an address is malformed or
   // there twice, or an option is out of range. RESOURCE_EXHAUSTED if a thread cannot start.
+  // FAILED_PRECONDITION in a process that was forked from one that had a client.
   static absl::StatusOr<Client> Create(absl::string_view address, const Options& options = {});
 
   // A client over another connection, for example a mock. Of the options it uses the timeout.

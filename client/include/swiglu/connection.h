@@ -83,7 +83,8 @@ struct CallResult {
   std::exception_ptr exception = nullptr;
 };
 
-// Runs inferences. Implementations are thread-safe.
+// Runs inferences. Implementations are thread-safe. One that stands before another connection
+// passes all five methods on.
 class Connection {
  public:
   using Done = absl::AnyInvocable<void(CallResult) &&>;

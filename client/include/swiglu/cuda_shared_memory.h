@@ -45,7 +45,8 @@ struct CudaRegionOptions {
 // begins after the call has returned.
 class CudaRegion {
  public:
-  // The `size_bytes` bytes, 1 or more, at `d_bytes`. `client` must outlive the region. Blocks until
+  // The `size_bytes` bytes, 1 or more, at `d_bytes`. `client` must outlive the region, at
+  // the same address: do not move it. Blocks until
   // the server has registered the allocation. An error leaves nothing behind:
   // - INVALID_ARGUMENT if the memory is not of a GPU, if the allocation ends before these bytes do,
   //   or if CUDA cannot share the memory; CUDA cannot share memory of cudaMallocAsync or of virtual

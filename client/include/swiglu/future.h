@@ -38,7 +38,7 @@ class FutureState {
 // Move-only. The tensors of the call are used until its future is ready, so they must live until
 // then. Methods other than Cancel are for one thread at a time.
 template <typename T>
-class Future {
+class [[nodiscard]] Future {
  public:
   // The result's place.
   struct State : FutureState {
@@ -64,16 +64,16 @@ class Future {
 
   // Whether the call has ended.
   bool IsReady() const { return state_->IsReady(); }
-  // Blocks until the call has ended. It ends at its deadline at the latest.
+  // Blocks until the call has ended. It ends soon after its deadline at the latest; Client
+  // says when it is later.
   void Wait() const { state_->Wait(); }
   // The same, but blocks for `timeout` at most. Whether the call has ended.
   bool WaitFor(absl::Duration timeout) const { return state_->WaitFor(timeout); }
 
   // Waits, and returns the result. Call it once.
   T Get() {
-    const std::shared_ptr<State> state = std::move(state_);
-    state->Wait();
-    return *std::move(state->value);
+    state_->Wait();
+    return *std::move(state_->value);
   }
 
   // Asks the call to end. It ends soon with CANCELLED, unless it has been sent together with others

@@ -47,6 +47,7 @@ class MockConnection : public Connection {
               return Connection::Control(rpc, request, limit);
             });
     ON_CALL(*this, num_servers).WillByDefault([this] { return Connection::num_servers(); });
+    ON_CALL(*this, has_one_server).WillByDefault([this] { return Connection::has_one_server(); });
   }
 
   MOCK_METHOD(void, StartInfer, (const Inference& inference, const CallContext& context, Done done),
@@ -57,6 +58,7 @@ class MockConnection : public Connection {
               (absl::string_view rpc, const std::string& request, const TimeLimit& limit),
               (override));
   MOCK_METHOD(int, num_servers, (), (const, override));
+  MOCK_METHOD(bool, has_one_server, (), (const, override));
 };
 
 }  // namespace swiglu::client

@@ -70,15 +70,15 @@ struct Options {
   int max_attempts = 4;
 
   // How many retries each call earns, 0 to 1. A client has 10 retries at first and never more, so
-  // that many clients do not multiply the load of a server that fails. 0 turns retries off. Default
-  // 0.1.
+  // that many clients do not multiply the load of a server that fails. 0: none at the same
+  // server; another server is still tried, and chunks that were refused come back. Default 0.1.
   double retry_budget = 0.1;
 
-  // The largest call, in bytes of its inputs, that is joined with others: 0 to 1 MiB; 0 turns it
-  // off. While a few messages are on their way, further small calls of one operation and dtype wait
-  // for the first of these to come back, and then go together in one message. So a process with
-  // many small calls pays for one gRPC call for dozens. A call that is alone leaves at once. The
-  // results are the same, bit by bit. Default 64 KiB.
+  // The largest call, in bytes of its inputs, that is joined with others: 0 to 128 KiB; 0 turns
+  // it off. While a few messages are on their way, further small calls of one operation and dtype
+  // wait for the first of these to come back, and then go together in one message. So a process
+  // with many small calls pays for one gRPC call for dozens. A call that is alone leaves at once.
+  // The results are the same, bit by bit. Default 64 KiB.
   int64_t coalesce_bytes = int64_t{64} << 10;
 
   // How long a small call waits for its answer before it is sent a second time, to another server
@@ -98,7 +98,7 @@ struct Options {
   bool spin = false;
 };
 
-// Options of a single call.
+// Options of a single call. Calls without tensors, such as ServerReady, use only the timeout.
 struct CallOptions {
   // Overrides Options::timeout for this call. With 0 or less, the call sends nothing and fails with
   // DEADLINE_EXCEEDED at once. So a caller may pass the time left until its own deadline, even if
@@ -113,9 +113,10 @@ struct CallOptions {
   // first exception; a future or a callback gets ABORTED. Default: none.
   std::function<void(int64_t num_done, int64_t num_chunks)> on_chunk = nullptr;
 
-  // Sent as the metadata `x-request-id` and `traceparent` (W3C Trace Context). The server writes
-  // them to its log. Up to 256 printable ASCII characters each. A call that has one of them is
-  // never joined with others. Default: none.
+  // Sent as the metadata `x-request-id` and `traceparent` (W3C Trace Context). `request_id` is also
+  // the id of the message. If the server does not serve a request, its log has the first 64
+  // characters of the id, and the trace id of a well-formed `traceparent`. Up to 256 printable
+  // ASCII characters each. A call that has one of them is never joined with others. Default: none.
   std::string request_id = "";
   std::string traceparent = "";
 
@@ -124,7 +125,8 @@ struct CallOptions {
   uint64_t priority = 0;
 
   // Filled before the call returns, before its future is ready, or before its callback runs. Must
-  // live until then. Not filled if the call is refused before it is sent. Default: none.
+  // live until then. Untouched or all zero if the call fails before it is sent, and if a joined
+  // call ends at its deadline while its message is under way. Default: none.
   CallStatistics* statistics = nullptr;
 };
 

@@ -53,8 +53,8 @@ struct SystemRegionOptions {
 // region is as thread-safe as using plain memory.
 class SystemRegion {
  public:
-  // A region of `size_bytes` bytes, all 0. `client` must outlive it. Blocks until the server has
-  // registered it. An error leaves nothing behind:
+  // A region of `size_bytes` bytes, all 0. `client` must outlive it, at the same address: do not
+  // move it. Blocks until the server has registered it. An error leaves nothing behind:
   // - INVALID_ARGUMENT for a size or an option out of range
   // - RESOURCE_EXHAUSTED if /dev/shm has no room for it
   // - the server's own errors, for example UNIMPLEMENTED if it takes no system shared memory,

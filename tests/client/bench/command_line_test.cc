@@ -185,7 +185,8 @@ TEST(CommandLineTest, SaysWhatIsWrong) {
        "--mlp goes with --op and --tokens, not with --model or --request_bytes"},
       {{"--mlp=llama:0", "--request_bytes=1KiB"},
        "--mlp goes with --op and --tokens, not with --model or --request_bytes"},
-      {{"--server=a:1,a:1"}, "--server takes HOST:PORT or unix:/path, not 'a:1,a:1'"},
+      {{"--server=a:1,a:1"},
+       "--server takes HOST:PORT, dns:///NAME:PORT or unix:/path, not 'a:1,a:1'"},
       {{"--server=a:1,b:1"}, "--client=raw takes one server, not 'a:1,b:1'"},
       {{"--client=library", "--server=a:1,b:1", "--shared_memory=system"},
        "--shared_memory takes one server, not 'a:1,b:1'"},
@@ -209,7 +210,7 @@ TEST(CommandLineTest, SaysWhatIsWrong) {
        "--callers goes without --spin: only calls that block can poll"},
       {{"--client=library", "--max_attempts=0"}, "--max_attempts takes 1 to 100, not '0'"},
       {{"--client=library", "--coalesce_bytes=2MiB"},
-       "--coalesce_bytes takes 0 to 1MiB, not '2MiB'"},
+       "--coalesce_bytes takes 0 to 128KiB, not '2MiB'"},
       {{"--request_bytes=2GiB"},
        "a request of 2GiB does not fit into a message: it takes --client=library"}};
   for (const auto& [arguments, sentence] : cases) {
