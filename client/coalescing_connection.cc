@@ -175,7 +175,9 @@ class CoalescingConnection::Lane {
     std::vector<JoinedCall> calls = message->TakeCalls();
     {
       absl::MutexLock lock(&mutex_);
-      idle_.push_back(std::move(message));
+      if (idle_.size() < static_cast<size_t>(owner_.options_.max_full_away)) {
+        idle_.push_back(std::move(message));
+      }
     }
     for (JoinedCall& call : calls) End(std::move(call), result);
   }

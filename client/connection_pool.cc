@@ -69,7 +69,8 @@ PooledChannel* ConnectionPool::Acquire(int64_t bytes, const ServerSet& tried) {
   };
   for (size_t i = 0; i < channels_.size(); ++i) {
     PooledChannel& channel = channels_[(first + i) % channels_.size()];
-    const Rank rank = has_choice ? RankOf(channel, now) : Rank::kReady;
+    // Of one server, only a connection that failed is asked for its state.
+    const Rank rank = has_choice || channel.is_lost ? RankOf(channel, now) : Rank::kReady;
     if (best != nullptr && cost_of(channel, rank) >= cost_of(*best, best_rank)) continue;
     best = &channel;
     best_rank = rank;
@@ -84,6 +85,7 @@ void ConnectionPool::Release(PooledChannel* channel, int64_t bytes, const Reques
   absl::MutexLock lock(&mutex_);
   channel->pending_bytes -= bytes;
   --channel->num_pending;
+  channel->is_lost = end.is_lost;
   if (num_servers() == 1) return;
   const absl::Time now = absl::Now();
   if (end.is_answered) answered_[channel->server] = now;

@@ -30,11 +30,13 @@ struct PooledChannel {
   int64_t pending_bytes = 0;  // bytes of the requests under way, guarded by the pool's lock
   int64_t num_pending = 0;    // requests under way, guarded by the pool's lock
   std::atomic<bool> is_used{false};
+  bool is_lost = false;  // whether the last request found no connection, guarded by the pool's lock
 };
 
 // What became of a request.
 struct RequestEnd {
   bool is_answered = false;  // by the server, with a result or an error
+  bool is_lost = false;      // there was no connection
   // The advice of the server, if it refused the request.
   absl::optional<absl::Duration> pushback = absl::nullopt;
 };

@@ -26,8 +26,12 @@ void CountForks() {
 
 }  // namespace
 
-ForkGuard::ForkGuard() : generation_(num_forks.load(std::memory_order_relaxed)) {
+int ForkGuard::NumForks() {
   CountForks();
+  return num_forks.load(std::memory_order_relaxed);
+}
+
+ForkGuard::ForkGuard() : generation_(NumForks()) {
   has_guards.store(true, std::memory_order_relaxed);
 }
 

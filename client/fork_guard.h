@@ -20,6 +20,9 @@ class ForkGuard {
   // FAILED_PRECONDITION in such a child.
   absl::Status Check() const;
 
+  // How many forks lie between this process and the first one that called this or made a guard.
+  static int NumForks();
+
   // FAILED_PRECONDITION if an ancestor of this process made a guard before it forked.
   static absl::Status CheckNew();
 

@@ -4,8 +4,13 @@
 #include "swiglu/future.h"
 
 #include "absl/time/clock.h"
+#include "client/fork_guard.h"
 
 namespace swiglu::client {
+
+int FutureState::CurrentProcess() { return ForkGuard::NumForks(); }
+
+bool FutureState::IsOfParent() const { return process_ != CurrentProcess(); }
 
 void FutureState::Wait() {
   if (IsReady()) return;

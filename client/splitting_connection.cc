@@ -46,13 +46,15 @@ void AddTo(CallStatistics* all, const CallStatistics& one) {
 // Deletes itself when it has ended.
 class SplittingConnection::Operation {
  public:
+  // `refused` is what was sent before the operation was split.
   Operation(SplittingConnection* owner, const Inference& inference, const CallContext& context,
-            const ChunkPlan& plan, Done done)
+            const ChunkPlan& plan, CallStatistics refused, Done done)
       : owner_(*owner),
         inference_(inference),
         context_(context),
         done_(std::move(done)),
-        queue_(inference.model, plan, context.limit.deadline) {}
+        queue_(inference.model, plan, context.limit.deadline),
+        statistics_(std::move(refused)) {}
 
   void Start() {
     if (context_.cancellation != nullptr) context_.cancellation->SetStop([this] { Stop(); });
@@ -125,8 +127,10 @@ class SplittingConnection::Operation {
     const absl::optional<absl::Duration> wait =
         result.pushback ? WaitBeforeRetry({status, result.pushback, 1}, RandomShare())
                         : absl::nullopt;
-    if (status.ok()) return queue_.Succeed(result.weights_sha256);
-    if (wait) {
+    absl::optional<ChunkProgress> progress;
+    if (status.ok()) {
+      progress = queue_.Succeed(result.weights_sha256);
+    } else if (wait) {
       queue_.PushBack(chunk, status,
                       absl::Now() + std::min(*wait, owner_.servers_->TimeUntilOpen()));
     } else if (absl::IsResourceExhausted(status)) {
@@ -135,7 +139,7 @@ class SplittingConnection::Operation {
       queue_.Fail(status);
     }
     if (!queue_.Result().ok()) HurryTimer();
-    return absl::nullopt;
+    return progress;
   }
 
   void Report(const ChunkProgress& progress) {
@@ -219,7 +223,7 @@ void SplittingConnection::StartInfer(const Inference& inference, const CallConte
         [this, &inference, context, done = std::move(done)](CallResult&& result) mutable {
           // The server's limit may be below ours. In that case it has not looked at the tensors.
           if (!absl::IsResourceExhausted(result.status)) return std::move(done)(std::move(result));
-          Split(inference, context, std::move(done));
+          Split(inference, context, result.statistics, std::move(done));
         });
   }
   if (inference.has_gradients()) {
@@ -230,14 +234,16 @@ void SplittingConnection::StartInfer(const Inference& inference, const CallConte
                      "; gradients in regions of shared memory need no room in messages"));
     return std::move(done)(std::move(result));
   }
-  Split(inference, context, std::move(done));
+  Split(inference, context, {}, std::move(done));
 }
 
-void SplittingConnection::Split(const Inference& inference, const CallContext& context, Done done) {
+void SplittingConnection::Split(const Inference& inference, const CallContext& context,
+                                CallStatistics refused, Done done) {
   if (inference.is_mlp()) {
     const int64_t row_bytes = LargestMessageBytes(inference.Part(0, inference.row_elements));
     if (row_bytes > max_message_bytes_) {
       CallResult result;
+      result.statistics = std::move(refused);
       result.status = absl::ResourceExhaustedError(
           absl::StrCat("a row of '", inference.inputs.front().name, "' takes a message of ",
                        row_bytes, " bytes; option max_message_bytes is ", max_message_bytes_));
@@ -250,7 +256,7 @@ void SplittingConnection::Split(const Inference& inference, const CallContext& c
   const int64_t num_connections = int64_t{num_connections_} * num_servers();
   const ChunkPlan plan{num_elements, chunk_elements, LeastElements(inference),
                        static_cast<int>(std::min(num_connections, most_chunks))};
-  (new Operation(this, inference, context, plan, std::move(done)))->Start();
+  (new Operation(this, inference, context, plan, std::move(refused), std::move(done)))->Start();
 }
 
 int64_t SplittingConnection::ChunkElements(const Inference& inference) const {

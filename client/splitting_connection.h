@@ -44,7 +44,9 @@ class SplittingConnection final : public Connection {
  private:
   class Operation;
 
-  void Split(const Inference& inference, const CallContext& context, Done done);
+  // `refused` is what was sent before.
+  void Split(const Inference& inference, const CallContext& context, CallStatistics refused,
+             Done done);
   int64_t ChunkElements(const Inference& inference) const;
 
   Connection* const inner_;

@@ -23,7 +23,8 @@ constexpr absl::string_view kUnreadableMemory = "Bad address";
 // gRPC's whole message when a connection ends before the status of a call, with the code UNKNOWN.
 constexpr absl::string_view kStreamRemoved = "Stream removed";
 
-// gRPC's whole message when a server has ended the connection before it took the request.
+// gRPC's whole message when a server has ended the connection, most often before it took the
+// request.
 constexpr absl::string_view kGoAway = "GOAWAY received";
 
 // How often a call looks whether one of several servers is connected, and for how long.
@@ -87,6 +88,8 @@ bool IsAnswer(const grpc::Status& status) {
     case grpc::StatusCode::DEADLINE_EXCEEDED:
     case grpc::StatusCode::UNAVAILABLE:
       return false;
+    case grpc::StatusCode::UNKNOWN:
+      return status.error_message() != kStreamRemoved;
     default:
       return true;
   }
@@ -154,7 +157,8 @@ void UnaryCall::OnEvent(bool /*ok*/) {
   // The call lives as long as its context, and may hold the request until then.
   reader_.reset();
   grpc_context_.reset();
-  pool_->Release(channel_, message_bytes_, {IsAnswer(grpc_status_), outcome_.pushback});
+  pool_->Release(channel_, message_bytes_,
+                 {IsAnswer(grpc_status_), outcome_.is_lost, outcome_.pushback});
   FinishIfRepaid();
 }
 
@@ -210,8 +214,7 @@ void UnaryCall::ToFailure() {
       outcome_.pushback = kNeverAgain;
       return;
     }
-    // The connection ended before the request was sent, so it goes over the next one at once.
-    if (message == kGoAway) outcome_.pushback = absl::ZeroDuration();
+    outcome_.is_lost = message == kGoAway;
     // A server's own UNAVAILABLE either leaves the connection up or comes with trailers. gRPC's
     // UNAVAILABLE does neither.
     if (channel_->channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_READY) {
@@ -222,7 +225,7 @@ void UnaryCall::ToFailure() {
     }
   }
   outcome_.answer = absl::Status(code, absl::StrCat(message, " (from ", address, ")"));
-  if (!outcome_.pushback) outcome_.pushback = PushbackOf(trailers);
+  outcome_.pushback = PushbackOf(trailers);
 }
 
 absl::Status UnaryCall::Late(absl::string_view address) const {

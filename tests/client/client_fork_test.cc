@@ -20,7 +20,9 @@ namespace {
 // A child that hangs is ended by SIGALRM.
 constexpr unsigned kChildSeconds = 60;
 
-// Runs `in_child` in a child. Returns its process.
+// Runs `in_child` in a child. Returns its process. Abseil's deadlock detector has a lock of the
+// whole process, which a thread of gRPC could hold now and the child would never get, so it must be
+// off.
 pid_t ForkChild(const std::function<int()>& in_child) {
   const pid_t child = fork();
   if (child != 0) return child;
@@ -48,6 +50,7 @@ bool ForwardWorks(const Client& client) {
 // In each, the exit code is 0, or tells what was wrong.
 
 void ForkBeforeTheFirstClient() {
+  TuneProcess();
   int address_pipe[2];
   if (pipe(address_pipe) != 0) _exit(101);
   const pid_t child = ForkChild([&] {
@@ -88,6 +91,7 @@ int FirstThatIsNotRefused(const Client& client) {
 }
 
 void ForkWithAClient() {
+  TuneProcess();
   FakeServer server([](const FakeCall& call) { return EchoInfer(call); });
   auto client = Client::Create(server.address());
   if (!client.ok() || !ForwardWorks(*client)) _exit(102);
@@ -105,6 +109,7 @@ void ForkWithAClient() {
 }
 
 void ForkWithACallUnderWay() {
+  TuneProcess();
   FakeServer server([](const FakeCall&) {
     FakeReply never;
     never.never = true;
@@ -116,6 +121,7 @@ void ForkWithACallUnderWay() {
   const pid_t child = ForkChild([&] {
     const int not_refused = FirstThatIsNotRefused(*client);
     if (not_refused != 0) return not_refused;
+    const auto dropped = std::move(future);  // its destructor must not wait
     *client = Client(nullptr);
     return 0;
   });

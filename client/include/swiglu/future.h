@@ -23,12 +23,19 @@ class FutureState {
   // Whether the call has ended within `timeout`.
   bool WaitFor(absl::Duration timeout);
 
+  // Whether this process was forked from the one of the call, which never ends here.
+  bool IsOfParent() const;
+
   // Called once, when the result is there.
   void SetReady();
 
   Cancellation* cancellation() { return &cancellation_; }
 
+  // A number that differs between a process and its children.
+  static int CurrentProcess();
+
  private:
+  const int process_ = CurrentProcess();
   std::atomic<bool> is_ready_{false};
   Cancellation cancellation_;
   absl::Mutex mutex_;
@@ -57,7 +64,7 @@ class [[nodiscard]] Future {
   // Cancels a call that has not ended, and blocks until nothing uses its tensors any more. So do
   // not destroy such a future in a callback of the library.
   ~Future() {
-    if (!state_ || state_->IsReady()) return;
+    if (!state_ || state_->IsReady() || state_->IsOfParent()) return;
     state_->cancellation()->Cancel();
     state_->Wait();
   }
