@@ -79,7 +79,10 @@ void FakeConnection::Answer(size_t number, CallResult result) {
     inference = kept_.at(number).arrival.inference;
     done = std::move(kept_.at(number).done);
   }
-  if (result.status.ok()) FakeCompute(*inference);
+  if (result.status.ok()) {
+    FakeCompute(*inference);
+    num_elements_done_ += inference->num_elements();
+  }
   std::move(done)(std::move(result));
 }
 

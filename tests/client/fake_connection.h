@@ -4,6 +4,7 @@
 // connection. So a decorator is tested alone, without gRPC.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -54,6 +55,8 @@ class FakeConnection final : public Connection {
   // Blocks until so many have come.
   void WaitForArrivals(size_t count) const;
   Arrival arrival(size_t number) const;
+  // The elements of all inferences that were answered with OK.
+  int64_t num_elements_done() const { return num_elements_done_; }
 
   // Ends an inference on the calling thread. If the status is OK, fills its outputs first.
   void Answer(size_t number, CallResult result = {});
@@ -70,6 +73,7 @@ class FakeConnection final : public Connection {
 
   const std::function<void(size_t)> at_arrival_;
   int num_servers_ = 1;
+  std::atomic<int64_t> num_elements_done_ = 0;
   mutable absl::Mutex mutex_;
   std::deque<Kept> kept_ ABSL_GUARDED_BY(mutex_);
 };

@@ -10,6 +10,12 @@
 #include "absl/strings/match.h"
 #include "grpcpp/alarm.h"
 
+// Only in builds with ThreadSanitizer: tests/sanitizers/tsan_happens_before.cc.
+extern "C" {
+__attribute__((weak)) void SwigluTestServerBegins();
+__attribute__((weak)) void SwigluTestServerEnds();
+}
+
 namespace swiglu::client {
 namespace {
 
@@ -149,7 +155,9 @@ class FakeServer::Call {
     call.message = ToString(request_);
     call.deadline = absl::FromChrono(context_.deadline());
     call.peer = context_.peer();
+    if (SwigluTestServerBegins != nullptr) SwigluTestServerBegins();
     const FakeReply reply = server_->handler_(call);
+    if (SwigluTestServerEnds != nullptr) SwigluTestServerEnds();
     state_ = State::kAnswered;
     if (reply.never) {
       // The next event is the end of the client's side, or of the server.

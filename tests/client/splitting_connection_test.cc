@@ -52,15 +52,16 @@ class SplittingConnectionTest : public ::testing::Test {
 
   void Start() { call_.Start(*connection_); }
 
-  // Answers with OK what comes, from number `next` on, until the operation has ended.
+  // Answers with OK what comes, from number `next` on, until the operation has ended. When all
+  // elements are done, it ends soon, maybe on another thread.
   void AnswerRest(size_t next) {
-    while (!call_.HasEnded()) {
+    while (!call_.HasEnded() && inner_.num_elements_done() < call_.inference().num_elements()) {
       inner_.WaitForArrivals(next + 1);
       inner_.Answer(next++, ResultOf(absl::OkStatus()));
     }
+    call_.Wait();
   }
 
-  // The numbers of chunks that are told to end.
   FakeConnection inner_;
   FakeChoice servers_;
   EventThreads threads_{2, [] {}};

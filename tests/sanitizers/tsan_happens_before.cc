@@ -28,6 +28,11 @@ void AnnotateIgnoreReadsEnd(const char* file, int line);
 
 namespace {
 
+// Stand for the messages between clients and the servers of tests in one process, which go through
+// sockets: what is done before a request is sent is done before a FakeServer handles it, and what
+// the handler does is done before an answer comes.
+char requests, answers;
+
 // The library's function behind the one of that mangled name here.
 template <typename Function>
 Function* Library(const char* name) {
@@ -173,12 +178,17 @@ ABSL_NAMESPACE_END
 
 extern "C" {
 
+// FakeServer calls these around its handler.
+void SwigluTestServerBegins() { __tsan_acquire(&requests); }
+void SwigluTestServerEnds() { __tsan_release(&answers); }
+
 grpc_call_error grpc_call_start_batch(grpc_call* call, const grpc_op* ops, size_t num_ops,
                                       void* tag, void* reserved) {
   static auto* const next =
       Library<grpc_call_error(grpc_call*, const grpc_op*, size_t, void*, void*)>(
           "grpc_call_start_batch");
   __tsan_release(tag);
+  __tsan_release(&requests);
   return next(call, ops, num_ops, tag, reserved);
 }
 
@@ -187,7 +197,10 @@ grpc_event grpc_completion_queue_next(grpc_completion_queue* queue, gpr_timespec
   static auto* const next = Library<grpc_event(grpc_completion_queue*, gpr_timespec, void*)>(
       "grpc_completion_queue_next");
   const grpc_event event = next(queue, deadline, reserved);
-  if (event.type == GRPC_OP_COMPLETE) __tsan_acquire(event.tag);
+  if (event.type == GRPC_OP_COMPLETE) {
+    __tsan_acquire(event.tag);
+    __tsan_acquire(&answers);
+  }
   return event;
 }
 
