@@ -14,6 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/types/optional.h"
+#include "client/call_ends.h"
 #include "client/joined_message.h"
 
 namespace swiglu::client {

@@ -12,6 +12,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "client/call_ends.h"
 
 namespace swiglu::client {
 
@@ -160,20 +161,17 @@ class HedgingConnection::Race {
 
   void Finish() {
     if (context_.cancellation != nullptr) context_.cancellation->ClearStop();
-    CallStatistics all;
-    for (const Attempt* const attempt : {&first_, &second_}) {
-      const CallStatistics& statistics = attempt->result.statistics;
-      all.num_messages += statistics.num_messages;
-      all.bytes_sent += statistics.bytes_sent;
-      all.bytes_received += statistics.bytes_received;
-    }
     CallResult result = TakeResult();
-    result.statistics.num_messages = all.num_messages;
-    result.statistics.bytes_sent = all.bytes_sent;
-    result.statistics.bytes_received = all.bytes_received;
+    AddMessages(Loser().result.statistics, &result.statistics);
     Done done = std::move(done_);
     delete this;
     std::move(done)(std::move(result));
+  }
+
+  // The attempt that does not count.
+  const Attempt& Loser() {
+    absl::MutexLock lock(&mutex_);
+    return winner_ == &first_ ? second_ : first_;
   }
 
   CallResult TakeResult() {

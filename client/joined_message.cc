@@ -6,24 +6,15 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "client/call_ends.h"
 
 namespace swiglu::client {
-
-bool IsCancelled(const CallContext& context) {
-  return context.cancellation != nullptr && context.cancellation->is_cancelled();
-}
-
-absl::Status LateStatus(const TimeLimit& limit, absl::string_view servers) {
-  return absl::DeadlineExceededError(
-      absl::StrCat("no answer from ", servers, " within ", absl::FormatDuration(limit.timeout)));
-}
 
 void EndIfOver(JoinedCall& call, absl::Time now, absl::string_view servers,
                std::vector<EndedCall>* ended) {
   absl::Status status;
   if (IsCancelled(call.context)) {
-    status = absl::CancelledError("the call was cancelled");
+    status = CancelledStatus();
   } else if (now >= call.context.limit.deadline) {
     status = LateStatus(call.context.limit, servers);
   } else {

@@ -30,11 +30,6 @@ struct EndedCall {
   absl::Status status;
 };
 
-bool IsCancelled(const CallContext& context);
-
-// The error of a call whose deadline has passed.
-absl::Status LateStatus(const TimeLimit& limit, absl::string_view servers);
-
 // Moves what is needed to end `call` to `ended`, if its deadline has passed or it is cancelled.
 void EndIfOver(JoinedCall& call, absl::Time now, absl::string_view servers,
                std::vector<EndedCall>* ended);

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/call_ends.h"
 
 namespace swiglu::client {
 
@@ -28,8 +29,7 @@ class RetryingConnection::Attempts {
 
  private:
   void OnResult(CallResult result) {
-    statistics_.num_messages += result.statistics.num_messages;
-    statistics_.bytes_sent += result.statistics.bytes_sent;
+    AddMessages(result.statistics, &statistics_);
     const absl::optional<absl::Duration> wait = WaitForNext(result);
     if (!wait) return Finish(std::move(result));
     ++number_;
@@ -63,8 +63,8 @@ class RetryingConnection::Attempts {
       if (context_.cancellation != nullptr) context_.cancellation->ClearStop();
       Start();
     });
-    if (context_.cancellation != nullptr)
-      context_.cancellation->SetStop([timer] { timer->Hurry(); });
+    if (context_.cancellation == nullptr) return;
+    context_.cancellation->SetStop([timer] { timer->Hurry(); });
   }
 
   void Finish(CallResult result) {
@@ -75,6 +75,7 @@ class RetryingConnection::Attempts {
     }
     result.statistics.num_messages = statistics_.num_messages;
     result.statistics.bytes_sent = statistics_.bytes_sent;
+    result.statistics.bytes_received = statistics_.bytes_received;
     Done done = std::move(done_);
     delete this;
     std::move(done)(std::move(result));

@@ -4,12 +4,10 @@
 #include "client/server_connection.h"
 
 #include <algorithm>
-#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "client/server_address.h"
 #include "client/unary_call.h"

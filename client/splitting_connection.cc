@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "client/call_ends.h"
 #include "client/chunk_queue.h"
 #include "client/infer_codec.h"
 #include "client/retry.h"
@@ -33,9 +34,7 @@ void AddTo(CallStatistics* all, const CallStatistics& one) {
   const auto add = [](absl::optional<absl::Duration>* sum, absl::optional<absl::Duration> time) {
     if (time) *sum = sum->value_or(absl::ZeroDuration()) + *time;
   };
-  all->num_messages += one.num_messages;
-  all->bytes_sent += one.bytes_sent;
-  all->bytes_received += one.bytes_received;
+  AddMessages(one, all);
   if (!one.server.empty()) all->server = one.server;
   add(&all->queue_time, one.queue_time);
   add(&all->compute_time, one.compute_time);
@@ -157,7 +156,7 @@ class SplittingConnection::Operation {
   void Stop() {
     absl::MutexLock lock(&mutex_);
     is_stopped_ = true;
-    queue_.Stop(absl::CancelledError("the call was cancelled"));
+    queue_.Stop(CancelledStatus());
     for (Running& running : running_) running.cancellation.Cancel();
     HurryTimer();
   }

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "client/call_ends.h"
 
 namespace swiglu::client {
 namespace {
@@ -109,11 +110,10 @@ void UnaryCall::Start(OutgoingMessage message, Done done) {
 }
 
 void UnaryCall::Send(absl::Time connect_deadline) {
-  const bool is_cancelled =
-      context_.cancellation != nullptr && context_.cancellation->is_cancelled();
+  const bool is_cancelled = IsCancelled(context_);
   if (is_cancelled || absl::Now() >= context_.limit.deadline) {
-    outcome_.answer = is_cancelled ? absl::CancelledError("the call was cancelled")
-                                   : Late(pool_->AddressesText());
+    outcome_.answer =
+        is_cancelled ? CancelledStatus() : LateStatus(context_.limit, pool_->AddressesText());
     message_.slices.clear();
     return FinishIfRepaid();
   }
@@ -193,13 +193,12 @@ void UnaryCall::ToFailure() {
   const std::string& message = grpc_status_.error_message();
   const std::string& address = channel_->address;
   const Trailers& trailers = grpc_context_->GetServerTrailingMetadata();
-  if (context_.cancellation != nullptr && context_.cancellation->is_cancelled() &&
-      code == absl::StatusCode::kCancelled) {
-    outcome_.answer = absl::CancelledError("the call was cancelled");
+  if (IsCancelled(context_) && code == absl::StatusCode::kCancelled) {
+    outcome_.answer = CancelledStatus();
     return;
   }
   if (code == absl::StatusCode::kDeadlineExceeded && message == kGrpcDeadlineMessage) {
-    outcome_.answer = Late(address);
+    outcome_.answer = LateStatus(context_.limit, address);
     return;
   }
   if (code == absl::StatusCode::kUnknown && message == kStreamRemoved) {
@@ -226,14 +225,6 @@ void UnaryCall::ToFailure() {
   }
   outcome_.answer = absl::Status(code, absl::StrCat(message, " (from ", address, ")"));
   outcome_.pushback = PushbackOf(trailers);
-}
-
-absl::Status UnaryCall::Late(absl::string_view address) const {
-  const std::string timeout = absl::FormatDuration(context_.limit.timeout);
-  return absl::DeadlineExceededError(
-      context_.limit.timeout > absl::ZeroDuration()
-          ? absl::StrCat("no answer from ", address, " within ", timeout)
-          : absl::StrCat("no time for a call to ", address, ": its timeout is ", timeout));
 }
 
 }  // namespace swiglu::client

@@ -71,7 +71,6 @@ class UnaryCall final : private Event {
   // Ends the call if gRPC has released all borrowed memory. Else looks again soon.
   void FinishIfRepaid();
   void ToFailure();
-  absl::Status Late(absl::string_view address) const;
 
   ConnectionPool* const pool_;
   const std::string method_;

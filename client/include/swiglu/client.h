@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The client library. It computes SwiGLU forward and backward on a swiglu-server, and returns what
-// the server reports about itself. client_mlp.h has whole MLPs. Sending a
-// large call does not copy the caller's tensors. Results are copied once, from gRPC's buffers to
-// the output tensors. The public headers of the library use no gRPC or protobuf type.
+// the server reports about itself. client_mlp.h has whole MLPs. Sending does not copy the caller's
+// tensors, except those of small calls that are joined. Results are copied once, from gRPC's
+// buffers to the output tensors. The public headers of the library use no gRPC or protobuf type.
 //
 // A program that moves much data should call `TuneProcess` as the first statement of `main`.
 #pragma once

@@ -44,8 +44,9 @@ struct Options {
   absl::Duration timeout = absl::ZeroDuration();
 
   // The number of connections to each server, 1 to 64. Each carries about 1 to 3 GB/s, and opens
-  // when it is first used. A message is sent over the connection with the fewest request bytes
-  // under way. 0, the default, means one connection for each core, at most 4.
+  // when it is first used; with several servers, all open at the first call. A message is sent over
+  // the connection with the fewest request bytes under way. 0, the default, means one connection
+  // for each core, at most 4.
   int num_connections = 0;
 
   // The largest message, in bytes, in either direction: 4096 to 2^31 - 1. The default is 2^31 - 1,
@@ -65,8 +66,9 @@ struct Options {
   // pushes back, it waits and sends the message again within the call's timeout. An operation is
   // pure, so a message that has been computed twice does no harm. It waits as long as the server
   // says (`grpc-retry-pushback-ms`), or else a random part of 50 ms, 100 ms, ... 1 s; without a
-  // connection, that time and a random part more. Default 4. A
-  // split operation waits for a server that pushes its chunks back as often as its timeout allows.
+  // connection, that time and a random part more. Default 4. A second attempt by `hedge_delay`, and
+  // a call that is sent alone after its joined message was refused, count anew. A split operation
+  // waits for a server that pushes its chunks back as often as its timeout allows.
   int max_attempts = 4;
 
   // How many retries each call earns, 0 to 1. A client has 10 retries at first and never more, so
