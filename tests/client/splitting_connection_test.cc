@@ -272,6 +272,7 @@ TEST_F(SplittingConnectionTest, ALargeMessageThatIsRefusedIsSplit) {
   EXPECT_EQ(inner_.num_arrivals(), 4u);
   AnswerRest(1);
   EXPECT_TRUE(call_.IsRight());
+  EXPECT_EQ(call_.Wait().statistics.num_messages, 6) << "the refused one, and five chunks";
 }
 
 TEST_F(SplittingConnectionTest, ALargeMessageThatFailsOtherwiseIsNotSplit) {
@@ -323,6 +324,19 @@ TEST_F(SplittingConnectionTest, WeightsThatChangeAreAnError) {
   for (size_t i = 0; !mlp.HasEnded(); ++i) {
     CallResult result = ResultOf(absl::OkStatus());
     result.weights_sha256 = i == 1 ? "other" : "w";
+    inner_.Answer(i, result);
+  }
+  EXPECT_EQ(mlp.status().code(), absl::StatusCode::kAborted);
+}
+
+TEST_F(SplittingConnectionTest, WeightsThatChangeEndTheOperationBeforeAPushbackIsOver) {
+  TestCall mlp({20, 700}, 1, /*num_inputs=*/1);
+  mlp.timeout = absl::Hours(3);
+  mlp.Start(*connection_);
+  inner_.Answer(0, PushedBack(absl::Hours(1)));
+  for (const size_t i : {1, 2}) {
+    CallResult result = ResultOf(absl::OkStatus());
+    result.weights_sha256 = i == 1 ? "w" : "other";
     inner_.Answer(i, result);
   }
   EXPECT_EQ(mlp.status().code(), absl::StatusCode::kAborted);
