@@ -191,6 +191,11 @@ std::vector<Flag> FlagsInto(Given* given) {
              server::Bytes(&load->coalesce_bytes, 0, kMostCoalesceBytes))},
       {"max_attempts", "1", "how often the library sends a message that a server refuses or loses",
        "1 to 100", Noted(&given->has_library_flag, Number(&load->max_attempts, 1, 100))},
+      {"hedge_delay", "0",
+       "how long a small call of the library waits for its answer before it is sent a second time; "
+       "0: it is not",
+       "a time, such as 5ms or 0",
+       Noted(&given->has_library_flag, server::Time(&load->hedge_delay, zero, kDay))},
       {"connections", "8", "connections to each server", "1 to 65536",
        Number(&load->num_connections, 1, kMost)},
       {"in_flight", "16", "requests under way in a closed loop, spread over the connections",
@@ -309,7 +314,8 @@ absl::Status CheckClient(const Given& given) {
   const CommandLine& command = given.command;
   const bool is_raw = command.client == ClientKind::kRaw;
   if (is_raw && given.has_library_flag) {
-    return Usage("--callers, --coalesce_bytes and --max_attempts take --client=library");
+    return Usage(
+        "--callers, --coalesce_bytes, --hedge_delay and --max_attempts take --client=library");
   }
   if (client::SplitAddresses(command.load.server)->size() == 1) return absl::OkStatus();
   const char* const one = is_raw                                              ? "--client=raw"

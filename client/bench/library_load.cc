@@ -144,6 +144,7 @@ absl::StatusOr<std::unique_ptr<Load>> CreateLibraryLoad(const LoadOptions& optio
       client::MakeConnection(options.server, {.num_connections = options.num_connections,
                                               .max_attempts = options.max_attempts,
                                               .coalesce_bytes = options.coalesce_bytes,
+                                              .hedge_delay = options.hedge_delay,
                                               .spin = options.spin});
   if (!connection.ok()) return connection.status();
   return MakeLibraryLoad(options, data, *std::move(connection));

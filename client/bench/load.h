@@ -46,6 +46,8 @@ struct LoadOptions {
   int64_t coalesce_bytes = client::Options().coalesce_bytes;
   // How often the library sends a message at most. 1: a refusal counts, and is not sent again.
   int max_attempts = 1;
+  // How long a small call of the library waits before it is sent a second time. 0: it is not.
+  absl::Duration hedge_delay = absl::ZeroDuration();
   // Number of threads of the raw client that take answers, 1 or more.
   int num_threads = 1;
   // Whether the raw client announces the size of each request to the server, as the library does.

@@ -190,6 +190,25 @@ TEST(LibraryClientTest, SendsAMessageAsOftenAsItMay) {
   EXPECT_EQ(tally.messages().num_retries, 8);
 }
 
+// The server does not answer the first message. Without a second one, the call would be late.
+TEST(LibraryClientTest, SendsACallThatHangsASecondTime) {
+  std::atomic<int> num_calls = 0;
+  FakeServer server([&](const FakeCall& call) {
+    if (++num_calls > 1) return client::EchoInfer(call);
+    FakeReply reply;
+    reply.never = true;
+    return reply;
+  });
+  LoadOptions options = Options(server);
+  options.num_in_flight = 1;
+  options.timeout = absl::Seconds(10);
+  options.hedge_delay = absl::Milliseconds(1);
+  const Tally tally = RunLoad(&CreateLibraryLoad, options, 1);
+  EXPECT_EQ(tally.NumFailed(), 0) << tally.example();
+  EXPECT_EQ(num_calls, 2);
+  EXPECT_EQ(tally.messages().num_retries, 1);
+}
+
 // 80 MB are three chunks of at most 32 MiB. The server is not asked for its times.
 TEST(LibraryClientTest, ChunksAreNoRetries) {
   std::atomic<int> num_calls = 0;

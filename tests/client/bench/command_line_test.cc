@@ -83,14 +83,16 @@ TEST(CommandLineTest, TensorsMayBeInSharedMemory) {
 
 TEST(CommandLineTest, TheLibraryTakesSeveralServersAndItsOptions) {
   const CommandLine command = Parse({"--client=library", "--server=a:1,unix:/b", "--max_attempts=7",
-                                     "--coalesce_bytes=1KiB"})
+                                     "--coalesce_bytes=1KiB", "--hedge_delay=5ms"})
                                   .value();
   EXPECT_EQ(command.load.server, "a:1,unix:/b");
   EXPECT_EQ(command.load.max_attempts, 7);
   EXPECT_EQ(command.load.coalesce_bytes, 1024);
+  EXPECT_EQ(command.load.hedge_delay, absl::Milliseconds(5));
   const CommandLine other = Parse({"--client=library"}).value();
   EXPECT_EQ(other.load.max_attempts, 1);
   EXPECT_EQ(other.load.coalesce_bytes, client::Options().coalesce_bytes);
+  EXPECT_EQ(other.load.hedge_delay, absl::ZeroDuration());
   EXPECT_EQ(Parse({"--client=library", "--coalesce_bytes=0"})->load.coalesce_bytes, 0);
 }
 
@@ -195,10 +197,13 @@ TEST(CommandLineTest, SaysWhatIsWrong) {
       {{"--client=library", "--server=a:1,b:1", "--server_pid=1"},
        "--server_pid takes one server, not 'a:1,b:1'"},
       {{"--coalesce_bytes=64KiB"},
-       "--callers, --coalesce_bytes and --max_attempts take --client=library"},
+       "--callers, --coalesce_bytes, --hedge_delay and --max_attempts take --client=library"},
       {{"--max_attempts=1"},
-       "--callers, --coalesce_bytes and --max_attempts take --client=library"},
-      {{"--callers=1"}, "--callers, --coalesce_bytes and --max_attempts take --client=library"},
+       "--callers, --coalesce_bytes, --hedge_delay and --max_attempts take --client=library"},
+      {{"--hedge_delay=5ms"},
+       "--callers, --coalesce_bytes, --hedge_delay and --max_attempts take --client=library"},
+      {{"--callers=1"},
+       "--callers, --coalesce_bytes, --hedge_delay and --max_attempts take --client=library"},
       {{"--client=library", "--callers=17"},
        "--callers takes at most the 16 of --in_flight, not 17"},
       {{"--client=library", "--callers=17", "--rate=1", "--max_outstanding=2"},
@@ -209,6 +214,8 @@ TEST(CommandLineTest, SaysWhatIsWrong) {
       {{"--client=library", "--callers=1", "--spin"},
        "--callers goes without --spin: only calls that block can poll"},
       {{"--client=library", "--max_attempts=0"}, "--max_attempts takes 1 to 100, not '0'"},
+      {{"--client=library", "--hedge_delay=-1ms"},
+       "--hedge_delay takes a time, such as 5ms or 0, not '-1ms'"},
       {{"--client=library", "--coalesce_bytes=2MiB"},
        "--coalesce_bytes takes 0 to 128KiB, not '2MiB'"},
       {{"--request_bytes=2GiB"},
