@@ -11,8 +11,21 @@
 #include "grpcpp/security/credentials.h"
 
 namespace swiglu::client {
+namespace {
 
-std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address, grpc::ChannelArguments args) {
+std::shared_ptr<grpc::ChannelCredentials> ToGrpc(const Credentials& credentials) {
+  switch (credentials.kind()) {
+    case Credentials::Kind::kInsecure:
+      return grpc::InsecureChannelCredentials();
+  }
+  return nullptr;  // gRPC fails the calls of such a channel.
+}
+
+}  // namespace
+
+std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address,
+                                           const Credentials& credentials,
+                                           grpc::ChannelArguments args) {
   args.SetMaxSendMessageSize(-1);
   args.SetMaxReceiveMessageSize(-1);
   // Each channel has a connection of its own, though all have one address.
@@ -27,8 +40,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address, grpc::Chan
   }
   const bool has_scheme = IsGroup(address) || absl::StartsWith(address, "unix:");
   const absl::string_view scheme = has_scheme ? "" : "dns:///";
-  return grpc::CreateCustomChannel(absl::StrCat(scheme, address),
-                                   grpc::InsecureChannelCredentials(), args);
+  return grpc::CreateCustomChannel(absl::StrCat(scheme, address), ToGrpc(credentials), args);
 }
 
 bool NextEvent(grpc::CompletionQueue& queue, Wait wait, void** tag, bool* ok) {

@@ -9,6 +9,7 @@
 #include "grpcpp/channel.h"
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/support/channel_arguments.h"
+#include "swiglu/credentials.h"
 
 namespace swiglu::client {
 
@@ -16,6 +17,7 @@ namespace swiglu::client {
 // messages go to these in turn. The channel carries messages of any size, and uses neither retries
 // nor proxies. `args` are its further settings.
 std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address,
+                                           const Credentials& credentials,
                                            grpc::ChannelArguments args = {});
 
 // How a thread waits for an event of a completion queue.

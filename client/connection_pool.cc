@@ -36,7 +36,8 @@ grpc::ChannelArguments PoolArguments() {
 
 }  // namespace
 
-ConnectionPool::ConnectionPool(const std::vector<std::string>& addresses, int num_connections)
+ConnectionPool::ConnectionPool(const std::vector<std::string>& addresses, int num_connections,
+                               const Credentials& credentials)
     : addresses_(addresses),
       opens_(addresses.size(), absl::InfinitePast()),
       answered_(addresses.size(), absl::InfinitePast()),
@@ -47,7 +48,7 @@ ConnectionPool::ConnectionPool(const std::vector<std::string>& addresses, int nu
     PooledChannel& channel = channels_[i];
     channel.server = static_cast<int>(i % addresses.size());
     channel.address = addresses[i % addresses.size()];
-    channel.channel = MakeChannel(channel.address, PoolArguments());
+    channel.channel = MakeChannel(channel.address, credentials, PoolArguments());
     channel.stub = std::make_unique<grpc::GenericStub>(channel.channel);
   }
 }

@@ -18,6 +18,7 @@
 #include "grpcpp/channel.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "swiglu/connection.h"
+#include "swiglu/credentials.h"
 
 namespace swiglu::client {
 
@@ -53,7 +54,8 @@ class ConnectionPool final : public ServerChoice {
  public:
   // REQUIRES: CheckAddress of each address is OK, there is at least one, and `num_connections`, of
   // each, is 1 or more.
-  ConnectionPool(const std::vector<std::string>& addresses, int num_connections);
+  ConnectionPool(const std::vector<std::string>& addresses, int num_connections,
+                 const Credentials& credentials);
 
   // Takes a channel for a request of so many bytes. Of servers that are alike in all else, one
   // outside of `tried` is taken.

@@ -64,7 +64,7 @@ Connection::Done Observed(const Inference& inference, const Options& options,
 ServerConnection::Parts::Parts(const std::vector<std::string>& addresses,
                                const Options& its_options)
     : options(its_options),
-      pool(addresses, options.num_connections),
+      pool(addresses, options.num_connections, options.credentials),
       health(&pool),
       budget(options.retry_budget),
       threads(std::clamp(NumCores() / 2, 2, 8), [this] { LookAfter(); }),

@@ -91,7 +91,7 @@ class RawLoad final : public Load {
 
   absl::Status Connect() {
     for (int i = 0; i < options_.num_connections; ++i) {
-      channels_.push_back(client::MakeChannel(options_.server));
+      channels_.push_back(client::MakeChannel(options_.server, client::Credentials::Insecure()));
       stubs_.push_back(std::make_unique<grpc::GenericStub>(channels_.back()));
       channels_.back()->GetState(/*try_to_connect=*/true);
     }

@@ -6,7 +6,9 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -232,6 +234,21 @@ TEST_F(ClientTest, IgnoresTheEnvironmentsProxy) {
 
 // The call's deadline passes in the middle of a message. The call must not return before gRPC has
 // let go of it.
+TEST_F(ClientTest, InsecureConnectionsArePlainText) {
+  const Port port;
+  const timeval patience = {.tv_sec = 20, .tv_usec = 0};
+  ASSERT_EQ(setsockopt(port.fd(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+  ASSERT_EQ(listen(port.fd(), 1), 0);
+  const auto client = Connect(port.address(), {.credentials = Credentials::Insecure()});
+  const auto call = client->ForwardAsync(View(e_, shape_), View(g_, shape_));
+  const int fd = accept(port.fd(), nullptr, nullptr);
+  ASSERT_GE(fd, 0);
+  std::string preface(16, '\0');
+  EXPECT_EQ(recv(fd, preface.data(), preface.size(), MSG_WAITALL), 16);
+  EXPECT_EQ(preface, "PRI * HTTP/2.0\r\n");
+  close(fd);
+}
+
 TEST_F(ClientTest, DoesNotReturnWhileItsMemoryIsInUse) {
   // On a busy machine the deadline may pass before the message begins to go, or the peer may hang
   // up before the deadline: then more time is due.

@@ -31,7 +31,7 @@ class ConnectionPoolTest : public ::testing::Test {
   FakeServer first_{[](const FakeCall& call) { return EchoInfer(call); }};
   FakeServer second_{[](const FakeCall& call) { return EchoInfer(call); }};
   EventQueue queue_;
-  ConnectionPool pool_{{first_.address(), second_.address()}, 1};
+  ConnectionPool pool_{{first_.address(), second_.address()}, 1, Credentials::Insecure()};
   ServerSet tried_second_ = [] {
     ServerSet set;
     set.Add(1);

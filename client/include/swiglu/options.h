@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
+#include "swiglu/credentials.h"
 
 namespace swiglu::client {
 
@@ -42,6 +43,9 @@ struct Options {
   // together. Negative values are invalid. Set a shorter time to fail sooner, or a longer one for a
   // slow network.
   absl::Duration timeout = absl::ZeroDuration();
+
+  // How connections are protected. Default: not at all, which is the only kind so far.
+  Credentials credentials = Credentials::Insecure();
 
   // The number of connections to each server, 1 to 64. Each carries about 1 to 3 GB/s, and opens
   // when it is first used; with several servers, all open at the first call. A message is sent over
