@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The calls of the public class that block. client_async.cc has the others.
+// Clients, and their calls without tensors. client_elementwise.cc has the others.
 #include "swiglu/client.h"
 
 #include <malloc.h>
@@ -13,9 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "client/backward_result.h"
 #include "client/client_calls.h"
-#include "client/infer_call.h"
 #include "google/protobuf/stubs/logging.h"
 #include "proto/inference.pb.h"
 #include "swiglu/client_mlp.h"
@@ -65,14 +63,6 @@ void TuneProcess() {
   google::protobuf::SetLogHandler(nullptr);
 }
 
-absl::Status CheckForward(const TensorView& e, const TensorView& g) {
-  return CheckInputs(ElementwiseCall({{"e", e}, {"g", g}}, {}));
-}
-
-absl::Status CheckBackward(const TensorView& dw, const TensorView& e, const TensorView& g) {
-  return CheckInputs(ElementwiseCall({{"DW", dw}, {"e", e}, {"g", g}}, {}));
-}
-
 absl::StatusOr<Client> Client::Create(absl::string_view address, const Options& options) {
   absl::StatusOr<std::shared_ptr<Connection>> connection = MakeConnection(address, options);
   if (!connection.ok()) return connection.status();
@@ -81,49 +71,6 @@ absl::StatusOr<Client> Client::Create(absl::string_view address, const Options& 
 
 Client::Client(std::shared_ptr<Connection> connection, const Options& options)
     : target_{std::move(connection), options.timeout} {}
-
-absl::StatusOr<Tensor> Client::Forward(const TensorView& e, const TensorView& g,
-                                       const CallOptions& options) const {
-  absl::Status status = CheckForward(e, g);
-  Tensor h;
-  if (status.ok()) status = MakeTensor("h", e.dtype, e.shape, &h);
-  if (status.ok()) status = ForwardInto(e, g, h.mutable_bytes(), options);
-  if (!status.ok()) return status;
-  return h;
-}
-
-absl::StatusOr<BackwardResult> Client::Backward(const TensorView& dw, const TensorView& e,
-                                                const TensorView& g,
-                                                const CallOptions& options) const {
-  absl::Status status = CheckBackward(dw, e, g);
-  BackwardResult result;
-  if (status.ok()) status = MakeResult(e, &result);
-  if (status.ok()) status = BackwardInto(dw, e, g, OutputsOf(result), options);
-  if (!status.ok()) return status;
-  return result;
-}
-
-absl::Status Client::ForwardInto(const TensorView& e, const TensorView& g, absl::Span<std::byte> h,
-                                 const CallOptions& options) const {
-  return RunCall(target_, ElementwiseCall({{"e", e}, {"g", g}}, {{"h", h}}), options).status();
-}
-
-absl::Status Client::BackwardInto(const TensorView& dw, const TensorView& e, const TensorView& g,
-                                  const BackwardOutputs& outputs,
-                                  const CallOptions& options) const {
-  return RunCall(target_, BackwardCall(dw, e, g, outputs), options).status();
-}
-
-absl::Status Client::ForwardInto(const InputTensor& e, const InputTensor& g, const OutputTensor& h,
-                                 const CallOptions& options) const {
-  return RunCall(target_, ElementwiseCall({{"e", e}, {"g", g}}, {{"h", h}}), options).status();
-}
-
-absl::Status Client::BackwardInto(const InputTensor& dw, const InputTensor& e, const InputTensor& g,
-                                  const BackwardOutputTensors& outputs,
-                                  const CallOptions& options) const {
-  return RunCall(target_, BackwardCall(dw, e, g, outputs), options).status();
-}
 
 Mlp Client::Mlp(absl::string_view name, int layer) const {
   return client::Mlp(target_, absl::StrCat("mlp_", name, "_", layer));

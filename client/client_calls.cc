@@ -44,6 +44,19 @@ absl::StatusOr<std::string> ToWeights(CallResult result, const CallOptions& opti
   return std::move(result.weights_sha256);
 }
 
+// Gives `tensor` that dtype and shape, with uninitialised bytes.
+absl::Status MakeTensor(absl::string_view name, Dtype dtype, Shape shape, Tensor* tensor) {
+  const absl::StatusOr<int64_t> size_bytes = TensorBytes(name, dtype, shape);
+  if (!size_bytes.ok()) return size_bytes.status();
+  try {
+    *tensor = Tensor(dtype, std::move(shape), *size_bytes);
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no memory for output '", name, "': ", *size_bytes, " bytes"));
+  }
+  return absl::OkStatus();
+}
+
 // What the connection borrows while a call that does not block is under way.
 struct Borrowed {
   std::string model;
@@ -53,17 +66,6 @@ struct Borrowed {
 };
 
 }  // namespace
-
-absl::Status MakeTensor(absl::string_view name, Dtype dtype, Shape shape, Tensor* tensor) {
-  const int64_t size_bytes = TensorBytes(name, dtype, shape).value();
-  try {
-    *tensor = Tensor(dtype, std::move(shape), size_bytes);
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no memory for output '", name, "': ", size_bytes, " bytes"));
-  }
-  return absl::OkStatus();
-}
 
 absl::Status CheckRegionsAllowed(const Connection& connection) {
   if (connection.has_one_server()) return absl::OkStatus();
@@ -113,6 +115,33 @@ void StartCall(const CallTarget& target, const InferCall& call, const CallOption
         owned.reset();
         std::move(its_done)(std::move(weights));
       });
+}
+
+void StartCall(const CallTarget& target, const InferCall& call, const CallOptions& options,
+               Cancellation* cancellation, Client::Callback<absl::Status> callback) {
+  StartCall(target, call, options, cancellation,
+            CallDone([callback = std::move(callback)](absl::StatusOr<std::string> weights) mutable {
+              std::move(callback)(std::move(weights).status());
+            }));
+}
+
+PreparedCall::PreparedCall(InferCall its_call)
+    : call(std::move(its_call)), status(CheckInputs(call)) {}
+
+void PreparedCall::AddOutput(absl::string_view name, Tensor* tensor) {
+  const InferCall::Input& like = call.reference();
+  Add(name, like.dtype, *like.shape, OutputForm::kAsInputs, tensor);
+}
+
+void PreparedCall::AddGradient(absl::string_view name, Shape shape, OutputForm form,
+                               Tensor* tensor) {
+  Add(name, Dtype::kFp32, std::move(shape), form, tensor);
+}
+
+void PreparedCall::Add(absl::string_view name, Dtype dtype, Shape shape, OutputForm form,
+                       Tensor* tensor) {
+  if (status.ok()) status = MakeTensor(name, dtype, std::move(shape), tensor);
+  if (status.ok()) call.outputs.emplace_back(name, tensor->mutable_bytes(), form);
 }
 
 }  // namespace swiglu::client

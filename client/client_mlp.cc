@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Calls of the models of MLPs.
+// Calls of the models of MLPs, in their three forms.
 #include "swiglu/client_mlp.h"
 
-#include <memory>
 #include <string>
 #include <utility>
 
@@ -21,105 +20,81 @@ InferCall MlpCall(const std::string& model, const InferCall::Inputs& inputs,
   return {.model = model, .is_mlp = true, .inputs = inputs, .outputs = outputs};
 }
 
-// The end of a call that does not block.
-template <typename T>
-CallDone EndMlp(std::unique_ptr<T> result, Client::Callback<absl::StatusOr<T>> callback) {
-  return [result = std::move(result),
-          callback = std::move(callback)](absl::StatusOr<std::string> weights) mutable {
-    if (!weights.ok()) return std::move(callback)(weights.status());
-    result->weights_sha256 = *std::move(weights);
-    std::move(callback)(std::move(*result));
-  };
+ResultCall<MlpForwardResult> NewMlpForward(const Mlp& mlp, const TensorView& x) {
+  ResultCall<MlpForwardResult> call(MlpCall(mlp.forward_model(), {{"x", x}}));
+  call.AddOutput("y", &call.result.y);
+  return call;
 }
 
-void StartMlpForward(const CallTarget& target, const Mlp& mlp, const TensorView& x,
-                     const CallOptions& options, Cancellation* cancellation,
-                     Client::Callback<absl::StatusOr<MlpForwardResult>> callback) {
-  absl::Status status = mlp.CheckForward(x);
-  auto result = std::make_unique<MlpForwardResult>();
-  if (status.ok()) status = MakeTensor("y", x.dtype, x.shape, &result->y);
-  if (!status.ok()) return std::move(callback)(std::move(status));
-  const InferCall call =
-      MlpCall(mlp.forward_model(), {{"x", x}}, {{"y", result->y.mutable_bytes()}});
-  StartCall(target, call, options, cancellation, EndMlp(std::move(result), std::move(callback)));
+ResultCall<MlpBackwardResult> NewMlpBackward(const Mlp& mlp, const TensorView& x,
+                                             const TensorView& dy) {
+  ResultCall<MlpBackwardResult> call(MlpCall(mlp.backward_model(), {{"x", x}, {"dy", dy}}));
+  call.AddOutput("dx", &call.result.dx);
+  return call;
 }
 
-void StartMlpBackward(const CallTarget& target, const Mlp& mlp, const TensorView& x,
-                      const TensorView& dy, const CallOptions& options, Cancellation* cancellation,
-                      Client::Callback<absl::StatusOr<MlpBackwardResult>> callback) {
-  absl::Status status = mlp.CheckBackward(x, dy);
-  auto result = std::make_unique<MlpBackwardResult>();
-  if (status.ok()) status = MakeTensor("dx", x.dtype, x.shape, &result->dx);
-  if (!status.ok()) return std::move(callback)(std::move(status));
-  const InferCall call =
-      MlpCall(mlp.backward_model(), {{"x", x}, {"dy", dy}}, {{"dx", result->dx.mutable_bytes()}});
-  StartCall(target, call, options, cancellation, EndMlp(std::move(result), std::move(callback)));
-}
-
-// Room for a gradient of a matrix.
-absl::Status MakeGradient(absl::string_view name, Shape shape, Tensor* tensor) {
-  const absl::Status status = TensorBytes(name, Dtype::kFp32, shape).status();
-  return status.ok() ? MakeTensor(name, Dtype::kFp32, std::move(shape), tensor) : status;
+InferCall GradientsCall(const Mlp& mlp, const InputTensor& x, const InputTensor& dy,
+                        const MlpGradientOutputs& outputs) {
+  return MlpCall(mlp.backward_model(), {{"x", x}, {"dy", dy}},
+                 {{"dx", outputs.dx},
+                  {"d_gate_proj", outputs.d_gate_proj, OutputForm::kUpMatrix},
+                  {"d_up_proj", outputs.d_up_proj, OutputForm::kUpMatrix},
+                  {"d_down_proj", outputs.d_down_proj, OutputForm::kDownMatrix}});
 }
 
 }  // namespace
 
 absl::StatusOr<MlpForwardResult> Mlp::Forward(const TensorView& x,
                                               const CallOptions& options) const {
-  absl::Status status = CheckForward(x);
-  MlpForwardResult result;
-  if (status.ok()) status = MakeTensor("y", x.dtype, x.shape, &result.y);
-  if (!status.ok()) return status;
-  absl::StatusOr<std::string> weights = ForwardInto(x, result.y.mutable_bytes(), options);
-  if (!weights.ok()) return weights.status();
-  result.weights_sha256 = *std::move(weights);
-  return result;
-}
-
-absl::StatusOr<MlpBackwardResult> Mlp::Backward(const TensorView& x, const TensorView& dy,
-                                                const CallOptions& options) const {
-  absl::Status status = CheckBackward(x, dy);
-  MlpBackwardResult result;
-  if (status.ok()) status = MakeTensor("dx", x.dtype, x.shape, &result.dx);
-  if (!status.ok()) return status;
-  absl::StatusOr<std::string> weights = BackwardInto(x, dy, result.dx.mutable_bytes(), options);
-  if (!weights.ok()) return weights.status();
-  result.weights_sha256 = *std::move(weights);
-  return result;
+  return RunCall(target_, NewMlpForward(*this, x), options);
 }
 
 Future<absl::StatusOr<MlpForwardResult>> Mlp::ForwardAsync(const TensorView& x,
                                                            const CallOptions& options) const {
-  return MakeFuture<absl::StatusOr<MlpForwardResult>>(
-      [&](Cancellation* cancellation, auto callback) {
-        StartMlpForward(target_, *this, x, options, cancellation, std::move(callback));
-      });
+  return MakeFuture<absl::StatusOr<MlpForwardResult>>(target_, NewMlpForward(*this, x), options);
 }
 
 void Mlp::ForwardAsync(const TensorView& x,
                        Client::Callback<absl::StatusOr<MlpForwardResult>> callback,
                        const CallOptions& options) const {
-  StartMlpForward(target_, *this, x, options, nullptr, std::move(callback));
+  StartCall(target_, NewMlpForward(*this, x), options, nullptr, std::move(callback));
+}
+
+absl::StatusOr<MlpBackwardResult> Mlp::Backward(const TensorView& x, const TensorView& dy,
+                                                const CallOptions& options) const {
+  return RunCall(target_, NewMlpBackward(*this, x, dy), options);
 }
 
 Future<absl::StatusOr<MlpBackwardResult>> Mlp::BackwardAsync(const TensorView& x,
                                                              const TensorView& dy,
                                                              const CallOptions& options) const {
-  return MakeFuture<absl::StatusOr<MlpBackwardResult>>(
-      [&](Cancellation* cancellation, auto callback) {
-        StartMlpBackward(target_, *this, x, dy, options, cancellation, std::move(callback));
-      });
+  return MakeFuture<absl::StatusOr<MlpBackwardResult>>(target_, NewMlpBackward(*this, x, dy),
+                                                       options);
 }
 
 void Mlp::BackwardAsync(const TensorView& x, const TensorView& dy,
                         Client::Callback<absl::StatusOr<MlpBackwardResult>> callback,
                         const CallOptions& options) const {
-  StartMlpBackward(target_, *this, x, dy, options, nullptr, std::move(callback));
+  StartCall(target_, NewMlpBackward(*this, x, dy), options, nullptr, std::move(callback));
 }
 
 absl::StatusOr<std::string> Mlp::ForwardInto(const InputTensor& x, const OutputTensor& y,
                                              const CallOptions& options) const {
   return RunCall(target_, MlpCall(forward_model_, {{"x", x}}, {{"y", y}}), options);
+}
+
+Future<absl::StatusOr<std::string>> Mlp::ForwardIntoAsync(const InputTensor& x,
+                                                          const OutputTensor& y,
+                                                          const CallOptions& options) const {
+  return MakeFuture<absl::StatusOr<std::string>>(
+      target_, MlpCall(forward_model_, {{"x", x}}, {{"y", y}}), options);
+}
+
+void Mlp::ForwardIntoAsync(const InputTensor& x, const OutputTensor& y,
+                           Client::Callback<absl::StatusOr<std::string>> callback,
+                           const CallOptions& options) const {
+  StartCall(target_, MlpCall(forward_model_, {{"x", x}}, {{"y", y}}), options, nullptr,
+            std::move(callback));
 }
 
 absl::StatusOr<std::string> Mlp::BackwardInto(const InputTensor& x, const InputTensor& dy,
@@ -128,39 +103,57 @@ absl::StatusOr<std::string> Mlp::BackwardInto(const InputTensor& x, const InputT
   return RunCall(target_, MlpCall(backward_model_, {{"x", x}, {"dy", dy}}, {{"dx", dx}}), options);
 }
 
+Future<absl::StatusOr<std::string>> Mlp::BackwardIntoAsync(const InputTensor& x,
+                                                           const InputTensor& dy,
+                                                           const OutputTensor& dx,
+                                                           const CallOptions& options) const {
+  return MakeFuture<absl::StatusOr<std::string>>(
+      target_, MlpCall(backward_model_, {{"x", x}, {"dy", dy}}, {{"dx", dx}}), options);
+}
+
+void Mlp::BackwardIntoAsync(const InputTensor& x, const InputTensor& dy, const OutputTensor& dx,
+                            Client::Callback<absl::StatusOr<std::string>> callback,
+                            const CallOptions& options) const {
+  StartCall(target_, MlpCall(backward_model_, {{"x", x}, {"dy", dy}}, {{"dx", dx}}), options,
+            nullptr, std::move(callback));
+}
+
 absl::StatusOr<MlpGradients> Mlp::Gradients(const TensorView& x, const TensorView& dy,
                                             const CallOptions& options) const {
-  absl::Status status = CheckBackward(x, dy);
-  if (!status.ok()) return status;
+  ResultCall<MlpGradients> call(MlpCall(backward_model_, {{"x", x}, {"dy", dy}}));
+  if (!call.status.ok()) return std::move(call.status);
   const absl::StatusOr<int64_t> intermediate = AskForIntermediateSize(options);
   if (!intermediate.ok()) return intermediate.status();
-  const Shape shape = {*intermediate, x.shape.back()};
-  MlpGradients result;
-  status = MakeTensor("dx", x.dtype, x.shape, &result.dx);
-  if (status.ok()) status = MakeGradient("d_gate_proj", shape, &result.d_gate_proj);
-  if (status.ok()) status = MakeGradient("d_up_proj", shape, &result.d_up_proj);
-  if (status.ok()) status = MakeGradient("d_down_proj", {shape[1], shape[0]}, &result.d_down_proj);
-  if (!status.ok()) return status;
-  absl::StatusOr<std::string> weights =
-      GradientsInto(x, dy,
-                    {result.dx.mutable_bytes(), result.d_gate_proj.mutable_bytes(),
-                     result.d_up_proj.mutable_bytes(), result.d_down_proj.mutable_bytes()},
-                    options);
-  if (!weights.ok()) return weights.status();
-  result.weights_sha256 = *std::move(weights);
-  return result;
+  const int64_t hidden = x.shape.back();
+  MlpGradients& result = call.result;
+  call.AddOutput("dx", &result.dx);
+  call.AddGradient("d_gate_proj", {*intermediate, hidden}, OutputForm::kUpMatrix,
+                   &result.d_gate_proj);
+  call.AddGradient("d_up_proj", {*intermediate, hidden}, OutputForm::kUpMatrix, &result.d_up_proj);
+  call.AddGradient("d_down_proj", {hidden, *intermediate}, OutputForm::kDownMatrix,
+                   &result.d_down_proj);
+  return RunCall(target_, std::move(call), options);
 }
 
 absl::StatusOr<std::string> Mlp::GradientsInto(const InputTensor& x, const InputTensor& dy,
                                                const MlpGradientOutputs& outputs,
                                                const CallOptions& options) const {
-  return RunCall(target_,
-                 MlpCall(backward_model_, {{"x", x}, {"dy", dy}},
-                         {{"dx", outputs.dx},
-                          {"d_gate_proj", outputs.d_gate_proj, OutputForm::kUpMatrix},
-                          {"d_up_proj", outputs.d_up_proj, OutputForm::kUpMatrix},
-                          {"d_down_proj", outputs.d_down_proj, OutputForm::kDownMatrix}}),
-                 options);
+  return RunCall(target_, GradientsCall(*this, x, dy, outputs), options);
+}
+
+Future<absl::StatusOr<std::string>> Mlp::GradientsIntoAsync(const InputTensor& x,
+                                                            const InputTensor& dy,
+                                                            const MlpGradientOutputs& outputs,
+                                                            const CallOptions& options) const {
+  return MakeFuture<absl::StatusOr<std::string>>(target_, GradientsCall(*this, x, dy, outputs),
+                                                 options);
+}
+
+void Mlp::GradientsIntoAsync(const InputTensor& x, const InputTensor& dy,
+                             const MlpGradientOutputs& outputs,
+                             Client::Callback<absl::StatusOr<std::string>> callback,
+                             const CallOptions& options) const {
+  StartCall(target_, GradientsCall(*this, x, dy, outputs), options, nullptr, std::move(callback));
 }
 
 absl::StatusOr<int64_t> Mlp::AskForIntermediateSize(const CallOptions& options) const {

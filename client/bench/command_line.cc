@@ -331,11 +331,6 @@ absl::Status CheckClient(const Given& given) {
 absl::Status CheckCallers(const Given& given) {
   const LoadOptions& load = given.command.load;
   if (load.num_callers == 0) return absl::OkStatus();
-  if (given.is_mlp) {
-    return Usage(
-        "--callers goes without --mlp: the library's calls of MLPs into given memory have "
-        "no futures");
-  }
   if (load.spin) return Usage("--callers goes without --spin: only calls that block can poll");
   if (load.num_callers <= load.num_in_flight) return absl::OkStatus();
   return Usage(absl::StrCat("--callers takes at most the ", load.num_in_flight, " of ",

@@ -9,7 +9,6 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "client/bench/model_call.h"
 
 namespace swiglu::bench {
 namespace {
@@ -42,7 +41,8 @@ void LibrarySlot::Call(const Turn& turn) {
 
 bool LibrarySlot::Start(const Turn& turn) {
   Begin(turn);
-  future_ = StartModel(client_, data().model(), MakeInputs(), MakeOutputs(), OptionsOfCall());
+  future_ =
+      StartModel(client_, data().model(), layer_, MakeInputs(), MakeOutputs(), OptionsOfCall());
   has_future_ = true;
   return connection_->has_begun();
 }

@@ -15,11 +15,11 @@
 #include "absl/status/status.h"
 #include "client/bench/byte_mix.h"
 #include "client/bench/load.h"
+#include "client/bench/model_call.h"
 #include "client/bench/noting_connection.h"
 #include "client/bench/pace.h"
 #include "client/bench/request_data.h"
 #include "swiglu/client.h"
-#include "swiglu/future.h"
 #include "swiglu/tensor_place.h"
 
 namespace swiglu::bench {
@@ -39,7 +39,7 @@ class LibrarySlot {
   void Call(const Turn& turn);
 
   // Starts the next call by a future. Returns false if the library has refused it at once: it has
-  // ended then, and `on_end` is not called. REQUIRES: as Call, and the model is not that of an MLP.
+  // ended then, and `on_end` is not called. REQUIRES: the call before is counted.
   bool Start(const Turn& turn);
 
   // Counts the call that has ended. Compares its answer, if that is asked for.
@@ -71,7 +71,7 @@ class LibrarySlot {
   size_t size_ = 0;
   size_t layer_ = 0;
   std::atomic<int64_t> num_chunks_{0};  // 0 if the call is not split
-  client::Future<absl::Status> future_;
+  ModelFuture future_;
   bool has_future_ = false;
   absl::Status status_;  // of a call without a future
 };

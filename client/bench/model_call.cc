@@ -6,13 +6,20 @@
 #include "swiglu/client_mlp.h"
 
 namespace swiglu::bench {
+namespace {
+
+client::Mlp MlpOf(const client::Client& client, const Model& model, size_t layer) {
+  return client.Mlp(model.mlp, model.first_layer + static_cast<int>(layer));
+}
+
+}  // namespace
 
 absl::Status CallModel(const client::Client& client, const Model& model, size_t layer,
                        absl::Span<const client::InputTensor> inputs,
                        absl::Span<const client::OutputTensor> outputs,
                        const client::CallOptions& options) {
   if (model.is_mlp()) {
-    const client::Mlp mlp = client.Mlp(model.mlp, model.first_layer + static_cast<int>(layer));
+    const client::Mlp mlp = MlpOf(client, model, layer);
     if (inputs.size() == 1) return mlp.ForwardInto(inputs[0], outputs[0], options).status();
     return mlp.BackwardInto(inputs[0], inputs[1], outputs[0], options).status();
   }
@@ -21,15 +28,27 @@ absl::Status CallModel(const client::Client& client, const Model& model, size_t 
                              options);
 }
 
-client::Future<absl::Status> StartModel(const client::Client& client, const Model& model,
-                                        absl::Span<const client::InputTensor> inputs,
-                                        absl::Span<const client::OutputTensor> outputs,
-                                        const client::CallOptions& options) {
-  if (model.inputs.size() == 2) {
-    return client.ForwardIntoAsync(inputs[0], inputs[1], outputs[0], options);
+absl::Status ModelFuture::Get() {
+  if (auto* const elementwise = std::get_if<client::Future<absl::Status>>(&future_)) {
+    return elementwise->Get();
   }
-  return client.BackwardIntoAsync(inputs[0], inputs[1], inputs[2],
-                                  {outputs[0], outputs[1], outputs[2]}, options);
+  return std::get<client::Future<absl::StatusOr<std::string>>>(future_).Get().status();
+}
+
+ModelFuture StartModel(const client::Client& client, const Model& model, size_t layer,
+                       absl::Span<const client::InputTensor> inputs,
+                       absl::Span<const client::OutputTensor> outputs,
+                       const client::CallOptions& options) {
+  if (model.is_mlp()) {
+    const client::Mlp mlp = MlpOf(client, model, layer);
+    return ModelFuture(inputs.size() == 1
+                           ? mlp.ForwardIntoAsync(inputs[0], outputs[0], options)
+                           : mlp.BackwardIntoAsync(inputs[0], inputs[1], outputs[0], options));
+  }
+  return ModelFuture(inputs.size() == 2
+                         ? client.ForwardIntoAsync(inputs[0], inputs[1], outputs[0], options)
+                         : client.BackwardIntoAsync(inputs[0], inputs[1], inputs[2],
+                                                    {outputs[0], outputs[1], outputs[2]}, options));
 }
 
 }  // namespace swiglu::bench

@@ -185,6 +185,35 @@ absl::Status CallMlpForwardCallback(Client& client, int64_t num_rows, const Call
                     x);
 }
 
+// Runs `call`, which returns the weights of a call of an MLP, and expects the result over x.
+template <typename Call>
+absl::Status CheckMlpInPlace(int64_t num_rows, uint32_t seed, const Call& call) {
+  const std::string old_x = FormBytes(num_rows, seed), dy = FormBytes(num_rows, seed + 1);
+  std::string x = old_x;
+  const absl::StatusOr<std::string> weights =
+      call(FormView(num_rows, x), FormView(num_rows, dy), AsWritableBytes(x));
+  if (!weights.ok()) return weights.status();
+  EXPECT_TRUE(x == Flip(old_x));
+  EXPECT_EQ(*weights, kFakeWeights);
+  return absl::OkStatus();
+}
+
+absl::Status CallMlpForwardInPlaceFuture(Client& client, int64_t num_rows,
+                                         const CallOptions& options) {
+  return CheckMlpInPlace(num_rows, 19, [&](const TensorView& x, const TensorView&, auto y) {
+    return client.Mlp("m", 0).ForwardIntoAsync(x, y, options).Get();
+  });
+}
+
+absl::Status CallMlpBackwardInPlaceCallback(Client& client, int64_t num_rows,
+                                            const CallOptions& options) {
+  return CheckMlpInPlace(num_rows, 21, [&](const TensorView& x, const TensorView& dy, auto dx) {
+    return WaitForCallback<absl::StatusOr<std::string>>([&](auto callback) {
+      client.Mlp("m", 0).BackwardIntoAsync(x, dy, dx, std::move(callback), options);
+    });
+  });
+}
+
 constexpr Form kForms[] = {
     {"Forward", "swiglu_forward_fp16", "h", &CallForward},
     {"ForwardInto", "swiglu_forward_fp16", "h", &CallForwardInto},
@@ -194,10 +223,12 @@ constexpr Form kForms[] = {
     {"ForwardIntoFuture", "swiglu_forward_fp16", "h", &CallForwardIntoFuture},
     {"BackwardInPlaceFuture", "swiglu_backward_fp16", "h", &CallBackwardInPlaceFuture},
     {"MlpForwardFuture", "mlp_m_0_forward", "y", &CallMlpForwardFuture},
+    {"MlpForwardInPlaceFuture", "mlp_m_0_forward", "y", &CallMlpForwardInPlaceFuture},
     {"ForwardCallback", "swiglu_forward_fp16", "h", &CallForwardCallback},
     {"ForwardIntoCallback", "swiglu_forward_fp16", "h", &CallForwardIntoCallback},
     {"BackwardInPlaceCallback", "swiglu_backward_fp16", "h", &CallBackwardInPlaceCallback},
     {"MlpForwardCallback", "mlp_m_0_forward", "y", &CallMlpForwardCallback},
+    {"MlpBackwardInPlaceCallback", "mlp_m_0_backward", "dx", &CallMlpBackwardInPlaceCallback},
 };
 
 }  // namespace

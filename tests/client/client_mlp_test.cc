@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -144,6 +145,32 @@ TEST_F(ClientMlpTest, WritesOverX) {
           .BackwardInto(View(x, {100, kHidden}), View(x, {100, kHidden}), AsWritableBytes(dx))
           .ok());
   EXPECT_EQ(dx, old_x);
+}
+
+// call_forms.cc has the other two.
+TEST_F(ClientMlpTest, WritesOverXAfterACallbackOrAFuture) {
+  const auto client = Connect(server_.address());
+  const Mlp mlp = client->Mlp("m", 0);
+  std::string x = Pattern(2 * 128, 1);
+  const std::string old_x = x, dy = Pattern(2 * 128, 2);
+  absl::StatusOr<std::string> weights;
+  absl::Notification is_called;
+  mlp.ForwardIntoAsync(View(x, {2, kHidden}), AsWritableBytes(x),
+                       [&](absl::StatusOr<std::string> its_weights) {
+                         weights = std::move(its_weights);
+                         is_called.Notify();
+                       });
+  is_called.WaitForNotification();
+  EXPECT_EQ(weights.value(), kFakeWeights);
+  EXPECT_EQ(x, old_x);
+  weights = mlp.BackwardIntoAsync(View(x, {2, kHidden}), View(dy, {2, kHidden}), AsWritableBytes(x))
+                .Get();
+  EXPECT_EQ(weights.value(), kFakeWeights);
+  EXPECT_EQ(x, old_x);
+  ASSERT_EQ(requests_.size(), 2u);
+  EXPECT_EQ(requests_[0].model_name(), "mlp_m_0_forward");
+  EXPECT_EQ(requests_[1].model_name(), "mlp_m_0_backward");
+  EXPECT_THAT(requests_[1].raw_input_contents(), ElementsAre(old_x, dy));
 }
 
 TEST_F(ClientMlpTest, ARowThatFitsIntoNoMessageIsNotSent) {
@@ -409,6 +436,38 @@ TEST_F(ClientTest, GradientsOfWeightsGoToTheCallersMemory) {
   EXPECT_EQ(up, Pattern(768, 12));
   EXPECT_EQ(down, Pattern(768, 13));
   EXPECT_THAT(server.methods, ElementsAre("ModelInfer"));
+}
+
+TEST_F(ClientTest, GradientsOfWeightsComeByAFutureOrACallback) {
+  GradientServer server;
+  const auto client = Connect(server.address());
+  const Mlp mlp = client->Mlp("m", 0);
+  const std::string x = Pattern(128, 1), dy = Pattern(128, 2);
+  std::string dx, gate, up, down;
+  const auto outputs = [&]() -> MlpGradientOutputs {
+    dx.assign(128, '?');
+    gate.assign(768, '?');
+    up = down = gate;
+    return {AsWritableBytes(dx), AsWritableBytes(gate), AsWritableBytes(up), AsWritableBytes(down)};
+  };
+  const auto expect = [&](const absl::StatusOr<std::string>& weights) {
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    EXPECT_EQ(*weights, kFakeWeights);
+    EXPECT_EQ(dx, x);
+    EXPECT_EQ(gate, Pattern(768, 11));
+    EXPECT_EQ(up, Pattern(768, 12));
+    EXPECT_EQ(down, Pattern(768, 13));
+  };
+  expect(mlp.GradientsIntoAsync(View(x, {kHidden}), View(dy, {kHidden}), outputs()).Get());
+  absl::StatusOr<std::string> weights;
+  absl::Notification is_called;
+  mlp.GradientsIntoAsync(View(x, {kHidden}), View(dy, {kHidden}), outputs(),
+                         [&](absl::StatusOr<std::string> its_weights) {
+                           weights = std::move(its_weights);
+                           is_called.Notify();
+                         });
+  is_called.WaitForNotification();
+  expect(weights);
 }
 
 TEST_F(ClientMlpTest, RefusesBadTensorsBeforeItSendsAnything) {

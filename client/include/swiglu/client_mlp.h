@@ -100,20 +100,39 @@ class Mlp {
   // inside its region.
   absl::StatusOr<std::string> ForwardInto(const InputTensor& x, const OutputTensor& y,
                                           const CallOptions& options = {}) const;
+  Future<absl::StatusOr<std::string>> ForwardIntoAsync(const InputTensor& x, const OutputTensor& y,
+                                                       const CallOptions& options = {}) const;
+  void ForwardIntoAsync(const InputTensor& x, const OutputTensor& y,
+                        Client::Callback<absl::StatusOr<std::string>> callback,
+                        const CallOptions& options = {}) const;
   absl::StatusOr<std::string> BackwardInto(const InputTensor& x, const InputTensor& dy,
                                            const OutputTensor& dx,
                                            const CallOptions& options = {}) const;
+  Future<absl::StatusOr<std::string>> BackwardIntoAsync(const InputTensor& x, const InputTensor& dy,
+                                                        const OutputTensor& dx,
+                                                        const CallOptions& options = {}) const;
+  void BackwardIntoAsync(const InputTensor& x, const InputTensor& dy, const OutputTensor& dx,
+                         Client::Callback<absl::StatusOr<std::string>> callback,
+                         const CallOptions& options = {}) const;
 
   // Like `Backward`, and also return the gradients with respect to the layer's matrices. The server
   // adds nothing up between calls. These calls are never split: RESOURCE_EXHAUSTED if the gradients
   // do not fit into a message; those in regions need no room there. A gradient of a matrix must not
-  // overlap another tensor. `Gradients` first asks the server for the intermediate size. That call
-  // and the next one may take the whole timeout each.
+  // overlap another tensor. `Gradients` first asks the server for the intermediate size, so it only
+  // blocks. That call and the next one may take the whole timeout each.
   absl::StatusOr<MlpGradients> Gradients(const TensorView& x, const TensorView& dy,
                                          const CallOptions& options = {}) const;
   absl::StatusOr<std::string> GradientsInto(const InputTensor& x, const InputTensor& dy,
                                             const MlpGradientOutputs& outputs,
                                             const CallOptions& options = {}) const;
+  Future<absl::StatusOr<std::string>> GradientsIntoAsync(const InputTensor& x,
+                                                         const InputTensor& dy,
+                                                         const MlpGradientOutputs& outputs,
+                                                         const CallOptions& options = {}) const;
+  void GradientsIntoAsync(const InputTensor& x, const InputTensor& dy,
+                          const MlpGradientOutputs& outputs,
+                          Client::Callback<absl::StatusOr<std::string>> callback,
+                          const CallOptions& options = {}) const;
 
   // Make the checks that the calls make before they send anything.
   absl::Status CheckForward(const TensorView& x) const;

@@ -99,6 +99,7 @@ TEST(CommandLineTest, TheLibraryTakesSeveralServersAndItsOptions) {
 TEST(CommandLineTest, CallersShareTheRequestsOfTheLibrary) {
   const CommandLine command = Parse({"--client=library", "--callers=4", "--in_flight=64"}).value();
   EXPECT_EQ(command.load.num_callers, 4);
+  EXPECT_EQ(Parse({"--client=library", "--callers=4", "--mlp=m:0"})->load.num_callers, 4);
   EXPECT_EQ(command.load.num_in_flight, 64);
   EXPECT_EQ(Parse({"--client=library"})->load.num_callers, 0);
   EXPECT_TRUE(Parse({"--client=library", "--callers=16"}).ok());
@@ -208,9 +209,6 @@ TEST(CommandLineTest, SaysWhatIsWrong) {
        "--callers takes at most the 16 of --in_flight, not 17"},
       {{"--client=library", "--callers=17", "--rate=1", "--max_outstanding=2"},
        "--callers takes at most the 2 of --max_outstanding, not 17"},
-      {{"--client=library", "--callers=1", "--mlp=m:0"},
-       "--callers goes without --mlp: the library's calls of MLPs into given memory have no "
-       "futures"},
       {{"--client=library", "--callers=1", "--spin"},
        "--callers goes without --spin: only calls that block can poll"},
       {{"--client=library", "--max_attempts=0"}, "--max_attempts takes 1 to 100, not '0'"},

@@ -143,6 +143,14 @@ TEST(FirstAnswersTest, TheFirstToEachRequestIsTheRightOne) {
   EXPECT_EQ(answers.Result().status(), difference);
 }
 
+// The library's load by the futures of one thread.
+absl::StatusOr<std::unique_ptr<Load>> CreateMlpFuturesLoad(const LoadOptions& options,
+                                                           const std::vector<RequestData>* data) {
+  LoadOptions with_callers = options;
+  with_callers.num_callers = 1;
+  return CreateLibraryLoad(with_callers, data);
+}
+
 // Loads on three layers of the MLP m, of 2 and of 5 tokens.
 class MlpLoadTest : public ::testing::TestWithParam<Connector*> {
  protected:
@@ -266,6 +274,7 @@ TEST_P(MlpLoadTest, TheCheckCallsTheLayerOfTheLastRequest) {
 
 INSTANTIATE_TEST_SUITE_P(Raw, MlpLoadTest, ::testing::Values(&ConnectRawLoad));
 INSTANTIATE_TEST_SUITE_P(Library, MlpLoadTest, ::testing::Values(&CreateLibraryLoad));
+INSTANTIATE_TEST_SUITE_P(Futures, MlpLoadTest, ::testing::Values(&CreateMlpFuturesLoad));
 
 }  // namespace
 }  // namespace swiglu::bench
