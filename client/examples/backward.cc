@@ -10,16 +10,12 @@
 #include "swiglu/typed_view.h"
 
 using swiglu::client::Client;
-using swiglu::client::Tensor;
+using swiglu::client::Elements;
 using swiglu::client::View;
 
 namespace {
 
 constexpr size_t kNumElements = 3 * 1000;
-
-const float* Values(const Tensor& tensor) {
-  return reinterpret_cast<const float*>(tensor.bytes().data());
-}
 
 bool IsNear(double found, double expected) {
   return std::fabs(found - expected) <= 1e-5 * (1 + std::fabs(expected));
@@ -53,7 +49,9 @@ int main(int argc, char** argv) {
   }
 
   // df is the gradient of g, and de is the gradient of e: those are the reference kernel's names.
-  const float *h = Values(result->h), *df = Values(result->df), *de = Values(result->de);
+  const absl::Span<const float> h = Elements<float>(result->h).value();
+  const absl::Span<const float> df = Elements<float>(result->df).value();
+  const absl::Span<const float> de = Elements<float>(result->de).value();
   for (size_t i = 0; i < kNumElements; ++i) {
     const double sigmoid = 1 / (1 + std::exp(-double{e[i]}));
     const double f = e[i] * sigmoid;

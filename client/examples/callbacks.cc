@@ -15,6 +15,7 @@
 
 using swiglu::client::BackwardResult;
 using swiglu::client::Client;
+using swiglu::client::Elements;
 using swiglu::client::Tensor;
 using swiglu::client::View;
 
@@ -54,8 +55,8 @@ bool IsNear(double found, double expected) {
 }
 
 bool IsRight(const Step& step) {
-  const auto* df = reinterpret_cast<const float*>(step.result->df.bytes().data());
-  const auto* de = reinterpret_cast<const float*>(step.result->de.bytes().data());
+  const absl::Span<const float> df = Elements<float>(step.result->df).value();
+  const absl::Span<const float> de = Elements<float>(step.result->de).value();
   for (size_t i = 0; i < kNumElements; ++i) {
     const double e = step.e[i], g = step.g[i];
     const double sigmoid = 1 / (1 + std::exp(-e));

@@ -12,6 +12,7 @@
 
 using absl::StatusCode;
 using swiglu::client::Client;
+using swiglu::client::Elements;
 using swiglu::client::TensorView;
 using swiglu::client::View;
 
@@ -60,8 +61,7 @@ int main(int argc, char** argv) {
   const auto h = client->Forward(e, e, {.timeout = absl::Seconds(10)});
   right &= Show("call", h.status(), StatusCode::kOk);
   for (size_t i = 0; right && i < ones.size(); ++i) {
-    const float found = reinterpret_cast<const float*>(h->bytes().data())[i];
-    right = std::fabs(found - 1 / (1 + std::exp(-1.0))) <= 1e-5;
+    right = std::fabs(Elements<float>(*h).value()[i] - 1 / (1 + std::exp(-1.0))) <= 1e-5;
   }
   if (!right) std::printf("wrong: an error of another kind, or another value\n");
   return right ? 0 : 1;

@@ -10,6 +10,7 @@
 #include "swiglu/typed_view.h"
 
 using swiglu::client::Client;
+using swiglu::client::Elements;
 using swiglu::client::View;
 
 int main(int argc, char** argv) {
@@ -42,8 +43,9 @@ int main(int argc, char** argv) {
     return 1;
   }
 
-  // The result owns its bytes and has the inputs' dtype and shape.
-  const auto* values = reinterpret_cast<const float*>(h->bytes().data());
+  // The result owns its elements, and has the inputs' dtype and shape. Elements is an error if it
+  // is asked for another type.
+  const absl::Span<const float> values = Elements<float>(*h).value();
   for (size_t i = 0; i < e.size(); ++i) {
     const double expected = e[i] / (1 + std::exp(-double{e[i]})) * g[i];
     if (!(std::fabs(values[i] - expected) <= 1e-5 * std::fabs(expected))) {

@@ -15,6 +15,7 @@
 
 using swiglu::client::CallStatistics;
 using swiglu::client::Client;
+using swiglu::client::Elements;
 using swiglu::client::View;
 
 int main(int argc, char** argv) {
@@ -58,7 +59,7 @@ int main(int argc, char** argv) {
     num_messages += statistics.num_messages;
     compute_time += statistics.compute_time.value_or(absl::ZeroDuration());
 
-    const auto* values = reinterpret_cast<const float*>(h->bytes().data());
+    const absl::Span<const float> values = Elements<float>(*h).value();
     for (size_t i = 0; i < e.size(); ++i) {
       const double expected = e[i] / (1 + std::exp(-double{e[i]})) * g[i];
       if (!(std::fabs(values[i] - expected) <= 1e-5 * std::fabs(expected))) {

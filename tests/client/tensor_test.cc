@@ -39,6 +39,10 @@ template <typename Range>
 concept CanBeWritten = requires(Range&& elements) {
   MutableBytes(std::forward<Range>(elements));
 };
+template <typename T>
+concept CanBeRead = requires(T&& tensor) {
+  Elements<float>(std::forward<T>(tensor));
+};
 
 }  // namespace
 
@@ -146,6 +150,33 @@ TEST(TypedViewTest, TakesNoTemporaryVectorAndWritesNoConstants) {
   EXPECT_TRUE(CanBeWritten<std::vector<float>&>);
   EXPECT_FALSE(CanBeWritten<std::vector<float>>);
   EXPECT_FALSE(CanBeWritten<const std::vector<float>&>);
+}
+
+TEST(TypedViewTest, ATensorHasElementsOfItsDtype) {
+  Tensor tensor(Dtype::kFp32, {2, 3}, 24);
+  const absl::Span<float> written = MutableElements<float>(tensor).value();
+  ASSERT_EQ(written.size(), 6u);
+  written[5] = 1.5f;
+  const Tensor& result = tensor;
+  const absl::Span<const float> read = Elements<float>(result).value();
+  EXPECT_EQ(reinterpret_cast<const std::byte*>(read.data()), result.bytes().data());
+  EXPECT_EQ(read.size(), 6u);
+  EXPECT_EQ(read[5], 1.5f);
+}
+
+TEST(TypedViewTest, ATemporaryTensorGivesNoElements) {
+  EXPECT_TRUE(CanBeRead<Tensor&>);
+  EXPECT_TRUE(CanBeRead<const Tensor&>);
+  EXPECT_FALSE(CanBeRead<Tensor>);
+}
+
+TEST(TypedViewTest, ATensorHasNoElementsOfAnotherDtype) {
+  Tensor tensor(Dtype::kFp16, {4}, 8);
+  const absl::Status error = absl::InvalidArgumentError("the tensor's elements are FP16, not BF16");
+  EXPECT_EQ(Elements<LibraryBfloat>(tensor).status(), error);
+  EXPECT_EQ(MutableElements<LibraryBfloat>(tensor).status(), error);
+  const Tensor empty;
+  EXPECT_EQ(Elements<float>(empty).value().size(), 0u);
 }
 
 class CheckTest : public ::testing::Test {
