@@ -87,7 +87,7 @@ absl::Status Check(int64_t size_bytes, const SystemRegionOptions& options) {
 
 }  // namespace
 
-absl::StatusOr<SystemRegion> SystemRegion::Create(const Client* client, int64_t size_bytes,
+absl::StatusOr<SystemRegion> SystemRegion::Create(const Client& client, int64_t size_bytes,
                                                   const SystemRegionOptions& options) {
   absl::Status status = Check(size_bytes, options);
   if (!status.ok()) return status;
@@ -107,8 +107,7 @@ absl::StatusOr<SystemRegion> SystemRegion::Create(const Client* client, int64_t 
   if (memory == MAP_FAILED) return Failed("map", size_bytes, errno);
   region.bytes_ = {static_cast<std::byte*>(memory), static_cast<size_t>(size_bytes)};
   region.name_ = options.name.empty() ? file_name : options.name;
-  status =
-      client->RegisterSystemRegion(region.name_, key, size_bytes, {.timeout = options.timeout});
+  status = client.RegisterSystemRegion(region.name_, key, size_bytes, {.timeout = options.timeout});
   // With a name that the caller chose, the region at the server may be somebody else's.
   if (status.ok() || (MayBeRegistered(status) && options.name.empty())) region.client_ = client;
   if (!status.ok()) return status;
@@ -116,7 +115,7 @@ absl::StatusOr<SystemRegion> SystemRegion::Create(const Client* client, int64_t 
 }
 
 SystemRegion::~SystemRegion() {
-  if (client_ != nullptr) {
+  if (client_) {
     client_->UnregisterRegion(RegionKind::kSystem, name_, {.timeout = kUnregisterTimeout})
         .IgnoreError();
   }

@@ -56,7 +56,7 @@ class DeviceRegion final : public SharedRegion {
 
 const bool kHasCuda = true;
 
-absl::StatusOr<std::unique_ptr<SharedRegion>> CreateCudaRegion(const client::Client* client,
+absl::StatusOr<std::unique_ptr<SharedRegion>> CreateCudaRegion(const client::Client& client,
                                                                int64_t size_bytes) {
   void* d_bytes = nullptr;
   const absl::Status status = ToStatus(cudaMalloc(&d_bytes, static_cast<size_t>(size_bytes)));

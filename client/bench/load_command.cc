@@ -88,7 +88,7 @@ absl::StatusOr<Used> ReadUsage(const CommandLine& command) {
 // Shared memory for the tensors; none if messages carry them.
 absl::StatusOr<std::unique_ptr<SharedTensors>> Share(const LoadOptions& load,
                                                      const std::vector<RequestData>& data,
-                                                     const client::Client* client) {
+                                                     const client::Client& client) {
   if (load.shared_memory == SharedMemory::kNone) return nullptr;
   const auto largest =
       std::max_element(data.begin(), data.end(), [](const RequestData& a, const RequestData& b) {
@@ -192,7 +192,7 @@ ProgramEnd RunLoad(const CommandLine& given, StopOrder& stop) {
     if (end.code != ExitCode::kDone) return end;
   }
   const std::vector<RequestData> data = MakeRequestData(command.load);
-  const absl::StatusOr<std::unique_ptr<SharedTensors>> shared = Share(command.load, data, &*client);
+  const absl::StatusOr<std::unique_ptr<SharedTensors>> shared = Share(command.load, data, *client);
   if (!shared.ok()) return cli::CallFailed(shared.status(), *client);
   LoadOptions options = command.load;
   options.shared_tensors = shared->get();

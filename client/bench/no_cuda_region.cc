@@ -7,7 +7,7 @@ namespace swiglu::bench {
 
 const bool kHasCuda = false;
 
-absl::StatusOr<std::unique_ptr<SharedRegion>> CreateCudaRegion(const client::Client*, int64_t) {
+absl::StatusOr<std::unique_ptr<SharedRegion>> CreateCudaRegion(const client::Client&, int64_t) {
   return absl::UnimplementedError("this program is built without CUDA");
 }
 

@@ -35,7 +35,7 @@ class HostRegion final : public SharedRegion {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<SharedRegion>> CreateSystemRegion(const client::Client* client,
+absl::StatusOr<std::unique_ptr<SharedRegion>> CreateSystemRegion(const client::Client& client,
                                                                  int64_t size_bytes) {
   absl::StatusOr<client::SystemRegion> region = client::SystemRegion::Create(client, size_bytes);
   if (!region.ok()) return region.status();

@@ -32,10 +32,10 @@ class SharedRegion {
 
 // A region of `size_bytes` bytes, registered at the server of `client`. `client` must outlive the
 // region.
-absl::StatusOr<std::unique_ptr<SharedRegion>> CreateSystemRegion(const client::Client* client,
+absl::StatusOr<std::unique_ptr<SharedRegion>> CreateSystemRegion(const client::Client& client,
                                                                  int64_t size_bytes);
 // The same on the first GPU. UNIMPLEMENTED if the program is built without CUDA.
-absl::StatusOr<std::unique_ptr<SharedRegion>> CreateCudaRegion(const client::Client* client,
+absl::StatusOr<std::unique_ptr<SharedRegion>> CreateCudaRegion(const client::Client& client,
                                                                int64_t size_bytes);
 
 // Whether the program is built with CUDA.

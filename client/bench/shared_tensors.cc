@@ -26,7 +26,7 @@ SharedTensors::SharedTensors(const RequestData& largest, int num_sets)
                  static_cast<int64_t>(model_.inputs.size() + model_.outputs.size())),
       last_(static_cast<size_t>(num_sets)) {}
 
-absl::StatusOr<std::unique_ptr<SharedTensors>> SharedTensors::Create(const client::Client* client,
+absl::StatusOr<std::unique_ptr<SharedTensors>> SharedTensors::Create(const client::Client& client,
                                                                      SharedMemory kind,
                                                                      int num_sets,
                                                                      const RequestData& largest) {

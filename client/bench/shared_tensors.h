@@ -29,7 +29,7 @@ class SharedTensors {
   // the inputs of `largest`, rotated by one element more than in the set before. At first the
   // outputs hold NaNs, which differ from every result. `client` must outlive it. REQUIRES: `kind`
   // is not kNone.
-  static absl::StatusOr<std::unique_ptr<SharedTensors>> Create(const client::Client* client,
+  static absl::StatusOr<std::unique_ptr<SharedTensors>> Create(const client::Client& client,
                                                                SharedMemory kind, int num_sets,
                                                                const RequestData& largest);
 

@@ -125,10 +125,10 @@ absl::StatusOr<std::string> MakeName() {
 // An allocation that is registered at the server of a client, or is about to be.
 class CudaRegion::Registration {
  public:
-  explicit Registration(const Client* client) : client_(client) {}
+  explicit Registration(const Client& client) : client_(client) {}
   ~Registration() {
     if (name_.empty()) return;
-    client_->UnregisterRegion(RegionKind::kCuda, name_, {.timeout = kUnregisterTimeout})
+    client_.UnregisterRegion(RegionKind::kCuda, name_, {.timeout = kUnregisterTimeout})
         .IgnoreError();
   }
   Registration(const Registration&) = delete;
@@ -156,13 +156,13 @@ class CudaRegion::Registration {
     absl::StatusOr<std::string> name = MakeName();
     if (!name.ok()) return name.status();
     name_ = *std::move(name);
-    return client_->RegisterCudaRegion(
+    return client_.RegisterCudaRegion(
         name_, absl::string_view(reinterpret_cast<const char*>(&handle), sizeof(handle)),
         options.server_device >= 0 ? options.server_device : allocation.device,
         static_cast<int64_t>(allocation.size_bytes), {.timeout = options.timeout});
   }
 
-  const Client* const client_;
+  const Client client_;
   absl::Mutex mutex_;
   absl::optional<absl::Status> outcome_ ABSL_GUARDED_BY(mutex_);
   std::string name_;  // empty: the server cannot know it
@@ -178,13 +178,15 @@ class CudaRegion::Registrations {
   }
 
   // The registration of that allocation, new if there is none.
-  std::shared_ptr<Registration> Take(const Client* client, int64_t server_device,
+  std::shared_ptr<Registration> Take(const Client& client, int64_t server_device,
                                      const Allocation& allocation) {
     absl::MutexLock lock(&mutex_);
     for (auto entry = entries_.begin(); entry != entries_.end();) {
       entry = entry->second.expired() ? entries_.erase(entry) : std::next(entry);
     }
-    std::weak_ptr<Registration>& entry = entries_[{client, server_device, allocation.id}];
+    // A registration keeps its connection, so no other one has its address while it lives.
+    std::weak_ptr<Registration>& entry =
+        entries_[{client.connection().get(), server_device, allocation.id}];
     std::shared_ptr<Registration> registration = entry.lock();
     if (registration == nullptr) {
       registration = std::make_shared<Registration>(client);
@@ -195,11 +197,11 @@ class CudaRegion::Registrations {
 
  private:
   absl::Mutex mutex_;
-  std::map<std::tuple<const Client*, int64_t, uint64_t>, std::weak_ptr<Registration>> entries_
+  std::map<std::tuple<const Connection*, int64_t, uint64_t>, std::weak_ptr<Registration>> entries_
       ABSL_GUARDED_BY(mutex_);
 };
 
-absl::StatusOr<CudaRegion> CudaRegion::Create(const Client* client, const void* d_bytes,
+absl::StatusOr<CudaRegion> CudaRegion::Create(const Client& client, const void* d_bytes,
                                               int64_t size_bytes,
                                               const CudaRegionOptions& options) {
   if (size_bytes < 1) {

@@ -81,7 +81,7 @@ int main(int argc, char** argv) {
   // Made once and used for many calls: the server maps it, and on CUDA pins it, when it is made.
   // The destructor gives it back.
   if (status.ok()) {
-    absl::StatusOr<SystemRegion> region = SystemRegion::Create(&*client, 4 * kBytes);
+    absl::StatusOr<SystemRegion> region = SystemRegion::Create(*client, 4 * kBytes);
     status = region.ok() ? Compute(*client, *region) : region.status();
   }
   if (!status.ok()) {

@@ -134,7 +134,7 @@ int main(int argc, char** argv) {
   auto client = Client::Create(argv[1]);
   Check(client.status());
   const int64_t bytes = 2 * tensors.count;
-  auto region = CudaRegion::Create(&*client, tensors.d_data, 3 * bytes);
+  auto region = CudaRegion::Create(*client, tensors.d_data, 3 * bytes);
   Check(region.status());
   const swiglu::client::Shape shape = {batch, 8192, 14336};
   const auto part = [&](int k) { return region->Part(k * bytes, bytes); };

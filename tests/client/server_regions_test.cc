@@ -30,7 +30,7 @@ class Tensors {
       : dtype_(dtype),
         num_elements_(num_elements),
         size_(num_elements * ElementBytes(dtype)),
-        region_(SystemRegion::Create(client, 6 * size_).value()) {
+        region_(SystemRegion::Create(*client, 6 * size_).value()) {
     for (int k = 0; k < 6; ++k) {
       memory_.push_back(Numbers(size_, static_cast<uint32_t>(k)));
       std::memcpy(region_.bytes().data() + k * size_, memory_[k].data(), memory_[k].size());
@@ -125,14 +125,14 @@ TEST(ServerRegionsTest, RegionsComeAndGo) {
   const ServerProcess server({kOn});
   const auto client = Connect(server);
   {
-    const auto region = SystemRegion::Create(client.get(), 4096, {.name = "mine"});
+    const auto region = SystemRegion::Create(*client, 4096, {.name = "mine"});
     ASSERT_TRUE(region.ok()) << region.status();
     const auto listed = client->ListRegions(RegionKind::kSystem);
     ASSERT_TRUE(listed.ok()) << listed.status();
     ASSERT_EQ(listed->size(), 1u);
     EXPECT_EQ(listed->front().name, "mine");
     EXPECT_EQ(listed->front().size_bytes, 4096);
-    EXPECT_EQ(SystemRegion::Create(client.get(), 1, {.name = "mine"}).status().code(),
+    EXPECT_EQ(SystemRegion::Create(*client, 1, {.name = "mine"}).status().code(),
               absl::StatusCode::kAlreadyExists);
     EXPECT_TRUE(client->UnregisterRegion(RegionKind::kSystem, "mine").ok());
     const InputTensor input(Dtype::kFp16, {16}, region->Part(0, 32));
@@ -145,7 +145,7 @@ TEST(ServerRegionsTest, RegionsComeAndGo) {
 TEST(ServerRegionsTest, ServerWithoutSharedMemorySaysSo) {
   const ServerProcess server({});
   const auto client = Connect(server);
-  const absl::Status status = SystemRegion::Create(client.get(), 4096).status();
+  const absl::Status status = SystemRegion::Create(*client, 4096).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("shared memory"));
 }
@@ -154,11 +154,11 @@ TEST(ServerRegionsTest, PrefixAndSizeAreTheServers) {
   const ServerProcess server(
       {kOn, "--system_shared_memory_prefix=app_", "--max_region_bytes=1MiB"});
   const auto client = Connect(server);
-  EXPECT_EQ(SystemRegion::Create(client.get(), 4096).status().code(),
+  EXPECT_EQ(SystemRegion::Create(*client, 4096).status().code(),
             absl::StatusCode::kInvalidArgument);
   const SystemRegionOptions app{.file_prefix = "app_"};
-  EXPECT_TRUE(SystemRegion::Create(client.get(), 4096, app).ok());
-  EXPECT_EQ(SystemRegion::Create(client.get(), 2 << 20, app).status().code(),
+  EXPECT_TRUE(SystemRegion::Create(*client, 4096, app).ok());
+  EXPECT_EQ(SystemRegion::Create(*client, 2 << 20, app).status().code(),
             absl::StatusCode::kResourceExhausted);
 }
 

@@ -61,7 +61,7 @@ class SharedMemoryTest : public ::testing::Test {
  protected:
   SystemRegion Create(int64_t size_bytes, SystemRegionOptions options = {}) {
     options.file_prefix = Prefix();
-    auto region = SystemRegion::Create(client_.get(), size_bytes, options);
+    auto region = SystemRegion::Create(*client_, size_bytes, options);
     EXPECT_TRUE(region.ok()) << region.status();
     return *std::move(region);
   }
@@ -69,7 +69,7 @@ class SharedMemoryTest : public ::testing::Test {
   // The error of a region that cannot be made, after which nothing is left.
   absl::Status CreateError(int64_t size_bytes, SystemRegionOptions options = {}) {
     if (options.file_prefix.find('/') == std::string::npos) options.file_prefix += Prefix();
-    const absl::Status status = SystemRegion::Create(client_.get(), size_bytes, options).status();
+    const absl::Status status = SystemRegion::Create(*client_, size_bytes, options).status();
     EXPECT_THAT(FilesOfThisTest(), IsEmpty());
     EXPECT_EQ(NumMappings(), 0);
     return status;
@@ -146,6 +146,16 @@ TEST_F(SharedMemoryTest, MovedRegionIsUnregisteredOnce) {
                           "SystemSharedMemoryUnregister", "SystemSharedMemoryUnregister"));
 }
 
+TEST_F(SharedMemoryTest, ARegionKeepsTheConnectionsOfItsClient) {
+  auto client = Connect(server_.address());
+  std::optional<SystemRegion> region =
+      SystemRegion::Create(*client, 24, {.file_prefix = Prefix()}).value();
+  client.reset();
+  EXPECT_EQ(regions_.regions().count(region->name()), 1u);
+  region.reset();
+  EXPECT_THAT(regions_.regions(), IsEmpty());
+}
+
 TEST_F(SharedMemoryTest, RefusalComesBackUnchangedAndLeavesNothing) {
   refusal_ = Refusal(grpc::StatusCode::UNIMPLEMENTED, "this server takes no shared memory");
   EXPECT_EQ(Unnamed(CreateError(1 << 20)),
@@ -153,7 +163,7 @@ TEST_F(SharedMemoryTest, RefusalComesBackUnchangedAndLeavesNothing) {
   EXPECT_THAT(regions_.methods(), IsEmpty());
   refusal_.reset();
   const SystemRegion region = Create(1, {.name = "mine"});
-  auto twice = SystemRegion::Create(client_.get(), 1, {.name = "mine"});
+  auto twice = SystemRegion::Create(*client_, 1, {.name = "mine"});
   EXPECT_EQ(Unnamed(twice.status()),
             absl::AlreadyExistsError("region 'mine' is registered already"));
   EXPECT_EQ(regions_.regions().count("mine"), 1u);
@@ -177,7 +187,7 @@ TEST_F(SharedMemoryTest, PagesAreThereBeforeTheyAreWritten) {
     EXPECT_GE(status.st_blocks * 512, 1 << 20);
     return *refusal_;
   });
-  EXPECT_FALSE(SystemRegion::Create(Connect(server.address()).get(), 1 << 20).ok());
+  EXPECT_FALSE(SystemRegion::Create(*Connect(server.address()), 1 << 20).ok());
 }
 
 TEST_F(SharedMemoryTest, BadArgumentsAreRefusedHere) {

@@ -182,6 +182,9 @@ class Client {
   // A client over another connection, for example a mock. Of the options it uses the timeout.
   explicit Client(std::shared_ptr<Connection> connection, const Options& options = {});
 
+  // What it sends its calls through. Copies have the same one.
+  const std::shared_ptr<Connection>& connection() const { return target_.connection; }
+
   // Returns h = SiLU(e) * g, with the dtype and the shape of the inputs.
   absl::StatusOr<Tensor> Forward(const TensorView& e, const TensorView& g,
                                  const CallOptions& options = {}) const;

@@ -4,7 +4,7 @@
 // and write the client's own tensors there. This header belongs to the target
 // `swiglu::client_cuda`, which exists if the package is built with CUDA. An example:
 //
-//   auto region = CudaRegion::Create(client, d_tensors, 3 * 16'000);
+//   auto region = CudaRegion::Create(*client, d_tensors, 3 * 16'000);
 //   client->ForwardInto({Dtype::kFp32, {4, 1000}, region->Part(0, 16'000)},
 //                       {Dtype::kFp32, {4, 1000}, region->Part(16'000, 16'000)},
 //                       region->Part(32'000, 16'000));
@@ -36,24 +36,23 @@ struct CudaRegionOptions {
 
 // A stretch of device memory that belongs to the caller. CUDA shares only whole allocations, such
 // as a block of a caching allocator. So the client registers the whole allocation in which the
-// stretch lies. All regions that the client has in this allocation share one registration. When the
-// last of these regions is destroyed, the client unregisters the allocation, which takes 2 s at
-// most. A region can be copied; copies share the registration. Thread-safe.
+// stretch lies. All regions that the client and its copies have in this allocation share one
+// registration. When the last of these regions is destroyed, the client unregisters the allocation,
+// which takes 2 s at most. A region can be copied; copies share the registration. Thread-safe.
 //
 // Memory must not be freed while it is registered or a call uses it. CUDA work on a tensor must
 // have ended before the call (synchronize its stream). The results are visible to all work that
 // begins after the call has returned.
 class CudaRegion {
  public:
-  // The `size_bytes` bytes, 1 or more, at `d_bytes`. `client` must outlive the region, at
-  // the same address: do not move it. Blocks until
-  // the server has registered the allocation. An error leaves nothing behind:
+  // The `size_bytes` bytes, 1 or more, at `d_bytes`. The region has a copy of `client`. Blocks
+  // until the server has registered the allocation. An error leaves nothing behind:
   // - INVALID_ARGUMENT if the memory is not of a GPU, if the allocation ends before these bytes do,
   //   or if CUDA cannot share the memory; CUDA cannot share memory of cudaMallocAsync or of virtual
   //   memory management, such as PyTorch's expandable segments
   // - INTERNAL, with the name of CUDA's error, if CUDA fails
   // - the server's own errors, for example UNIMPLEMENTED if it takes no CUDA shared memory
-  static absl::StatusOr<CudaRegion> Create(const Client* client, const void* d_bytes,
+  static absl::StatusOr<CudaRegion> Create(const Client& client, const void* d_bytes,
                                            int64_t size_bytes,
                                            const CudaRegionOptions& options = {});
 

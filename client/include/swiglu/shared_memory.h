@@ -3,7 +3,7 @@
 // Memory that the client and a server on the same host share. Messages need not carry the tensors
 // that are in this memory. An example:
 //
-//   auto region = SystemRegion::Create(client, 3 * 16'000);
+//   auto region = SystemRegion::Create(*client, 3 * 16'000);
 //   ... write e and g to region->bytes() ...
 //   client->ForwardInto({Dtype::kFp32, {4, 1000}, region->Part(0, 16'000)},
 //                       {Dtype::kFp32, {4, 1000}, region->Part(16'000, 16'000)},
@@ -53,13 +53,13 @@ struct SystemRegionOptions {
 // region is as thread-safe as using plain memory.
 class SystemRegion {
  public:
-  // A region of `size_bytes` bytes, all 0. `client` must outlive it, at the same address: do not
-  // move it. Blocks until the server has registered it. An error leaves nothing behind:
+  // A region of `size_bytes` bytes, all 0. It has a copy of `client`. Blocks until the server has
+  // registered it. An error leaves nothing behind:
   // - INVALID_ARGUMENT for a size or an option out of range
   // - RESOURCE_EXHAUSTED if /dev/shm has no room for it
   // - the server's own errors, for example UNIMPLEMENTED if it takes no system shared memory,
   //   ALREADY_EXISTS if the name is taken, and INVALID_ARGUMENT if it cannot open the file
-  static absl::StatusOr<SystemRegion> Create(const Client* client, int64_t size_bytes,
+  static absl::StatusOr<SystemRegion> Create(const Client& client, int64_t size_bytes,
                                              const SystemRegionOptions& options = {});
 
   SystemRegion(SystemRegion&& other) noexcept { Swap(other); }
@@ -85,12 +85,12 @@ class SystemRegion {
  private:
   SystemRegion() = default;
   void Swap(SystemRegion& other) noexcept {
-    std::swap(client_, other.client_);
+    client_.swap(other.client_);
     name_.swap(other.name_);
     std::swap(bytes_, other.bytes_);
   }
 
-  const Client* client_ = nullptr;  // nullptr: not registered
+  absl::optional<Client> client_;  // none: not registered
   std::string name_;
   absl::Span<std::byte> bytes_;
 };

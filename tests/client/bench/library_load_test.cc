@@ -171,7 +171,7 @@ TEST(RefusedCallTest, EndsAtOnceAndIsCounted) {
   client::Client client = *client::Client::Create(server.address());
   LoadOptions options = SixInFlight(1);
   const std::vector<RequestData> data = MakeRequestData(options);
-  const auto tensors = SharedTensors::Create(&client, SharedMemory::kSystem, 1, data.back());
+  const auto tensors = SharedTensors::Create(client, SharedMemory::kSystem, 1, data.back());
   ASSERT_TRUE(tensors.ok()) << tensors.status();
   options.shared_tensors = tensors->get();
   TwoServers connection;

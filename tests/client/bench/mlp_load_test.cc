@@ -240,7 +240,7 @@ TEST_P(MlpLoadTest, AnAnswerThatDiffersIsFound) {
 TEST_P(MlpLoadTest, ResultsInSharedMemoryAreThoseOfTheLastLayer) {
   options_.shared_memory = SharedMemory::kSystem;
   options_.num_in_flight = 2;
-  auto tensors = SharedTensors::Create(client_.get(), options_.shared_memory, 2, data_.back());
+  auto tensors = SharedTensors::Create(*client_, options_.shared_memory, 2, data_.back());
   ASSERT_TRUE(tensors.ok()) << tensors.status();
   options_.shared_tensors = tensors->get();
   const Tally tally = RunLoad(20);
@@ -260,7 +260,7 @@ TEST_P(MlpLoadTest, ResultsInSharedMemoryAreThoseOfTheLastLayer) {
 // One caller that has made five calls was last at the second layer.
 TEST_P(MlpLoadTest, TheCheckCallsTheLayerOfTheLastRequest) {
   options_.shared_memory = SharedMemory::kSystem;
-  auto tensors = SharedTensors::Create(client_.get(), options_.shared_memory, 1, data_.back());
+  auto tensors = SharedTensors::Create(*client_, options_.shared_memory, 1, data_.back());
   ASSERT_TRUE(tensors.ok()) << tensors.status();
   options_.shared_tensors = tensors->get();
   RunLoad(5);

@@ -47,8 +47,8 @@ class SharedTensorsTest : public ::testing::TestWithParam<Connector*> {
   // Runs a load of that many requests, and keeps its tensors.
   Tally RunLoad(int64_t num_requests) {
     data_ = MakeRequestData(options_);
-    auto tensors = SharedTensors::Create(client_.get(), options_.shared_memory,
-                                         options_.num_in_flight, data_.back());
+    auto tensors = SharedTensors::Create(*client_, options_.shared_memory, options_.num_in_flight,
+                                         data_.back());
     EXPECT_TRUE(tensors.ok()) << tensors.status();
     tensors_ = *std::move(tensors);
     options_.shared_tensors = tensors_.get();

@@ -13,7 +13,7 @@ int main() {
   auto client = swiglu::client::Client::Create("unix:/nonexistent/socket");
   if (!client.ok()) return 1;
   const auto memory = std::make_unique<char[]>(4096);
-  const auto region = swiglu::client::CudaRegion::Create(&*client, memory.get(), 4096);
+  const auto region = swiglu::client::CudaRegion::Create(*client, memory.get(), 4096);
   std::printf("CudaRegion: %s\n", region.status().ToString().c_str());
   const bool right = absl::IsInvalidArgument(region.status()) || absl::IsInternal(region.status());
   return right ? 0 : 1;
