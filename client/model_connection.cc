@@ -16,6 +16,7 @@ CallResult ToResult(CallOutcome outcome, const Inference& inference) {
   CallResult result;
   result.pushback = outcome.pushback;
   result.is_lost = outcome.is_lost;
+  result.reached_no_server = outcome.reached_no_server;
   if (outcome.channel != nullptr) {
     result.server = outcome.channel->server;
     result.statistics.num_messages = 1;

@@ -29,6 +29,9 @@ class RetryBudget {
   // Whether a retry is left. If so, it is used up.
   bool SpendOnRetry();
 
+  // Whether there are retries at all.
+  bool has_retries() const { return retries_per_call_ > 0; }
+
  private:
   const double retries_per_call_;
   absl::Mutex mutex_;

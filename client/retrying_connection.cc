@@ -52,10 +52,15 @@ class RetryingConnection::Attempts {
     if (!wait || number_ == owner_.max_attempts_) return absl::nullopt;
     if (has_other) return absl::ZeroDuration();
     wait = std::min(*wait, owner_.servers_->TimeUntilOpen());
-    if (absl::Now() + *wait >= context_.limit.deadline || !owner_.budget_->SpendOnRetry()) {
-      return absl::nullopt;
-    }
+    if (absl::Now() + *wait >= context_.limit.deadline || !MayRetry(result)) return absl::nullopt;
     return wait;
+  }
+
+  // What has reached no server is no load for it, so to send it takes no retry from the budget.
+  // Else the calls of an outage would use it up, and the first calls after the outage would fail.
+  bool MayRetry(const CallResult& result) {
+    return result.reached_no_server ? owner_.budget_->has_retries()
+                                    : owner_.budget_->SpendOnRetry();
   }
 
   void StartAfter(absl::Duration wait) {

@@ -138,6 +138,9 @@ void UnaryCall::Send(absl::Time connect_deadline) {
   if (context_.cancellation != nullptr) {
     context_.cancellation->SetStop([this] { grpc_context_->TryCancel(); });
   }
+  // gRPC fails such a call at once, and sends nothing.
+  has_found_connection_ =
+      channel_->channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_TRANSIENT_FAILURE;
   reader_->StartCall();
   reader_->Finish(&response_, &grpc_status_, static_cast<Event*>(this));
 }
@@ -220,6 +223,7 @@ void UnaryCall::ToFailure() {
       outcome_.answer =
           absl::UnavailableError(absl::StrCat("no connection to ", address, ": ", message));
       outcome_.is_lost = true;
+      outcome_.reached_no_server = !has_found_connection_;
       return;
     }
   }

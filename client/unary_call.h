@@ -31,7 +31,8 @@ struct CallOutcome {
   // The advice of a server that failed the call, how long to wait before the next try. Negative if
   // the call must not be tried again.
   absl::optional<absl::Duration> pushback = absl::nullopt;
-  bool is_lost = false;                    // whether there was no connection
+  bool is_lost = false;                    // whether there was no connection, or it broke
+  bool reached_no_server = false;          // whether there was none when the call was sent
   const PooledChannel* channel = nullptr;  // that was used; nullptr if nothing was sent
   int64_t bytes_sent = 0;
   // The times in the server, if the call asked for them.
@@ -81,6 +82,7 @@ class UnaryCall final : private Event {
   OutgoingMessage message_;  // without slices when it was sent
   int64_t message_bytes_ = 0;
   PooledChannel* channel_ = nullptr;
+  bool has_found_connection_ = false;  // or one that may be there soon
   absl::optional<grpc::ClientContext> grpc_context_;
   std::unique_ptr<grpc::ClientAsyncResponseReader<grpc::ByteBuffer>> reader_;
   grpc::Status grpc_status_;

@@ -24,6 +24,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "client/retry.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "swiglu/client.h"
@@ -35,6 +36,7 @@
 namespace swiglu::client {
 namespace {
 
+using ::testing::EndsWith;
 using ::testing::StartsWith;
 
 TEST_F(ClientTest, ManyThreadsShareAClient) {
@@ -216,6 +218,22 @@ TEST_F(ClientTest, NamesTheAddressOfAServerThatIsNotThere) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()),
               StartsWith(absl::StrCat("no connection to ", port.address(), ": ")));
+}
+
+// More calls than the budget has retries. Each is sent again all the same.
+TEST_F(ClientTest, CallsOfAnOutageDoNotUseUpTheRetries) {
+  const Port port;
+  const auto client =
+      Connect(port.address(), {.num_connections = 1, .max_attempts = 2, .coalesce_bytes = 0});
+  const auto call = [&] { return client->ForwardAsync(View(e_, shape_), View(g_, shape_)); };
+  EXPECT_FALSE(call().Get().ok());  // finds out that nobody listens
+  std::vector<Future<absl::StatusOr<Tensor>>> futures;
+  for (int i = 0; i < 2 * RetryBudget::kMostRetries; ++i) futures.push_back(call());
+  for (auto& future : futures) {
+    const absl::Status status = future.Get().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(std::string(status.message()), EndsWith(" (tried 2 times)"));
+  }
 }
 
 TEST_F(ClientTest, NamesAMissingSocket) {

@@ -138,6 +138,42 @@ TEST_F(RetryingConnectionTest, KeepsToTheBudget) {
   EXPECT_EQ(inner_.num_arrivals(), 1u);
 }
 
+// What a call gets that finds no connection.
+CallResult NoConnection() {
+  CallResult result = Refused(absl::UnavailableError("no connection"));
+  result.is_lost = true;
+  result.reached_no_server = true;
+  return result;
+}
+
+TEST_F(RetryingConnectionTest, WhatReachedNoServerTakesNothingFromTheBudget) {
+  while (budget_.SpendOnRetry()) {
+  }
+  Script({NoConnection()});
+  EXPECT_EQ(Run().status, absl::OkStatus());
+  EXPECT_EQ(inner_.num_arrivals(), 2u);
+}
+
+// The server may have worked on it.
+TEST_F(RetryingConnectionTest, WhatIsLostOnItsWayTakesARetry) {
+  while (budget_.SpendOnRetry()) {
+  }
+  CallResult lost = NoConnection();
+  lost.reached_no_server = false;
+  Script({lost});
+  EXPECT_EQ(Run().status, absl::UnavailableError("no connection"));
+  EXPECT_EQ(inner_.num_arrivals(), 1u);
+}
+
+TEST_F(RetryingConnectionTest, WithoutRetriesNothingIsSentAgain) {
+  RetryBudget none(0);
+  RetryingConnection connection(&inner_, kAttempts, &none, &servers_, &threads_);
+  Script({NoConnection()});
+  call_.Start(connection);
+  EXPECT_EQ(call_.Wait().status, absl::UnavailableError("no connection"));
+  EXPECT_EQ(inner_.num_arrivals(), 1u);
+}
+
 TEST_F(RetryingConnectionTest, AnotherServerIsAskedAtOnceAndWithoutBudget) {
   while (budget_.SpendOnRetry()) {
   }

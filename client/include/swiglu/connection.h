@@ -77,8 +77,10 @@ struct CallResult {
   int server = -1;  // the number of the server that answered; -1 if nothing was sent
   // The server's advice how long to wait before the next attempt. Negative: make none.
   absl::optional<absl::Duration> pushback = absl::nullopt;
-  // Whether there was no connection to the server.
+  // Whether there was no connection to the server, or it broke.
   bool is_lost = false;
+  // Whether there was none when the attempt began, so that no server has got the message.
+  bool reached_no_server = false;
   // What CallOptions::on_chunk threw. The status is then ABORTED.
   std::exception_ptr exception = nullptr;
 };

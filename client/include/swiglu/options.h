@@ -76,8 +76,9 @@ struct Options {
   int max_attempts = 4;
 
   // How many retries each call earns, 0 to 1. A client has 10 retries at first and never more, so
-  // that many clients do not multiply the load of a server that fails. 0: none at the same
-  // server; another server is still tried, and chunks that were refused come back. Default 0.1.
+  // that many clients do not multiply the load of a server that fails. An attempt that found no
+  // connection takes none of them. 0: none at the same server; another server is still tried, and
+  // chunks that were refused come back. Default 0.1.
   double retry_budget = 0.1;
 
   // The largest call, in bytes of its inputs, that is joined with others: 0 to 128 KiB; 0 turns
