@@ -78,5 +78,21 @@ TEST_P(LostConnectionTest, IsUnavailableInTheEndAndNamesItsServer) {
 INSTANTIATE_TEST_SUITE_P(EveryForm, LostConnectionTest,
                          Combine(ValuesIn(Forms()), ValuesIn(kLostConnections)), FaultTestName);
 
+// The other connection has a call under way, so the one that is lost would be taken again.
+TEST_F(ClientTest, ALostConnectionIsLeftForAnotherOfItsServer) {
+  absl::Notification has_come;
+  const Turn holds = {.reply = [&](const PeerRequest&) {
+    has_come.Notify();
+    return std::string();
+  }};
+  Http2Peer peer({{.turns = {holds, {.reply = RightAnswer}}},
+                  {.after_greeting = Then::kClose, .is_last = true}});
+  const auto client = Connect(peer.address(), {.num_connections = 2, .coalesce_bytes = 0});
+  const auto held = client->ForwardAsync(View(e_, shape_), View(g_, shape_));
+  has_come.WaitForNotification();
+  EXPECT_EQ(client->Forward(View(e_, shape_), View(g_, shape_)).status(), absl::OkStatus());
+  EXPECT_EQ(peer.num_connections(), 2);
+}
+
 }  // namespace
 }  // namespace swiglu::client

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which servers the pool avoids.
+// Which servers and connections the pool avoids.
 #include "client/connection_pool.h"
 
 #include "absl/time/clock.h"
 #include "client/event_queue.h"
 #include "gtest/gtest.h"
 #include "tests/client/fake_server.h"
+#include "tests/client/http2_peer.h"
 
 namespace swiglu::client {
 namespace {
@@ -60,6 +61,28 @@ TEST_F(ConnectionPoolTest, ASilentServerIsBetterThanOneThatWasTried) {
     EXPECT_EQ(NextServer(tried_second_), 0);
   }
   EXPECT_TRUE(pool_.HasOther(tried_second_));
+}
+
+// Connects `channel`, and blocks until it is in that state.
+void WaitForState(const PooledChannel& channel, grpc_connectivity_state state) {
+  while (true) {
+    const grpc_connectivity_state now = channel.channel->GetState(/*try_to_connect=*/true);
+    if (now == state) return;
+    channel.channel->WaitForStateChange(now, absl::ToChronoTime(absl::InfiniteFuture()));
+  }
+}
+
+// The live one has more bytes under way.
+TEST(OneServerPoolTest, ALiveConnectionIsBetterThanOneThatIsLost) {
+  Http2Peer peer({PeerConnection{}, {.after_greeting = Then::kClose, .is_last = true}});
+  ConnectionPool pool({peer.address()}, 2, Credentials::Insecure());
+  PooledChannel* const live = pool.Acquire(1000, {});
+  WaitForState(*live, GRPC_CHANNEL_READY);
+  PooledChannel* const lost = pool.Acquire(1, {});
+  ASSERT_NE(lost, live);
+  WaitForState(*lost, GRPC_CHANNEL_TRANSIENT_FAILURE);
+  pool.Release(lost, 1, {.is_lost = true});
+  EXPECT_EQ(pool.Acquire(1, {}), live);
 }
 
 }  // namespace
