@@ -4,12 +4,18 @@
 // calls that are joined, coalescing_ends_test.cc and coalescing_errors_test.cc their ends.
 #include "client/coalescing_connection.h"
 
+#include <algorithm>
 #include <cstddef>
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "client/event_queue.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/client/coalescing_fixture.h"
@@ -93,6 +99,46 @@ TEST_F(CoalescingConnectionTest, AMessageIsUsedAgain) {
     inner_.Answer(message);
     for (const auto& call : calls) EXPECT_TRUE(call->IsRight());
   }
+}
+
+// Of messages that exist at one time: each is answered at once, and ends after the next one. A
+// message that was used before has old bytes where its outputs go.
+TEST(CoalescedMessagesTest, AreKeptAsManyAsMayBeAway) {
+  size_t leader = 0;
+  int num_used_before = 0;
+  std::unique_ptr<FakeConnection> answers;
+  answers = std::make_unique<FakeConnection>([&](size_t number) {
+    if (number == leader) return;
+    const absl::Span<const std::byte> outputs =
+        answers->arrival(number).inference->outputs[0].bytes;
+    const auto is_old = [](std::byte byte) { return byte != std::byte{0}; };
+    if (std::any_of(outputs.begin(), outputs.end(), is_old)) ++num_used_before;
+    answers->Answer(number);
+  });
+  // The thread is busy, so no check of deadlines sends a message beside the test.
+  EventThreads threads(1, [] {});
+  absl::Notification is_busy, is_over;
+  Timer::Start(threads.Next(), absl::Now(), [&] {
+    is_busy.Notify();
+    is_over.WaitForNotification();
+  });
+  is_busy.WaitForNotification();
+  CoalescingOptions options = OneAway();
+  options.max_full_away = 3;
+  options.max_message_calls = 1;
+  CoalescingConnection connection(answers.get(), options, &threads);
+  for (const int expected : {0, 3, 3}) {
+    num_used_before = 0;
+    leader = answers->num_arrivals();
+    std::deque<TestCall> calls;
+    for (uint32_t i = 0; i < 8; ++i) calls.emplace_back(Shape{4}, i).Start(connection);
+    EXPECT_EQ(answers->num_arrivals(), leader + 1);
+    answers->Answer(leader);
+    for (const TestCall& call : calls) EXPECT_TRUE(call.IsRight());
+    EXPECT_EQ(num_used_before, expected);
+  }
+  is_over.Notify();
+  threads.Stop();
 }
 
 TEST_F(CoalescingConnectionTest, TheNextMessageLeavesWhenOneComesBack) {
