@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,6 +17,8 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "client/event_queue.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/client/bytes.h"
@@ -126,11 +130,12 @@ class HeldAttempts final : public Connection {
 
 class NotedServers final : public ServerChoice {
  public:
-  int num_servers() const override { return 2; }
+  int num_servers() const override { return its_num_servers; }
   bool HasOther(const ServerSet& /*tried*/) override { return has_other; }
   absl::Duration TimeUntilOpen() override { return absl::InfiniteDuration(); }
   void AvoidIfSilent(int server, absl::Time /*since*/) override { silent.push_back(server); }
 
+  int its_num_servers = 2;
   std::atomic<bool> has_other = true;
   std::vector<int> silent;
 };
@@ -250,6 +255,7 @@ TEST_F(HedgingConnectionTest, OneErrorOfTwoAttemptsIsNone) {
     EXPECT_EQ(call.h, std::string(24, 'c')) << failed;
     EXPECT_EQ(call.result.statistics.num_messages, 2);
   }
+  EXPECT_THAT(servers_.silent, IsEmpty()) << "an error is an answer";
 }
 
 TEST_F(HedgingConnectionTest, IfBothFailTheFirstErrorIsTold) {
@@ -300,53 +306,127 @@ TEST_F(HedgingConnectionTest, ACancellationBeforeTheDelayEndsTheCall) {
   EXPECT_EQ(inner_.num_attempts(), 1u);
 }
 
-TEST_F(HedgingConnectionTest, ACancelledCallIsNotSentTwice) {
+TEST_F(HedgingConnectionTest, ACallThatHasEndedMayBeCancelled) {
   HedgedCall call;
+  call.Start(Hedging(kNever));
+  inner_.Answer(0, 'a');
+  EXPECT_EQ(call.Wait().status, absl::OkStatus());
   call.cancellation.Cancel();
-  call.Start(Hedging(absl::Milliseconds(1)));
-  absl::Notification later;
-  Timer::Start(threads_.Next(), absl::Now() + absl::Milliseconds(20), [&] { later.Notify(); });
-  later.WaitForNotification();
-  EXPECT_EQ(inner_.num_attempts(), 1u);
+}
+
+// The events of its calls happen when the test takes them.
+class HedgingDelayTest : public HedgingConnectionTest {
+ protected:
+  HedgingDelayTest() { call_.context.queue = &queue_; }
+
+  // Returns when the delay of the call has passed so often.
+  void WaitForDelays(int count) {
+    for (int i = 0; i < count && queue_.num_expected() > 0; ++i) queue_.TakeOne(Wait::kSleep);
+  }
+
+  EventQueue queue_;
+  HedgedCall call_;
+};
+
+TEST_F(HedgingDelayTest, ACancelledCallIsNotSentTwice) {
+  call_.cancellation.Cancel();
+  call_.Start(Hedging(absl::Milliseconds(1)));
+  WaitForDelays(1);
+  EXPECT_EQ(queue_.num_expected(), 0) << "there is no other delay";
+  ASSERT_EQ(inner_.num_attempts(), 1u);
   inner_.EndCancelled(1);
-  EXPECT_EQ(call.Wait().status, absl::CancelledError("cancelled"));
+  EXPECT_EQ(call_.Wait().status, absl::CancelledError("cancelled"));
+}
+
+TEST_F(HedgingDelayTest, ALateCallIsNotSentTwice) {
+  call_.context.limit = TimeLimit(absl::ZeroDuration());
+  call_.Start(Hedging(absl::Milliseconds(1)));
+  WaitForDelays(1);
+  EXPECT_EQ(queue_.num_expected(), 0) << "there is no other delay";
+  ASSERT_EQ(inner_.num_attempts(), 1u);
+  inner_.End(0, EndedBy(absl::DeadlineExceededError("late")));
+  EXPECT_EQ(call_.Wait().status, absl::DeadlineExceededError("late"));
 }
 
 // The same server would hang again.
-TEST_F(HedgingConnectionTest, ASecondAttemptWaitsForAnotherServer) {
+TEST_F(HedgingDelayTest, ASecondAttemptWaitsForAnotherServer) {
   servers_.has_other = false;
-  HedgedCall call;
-  call.Start(Hedging(absl::Milliseconds(1)));
-  absl::Notification later;
-  Timer::Start(threads_.Next(), absl::Now() + absl::Milliseconds(20), [&] { later.Notify(); });
-  later.WaitForNotification();
-  EXPECT_EQ(inner_.num_attempts(), 1u);
+  call_.Start(Hedging(absl::Milliseconds(1)));
+  WaitForDelays(3);
+  ASSERT_EQ(inner_.num_attempts(), 1u);
   servers_.has_other = true;
+  WaitForDelays(1);
+  ASSERT_EQ(inner_.num_attempts(), 2u);
   inner_.Answer(1, 'b');
   inner_.EndCancelled(1);
-  EXPECT_EQ(call.Wait().status, absl::OkStatus());
+  EXPECT_EQ(call_.Wait().status, absl::OkStatus());
 }
 
-TEST_F(HedgingConnectionTest, WithoutABudgetThereIsNoSecondAttempt) {
-  HedgedCall call;
-  call.Start(Hedging(absl::Milliseconds(1), 0));
-  absl::Notification later;
-  Timer::Start(threads_.Next(), absl::Now() + absl::Milliseconds(20), [&] { later.Notify(); });
-  later.WaitForNotification();
-  inner_.Answer(0, 'a');
-  EXPECT_EQ(call.Wait().status, absl::OkStatus());
-  EXPECT_EQ(inner_.num_attempts(), 1u);
-}
-
-TEST_F(HedgingConnectionTest, WithoutABudgetOneCallInEachIntervalIsSentTwice) {
-  HedgedCall call, other;
-  HedgingConnection& hedging = Hedging(absl::Milliseconds(1), 0, absl::Milliseconds(10));
-  call.Start(hedging);
-  other.Start(hedging);
-  inner_.WaitFor(3);
+TEST_F(HedgingDelayTest, TheOnlyServerGetsTheSecondAttemptToo) {
+  servers_.its_num_servers = 1;
+  servers_.has_other = false;
+  call_.Start(Hedging(absl::Milliseconds(1)));
+  WaitForDelays(1);
+  ASSERT_EQ(inner_.num_attempts(), 2u);
   inner_.EndAll(absl::UnavailableError("gone"));
-  EXPECT_EQ(call.Wait().statistics.num_messages, 2);
-  EXPECT_EQ(other.Wait().statistics.num_messages, 2);
+  EXPECT_EQ(call_.Wait().status, absl::UnavailableError("gone"));
+}
+
+TEST_F(HedgingDelayTest, ServersThatWereTriedBeforeStayTried) {
+  call_.context.tried.Add(7);
+  call_.Start(Hedging(absl::Milliseconds(1)));
+  WaitForDelays(1);
+  ASSERT_EQ(inner_.num_attempts(), 2u);
+  EXPECT_TRUE(inner_.WaitFor(0).context.tried.Has(7));
+  EXPECT_FALSE(inner_.WaitFor(0).context.tried.Has(0));
+  EXPECT_TRUE(inner_.WaitFor(1).context.tried.Has(7));
+  EXPECT_TRUE(inner_.WaitFor(1).context.tried.Has(0));
+  inner_.EndAll(absl::UnavailableError("gone"));
+  EXPECT_EQ(call_.Wait().status, absl::UnavailableError("gone"));
+}
+
+// It may still wait for a connection.
+TEST_F(HedgingDelayTest, AnAttemptThatHasGoneNowhereRulesNoServerOut) {
+  call_.Start(Hedging(absl::Milliseconds(1)));
+  inner_.WaitFor(0).context.sent_to->store(-1);
+  WaitForDelays(1);
+  ASSERT_EQ(inner_.num_attempts(), 2u);
+  for (int server = 0; server < 64; ++server) {
+    EXPECT_FALSE(inner_.WaitFor(1).context.tried.Has(server)) << server;
+  }
+  inner_.Answer(1, 'b');
+  inner_.EndCancelled(1);
+  EXPECT_EQ(call_.Wait().status, absl::OkStatus());
+  EXPECT_THAT(servers_.silent, IsEmpty());
+}
+
+TEST_F(HedgingDelayTest, WithoutABudgetThereIsNoSecondAttempt) {
+  call_.Start(Hedging(absl::Milliseconds(1), 0));
+  WaitForDelays(3);
+  ASSERT_EQ(inner_.num_attempts(), 1u);
+  inner_.Answer(0, 'a');
+  WaitForDelays(1);
+  EXPECT_EQ(call_.Wait().status, absl::OkStatus());
+}
+
+// None of the calls ends, and each asks again after every delay.
+TEST_F(HedgingDelayTest, WithoutABudgetOneCallInEachIntervalIsSentTwice) {
+  constexpr size_t kCalls = 8, kSentTwice = 4;
+  constexpr absl::Duration kInterval = absl::Milliseconds(5);
+  const absl::Time start = absl::Now();
+  HedgingConnection& hedging = Hedging(absl::Milliseconds(1), 0, kInterval);
+  std::deque<HedgedCall> calls(kCalls);
+  for (HedgedCall& call : calls) {
+    call.context.queue = &queue_;
+    call.Start(hedging);
+  }
+  while (inner_.num_attempts() < kCalls + kSentTwice) WaitForDelays(1);
+  EXPECT_GE(absl::Now() - start, kSentTwice * kInterval);
+  inner_.EndAll(absl::UnavailableError("gone"));
+  while (queue_.num_expected() > 0) WaitForDelays(1);
+  int64_t num_messages = 0;
+  for (HedgedCall& call : calls) num_messages += call.Wait().statistics.num_messages;
+  EXPECT_EQ(num_messages, static_cast<int64_t>(kCalls + kSentTwice));
 }
 
 // Ten calls may be sent twice at first. A call that still waits is sent twice when it is earned.
