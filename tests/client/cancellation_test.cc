@@ -3,10 +3,10 @@
 // When a cancellation stops what works on the call.
 #include "swiglu/cancellation.h"
 
-#include <atomic>
 #include <thread>
 
 #include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
 
 namespace swiglu::client {
@@ -55,20 +55,28 @@ TEST(CancellationTest, LeavesAloneWhatHasEnded) {
   EXPECT_EQ(num_stopped, 0);
 }
 
+TEST(CancellationTest, IsRememberedBeforeItStopsAnything) {
+  Cancellation cancellation;
+  bool is_remembered = false;
+  cancellation.SetStop([&] { is_remembered = cancellation.is_cancelled(); });
+  cancellation.Cancel();
+  EXPECT_TRUE(is_remembered);
+}
+
 TEST(CancellationTest, ClearingWaitsForAStopThatRuns) {
   Cancellation cancellation;
-  absl::Notification runs;
-  std::atomic<bool> has_run = false;
+  absl::Notification runs, is_cleared;
+  bool was_cleared = false;
   cancellation.SetStop([&] {
     runs.Notify();
-    std::this_thread::yield();
-    has_run = true;
+    was_cleared = is_cleared.WaitForNotificationWithTimeout(absl::Milliseconds(20));
   });
   std::thread cancels([&] { cancellation.Cancel(); });
   runs.WaitForNotification();
   cancellation.ClearStop();
-  EXPECT_TRUE(has_run);
+  is_cleared.Notify();
   cancels.join();
+  EXPECT_FALSE(was_cleared);
 }
 
 }  // namespace

@@ -52,13 +52,21 @@ TEST(ChunkQueueTest, AChunkThatIsPushedBackComesAgain) {
 
 TEST(ChunkQueueTest, NoChunkBeginsBeforeTheServerAllowsIt) {
   ChunkQueue queue("m", {8, 4, 1, 2}, kNoDeadline);
+  EXPECT_EQ(queue.NextTake(kNow), kNow);
   const absl::Time opens = kNow + absl::Milliseconds(30);
   queue.PushBack(*queue.Take(kNow), kBusy, opens);
   EXPECT_EQ(queue.NextTake(kNow), opens);
   EXPECT_FALSE(queue.Take(opens - absl::Nanoseconds(1)));
-  EXPECT_FALSE(queue.HasEnded());
   EXPECT_EQ(queue.NextTake(opens), opens);
   EXPECT_TRUE(queue.Take(opens));
+}
+
+TEST(ChunkQueueTest, TheLatestTimeOfAServerCounts) {
+  ChunkQueue queue("m", {8, 1, 1, 2}, kNoDeadline);
+  const Chunk first = *queue.Take(kNow), second = *queue.Take(kNow);
+  queue.PushBack(first, kBusy, kNow + absl::Seconds(2));
+  queue.PushBack(second, kBusy, kNow + absl::Seconds(1));
+  EXPECT_EQ(queue.NextTake(kNow), kNow + absl::Seconds(2));
 }
 
 // With two of three under way after a refusal, the third waits until one of them has ended.
@@ -84,6 +92,32 @@ TEST(ChunkQueueTest, WidensAgainAfterSuccesses) {
   }
   ASSERT_TRUE(queue.Take(kNow));
   EXPECT_TRUE(queue.Take(kNow)) << "a second one, without waiting for the first";
+}
+
+// Lets so many chunks of `queue` succeed, one after the other, and expects that each has so many
+// elements.
+void Succeed(ChunkQueue* queue, int num_chunks, int64_t count) {
+  for (int i = 0; i < num_chunks; ++i) {
+    const absl::optional<Chunk> chunk = queue->Take(kNow);
+    ASSERT_TRUE(chunk);
+    EXPECT_EQ(chunk->count, count) << i;
+    queue->Succeed("");
+  }
+}
+
+// Lets the server refuse so many chunks of `queue`, one after the other.
+void PushBackAlone(ChunkQueue* queue, int num_chunks) {
+  for (int i = 0; i < num_chunks; ++i) queue->PushBack(*queue->Take(kNow), kBusy, kNow);
+}
+
+TEST(ChunkQueueTest, ARefusalBeginsTheRowOfSuccessesAnew) {
+  ChunkQueue queue("m", {1000, 1, 1, 2}, kNoDeadline);
+  PushBackAlone(&queue, 1);
+  Succeed(&queue, 7, 1);
+  PushBackAlone(&queue, 1);
+  Succeed(&queue, 7, 1);
+  ASSERT_TRUE(queue.Take(kNow));
+  EXPECT_FALSE(queue.Take(kNow)) << "the width is still one";
 }
 
 TEST(ChunkQueueTest, ChunksShrinkToHalfUntilTheServerTakesThem) {
@@ -120,31 +154,78 @@ TEST(ChunkQueueTest, AChunkThatIsRefusedAloneShrinks) {
   EXPECT_EQ(queue.Take(kNow)->count, 32);
 }
 
-TEST(ChunkQueueTest, ChunksGrowAgainAfterSuccesses) {
+TEST(ChunkQueueTest, EachTimeThreeRefusalsInARowShrinkALoneChunk) {
   ChunkQueue queue("m", {1000, 64, 1, 1}, kNoDeadline);
-  for (int i = 0; i < 3; ++i) queue.PushBack(*queue.Take(kNow), kBusy, kNow);
-  for (int i = 0; i < 8; ++i) {
-    const Chunk chunk = *queue.Take(kNow);
-    EXPECT_EQ(chunk.count, 32) << i;
-    queue.Succeed("");
-  }
+  PushBackAlone(&queue, 2);
+  Succeed(&queue, 1, 64);
+  PushBackAlone(&queue, 2);
+  Succeed(&queue, 1, 64);
+  PushBackAlone(&queue, 3);
+  EXPECT_EQ(queue.Take(kNow)->count, 32);
+}
+
+TEST(ChunkQueueTest, AfterShrinkingThreeMoreRefusalsAreNeeded) {
+  ChunkQueue queue("m", {64, 64, 1, 1}, kNoDeadline);
+  PushBackAlone(&queue, 5);
+  const Chunk chunk = *queue.Take(kNow);
+  EXPECT_EQ(chunk.count, 32);
+  queue.PushBack(chunk, kBusy, kNow);
+  EXPECT_EQ(queue.Take(kNow)->count, 16);
+}
+
+// The server may be full of the others.
+TEST(ChunkQueueTest, AChunkThatIsRefusedWhileOthersAreUnderWayDoesNotShrink) {
+  ChunkQueue queue("m", {1000, 64, 1, 4}, kNoDeadline);
+  std::vector<Chunk> chunks;
+  for (int i = 0; i < 4; ++i) chunks.push_back(*queue.Take(kNow));
+  for (int i = 0; i < 3; ++i) queue.PushBack(chunks[i], kBusy, kNow);
+  queue.Succeed("");
   EXPECT_EQ(queue.Take(kNow)->count, 64);
+}
+
+TEST(ChunkQueueTest, ChunksGrowAgainAfterSuccesses) {
+  ChunkQueue queue("m", {1000, 50, 10, 1}, kNoDeadline);
+  PushBackAlone(&queue, 3);
+  Succeed(&queue, 2, 20);
+  Succeed(&queue, 1, 10);  // the rest of the one of 50
+  Succeed(&queue, 5, 20);
+  Succeed(&queue, 8, 40);
+  Succeed(&queue, 10, 50);
 }
 
 TEST(ChunkQueueTest, ChunksDoNotGrowToWhatIsTooLarge) {
   ChunkQueue queue("m", {1000, 64, 1, 1}, kNoDeadline);
   queue.Shrink(*queue.Take(kNow), kTooLarge);
-  for (int i = 0; i < 20; ++i) {
-    const Chunk chunk = *queue.Take(kNow);
-    EXPECT_EQ(chunk.count, 32) << i;
-    queue.Succeed("");
-  }
+  Succeed(&queue, 20, 32);
+}
+
+// It was sent before the smaller ones.
+TEST(ChunkQueueTest, ALargeChunkThatComesBackLateDoesNotMakeOthersLarger) {
+  ChunkQueue queue("m", {1000, 64, 1, 2}, kNoDeadline);
+  const Chunk first = *queue.Take(kNow), late = *queue.Take(kNow);
+  queue.Shrink(first, kTooLarge);
+  queue.Shrink(*queue.Take(kNow), kTooLarge);
+  queue.Shrink(late, kTooLarge);
+  EXPECT_EQ(queue.Take(kNow)->count, 16);
+}
+
+TEST(ChunkQueueTest, ProgressCountsTheSmallerChunksThatAreLeft) {
+  ChunkQueue queue("m", {100, 50, 1, 2}, kNoDeadline);
+  const Chunk first = *queue.Take(kNow);
+  ASSERT_TRUE(queue.Take(kNow));
+  queue.Shrink(first, kTooLarge);
+  const absl::optional<ChunkProgress> progress = queue.Succeed("");
+  ASSERT_TRUE(progress);
+  EXPECT_EQ(progress->num_done, 1);
+  EXPECT_EQ(progress->num_chunks, 3) << "the one of 50, and two of 25";
 }
 
 TEST(ChunkQueueTest, FailsWhenTheServerAllowsAChunkTooLate) {
-  ChunkQueue queue("m", {8, 4, 1, 1}, kNow + absl::Seconds(100));
-  queue.PushBack(*queue.Take(kNow), kBusy, kNow + absl::Seconds(101));
-  EXPECT_FALSE(queue.Take(kNow));
+  const absl::Time deadline = kNow + absl::Seconds(100), last = deadline - absl::Nanoseconds(1);
+  ChunkQueue queue("m", {8, 4, 1, 1}, deadline);
+  queue.PushBack(*queue.Take(kNow), kBusy, last);
+  queue.PushBack(*queue.Take(last), kBusy, deadline);
+  EXPECT_FALSE(queue.Take(deadline));
   EXPECT_EQ(queue.Result().status(), kBusy);
 }
 
@@ -173,9 +254,8 @@ TEST(ChunkQueueTest, NothingBeginsAfterAStop) {
   ASSERT_TRUE(queue.Take(kNow));
   queue.Stop(absl::CancelledError("enough"));
   EXPECT_FALSE(queue.Take(kNow));
-  EXPECT_FALSE(queue.HasEnded()) << "one is under way";
   queue.Succeed("");
-  EXPECT_TRUE(queue.HasEnded());
+  EXPECT_FALSE(queue.Take(kNow));
   EXPECT_EQ(queue.Result().status(), absl::CancelledError("enough"));
 }
 
@@ -186,9 +266,9 @@ TEST(ChunkQueueTest, EveryElementIsDoneOnceWhateverHappens) {
     std::minstd_rand random(seed + 1);
     std::vector<Chunk> under_way;
     std::vector<int> num_done(1000);
-    while (!queue.HasEnded()) {
+    while (true) {
       while (const absl::optional<Chunk> chunk = queue.Take(kNow)) under_way.push_back(*chunk);
-      ASSERT_FALSE(under_way.empty());
+      if (under_way.empty()) break;
       ASSERT_LE(under_way.size(), 4u);
       const auto position = under_way.begin() + static_cast<int>(random() % under_way.size());
       const Chunk chunk = *position;

@@ -35,6 +35,7 @@ TEST_F(CoalescingConnectionTest, ACallAloneLeavesAtOnceAndUnchanged) {
   EXPECT_EQ(arrival.inference, &call.inference());
   EXPECT_EQ(arrival.context.options, &call.options);
   EXPECT_EQ(arrival.context.cancellation, &call.cancellation());
+  EXPECT_NE(arrival.context.queue, nullptr);
   inner_.Answer(0, ResultOf(absl::OkStatus()));
   EXPECT_EQ(call.status(), absl::OkStatus());
   EXPECT_TRUE(call.IsRight());
@@ -233,13 +234,29 @@ TEST_F(CoalescingConnectionTest, ACallLargerThanAMessageStillLeaves) {
 CoalescingOptions TwoFullAway() {
   CoalescingOptions options = OneAway();
   options.max_full_away = 2;
-  options.full_bytes = 64;
+  options.full_bytes = 16 + 24 + 32;
   return options;
 }
 
+class FullMessageTest : public CoalescingConnectionTest {
+ protected:
+  FullMessageTest() { Use(TwoFullAway()); }
+
+  // Expects that nothing counts as gathered. REQUIRES: all calls have ended.
+  void ExpectThatASmallCallWaits() {
+    const size_t first = inner_.num_arrivals();
+    TestCall leader({4}, 98), small({4}, 97);
+    Start(leader);
+    Start(small);
+    EXPECT_EQ(inner_.num_arrivals(), first + 1);
+    inner_.Answer(first);
+    inner_.Answer(first + 1);
+    EXPECT_TRUE(leader.IsRight() && small.IsRight());
+  }
+};
+
 // Calls of 16, 24, 32, 40 and 48 bytes of inputs.
-TEST_F(CoalescingConnectionTest, AFullMessageDoesNotWait) {
-  Use(TwoFullAway());
+TEST_F(FullMessageTest, DoesNotWait) {
   const auto calls = NewCalls(3), more = NewCalls(5);
   TestCall leader({4}, 99);
   Start(leader);
@@ -258,10 +275,10 @@ TEST_F(CoalescingConnectionTest, AFullMessageDoesNotWait) {
   inner_.Answer(2);
   for (const auto& call : calls) EXPECT_TRUE(call->IsRight());
   for (const auto& call : more) EXPECT_TRUE(call->IsRight());
+  ExpectThatASmallCallWaits();
 }
 
-TEST_F(CoalescingConnectionTest, WhatIsCancelledDoesNotLeaveWithAFullMessage) {
-  Use(TwoFullAway());
+TEST_F(FullMessageTest, LeavesWithoutWhatIsCancelled) {
   auto calls = NewCalls(5);
   TestCall leader({4}, 99);
   Start(leader);
@@ -275,6 +292,7 @@ TEST_F(CoalescingConnectionTest, WhatIsCancelledDoesNotLeaveWithAFullMessage) {
   inner_.Answer(0);
   EXPECT_EQ(calls[0]->status(), absl::CancelledError("the call was cancelled"));
   EXPECT_TRUE(calls[3]->IsRight() && calls[4]->IsRight());
+  ExpectThatASmallCallWaits();
 }
 
 TEST_F(CoalescingConnectionTest, AnOverdueMessageDoesNotHoldTheOthers) {
@@ -293,6 +311,25 @@ TEST_F(CoalescingConnectionTest, AnOverdueMessageDoesNotHoldTheOthers) {
   EXPECT_FALSE(calls[0]->HasEnded());
   inner_.Answer(0);
   EXPECT_TRUE(calls[0]->IsRight());
+}
+
+// It leaves in the check of deadlines, which must go on.
+TEST_F(CoalescingConnectionTest, ACallThatLeavesBehindAnOverdueMessageEndsAtItsDeadline) {
+  CoalescingOptions options = OneAway();
+  options.overdue = absl::Milliseconds(10);
+  Use(options);
+  // The first call leaves alone; so do more on a busy machine, until one gathers.
+  std::vector<std::unique_ptr<TestCall>> calls;
+  size_t num_arrivals = 0;
+  do {
+    num_arrivals = inner_.num_arrivals();
+    calls.push_back(NewCall(1, /*timeout=*/absl::Milliseconds(50)));
+    Start(*calls.back());
+  } while (inner_.num_arrivals() > num_arrivals);
+  EXPECT_EQ(calls.back()->status(),
+            absl::DeadlineExceededError("no answer from SERVERS within 50ms"));
+  for (size_t i = 0; i < inner_.num_arrivals(); ++i) inner_.Answer(i);
+  for (const auto& call : calls) call->Wait();
 }
 
 }  // namespace

@@ -26,6 +26,7 @@ TEST_P(MessageErrorTest, IsThatOfEachCallOrSendsEachAlone) {
   const size_t message = Release();
   CallResult refused = ResultOf(Error("of all"));
   refused.statistics.server = "SERVER";
+  refused.statistics.bytes_sent = 500;
   inner_.Answer(message, refused);
   const bool is_about_one = Error("").code() == absl::StatusCode::kInvalidArgument ||
                             Error("").code() == absl::StatusCode::kResourceExhausted;
@@ -45,14 +46,18 @@ TEST_P(MessageErrorTest, IsThatOfEachCallOrSendsEachAlone) {
     EXPECT_EQ(alone.context.options, &calls[i]->options);
     EXPECT_EQ(alone.context.cancellation, &calls[i]->cancellation());
     EXPECT_EQ(alone.context.limit.timeout, calls[i]->timeout);
+    EXPECT_NE(alone.context.queue, nullptr);
     EXPECT_FALSE(calls[i]->HasEnded());
   }
-  inner_.Answer(message + 1, ResultOf(absl::OkStatus()));
+  CallResult good = ResultOf(absl::OkStatus());
+  good.statistics.bytes_sent = 100;
+  inner_.Answer(message + 1, good);
   inner_.Answer(message + 2, ResultOf(Error("of one")));
   inner_.Answer(message + 3, ResultOf(absl::UnavailableError("of one")));
   EXPECT_EQ(inner_.num_arrivals(), message + 4) << "each is sent alone once";
   EXPECT_TRUE(calls[0]->status().ok() && calls[0]->IsRight());
   EXPECT_EQ(calls[0]->Wait().statistics.num_messages, 2);
+  EXPECT_EQ(calls[0]->Wait().statistics.bytes_sent, 600);
   EXPECT_EQ(calls[0]->Wait().statistics.num_joined, 1);
   EXPECT_EQ(calls[1]->status(), Error("of one"));
   EXPECT_EQ(calls[2]->status(), absl::UnavailableError("of one"));

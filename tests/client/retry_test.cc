@@ -7,6 +7,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -36,6 +37,17 @@ TEST(RetryTest, WaitsARandomPartOfATimeThatDoublesUpToASecond) {
     EXPECT_LE(*WaitBeforeRetry(failed, kAlmostOne), absl::Milliseconds(most_ms[i]));
   }
   EXPECT_EQ(WaitBeforeRetry(Unavailable(100), 0.5), absl::Milliseconds(500));
+}
+
+// A channel that could not connect needs its time to try again.
+TEST(RetryTest, WaitsForAllOfThatTimeIfThereWasNoConnection) {
+  FailedAttempt lost = Unavailable(1);
+  lost.is_lost = true;
+  EXPECT_EQ(WaitBeforeRetry(lost, 0), absl::Milliseconds(50));
+  EXPECT_EQ(WaitBeforeRetry(lost, 0.5), absl::Milliseconds(75));
+  lost.number = 100;
+  EXPECT_EQ(WaitBeforeRetry(lost, 0), absl::Seconds(1));
+  EXPECT_EQ(WaitBeforeRetry(lost, 0.5), absl::Milliseconds(1500));
 }
 
 TEST(RetryTest, WaitsAtLeastAsLongAsTheServerSays) {
@@ -91,6 +103,12 @@ TEST(RetryTest, RandomSharesDiffer) {
     EXPECT_GE(share, 0);
     EXPECT_LT(share, 1);
   }
+}
+
+TEST(RetryTest, RandomSharesOfThreadsDiffer) {
+  double shares[2] = {};
+  for (double& share : shares) std::thread([&share] { share = RandomShare(); }).join();
+  EXPECT_NE(shares[0], shares[1]);
 }
 
 // A server that refuses the first calls and answers the others.

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "client/event_queue.h"
@@ -29,6 +30,7 @@ CallResult Refused(absl::Status status, absl::optional<absl::Duration> pushback 
   CallResult result = ResultOf(std::move(status));
   result.pushback = pushback;
   result.statistics.bytes_sent = 100;
+  result.statistics.bytes_received = 10;
   return result;
 }
 
@@ -48,9 +50,13 @@ class RetryingConnectionTest : public ::testing::Test {
   const CallResult& Run() { return Run(call_); }
 
   ServerSet TriedAt(size_t number) const { return inner_.arrival(number).context.tried; }
+  // REQUIRES: the call has ended.
+  const std::vector<absl::Time>& ArrivalTimes() const { return times_; }
 
   std::vector<CallResult> results_;
+  std::vector<absl::Time> times_;
   FakeConnection inner_{[this](size_t number) {
+    times_.push_back(absl::Now());
     inner_.AnswerOnQueue(number,
                          number < results_.size() ? results_[number] : Refused(absl::OkStatus()));
   }};
@@ -78,11 +84,23 @@ TEST_F(RetryingConnectionTest, SendsAgainWhatIsUnavailable) {
   EXPECT_TRUE(call_.IsRight());
   EXPECT_EQ(call_.Wait().statistics.num_messages, 3);
   EXPECT_EQ(call_.Wait().statistics.bytes_sent, 300);
+  EXPECT_EQ(call_.Wait().statistics.bytes_received, 30);
   for (size_t i = 0; i < 3; ++i) {
     EXPECT_EQ(inner_.arrival(i).inference, &call_.inference());
     EXPECT_EQ(inner_.arrival(i).context.limit.deadline, inner_.arrival(0).context.limit.deadline);
     EXPECT_EQ(inner_.arrival(i).context.queue, inner_.arrival(0).context.queue);
   }
+}
+
+// After the third attempt at least 200 ms.
+TEST_F(RetryingConnectionTest, WaitsForAConnection) {
+  CallResult lost = Refused(absl::UnavailableError("no connection"));
+  lost.is_lost = true;
+  Script({BusyNow(), BusyNow(), lost});
+  EXPECT_EQ(Run().status, absl::OkStatus());
+  const std::vector<absl::Time> times = ArrivalTimes();
+  ASSERT_EQ(times.size(), 4u);
+  EXPECT_GE(times[3] - times[2], absl::Milliseconds(200));
 }
 
 TEST_F(RetryingConnectionTest, TellsHowOftenItTried) {

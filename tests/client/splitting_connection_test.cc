@@ -5,6 +5,7 @@
 #include "client/splitting_connection.h"
 
 #include <atomic>
+#include <exception>
 #include <memory>
 #include <random>
 #include <stdexcept>
@@ -14,9 +15,11 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "client/event_queue.h"
+#include "client/infer_codec.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/client/fake_choice.h"
@@ -133,7 +136,7 @@ TEST_F(SplittingConnectionTest, AddsTheStatisticsUp) {
     result.statistics.num_messages = 2;
     result.statistics.bytes_sent = 100;
     result.statistics.bytes_received = 10;
-    result.statistics.server = i == 4 ? "LAST" : "FIRST";
+    if (i < 4) result.statistics.server = i == 3 ? "LAST" : "FIRST";
     if (i < 2) result.statistics.queue_time = absl::Milliseconds(3);
     if (i < 3) result.statistics.compute_time = absl::Milliseconds(5);
     inner_.Answer(i, result);
@@ -172,6 +175,8 @@ TEST_F(SplittingConnectionTest, AFailureLetsNoFurtherChunkStart) {
 
 TEST_F(SplittingConnectionTest, ACancelledOperationEndsItsChunks) {
   Start();
+  bool is_stopped = false;
+  inner_.arrival(1).context.cancellation->SetStop([&] { is_stopped = true; });
   inner_.Answer(1);
   ASSERT_EQ(inner_.num_arrivals(), 4u);
   for (const size_t i : {0, 2, 3}) {
@@ -186,6 +191,7 @@ TEST_F(SplittingConnectionTest, ACancelledOperationEndsItsChunks) {
   }
   EXPECT_EQ(call_.status(), absl::CancelledError("the call was cancelled"));
   EXPECT_EQ(inner_.num_arrivals(), 4u);
+  EXPECT_FALSE(is_stopped) << "its chunk had ended";
 }
 
 TEST_F(SplittingConnectionTest, ACancelledOperationSendsNothing) {
@@ -204,6 +210,19 @@ TEST_F(SplittingConnectionTest, ACancelledOperationDoesNotWaitForAServerToOpen) 
   call_.cancellation().Cancel();
   EXPECT_EQ(call_.status(), absl::CancelledError("the call was cancelled"));
   EXPECT_EQ(inner_.num_arrivals(), 1u);
+}
+
+// The second pushback comes while the operation waits for the end of the first.
+TEST_F(SplittingConnectionTest, ACancelledOperationWaitsForNoneOfItsPushbacks) {
+  call_.timeout = absl::Hours(2);
+  Start();
+  inner_.Answer(2, PushedBack(absl::Minutes(30)));
+  inner_.Answer(0);
+  inner_.Answer(1, PushedBack(absl::Minutes(30)));
+  EXPECT_FALSE(call_.HasEnded());
+  call_.cancellation().Cancel();
+  EXPECT_EQ(call_.status(), absl::CancelledError("the call was cancelled"));
+  EXPECT_EQ(inner_.num_arrivals(), 3u);
 }
 
 TEST_F(SplittingConnectionTest, AnOperationThatHasEndedMayBeCancelled) {
@@ -275,6 +294,22 @@ TEST_F(SplittingConnectionTest, ALargeMessageThatIsRefusedIsSplit) {
   EXPECT_EQ(call_.Wait().statistics.num_messages, 6) << "the refused one, and five chunks";
 }
 
+TEST_F(SplittingConnectionTest, AMessageMayBeAsLargeAsTheOptionSays) {
+  Options options = SmallChunks(3);
+  options.max_message_bytes = LargestMessageBytes(call_.inference());
+  Use(options);
+  Start();
+  EXPECT_EQ(inner_.num_arrivals(), 1u);
+  inner_.Answer(0);
+  --options.max_message_bytes;
+  Use(options);
+  TestCall larger({5, 1900}, 2);
+  larger.Start(*connection_);
+  EXPECT_EQ(inner_.num_arrivals(), 4u);
+  for (size_t i = 1; !larger.HasEnded(); ++i) inner_.Answer(i);
+  EXPECT_TRUE(call_.IsRight() && larger.IsRight());
+}
+
 TEST_F(SplittingConnectionTest, ALargeMessageThatFailsOtherwiseIsNotSplit) {
   Options options = SmallChunks(3);
   options.max_message_bytes = 1 << 20;
@@ -285,9 +320,17 @@ TEST_F(SplittingConnectionTest, ALargeMessageThatFailsOtherwiseIsNotSplit) {
   EXPECT_EQ(inner_.num_arrivals(), 1u);
 }
 
+std::string WhatOf(const std::exception_ptr& exception) {
+  try {
+    std::rethrow_exception(exception);
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+}
+
 TEST_F(SplittingConnectionTest, AnExceptionOfOnChunkEndsTheOperation) {
   call_.options.on_chunk = [](int64_t num_done, int64_t) {
-    if (num_done > 1) throw std::runtime_error("on_chunk");
+    if (num_done > 1) throw std::runtime_error(absl::StrCat("done: ", num_done));
   };
   Start();
   inner_.Answer(0);
@@ -299,8 +342,21 @@ TEST_F(SplittingConnectionTest, AnExceptionOfOnChunkEndsTheOperation) {
   inner_.Answer(3);
   EXPECT_EQ(call_.status(), absl::AbortedError("on_chunk threw an exception"));
   ASSERT_NE(call_.Wait().exception, nullptr);
-  EXPECT_THROW(std::rethrow_exception(call_.Wait().exception), std::runtime_error);
+  EXPECT_EQ(WhatOf(call_.Wait().exception), "done: 2") << "the first of three";
   EXPECT_EQ(inner_.num_arrivals(), 4u);
+}
+
+TEST_F(SplittingConnectionTest, AnExceptionEndsTheOperationBeforeAPushbackIsOver) {
+  call_.options.on_chunk = [](int64_t num_done, int64_t) {
+    if (num_done == 2) throw std::runtime_error("on_chunk");
+  };
+  call_.timeout = absl::Hours(3);
+  Start();
+  inner_.Answer(0, PushedBack(absl::Hours(1)));
+  inner_.Answer(1);
+  EXPECT_FALSE(call_.HasEnded());
+  inner_.Answer(2);
+  EXPECT_EQ(call_.status(), absl::AbortedError("on_chunk threw an exception"));
 }
 
 TEST_F(SplittingConnectionTest, RowsOfAnMlpStayWhole) {
@@ -316,6 +372,28 @@ TEST_F(SplittingConnectionTest, RowsOfAnMlpStayWhole) {
   EXPECT_EQ(mlp.Wait().weights_sha256, "w");
   EXPECT_TRUE(mlp.IsRight());
   EXPECT_EQ(inner_.num_arrivals(), 4u);
+}
+
+// It is larger than a chunk.
+TEST_F(SplittingConnectionTest, ARowMayBeAsLargeAsAMessage) {
+  TestCall mlp({3, 1500}, 1, /*num_inputs=*/1), larger({3, 1500}, 1, /*num_inputs=*/1);
+  Options options;
+  options.num_connections = 1;
+  options.chunk_bytes = 2048;
+  options.max_message_bytes = LargestMessageBytes(mlp.inference().Part(0, 1500));
+  Use(options);
+  mlp.Start(*connection_);
+  for (size_t i = 0; !mlp.HasEnded(); ++i) {
+    EXPECT_THAT(inner_.arrival(i).shape, ElementsAre(1, 1500));
+    inner_.Answer(i);
+  }
+  EXPECT_EQ(inner_.num_arrivals(), 3u);
+  EXPECT_TRUE(mlp.IsRight());
+  --options.max_message_bytes;
+  Use(options);
+  larger.Start(*connection_);
+  EXPECT_EQ(larger.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(inner_.num_arrivals(), 3u);
 }
 
 TEST_F(SplittingConnectionTest, WeightsThatChangeAreAnError) {
@@ -340,6 +418,22 @@ TEST_F(SplittingConnectionTest, WeightsThatChangeEndTheOperationBeforeAPushbackI
     inner_.Answer(i, result);
   }
   EXPECT_EQ(mlp.status().code(), absl::StatusCode::kAborted);
+}
+
+// Its message is larger than any chunk, because of its many dimensions.
+TEST_F(SplittingConnectionTest, WhatIsAllInRegionsIsNotSplit) {
+  Shape shape(5000, 1);
+  shape.back() = 2;
+  TestCall call(shape, 1);
+  const RegionPart part{"region", 4, 0, 4};
+  for (auto& input : call.inference().inputs) input.part = part;
+  for (auto& output : call.inference().outputs) output.part = part;
+  ASSERT_GT(LargestMessageBytes(call.inference()), kSmallChunk);
+  call.Start(*connection_);
+  ASSERT_EQ(inner_.num_arrivals(), 1u);
+  EXPECT_EQ(inner_.arrival(0).inference, &call.inference());
+  inner_.Answer(0, ResultOf(absl::AbortedError("as it was")));
+  EXPECT_EQ(call.status(), absl::AbortedError("as it was"));
 }
 
 TEST_F(SplittingConnectionTest, GradientsOfWeightsAreNeverSplit) {
