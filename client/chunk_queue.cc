@@ -30,10 +30,6 @@ ChunkQueue::ChunkQueue(absl::string_view model, const ChunkPlan& plan, absl::Tim
       most_elements_(plan.chunk_elements),
       num_allowed_(plan.max_under_way) {}
 
-bool ChunkQueue::HasEnded() const {
-  return num_under_way_ == 0 && (!status_.ok() || NumLeft() == 0);
-}
-
 int64_t ChunkQueue::NumLeft() const {
   int64_t num_chunks = DivideUp(plan_.num_elements - next_, chunk_elements_);
   for (const Chunk& chunk : returned_) num_chunks += DivideUp(chunk.count, chunk_elements_);
@@ -82,7 +78,7 @@ void ChunkQueue::PushBack(const Chunk& chunk, const absl::Status& status, absl::
   if (opens >= deadline_) return Stop(status);
   opens_ = std::max(opens_, opens);
   // What is still under way has its room.
-  num_allowed_ = std::clamp(num_under_way_, 1, num_allowed_);
+  num_allowed_ = std::max(num_under_way_, 1);
   num_successes_ = 0;
   if (num_under_way_ == 0 && ++num_lone_refusals_ >= kRefusalsToShrink && Halve(chunk.count)) {
     num_lone_refusals_ = 0;
@@ -92,7 +88,7 @@ void ChunkQueue::PushBack(const Chunk& chunk, const absl::Status& status, absl::
 void ChunkQueue::Shrink(const Chunk& chunk, const absl::Status& status) {
   Return(chunk);
   if (!Halve(chunk.count)) return Stop(status);
-  most_elements_ = std::min(most_elements_, chunk_elements_);
+  most_elements_ = chunk_elements_;
 }
 
 void ChunkQueue::Fail(const absl::Status& status) {

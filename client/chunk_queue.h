@@ -53,9 +53,6 @@ class ChunkQueue {
   // When Take may give a chunk though no other has come back. Infinite if it then gives none.
   absl::Time NextTake(absl::Time now) const;
 
-  // Whether no chunk is under way and none will be.
-  bool HasEnded() const;
-
   // Notes that a chunk was computed by `weights`. Returns nullopt, and fails the operation, if an
   // earlier chunk was computed by others.
   absl::optional<ChunkProgress> Succeed(const std::string& weights);
@@ -72,7 +69,7 @@ class ChunkQueue {
   // Lets no further chunk begin.
   void Stop(const absl::Status& status);
 
-  // The weights of all chunks, or the first error. REQUIRES: it has ended.
+  // The weights of the chunks that have succeeded, or the first error.
   absl::StatusOr<std::string> Result() const;
 
  private:

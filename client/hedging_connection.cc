@@ -147,8 +147,6 @@ class HedgingConnection::Race {
   void Stop() {
     first_.cancellation.Cancel();
     second_.cancellation.Cancel();
-    absl::MutexLock lock(&mutex_);
-    HurryTimer();
   }
 
   void EndOne() {

@@ -18,7 +18,6 @@ class RetryingConnection::Attempts {
   Attempts(RetryingConnection* owner, const Inference& inference, const CallContext& context,
            Done done)
       : owner_(*owner), inference_(inference), context_(context), done_(std::move(done)) {
-    context_.return_pushback = false;
     if (context_.queue == nullptr) context_.queue = owner_.threads_->Next();
   }
 
@@ -48,7 +47,7 @@ class RetryingConnection::Attempts {
     // What another server has not refused yet costs no time and no budget there.
     const bool has_other =
         wait && owner_.servers_->num_servers() > 1 && owner_.servers_->HasOther(context_.tried);
-    if (!has_other && return_pushback_ && result.pushback) return absl::nullopt;
+    if (!has_other && context_.return_pushback && result.pushback) return absl::nullopt;
     if (!wait || number_ == owner_.max_attempts_) return absl::nullopt;
     if (has_other) return absl::ZeroDuration();
     wait = std::min(*wait, owner_.servers_->TimeUntilOpen());
@@ -92,7 +91,6 @@ class RetryingConnection::Attempts {
   Done done_;
   int number_ = 1;
   CallStatistics statistics_;
-  const bool return_pushback_ = context_.return_pushback;
 };
 
 void RetryingConnection::StartInfer(const Inference& inference, const CallContext& context,

@@ -94,7 +94,6 @@ class SplittingConnection::Operation {
     Running& running = running_.emplace_back();
     running.chunk = chunk;
     running.part = inference_.Part(chunk.first, chunk.count);
-    if (is_stopped_) running.cancellation.Cancel();
     return &running;
   }
 
@@ -155,7 +154,6 @@ class SplittingConnection::Operation {
   // Ends the operation early.
   void Stop() {
     absl::MutexLock lock(&mutex_);
-    is_stopped_ = true;
     queue_.Stop(CancelledStatus());
     for (Running& running : running_) running.cancellation.Cancel();
     HurryTimer();
@@ -199,7 +197,6 @@ class SplittingConnection::Operation {
   // What the operation waits for: its start, chunks under way or being reported, and the timer.
   int num_busy_ ABSL_GUARDED_BY(mutex_) = 1;
   Timer* timer_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  bool is_stopped_ ABSL_GUARDED_BY(mutex_) = false;
   CallStatistics statistics_ ABSL_GUARDED_BY(mutex_);
   std::exception_ptr exception_ ABSL_GUARDED_BY(mutex_);
 };
