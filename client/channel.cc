@@ -43,14 +43,14 @@ std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address,
   return grpc::CreateCustomChannel(absl::StrCat(scheme, address), ToGrpc(credentials), args);
 }
 
-bool NextEvent(grpc::CompletionQueue& queue, Wait wait, void** tag, bool* ok) {
-  if (wait == Wait::kSleep) return queue.Next(tag, ok);
+bool NextEvent(grpc::CompletionQueue& queue, Wait wait, gpr_timespec deadline, void** tag,
+               bool* ok) {
   // A time in the past lets the queue poll once.
-  const gpr_timespec past = gpr_time_0(GPR_CLOCK_REALTIME);
+  const gpr_timespec until = wait == Wait::kSpin ? gpr_time_0(GPR_CLOCK_MONOTONIC) : deadline;
   while (true) {
-    const grpc::CompletionQueue::NextStatus status = queue.AsyncNext(tag, ok, past);
-    if (status == grpc::CompletionQueue::TIMEOUT) continue;
-    return status == grpc::CompletionQueue::GOT_EVENT;
+    const grpc::CompletionQueue::NextStatus status = queue.AsyncNext(tag, ok, until);
+    if (status != grpc::CompletionQueue::TIMEOUT) return status == grpc::CompletionQueue::GOT_EVENT;
+    if (gpr_time_cmp(gpr_now(GPR_CLOCK_MONOTONIC), deadline) >= 0) return false;
   }
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "absl/strings/string_view.h"
+#include "grpc/support/time.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/support/channel_arguments.h"
@@ -24,7 +25,9 @@ std::shared_ptr<grpc::Channel> MakeChannel(absl::string_view address,
 enum class Wait { kSleep, kSpin };
 
 // Waits for the next event of `queue`, as CompletionQueue::Next does, or polls without sleeping.
-// False if the queue is shut down and has no more events.
-bool NextEvent(grpc::CompletionQueue& queue, Wait wait, void** tag, bool* ok);
+// False if `deadline`, of gRPC's monotonic clock, comes first, or if the queue is shut down and has
+// no more events.
+bool NextEvent(grpc::CompletionQueue& queue, Wait wait, gpr_timespec deadline, void** tag,
+               bool* ok);
 
 }  // namespace swiglu::client

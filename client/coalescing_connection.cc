@@ -34,8 +34,29 @@ class CoalescingConnection::Lane {
   struct Away {
     absl::Time left;
     std::unique_ptr<JoinedMessage> message;  // nullptr for a call that left alone
+    size_t num_calls;
   };
   using AwayPosition = std::list<Away>::iterator;
+
+  // The largest of the last numbers: of 64 to 128 of them.
+  class RecentPeak {
+   public:
+    void Note(size_t number) {
+      if (num_noted_++ % kWindow == 0) {
+        before_ = current_;
+        current_ = 0;
+      }
+      current_ = std::max(current_, number);
+    }
+    size_t value() const { return std::max(before_, current_); }
+
+   private:
+    static constexpr size_t kWindow = 64;
+
+    size_t num_noted_ = 0;
+    size_t current_ = 0;
+    size_t before_ = 0;
+  };
 
  public:
   explicit Lane(CoalescingConnection* owner) : owner_(*owner) {}
@@ -44,7 +65,8 @@ class CoalescingConnection::Lane {
     absl::optional<AwayPosition> alone;
     {
       absl::MutexLock lock(&mutex_);
-      if (!gathering_.empty() || !HasRoom()) {
+      num_under_way_.Note(num_calls_away_ + gathering_.size() + 1);
+      if (!gathering_.empty() || !(HasFewCalls() || HasRoom())) {
         gathered_bytes_ += inference.input_bytes();
         gathering_.push_back(
             {&inference, static_cast<size_t>(inference.tensor_bytes()), context, std::move(done)});
@@ -62,6 +84,12 @@ class CoalescingConnection::Lane {
     return gathered_bytes_ >= owner_.options_.full_bytes;
   }
 
+  // Not only now, because the calls of a message that has come back may soon be followed by as
+  // many.
+  bool HasFewCalls() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return num_under_way_.value() <= static_cast<size_t>(owner_.options_.max_alone);
+  }
+
   bool HasRoom() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const CoalescingOptions& options = owner_.options_;
     const auto max_away = static_cast<size_t>(IsFull() ? options.max_full_away : options.max_away);
@@ -73,13 +101,16 @@ class CoalescingConnection::Lane {
   }
 
   AwayPosition Leave(std::unique_ptr<JoinedMessage> message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return away_.insert(away_.end(), {absl::Now(), std::move(message)});
+    const size_t num_calls = message == nullptr ? 1 : message->num_calls();
+    num_calls_away_ += num_calls;
+    return away_.insert(away_.end(), {absl::Now(), std::move(message), num_calls});
   }
 
   // Notes that a message or a call has come back. Sends what has gathered.
   void Return(AwayPosition away) {
     {
       absl::MutexLock lock(&mutex_);
+      num_calls_away_ -= away->num_calls;
       away_.erase(away);
       if (gathering_.empty()) return;
     }
@@ -198,6 +229,7 @@ class CoalescingConnection::Lane {
   void SendAlone(JoinedCall call, const CallStatistics& joined) {
     // No event of the call happens on the thread that waits for it.
     call.context.queue = owner_.threads_->Current();
+    call.context.streams = nullptr;
     owner_.inner_->StartInfer(*call.inference, call.context,
                               [num_messages = joined.num_messages, bytes_sent = joined.bytes_sent,
                                done = std::move(call.done)](CallResult&& result) mutable {
@@ -249,6 +281,8 @@ class CoalescingConnection::Lane {
   std::vector<JoinedCall> gathering_ ABSL_GUARDED_BY(mutex_);
   int64_t gathered_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // of their inputs
   std::list<Away> away_ ABSL_GUARDED_BY(mutex_);
+  size_t num_calls_away_ ABSL_GUARDED_BY(mutex_) = 0;  // in `away_`
+  RecentPeak num_under_way_ ABSL_GUARDED_BY(mutex_);   // when a call began
   std::vector<std::unique_ptr<JoinedMessage>> idle_ ABSL_GUARDED_BY(mutex_);
   bool is_checking_ ABSL_GUARDED_BY(mutex_) = false;
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Joins small calls into one message: a decorator of a connection. It waits for no timer. Calls
-// that come while a few messages are away gather, and leave together when one of these comes back.
+// that come while several are away gather, and leave together when enough of these have come back.
 #pragma once
 
 #include <array>
@@ -17,6 +17,9 @@ namespace swiglu::client {
 struct CoalescingOptions {
   // The largest call that is joined, in bytes of its inputs.
   int64_t max_call_bytes = 0;
+  // As long as at most so many calls of one operation and dtype are under way at once, none
+  // gathers: so few are quicker alone.
+  int max_alone = 0;
   // The messages of one operation and dtype that are away before calls gather, and before calls of
   // `full_bytes` in all gather. A message that has been away for longer than `overdue` does not
   // count.
@@ -32,7 +35,8 @@ struct CoalescingOptions {
 };
 
 // What is joined: calls of one element-wise operation and dtype, of at most `max_call_bytes` each,
-// without regions, request id, traceparent or priority. The first calls leave alone and unchanged.
+// without regions, request id, traceparent or priority. While few are under way, each leaves alone
+// and unchanged.
 // The results of calls that are joined have the same bits, because the operations are element-wise.
 //
 // A message has the latest deadline of its calls. A call whose own deadline passes, or that is

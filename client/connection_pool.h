@@ -31,6 +31,7 @@ struct PooledChannel {
   int64_t pending_bytes = 0;  // bytes of the requests under way, guarded by the pool's lock
   int64_t num_pending = 0;    // requests under way, guarded by the pool's lock
   std::atomic<bool> is_used{false};
+  std::atomic<int> num_streams{0};  // that are open for calls (CallStreams)
   bool is_lost = false;  // whether the last request found no connection, guarded by the pool's lock
 };
 

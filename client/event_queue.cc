@@ -3,6 +3,7 @@
 // Threads that sleep, or wait in gRPC for events.
 #include "client/event_queue.h"
 
+#include <cstdint>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -46,7 +47,22 @@ void EventQueue::Happen(void* tag, bool ok) {
 void EventQueue::TakeOne(Wait wait) {
   void* tag = nullptr;
   bool ok = false;
-  if (NextEvent(queue_, wait, &tag, &ok)) Happen(tag, ok);
+  if (NextEvent(queue_, wait, reminder_time_, &tag, &ok)) return Happen(tag, ok);
+  Reminder* const reminder = reminder_;
+  ForgetReminder();
+  if (reminder != nullptr) reminder->OnTime();
+}
+
+void EventQueue::Remind(absl::Duration delay, Reminder* reminder) {
+  reminder_ = reminder;
+  const int64_t nanoseconds = absl::ToInt64Nanoseconds(delay);  // at most 292 years
+  reminder_time_ =
+      gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(nanoseconds, GPR_TIMESPAN));
+}
+
+void EventQueue::ForgetReminder() {
+  reminder_ = nullptr;
+  reminder_time_ = gpr_inf_future(GPR_CLOCK_MONOTONIC);
 }
 
 void EventQueue::Poll() {

@@ -14,6 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "client/channel.h"
+#include "grpc/support/time.h"
 #include "grpcpp/alarm.h"
 #include "grpcpp/completion_queue.h"
 
@@ -24,6 +25,15 @@ class Event {
  public:
   virtual ~Event() = default;
   virtual void OnEvent(bool ok) = 0;
+};
+
+// Something that is told when a time has come.
+class Reminder {
+ public:
+  virtual void OnTime() = 0;
+
+ protected:
+  ~Reminder() = default;
 };
 
 // A completion queue that counts the events it will report. Thread-safe, but one thread at a time
@@ -41,8 +51,14 @@ class EventQueue {
   void Expect();
   int num_expected() const { return num_expected_.load(std::memory_order_acquire); }
 
-  // Takes an event that is expected, and lets it happen. Blocks until there is one.
+  // Takes an event that is expected, and lets it happen. Blocks until there is one, or until the
+  // time of a reminder.
   void TakeOne(Wait wait);
+  // Tells `reminder` once, in a TakeOne, that `delay` has passed. It takes the place of the
+  // reminder before it. Needs no event, unlike a Timer. Only for the thread that takes events.
+  void Remind(absl::Duration delay, Reminder* reminder);
+  // Takes the reminder back.
+  void ForgetReminder();
   // Lets gRPC look after its connections, and takes what events are there. Does not block.
   void Poll();
 
@@ -57,6 +73,8 @@ class EventQueue {
   void Happen(void* tag, bool ok);
 
   grpc::CompletionQueue queue_;
+  Reminder* reminder_ = nullptr;
+  gpr_timespec reminder_time_ = gpr_inf_future(GPR_CLOCK_MONOTONIC);
   std::atomic<int> num_expected_{0};
   absl::Mutex mutex_;
   absl::CondVar changed_;

@@ -30,6 +30,10 @@ constexpr uint32_t kRawOutputTag =
     WireFormatLite::MakeTag(inference::ModelInferResponse::kRawOutputContentsFieldNumber,
                             WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
 
+constexpr uint32_t kStreamedResponseTag =
+    WireFormatLite::MakeTag(inference::ModelStreamInferResponse::kInferResponseFieldNumber,
+                            WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+
 // The framing of a tensor's bytes: a tag of one byte, and a length of at most five bytes.
 constexpr int64_t kMaxFrameBytes = 6;
 // What a response may have beyond the request's fields: the version, and longer length fields.
@@ -55,12 +59,12 @@ int64_t NumIn(const Tensors& tensors, bool in_regions) {
 
 // The request without its tensors' bytes. It names its outputs only if one of them is in a region
 // or is a gradient of weights.
-std::string SerializeEnvelope(const Inference& inference, const CallOptions& options) {
+std::string SerializeEnvelope(const Inference& inference, const RequestFields& fields) {
   inference::ModelInferRequest request;
   request.set_model_name(inference.model.data(), inference.model.size());
-  request.set_id(options.request_id);
-  if (options.priority > 0) {
-    (*request.mutable_parameters())["priority"].set_uint64_param(options.priority);
+  request.set_id(fields.id.data(), fields.id.size());
+  if (fields.priority > 0) {
+    (*request.mutable_parameters())["priority"].set_uint64_param(fields.priority);
   }
   const absl::string_view datatype = DatatypeName(inference.dtype);
   for (const Inference::Input& input : inference.inputs) {
@@ -94,7 +98,7 @@ const Shape& ShapeOf(const Inference& inference, const Inference::Output& output
 }
 
 template <typename Tensors>
-int64_t CarriedBytes(const Tensors& tensors) {
+int64_t SumOfBytes(const Tensors& tensors) {
   int64_t bytes = 0;
   for (const auto& tensor : tensors) bytes += static_cast<int64_t>(tensor.bytes.size());
   return bytes;
@@ -176,13 +180,62 @@ absl::Status CheckForms(const Inference& inference, const inference::ModelInferR
   return absl::OkStatus();
 }
 
-// Checks a response without its tensors' bytes, and returns the SHA-256 of its weights.
-absl::StatusOr<std::string> CheckEnvelope(const Inference& inference, const std::string& envelope) {
+// Checks a response without its tensors' bytes, and returns the SHA-256 of its weights. An empty
+// `id` is not compared.
+absl::StatusOr<std::string> CheckEnvelope(const Inference& inference, absl::string_view id,
+                                          const std::string& envelope) {
   inference::ModelInferResponse response;
   if (!response.ParseFromString(envelope)) return Malformed(inference);
+  // Not every server repeats ids.
+  if (!id.empty() && !response.id().empty() && response.id() != id) {
+    return Bad(inference,
+               absl::StrCat("it answers the message '", response.id(), "', not '", id, "'"));
+  }
   const absl::Status status = CheckForms(inference, response);
   if (!status.ok()) return status;
   return WeightsOf(inference, response);
+}
+
+// Reads a ModelInferResponse to the end of `in`.
+absl::StatusOr<std::string> Decode(const Inference& inference, absl::string_view id,
+                                   CodedInputStream& in) {
+  std::string envelope;
+  size_t num_raw = 0;
+  while (const uint32_t tag = in.ReadTag()) {
+    if (tag != kRawOutputTag) {
+      if (!CopyField(tag, in, &envelope)) return Malformed(inference);
+      continue;
+    }
+    if (num_raw == inference.outputs.size()) {
+      return Bad(inference, absl::StrCat("it has the bytes of more than ", num_raw, " outputs"));
+    }
+    const absl::Status status = ReadTensor(inference, inference.outputs[num_raw], in);
+    if (!status.ok()) return status;
+    ++num_raw;
+  }
+  if (!in.ConsumedEntireMessage()) return Malformed(inference);
+  if (num_raw != inference.outputs.size()) {
+    return Bad(inference, absl::StrCat("it has the bytes of ", num_raw, " outputs; expected ",
+                                       inference.outputs.size()));
+  }
+  return CheckEnvelope(inference, id, envelope);
+}
+
+// Decodes a message after `read_header` has read what precedes a ModelInferResponse.
+template <typename ReadHeader>
+absl::StatusOr<std::string> DecodeAfter(ReadHeader read_header, grpc::ByteBuffer response,
+                                        const Inference& inference, absl::string_view id) {
+  if (response.Length() > static_cast<size_t>(std::numeric_limits<int>::max())) {
+    return Bad(inference, absl::StrCat("it has ", response.Length(), " bytes"));
+  }
+  const auto size = static_cast<int>(response.Length());
+  grpc::ProtoBufferReader reader(&response);
+  if (!reader.status().ok()) return Malformed(inference);
+  CodedInputStream in(&reader);
+  in.SetTotalBytesLimit(std::numeric_limits<int>::max());
+  const absl::Status status = read_header(in, size);
+  if (!status.ok()) return status;
+  return Decode(inference, id, in);
 }
 
 }  // namespace
@@ -191,14 +244,17 @@ int64_t NumCarried(const Inference& inference) {
   return std::max(NumIn(inference.inputs, false), NumIn(inference.outputs, false));
 }
 
+int64_t CarriedBytes(const Inference& inference) {
+  return std::max(SumOfBytes(inference.inputs), SumOfBytes(inference.outputs));
+}
+
 int64_t LargestMessageBytes(const Inference& inference) {
   const auto num_tensors =
       static_cast<int64_t>(std::max(inference.inputs.size(), inference.outputs.size()));
   const auto envelope_bytes = static_cast<int64_t>(SerializeEnvelope(inference, {}).size());
   // No overflow: memory is so small that three times its size fits into 64 bits.
   return envelope_bytes + kResponseSlackBytes + (inference.is_mlp() ? kWeightsBytes : 0) +
-         num_tensors * kMaxFrameBytes +
-         std::max(CarriedBytes(inference.inputs), CarriedBytes(inference.outputs));
+         num_tensors * kMaxFrameBytes + CarriedBytes(inference);
 }
 
 bool FitsInto(const Inference& inference, int64_t most_bytes) {
@@ -230,10 +286,10 @@ void AppendFrame(uint32_t tag, size_t size, std::string* out) {
   coded.WriteVarint64(size);
 }
 
-OutgoingMessage EncodeInferRequest(const Inference& inference, const CallOptions& options,
+OutgoingMessage EncodeInferRequest(const Inference& inference, const RequestFields& fields,
                                    Loan* loan) {
   OutgoingMessage message;
-  std::string framing = SerializeEnvelope(inference, options);
+  std::string framing = SerializeEnvelope(inference, fields);
   for (const Inference::Input& input : inference.inputs) {
     if (input.part) continue;
     AppendFrame(kRawInputTag, input.bytes.size(), &framing);
@@ -248,34 +304,20 @@ OutgoingMessage EncodeInferRequest(const Inference& inference, const CallOptions
 
 absl::StatusOr<std::string> DecodeInferResponse(grpc::ByteBuffer response,
                                                 const Inference& inference) {
-  if (response.Length() > static_cast<size_t>(std::numeric_limits<int>::max())) {
-    return Bad(inference, absl::StrCat("it has ", response.Length(), " bytes"));
-  }
-  grpc::ProtoBufferReader reader(&response);
-  if (!reader.status().ok()) return Malformed(inference);
-  CodedInputStream in(&reader);
-  in.SetTotalBytesLimit(std::numeric_limits<int>::max());
+  const auto nothing = [](CodedInputStream&, int) { return absl::OkStatus(); };
+  return DecodeAfter(nothing, std::move(response), inference, /*id=*/"");
+}
 
-  std::string envelope;
-  size_t num_raw = 0;
-  while (const uint32_t tag = in.ReadTag()) {
-    if (tag != kRawOutputTag) {
-      if (!CopyField(tag, in, &envelope)) return Malformed(inference);
-      continue;
-    }
-    if (num_raw == inference.outputs.size()) {
-      return Bad(inference, absl::StrCat("it has the bytes of more than ", num_raw, " outputs"));
-    }
-    const absl::Status status = ReadTensor(inference, inference.outputs[num_raw], in);
-    if (!status.ok()) return status;
-    ++num_raw;
-  }
-  if (!in.ConsumedEntireMessage()) return Malformed(inference);
-  if (num_raw != inference.outputs.size()) {
-    return Bad(inference, absl::StrCat("it has the bytes of ", num_raw, " outputs; expected ",
-                                       inference.outputs.size()));
-  }
-  return CheckEnvelope(inference, envelope);
+absl::StatusOr<std::string> DecodeStreamResponse(grpc::ByteBuffer response,
+                                                 const Inference& inference, absl::string_view id) {
+  const auto read_frame = [](CodedInputStream& in, int size) {
+    uint32_t inner_size = 0;
+    const bool is_only_field = in.ReadTag() == kStreamedResponseTag &&
+                               in.ReadVarint32(&inner_size) &&
+                               static_cast<int64_t>(inner_size) == size - in.CurrentPosition();
+    return is_only_field ? absl::OkStatus() : absl::UnavailableError("no ModelInferResponse");
+  };
+  return DecodeAfter(read_frame, std::move(response), inference, id);
 }
 
 }  // namespace swiglu::client

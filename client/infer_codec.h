@@ -9,19 +9,23 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "client/outgoing_message.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "swiglu/inference.h"
-#include "swiglu/options.h"
 
 namespace swiglu::client {
 
-// The full path of the method.
+// The full paths of the methods.
 inline constexpr char kModelInfer[] = "/inference.GRPCInferenceService/ModelInfer";
+inline constexpr char kModelStreamInfer[] = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 // The number of tensors in the request or in the response, whichever number is greater. Tensors in
 // regions do not count.
 int64_t NumCarried(const Inference& inference);
+
+// The bytes of the tensors that the request carries, or the response, whichever are more.
+int64_t CarriedBytes(const Inference& inference);
 
 // An upper bound for the sizes, in bytes, of the request and of the response.
 int64_t LargestMessageBytes(const Inference& inference);
@@ -36,9 +40,14 @@ void AppendFrame(uint32_t tag, size_t size, std::string* out);
 // Whether both messages certainly have at most so many bytes. Quick: it encodes nothing.
 bool FitsInto(const Inference& inference, int64_t most_bytes);
 
-// The ModelInferRequest, with the id and the priority of `options`. `loan` counts its slices over
-// the inputs.
-OutgoingMessage EncodeInferRequest(const Inference& inference, const CallOptions& options,
+// What a request says about itself. The defaults say nothing.
+struct RequestFields {
+  absl::string_view id = "";
+  uint64_t priority = 0;
+};
+
+// The ModelInferRequest. `loan` counts its slices over the inputs.
+OutgoingMessage EncodeInferRequest(const Inference& inference, const RequestFields& fields,
                                    Loan* loan);
 
 // Checks that `response` is a ModelInferResponse to `inference`, and copies its tensors to the
@@ -48,5 +57,11 @@ OutgoingMessage EncodeInferRequest(const Inference& inference, const CallOptions
 // parameter. The content of the outputs is then unspecified.
 absl::StatusOr<std::string> DecodeInferResponse(grpc::ByteBuffer response,
                                                 const Inference& inference);
+
+// The same for a ModelStreamInferResponse. UNAVAILABLE, and the outputs are untouched, if it has an
+// error or anything else beside a ModelInferResponse. INTERNAL, too, if it has an id other than
+// `id`, that of the request: it answers another message.
+absl::StatusOr<std::string> DecodeStreamResponse(grpc::ByteBuffer response,
+                                                 const Inference& inference, absl::string_view id);
 
 }  // namespace swiglu::client

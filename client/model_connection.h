@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The innermost connection: an inference in one message to one server, once.
+// The innermost connection: an inference in one message to one server, once. A small call with
+// `context.streams` may go over a stream, and is sent a second time if it fails there.
 #pragma once
 
 #include "client/connection_pool.h"
@@ -19,6 +20,11 @@ class ModelConnection final : public Connection {
   int num_servers() const override { return pool_->num_servers(); }
 
  private:
+  void SendUnary(const Inference& inference, const CallContext& context, Done done);
+  // REQUIRES: context.streams->Take was true.
+  void SendOverStream(const Inference& inference, const CallContext& context,
+                      absl::Duration timeout, Done done);
+
   ConnectionPool* const pool_;
   EventThreads* const threads_;
 };

@@ -4,6 +4,7 @@
 #include "client/server_connection.h"
 
 #include <algorithm>
+#include <iterator>
 #include <thread>
 #include <utility>
 
@@ -17,8 +18,10 @@ namespace {
 
 constexpr char kService[] = "/inference.GRPCInferenceService/";
 
-// The messages of one operation and dtype that are away to each server before small calls gather,
-// and before a full message of them gathers. docs/performance-record.md has the measurements.
+// How many small calls of one operation and dtype go alone. If more are under way: the messages
+// that are away to each server before calls gather, and before a full message of them gathers.
+// docs/performance-record.md has the measurements.
+constexpr int kMaxAlone = 6;
 constexpr int kMaxAwayPerServer = 2;
 constexpr int kMaxFullAwayPerServer = 16;
 
@@ -32,9 +35,18 @@ CallResult Failure(absl::Status status) {
   return result;
 }
 
+// A stream would stay with one server of a group.
+bool HasGroup(const ConnectionPool& pool) {
+  for (int i = 0; i < pool.num_servers(); ++i) {
+    if (pool.IsGroupOfServers(i)) return true;
+  }
+  return false;
+}
+
 CoalescingOptions CoalescingOf(const Options& options, const ConnectionPool& pool) {
   CoalescingOptions coalescing;
   coalescing.max_call_bytes = options.coalesce_bytes;
+  coalescing.max_alone = kMaxAlone;
   coalescing.max_away = kMaxAwayPerServer * pool.num_servers();
   coalescing.max_full_away = kMaxFullAwayPerServer * pool.num_servers();
   coalescing.max_message_bytes =
@@ -65,6 +77,8 @@ ServerConnection::Parts::Parts(const std::vector<std::string>& addresses,
                                const Options& its_options)
     : options(its_options),
       pool(addresses, options.num_connections, options.credentials),
+      uses_streams(options.streams && options.hedge_delay == absl::ZeroDuration() &&
+                   !HasGroup(pool)),
       health(&pool),
       budget(options.retry_budget),
       threads(std::clamp(NumCores() / 2, 2, 8), [this] { LookAfter(); }),
@@ -79,6 +93,27 @@ ServerConnection::Parts::Parts(const std::vector<std::string>& addresses,
 void ServerConnection::Parts::LookAfter() {
   pool.Reconnect();
   health.LookAfter();
+  CloseIdleStreams();
+}
+
+// Not under the lock, because gRPC tells the server of each.
+void ServerConnection::Parts::CloseIdleStreams() {
+  const absl::Time now = absl::Now();
+  std::vector<std::unique_ptr<Seat>> closing;
+  {
+    absl::MutexLock lock(&mutex);
+    const auto first = std::stable_partition(
+        idle_seats.begin(), idle_seats.end(),
+        [now](const std::unique_ptr<Seat>& seat) { return !seat->streams.IsIdle(now); });
+    std::move(first, idle_seats.end(), std::back_inserter(closing));
+    idle_seats.erase(first, idle_seats.end());
+  }
+  if (closing.empty()) return;
+  for (const std::unique_ptr<Seat>& seat : closing) seat->streams.Close();
+  absl::MutexLock lock(&mutex);
+  // Those that were used last stay at the end.
+  idle_seats.insert(idle_seats.begin(), std::make_move_iterator(closing.begin()),
+                    std::make_move_iterator(closing.end()));
 }
 
 ServerConnection::ServerConnection(const std::vector<std::string>& addresses,
@@ -125,16 +160,17 @@ void ServerConnection::StartInfer(const Inference& inference, const CallContext&
 
 CallResult ServerConnection::Infer(const Inference& inference, const CallContext& context) {
   if (absl::Status status = fork_guard_.Check(); !status.ok()) return Failure(std::move(status));
-  std::unique_ptr<EventQueue> queue = TakeQueue();
+  std::unique_ptr<Seat> seat = TakeSeat();
   CallContext own = context;
-  own.queue = queue.get();
+  own.queue = &seat->queue;
+  if (parts_->uses_streams) own.streams = &seat->streams;
   CallResult result;
-  Start(inference, own, [&result, queue = queue.get()](CallResult&& its_result) {
+  Start(inference, own, [&result, queue = own.queue](CallResult&& its_result) {
     result = std::move(its_result);
     queue->Notify();
   });
-  queue->RunUntilNotified(WaitOf(parts_->options));
-  GiveQueue(std::move(queue));
+  seat->queue.RunUntilNotified(WaitOf(parts_->options));
+  GiveSeat(std::move(seat));
   return result;
 }
 
@@ -142,17 +178,17 @@ absl::StatusOr<std::string> ServerConnection::Control(absl::string_view rpc,
                                                       const std::string& request,
                                                       const TimeLimit& limit) {
   if (absl::Status status = fork_guard_.Check(); !status.ok()) return status;
-  std::unique_ptr<EventQueue> queue = TakeQueue();
+  std::unique_ptr<Seat> seat = TakeSeat();
+  EventQueue* const queue = &seat->queue;
   const CallOptions options;
   CallContext context{limit, &options};
   absl::StatusOr<grpc::ByteBuffer> answer;
   while (true) {
-    auto* const call =
-        new UnaryCall(&parts_->pool, absl::StrCat(kService, rpc), context, queue.get());
+    auto* const call = new UnaryCall(&parts_->pool, absl::StrCat(kService, rpc), context, queue);
     OutgoingMessage message;
     message.Append(grpc::Slice(request));
     CallOutcome outcome;
-    call->Start(std::move(message), [&outcome, queue = queue.get()](CallOutcome its_outcome) {
+    call->Start(std::move(message), [&outcome, queue](CallOutcome its_outcome) {
       outcome = std::move(its_outcome);
       queue->Notify();
     });
@@ -162,7 +198,7 @@ absl::StatusOr<std::string> ServerConnection::Control(absl::string_view rpc,
     context.tried.Add(outcome.channel->server);
     if (num_servers() == 1 || !parts_->pool.HasOther(context.tried)) break;
   }
-  GiveQueue(std::move(queue));
+  GiveSeat(std::move(seat));
   if (!answer.ok()) return answer.status();
   grpc::Slice bytes;
   if (!answer->DumpToSingleSlice(&bytes).ok()) {
@@ -171,17 +207,17 @@ absl::StatusOr<std::string> ServerConnection::Control(absl::string_view rpc,
   return std::string(reinterpret_cast<const char*>(bytes.begin()), bytes.size());
 }
 
-std::unique_ptr<EventQueue> ServerConnection::TakeQueue() {
+std::unique_ptr<ServerConnection::Seat> ServerConnection::TakeSeat() {
   absl::MutexLock lock(&parts_->mutex);
-  if (parts_->idle_queues.empty()) return std::make_unique<EventQueue>();
-  std::unique_ptr<EventQueue> queue = std::move(parts_->idle_queues.back());
-  parts_->idle_queues.pop_back();
-  return queue;
+  if (parts_->idle_seats.empty()) return std::make_unique<Seat>(&parts_->pool);
+  std::unique_ptr<Seat> seat = std::move(parts_->idle_seats.back());
+  parts_->idle_seats.pop_back();
+  return seat;
 }
 
-void ServerConnection::GiveQueue(std::unique_ptr<EventQueue> queue) {
+void ServerConnection::GiveSeat(std::unique_ptr<Seat> seat) {
   absl::MutexLock lock(&parts_->mutex);
-  parts_->idle_queues.push_back(std::move(queue));
+  parts_->idle_seats.push_back(std::move(seat));
 }
 
 }  // namespace swiglu::client

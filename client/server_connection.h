@@ -10,6 +10,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "client/call_streams.h"
 #include "client/channel.h"
 #include "client/coalescing_connection.h"
 #include "client/connection_pool.h"
@@ -49,15 +50,29 @@ class ServerConnection final : public Connection {
   }
 
  private:
+  // What a call that blocks uses.
+  struct Seat {
+    explicit Seat(ConnectionPool* pool) : streams(pool, &queue) {}
+
+    EventQueue queue;
+    CallStreams streams;
+  };
+
   // All of it, so that a child can leave it alone.
   struct Parts {
     Parts(const std::vector<std::string>& addresses, const Options& options);
 
     // Looks after the connections while no call is under way.
     void LookAfter();
+    void CloseIdleStreams();
 
     const Options options;
     ConnectionPool pool;
+    const bool uses_streams;
+    absl::Mutex mutex;
+    // What no call uses now. There are at most as many as calls ever blocked at once.
+    std::vector<std::unique_ptr<Seat>> idle_seats ABSL_GUARDED_BY(mutex);
+    int64_t num_calls ABSL_GUARDED_BY(mutex) = 0;  // that were started and have not ended
     HealthWatch health;
     RetryBudget budget;
     EventThreads threads;
@@ -66,15 +81,10 @@ class ServerConnection final : public Connection {
     HedgingConnection hedging;
     CoalescingConnection coalescing;
     SplittingConnection splitting;
-
-    absl::Mutex mutex;
-    // Queues that no call uses now. There are at most as many as calls ever blocked at once.
-    std::vector<std::unique_ptr<EventQueue>> idle_queues ABSL_GUARDED_BY(mutex);
-    int64_t num_calls ABSL_GUARDED_BY(mutex) = 0;  // that were started and have not ended
   };
 
-  std::unique_ptr<EventQueue> TakeQueue();
-  void GiveQueue(std::unique_ptr<EventQueue> queue);
+  std::unique_ptr<Seat> TakeSeat();
+  void GiveSeat(std::unique_ptr<Seat> seat);
   void Start(const Inference& inference, const CallContext& context, Done done);
 
   const ForkGuard fork_guard_;

@@ -102,6 +102,7 @@ class SplittingConnection::Operation {
     context.return_pushback = true;
     context.cancellation = &running->cancellation;
     context.queue = owner_.threads_->Next();
+    context.streams = nullptr;
     owner_.inner_->StartInfer(running->part, context, [this, running](CallResult&& result) {
       OnResult(running, std::move(result));
     });

@@ -196,6 +196,10 @@ std::vector<Flag> FlagsInto(Given* given) {
        "0: it is not",
        "a time, such as 5ms or 0",
        Noted(&given->has_library_flag, server::Time(&load->hedge_delay, zero, kDay))},
+      {"streams", "on", "whether the library may send small requests over streams that stay open",
+       "on or off",
+       Noted(&given->has_library_flag,
+             OneOf<bool>(&load->streams, {{"on", true}, {"off", false}}))},
       {"connections", "8", "connections to each server", "1 to 65536",
        Number(&load->num_connections, 1, kMost)},
       {"in_flight", "16", "requests under way in a closed loop, spread over the connections",
@@ -315,7 +319,8 @@ absl::Status CheckClient(const Given& given) {
   const bool is_raw = command.client == ClientKind::kRaw;
   if (is_raw && given.has_library_flag) {
     return Usage(
-        "--callers, --coalesce_bytes, --hedge_delay and --max_attempts take --client=library");
+        "--callers, --coalesce_bytes, --hedge_delay, --max_attempts and --streams take "
+        "--client=library");
   }
   if (client::SplitAddresses(command.load.server)->size() == 1) return absl::OkStatus();
   const char* const one = is_raw                                              ? "--client=raw"

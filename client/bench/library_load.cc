@@ -145,6 +145,7 @@ absl::StatusOr<std::unique_ptr<Load>> CreateLibraryLoad(const LoadOptions& optio
                                               .max_attempts = options.max_attempts,
                                               .coalesce_bytes = options.coalesce_bytes,
                                               .hedge_delay = options.hedge_delay,
+                                              .streams = options.streams,
                                               .spin = options.spin});
   if (!connection.ok()) return connection.status();
   return MakeLibraryLoad(options, data, *std::move(connection));

@@ -48,6 +48,8 @@ struct LoadOptions {
   int max_attempts = 1;
   // How long a small call of the library waits before it is sent a second time. 0: it is not.
   absl::Duration hedge_delay = absl::ZeroDuration();
+  // Whether the library may use streams.
+  bool streams = true;
   // Number of threads of the raw client that take answers, 1 or more.
   int num_threads = 1;
   // Whether the raw client announces the size of each request to the server, as the library does.

@@ -194,7 +194,7 @@ class RawLoad final : public Load {
     void* tag = nullptr;
     bool ok = false;
     const client::Wait wait = options_.spin ? client::Wait::kSpin : client::Wait::kSleep;
-    while (client::NextEvent(worker.queue, wait, &tag, &ok)) {
+    while (client::NextEvent(worker.queue, wait, gpr_inf_future(GPR_CLOCK_MONOTONIC), &tag, &ok)) {
       Slot& slot = *static_cast<Slot*>(tag);
       Count(slot);
       Clear(slot);

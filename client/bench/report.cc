@@ -152,6 +152,7 @@ ordered_json Configuration(const CommandLine& command) {
     json["callers"] = command.load.num_callers;
     json["coalesce_bytes"] = command.load.coalesce_bytes;
     json["max_attempts"] = command.load.max_attempts;
+    json["streams"] = command.load.streams;
     json["hedge_delay_seconds"] = absl::ToDoubleSeconds(command.load.hedge_delay);
   }
   json["threads"] = command.load.num_threads;

@@ -90,6 +90,37 @@ TEST(ClientThreadsTest, EveryCallGetsItsOwnResult) {
   EXPECT_EQ(num_right, kNumCallers * kCallsOfEachForm * 3);
 }
 
+// Streams are opened by all threads, and closed with the client.
+TEST(ClientThreadsTest, CallsOverStreamsGetTheirOwnResults) {
+  std::atomic<int> num_streamed = 0;
+  FakeServerOptions server_options;
+  server_options.takes_streams = true;
+  FakeServer server(
+      [&](const FakeCall& call) {
+        if (call.method == "ModelStreamInfer") ++num_streamed;
+        return EchoInfer(call);
+      },
+      "127.0.0.1:0", server_options);
+  constexpr int kNumCalls = 40;
+  std::atomic<int> num_right = 0;
+  {
+    const auto client = Connect(server.address(), {.coalesce_bytes = 0});
+    std::vector<std::thread> callers;
+    for (int caller = 0; caller < kNumCallers; ++caller) {
+      callers.emplace_back([&, caller] {
+        CallerTensors tensors(caller);
+        for (int i = 0; i < kNumCalls; ++i) {
+          const CallerTensors::Pair& pair = tensors.Next();
+          num_right += IsRightResult(client->Forward(pair.e_view(), pair.g_view()), pair) ? 1 : 0;
+        }
+      });
+    }
+    for (std::thread& caller : callers) caller.join();
+  }
+  EXPECT_EQ(num_right, kNumCallers * kNumCalls);
+  EXPECT_GT(num_streamed, 0);
+}
+
 // Some futures are given up while their calls are under way.
 TEST(ClientThreadsTest, CallsThatAreGivenUpHarmNoOthers) {
   FakeServer server([](const FakeCall& call) { return EchoInfer(call); });

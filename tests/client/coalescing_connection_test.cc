@@ -26,6 +26,51 @@ namespace {
 
 using ::testing::ElementsAre;
 
+// As few as two are quicker alone. Once there were three, calls gather again as soon as one is
+// away.
+TEST_F(CoalescingConnectionTest, AFewCallsGoAloneEach) {
+  CoalescingOptions options = OneAway();
+  options.max_alone = 2;
+  Use(options);
+  const auto calls = NewCalls(4);
+  Start(*calls[0]);
+  Start(*calls[1]);
+  ASSERT_EQ(inner_.num_arrivals(), 2u);
+  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(inner_.arrival(i).inference, &calls[i]->inference());
+  Start(*calls[2]);
+  ASSERT_EQ(inner_.num_arrivals(), 2u);
+  inner_.Answer(0, ResultOf(absl::OkStatus()));
+  ASSERT_EQ(inner_.num_arrivals(), 2u) << "there is room for one message, and one is away";
+  inner_.Answer(1, ResultOf(absl::OkStatus()));
+  ASSERT_EQ(inner_.num_arrivals(), 3u);
+  Start(*calls[3]);
+  EXPECT_EQ(inner_.num_arrivals(), 3u);
+  inner_.Answer(2, ResultOf(absl::OkStatus()));
+  ASSERT_EQ(inner_.num_arrivals(), 4u);
+  inner_.Answer(3, ResultOf(absl::OkStatus()));
+  for (const auto& call : calls) EXPECT_TRUE(call->IsRight());
+}
+
+TEST_F(CoalescingConnectionTest, CallsGoAloneAgainWhenTheyHaveBeenFewForAWhile) {
+  CoalescingOptions options = OneAway();
+  options.max_alone = 2;
+  Use(options);
+  const auto three = NewCalls(3);
+  for (const auto& call : three) Start(*call);
+  for (size_t i = 0; i < 3; ++i) inner_.Answer(i, ResultOf(absl::OkStatus()));
+  for (size_t i = 3; i < 3 + 128; ++i) {
+    const auto call = NewCall(1);
+    Start(*call);
+    ASSERT_EQ(inner_.num_arrivals(), i + 1);
+    inner_.Answer(i, ResultOf(absl::OkStatus()));
+  }
+  const auto two = NewCalls(2);
+  for (const auto& call : two) Start(*call);
+  ASSERT_EQ(inner_.num_arrivals(), 3u + 128 + 2);
+  for (size_t i = 131; i < 133; ++i) inner_.Answer(i, ResultOf(absl::OkStatus()));
+  for (const auto& call : two) EXPECT_TRUE(call->IsRight());
+}
+
 TEST_F(CoalescingConnectionTest, ACallAloneLeavesAtOnceAndUnchanged) {
   TestCall call({3, 4}, 1);
   call.options.statistics = nullptr;

@@ -47,6 +47,48 @@ TEST(EventQueueTest, ATimerCanBeHurried) {
   EXPECT_TRUE(has_run);
 }
 
+// Notes that it was told.
+class Told final : public Reminder {
+ public:
+  explicit Told(Timer* timer) : timer_(timer) {}
+  void OnTime() override {
+    ++num_times;
+    time = absl::Now();
+    timer_->Hurry();
+  }
+
+  int num_times = 0;
+  absl::Time time;
+
+ private:
+  Timer* const timer_;
+};
+
+TEST(EventQueueTest, AReminderComesAtItsTimeWhileAnEventIsExpected) {
+  for (const Wait wait : {Wait::kSleep, Wait::kSpin}) {
+    EventQueue queue;
+    Timer* const timer = Timer::Start(&queue, absl::Now() + absl::Hours(1), [] {});
+    Told replaced(timer), told(timer);
+    const absl::Time time = absl::Now() + absl::Milliseconds(2);
+    queue.Remind(absl::Milliseconds(1), &replaced);
+    queue.Remind(absl::Milliseconds(2), &told);
+    while (queue.num_expected() > 0) queue.TakeOne(wait);
+    EXPECT_EQ(told.num_times, 1);
+    EXPECT_GE(told.time, time);
+    EXPECT_EQ(replaced.num_times, 0);
+  }
+}
+
+TEST(EventQueueTest, AReminderCanBeTakenBack) {
+  EventQueue queue;
+  Timer* const timer = Timer::Start(&queue, absl::Now() + absl::Milliseconds(2), [] {});
+  Told told(timer);
+  queue.Remind(absl::Milliseconds(1), &told);
+  queue.ForgetReminder();
+  while (queue.num_expected() > 0) queue.TakeOne(Wait::kSleep);
+  EXPECT_EQ(told.num_times, 0);
+}
+
 TEST(EventQueueTest, RunsEventsUntilItIsNotified) {
   EventQueue queue;
   int num_runs = 0;

@@ -88,12 +88,23 @@ class FakeServer::Call {
   void Proceed(bool ok) {
     if (!ok || state_ == State::kAnswered) {
       if (state_ == State::kWatches) server_->EndWatch(this);
+      if (is_stream_) {
+        ++server_->num_ended_streams_;
+        server_->num_ended_streams_.notify_all();
+      }
       delete this;
       return;
     }
     if (state_ == State::kWatches) return OnTold();
-    if (state_ == State::kArrived) {
-      new Call(server_);
+    if (state_ == State::kAnswersAgain) {
+      state_ = State::kAnsweredOnStream;
+      return stream_.Write(answer_, this);
+    }
+    if (state_ == State::kArrived || state_ == State::kAnsweredOnStream) {
+      if (state_ == State::kArrived) {
+        rpc_ = ++server_->num_rpcs_;
+        new Call(server_);
+      }
       state_ = State::kRead;
       stream_.Read(&request_, this);
       return;
@@ -115,7 +126,20 @@ class FakeServer::Call {
   bool is_telling() const { return is_telling_; }
 
  private:
-  enum class State { kArrived, kRead, kAnswered, kWatches };
+  enum class State { kArrived, kRead, kAnswered, kWatches, kAnswersAgain, kAnsweredOnStream };
+
+  // Reads the next message when the answer is written.
+  void AnswerOnStream(const FakeReply& reply) {
+    inference::ModelStreamInferResponse response;
+    if (!response.mutable_infer_response()->ParseFromString(reply.message)) {
+      response.clear_infer_response();
+      response.set_error_message("the test's answer is no ModelInferResponse");
+    }
+    const grpc::Slice slice(response.SerializeAsString());
+    answer_ = grpc::ByteBuffer(&slice, 1);
+    state_ = reply.twice ? State::kAnswersAgain : State::kAnsweredOnStream;
+    stream_.Write(answer_, this);
+  }
 
   void Watch() {
     absl::MutexLock lock(&server_->mutex_);
@@ -148,6 +172,13 @@ class FakeServer::Call {
     FakeCall call;
     call.method = context_.method().substr(context_.method().rfind('/') + 1);
     if (call.method == "Watch") return Watch();
+    if (call.method == "ModelStreamInfer") {
+      if (!server_->takes_streams_) {
+        state_ = State::kAnswered;
+        return stream_.Finish({grpc::StatusCode::UNIMPLEMENTED, "no streams"}, this);
+      }
+      is_stream_ = true;
+    }
     for (const auto& [key, value] : context_.client_metadata()) {
       call.metadata.emplace(std::string(key.data(), key.size()),
                             std::string(value.data(), value.size()));
@@ -155,6 +186,7 @@ class FakeServer::Call {
     call.message = ToString(request_);
     call.deadline = absl::FromChrono(context_.deadline());
     call.peer = context_.peer();
+    call.rpc = rpc_;
     if (SwigluTestServerBegins != nullptr) SwigluTestServerBegins();
     const FakeReply reply = server_->handler_(call);
     if (SwigluTestServerEnds != nullptr) SwigluTestServerEnds();
@@ -170,6 +202,7 @@ class FakeServer::Call {
       stream_.Finish(reply.status, this);
       return;
     }
+    if (is_stream_) return AnswerOnStream(reply);
     const grpc::Slice slice(reply.message);
     stream_.WriteAndFinish(grpc::ByteBuffer(&slice, 1), grpc::WriteOptions(), reply.status, this);
   }
@@ -179,13 +212,16 @@ class FakeServer::Call {
   grpc::GenericServerAsyncReaderWriter stream_;
   grpc::ByteBuffer request_;
   State state_ = State::kArrived;
+  int rpc_ = 0;
+  bool is_stream_ = false;
+  grpc::ByteBuffer answer_;
   bool is_telling_ = false;
   absl::optional<FakeHealth> told_;
 };
 
 FakeServer::FakeServer(Handler handler, const std::string& address,
                        const FakeServerOptions& options)
-    : handler_(std::move(handler)), health_(options.health) {
+    : handler_(std::move(handler)), takes_streams_(options.takes_streams), health_(options.health) {
   grpc::ServerBuilder builder;
   int port = 0;
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);

@@ -29,6 +29,7 @@ struct FakeCall {
   std::string message;
   absl::Time deadline;  // as the client told it
   std::string peer;     // the client's end of the connection
+  int rpc = 0;          // differs between calls of gRPC, not between messages of a stream
 };
 
 // What goes back.
@@ -38,6 +39,7 @@ struct FakeReply {
   std::map<std::string, std::string> trailers;  // sent with the status
   bool never = false;                           // no answer at all, until the server ends
   bool no_message = false;                      // the status alone, even if it is OK
+  bool twice = false;                           // the message two times; only on a stream
 };
 
 // A reply with that message.
@@ -62,6 +64,10 @@ struct FakeServerOptions {
   absl::optional<FakeHealth> health = absl::nullopt;
   // How old a connection gets before the server asks the client to leave it (GOAWAY).
   absl::Duration max_connection_age = absl::InfiniteDuration();
+  // Whether it takes messages on streams. If not, ModelStreamInfer is UNIMPLEMENTED, and the
+  // handler does not see it. If so, the handler sees each message as a call. Its answer is sent on
+  // the stream, and its error ends the stream.
+  bool takes_streams = false;
 };
 
 // Serves from construction to destruction. The handler runs on the server's only thread. It does
@@ -82,6 +88,8 @@ class FakeServer {
   void SetHealth(FakeHealth health);
   // How many have begun to watch.
   const std::atomic<int>& num_watches() const { return num_watches_; }
+  // How many streams have ended that had a message.
+  const std::atomic<int>& num_ended_streams() const { return num_ended_streams_; }
 
  private:
   class Call;
@@ -90,7 +98,10 @@ class FakeServer {
   void EndWatch(Call* call);
 
   const Handler handler_;
+  const bool takes_streams_;
   std::atomic<int> num_watches_ = 0;
+  std::atomic<int> num_ended_streams_ = 0;
+  int num_rpcs_ = 0;  // of its thread
   absl::Mutex mutex_;
   absl::optional<FakeHealth> health_ ABSL_GUARDED_BY(mutex_);
   std::set<Call*> watches_ ABSL_GUARDED_BY(mutex_);

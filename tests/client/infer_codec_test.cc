@@ -110,6 +110,55 @@ TEST_F(InferCodecTest, LargestMessageIsABoundForBoth) {
   EXPECT_LE(LargestMessageBytes(inference_), request_bytes + 100);
 }
 
+TEST_F(InferCodecTest, AnAnswerOfAStreamIsDecodedAsAnyOther) {
+  inference::ModelStreamInferResponse streamed;
+  *streamed.mutable_infer_response() = Good();
+  for (const size_t slice_bytes : {1, 2, 5, 1000}) {
+    h_.assign(h_.size(), '?');
+    EXPECT_EQ(
+        DecodeStreamResponse(Buffer(streamed.SerializeAsString(), slice_bytes), inference_, "1")
+            .status(),
+        absl::OkStatus());
+    EXPECT_EQ(h_, dw_);
+    EXPECT_EQ(de_, g_);
+  }
+  streamed.mutable_infer_response()->mutable_outputs(0)->set_name("k");
+  EXPECT_EQ(DecodeStreamResponse(Buffer(streamed.SerializeAsString()), inference_, "1").status(),
+            DecodeInferResponse(Buffer(streamed.infer_response().SerializeAsString()), inference_)
+                .status());
+}
+
+// Not every server repeats the id.
+TEST_F(InferCodecTest, AnAnswerOfAStreamHasTheIdOfItsMessageOrNone) {
+  inference::ModelStreamInferResponse streamed;
+  *streamed.mutable_infer_response() = Good();
+  for (const char* id : {"", "12"}) {
+    streamed.mutable_infer_response()->set_id(id);
+    EXPECT_EQ(DecodeStreamResponse(Buffer(streamed.SerializeAsString()), inference_, "12").status(),
+              absl::OkStatus());
+  }
+  streamed.mutable_infer_response()->set_id("1");
+  EXPECT_EQ(DecodeStreamResponse(Buffer(streamed.SerializeAsString()), inference_, "12").status(),
+            absl::InternalError("bad response of 'swiglu_backward_fp16': it answers the message "
+                                "'1', not '12'"));
+}
+
+TEST_F(InferCodecTest, AnythingElseOnAStreamIsUnavailableAndWritesNothing) {
+  inference::ModelStreamInferResponse failed, both, good;
+  failed.set_error_message("no");
+  *good.mutable_infer_response() = Good();
+  both = good;
+  both.set_error_message("no");
+  const std::string whole = good.SerializeAsString();
+  for (const std::string& text :
+       {failed.SerializeAsString(), both.SerializeAsString(), std::string(),
+        whole + failed.SerializeAsString(), whole.substr(0, whole.size() - 1), whole.substr(1)}) {
+    EXPECT_EQ(DecodeStreamResponse(Buffer(text, 5), inference_, "1").status().code(),
+              absl::StatusCode::kUnavailable);
+    EXPECT_EQ(h_, std::string(12, '?'));
+  }
+}
+
 TEST_F(InferCodecTest, PartIsARankOneInferenceOfItsElements) {
   const Inference part = inference_.Part(2, 3);
   EXPECT_EQ(part.shape, Shape{3});

@@ -39,9 +39,12 @@ TEST_F(ServerGroupTest, CallsGoInTurnToAllServersOfAName) {
       return EchoInfer(call);
     };
   };
-  FakeServer first(counts_in(&num_first));
+  // A stream would stay with one of them.
+  FakeServerOptions takes_streams;
+  takes_streams.takes_streams = true;
+  FakeServer first(counts_in(&num_first), "127.0.0.1:0", takes_streams);
   const absl::string_view port = absl::StripPrefix(first.address(), "127.0.0.1:");
-  FakeServer second(counts_in(&num_second), absl::StrCat("127.0.0.2:", port));
+  FakeServer second(counts_in(&num_second), absl::StrCat("127.0.0.2:", port), takes_streams);
   NameServer names({"127.0.0.1", "127.0.0.2"});
   Options options;
   options.num_connections = 1;

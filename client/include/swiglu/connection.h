@@ -44,7 +44,8 @@ class ServerSet {
   uint64_t bits_ = 0;
 };
 
-class EventQueue;  // event_queue.h, internal
+class CallStreams;  // call_streams.h, internal
+class EventQueue;   // event_queue.h, internal
 
 // What a call is made under, beside the inference.
 struct CallContext {
@@ -61,6 +62,8 @@ struct CallContext {
   bool return_pushback = false;
   // Where the events of the call happen. nullptr: on a thread of the connection.
   EventQueue* queue = nullptr;
+  // Streams whose events happen on `queue`. nullptr: the call uses none.
+  CallStreams* streams = nullptr;
   // Whether the inference is small calls that are joined.
   bool is_joined = false;
   // Where the number of the server is noted that a message goes to. nullptr: nowhere. Lives until

@@ -71,7 +71,8 @@ struct Options {
   // pure, so a message that has been computed twice does no harm. It waits as long as the server
   // says (`grpc-retry-pushback-ms`), or else a random part of 50 ms, 100 ms, ... 1 s; without a
   // connection, that time and a random part more. Default 4. A second attempt by `hedge_delay`, and
-  // a call that is sent alone after its joined message was refused, count anew. A split operation
+  // a call that is sent alone after its joined message was refused, count anew. What failed on a
+  // stream (`streams`) does not count. A split operation
   // waits for a server that pushes its chunks back as often as its timeout allows.
   int max_attempts = 4;
 
@@ -82,10 +83,10 @@ struct Options {
   double retry_budget = 0.1;
 
   // The largest call, in bytes of its inputs, that is joined with others: 0 to 128 KiB; 0 turns
-  // it off. While a few messages are on their way, further small calls of one operation and dtype
-  // wait for the first of these to come back, and then go together in one message. So a process
-  // with many small calls pays for one gRPC call for dozens. A call that is alone leaves at once.
-  // The results are the same, bit by bit. Default 64 KiB.
+  // it off. If more than six of one operation and dtype are under way, further ones wait until
+  // fewer than two messages for each server are on their way, and then go together in one message.
+  // So a process with many small calls pays for one gRPC call for dozens. A call that is alone
+  // leaves at once. The results are the same, bit by bit. Default 64 KiB.
   int64_t coalesce_bytes = int64_t{64} << 10;
 
   // How long a small call waits for its answer before it is sent a second time, to another server
@@ -95,6 +96,16 @@ struct Options {
   // at first and one in each second. 0, the default, turns it off. Set it a little above the time
   // that 99 of 100 calls take. Negative values are invalid.
   absl::Duration hedge_delay = absl::ZeroDuration();
+
+  // Whether a small call that blocks, and is not joined with others, may go over a stream
+  // (ModelStreamInfer) that stays open, which costs about half of a unary RPC. Small are up to 64
+  // KiB of tensors in a message. A call that fails on a stream is repeated once as a unary RPC.
+  // Streams carry no deadline and no metadata: at the deadline, the library ends the stream. Calls
+  // with a request id or a traceparent, calls that ask for statistics, and calls with tensors in
+  // regions are unary RPCs. If `hedge_delay` is set or one of the servers is a `dns:///` address,
+  // all calls are. Default true. Turn it off if a proxy between client and server does not take
+  // streams well.
+  bool streams = true;
 
   // Called when a call has ended, on the thread that ended it. It must be thread-safe, quick, and
   // must not throw. Default: none.

@@ -157,6 +157,7 @@ TEST(LibraryClientTest, JoinsCallsUpToTheGivenSize) {
   });
   LoadOptions options = Options(server);
   options.num_in_flight = 16;
+  options.streams = false;
   for (const auto& [coalesce_bytes, joins] : {std::pair{255, false}, std::pair{256, true}}) {
     num_calls = 0;
     options.coalesce_bytes = coalesce_bytes;
@@ -181,6 +182,7 @@ TEST(LibraryClientTest, SendsAMessageAsOftenAsItMay) {
   });
   LoadOptions options = Options(server);
   options.num_in_flight = 1;
+  options.streams = false;
   EXPECT_EQ(RunLoad(&CreateLibraryLoad, options, 8).NumFailed(), 4);
   options.max_attempts = 2;
   const Tally tally = RunLoad(&CreateLibraryLoad, options, 8);
@@ -207,6 +209,27 @@ TEST(LibraryClientTest, SendsACallThatHangsASecondTime) {
   EXPECT_EQ(tally.NumFailed(), 0) << tally.example();
   EXPECT_EQ(num_calls, 2);
   EXPECT_EQ(tally.messages().num_retries, 1);
+}
+
+TEST(LibraryClientTest, StreamsCanBeTurnedOff) {
+  for (const bool streams : {true, false}) {
+    std::atomic<int> num_streamed = 0;
+    client::FakeServerOptions server_options;
+    server_options.takes_streams = true;
+    FakeServer server(
+        [&](const FakeCall& call) {
+          if (call.method == "ModelStreamInfer") ++num_streamed;
+          return client::EchoInfer(call);
+        },
+        "127.0.0.1:0", server_options);
+    LoadOptions options = Options(server);
+    options.num_in_flight = 1;
+    options.streams = streams;
+    const Tally tally = RunLoad(&CreateLibraryLoad, options, 20);
+    EXPECT_EQ(tally.NumFailed(), 0) << tally.example();
+    EXPECT_EQ(num_streamed > 0, streams);
+    EXPECT_EQ(tally.messages().num_retries, 0);
+  }
 }
 
 // 80 MB are three chunks of at most 32 MiB. The server is not asked for its times.

@@ -83,16 +83,18 @@ TEST(CommandLineTest, TensorsMayBeInSharedMemory) {
 
 TEST(CommandLineTest, TheLibraryTakesSeveralServersAndItsOptions) {
   const CommandLine command = Parse({"--client=library", "--server=a:1,unix:/b", "--max_attempts=7",
-                                     "--coalesce_bytes=1KiB", "--hedge_delay=5ms"})
+                                     "--coalesce_bytes=1KiB", "--hedge_delay=5ms", "--streams=off"})
                                   .value();
   EXPECT_EQ(command.load.server, "a:1,unix:/b");
   EXPECT_EQ(command.load.max_attempts, 7);
   EXPECT_EQ(command.load.coalesce_bytes, 1024);
   EXPECT_EQ(command.load.hedge_delay, absl::Milliseconds(5));
+  EXPECT_FALSE(command.load.streams);
   const CommandLine other = Parse({"--client=library"}).value();
   EXPECT_EQ(other.load.max_attempts, 1);
   EXPECT_EQ(other.load.coalesce_bytes, client::Options().coalesce_bytes);
   EXPECT_EQ(other.load.hedge_delay, absl::ZeroDuration());
+  EXPECT_TRUE(other.load.streams);
   EXPECT_EQ(Parse({"--client=library", "--coalesce_bytes=0"})->load.coalesce_bytes, 0);
 }
 
@@ -143,6 +145,10 @@ TEST(CommandLineTest, HelpAndVersionEndTheWalk) {
   EXPECT_EQ(Parse({"--version"})->action, Action::kVersion);
   EXPECT_THAT(HelpText(), HasSubstr("  --request_bytes=64KiB\n"));
 }
+
+constexpr char kLibraryFlags[] =
+    "--callers, --coalesce_bytes, --hedge_delay, --max_attempts and --streams take "
+    "--client=library";
 
 TEST(CommandLineTest, SaysWhatIsWrong) {
   const std::vector<std::pair<std::vector<const char*>, std::string>> cases = {
@@ -197,14 +203,11 @@ TEST(CommandLineTest, SaysWhatIsWrong) {
        "--metrics takes one server, not 'a:1,b:1'"},
       {{"--client=library", "--server=a:1,b:1", "--server_pid=1"},
        "--server_pid takes one server, not 'a:1,b:1'"},
-      {{"--coalesce_bytes=64KiB"},
-       "--callers, --coalesce_bytes, --hedge_delay and --max_attempts take --client=library"},
-      {{"--max_attempts=1"},
-       "--callers, --coalesce_bytes, --hedge_delay and --max_attempts take --client=library"},
-      {{"--hedge_delay=5ms"},
-       "--callers, --coalesce_bytes, --hedge_delay and --max_attempts take --client=library"},
-      {{"--callers=1"},
-       "--callers, --coalesce_bytes, --hedge_delay and --max_attempts take --client=library"},
+      {{"--coalesce_bytes=64KiB"}, kLibraryFlags},
+      {{"--max_attempts=1"}, kLibraryFlags},
+      {{"--hedge_delay=5ms"}, kLibraryFlags},
+      {{"--streams=on"}, kLibraryFlags},
+      {{"--callers=1"}, kLibraryFlags},
       {{"--client=library", "--callers=17"},
        "--callers takes at most the 16 of --in_flight, not 17"},
       {{"--client=library", "--callers=17", "--rate=1", "--max_outstanding=2"},
@@ -212,6 +215,7 @@ TEST(CommandLineTest, SaysWhatIsWrong) {
       {{"--client=library", "--callers=1", "--spin"},
        "--callers goes without --spin: only calls that block can poll"},
       {{"--client=library", "--max_attempts=0"}, "--max_attempts takes 1 to 100, not '0'"},
+      {{"--client=library", "--streams=maybe"}, "--streams takes on or off, not 'maybe'"},
       {{"--client=library", "--hedge_delay=-1ms"},
        "--hedge_delay takes a time, such as 5ms or 0, not '-1ms'"},
       {{"--client=library", "--coalesce_bytes=2MiB"},

@@ -119,15 +119,16 @@ TEST(ReportTest, TellsHowTheLibraryWasUsed) {
   Report report = NewReport();
   EXPECT_FALSE(json::parse(FormatJson(report))["configuration"].contains("callers"));
   const char* const arguments[] = {
-      "swiglu-bench",     "--client=library", "--callers=4",      "--request_bytes=1KiB,4KiB",
-      "--server=a:1,b:1", "--max_attempts=3", "--hedge_delay=5ms"};
-  report.command = ParseCommandLine(7, arguments).value();
+      "swiglu-bench",     "--client=library", "--callers=4",       "--request_bytes=1KiB,4KiB",
+      "--server=a:1,b:1", "--max_attempts=3", "--hedge_delay=5ms", "--streams=off"};
+  report.command = ParseCommandLine(8, arguments).value();
   const json configuration = json::parse(FormatJson(report))["configuration"];
   EXPECT_EQ(configuration["server"], "a:1,b:1");
   EXPECT_EQ(configuration["callers"], 4);
   EXPECT_EQ(configuration["coalesce_bytes"], 65536);
   EXPECT_EQ(configuration["max_attempts"], 3);
   EXPECT_EQ(configuration["hedge_delay_seconds"], 0.005);
+  EXPECT_EQ(configuration["streams"], false);
   EXPECT_THAT(
       FormatText(report),
       HasSubstr(", library client, closed loop, 16 in flight of 4 callers, connections 8\n"));
