@@ -21,7 +21,13 @@ cd "$(dirname "$0")/.."
 folder=build/$preset
 mkdir -p "$folder"
 
-# Configured afresh only when the choice of CUDA differs from last time's; ninja sees to everything else.
+# Whether the packages are there that the Python client is built with.
+has_python() {
+  [ -e /usr/include/pybind11/pybind11.h ] && command -v patchelf >/dev/null &&
+    [ -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]
+}
+
+# Configured afresh only when the choice of CUDA or of the Python client differs from last time's; ninja sees to everything else.
 case "$preset" in
   asan | tsan | tidy | cpu-only) arguments="--preset $preset" ;;
   *)
@@ -31,6 +37,8 @@ case "$preset" in
     else
       arguments="--preset $preset -DSWIGLU_ENABLE_CUDA=OFF"
     fi
+    # What it needs may have been installed since the last time.
+    arguments+=" -DSWIGLU_ENABLE_PYTHON=$(has_python && echo ON || echo OFF)"
     ;;
 esac
 if [ -n "${SWIGLU_COMMIT:-}" ]; then arguments+=" -DSWIGLU_COMMIT=$SWIGLU_COMMIT"; fi

@@ -9,11 +9,12 @@ usage() {
   cat <<'TEXT'
 usage: deploy/setup.sh GROUP...
   build   compilers, CMake and the libraries that the programs and their tests are built on
+  python  what the Python client is built with besides
   cuda    what deploy/fetch_cuda.sh needs
   text    what ./demo --text needs
   tests   what the tests run besides their own programs, and clang with its sanitizers, whose reports need llvm's symbolizer
   image   the engine that the tests of the container image build and run it with
-  long    what ./check --long adds: clang-tidy, and what perf_analyzer needs
+  long    what ./check --long adds: clang-tidy, PyTorch, and what perf_analyzer needs
 TEXT
 }
 
@@ -24,16 +25,18 @@ build_packages=(
   libcli11-dev libhwy-dev libspdlog-dev nlohmann-json3-dev
   libbenchmark-dev libgmock-dev libgtest-dev
 )
+python_packages=(binutils patchelf pybind11-dev python3-dev)
 cuda_packages=(ca-certificates python3 python3-venv)
 text_packages=(ca-certificates python3 python3-venv)
 test_packages=(ca-certificates clang-14 clang-format-14 git libclang-rt-14-dev llvm-14 python3 python3-venv shellcheck)
 image_packages=(aardvark-dns buildah crun debian-archive-keyring iproute2 iptables mmdebstrap netavark podman util-linux)
-long_packages=(clang-tidy-14 libb64-0d)
+long_packages=(clang-tidy-14 libb64-0d python3-torch)
 
 wanted=()
 for group in "$@"; do
   case "$group" in
     build) wanted+=("${build_packages[@]}") ;;
+    python) wanted+=("${python_packages[@]}") ;;
     cuda) wanted+=("${cuda_packages[@]}") ;;
     text) wanted+=("${text_packages[@]}") ;;
     tests) wanted+=("${test_packages[@]}") ;;

@@ -28,11 +28,13 @@ KINDS = [
     (r"gperftools/", "tcmalloc"),
     (r"CLI/", "cli11"),
     (r"gmock/", "gmock"),
+    (r"pybind11/", "pybind11"),
     (r"version/version\.h$", "version"),
     (r"server/(base|formats|log|core|gpu|memory|device|regions|weights|metrics|batching|connections|transport|codec|inference|service)/", None),  # the folder's own name
     (r"server/\w+\.h$", "server"),
     (r"kernels/", "kernels"),
     (r"client/files/", "files"),
+    (r"client/python/", "python"),
     (r"client/", "client"),
 ]
 
@@ -64,6 +66,8 @@ ALLOWED = {
     # A format has one parser, which the server and the programs share.
     "client/files": "std dtype absl json formats client files",
     "client/cuda": "std absl client cuda",
+    # A binding of the library's public headers.
+    "client/python": "std absl client python pybind11 version",
     # The programs read their command lines as the server does. The library does not: it is installed without the server.
     "client/cli": "std dtype absl base client files json version",
     "client/bench": "std dtype absl base grpc protobuf proto client json version cuda",

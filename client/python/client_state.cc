@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Looks regions up by address.
+#include "client/python/client_state.h"
+
+#include <algorithm>
+
+#include "absl/status/statusor.h"
+#include "client/python/names.h"
+
+namespace swiglu::python {
+namespace {
+
+// Calls `work` without the GIL, whether or not this thread has it.
+template <typename Work>
+void WithoutGil(const Work& work) {
+  if (PyGILState_Check() == 0) return work();
+  const py::gil_scoped_release no_gil;
+  work();
+}
+
+}  // namespace
+
+void ClientState::Remove(const std::byte* begin) {
+  const auto is_it = [begin](const RegionMemory& region) { return region.begin == begin; };
+  regions_.erase(std::remove_if(regions_.begin(), regions_.end(), is_it), regions_.end());
+}
+
+absl::optional<client::RegionPart> ClientState::FindPart(absl::Span<const std::byte> bytes) const {
+  for (const RegionMemory& region : regions_) {
+    const int64_t offset = bytes.data() - region.begin;
+    const auto size_bytes = static_cast<int64_t>(bytes.size());
+    if (offset < 0 || size_bytes > region.size_bytes - offset) continue;
+    return client::RegionPart{region.name, region.size_bytes, offset, size_bytes};
+  }
+  return absl::nullopt;
+}
+
+ClientHandle MakeHandle(client::Client client) {
+  return ClientHandle(new ClientState(std::move(client)),
+                      [](ClientState* state) { WithoutGil([state] { delete state; }); });
+}
+
+Region::Region(ClientHandle client, int64_t size_bytes, const client::SystemRegionOptions& options)
+    : client_(std::move(client)) {
+  absl::Status status;
+  {
+    const py::gil_scoped_release no_gil;
+    absl::StatusOr<client::SystemRegion> region =
+        client::SystemRegion::Create(client_->client, size_bytes, options);
+    status = region.status();
+    if (region.ok()) region_ = *std::move(region);
+  }
+  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+  ThrowUnlessOk(status);
+  client_->Add({bytes().data(), size_bytes, name()});
+}
+
+Region::~Region() {
+  client_->Remove(bytes().data());
+  WithoutGil([this] { region_.reset(); });
+}
+
+}  // namespace swiglu::python

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the Python objects of one client share: the client of the C++ library, and the regions of
+// shared memory that its calls may use.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstddef>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/types/optional.h"
+#include "absl/types/span.h"
+#include "swiglu/client.h"
+#include "swiglu/shared_memory.h"
+#include "swiglu/tensor_place.h"
+
+namespace swiglu::python {
+
+namespace py = pybind11;
+
+// The memory of a region. Registered at a client while it lives.
+struct RegionMemory {
+  std::byte* begin;
+  int64_t size_bytes;
+  std::string name;
+};
+
+// Needs the GIL, except what `client` does.
+class ClientState {
+ public:
+  explicit ClientState(client::Client its_client) : client(std::move(its_client)) {}
+
+  void Add(RegionMemory region) { regions_.push_back(std::move(region)); }
+  void Remove(const std::byte* begin);
+
+  // Where `bytes` lie in a region of this client. nullopt if they do not lie in one as a whole.
+  absl::optional<client::RegionPart> FindPart(absl::Span<const std::byte> bytes) const;
+
+  const client::Client client;
+
+ private:
+  std::vector<RegionMemory> regions_;
+};
+
+// The destruction of the last copy waits for calls, with the GIL released.
+using ClientHandle = std::shared_ptr<ClientState>;
+ClientHandle MakeHandle(client::Client client);
+
+// A region of the host's memory, which Python looks into through the buffer protocol.
+class Region {
+ public:
+  Region(ClientHandle client, int64_t size_bytes, const client::SystemRegionOptions& options);
+  ~Region();
+  Region(const Region&) = delete;
+  Region& operator=(const Region&) = delete;
+
+  const std::string& name() const { return region_->name(); }
+  absl::Span<std::byte> bytes() const { return region_->bytes(); }
+
+ private:
+  const ClientHandle client_;
+  absl::optional<client::SystemRegion> region_;
+};
+
+}  // namespace swiglu::python

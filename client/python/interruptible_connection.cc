@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Python runs its signal handlers on the main thread, when asked there. So that thread waits in
+// slices, and asks between them.
+#include "client/python/interruptible_connection.h"
+
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <atomic>
+#include <thread>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/time/clock.h"
+
+namespace swiglu::python {
+namespace {
+
+namespace py = pybind11;
+
+constexpr absl::Duration kSlice = absl::Milliseconds(100);
+
+std::atomic<unsigned long> main_thread{0};
+thread_local client::Cancellation* current_cancellation = nullptr;
+
+bool IsMainThread() {
+  return main_thread.load(std::memory_order_relaxed) == PyThread_get_thread_ident();
+}
+
+// Waits on the main thread. Returns whether a signal handler raised an exception, which is then
+// set.
+bool IsInterrupted(Completion* completion) {
+  while (!completion->WaitFor(kSlice)) {
+    const py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) return true;
+  }
+  return false;
+}
+
+struct ControlCall {
+  std::shared_ptr<client::Connection> connection;
+  std::string rpc;
+  std::string request;
+  client::TimeLimit limit;
+  absl::StatusOr<std::string> answer = absl::CancelledError("the call was interrupted");
+  Completion completion{1};
+};
+
+}  // namespace
+
+void NoteMainThread(unsigned long ident) { main_thread.store(ident, std::memory_order_relaxed); }
+
+bool WaitInterruptibly(Completion* completion, absl::Duration timeout) {
+  if (completion->IsReady()) return true;
+  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Duration slice = IsMainThread() ? kSlice : absl::InfiniteDuration();
+  while (true) {
+    const absl::Duration left = deadline - absl::Now();
+    {
+      const py::gil_scoped_release no_gil;
+      if (completion->WaitFor(std::min(slice, left))) return true;
+    }
+    if (left <= slice) return false;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  }
+}
+
+CancellationScope::CancellationScope(client::Cancellation* cancellation) {
+  current_cancellation = cancellation;
+}
+
+CancellationScope::~CancellationScope() { current_cancellation = nullptr; }
+
+void InterruptibleConnection::StartInfer(const client::Inference& inference,
+                                         const client::CallContext& context, Done done) {
+  client::CallContext own = context;
+  if (own.cancellation == nullptr) own.cancellation = current_cancellation;
+  connection_->StartInfer(inference, own, std::move(done));
+}
+
+client::CallResult InterruptibleConnection::Infer(const client::Inference& inference,
+                                                  const client::CallContext& context) {
+  if (!IsMainThread()) return connection_->Infer(inference, context);
+  client::CallResult result;
+  // Whoever ends it may still be at it when the wait is over.
+  const auto completion = std::make_shared<Completion>(1);
+  client::CallContext own = context;
+  own.cancellation = &completion->end(0).cancellation;
+  connection_->StartInfer(inference, own, [&result, completion](client::CallResult&& its_result) {
+    result = std::move(its_result);
+    completion->EndOne();
+  });
+  if (IsInterrupted(completion.get())) {
+    completion->Cancel();
+    completion->WaitFor(absl::InfiniteDuration());
+  }
+  return result;
+}
+
+absl::StatusOr<std::string> InterruptibleConnection::Control(absl::string_view rpc,
+                                                             const std::string& request,
+                                                             const client::TimeLimit& limit) {
+  if (!IsMainThread()) return connection_->Control(rpc, request, limit);
+  // Not make_shared, which would move the completion.
+  const std::shared_ptr<ControlCall> call(
+      new ControlCall{connection_, std::string(rpc), request, limit});
+  std::thread thread([call] {
+    call->answer = call->connection->Control(call->rpc, call->request, call->limit);
+    call->completion.EndOne();
+  });
+  if (IsInterrupted(&call->completion)) {
+    thread.detach();
+    return absl::CancelledError("the call was interrupted");
+  }
+  thread.join();
+  return std::move(call->answer);
+}
+
+}  // namespace swiglu::python

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Lets Ctrl-C end a call on Python's main thread, and lets calls that take a callback be cancelled.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "client/python/completion.h"
+#include "swiglu/cancellation.h"
+#include "swiglu/connection.h"
+
+namespace swiglu::python {
+
+// Remembers which thread is the one where Python handles signals, by threading.Thread.ident.
+void NoteMainThread(unsigned long ident);
+
+// Waits with the GIL released, for `timeout` at most. Needs the GIL. Returns whether the calls have
+// ended. Throws what a signal handler of Python raises meanwhile.
+bool WaitInterruptibly(Completion* completion, absl::Duration timeout);
+
+// While it lives, calls that this thread starts without a cancellation have this one.
+class CancellationScope {
+ public:
+  explicit CancellationScope(client::Cancellation* cancellation);
+  ~CancellationScope();
+  CancellationScope(const CancellationScope&) = delete;
+  CancellationScope& operator=(const CancellationScope&) = delete;
+};
+
+// Stands before the connection to servers. On Python's main thread, what blocks looks for signals
+// ten times a second. If a handler raises an exception, the call is cancelled, and the exception is
+// left set. So who calls a client on that thread asks PyErr_Occurred afterwards. On any other
+// thread nothing is different. The GIL is not held when it is called.
+class InterruptibleConnection : public client::Connection {
+ public:
+  explicit InterruptibleConnection(std::shared_ptr<client::Connection> connection)
+      : connection_(std::move(connection)) {}
+
+  void StartInfer(const client::Inference& inference, const client::CallContext& context,
+                  Done done) override;
+  client::CallResult Infer(const client::Inference& inference,
+                           const client::CallContext& context) override;
+  // A call that a signal interrupts goes on by itself until its time is over.
+  absl::StatusOr<std::string> Control(absl::string_view rpc, const std::string& request,
+                                      const client::TimeLimit& limit) override;
+  int num_servers() const override { return connection_->num_servers(); }
+  bool has_one_server() const override { return connection_->has_one_server(); }
+
+ private:
+  const std::shared_ptr<client::Connection> connection_;
+};
+
+}  // namespace swiglu::python

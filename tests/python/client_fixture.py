@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What the tests of the Python client have in common: the helpers of tests/wire, a server with a client for each class, random arrays,
+# and a peer that takes connections and never answers.
+import pathlib
+import socket
+import subprocess
+import sys
+import threading
+
+import ml_dtypes
+import numpy
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/wire"))
+import contract  # noqa: E402
+import swiglu  # noqa: E402
+from server_process import DEADLINE_S, ServerTest  # noqa: E402
+
+BF16 = numpy.dtype(ml_dtypes.bfloat16)
+# The dtypes of NumPy, by those of the contract.
+DTYPES = {contract.FP16: numpy.dtype("float16"), contract.BF16: BF16, contract.FP32: numpy.dtype("float32")}
+
+
+def random_arrays(count, shape=(3, 37), dtype="float32", seed=1):
+    """So many arrays of random numbers."""
+    source = numpy.random.default_rng(seed)
+    return [source.normal(0, 2, shape).astype(dtype) for _ in range(count)]
+
+
+class ClientTest(ServerTest):
+    """A server for the class, and a client of it for each test."""
+
+    def setUp(self):
+        self.client = swiglu.Client(self.server.address)
+        self.addCleanup(self.client.close)
+
+    def assert_same(self, found, expected):
+        """Two arrays have the same dtype, shape and bits."""
+        self.assertEqual((found.dtype, found.shape), (expected.dtype, expected.shape))
+        self.assertEqual(found.tobytes(), expected.tobytes())
+
+    def assert_code(self, code, call, *arguments, **options):
+        """A call raises swiglu.Error with that code; returns the exception."""
+        with self.assertRaises(swiglu.Error) as raised:
+            call(*arguments, **options)
+        self.assertIs(raised.exception.code, code, raised.exception)
+        return raised.exception
+
+
+class SilentPeer:
+    """Takes connections, reads what comes, and never answers. As a context manager it ends with the block."""
+
+    def __init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._connections = []
+        self._is_connected = threading.Event()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    @property
+    def address(self):
+        """What a client connects to."""
+        return "127.0.0.1:%d" % self._listener.getsockname()[1]
+
+    def wait_for_connection(self):
+        """Waits until a client has connected."""
+        if not self._is_connected.wait(DEADLINE_S):
+            raise AssertionError("no client has connected")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(DEADLINE_S)
+        for connection in self._connections:
+            connection.close()
+
+    def _accept(self):
+        try:
+            while True:
+                self._connections.append(self._listener.accept()[0])
+                self._is_connected.set()
+        except OSError:
+            return
+
+
+def start_python(code, *arguments):
+    """Starts this interpreter on code of its own; its stdout and stderr are pipes of text."""
+    return subprocess.Popen([sys.executable, "-B", "-c", code, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+
+
+def run_script(path, *arguments):
+    """Runs a file to its end. Returns the exit code, stdout and stderr."""
+    result = subprocess.run([sys.executable, "-B", path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                            timeout=DEADLINE_S, check=False)
+    return result.returncode, result.stdout, result.stderr
+
+
+def run_python(code, *arguments):
+    """The same for code."""
+    process = start_python(code, *arguments)
+    said, complained = process.communicate(timeout=DEADLINE_S)
+    return process.returncode, said, complained
