@@ -15,12 +15,21 @@ namespace {
 // How often connections are looked after while no call is under way.
 constexpr absl::Duration kLookAfterInterval = absl::Milliseconds(100);
 
+// How often a thread that blocks calls what its caller wants.
+constexpr absl::Duration kWhileWaitingInterval = absl::Milliseconds(100);
+
 // One poll of gRPC handles one event of a socket.
 constexpr int kPollsToLookAfter = 16;
 
 // The threads that the calling thread belongs to, and its queue.
 thread_local const EventThreads* current_threads = nullptr;
 thread_local EventQueue* current_queue = nullptr;
+
+gpr_timespec TimeAfter(absl::Duration delay) {
+  if (delay == absl::InfiniteDuration()) return gpr_inf_future(GPR_CLOCK_MONOTONIC);
+  const int64_t nanoseconds = absl::ToInt64Nanoseconds(delay);  // at most 292 years
+  return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(nanoseconds, GPR_TIMESPAN));
+}
 
 }  // namespace
 
@@ -44,20 +53,22 @@ void EventQueue::Happen(void* tag, bool ok) {
   static_cast<Event*>(tag)->OnEvent(ok);
 }
 
-void EventQueue::TakeOne(Wait wait) {
+void EventQueue::TakeOne(Wait wait) { TakeOneWithin(absl::InfiniteDuration(), wait); }
+
+void EventQueue::TakeOneWithin(absl::Duration timeout, Wait wait) {
   void* tag = nullptr;
   bool ok = false;
-  if (NextEvent(queue_, wait, reminder_time_, &tag, &ok)) return Happen(tag, ok);
+  const gpr_timespec due = gpr_time_min(TimeAfter(timeout), reminder_time_);
+  if (NextEvent(queue_, wait, due, &tag, &ok)) return Happen(tag, ok);
+  if (gpr_time_cmp(gpr_now(GPR_CLOCK_MONOTONIC), reminder_time_) < 0) return;
   Reminder* const reminder = reminder_;
   ForgetReminder();
-  if (reminder != nullptr) reminder->OnTime();
+  reminder->OnTime();
 }
 
 void EventQueue::Remind(absl::Duration delay, Reminder* reminder) {
   reminder_ = reminder;
-  const int64_t nanoseconds = absl::ToInt64Nanoseconds(delay);  // at most 292 years
-  reminder_time_ =
-      gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(nanoseconds, GPR_TIMESPAN));
+  reminder_time_ = TimeAfter(delay);
 }
 
 void EventQueue::ForgetReminder() {
@@ -80,17 +91,29 @@ void EventQueue::Notify() {
   changed_.Signal();
 }
 
-void EventQueue::RunUntilNotified(Wait wait) {
+void EventQueue::RunUntilNotified(Wait wait, const std::function<void()>* while_waiting) {
+  const auto next_time = [while_waiting] {
+    return while_waiting != nullptr ? absl::Now() + kWhileWaitingInterval : absl::InfiniteFuture();
+  };
+  absl::Time due = next_time();
   while (true) {
+    if (while_waiting != nullptr && absl::Now() >= due) {
+      (*while_waiting)();
+      due = next_time();
+    }
     {
       absl::MutexLock lock(&mutex_);
-      while (!is_notified_ && num_expected() == 0) changed_.Wait(&mutex_);
+      bool is_due = false;
+      while (!is_notified_ && num_expected() == 0 && !is_due) {
+        is_due = changed_.WaitWithTimeout(&mutex_, due - absl::Now());
+      }
       if (is_notified_) {
         is_notified_ = false;
         return;
       }
+      if (num_expected() == 0) continue;
     }
-    TakeOne(wait);
+    TakeOneWithin(due - absl::Now(), wait);
   }
 }
 

@@ -64,12 +64,14 @@ class EventQueue {
 
   // Ends one RunUntilNotified or WaitForWork, now or when it begins.
   void Notify();
-  // Takes events until Notify.
-  void RunUntilNotified(Wait wait);
+  // Takes events until Notify. Meanwhile calls `while_waiting`, unless it is nullptr, every 100 ms.
+  void RunUntilNotified(Wait wait, const std::function<void()>* while_waiting = nullptr);
   // Blocks until Notify, until something is expected, or until `timeout` has passed.
   void WaitForWork(absl::Duration timeout);
 
  private:
+  // TakeOne that blocks for `timeout` at most.
+  void TakeOneWithin(absl::Duration timeout, Wait wait);
   void Happen(void* tag, bool ok);
 
   grpc::CompletionQueue queue_;

@@ -169,7 +169,7 @@ CallResult ServerConnection::Infer(const Inference& inference, const CallContext
     result = std::move(its_result);
     queue->Notify();
   });
-  seat->queue.RunUntilNotified(WaitOf(parts_->options));
+  seat->queue.RunUntilNotified(WaitOf(parts_->options), context.while_waiting);
   GiveSeat(std::move(seat));
   return result;
 }

@@ -3,6 +3,7 @@
 // NumPy's arrays by the buffer protocol, which is the fastest, and all others by DLPack.
 #include "client/python/array.h"
 
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -155,7 +156,7 @@ Array Array::Make(const py::object& object, const char* name, Access access) {
 }
 
 bool Array::ReadNumpy(const py::object& object, const char* name, Access access) {
-  const py::object dtype = object.attr("dtype");
+  const auto dtype = py::getattr(object, GetNames().dtype);
   const absl::optional<Dtype> known = DtypeOfNumpy(dtype);
   if (!known) ThrowForDtype(name, py::str(dtype));
   dtype_ = *known;
@@ -208,9 +209,16 @@ bool Array::ReadDlpack(const py::object& object, const char* name, Access access
 
 py::object Array::NewLikeThis() const {
   if (kind_ == Kind::kTorch) return object_.attr("new_empty")(object_.attr("shape"));
-  const bool is_numpy = py::isinstance(object_, GetNames().ndarray);
-  return GetNames().empty(ToTuple(shape_),
-                          is_numpy ? py::object(object_.attr("dtype")) : ToNumpyDtype(dtype_));
+  const Names& names = GetNames();
+  const bool is_numpy = py::isinstance(object_, names.ndarray);
+  const py::tuple shape = ToTuple(shape_);
+  const py::object dtype = is_numpy ? py::getattr(object_, names.dtype) : ToNumpyDtype(dtype_);
+  // Without the tuple of arguments that a call by pybind11 makes.
+  PyObject* const arguments[] = {shape.ptr(), dtype.ptr()};
+  auto made = py::reinterpret_steal<py::object>(
+      PyObject_Vectorcall(names.empty.ptr(), arguments, std::size(arguments), nullptr));
+  if (!made) throw py::error_already_set();
+  return made;
 }
 
 py::object Array::Wrap(client::Tensor tensor) const {

@@ -64,6 +64,7 @@ std::unique_ptr<Future> ClientObject::StartMany(Operation operation, const py::i
                                                 Failures failures) const {
   const size_t num_inputs = operation == Operation::kForward ? 2 : 3;
   std::vector<ModelCall> calls;
+  calls.reserve(py::len_hint(items));
   const auto outs = out.is_none() ? py::list() : py::list(out);
   for (const py::handle item : items) {
     if (!out.is_none() && calls.size() == outs.size()) {

@@ -21,7 +21,8 @@ void LoadNames() {
                     numpy.attr("ascontiguousarray"),
                     dtype("float16"),
                     dtype("float32"),
-                    py::module_::import("swiglu._types")};
+                    py::module_::import("swiglu._types"),
+                    py::str("dtype")};
 }
 
 const Names& GetNames() { return *names; }

@@ -21,6 +21,7 @@ struct Names {
   py::object float16;            // numpy.dtype("float16")
   py::object float32;            // numpy.dtype("float32")
   py::object types;              // swiglu._types
+  py::str dtype;                 // "dtype", the name of an attribute
 };
 
 // Imports the modules. Call it once, before GetNames, with the GIL.

@@ -4,6 +4,7 @@
 #include "client/event_queue.h"
 
 #include <atomic>
+#include <functional>
 #include <thread>
 
 #include "absl/synchronization/notification.h"
@@ -123,6 +124,24 @@ TEST(EventQueueTest, TakesEventsThatAnotherThreadBegins) {
   queue.RunUntilNotified(Wait::kSleep);
   EXPECT_EQ(thread, std::this_thread::get_id());
   begins.join();
+}
+
+// Where nothing is expected, and where an event is that does not come.
+TEST(EventQueueTest, CallsWhatItsCallerWantsWhileItWaits) {
+  for (const Wait wait : {Wait::kSleep, Wait::kSpin}) {
+    EventQueue queue;
+    Timer* timer = nullptr;
+    int num_calls = 0;
+    const std::function<void()> while_waiting = [&] {
+      if (++num_calls == 1) {
+        timer = Timer::Start(&queue, absl::Now() + absl::Hours(1), [&] { queue.Notify(); });
+      } else {
+        timer->Hurry();
+      }
+    };
+    queue.RunUntilNotified(wait, &while_waiting);
+    EXPECT_EQ(num_calls, 2);
+  }
 }
 
 TEST(EventThreadsTest, QueuesTakeTurns) {

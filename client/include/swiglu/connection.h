@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -54,6 +55,9 @@ struct CallContext {
   const CallOptions* options;
   // How the call is ended early. nullptr: it is not. Lives until the call has ended.
   Cancellation* cancellation = nullptr;
+  // What a thread that blocks in Infer calls about ten times a second while it waits. nullptr:
+  // nothing. It may cancel the call. Lives until the call has ended.
+  const std::function<void()>* while_waiting = nullptr;
 
   // The connections behind MakeConnection use the rest among themselves.
   // Servers that have failed the call.
@@ -102,7 +106,8 @@ class Connection {
   // REQUIRES: `inference` is well-formed, as Client makes it.
   virtual void StartInfer(const Inference& inference, const CallContext& context, Done done) = 0;
 
-  // The same, but blocks, and returns the result. By default waits for StartInfer.
+  // The same, but blocks, and returns the result. By default waits for StartInfer, and never calls
+  // `context.while_waiting`.
   virtual CallResult Infer(const Inference& inference, const CallContext& context);
 
   // Makes one call of `rpc`, a method of the protocol such as ServerLive, with a serialized
