@@ -57,7 +57,9 @@ bool Completion::WaitFor(absl::Duration timeout) {
 }
 
 void Completion::Cancel() {
-  for (size_t call = 0; call < num_calls_; ++call) ends_[call].cancellation.Cancel();
+  // The last ones first, because they may wait for the end of others, and would then be sent
+  // together and could not be cancelled any more.
+  for (size_t call = num_calls_; call > 0; --call) ends_[call - 1].cancellation.Cancel();
 }
 
 void Completion::Watch(std::shared_ptr<Notifier> notifier, int64_t id) {

@@ -40,6 +40,10 @@ void SweepAbandoned() {
   all.erase(std::remove(all.begin(), all.end(), nullptr), all.end());
 }
 
+// How long Ctrl-C and the end of the process wait for calls that were cancelled. What was sent
+// together with other calls goes on.
+constexpr absl::Duration kLongestCancellation = absl::Seconds(1);
+
 absl::Duration ToDuration(absl::optional<double> timeout) {
   return timeout ? absl::Seconds(*timeout) : absl::InfiniteDuration();
 }
@@ -94,7 +98,7 @@ void Future::FinishAbandoned() {
     if (one->completion->IsOfParent()) continue;
     const std::shared_ptr<Completion> completion = one->completion;
     const py::gil_scoped_release no_gil;
-    completion->WaitFor(absl::InfiniteDuration());
+    completion->WaitFor(kLongestCancellation);
   }
 }
 
@@ -142,7 +146,7 @@ py::object Future::Finish() {
     if (!IsDone()) {
       const py::gil_scoped_release no_gil;
       completion_->Cancel();
-      completion_->WaitFor(absl::InfiniteDuration());
+      completion_->WaitFor(kLongestCancellation);
     }
     throw;
   }

@@ -49,10 +49,10 @@ class Future {
     completion_->Watch(std::move(notifier), id);
   }
 
-  // The result, with nothing else to wait for. Ctrl-C meanwhile cancels the calls.
+  // The result, for a caller who has no future. Ctrl-C meanwhile cancels the calls.
   py::object Finish();
 
-  // Cancels the calls of futures that are gone, and waits for them.
+  // Waits a little for the calls of futures that are gone.
   static void FinishAbandoned();
 
  private:

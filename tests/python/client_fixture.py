@@ -87,6 +87,49 @@ class SilentPeer:
             return
 
 
+class Relay:
+    """Takes one connection and hands bytes on between it and a server, by threads of this process. As a context manager it ends with
+    the block."""
+
+    def __init__(self, address):
+        self._host, _, self._port = address.rpartition(":")
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    @property
+    def address(self):
+        """What a client connects to."""
+        return "127.0.0.1:%d" % self._listener.getsockname()[1]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._listener.close()
+        for end in self._ends:
+            end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+        for end in self._ends:
+            end.close()
+
+    def _accept(self):
+        self._ends = [self._listener.accept()[0], socket.create_connection((self._host, self._port))]
+        for source, sink in (self._ends, reversed(self._ends)):
+            self._threads.append(threading.Thread(target=self._hand_on, args=(source, sink), daemon=True))
+            self._threads[-1].start()
+
+    @staticmethod
+    def _hand_on(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            return
+
+
 def start_python(code, *arguments):
     """Starts this interpreter on code of its own; its stdout and stderr are pipes of text."""
     return subprocess.Popen([sys.executable, "-B", "-c", code, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

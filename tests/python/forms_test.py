@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 import threading
+import time
 import weakref
 
 import numpy
@@ -86,13 +87,15 @@ class FormsTest(ClientTest):
         e = e.view(Noted)
         gone = weakref.ref(e)
         with SilentPeer() as peer, swiglu.Client(peer.address) as client:
-            future = client.forward_async(e, g)
+            future = client.forward_async(e, g, timeout=10 * DEADLINE_S)
             del e
             gc.collect()
             self.assertIsNotNone(gone())
             del future
             # Cancelled by now. Any further call lets go of what has ended.
+            deadline = time.monotonic() + DEADLINE_S
             while gone() is not None:
+                self.assertLess(time.monotonic(), deadline)
                 self.client.forward_async(g, g).result()
 
     def test_asyncio(self):

@@ -12,7 +12,7 @@ import sys
 import threading
 
 import swiglu
-from client_fixture import ClientTest, SilentPeer, random_arrays, run_python, start_python
+from client_fixture import ClientTest, Relay, SilentPeer, random_arrays, run_python, start_python
 import server_process
 from server_process import DEADLINE_S
 from swiglu import Code
@@ -28,28 +28,20 @@ client = swiglu.Client(sys.argv[1])
 class ProcessTest(ClientTest):
     def test_other_threads_run_while_a_call_waits(self):
         e, g = random_arrays(2)
-        waits = {"forward": lambda client: client.forward(e, g), "control": lambda client: client.server_live(timeout=30),
-                 "many": lambda client: client.forward_many([(e, g)] * 3), "future": lambda client: client.forward_async(e, g).result()}
-        for name, wait in waits.items():
-            with self.subTest(name), SilentPeer() as peer:
-                client = swiglu.Client(peer.address)
-                ended = threading.Event()
-
-                def run(call=wait, own=client, end=ended):
-                    try:
-                        call(own)
-                    except swiglu.Error:
-                        end.set()
-
-                thread = threading.Thread(target=run)
-                thread.start()
-                # This thread gets on although the other one waits for an answer.
-                peer.wait_for_connection()
-                self.assertFalse(ended.is_set())
-                del client
-            # The peer is gone, so the call fails.
+        expected = self.client.forward(e, g)
+        # Nothing comes through unless threads of this process run meanwhile.
+        with Relay(self.server.address) as relay:
+            client = swiglu.Client(relay.address, num_connections=1)
+            self.assertTrue(client.server_live())
+            self.assert_same(client.forward(e, g), expected)
+            self.assert_same(client.forward_many([(e, g)] * 3)[2], expected)
+            self.assert_same(client.forward_async(e, g).result(), expected)
+            found = []
+            thread = threading.Thread(target=lambda: found.extend((client.forward(e, g), client.server_live())))
+            thread.start()
             thread.join(DEADLINE_S)
-            self.assertTrue(ended.is_set())
+            self.assert_same(found[0], expected)
+            client.close()
 
     def test_threads_call_at_once(self):
         calls = [random_arrays(2, (64,), seed=seed) for seed in range(8)]
@@ -72,19 +64,23 @@ class ProcessTest(ClientTest):
 
     def test_ctrl_c_ends_a_call(self):
         waits = ("client.forward(e, e)", "client.forward_many([(e, e)] * 3)", "client.forward_async(e, e).result()",
-                 "client.server_live()", "client.mlp('tiny', 0).forward(e.astype('float16'))")
+                 "client.server_live(timeout=600)", "client.mlp('tiny', 0).forward(e.astype('float16'))")
         with contextlib.ExitStack() as stack:
             peers = [stack.enter_context(SilentPeer()) for _ in waits]
             code = "import sys, numpy, swiglu\ne = numpy.ones((4, 8), 'float32')\n"
             for number, wait in enumerate(waits, 1):
                 code += f"""
-client = swiglu.Client(sys.argv[{number}])
+client = swiglu.Client(sys.argv[{number}], timeout=600)
 try:
     {wait}
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
             process = start_python(code, *(peer.address for peer in peers))
+            # What does not end is not waited for.
+            watch = threading.Timer(DEADLINE_S, process.kill)
+            watch.start()
+            stack.callback(watch.cancel)
             for wait, peer in zip(waits, peers):
                 with self.subTest(wait):
                     peer.wait_for_connection()
