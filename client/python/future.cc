@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "client/python/interruptible_connection.h"
 #include "client/python/names.h"
 
@@ -94,12 +95,13 @@ Future::~Future() {
 }
 
 void Future::FinishAbandoned() {
+  std::vector<std::shared_ptr<Completion>> completions;
   for (const auto& one : Abandoned<Borrowed>()) {
-    if (one->completion->IsOfParent()) continue;
-    const std::shared_ptr<Completion> completion = one->completion;
-    const py::gil_scoped_release no_gil;
-    completion->WaitFor(kLongestCancellation);
+    if (!one->completion->IsOfParent()) completions.push_back(one->completion);
   }
+  const py::gil_scoped_release no_gil;
+  const absl::Time deadline = absl::Now() + kLongestCancellation;
+  for (const auto& completion : completions) completion->WaitFor(deadline - absl::Now());
 }
 
 bool Future::Cancel() {
