@@ -3,7 +3,6 @@
 // Makes clients and calls.
 #include "client/python/client_object.h"
 
-#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "client/python/interruptible_connection.h"
 #include "client/python/names.h"
@@ -37,13 +36,12 @@ std::vector<py::object> InputsOf(py::handle item, size_t num_inputs) {
 }  // namespace
 
 py::object RunCall(const ClientHandle& client, ModelCall call, const CallSettings& settings) {
-  const ClientHandle own = client;
   CallEnd end;
   client::CallOptions options = ToOptions(settings);
   if (settings.statistics) options.statistics = &end.statistics;
   {
     const py::gil_scoped_release no_gil;
-    call.Run(own->client, options, &end);
+    call.Run(client->client, options, &end);
   }
   if (settings.statistics) *settings.statistics = {end.statistics, end.weights_sha256};
   if (PyErr_Occurred() != nullptr) throw py::error_already_set();
@@ -54,7 +52,7 @@ py::object RunCall(const ClientHandle& client, ModelCall call, const CallSetting
 ClientObject::ClientObject(const std::string& address, const client::Options& options)
     : address_(address), handle_(MakeHandle(Connect(address, options))) {}
 
-const ClientHandle& ClientObject::handle() const {
+ClientHandle ClientObject::handle() const {
   if (!handle_) Throw(absl::FailedPreconditionError("this client is closed"));
   return handle_;
 }

@@ -8,7 +8,6 @@
 #include <memory>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/optional.h"
@@ -16,6 +15,7 @@
 #include "client/python/client_state.h"
 #include "client/python/future.h"
 #include "client/python/model_call.h"
+#include "client/python/names.h"
 #include "swiglu/client.h"
 #include "swiglu/options.h"
 
@@ -50,8 +50,9 @@ class ClientObject {
 
   const std::string& address() const { return address_; }
 
-  // Throws FAILED_PRECONDITION after Close.
-  const ClientHandle& handle() const;
+  // A copy, which lives while the GIL is released and another thread closes this object. Throws
+  // FAILED_PRECONDITION after Close.
+  ClientHandle handle() const;
 
   // Drops the connections, once the calls that run have ended.
   void Close() { handle_.reset(); }

@@ -56,7 +56,7 @@ Region::Region(ClientHandle client, int64_t size_bytes, const client::SystemRegi
   client_->Add({bytes().data(), size_bytes, name()});
 }
 
-Region::~Region() {
+Region::~Region() {  // NOLINT(bugprone-exception-escape): what would be thrown ends the process
   client_->Remove(bytes().data());
   WithoutGil([this] { region_.reset(); });
 }

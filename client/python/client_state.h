@@ -53,7 +53,7 @@ ClientHandle MakeHandle(client::Client client);
 class Region {
  public:
   Region(ClientHandle client, int64_t size_bytes, const client::SystemRegionOptions& options);
-  ~Region();
+  ~Region();  // NOLINT(bugprone-exception-escape): what would be thrown ends the process
   Region(const Region&) = delete;
   Region& operator=(const Region&) = delete;
 

@@ -25,7 +25,7 @@ namespace {
 // process, because threads of the client may still use the memory.
 template <typename Borrowed>
 std::vector<std::shared_ptr<Borrowed>>& Abandoned() {
-  static auto* const abandoned = new std::vector<std::shared_ptr<Borrowed>>();
+  static auto* abandoned = new std::vector<std::shared_ptr<Borrowed>>();
   return *abandoned;
 }
 

@@ -50,29 +50,29 @@ using Input = const py::object&;
 
 // Defines a method whose arguments are the inputs of a call, as many as `inputs`, and the options
 // that every call has. `function` gets the object, the inputs, `out` and the options.
-template <typename Object, typename Class, typename Function, size_t... I>
-void DefineCall(Class* of, const char* name, std::index_sequence<I...>,
-                const std::array<const char*, sizeof...(I)>& inputs, Function function) {
+template <typename Object, typename Class, typename Function, size_t... kI>
+void DefineCall(Class* of, const char* name, std::index_sequence<kI...>,
+                const std::array<const char*, sizeof...(kI)>& inputs, Function function) {
   of->def(
       name,
-      [function](Object& self, Input<I>... values, const py::object& out, OptionalSeconds timeout,
+      [function](Object& self, Input<kI>... values, const py::object& out, OptionalSeconds timeout,
                  const std::string& request_id, const std::string& traceparent, uint64_t priority,
                  const std::shared_ptr<Statistics>& statistics) {
-        const std::array<py::object, sizeof...(I)> all = {values...};
+        const std::array<py::object, sizeof...(kI)> all = {values...};
         return function(
             self, absl::MakeSpan(all), out,
             CallSettings{ToAbsl(timeout), request_id, traceparent, priority, statistics});
       },
-      py::arg(inputs[I])..., py::kw_only(), py::arg("out") = py::none(),
+      py::arg(inputs[kI])..., py::kw_only(), py::arg("out") = py::none(),
       py::arg("timeout") = py::none(), py::arg("request_id") = "", py::arg("traceparent") = "",
       py::arg("priority") = 0, py::arg("statistics") = py::none());
 }
 
 // Defines the form of a call that blocks.
-template <typename Object, typename Class, size_t N>
-void DefineBlocking(Class* of, const char* name, const char* const (&inputs)[N],
+template <typename Object, typename Class, size_t kN>
+void DefineBlocking(Class* of, const char* name, const char* const (&inputs)[kN],
                     Operation operation) {
-  DefineCall<Object>(of, name, std::make_index_sequence<N>(), std::to_array(inputs),
+  DefineCall<Object>(of, name, std::make_index_sequence<kN>(), std::to_array(inputs),
                      [operation](Object& self, absl::Span<const py::object> values,
                                  const py::object& out, const CallSettings& settings) {
                        return RunCall(self.handle(), self.Prepare(operation, values, out),
@@ -81,12 +81,12 @@ void DefineBlocking(Class* of, const char* name, const char* const (&inputs)[N],
 }
 
 // Defines both forms of a call.
-template <typename Object, typename Class, size_t N>
-void DefineForms(Class* of, const std::string& name, const char* const (&inputs)[N],
+template <typename Object, typename Class, size_t kN>
+void DefineForms(Class* of, const std::string& name, const char* const (&inputs)[kN],
                  Operation operation) {
   DefineBlocking<Object>(of, name.c_str(), inputs, operation);
   DefineCall<Object>(
-      of, (name + "_async").c_str(), std::make_index_sequence<N>(), std::to_array(inputs),
+      of, (name + "_async").c_str(), std::make_index_sequence<kN>(), std::to_array(inputs),
       [operation](Object& self, absl::Span<const py::object> values, const py::object& out,
                   CallSettings settings) {
         return std::make_unique<Future>(self.handle(), self.Prepare(operation, values, out),
