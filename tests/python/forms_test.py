@@ -146,12 +146,10 @@ class FormsTest(ClientTest):
         self.assert_expected(self.client.forward_many_async(self.calls).result())
         self.assertEqual(self.client.forward_many([]), [])
         self.assertEqual(self.client.forward_many_async([]).result(), [])
-        statistics = swiglu.CallStatistics()
         out = [None if i % 2 else numpy.zeros(128, "float32") for i in range(NUM_CALLS)]
         results = self.client.forward_many(self.calls, out=out)
         self.assert_expected(results)
         self.assertIs(results[2], out[2])
-        self.assertEqual(statistics.num_messages, 0)
 
     def test_many_backward(self):
         calls = [random_arrays(3, seed=seed) for seed in range(5)]
