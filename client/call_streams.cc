@@ -4,6 +4,7 @@
 #include "client/call_streams.h"
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -45,8 +46,9 @@ class CallStreams::Stream final : private Event {
     stream_->Read(&answer_, static_cast<Event*>(this));
   }
 
+  // Thread-safe while a message is under way.
   void Cancel() {
-    is_broken_ = true;
+    is_cancelled_.store(true, std::memory_order_relaxed);
     context_.TryCancel();
   }
 
@@ -55,7 +57,10 @@ class CallStreams::Stream final : private Event {
   void OnEvent(bool ok) override {
     is_broken_ |= !ok;
     if (--num_events_ > 0) return;
-    if (is_broken_) return owner_.OnEnd(absl::nullopt);
+    owner_.StopCancellation();
+    if (is_broken_ || is_cancelled_.load(std::memory_order_relaxed)) {
+      return owner_.OnEnd(absl::nullopt);
+    }
     has_answered_ = true;
     owner_.OnEnd(std::exchange(answer_, {}));
   }
@@ -69,6 +74,7 @@ class CallStreams::Stream final : private Event {
   int num_events_ = 0;  // that are expected
   bool has_answered_ = false;
   bool is_broken_ = false;
+  std::atomic<bool> is_cancelled_{false};
 };
 
 CallStreams::CallStreams(ConnectionPool* pool, EventQueue* queue) : pool_(pool), queue_(queue) {}
@@ -107,13 +113,20 @@ CallStreams::Stream* CallStreams::FindOrOpen(PooledChannel* channel, absl::Time 
   return streams_.emplace_back(std::make_unique<Stream>(this, channel, now)).get();
 }
 
-void CallStreams::Send(OutgoingMessage message, absl::Duration timeout, Done done) {
+void CallStreams::Send(OutgoingMessage message, absl::Duration timeout, Cancellation* cancellation,
+                       Done done) {
+  cancellation_ = cancellation;
   done_ = std::move(done);
   outcome_ = {.answer = absl::nullopt, .channel = channel_, .bytes_sent = message.size_bytes};
   grpc::ByteBuffer buffer(message.slices.data(), message.slices.size());
   message.slices.clear();
   queue_->Remind(stream_->has_answered() ? timeout : std::min(timeout, kFirstAnswerTimeout), this);
   stream_->Send(buffer);
+  if (cancellation_ != nullptr) cancellation_->SetStop([stream = stream_] { stream->Cancel(); });
+}
+
+void CallStreams::StopCancellation() {
+  if (cancellation_ != nullptr) cancellation_->ClearStop();
 }
 
 void CallStreams::OnTime() { stream_->Cancel(); }

@@ -16,6 +16,7 @@
 #include "client/event_queue.h"
 #include "client/outgoing_message.h"
 #include "grpcpp/support/byte_buffer.h"
+#include "swiglu/cancellation.h"
 
 namespace swiglu::client {
 
@@ -52,8 +53,8 @@ class CallStreams final : private Reminder {
 
   // What came of a call.
   struct Outcome {
-    // A ModelStreamInferResponse. None if the stream ended first, was ended at the deadline, or did
-    // not answer its first message soon.
+    // A ModelStreamInferResponse. None if the stream ended first, at the deadline or by a
+    // cancellation, or did not answer its first message soon.
     absl::optional<grpc::ByteBuffer> answer;
     const PooledChannel* channel = nullptr;
     int64_t bytes_sent = 0;
@@ -70,9 +71,10 @@ class CallStreams final : private Reminder {
   Loan* loan() { return &loan_; }
 
   // Sends `message`, a ModelInferRequest. Calls `done` on the thread of the queue when there is an
-  // outcome, and gRPC has released every borrowed slice of the message. After `timeout` the stream
-  // is ended, so the server drops the request.
-  void Send(OutgoingMessage message, absl::Duration timeout, Done done);
+  // outcome, and gRPC has released every borrowed slice of the message. After `timeout`, and when
+  // the call is cancelled, the stream is ended, so the server drops the request. `cancellation` may
+  // be nullptr.
+  void Send(OutgoingMessage message, absl::Duration timeout, Cancellation* cancellation, Done done);
 
   // What the caller of Send made of the answer, in `done`.
   void NoteSuccess() { num_refusals_after_failure_ = 2 * kFirstRefusals; }
@@ -90,6 +92,8 @@ class CallStreams final : private Reminder {
   // nullptr if the connection has enough of them.
   Stream* FindOrOpen(PooledChannel* channel, absl::Time now);
   void OnTime() override;
+  // From now on the stream is not cancelled.
+  void StopCancellation();
   void OnEnd(absl::optional<grpc::ByteBuffer> answer);
   // Ends the call if gRPC has released all borrowed memory. Else looks again soon.
   void FinishIfRepaid();
@@ -107,6 +111,7 @@ class CallStreams final : private Reminder {
   PooledChannel* channel_ = nullptr;
   int64_t bytes_ = 0;  // as in Take
   std::string id_;
+  Cancellation* cancellation_ = nullptr;  // nullptr: it is never cancelled
   Loan loan_;
   Done done_;
   Outcome outcome_;

@@ -22,7 +22,7 @@ constexpr int64_t kLargestStreamed = int64_t{64} << 10;
 // fails there is repeated at once. So no region is written, which a server might still be doing
 // when the second answer is there.
 bool MayGoOverStream(const Inference& inference, const CallContext& context) {
-  if (context.streams == nullptr || context.cancellation != nullptr) return false;
+  if (context.streams == nullptr || IsCancelled(context)) return false;
   const CallOptions& options = *context.options;
   const bool is_plain =
       options.request_id.empty() && options.traceparent.empty() && options.statistics == nullptr;
@@ -74,8 +74,9 @@ absl::optional<CallResult> ToResult(CallStreams::Outcome outcome, const Inferenc
   CallResult result = ResultFrom(outcome.channel, outcome.bytes_sent);
   const std::string& address = outcome.channel->address;
   if (!outcome.answer) {
-    if (absl::Now() < context.limit.deadline) return absl::nullopt;
-    result.status = LateStatus(context.limit, address);
+    const bool is_cancelled = IsCancelled(context);
+    if (!is_cancelled && absl::Now() < context.limit.deadline) return absl::nullopt;
+    result.status = is_cancelled ? CancelledStatus() : LateStatus(context.limit, address);
     return result;
   }
   result.statistics.bytes_received = static_cast<int64_t>(outcome.answer->Length());
@@ -117,7 +118,7 @@ void ModelConnection::SendOverStream(const Inference& inference, const CallConte
   CallStreams* const streams = context.streams;
   OutgoingMessage message =
       EncodeInferRequest(inference, {streams->id(), context.options->priority}, streams->loan());
-  streams->Send(std::move(message), timeout,
+  streams->Send(std::move(message), timeout, context.cancellation,
                 [this, &inference, own = context,
                  done = std::move(done)](CallStreams::Outcome outcome) mutable {
                   const int64_t bytes_sent = outcome.bytes_sent;

@@ -18,6 +18,7 @@
 #include "client/event_queue.h"
 #include "gtest/gtest.h"
 #include "swiglu/client.h"
+#include "swiglu/connection.h"
 #include "tests/client/bytes.h"
 #include "tests/client/client_fixture.h"
 #include "tests/client/fake_server.h"
@@ -261,6 +262,40 @@ TEST_F(CallStreamsTest, ADeadlineEndsTheCallAndTheStream) {
   }
 }
 
+// By what an owner of the connection passes with the call.
+TEST_F(CallStreamsTest, ACancelledCallEndsItsStream) {
+  Options options;
+  options.num_connections = 1;
+  options.timeout = absl::Minutes(10);
+  const auto connection = MakeConnection(server_->address(), options);
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  const Client client(*connection, options);
+  for (int i = 0; i <= CallStreams::kFirstRefusals; ++i) {
+    EXPECT_TRUE(client.Forward(View(e_, shape_), View(g_, shape_)).ok());
+  }
+  EXPECT_EQ(TakeMethods().back(), kStream);
+  Cancellation cancellation;
+  SetHandler([&cancellation](const FakeCall&) {
+    cancellation.Cancel();
+    return NoReply();
+  });
+  std::string h(24, '?');
+  Inference inference{.model = "swiglu_forward_fp16",
+                      .dtype = Dtype::kFp16,
+                      .shape = shape_,
+                      .inputs = {},
+                      .outputs = {}};
+  inference.inputs = {{"e", AsBytes(e_)}, {"g", AsBytes(g_)}};
+  inference.outputs = {{"h", AsWritableBytes(h)}};
+  const CallOptions call_options;
+  CallContext context{TimeLimit(absl::Minutes(10)), &call_options};
+  context.cancellation = &cancellation;
+  EXPECT_EQ((*connection)->Infer(inference, context).status,
+            absl::CancelledError("the call was cancelled"));
+  EXPECT_EQ(TakeMethods(), std::vector<std::string>{kStream});
+  server_->num_ended_streams().wait(0);
+}
+
 // As by a proxy that waits for the end of the stream.
 TEST_F(CallStreamsTest, AFirstMessageThatIsHeldBackIsRepeatedSoon) {
   const auto client = Connect({.timeout = absl::Minutes(10)});
@@ -349,10 +384,11 @@ class StreamsOfQueuesTest : public CallStreamsTest {
     request.add_inputs();
     request.add_raw_input_contents(e_);
     message.Append(grpc::Slice(request.SerializeAsString()));
-    own.streams.Send(std::move(message), absl::Minutes(10), [&](CallStreams::Outcome outcome) {
-      EXPECT_TRUE(outcome.answer.has_value());
-      own.queue.Notify();
-    });
+    own.streams.Send(std::move(message), absl::Minutes(10), nullptr,
+                     [&](CallStreams::Outcome outcome) {
+                       EXPECT_TRUE(outcome.answer.has_value());
+                       own.queue.Notify();
+                     });
     own.queue.RunUntilNotified(Wait::kSleep);
     return true;
   }
