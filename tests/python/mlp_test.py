@@ -33,7 +33,7 @@ class MlpTest(ClientTest):
         cls.weights = {name: source.normal(0, 0.1, shape).astype(BF16) for name, shape in SHAPES.items()}
         tensor_files.write_safetensors(cls.folder / "model.safetensors", **{
             f"model.layers.0.mlp.{name}_proj.weight": ("BF16", matrix.shape, matrix.tobytes()) for name, matrix in cls.weights.items()})
-        cls.SERVER_FLAGS = (f"--mlp=tiny={cls.folder}",)
+        cls.SERVER_FLAGS = (f"--mlp=tiny={cls.folder}", "--system_shared_memory=on")
         super().setUpClass()
         cls.server.wait_for("all weights are loaded")
 
@@ -68,6 +68,19 @@ class MlpTest(ClientTest):
             return await self.layer.forward_async(self.x)
 
         self.assert_same(asyncio.run(run()), y)
+
+    def test_arrays_in_a_region_are_not_sent(self):
+        x = numpy.tile(self.x, (20, 1, 1))
+        expected = self.layer.forward(x)
+        region = self.client.system_region(2 * x.nbytes)
+        place, y = (region.array(x.shape, BF16, i * x.nbytes) for i in range(2))
+        place[:] = x
+        for call in (self.layer.forward, lambda *arguments, **options: self.layer.forward_async(*arguments, **options).result()):
+            statistics = swiglu.CallStatistics()
+            y[:] = 0
+            self.assertIs(call(place, out=y, statistics=statistics), y)
+            self.assert_same(y, expected)
+            self.assertIn(statistics.bytes_sent + statistics.bytes_received, range(1, 1000))
 
     def test_gradients_are_those_of_differences(self):
         dx, d_gate, d_up, d_down = result = self.layer.gradients(self.x, self.dy)
