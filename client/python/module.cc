@@ -302,7 +302,8 @@ void DefineControl(py::class_<ClientObject>* of) {
 std::unique_ptr<ClientObject> MakeClient(const std::string& address, OptionalSeconds timeout,
                                          int num_connections, int64_t max_message_bytes,
                                          int64_t chunk_bytes, int max_attempts, double retry_budget,
-                                         int64_t coalesce_bytes, double hedge_delay, bool spin) {
+                                         int64_t coalesce_bytes, double hedge_delay, bool streams,
+                                         bool spin) {
   client::Options options;
   if (timeout) options.timeout = absl::Seconds(*timeout);
   options.num_connections = num_connections;
@@ -312,6 +313,7 @@ std::unique_ptr<ClientObject> MakeClient(const std::string& address, OptionalSec
   options.retry_budget = retry_budget;
   options.coalesce_bytes = coalesce_bytes;
   options.hedge_delay = absl::Seconds(hedge_delay);
+  options.streams = streams;
   options.spin = spin;
   return std::make_unique<ClientObject>(address, options);
 }
@@ -326,7 +328,7 @@ void DefineClient(py::module_* module) {
          py::arg("max_attempts") = defaults.max_attempts,
          py::arg("retry_budget") = defaults.retry_budget,
          py::arg("coalesce_bytes") = defaults.coalesce_bytes, py::arg("hedge_delay") = 0.0,
-         py::arg("spin") = defaults.spin)
+         py::arg("streams") = defaults.streams, py::arg("spin") = defaults.spin)
       .def_property_readonly("address", &ClientObject::address)
       .def("close", &ClientObject::Close)
       .def("__enter__", [](const py::object& self) { return self; })

@@ -31,6 +31,10 @@ class FormsTest(ClientTest):
         for found, expected in zip(results, self.expected):
             self.assert_same(found, expected)
 
+    def test_without_streams(self):
+        with swiglu.Client(self.server.address, streams=False) as client:
+            self.assert_expected([client.forward(e, g) for e, g in self.calls])
+
     def test_futures(self):
         futures = [self.client.forward_async(e, g) for e, g in self.calls]
         self.assert_expected([future.result() for future in futures])

@@ -114,7 +114,7 @@ class Client:
 
     def __init__(self, address: str, *, timeout: Optional[float] = None, num_connections: int = 0,
                  max_message_bytes: int = 2147483647, chunk_bytes: int = 33554432, max_attempts: int = 4, retry_budget: float = 0.1,
-                 coalesce_bytes: int = 65536, hedge_delay: float = 0.0, spin: bool = False) -> None:
+                 coalesce_bytes: int = 65536, hedge_delay: float = 0.0, streams: bool = True, spin: bool = False) -> None:
         """`address` is HOST:PORT, unix:/path, several of these with commas between them, or dns:///NAME:PORT."""
     @property
     def address(self) -> str: ...
