@@ -58,8 +58,10 @@ inline std::string HalfAnswer(const PeerRequest& arrived) {
 inline PeerConnection Answering() { return {.turns = {{.reply = RightAnswer}}}; }
 
 // A client with one connection to each server.
+// The peers do not take streams.
 inline std::unique_ptr<Client> ConnectOnce(const std::string& address, Options options = {}) {
   options.num_connections = 1;
+  options.streams = false;
   return Connect(address, options);
 }
 
