@@ -141,10 +141,17 @@ void CallStreams::OnEnd(absl::optional<grpc::ByteBuffer> answer) {
   FinishIfRepaid();
 }
 
-void CallStreams::Close() { streams_.clear(); }
+std::vector<std::shared_ptr<void>> CallStreams::TakeStreams() {
+  std::vector<std::shared_ptr<void>> taken;
+  for (std::unique_ptr<Stream>& stream : streams_) {
+    taken.push_back(std::shared_ptr<Stream>(std::move(stream)));
+  }
+  streams_.clear();
+  return taken;
+}
 
 void CallStreams::NoteFailure() {
-  Close();
+  streams_.clear();
   num_refusals_ = num_refusals_after_failure_;
   num_refusals_after_failure_ = std::min(2 * num_refusals_after_failure_, kMostRefusals);
 }

@@ -83,8 +83,9 @@ class CallStreams final : private Reminder {
 
   // Whether a stream is open that has not been used for kIdleTime.
   bool IsIdle(absl::Time now) const { return !streams_.empty() && now - used_ >= kIdleTime; }
-  // Closes the streams. REQUIRES: no call is under way.
-  void Close();
+  // Takes the streams out. They close when the result is destroyed, on any thread. REQUIRES: no
+  // call is under way.
+  std::vector<std::shared_ptr<void>> TakeStreams();
 
  private:
   class Stream;

@@ -4,7 +4,7 @@
 #include "client/server_connection.h"
 
 #include <algorithm>
-#include <iterator>
+#include <memory>
 #include <thread>
 #include <utility>
 
@@ -96,24 +96,17 @@ void ServerConnection::Parts::LookAfter() {
   CloseIdleStreams();
 }
 
-// Not under the lock, because gRPC tells the server of each.
 void ServerConnection::Parts::CloseIdleStreams() {
   const absl::Time now = absl::Now();
-  std::vector<std::unique_ptr<Seat>> closing;
-  {
-    absl::MutexLock lock(&mutex);
-    const auto first = std::stable_partition(
-        idle_seats.begin(), idle_seats.end(),
-        [now](const std::unique_ptr<Seat>& seat) { return !seat->streams.IsIdle(now); });
-    std::move(first, idle_seats.end(), std::back_inserter(closing));
-    idle_seats.erase(first, idle_seats.end());
-  }
-  if (closing.empty()) return;
-  for (const std::unique_ptr<Seat>& seat : closing) seat->streams.Close();
+  // They close after the lock is released, because gRPC tells the server of each.
+  std::vector<std::shared_ptr<void>> closing;
   absl::MutexLock lock(&mutex);
-  // Those that were used last stay at the end.
-  idle_seats.insert(idle_seats.begin(), std::make_move_iterator(closing.begin()),
-                    std::make_move_iterator(closing.end()));
+  for (const std::unique_ptr<Seat>& seat : idle_seats) {
+    if (!seat->streams.IsIdle(now)) continue;
+    for (std::shared_ptr<void>& stream : seat->streams.TakeStreams()) {
+      closing.push_back(std::move(stream));
+    }
+  }
 }
 
 ServerConnection::ServerConnection(const std::vector<std::string>& addresses,

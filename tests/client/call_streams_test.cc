@@ -416,7 +416,7 @@ TEST_F(StreamsOfQueuesTest, AreIdleSomeTimeAfterTheirLastUse) {
   EXPECT_TRUE(Call(*own));
   EXPECT_FALSE(own->streams.IsIdle(now_ + CallStreams::kIdleTime - absl::Nanoseconds(1)));
   EXPECT_TRUE(own->streams.IsIdle(now_ + CallStreams::kIdleTime));
-  own->streams.Close();
+  own->streams.TakeStreams();
   EXPECT_FALSE(own->streams.IsIdle(now_ + absl::Hours(1)));
 }
 
@@ -428,7 +428,7 @@ TEST_F(StreamsOfQueuesTest, AConnectionHasAFew) {
   }
   const auto more = NewStreams();
   EXPECT_FALSE(Call(*more));
-  all.front()->streams.Close();
+  all.front()->streams.TakeStreams();
   EXPECT_TRUE(Call(*more));
   EXPECT_FALSE(Call(*all.front()));
 }
