@@ -177,8 +177,9 @@ TEST_F(TwoServersTest, AServerThatHangsIsAvoided) {
                                      .coalesce_bytes = 0,
                                      .hedge_delay = absl::Milliseconds(1)});
   peers_[0].hangs = true;
+  // It is avoided at first if an answer before took longer than the delay.
+  ExpectIsFound(*client, peers_[0]);
   for (int i = 0; i < 100; ++i) EXPECT_EQ(Forward(*client), absl::OkStatus());
-  EXPECT_GT(peers_[0].num_calls, 0);
   EXPECT_LT(peers_[0].num_calls, 40);
 }
 
