@@ -8,18 +8,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "client/infer_codec.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/generic/generic_stub.h"
 
 namespace swiglu::client {
-namespace {
-
-// The interval of the checks in the wait for borrowed memory.
-constexpr absl::Duration kRepaidPollInterval = absl::Milliseconds(1);
-
-}  // namespace
 
 // gRPC cancels what is still open of its call when this object is destroyed.
 class CallStreams::Stream final : private Event {
@@ -138,7 +131,7 @@ void CallStreams::OnEnd(absl::optional<grpc::ByteBuffer> answer) {
   if (is_broken) NoteFailure();
   // The next call asks for the state of a connection that was lost.
   pool_->Release(channel_, bytes_, {.is_answered = !is_broken, .is_lost = is_broken});
-  FinishIfRepaid();
+  WhenRepaid(&loan_, queue_, [this] { Finish(); });
 }
 
 std::vector<std::shared_ptr<void>> CallStreams::TakeStreams() {
@@ -156,11 +149,7 @@ void CallStreams::NoteFailure() {
   num_refusals_after_failure_ = std::min(2 * num_refusals_after_failure_, kMostRefusals);
 }
 
-void CallStreams::FinishIfRepaid() {
-  if (!loan_.IsRepaid()) {
-    Timer::Start(queue_, absl::Now() + kRepaidPollInterval, [this] { FinishIfRepaid(); });
-    return;
-  }
+void CallStreams::Finish() {
   stream_ = nullptr;
   Done done = std::move(done_);
   std::move(done)(std::move(outcome_));

@@ -96,8 +96,7 @@ class CallStreams final : private Reminder {
   // From now on the stream is not cancelled.
   void StopCancellation();
   void OnEnd(absl::optional<grpc::ByteBuffer> answer);
-  // Ends the call if gRPC has released all borrowed memory. Else looks again soon.
-  void FinishIfRepaid();
+  void Finish();
 
   ConnectionPool* const pool_;
   EventQueue* const queue_;

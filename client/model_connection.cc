@@ -19,8 +19,8 @@ namespace {
 constexpr int64_t kLargestStreamed = int64_t{64} << 10;
 
 // Whether a call may go over a stream, which carries neither metadata nor the server's times. What
-// fails there is repeated at once. So no region is written, which a server might still be doing
-// when the second answer is there.
+// fails there is repeated at once, so no tensor is in a region: a server might still write there
+// for the first message when the second answer is there.
 bool MayGoOverStream(const Inference& inference, const CallContext& context) {
   if (context.streams == nullptr || IsCancelled(context)) return false;
   const CallOptions& options = *context.options;

@@ -5,7 +5,16 @@
 
 #include <utility>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
 namespace swiglu::client {
+namespace {
+
+// The interval of the checks in the wait for borrowed memory.
+constexpr absl::Duration kLoanPollInterval = absl::Milliseconds(1);
+
+}  // namespace
 
 grpc::Slice Loan::Lend(absl::Span<const std::byte> bytes) {
   num_lent_.fetch_add(1, std::memory_order_relaxed);
@@ -15,6 +24,14 @@ grpc::Slice Loan::Lend(absl::Span<const std::byte> bytes) {
 // When the count reaches zero, the owner may destroy the loan, so nothing touches it after that.
 void Loan::TakeBack(void* loan) {
   static_cast<Loan*>(loan)->num_lent_.fetch_sub(1, std::memory_order_release);
+}
+
+// Normally gRPC has released all slices when a call ends. If not, the transport still has bytes to
+// send, and polling the queue lets it go on.
+void WhenRepaid(const Loan* loan, EventQueue* queue, std::function<void()> then) {
+  if (loan->IsRepaid()) return then();
+  Timer::Start(queue, absl::Now() + kLoanPollInterval,
+               [loan, queue, then = std::move(then)] { WhenRepaid(loan, queue, then); });
 }
 
 void OutgoingMessage::Append(grpc::Slice slice) {

@@ -6,9 +6,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "absl/types/span.h"
+#include "client/event_queue.h"
 #include "grpcpp/support/slice.h"
 
 namespace swiglu::client {
@@ -28,6 +30,9 @@ class Loan {
 
   std::atomic<int> num_lent_{0};
 };
+
+// Calls `then` when gRPC has released every slice of `loan`: at once, or as an event of `queue`.
+void WhenRepaid(const Loan* loan, EventQueue* queue, std::function<void()> then);
 
 struct OutgoingMessage {
   void Append(grpc::Slice slice);

@@ -32,9 +32,6 @@ constexpr absl::string_view kGoAway = "GOAWAY received";
 constexpr absl::Duration kConnectPollInterval = absl::Milliseconds(2);
 constexpr absl::Duration kLongestConnectWait = absl::Milliseconds(500);
 
-// The interval of the checks in the wait for borrowed memory.
-constexpr absl::Duration kLoanPollInterval = absl::Milliseconds(1);
-
 // The metadata by which a server says, in milliseconds, when to try again. A value below zero, or
 // one that is no number, means never, as in gRPC's own retries.
 constexpr char kPushbackKey[] = "grpc-retry-pushback-ms";
@@ -115,7 +112,7 @@ void UnaryCall::Send(absl::Time connect_deadline) {
     outcome_.answer =
         is_cancelled ? CancelledStatus() : LateStatus(context_.limit, pool_->AddressesText());
     message_.slices.clear();
-    return FinishIfRepaid();
+    return FinishWhenRepaid();
   }
   if (pool_->IsConnecting() && absl::Now() < connect_deadline) {
     Timer::Start(queue_, absl::Now() + kConnectPollInterval,
@@ -162,20 +159,14 @@ void UnaryCall::OnEvent(bool /*ok*/) {
   grpc_context_.reset();
   pool_->Release(channel_, message_bytes_,
                  {IsAnswer(grpc_status_), outcome_.is_lost, outcome_.pushback});
-  FinishIfRepaid();
+  FinishWhenRepaid();
 }
 
-void UnaryCall::FinishIfRepaid() {
-  if (loan_.IsRepaid()) {
-    Done done = std::move(done_);
-    CallOutcome outcome = std::move(outcome_);
-    delete this;
-    std::move(done)(std::move(outcome));
-    return;
-  }
-  // Normally gRPC has released all slices by now. If not, the transport still has bytes to send,
-  // and polling the queue lets it go on.
-  Timer::Start(queue_, absl::Now() + kLoanPollInterval, [this] { FinishIfRepaid(); });
+void UnaryCall::Finish() {
+  Done done = std::move(done_);
+  CallOutcome outcome = std::move(outcome_);
+  delete this;
+  std::move(done)(std::move(outcome));
 }
 
 void UnaryCall::TakeOutcome() {

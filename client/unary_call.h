@@ -69,8 +69,11 @@ class UnaryCall final : private Event {
   void Send(absl::Time connect_deadline);
   void AddMetadata();
   void TakeOutcome();
-  // Ends the call if gRPC has released all borrowed memory. Else looks again soon.
-  void FinishIfRepaid();
+  // Ends the call when gRPC has released all borrowed memory.
+  void FinishWhenRepaid() {
+    WhenRepaid(&loan_, queue_, [this] { Finish(); });
+  }
+  void Finish();
   void ToFailure();
 
   ConnectionPool* const pool_;
