@@ -49,6 +49,27 @@ absl::Status Find(const char* name, Function* function) {
   return absl::InternalError(absl::StrCat("the driver has no ", name));
 }
 
+// The functions of the driver that are needed.
+struct Driver {
+  PFN_cuPointerGetAttribute_v4000 get_attribute = nullptr;
+  PFN_cuMemGetAddressRange_v3020 get_range = nullptr;
+
+  // Looks for them once.
+  static const absl::StatusOr<Driver>& Get() {
+    static const auto& driver = *new absl::StatusOr<Driver>(Look());
+    return driver;
+  }
+
+ private:
+  static absl::StatusOr<Driver> Look() {
+    Driver driver;
+    absl::Status status = Find("cuPointerGetAttribute", &driver.get_attribute);
+    if (status.ok()) status = Find("cuMemGetAddressRange", &driver.get_range);
+    if (!status.ok()) return status;
+    return driver;
+  }
+};
+
 // Makes a device the current one of this thread, for a while.
 class CurrentDevice {
  public:
@@ -74,6 +95,16 @@ struct Allocation {
   int device = 0;
 };
 
+// Whether CUDA has `allocation` no longer, or other memory at its address.
+bool IsGone(const Allocation& allocation) {
+  const absl::StatusOr<Driver>& driver = Driver::Get();
+  if (!driver.ok()) return true;
+  uint64_t id = 0;
+  return driver->get_attribute(&id, CU_POINTER_ATTRIBUTE_BUFFER_ID, allocation.d_base) !=
+             CUDA_SUCCESS ||
+         id != allocation.id;
+}
+
 // The allocation that holds `d_bytes`, if it can be shared.
 absl::StatusOr<Allocation> FindAllocation(const void* d_bytes) {
   cudaPointerAttributes attributes = {};
@@ -81,31 +112,27 @@ absl::StatusOr<Allocation> FindAllocation(const void* d_bytes) {
   if (error != cudaSuccess) return Failed("look at the memory", error);
   if (attributes.type != cudaMemoryTypeDevice) return Unshareable("it is not memory of a GPU");
 
-  PFN_cuPointerGetAttribute_v4000 get_attribute = nullptr;
-  absl::Status status = Find("cuPointerGetAttribute", &get_attribute);
-  if (!status.ok()) return status;
-  PFN_cuMemGetAddressRange_v3020 get_range = nullptr;
-  status = Find("cuMemGetAddressRange", &get_range);
-  if (!status.ok()) return status;
-
+  const absl::StatusOr<Driver>& driver = Driver::Get();
+  if (!driver.ok()) return driver.status();
   const CurrentDevice current(attributes.device);
   const auto address = reinterpret_cast<CUdeviceptr>(d_bytes);
   CUmemoryPool pool = nullptr;
-  if (get_attribute(&pool, CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE, address) == CUDA_SUCCESS &&
+  if (driver->get_attribute(&pool, CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE, address) == CUDA_SUCCESS &&
       pool != nullptr) {
     return Unshareable("it is of a memory pool, as that of cudaMallocAsync is");
   }
   int is_capable = 0;
-  if (get_attribute(&is_capable, CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE, address) !=
-          CUDA_SUCCESS ||
+  if (driver->get_attribute(&is_capable, CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE,
+                            address) != CUDA_SUCCESS ||
       is_capable == 0) {
     return Unshareable(
         "it is not of cudaMalloc but, for example, of PyTorch's expandable segments");
   }
   Allocation allocation;
   allocation.device = attributes.device;
-  if (get_attribute(&allocation.id, CU_POINTER_ATTRIBUTE_BUFFER_ID, address) != CUDA_SUCCESS ||
-      get_range(&allocation.d_base, &allocation.size_bytes, address) != CUDA_SUCCESS) {
+  if (driver->get_attribute(&allocation.id, CU_POINTER_ATTRIBUTE_BUFFER_ID, address) !=
+          CUDA_SUCCESS ||
+      driver->get_range(&allocation.d_base, &allocation.size_bytes, address) != CUDA_SUCCESS) {
     return absl::InternalError("cannot find the allocation that the memory is of");
   }
   return allocation;
@@ -125,7 +152,8 @@ absl::StatusOr<std::string> MakeName() {
 // An allocation that is registered at the server of a client, or is about to be.
 class CudaRegion::Registration {
  public:
-  explicit Registration(const Client& client) : client_(client) {}
+  Registration(const Client& client, const Allocation& allocation)
+      : client_(client), allocation_(allocation) {}
   ~Registration() {
     if (name_.empty()) return;
     client_.UnregisterRegion(RegionKind::kCuda, name_, {.timeout = kUnregisterTimeout})
@@ -135,22 +163,24 @@ class CudaRegion::Registration {
   Registration& operator=(const Registration&) = delete;
 
   // Registers the allocation when first called; gives the outcome of that. Threads wait for it.
-  absl::Status Register(const Allocation& allocation, const CudaRegionOptions& options) {
+  absl::Status Register(const CudaRegionOptions& options) {
     absl::MutexLock lock(&mutex_);
-    if (!outcome_) outcome_ = RegisterNow(allocation, options);
+    if (!outcome_) outcome_ = RegisterNow(options);
     return *outcome_;
   }
+
+  bool IsFreed() const { return IsGone(allocation_); }
 
   // REQUIRES: registered.
   const std::string& name() const { return name_; }
 
  private:
-  absl::Status RegisterNow(const Allocation& allocation, const CudaRegionOptions& options) {
-    const CurrentDevice current(allocation.device);
+  absl::Status RegisterNow(const CudaRegionOptions& options) {
+    const CurrentDevice current(allocation_.device);
     cudaIpcMemHandle_t handle;
     // The driver has addresses as numbers.
     // NOLINTNEXTLINE(performance-no-int-to-ptr)
-    void* const d_base = reinterpret_cast<void*>(allocation.d_base);
+    void* const d_base = reinterpret_cast<void*>(allocation_.d_base);
     const cudaError_t error = cudaIpcGetMemHandle(&handle, d_base);
     if (error != cudaSuccess) return Failed("share the allocation", error);
     absl::StatusOr<std::string> name = MakeName();
@@ -158,11 +188,12 @@ class CudaRegion::Registration {
     name_ = *std::move(name);
     return client_.RegisterCudaRegion(
         name_, absl::string_view(reinterpret_cast<const char*>(&handle), sizeof(handle)),
-        options.server_device >= 0 ? options.server_device : allocation.device,
-        static_cast<int64_t>(allocation.size_bytes), {.timeout = options.timeout});
+        options.server_device >= 0 ? options.server_device : allocation_.device,
+        static_cast<int64_t>(allocation_.size_bytes), {.timeout = options.timeout});
   }
 
   const Client client_;
+  const Allocation allocation_;
   absl::Mutex mutex_;
   absl::optional<absl::Status> outcome_ ABSL_GUARDED_BY(mutex_);
   std::string name_;  // empty: the server cannot know it
@@ -189,7 +220,7 @@ class CudaRegion::Registrations {
         entries_[{client.connection().get(), server_device, allocation.id}];
     std::shared_ptr<Registration> registration = entry.lock();
     if (registration == nullptr) {
-      registration = std::make_shared<Registration>(client);
+      registration = std::make_shared<Registration>(client, allocation);
       entry = registration;
     }
     return registration;
@@ -219,12 +250,14 @@ absl::StatusOr<CudaRegion> CudaRegion::Create(const Client& client, const void* 
   }
   std::shared_ptr<Registration> registration =
       Registrations::OfProcess().Take(client, options.server_device, *allocation);
-  const absl::Status status = registration->Register(*allocation, options);
+  const absl::Status status = registration->Register(options);
   if (!status.ok()) return status;
   return CudaRegion(std::move(registration), offset, size_bytes);
 }
 
 const std::string& CudaRegion::name() const { return registration_->name(); }
+
+bool CudaRegion::IsFreed() const { return registration_->IsFreed(); }
 
 RegionPart CudaRegion::Part(int64_t offset, int64_t size_bytes) const {
   // The end of the stretch is the end of what may be used.

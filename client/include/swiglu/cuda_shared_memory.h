@@ -60,6 +60,10 @@ class CudaRegion {
   const std::string& name() const;
   int64_t size_bytes() const { return size_bytes_; }
 
+  // Whether the allocation has been freed since it was registered, which it should not be. New
+  // memory may have its address, but calls with this region still mean the old memory.
+  bool IsFreed() const;
+
   // Bytes [offset, offset + size_bytes) of the stretch, for a tensor of a call. The call checks
   // that they are inside.
   RegionPart Part(int64_t offset, int64_t size_bytes) const;
