@@ -11,6 +11,7 @@
 #include "absl/types/optional.h"
 #include "client/python/dlpack.h"
 #include "client/python/names.h"
+#include "client/python/torch_tensor.h"
 
 namespace swiglu::python {
 namespace {
@@ -73,15 +74,24 @@ py::tuple ToTuple(const client::Shape& shape) {
   return tuple;
 }
 
-// The capsule of an array. Old libraries do not know versions.
-py::object AskForCapsule(const py::object& object) {
+// The capsule of an array. An array on a GPU is made to wait for by the default stream.
+py::object AskForCapsule(const py::object& object, bool is_on_gpu) {
   const py::object method = object.attr("__dlpack__");
+  py::dict arguments;
+  if (is_on_gpu) arguments["stream"] = kDlpackDefaultStream;
   try {
-    return method(py::arg("max_version") = py::make_tuple(1, 0));
+    return method(**arguments, py::arg("max_version") = py::make_tuple(1, 0));
   } catch (py::error_already_set& error) {
+    // Old libraries do not know versions.
     if (!error.matches(PyExc_TypeError)) throw;
   }
-  return method();
+  return method(**arguments);
+}
+
+void CheckDevice(int32_t type, const char* name) {
+  if (type == kDlpackCpu || type == kDlpackCudaHost || type == kDlpackCuda) return;
+  throw py::type_error(absl::StrCat("'", name, "' is on a device of type ", type,
+                                    " of DLPack, neither on the host nor on a GPU of CUDA"));
 }
 
 bool IsContiguous(const DlpackTensor& tensor) {
@@ -116,7 +126,8 @@ void Array::Swap(Array& other) noexcept {
   shape_.swap(other.shape_);
   std::swap(data_, other.data_);
   std::swap(size_bytes_, other.size_bytes_);
-  std::swap(is_on_gpu_, other.is_on_gpu_);
+  std::swap(gpu_, other.gpu_);
+  std::swap(stream_, other.stream_);
 }
 
 Array Array::Input(const py::object& object, const char* name) {
@@ -134,8 +145,9 @@ Array Array::Make(const py::object& object, const char* name, Access access) {
   bool is_contiguous = false;
   if (py::isinstance(object, names.ndarray)) {
     is_contiguous = array.ReadNumpy(object, name, access);
+  } else if (IsTorchTensor(object)) {
+    is_contiguous = array.ReadTorch(object, name);
   } else if (py::hasattr(object, "__dlpack__")) {
-    if (py::hasattr(object, "new_empty")) array.kind_ = Kind::kTorch;
     is_contiguous = array.ReadDlpack(object, name, access);
   } else if (PyObject_CheckBuffer(object.ptr()) || py::hasattr(object, "__array_interface__")) {
     return Make(names.asarray(object), name, access);
@@ -168,15 +180,27 @@ bool Array::ReadNumpy(const py::object& object, const char* name, Access access)
   return PyBuffer_IsContiguous(&view_, 'C') != 0;
 }
 
+bool Array::ReadTorch(const py::object& object, const char* name) {
+  kind_ = Kind::kTorch;
+  owner_ = MakeTorchCapsule(object, name);
+  const bool is_contiguous = ReadCapsule(name, Access::kRead);
+  if (is_on_gpu()) stream_ = CurrentTorchStream(gpu_);
+  return is_contiguous && !IsNegated(object);
+}
+
 bool Array::ReadDlpack(const py::object& object, const char* name, Access access) {
   const auto device = object.attr("__dlpack_device__")().cast<py::tuple>();
   const auto type = py::int_(device[0]).cast<int32_t>();
-  is_on_gpu_ = type == kDlpackCuda;
-  if (type != kDlpackCpu && type != kDlpackCudaHost && !is_on_gpu_) {
-    throw py::type_error(
-        absl::StrCat("'", name, "' is on a device of type ", type, " of DLPack, not on the host"));
+  CheckDevice(type, name);
+  if (type == kDlpackCuda) {
+    gpu_ = py::int_(device[1]).cast<int>();
+    stream_ = kDlpackDefaultStream;
   }
-  owner_ = AskForCapsule(object);
+  owner_ = AskForCapsule(object, is_on_gpu());
+  return ReadCapsule(name, access);
+}
+
+bool Array::ReadCapsule(const char* name, Access access) {
   const DlpackTensor* tensor = nullptr;
   bool is_read_only = false;
   if (PyCapsule_IsValid(owner_.ptr(), "dltensor_versioned") != 0) {
@@ -189,6 +213,7 @@ bool Array::ReadDlpack(const py::object& object, const char* name, Access access
     if (managed == nullptr) throw py::error_already_set();
     tensor = &static_cast<DlpackManaged*>(managed)->tensor;
   }
+  CheckDevice(tensor->device.type, name);
   if (is_read_only && access == Access::kWrite) {
     throw py::value_error(absl::StrCat("'", name, "' is read-only"));
   }
@@ -198,6 +223,7 @@ bool Array::ReadDlpack(const py::object& object, const char* name, Access access
                                      tensor->dtype.bits, " bits"));
   }
   dtype_ = *known;
+  if (tensor->device.type == kDlpackCuda) gpu_ = tensor->device.number;
   shape_.assign(tensor->shape, tensor->shape + tensor->num_dims);
   data_ = static_cast<std::byte*>(tensor->data) + tensor->byte_offset;
   int64_t num_elements = 1;

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Python's arrays as tensors, without a copy: NumPy's, those of ml_dtypes included, and what has
-// DLPack, the buffer protocol or the array interface.
+// Python's arrays as tensors, without a copy: NumPy's, those of ml_dtypes included, PyTorch's, and
+// what has DLPack, the buffer protocol or the array interface.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 #include <cstddef>
+#include <cstdint>
 
 #include "absl/types/span.h"
 #include "swiglu/tensor.h"
@@ -47,8 +48,11 @@ class Array {
 
   client::Dtype dtype() const { return dtype_; }
   const client::Shape& shape() const { return shape_; }
-  // The memory is that of a GPU.
-  bool is_on_gpu() const { return is_on_gpu_; }
+  // The GPU whose memory it is; -1: it is memory of the host.
+  int gpu() const { return gpu_; }
+  bool is_on_gpu() const { return gpu_ >= 0; }
+  // The stream of that GPU whose work comes before the array may be used.
+  uintptr_t stream() const { return stream_; }
   absl::Span<std::byte> bytes() const { return {data_, size_bytes_}; }
 
  private:
@@ -57,7 +61,9 @@ class Array {
   static Array Make(const py::object& object, const char* name, Access access);
   // Each reads one kind of object. Returns whether the array is contiguous.
   bool ReadNumpy(const py::object& object, const char* name, Access access);
+  bool ReadTorch(const py::object& object, const char* name);
   bool ReadDlpack(const py::object& object, const char* name, Access access);
+  bool ReadCapsule(const char* name, Access access);
 
   void Swap(Array& other) noexcept;
 
@@ -69,7 +75,8 @@ class Array {
   client::Shape shape_;
   std::byte* data_ = nullptr;
   size_t size_bytes_ = 0;
-  bool is_on_gpu_ = false;
+  int gpu_ = -1;
+  uintptr_t stream_ = 0;
 };
 
 }  // namespace swiglu::python

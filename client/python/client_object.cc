@@ -41,16 +41,23 @@ py::object RunCall(const ClientHandle& client, ModelCall call, const CallSetting
   if (settings.statistics) options.statistics = &end.statistics;
   {
     const py::gil_scoped_release no_gil;
-    call.Run(client->client, options, &end);
+    call.Run(*client, options, &end);
   }
   if (settings.statistics) *settings.statistics = {end.statistics, end.weights_sha256};
+  {
+    // What this runs of Python must not see the exception of a signal handler.
+    const py::error_scope interrupted;
+    call.NoteEnd(*client, end.status);
+  }
   if (PyErr_Occurred() != nullptr) throw py::error_already_set();
   ThrowUnlessOk(end.status);
   return call.TakeResult(&end);
 }
 
-ClientObject::ClientObject(const std::string& address, const client::Options& options)
-    : address_(address), handle_(MakeHandle(Connect(address, options))) {}
+ClientObject::ClientObject(const std::string& address, const client::Options& options,
+                           int64_t server_device)
+    : address_(address),
+      handle_(MakeHandle(Connect(address, options), server_device, options.coalesce_bytes)) {}
 
 ClientHandle ClientObject::handle() const {
   if (!handle_) Throw(absl::FailedPreconditionError("this client is closed"));

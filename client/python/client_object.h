@@ -46,7 +46,8 @@ py::object RunCall(const ClientHandle& client, ModelCall call, const CallSetting
 // Needs the GIL.
 class ClientObject {
  public:
-  ClientObject(const std::string& address, const client::Options& options);
+  // `server_device` is that of GpuMemory.
+  ClientObject(const std::string& address, const client::Options& options, int64_t server_device);
 
   const std::string& address() const { return address_; }
 

@@ -36,8 +36,8 @@ absl::optional<client::RegionPart> ClientState::FindPart(absl::Span<const std::b
   return absl::nullopt;
 }
 
-ClientHandle MakeHandle(client::Client client) {
-  return ClientHandle(new ClientState(std::move(client)),
+ClientHandle MakeHandle(client::Client client, int64_t server_device, int64_t coalesce_bytes) {
+  return ClientHandle(new ClientState(std::move(client), server_device, coalesce_bytes),
                       [](ClientState* state) { WithoutGil([state] { delete state; }); });
 }
 

@@ -13,6 +13,7 @@
 
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
+#include "client/python/gpu_memory.h"
 #include "swiglu/client.h"
 #include "swiglu/shared_memory.h"
 #include "swiglu/tensor_place.h"
@@ -28,10 +29,14 @@ struct RegionMemory {
   std::string name;
 };
 
-// Needs the GIL, except what `client` does.
+// Needs the GIL, except what `client` and `gpu_memory` do.
 class ClientState {
  public:
-  explicit ClientState(client::Client its_client) : client(std::move(its_client)) {}
+  // `server_device` is that of GpuMemory, `its_coalesce_bytes` that of client::Options.
+  ClientState(client::Client its_client, int64_t server_device, int64_t its_coalesce_bytes)
+      : client(std::move(its_client)),
+        coalesce_bytes(its_coalesce_bytes),
+        gpu_memory(server_device) {}
 
   void Add(RegionMemory region) { regions_.push_back(std::move(region)); }
   void Remove(const std::byte* begin);
@@ -40,6 +45,8 @@ class ClientState {
   absl::optional<client::RegionPart> FindPart(absl::Span<const std::byte> bytes) const;
 
   const client::Client client;
+  const int64_t coalesce_bytes;
+  GpuMemory gpu_memory;
 
  private:
   std::vector<RegionMemory> regions_;
@@ -47,7 +54,7 @@ class ClientState {
 
 // The destruction of the last copy waits for calls, with the GIL released.
 using ClientHandle = std::shared_ptr<ClientState>;
-ClientHandle MakeHandle(client::Client client);
+ClientHandle MakeHandle(client::Client client, int64_t server_device, int64_t coalesce_bytes);
 
 // A region of the host's memory, which Python looks into through the buffer protocol.
 class Region {

@@ -15,6 +15,8 @@ struct DlpackDevice {
 inline constexpr int32_t kDlpackCpu = 1;
 inline constexpr int32_t kDlpackCuda = 2;
 inline constexpr int32_t kDlpackCudaHost = 3;
+// The legacy default stream of CUDA: as an argument of __dlpack__, and as the handle of a stream.
+inline constexpr int kDlpackDefaultStream = 1;
 
 struct DlpackDtype {
   uint8_t code;

@@ -8,12 +8,17 @@
 
 #include "absl/time/clock.h"
 #include "client/python/interruptible_connection.h"
+#include "client/python/joined_calls.h"
 #include "client/python/names.h"
 
 namespace swiglu::python {
 
 // Destroyed when the calls have ended.
 struct Future::Borrowed {
+  ~Borrowed() {
+    for (size_t i = 0; i < calls.size(); ++i) calls[i].NoteEnd(*client, completion->end(i).status);
+  }
+
   ClientHandle client;
   std::vector<ModelCall> calls;
   std::shared_ptr<Completion> completion;
@@ -82,10 +87,11 @@ void Future::Start() {
   SweepAbandoned<Borrowed>();
   client::CallOptions options = ToOptions(settings_);
   const py::gil_scoped_release no_gil;
-  for (size_t i = 0; i < borrowed_->calls.size(); ++i) {
-    if (settings_.statistics) options.statistics = &completion_->end(i).statistics;
-    borrowed_->calls[i].Start(borrowed_->client->client, options, completion_, i);
+  if (!is_one_) {
+    return StartAll(*borrowed_->client, options, absl::MakeSpan(borrowed_->calls), completion_);
   }
+  if (settings_.statistics) options.statistics = &completion_->end(0).statistics;
+  borrowed_->calls[0].Start(*borrowed_->client, options, completion_, 0);
 }
 
 Future::~Future() {

@@ -3,12 +3,14 @@
 // From Python's arrays to calls of the client library and back.
 #include "client/python/model_call.h"
 
+#include <algorithm>
 #include <functional>
 #include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "client/python/interruptible_connection.h"
+#include "client/python/kept_arrays.h"
 #include "client/python/names.h"
 
 namespace swiglu::python {
@@ -76,6 +78,21 @@ void EndWith(absl::StatusOr<Result> result, CallEnd* end, Tensors Result::*... t
   (end->tensors.push_back(std::move((*result).*tensors)), ...);
 }
 
+// Whether a server may have begun to compute for a call that ended like this.
+bool MayHaveBegun(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kUnimplemented:
+      return false;
+    default:
+      return true;
+  }
+}
+
 }  // namespace
 
 CallOptions ToOptions(const CallSettings& settings) {
@@ -95,7 +112,9 @@ ModelCall::ModelCall(Operation operation, const ClientState& client,
   for (size_t i = 0; i < inputs.size(); ++i) {
     inputs_.push_back(Array::Input(inputs[i], names.inputs[i]));
   }
+  if (IsOnGpu()) DropKept();
   if (operation == Operation::kMlpGradients && out.is_none()) {
+    if (IsOnGpu()) throw py::value_error("gradients of tensors on a GPU take out");
     has_outputs_ = false;
   } else {
     TakeOutputs(out);
@@ -183,20 +202,59 @@ void ModelCall::CheckOutputs() const {
 }
 
 void ModelCall::FindParts(const ClientState& client) {
-  const TensorNames names = NamesOf(operation_);
-  const auto find = [&client](const Array& array, const char* name) {
-    absl::optional<client::RegionPart> part = client.FindPart(array.bytes());
-    if (!part && array.is_on_gpu()) {
-      throw py::value_error(
-          absl::StrCat("'", name, "' is in the memory of a GPU, and in no region of this client"));
-    }
-    return part;
+  for (const Array& input : inputs_) input_parts_.push_back(client.FindPart(input.bytes()));
+  for (const Array& output : outputs_) output_parts_.push_back(client.FindPart(output.bytes()));
+}
+
+bool ModelCall::IsJoinable() const {
+  const auto is_shared = [](const absl::optional<client::RegionPart>& part) {
+    return part.has_value();
   };
+  return !mlp_ && !IsOnGpu() && std::none_of(input_parts_.begin(), input_parts_.end(), is_shared) &&
+         std::none_of(output_parts_.begin(), output_parts_.end(), is_shared) && CheckInputs().ok();
+}
+
+bool ModelCall::IsOnGpu() const {
+  const auto is_on_gpu = [](const Array& array) { return array.is_on_gpu(); };
+  return std::any_of(inputs_.begin(), inputs_.end(), is_on_gpu) ||
+         std::any_of(outputs_.begin(), outputs_.end(), is_on_gpu);
+}
+
+absl::Status ModelCall::ShareGpuMemory(ClientState& client) {
+  const Array* awaited = nullptr;
+  const auto share = [&](const Array& array, absl::optional<client::RegionPart>* part) {
+    if (!array.is_on_gpu() || array.bytes().empty()) return absl::OkStatus();
+    if (awaited == nullptr || array.gpu() != awaited->gpu() ||
+        array.stream() != awaited->stream()) {
+      absl::Status status = WaitForStream(array.gpu(), array.stream());
+      if (!status.ok()) return status;
+      awaited = &array;
+    }
+    absl::StatusOr<client::RegionPart> shared =
+        client.gpu_memory.Share(client.client, array.bytes());
+    if (shared.ok()) *part = *std::move(shared);
+    return shared.status();
+  };
+  absl::Status status;
+  for (size_t i = 0; i < inputs_.size() && status.ok(); ++i) {
+    status = share(inputs_[i], &input_parts_[i]);
+  }
+  for (size_t i = 0; i < outputs_.size() && status.ok(); ++i) {
+    status = share(outputs_[i], &output_parts_[i]);
+  }
+  return status;
+}
+
+void ModelCall::ForgetGpuMemory(ClientState& client) {
   for (size_t i = 0; i < inputs_.size(); ++i) {
-    input_parts_.push_back(find(inputs_[i], names.inputs[i]));
+    if (inputs_[i].is_on_gpu() && input_parts_[i]) {
+      client.gpu_memory.Forget(input_parts_[i]->region);
+    }
   }
   for (size_t i = 0; i < outputs_.size(); ++i) {
-    output_parts_.push_back(find(outputs_[i], names.outputs[i]));
+    if (outputs_[i].is_on_gpu() && output_parts_[i]) {
+      client.gpu_memory.Forget(output_parts_[i]->region);
+    }
   }
 }
 
@@ -211,7 +269,19 @@ client::OutputTensor ModelCall::Out(size_t output) const {
   return outputs_[output].bytes();
 }
 
-void ModelCall::Run(const Client& client, const CallOptions& options, CallEnd* end) const {
+void ModelCall::Run(ClientState& client, const CallOptions& options, CallEnd* end) {
+  if (!IsOnGpu()) return Make(client.client, options, end);
+  end->status = ShareGpuMemory(client);
+  if (!end->status.ok()) return;
+  Make(client.client, options, end);
+  if (!absl::IsNotFound(end->status)) return;
+  // The server has dropped the regions, for example because it is another process by now.
+  ForgetGpuMemory(client);
+  end->status = ShareGpuMemory(client);
+  if (end->status.ok()) Make(client.client, options, end);
+}
+
+void ModelCall::Make(const Client& client, const CallOptions& options, CallEnd* end) const {
   switch (operation_) {
     case Operation::kForward:
       end->status = client.ForwardInto(In(0), In(1), Out(0), options);
@@ -234,8 +304,9 @@ void ModelCall::Run(const Client& client, const CallOptions& options, CallEnd* e
   }
 }
 
-void ModelCall::Start(const Client& client, const CallOptions& options,
-                      const std::shared_ptr<Completion>& completion, size_t call) const {
+void ModelCall::Start(ClientState& state, const CallOptions& options,
+                      const std::shared_ptr<Completion>& completion, size_t call) {
+  const Client& client = state.client;
   CallEnd* const end = &completion->end(call);
   const CancellationScope scope(&end->cancellation);
   const auto end_with = [completion, end](absl::Status status) {
@@ -246,6 +317,10 @@ void ModelCall::Start(const Client& client, const CallOptions& options,
     EndInto(std::move(weights), end);
     completion->EndOne();
   };
+  if (IsOnGpu()) {
+    absl::Status status = ShareGpuMemory(state);
+    if (!status.ok()) return end_with(std::move(status));
+  }
   switch (operation_) {
     case Operation::kForward:
       return client.ForwardIntoAsync(In(0), In(1), Out(0), end_with, options);
@@ -258,6 +333,18 @@ void ModelCall::Start(const Client& client, const CallOptions& options,
       return mlp_->BackwardIntoAsync(In(0), In(1), Out(0), end_mlp_with, options);
     case Operation::kMlpGradients:
       return end_with(absl::UnimplementedError("gradients have no form that does not block"));
+  }
+}
+
+void ModelCall::NoteEnd(ClientState& client, const absl::Status& status) {
+  if (status.ok() || !IsOnGpu()) return;
+  if (absl::IsNotFound(status)) {
+    const py::gil_scoped_release no_gil;
+    ForgetGpuMemory(client);
+  }
+  if (!MayHaveBegun(status)) return;
+  for (Array& output : outputs_) {
+    if (output.is_on_gpu()) KeepForAMinute(std::move(output));
   }
 }
 

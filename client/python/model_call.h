@@ -58,11 +58,23 @@ class ModelCall {
   ModelCall& operator=(ModelCall&&) = default;
 
   // Makes the call. Blocks. `end` gets how it ended.
-  void Run(const client::Client& client, const client::CallOptions& options, CallEnd* end) const;
+  void Run(ClientState& client, const client::CallOptions& options, CallEnd* end);
 
-  // Starts the call, which ends as that call of `completion`. Not for gradients.
-  void Start(const client::Client& client, const client::CallOptions& options,
-             const std::shared_ptr<Completion>& completion, size_t call) const;
+  // Starts the call, which ends as that call of `completion`. Not for gradients. Blocks while
+  // memory of a GPU is registered, and until the work on it is done that was begun before.
+  void Start(ClientState& client, const client::CallOptions& options,
+             const std::shared_ptr<Completion>& completion, size_t call);
+
+  // Call it when the call has ended. If that was with an error, keeps outputs on a GPU for a while
+  // that the server may still write to, and forgets regions that the server does not know.
+  void NoteEnd(ClientState& client, const absl::Status& status);
+
+  // Whether it may be a part of a larger call: it is elementwise, its inputs fit each other, and
+  // all its tensors are in ordinary memory of the host.
+  bool IsJoinable() const;
+  Operation operation() const { return operation_; }
+  absl::Span<const Array> inputs() const { return inputs_; }
+  absl::Span<const Array> outputs() const { return outputs_; }
 
   // What Python gets, after the call has ended well. Call it once if the library makes the results.
   py::object TakeResult(CallEnd* end);
@@ -75,6 +87,10 @@ class ModelCall {
   absl::Status CheckInputs() const;
   void CheckOutputs() const;
   void FindParts(const ClientState& client);
+  bool IsOnGpu() const;
+  absl::Status ShareGpuMemory(ClientState& client);
+  void ForgetGpuMemory(ClientState& client);
+  void Make(const client::Client& client, const client::CallOptions& options, CallEnd* end) const;
 
   Operation operation_;
   absl::optional<client::Mlp> mlp_;

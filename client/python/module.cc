@@ -206,6 +206,19 @@ py::object ToTensorInfos(const std::vector<client::TensorInfo>& tensors) {
   return infos;
 }
 
+// The function that lists the regions of a kind.
+auto ListRegions(client::RegionKind kind) {
+  return [kind](const ClientObject& self, OptionalSeconds limit) {
+    const ClientHandle handle = self.handle();
+    py::list regions;
+    for (const client::RegionInfo& region :
+         CallWithoutGil([&] { return handle->client.ListRegions(kind, ControlOptions(limit)); })) {
+      regions.append(MakeTuple("RegionInfo", region.name, region.size_bytes));
+    }
+    return regions;
+  };
+}
+
 // The calls without tensors.
 void DefineControl(py::class_<ClientObject>* of) {
   const auto timeout = py::arg("timeout") = py::none();
@@ -283,27 +296,15 @@ void DefineControl(py::class_<ClientObject>* of) {
             return all;
           },
           py::arg("model") = "", py::kw_only(), timeout)
-      .def(
-          "list_system_regions",
-          [](const ClientObject& self, OptionalSeconds limit) {
-            const ClientHandle handle = self.handle();
-            py::list regions;
-            for (const client::RegionInfo& region : CallWithoutGil([&] {
-                   return handle->client.ListRegions(client::RegionKind::kSystem,
-                                                     ControlOptions(limit));
-                 })) {
-              regions.append(MakeTuple("RegionInfo", region.name, region.size_bytes));
-            }
-            return regions;
-          },
-          py::kw_only(), timeout);
+      .def("list_system_regions", ListRegions(client::RegionKind::kSystem), py::kw_only(), timeout)
+      .def("list_cuda_regions", ListRegions(client::RegionKind::kCuda), py::kw_only(), timeout);
 }
 
 std::unique_ptr<ClientObject> MakeClient(const std::string& address, OptionalSeconds timeout,
                                          int num_connections, int64_t max_message_bytes,
                                          int64_t chunk_bytes, int max_attempts, double retry_budget,
                                          int64_t coalesce_bytes, double hedge_delay, bool streams,
-                                         bool spin) {
+                                         bool spin, int64_t server_device) {
   client::Options options;
   if (timeout) options.timeout = absl::Seconds(*timeout);
   options.num_connections = num_connections;
@@ -315,7 +316,7 @@ std::unique_ptr<ClientObject> MakeClient(const std::string& address, OptionalSec
   options.hedge_delay = absl::Seconds(hedge_delay);
   options.streams = streams;
   options.spin = spin;
-  return std::make_unique<ClientObject>(address, options);
+  return std::make_unique<ClientObject>(address, options, server_device);
 }
 
 void DefineClient(py::module_* module) {
@@ -328,7 +329,8 @@ void DefineClient(py::module_* module) {
          py::arg("max_attempts") = defaults.max_attempts,
          py::arg("retry_budget") = defaults.retry_budget,
          py::arg("coalesce_bytes") = defaults.coalesce_bytes, py::arg("hedge_delay") = 0.0,
-         py::arg("streams") = defaults.streams, py::arg("spin") = defaults.spin)
+         py::arg("streams") = defaults.streams, py::arg("spin") = defaults.spin,
+         py::arg("server_device") = -1)
       .def_property_readonly("address", &ClientObject::address)
       .def("close", &ClientObject::Close)
       .def("__enter__", [](const py::object& self) { return self; })
@@ -358,6 +360,13 @@ void DefineClient(py::module_* module) {
           py::arg("size_bytes"), py::kw_only(), py::arg("name") = "",
           py::arg("file_prefix") = "swiglu-", py::arg("mode") = 0600,
           py::arg("timeout") = py::none());
+  of.def("release_gpu_memory", [](const ClientObject& self) {
+    const ClientHandle handle = self.handle();
+    CallWithoutGil([&] {
+      handle->gpu_memory.ForgetAll();
+      return absl::OkStatus();
+    });
+  });
   DefineForms<ClientObject>(&of, "forward", {"e", "g"}, Operation::kForward);
   DefineForms<ClientObject>(&of, "backward", {"dw", "e", "g"}, Operation::kBackward);
   DefineMany(&of, "forward", Operation::kForward);

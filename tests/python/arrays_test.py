@@ -124,8 +124,25 @@ class ArraysTest(ClientTest):
                 return 10, 0
 
         e, g = random_arrays(2)
-        with self.assertRaisesRegex(TypeError, "'e' is on a device of type 10 of DLPack"):
+        with self.assertRaisesRegex(TypeError, "'e' is on a device of type 10 of DLPack, neither on the host nor on a GPU of CUDA"):
             self.client.forward(OnDevice(e), g)
+
+    def test_memory_of_a_gpu_without_a_gpu(self):
+        class OnGpu(Exporter):
+            def __dlpack_device__(self):
+                return 2, 99
+
+            def __dlpack__(self, *, stream, **keywords):
+                streams.append(stream)
+                return super().__dlpack__(**keywords)
+
+        e, g = random_arrays(2)
+        for keywords in (True, False):
+            streams = []
+            with self.assertRaisesRegex(swiglu.Error, "(cannot wait for the work of GPU 99: cuda|this package is built without CUDA)"):
+                self.client.forward(OnGpu(e, keywords), g)
+            # The legacy default stream of CUDA.
+            self.assertEqual(set(streams), {1})
 
     def test_array_interface_and_buffers(self):
         e, g = random_arrays(2, (40,))

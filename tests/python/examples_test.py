@@ -16,7 +16,7 @@ class ExamplesTest(ClientTest):
 
     def test_every_example_has_a_test(self):
         self.assertEqual(sorted(path.name for path in EXAMPLES.iterdir() if path.is_file()),
-                         ["many_calls.py", "quick_start.py", "shared_memory.py", "swiglu.ipynb", "train.py"])
+                         ["many_calls.py", "on_gpu.py", "quick_start.py", "shared_memory.py", "swiglu.ipynb", "train.py"])
 
     def test_quick_start(self):
         self.assertEqual(run_script(EXAMPLES / "quick_start.py", self.server.address), (

@@ -12,7 +12,7 @@ import weakref
 import numpy
 
 import swiglu
-from client_fixture import ClientTest, SilentPeer, random_arrays
+from client_fixture import BF16, ClientTest, SilentPeer, random_arrays
 import server_process
 from server_process import DEADLINE_S
 from swiglu import Code
@@ -21,6 +21,8 @@ NUM_CALLS = 64
 
 
 class FormsTest(ClientTest):
+    SERVER_FLAGS = ("--system_shared_memory=on",)
+
     def setUp(self):
         super().setUp()
         self.calls = [tuple(random_arrays(2, (128,), seed=seed)) for seed in range(NUM_CALLS)]
@@ -166,11 +168,40 @@ class FormsTest(ClientTest):
             for one, other in zip(found, right):
                 self.assert_same(one, other)
 
-    def test_many_share_messages(self):
-        before = self.server.metric("swiglu_requests_total", model="swiglu_forward_fp32", code="OK")
-        self.client.forward_many(self.calls)
-        after = self.server.metric("swiglu_requests_total", model="swiglu_forward_fp32", code="OK")
-        self.assertLess(after - before, NUM_CALLS / 2)
+    def num_requests(self, client, *arguments, **options):
+        """How many requests of FP32 a forward_many makes."""
+        def count():
+            return self.server.metric("swiglu_requests_total", model="swiglu_forward_fp32", code="OK")
+
+        before = count()
+        self.assert_expected(client.forward_many(*arguments, **options))
+        return count() - before
+
+    def test_many_small_calls_are_one_request(self):
+        self.assertEqual(self.num_requests(self.client, self.calls), 1)
+        out = [g for _, g in self.calls]
+        self.assertEqual(self.num_requests(self.client, self.calls, out=out), 1)
+
+    def test_many_calls_that_are_too_large_to_join(self):
+        # The inputs of a call have 1 KiB.
+        for limit, num_requests in ((0, NUM_CALLS), (1023, NUM_CALLS), (1024, 1)):
+            with swiglu.Client(self.server.address, coalesce_bytes=limit) as client:
+                self.assertEqual(self.num_requests(client, self.calls), num_requests)
+
+    def test_many_of_several_dtypes_sizes_and_places(self):
+        region = self.client.system_region(3 * 4000)
+        places = [region.array(1000, "float32", offset=4000 * i) for i in range(3)]
+        places[0][:], places[1][:] = random_arrays(2, (1000,))
+        calls = [random_arrays(2, shape, dtype, seed) for seed, (shape, dtype) in enumerate([
+            ((5,), "float32"), ((2, 7), "float32"), ((0, 3), "float32"), ((9,), "float16"), ((9,), BF16), ((3,), BF16), ((), BF16),
+            ((70000,), BF16), ((11,), BF16), ((12,), BF16), ((30000,), "float32"), ((13,), "float32"), ((14,), "float32")])]
+        calls += [places[:2]] * 2 + [random_arrays(2)] * 300
+        outs = [None] * len(calls)
+        outs[13] = places[2]
+        results = self.client.forward_many(calls, out=outs)
+        self.assertIs(results[13], places[2])
+        for found, call in zip(results, calls):
+            self.assert_same(found, self.client.forward(*call))
 
     def test_many_of_which_some_fail(self):
         e, g = random_arrays(2)
@@ -196,6 +227,17 @@ class FormsTest(ClientTest):
 
         asyncio.run(run())
         self.assertEqual((sys.getrefcount(e), sys.getrefcount(g)), before)
+
+
+class FrugalServerTest(ClientTest):
+    SERVER_FLAGS = ("--max_request_bytes=8192",)
+
+    def test_many_calls_that_the_server_takes_one_by_one(self):
+        calls = [random_arrays(2, (128,), seed=seed) for seed in range(NUM_CALLS)]
+        for found, call in zip(self.client.forward_many(calls), calls):
+            self.assert_same(found, self.client.forward(*call))
+        for found, call in zip(self.client.backward_many([(e, e, g) for e, g in calls]), calls):
+            self.assert_same(found.h, self.client.forward(*call))
 
 
 if __name__ == "__main__":

@@ -81,12 +81,22 @@ class TorchTest(ServerTest):
         with self.assertRaisesRegex(ValueError, "'h' is not contiguous"):
             self.client.forward(e, g, out=torch.zeros(20, 6).t())
 
+    def test_tensor_whose_memory_has_the_negatives(self):
+        e, g = torch.randn(2, 50)
+        negated = torch.complex(g, -g).conj().imag
+        self.assertTrue(negated.is_neg())
+        self.assert_close(self.client.forward(e, negated), own_swiglu(e, g))
+
     def test_errors(self):
         e = torch.randn(4)
         with self.assertRaisesRegex(TypeError, "dtype of 'e' is of code 2 of DLPack and of 64 bits"):
             self.client.forward(e.double(), e)
-        with self.assertRaisesRegex((BufferError, RuntimeError), "require gradient"):
+        with self.assertRaisesRegex(ValueError, "'e' requires a gradient"):
             self.client.forward(e.requires_grad_(), e)
+        with self.assertRaisesRegex(TypeError, "'g' is sparse; a tensor is dense"):
+            self.client.forward(e.detach(), e.detach().to_sparse())
+        with self.assertRaisesRegex((RuntimeError, BufferError), "meta"):
+            self.client.forward(e.detach(), e.detach().to("meta"))
         with self.assertRaisesRegex(RuntimeError, "no client"):
             swiglu.torch.swiglu(e, e)
 

@@ -67,7 +67,7 @@ ALLOWED = {
     "client/files": "std dtype absl json formats client files",
     "client/cuda": "std absl client cuda",
     # A binding of the library's public headers.
-    "client/python": "std absl client python pybind11 version",
+    "client/python": "std absl client python pybind11 version cuda",
     # The programs read their command lines as the server does. The library does not: it is installed without the server.
     "client/cli": "std dtype absl base client files json version",
     "client/bench": "std dtype absl base grpc protobuf proto client json version cuda",

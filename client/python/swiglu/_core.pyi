@@ -9,8 +9,8 @@ import numpy
 
 from swiglu._types import BackwardResult, MlpGradients, ModelCounters, ModelInfo, ModelState, RegionInfo, ServerInfo
 
-# NumPy's arrays, or objects with DLPack, the buffer protocol or the array interface. A result is a torch.Tensor if the first input
-# is one, and a numpy.ndarray otherwise.
+# NumPy's arrays, tensors of PyTorch, or objects with DLPack, the buffer protocol or the array interface. A result is a torch.Tensor
+# on the same device if the first input is one, and a numpy.ndarray otherwise.
 Array = Any
 Result = TypeVar("Result", covariant=True)
 
@@ -114,8 +114,10 @@ class Client:
 
     def __init__(self, address: str, *, timeout: Optional[float] = None, num_connections: int = 0,
                  max_message_bytes: int = 2147483647, chunk_bytes: int = 33554432, max_attempts: int = 4, retry_budget: float = 0.1,
-                 coalesce_bytes: int = 65536, hedge_delay: float = 0.0, streams: bool = True, spin: bool = False) -> None:
-        """`address` is HOST:PORT, unix:/path, several of these with commas between them, or dns:///NAME:PORT."""
+                 coalesce_bytes: int = 65536, hedge_delay: float = 0.0, streams: bool = True, spin: bool = False,
+                 server_device: int = -1) -> None:
+        """`address` is HOST:PORT, unix:/path, several of these with commas between them, or dns:///NAME:PORT. `server_device` is the
+        server's number of the GPU that tensors are on; -1: that of this process."""
     @property
     def address(self) -> str: ...
     def close(self) -> None:
@@ -156,7 +158,10 @@ class Client:
     def system_region(self, size_bytes: int, *, name: str = "", file_prefix: str = "swiglu-", mode: int = 384,
                       timeout: Optional[float] = None) -> SystemRegion:
         """A new region of shared memory, all zero. The server needs --system_shared_memory=on."""
+    def release_gpu_memory(self) -> None:
+        """Unregisters all memory of GPUs that calls have used. No call may use any of it meanwhile."""
     def list_system_regions(self, *, timeout: Optional[float] = None) -> list[RegionInfo]: ...
+    def list_cuda_regions(self, *, timeout: Optional[float] = None) -> list[RegionInfo]: ...
     def server_live(self, *, timeout: Optional[float] = None) -> bool:
         """Whether no device of the server has failed for good."""
     def server_ready(self, *, timeout: Optional[float] = None) -> bool:

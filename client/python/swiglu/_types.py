@@ -123,7 +123,7 @@ class ModelCounters(NamedTuple):
 
 
 class RegionInfo(NamedTuple):
-    """A region of the host's memory that is registered at the server."""
+    """A region of shared memory that is registered at the server."""
 
     name: str
     size_bytes: int

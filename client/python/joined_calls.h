@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Many calls that are started at once. The library joins small calls, too, but costs more for each,
+// because it does not know that others follow.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "client/python/client_state.h"
+#include "client/python/completion.h"
+#include "client/python/model_call.h"
+#include "swiglu/options.h"
+
+namespace swiglu::python {
+
+// Starts calls of one operation, which end as those of `completion`. Small ones that follow each
+// other and have the same dtype go to the server as one call with the elements of all. `calls` must
+// live until they have ended. Does not need the GIL.
+void StartAll(ClientState& client, const client::CallOptions& options, absl::Span<ModelCall> calls,
+              const std::shared_ptr<Completion>& completion);
+
+}  // namespace swiglu::python
