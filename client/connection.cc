@@ -56,7 +56,7 @@ absl::Status CheckOptions(const Options& options) {
 }
 
 int DefaultConnections() {
-  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 4);
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 8);
 }
 
 }  // namespace

@@ -61,6 +61,11 @@ HedgingOptions HedgingOf(const Options& options) {
   return hedging;
 }
 
+// In how many parts a large call goes. Each takes a core, here or at the server.
+int MostParts(const Options& options) {
+  return std::clamp(NumCores() / 2, 1, options.num_connections);
+}
+
 // Tells the hook of the options how a call ended.
 Connection::Done Observed(const Inference& inference, const Options& options,
                           Connection::Done done) {
@@ -88,7 +93,7 @@ ServerConnection::Parts::Parts(const std::vector<std::string>& addresses,
       coalescing(options.hedge_delay > absl::ZeroDuration() ? static_cast<Connection*>(&hedging)
                                                             : &retrying,
                  CoalescingOf(options, pool), &threads),
-      splitting(&coalescing, options, &pool, &threads) {}
+      splitting(&coalescing, options, MostParts(options), &pool, &threads) {}
 
 void ServerConnection::Parts::LookAfter() {
   pool.Reconnect();

@@ -23,6 +23,11 @@ namespace {
 // The bytes of each tensor below which a chunk does not shrink.
 constexpr int64_t kLeastChunkBytes = 1024;
 
+// The bytes of tensors in a message from which an inference is large, and that each of its parts
+// has at least. Smaller parts cost more than they save.
+constexpr int64_t kLargeBytes = int64_t{1} << 20;
+constexpr int64_t kLeastPartBytes = int64_t{256} << 10;
+
 int64_t LeastElements(const Inference& inference) {
   if (inference.is_mlp()) return inference.row_elements;
   // Smaller messages would be more overhead than tensors.
@@ -204,6 +209,24 @@ class SplittingConnection::Operation {
 
 void SplittingConnection::StartInfer(const Inference& inference, const CallContext& context,
                                      Done done) {
+  const int64_t bytes = CarriedBytes(inference);
+  if (most_parts_ == 1 || inference.is_mlp() || bytes < kLargeBytes) {
+    return Send(inference, context, std::move(done));
+  }
+  const int num_others = num_large_.fetch_add(1, std::memory_order_relaxed);
+  Done counted = [this, done = std::move(done)](CallResult&& result) mutable {
+    num_large_.fetch_sub(1, std::memory_order_relaxed);
+    std::move(done)(std::move(result));
+  };
+  const int num_parts =
+      static_cast<int>(std::min<int64_t>(most_parts_ / (num_others + 1), bytes / kLeastPartBytes));
+  if (num_parts > 1 && FitsInto(inference, max_message_bytes_)) {
+    return Spread(inference, context, num_parts, std::move(counted));
+  }
+  Send(inference, context, std::move(counted));
+}
+
+void SplittingConnection::Send(const Inference& inference, const CallContext& context, Done done) {
   if (FitsInto(inference, std::min(chunk_bytes_, max_message_bytes_))) {
     return inner_->StartInfer(inference, context, std::move(done));
   }
@@ -251,8 +274,23 @@ void SplittingConnection::Split(const Inference& inference, const CallContext& c
   const int64_t chunk_elements = ChunkElements(inference);
   const int64_t most_chunks = (num_elements + chunk_elements - 1) / chunk_elements;
   const int64_t num_connections = int64_t{num_connections_} * num_servers();
-  const ChunkPlan plan{num_elements, chunk_elements, LeastElements(inference),
-                       static_cast<int>(std::min(num_connections, most_chunks))};
+  Start(inference, context,
+        {num_elements, chunk_elements, LeastElements(inference),
+         static_cast<int>(std::min(num_connections, most_chunks))},
+        std::move(refused), std::move(done));
+}
+
+void SplittingConnection::Spread(const Inference& inference, const CallContext& context,
+                                 int num_parts, Done done) {
+  const int64_t num_elements = inference.num_elements();
+  const int64_t part_elements =
+      std::min((num_elements + num_parts - 1) / num_parts, ChunkElements(inference));
+  Start(inference, context, {num_elements, part_elements, LeastElements(inference), num_parts}, {},
+        std::move(done));
+}
+
+void SplittingConnection::Start(const Inference& inference, const CallContext& context,
+                                const ChunkPlan& plan, CallStatistics refused, Done done) {
   (new Operation(this, inference, context, plan, std::move(refused), std::move(done)))->Start();
 }
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Cuts what does not fit into one message into chunks: a decorator of a connection. chunk_queue.h
-// decides how many and how large.
+// Cuts what does not fit into one message into chunks, and spreads large calls over connections: a
+// decorator of a connection. chunk_queue.h decides which chunk comes next.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
+#include "client/chunk_queue.h"
 #include "client/event_queue.h"
 #include "client/server_choice.h"
 #include "swiglu/connection.h"
@@ -23,17 +25,24 @@ namespace swiglu::client {
 // is sent, if a row, or an inference that is never split, does not fit into `max_message_bytes`. On
 // error the content of the outputs is unspecified.
 //
+// One connection moves the bytes of a message one after the other. So an elementwise inference of
+// 1 MiB or more goes in chunks over several connections at once, as many as leave one for each
+// other large inference that is under way.
+//
 // Thread-safe. All pointers must outlive it.
 class SplittingConnection final : public Connection {
  public:
-  // Up to `num_connections` chunks for each server are under way at once. REQUIRES: `chunk_bytes`
-  // of the options is at most `max_message_bytes`.
-  SplittingConnection(Connection* inner, const Options& options, ServerChoice* servers,
-                      EventThreads* threads)
+  // Up to `num_connections` chunks for each server are under way at once. `most_parts`, 1 or more,
+  // is in how many chunks a large inference goes at most that fits into one message. REQUIRES:
+  // `chunk_bytes` of the options is at most `max_message_bytes`.
+  SplittingConnection(Connection* inner, const Options& options, int most_parts,
+                      ServerChoice* servers, EventThreads* threads)
       : inner_(inner),
         max_message_bytes_(options.max_message_bytes),
         chunk_bytes_(options.chunk_bytes),
         num_connections_(options.num_connections),
+        // Chunks may be sent again and again.
+        most_parts_(options.max_attempts > 1 ? most_parts : 1),
         servers_(servers),
         threads_(threads) {}
 
@@ -44,15 +53,22 @@ class SplittingConnection final : public Connection {
  private:
   class Operation;
 
+  void Send(const Inference& inference, const CallContext& context, Done done);
   // `refused` is what was sent before.
   void Split(const Inference& inference, const CallContext& context, CallStatistics refused,
              Done done);
   int64_t ChunkElements(const Inference& inference) const;
+  // Splits what would fit into one message.
+  void Spread(const Inference& inference, const CallContext& context, int num_parts, Done done);
+  void Start(const Inference& inference, const CallContext& context, const ChunkPlan& plan,
+             CallStatistics refused, Done done);
 
   Connection* const inner_;
   const int64_t max_message_bytes_;
   const int64_t chunk_bytes_;
   const int num_connections_;
+  const int most_parts_;
+  std::atomic<int> num_large_{0};  // inferences under way
   ServerChoice* const servers_;
   EventThreads* const threads_;
 };

@@ -50,7 +50,13 @@ CallResult PushedBack(absl::Duration pushback) {
 class SplittingConnectionTest : public ::testing::Test {
  protected:
   void Use(const Options& options) {
-    connection_ = std::make_unique<SplittingConnection>(&inner_, options, &servers_, &threads_);
+    connection_ = std::make_unique<SplittingConnection>(&inner_, options, 1, &servers_, &threads_);
+  }
+
+  // A client of the default options that spreads a large inference over so many connections.
+  void UseParts(int most_parts) {
+    connection_ =
+        std::make_unique<SplittingConnection>(&inner_, Options(), most_parts, &servers_, &threads_);
   }
 
   void Start() { call_.Start(*connection_); }
@@ -69,7 +75,7 @@ class SplittingConnectionTest : public ::testing::Test {
   FakeChoice servers_;
   EventThreads threads_{2, [] {}};
   std::unique_ptr<SplittingConnection> connection_ =
-      std::make_unique<SplittingConnection>(&inner_, SmallChunks(3), &servers_, &threads_);
+      std::make_unique<SplittingConnection>(&inner_, SmallChunks(3), 1, &servers_, &threads_);
   TestCall call_{{5, 1900}, 1};  // 19,000 bytes for each tensor, which makes 5 chunks
 };
 
@@ -127,6 +133,61 @@ TEST_F(SplittingConnectionTest, TheNextChunkStartsWhenOneEnds) {
   inner_.Answer(1);
   EXPECT_TRUE(call_.HasEnded());
   EXPECT_TRUE(call_.IsRight());
+}
+
+TEST_F(SplittingConnectionTest, WhatIsLargeAndAloneGoesInParts) {
+  UseParts(4);
+  TestCall call({1024, 1024}, 1);
+  call.Start(*connection_);
+  ASSERT_EQ(inner_.num_arrivals(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_THAT(inner_.arrival(i).shape, ElementsAre(256 * 1024));
+    inner_.Answer(i);
+  }
+  EXPECT_TRUE(call.IsRight());
+}
+
+TEST_F(SplittingConnectionTest, PartsHaveALeastSize) {
+  UseParts(16);
+  TestCall call({1024, 256}, 1);  // 1 MiB in both inputs
+  call.Start(*connection_);
+  EXPECT_EQ(inner_.num_arrivals(), 4u);
+  TestCall smaller({1023, 256}, 1);
+  smaller.Start(*connection_);
+  EXPECT_EQ(inner_.num_arrivals(), 5u);
+  for (size_t i = 0; i < 5; ++i) inner_.Answer(i);
+  EXPECT_TRUE(call.IsRight());
+  EXPECT_TRUE(smaller.IsRight());
+}
+
+TEST_F(SplittingConnectionTest, LargeOnesShareTheConnections) {
+  UseParts(4);
+  TestCall first({1024, 1024}, 1), second({1024, 1024}, 2), third({1024, 1024}, 3);
+  first.Start(*connection_);
+  second.Start(*connection_);
+  EXPECT_EQ(inner_.num_arrivals(), 4u + 2);
+  third.Start(*connection_);
+  EXPECT_EQ(inner_.num_arrivals(), 4u + 2 + 1);
+  for (size_t i = 0; i < 7; ++i) inner_.Answer(i);
+  EXPECT_TRUE(first.IsRight());
+  EXPECT_TRUE(second.IsRight());
+  EXPECT_TRUE(third.IsRight());
+  TestCall later({1024, 1024}, 4);
+  later.Start(*connection_);
+  EXPECT_EQ(inner_.num_arrivals(), 7u + 4) << "the others have ended";
+  for (size_t i = 7; i < 11; ++i) inner_.Answer(i);
+  EXPECT_TRUE(later.IsRight());
+}
+
+TEST_F(SplittingConnectionTest, WhatIsSentOnceAtMostGoesAsAWhole) {
+  Options options;
+  options.max_attempts = 1;
+  connection_ = std::make_unique<SplittingConnection>(&inner_, options, 4, &servers_, &threads_);
+  TestCall call({1024, 1024}, 1);
+  call.Start(*connection_);
+  EXPECT_EQ(inner_.num_arrivals(), 1u);
+  inner_.Answer(0);
+  EXPECT_TRUE(call.IsRight());
 }
 
 TEST_F(SplittingConnectionTest, AddsTheStatisticsUp) {
@@ -510,7 +571,7 @@ TEST(SplittingPropertyTest, AnOperationIsRightOrCancelled) {
   FakeChoice servers;
   EventThreads threads(2, [] {});
   MoodyServer server(1);
-  SplittingConnection connection(server.connection(), SmallChunks(4), &servers, &threads);
+  SplittingConnection connection(server.connection(), SmallChunks(4), 1, &servers, &threads);
   for (uint32_t i = 0; i < 12; ++i) {
     TestCall call({20 + i, 2000}, i);
     std::atomic<int64_t> num_reported = 0;
