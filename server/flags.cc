@@ -21,7 +21,7 @@
 #include "server/base/byte_size.h"
 #include "server/base/command_line.h"
 #include "server/base/flag_values.h"
-#include "server/memory_limit.h"
+#include "server/base/memory_limit.h"
 #include "server/weights/mlp_spec.h"
 #include "version/version.h"
 

@@ -16,8 +16,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "gtest/gtest.h"
+#include "server/base/memory_limit.h"
 #include "server/log/log.h"
-#include "server/memory_limit.h"
 #include "version/version.h"
 
 namespace swiglu::server {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How much memory this process may use: all of the machine's memory, or less if a container or a
-// limit of the process says so. Part of the program.
+// limit of the process says so.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Memory limits of control groups, read from a made-up /proc and /sys.
-#include "server/memory_limit.h"
+#include "server/base/memory_limit.h"
 
 #include <unistd.h>
 

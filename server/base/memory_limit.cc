@@ -3,7 +3,7 @@
 // cgroups(7). A container may show the host's path of the group in /proc/self/cgroup while its own
 // /sys/fs/cgroup begins at that group, so every prefix of the path that exists is asked, down to
 // the root.
-#include "server/memory_limit.h"
+#include "server/base/memory_limit.h"
 
 #include <sys/resource.h>
 #include <unistd.h>
