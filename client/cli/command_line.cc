@@ -8,8 +8,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/optional.h"
 #include "server/base/command_line.h"
 #include "server/base/flag_values.h"
 #include "version/version.h"
@@ -44,20 +48,40 @@ server::ReadValue Layer(int* field) {
   };
 }
 
+// Reads the dimensions of a shape, such as `4,1000`.
+server::ReadValue Dimensions(std::optional<client::Shape>* field) {
+  return [field](absl::string_view text) {
+    client::Shape& shape = field->emplace();
+    for (const absl::string_view word : absl::StrSplit(text, ',')) {
+      if (!absl::SimpleAtoi(word, &shape.emplace_back()) || shape.back() < 0) return false;
+    }
+    return true;
+  };
+}
+
+// Reads a dtype, in small letters as in the names of models, or as the protocol writes it.
+server::ReadValue DtypeName(std::optional<client::Dtype>* field) {
+  return [field](absl::string_view text) {
+    const absl::optional<client::Dtype> dtype = client::ParseDatatype(absl::AsciiStrToUpper(text));
+    if (dtype.has_value()) field->emplace(*dtype);
+    return dtype.has_value();
+  };
+}
+
 Flag TensorFlag(const char* name, const char* help, std::string* field,
                 std::vector<std::string> commands) {
-  const FlagTraits traits = {.is_required = true, .commands = std::move(commands)};
-  return {name, "", help, "FILE or FILE:TENSOR", Text(field), traits};
+  return {name,        "",
+          help,        "FILE, FILE:TENSOR, :TENSOR of --in, or -",
+          Text(field), {.commands = std::move(commands)}};
 }
 
 // Every flag, in the order of --help.
 std::vector<Flag> FlagsInto(Given* given) {
   CommandLine* const line = &given->line;
   const FlagTraits required = {.is_required = true};
-  const FlagTraits overwrite = {.implied = "true", .commands = {"forward", "backward", "mlp"}};
+  const FlagTraits infer = {.commands = {"forward", "backward", "mlp"}};
+  const FlagTraits infer_truth = {.implied = "true", .commands = infer.commands};
   const FlagTraits mlp = {.is_required = true, .commands = {"mlp"}};
-  const FlagTraits out = {.is_required = true, .commands = {"forward", "mlp"}};
-  const FlagTraits out_dir = {.is_required = true, .commands = {"backward"}};
   const FlagTraits regions = {.commands = {"regions"}};
   const FlagTraits unregister_all = {.implied = "true", .commands = {"regions"}};
   const FlagTraits version = {.implied = "true", .ends_reading = true};
@@ -70,23 +94,38 @@ std::vector<Flag> FlagsInto(Given* given) {
        "a duration such as 10s or 500ms", Duration(&given->timeout)},
       {"json", "false", "Print JSON.", "true or false", Truth(&line->json), {.implied = "true"}},
       {"overwrite", "false", "Replace output files that exist.", "true or false",
-       Truth(&line->overwrite), overwrite},
+       Truth(&line->overwrite), infer_truth},
+      {"in", "",
+       "The inputs that no other flag names: by name (dw, e, g, x, dy) from a .safetensors file, "
+       "or one after the other, in the order of the flags, from a raw one.",
+       "FILE, or - for standard input", Text(&line->in), infer},
       TensorFlag("dw", "The gradient with respect to h.", &line->dw, {"backward"}),
       TensorFlag("e", "The gate.", &line->e, {"forward", "backward"}),
       TensorFlag("g", "The up projection.", &line->g, {"forward", "backward"}),
       {"model", "", "The name of the MLP, as in the server's --mlp=NAME=PATH.", "a name",
        Text(&line->model), mlp},
       {"layer", "", "The number of its layer.", "a number, 0 or more", Layer(&line->layer), mlp},
-      TensorFlag("x", "The input of the layer.", &line->x, {"mlp"}),
-      {"dy",
+      {"op",
        "",
-       "The gradient with respect to y; with it, the command computes dx.",
-       "FILE or FILE:TENSOR",
-       Text(&line->dy),
+       "Its pass: forward computes y, backward dx; by default backward if --dy is there.",
+       "forward or backward",
+       server::Word(&line->op, {"forward", "backward"}),
        {.commands = {"mlp"}}},
-      {"out", "", "The file for h, y or dx.", "a file", Text(&line->out), out},
-      {"out_dir", "", "The folder for h, df and de; made if it is not there.", "a folder",
-       Text(&line->out_dir), out_dir},
+      TensorFlag("x", "The input of the layer.", &line->x, {"mlp"}),
+      TensorFlag("dy", "The gradient with respect to y, for the backward pass.", &line->dy,
+                 {"mlp"}),
+      {"shape", "", "The shape of each raw input; see below.", "dimensions such as 4,1000",
+       Dimensions(&line->shape), infer},
+      {"dtype", "", "The dtype of raw inputs.", "fp16, bf16 or fp32", DtypeName(&line->dtype),
+       infer},
+      {"out", "", "The file for all results: h, or h, df and de of backward; y or dx of mlp.",
+       "FILE, or - for standard output", Text(&line->out), infer},
+      {"out_dir",
+       "",
+       "The folder for h, df and de, a file each; made if it is not there.",
+       "a folder",
+       Text(&line->out_dir),
+       {.commands = {"backward"}}},
       {"kind", "both", "Which regions.", "both, system or cuda",
        server::OneOf<RegionKinds>(&line->kind, {{"both", RegionKinds::kBoth},
                                                 {"system", RegionKinds::kSystem},
@@ -107,19 +146,27 @@ server::Program ProgramInto(Given* given) {
       .wording = server::Wording::kTakes,
       .about = "SwiGLU on a swiglu-server.\n",
       .notes =
-          "Files are .npy (FP16, FP32) or .safetensors (FP16, BF16, FP32). :TENSOR may be left out "
-          "where a\n"
-          "file holds one tensor. GB/s counts the bytes of all tensors, in and out.\n"
+          "Files are .npy (FP16, FP32), .safetensors (FP16, BF16, FP32), and .raw or .bin: raw "
+          "bytes,\n"
+          "row-major and little-endian, whose inputs need --shape and --dtype. :TENSOR may be left "
+          "out where\n"
+          "a file holds one tensor. - is standard input or output. Standard input is raw with "
+          "--shape,\n"
+          "otherwise .npy or .safetensors. Results in a folder or on standard output take the "
+          "format of the\n"
+          "inputs. GB/s counts the bytes of all tensors, in and out.\n"
           "\n"
           "Exit codes: 0 done, 1 bad input or file, 2 usage, 3 server unreachable or not ready,\n"
           "4 the server refused or failed the call.\n",
-      .commands = {{"forward", "--e FILE[:TENSOR] --g FILE[:TENSOR] --out FILE", "h = SiLU(e) * g"},
+      .commands = {{"forward", "{--in FILE | --e FILE[:TENSOR] --g FILE[:TENSOR]} --out FILE",
+                    "h = SiLU(e) * g"},
                    {"backward",
-                    "--dw FILE[:TENSOR] --e FILE[:TENSOR] --g FILE[:TENSOR] --out_dir DIR",
-                    "h, df (the gradient with respect to g) and de (that with respect to e), a "
-                    "file each"},
+                    "{--in FILE | --dw FILE[:TENSOR] --e FILE[:TENSOR] --g FILE[:TENSOR]}\n"
+                    "      {--out FILE | --out_dir DIR}",
+                    "h, df (the gradient with respect to g) and de (that with respect to e)"},
                    {"mlp",
-                    "--model NAME --layer N --x FILE[:TENSOR] [--dy FILE[:TENSOR]] --out FILE",
+                    "--model NAME --layer N {--in FILE | --x FILE[:TENSOR] [--dy "
+                    "FILE[:TENSOR]]} --out FILE",
                     "y of a layer of an MLP, with the server's weights; or dx, the gradient with "
                     "respect to x"},
                    {"status", "", "readiness, device, models and counters of the server"},

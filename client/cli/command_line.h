@@ -3,10 +3,12 @@
 // The command line of `swiglu`. An unknown command or flag, or a wrong value, is an error.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "swiglu/tensor.h"
 
 namespace swiglu::cli {
 
@@ -22,15 +24,19 @@ struct CommandLine {
   absl::Duration timeout;  // 0: the library's default
   bool json = false;
   bool overwrite = false;
-  std::string dw;  // FILE[:TENSOR]
+  std::string in;  // a file or kStandardStream, with the inputs that no other flag names
+  std::string dw;  // FILE[:TENSOR], or :TENSOR of `in`
   std::string e;
   std::string g;
-  std::string model;    // the name of an MLP
-  int layer = 0;        // of that MLP
-  std::string x;        // FILE[:TENSOR]
-  std::string dy;       // FILE[:TENSOR], or empty for the forward pass
-  std::string out;      // a file
-  std::string out_dir;  // a folder
+  std::string model;  // the name of an MLP
+  int layer = 0;      // of that MLP
+  std::string op;     // its pass: forward or backward; empty: as `dy` says
+  std::string x;      // FILE[:TENSOR], or :TENSOR of `in`
+  std::string dy;
+  std::optional<client::Shape> shape;  // of raw inputs
+  std::optional<client::Dtype> dtype;  // of raw inputs
+  std::string out;                     // a file or kStandardStream
+  std::string out_dir;                 // a folder
   RegionKinds kind = RegionKinds::kBoth;
   std::string unregister;  // a region's name
   bool unregister_all = false;

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include <memory>
 #include <new>
 #include <string>
 #include <utility>
@@ -13,13 +12,13 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "client/cli/commands.h"
+#include "client/cli/infer_inputs.h"
+#include "client/cli/infer_outputs.h"
 #include "client/files/mapped_file.h"
-#include "client/files/output_file.h"
-#include "client/files/output_folder.h"
+#include "client/files/standard_streams.h"
 #include "client/files/tensor_file.h"
 #include "nlohmann/json.hpp"
 #include "swiglu/client.h"
@@ -30,38 +29,7 @@ namespace {
 
 using client::Tensor;
 using client::TensorView;
-using files::IfExists;
-using files::TensorFile;
 using files::UnfinishedFiles;
-
-struct Output {
-  std::string name;
-  std::string path;
-};
-
-bool IsBackward(const CommandLine& command_line) {
-  return command_line.command == Command::kBackward || !command_line.dy.empty();
-}
-
-// The files of the inputs, in the order of the call's arguments.
-std::vector<std::string> InputSpecs(const CommandLine& command_line) {
-  if (command_line.command == Command::kMlp) {
-    if (IsBackward(command_line)) return {command_line.x, command_line.dy};
-    return {command_line.x};
-  }
-  if (IsBackward(command_line)) return {command_line.dw, command_line.e, command_line.g};
-  return {command_line.e, command_line.g};
-}
-
-absl::StatusOr<std::vector<TensorFile>> OpenInputs(const CommandLine& command_line) {
-  std::vector<TensorFile> inputs;
-  for (const std::string& spec : InputSpecs(command_line)) {
-    absl::StatusOr<TensorFile> input = TensorFile::Open(spec);
-    if (!input.ok()) return input.status();
-    inputs.push_back(*std::move(input));
-  }
-  return inputs;
-}
 
 // The layer that `swiglu mlp` names.
 client::Mlp MlpOf(const CommandLine& command_line, client::Client& client) {
@@ -69,59 +37,14 @@ client::Mlp MlpOf(const CommandLine& command_line, client::Client& client) {
 }
 
 absl::Status CheckInputs(const CommandLine& command_line, client::Client& client,
-                         const std::vector<TensorFile>& inputs) {
+                         const std::vector<TensorView>& inputs) {
   if (command_line.command == Command::kMlp) {
     const client::Mlp mlp = MlpOf(command_line, client);
-    return inputs.size() == 1 ? mlp.CheckForward(inputs[0].tensor)
-                              : mlp.CheckBackward(inputs[0].tensor, inputs[1].tensor);
+    return inputs.size() == 1 ? mlp.CheckForward(inputs[0])
+                              : mlp.CheckBackward(inputs[0], inputs[1]);
   }
-  if (inputs.size() == 2) return client::CheckForward(inputs[0].tensor, inputs[1].tensor);
-  return client::CheckBackward(inputs[0].tensor, inputs[1].tensor, inputs[2].tensor);
-}
-
-// The names and paths of the results. Those of backward get the extension that all inputs share.
-absl::StatusOr<std::vector<Output>> PlanOutputs(const CommandLine& command_line,
-                                                const std::vector<TensorFile>& inputs) {
-  if (command_line.command == Command::kForward) return {{{"h", command_line.out}}};
-  if (command_line.command == Command::kMlp) {
-    return {{{IsBackward(command_line) ? "dx" : "y", command_line.out}}};
-  }
-  for (const TensorFile& input : inputs) {
-    if (input.format == inputs.front().format) continue;
-    return absl::InvalidArgumentError(
-        "the inputs are of both kinds, .npy and .safetensors; the results take the kind of all");
-  }
-  std::vector<Output> outputs;
-  for (const char* name : {"h", "df", "de"}) {
-    outputs.push_back({name, absl::StrCat(command_line.out_dir, "/", name,
-                                          files::Extension(inputs.front().format))});
-  }
-  return outputs;
-}
-
-// Whether the folder for backward's results is missing. If so, no file in it can be in the way.
-bool IsMissing(const std::string& folder) {
-  return !folder.empty() && access(folder.c_str(), F_OK) != 0;
-}
-
-absl::Status CheckOutputs(const CommandLine& command_line, const std::vector<Output>& outputs,
-                          client::Dtype dtype, IfExists if_exists) {
-  if (command_line.command == Command::kBackward) {
-    const absl::Status status = files::CheckMayMakeFolder(command_line.out_dir);
-    if (!status.ok()) return status;
-  }
-  for (const Output& output : outputs) {
-    absl::StatusOr<files::Format> format = files::FormatOf(output.path);
-    if (!format.ok()) return format.status();
-    absl::Status status = files::CheckFormatHolds(*format, dtype);
-    if (!status.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat(output.path, ": ", status.message()));
-    }
-    if (IsMissing(command_line.out_dir)) continue;
-    status = files::CheckMayWrite(output.path, if_exists);
-    if (!status.ok()) return status;
-  }
-  return absl::OkStatus();
+  if (inputs.size() == 2) return client::CheckForward(inputs[0], inputs[1]);
+  return client::CheckBackward(inputs[0], inputs[1], inputs[2]);
 }
 
 // Allocates the results, in the order of the outputs.
@@ -168,7 +91,7 @@ class ProgressBar {
 // Fills the results. Returns the SHA-256 of the weights that computed them, empty if there are
 // none.
 absl::StatusOr<std::string> Call(const CommandLine& command_line, client::Client& client,
-                                 const std::vector<TensorFile>& inputs,
+                                 const std::vector<TensorView>& inputs,
                                  std::vector<Tensor>& results) {
   ProgressBar bar;
   client::CallOptions options;
@@ -178,15 +101,13 @@ absl::StatusOr<std::string> Call(const CommandLine& command_line, client::Client
   if (command_line.command == Command::kMlp) {
     const client::Mlp mlp = MlpOf(command_line, client);
     const client::OutputTensor result = results[0].mutable_bytes();
-    return inputs.size() == 1
-               ? mlp.ForwardInto(inputs[0].tensor, result, options)
-               : mlp.BackwardInto(inputs[0].tensor, inputs[1].tensor, result, options);
+    return inputs.size() == 1 ? mlp.ForwardInto(inputs[0], result, options)
+                              : mlp.BackwardInto(inputs[0], inputs[1], result, options);
   }
   const absl::Status status =
       inputs.size() == 2
-          ? client.ForwardInto(inputs[0].tensor, inputs[1].tensor, results[0].mutable_bytes(),
-                               options)
-          : client.BackwardInto(inputs[0].tensor, inputs[1].tensor, inputs[2].tensor,
+          ? client.ForwardInto(inputs[0], inputs[1], results[0].mutable_bytes(), options)
+          : client.BackwardInto(inputs[0], inputs[1], inputs[2],
                                 {results[0].mutable_bytes(), results[1].mutable_bytes(),
                                  results[2].mutable_bytes()},
                                 options);
@@ -194,65 +115,37 @@ absl::StatusOr<std::string> Call(const CommandLine& command_line, client::Client
   return "";
 }
 
+// The inputs that are mapped files.
+std::vector<const files::MappedFile*> MappedFiles(const Inputs& inputs) {
+  std::vector<const files::MappedFile*> mapped;
+  for (const files::TensorFile& file : inputs.files) {
+    if (file.mapped() != nullptr) mapped.push_back(file.mapped());
+  }
+  return mapped;
+}
+
 // Ends the process with an error if it reads a part of an input that has been cut off.
-files::TruncationWatch WatchInputs(const std::vector<TensorFile>& inputs) {
-  std::vector<const files::MappedFile*> files;
-  for (const TensorFile& input : inputs) files.push_back(input.file.get());
-  return files::TruncationWatch("swiglu", static_cast<int>(ExitCode::kBadInput), files);
+files::TruncationWatch WatchInputs(const Inputs& inputs) {
+  return files::TruncationWatch("swiglu", static_cast<int>(ExitCode::kBadInput),
+                                MappedFiles(inputs));
 }
 
 // Lost bytes of an input were sent as zeros, or could not be sent. Either way this is an error.
-absl::Status CheckWhole(const std::vector<TensorFile>& inputs) {
-  for (const TensorFile& input : inputs) {
-    const absl::Status status = input.file->CheckWhole();
+absl::Status CheckWhole(const Inputs& inputs) {
+  for (const files::MappedFile* file : MappedFiles(inputs)) {
+    const absl::Status status = file->CheckWhole();
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
-// `status` with a note that says which of several results were written in spite of it.
-absl::Status WithWritten(const absl::Status& status, size_t num_results,
-                         const std::vector<std::string>& written) {
-  if (num_results == 1) return status;
-  return absl::Status(status.code(),
-                      absl::StrCat(status.message(), "; results written: ",
-                                   written.empty() ? "none" : absl::StrJoin(written, ", ")));
-}
-
-// Writes all files before the first one gets its final name. If one file cannot get its name, the
-// others still get theirs.
-absl::Status WriteOutputs(const std::vector<Output>& outputs, const std::vector<Tensor>& results,
-                          IfExists if_exists, UnfinishedFiles& unfinished) {
-  std::vector<std::unique_ptr<files::OutputFile>> pending;
-  for (size_t k = 0; k < outputs.size(); ++k) {
-    files::OutputFile::Created file = files::WriteTensor(outputs[k].path, outputs[k].name,
-                                                         results[k].view(), if_exists, &unfinished);
-    if (!file.ok()) return WithWritten(file.status(), outputs.size(), {});
-    pending.push_back(*std::move(file));
+// The names of the results of all outputs.
+std::vector<std::string> NamesIn(const std::vector<Output>& outputs) {
+  std::vector<std::string> names;
+  for (const Output& output : outputs) {
+    names.insert(names.end(), output.results.begin(), output.results.end());
   }
-  absl::Status first_error;
-  std::vector<std::string> written;
-  for (const auto& file : pending) {
-    const absl::Status status = file->Commit();
-    first_error.Update(status);
-    if (status.ok()) written.push_back(file->path());
-  }
-  return first_error.ok() ? first_error : WithWritten(first_error, outputs.size(), written);
-}
-
-// The same, but also makes backward's folder. An error removes the folder if it is new and empty.
-absl::Status WriteOutputs(const CommandLine& command_line, const std::vector<Output>& outputs,
-                          const std::vector<Tensor>& results, IfExists if_exists,
-                          UnfinishedFiles& unfinished) {
-  if (command_line.command != Command::kBackward) {
-    return WriteOutputs(outputs, results, if_exists, unfinished);
-  }
-  absl::StatusOr<files::OutputFolder> folder =
-      files::OutputFolder::Create(command_line.out_dir, &unfinished);
-  if (!folder.ok()) return folder.status();
-  const absl::Status status = WriteOutputs(outputs, results, if_exists, unfinished);
-  if (status.ok()) folder->Keep();
-  return status;
+  return names;
 }
 
 // What a finished call is reported by.
@@ -263,71 +156,119 @@ struct Done {
   std::string weights_sha256;  // empty if there are none
 };
 
-void PrintResult(const CommandLine& command_line, const std::vector<Output>& outputs,
-                 const Done& done) {
-  const auto& [like, num_tensors, elapsed, weights_sha256] = done;
+double GbPerS(const Done& done) {
+  const double ms = absl::ToDoubleMilliseconds(done.elapsed);
+  const size_t num_bytes = done.num_tensors * done.like.bytes.size();
+  return ms > 0 ? static_cast<double>(num_bytes) / (ms * 1e6) : 0;
+}
+
+std::string TextOf(const CommandLine& command_line, const Done& done) {
   const bool is_mlp = command_line.command == Command::kMlp;
-  const std::string op = IsBackward(command_line) ? "backward" : "forward";
-  const std::string layer =
+  std::string text =
       is_mlp ? absl::StrCat("mlp ", command_line.model, " ", command_line.layer, " ") : "";
-  const double ms = absl::ToDoubleMilliseconds(elapsed);
-  const double gb_per_s =
-      ms > 0 ? static_cast<double>(num_tensors * like.bytes.size()) / (ms * 1e6) : 0;
-  if (!command_line.json) {
-    const std::string weights = is_mlp ? absl::StrCat(", weights ", weights_sha256) : "";
-    absl::PrintF("%s%s %s %s: %.3f ms, %.2f GB/s%s\n", layer, op, client::DatatypeName(like.dtype),
-                 client::FormatShape(like.shape), ms, gb_per_s, weights);
-    return;
-  }
+  absl::StrAppendFormat(&text, "%s %s %s: %.3f ms, %.2f GB/s",
+                        IsBackward(command_line) ? "backward" : "forward",
+                        client::DatatypeName(done.like.dtype), client::FormatShape(done.like.shape),
+                        absl::ToDoubleMilliseconds(done.elapsed), GbPerS(done));
+  if (is_mlp) absl::StrAppend(&text, ", weights ", done.weights_sha256);
+  return text;
+}
+
+std::string JsonOf(const CommandLine& command_line, const std::vector<Output>& outputs,
+                   const Done& done) {
   nlohmann::ordered_json json;
-  json["op"] = op;
-  if (is_mlp) {
+  json["op"] = IsBackward(command_line) ? "backward" : "forward";
+  if (command_line.command == Command::kMlp) {
     json["model"] = command_line.model;
     json["layer"] = command_line.layer;
-    json["weights_sha256"] = weights_sha256;
+    json["weights_sha256"] = done.weights_sha256;
   }
-  json["dtype"] = std::string(client::DatatypeName(like.dtype));
-  json["shape"] = like.shape;
-  json["ms"] = ms;
-  json["gb_per_s"] = gb_per_s;
-  for (const Output& output : outputs) json["files"][output.name] = output.path;
+  json["dtype"] = std::string(client::DatatypeName(done.like.dtype));
+  json["shape"] = done.like.shape;
+  json["ms"] = absl::ToDoubleMilliseconds(done.elapsed);
+  json["gb_per_s"] = GbPerS(done);
+  for (const Output& output : outputs) {
+    for (const std::string& name : output.results) json["files"][name] = output.path;
+  }
   // A path may be invalid UTF-8.
-  puts(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// On stdout, or on stderr if the results are on stdout.
+void PrintResult(const CommandLine& command_line, const std::vector<Output>& outputs,
+                 const Done& done) {
+  const std::string line =
+      command_line.json ? JsonOf(command_line, outputs, done) : TextOf(command_line, done);
+  fputs((line + "\n").c_str(), IsOnStandardOutput(command_line) ? stderr : stdout);
+}
+
+// What is wrong with the flags, as far as no file is needed to know it.
+absl::Status CheckFlags(const CommandLine& command_line) {
+  absl::Status status = CheckInputFlags(command_line);
+  status.Update(CheckOutputFlags(command_line));
+  return status;
+}
+
+// All that a call needs.
+struct Work {
+  Inputs inputs;
+  std::vector<Output> outputs;
+  std::vector<std::string> names;  // of the results
+  std::vector<Tensor> results;     // not filled yet
+
+  // A tensor with the dtype and the shape of all.
+  const TensorView& like() const { return inputs.tensors.front(); }
+};
+
+// Opens the inputs, checks all that can be checked before the call, and makes room for the results.
+absl::StatusOr<Work> Prepare(const CommandLine& command_line, client::Client& client) {
+  Work work;
+  absl::Status status;
+  if (IsOnStandardOutput(command_line)) status = files::CheckMayWriteStandardOutput();
+  if (!status.ok()) return status;
+  absl::StatusOr<Inputs> inputs = OpenInputs(command_line);
+  if (!inputs.ok()) return inputs.status();
+  work.inputs = *std::move(inputs);
+  status = CheckInputs(command_line, client, work.inputs.tensors);
+  if (!status.ok()) return status;
+  absl::StatusOr<std::vector<Output>> outputs = PlanOutputs(command_line, work.inputs);
+  if (!outputs.ok()) return outputs.status();
+  work.outputs = *std::move(outputs);
+  status = CheckOutputs(command_line, work.outputs, work.like().dtype);
+  if (!status.ok()) return status;
+  work.names = NamesIn(work.outputs);
+  absl::StatusOr<std::vector<Tensor>> results = MakeResults(work.names.size(), work.like());
+  if (!results.ok()) return results.status();
+  work.results = *std::move(results);
+  return work;
 }
 
 }  // namespace
 
 ProgramEnd RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished) {
+  absl::Status status = CheckFlags(command_line);
+  if (!status.ok()) return {ExitCode::kUsage, std::string(status.message())};
   absl::StatusOr<client::Client> client =
       client::Client::Create(command_line.server, {.timeout = command_line.timeout});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
-  const IfExists if_exists = command_line.overwrite ? IfExists::kOverwrite : IfExists::kFail;
-  absl::StatusOr<std::vector<TensorFile>> inputs = OpenInputs(command_line);
-  if (!inputs.ok()) return BadInput(inputs.status());
-  absl::Status status = CheckInputs(command_line, *client, *inputs);
-  if (!status.ok()) return BadInput(status);
-  const TensorView& like = inputs->front().tensor;
-  absl::StatusOr<std::vector<Output>> outputs = PlanOutputs(command_line, *inputs);
-  if (!outputs.ok()) return BadInput(outputs.status());
-  status = CheckOutputs(command_line, *outputs, like.dtype, if_exists);
-  if (!status.ok()) return BadInput(status);
-  absl::StatusOr<std::vector<Tensor>> results = MakeResults(outputs->size(), like);
-  if (!results.ok()) return BadInput(results.status());
-
-  const files::TruncationWatch watch = WatchInputs(*inputs);
+  absl::StatusOr<Work> work = Prepare(command_line, *client);
+  if (!work.ok()) return BadInput(work.status());
+  const files::TruncationWatch watch = WatchInputs(work->inputs);
   const ProgramEnd readiness = CheckReady(*client);
   if (readiness.code != ExitCode::kDone) return readiness;
 
   const absl::Time start = absl::Now();
-  const absl::StatusOr<std::string> called = Call(command_line, *client, *inputs, *results);
+  const absl::StatusOr<std::string> called =
+      Call(command_line, *client, work->inputs.tensors, work->results);
   const absl::Duration elapsed = absl::Now() - start;
   // A damaged input may be the cause of a failed call, so its error takes precedence.
-  status = CheckWhole(*inputs);
+  status = CheckWhole(work->inputs);
   if (!status.ok()) return BadInput(status);
   if (!called.ok()) return CallFailed(called.status(), *client);
-  status = WriteOutputs(command_line, *outputs, *results, if_exists, unfinished);
+  status = WriteOutputs(command_line, work->outputs, work->results, unfinished);
   if (!status.ok()) return BadInput(status);
-  PrintResult(command_line, *outputs, {like, inputs->size() + outputs->size(), elapsed, *called});
+  PrintResult(command_line, work->outputs,
+              {work->like(), work->inputs.tensors.size() + work->names.size(), elapsed, *called});
   return {};
 }
 

@@ -10,6 +10,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/signal_watch.h"
+#include "client/files/standard_streams.h"
 #include "client/files/unfinished_files.h"
 #include "swiglu/client.h"
 
@@ -34,6 +35,9 @@ ProgramEnd Run(const CommandLine& command_line, files::UnfinishedFiles& unfinish
 }
 
 int Main(int argc, char** argv) {
+  files::HoldStandardStreams();
+  // With SIGPIPE ignored, a write to a pipe whose reader has gone returns an error.
+  signal(SIGPIPE, SIG_IGN);
   // With SIGXFSZ ignored, a write beyond the limit on file size returns an error.
   signal(SIGXFSZ, SIG_IGN);
   files::UnfinishedFiles unfinished;

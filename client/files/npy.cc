@@ -180,6 +180,11 @@ absl::Status SplitHeader(absl::string_view path, absl::string_view file, absl::s
 
 }  // namespace
 
+bool IsNpy(absl::Span<const std::byte> bytes) {
+  const absl::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  return text.substr(0, kMagic.size()) == kMagic;
+}
+
 absl::StatusOr<TensorView> ParseNpy(absl::string_view path, absl::Span<const std::byte> file) {
   const absl::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
   absl::string_view header;

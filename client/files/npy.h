@@ -15,6 +15,9 @@
 
 namespace swiglu::files {
 
+// Whether a file that begins with `bytes` is a .npy file, going by its magic.
+bool IsNpy(absl::Span<const std::byte> bytes);
+
 // The tensor in `file`, which has the bytes of a whole .npy file. The tensor borrows these bytes.
 // INVALID_ARGUMENT if the file is malformed, or has even one byte too few or too many. The error
 // message is one sentence that begins with `path`. NaN and infinity are valid data.

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -40,6 +41,11 @@ absl::optional<Dtype> ParseDtype(absl::string_view name) {
 }
 
 }  // namespace
+
+bool IsSafetensors(absl::Span<const std::byte> bytes) {
+  return bytes.size() > kSafetensorsLength && bytes[kSafetensorsLength] == std::byte{'{'} &&
+         server::SafetensorsHeaderBytes("", bytes, std::numeric_limits<int64_t>::max()).ok();
+}
 
 absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::string_view path,
                                                                absl::Span<const std::byte> file) {
@@ -95,14 +101,16 @@ absl::StatusOr<TensorView> FindSafetensor(absl::string_view path, absl::Span<con
   return TensorView{*dtype, std::move(found->shape), found->bytes};
 }
 
-std::string SafetensorsHeader(absl::string_view name, Dtype dtype, absl::Span<const int64_t> shape,
-                              int64_t size_bytes) {
-  nlohmann::ordered_json entry;
-  entry["dtype"] = kDtypeNames[static_cast<int>(dtype)];
-  entry["shape"] = std::vector<int64_t>(shape.begin(), shape.end());
-  entry["data_offsets"] = {0, size_bytes};
+std::string SafetensorsHeader(absl::Span<const NamedTensor> tensors) {
   nlohmann::ordered_json json;
-  json[std::string(name)] = std::move(entry);
+  size_t begin = 0;
+  for (const auto& [name, tensor] : tensors) {
+    nlohmann::ordered_json& entry = json[std::string(name)];
+    entry["dtype"] = kDtypeNames[static_cast<int>(tensor.dtype)];
+    entry["shape"] = tensor.shape;
+    entry["data_offsets"] = {begin, begin + tensor.bytes.size()};
+    begin += tensor.bytes.size();
+  }
   std::string text = json.dump();
   // Spaces align the data, as the format recommends.
   text.resize((text.size() + kSafetensorsLength - 1) / kSafetensorsLength * kSafetensorsLength,

@@ -23,6 +23,10 @@ struct SafetensorsEntry {
   absl::Span<const std::byte> bytes;
 };
 
+// Whether `bytes` may be the beginning of a .safetensors file: the length of a header that is not
+// too long, and the first byte of a header.
+bool IsSafetensors(absl::Span<const std::byte> bytes);
+
 // All tensors in `file`, which has the bytes of a whole .safetensors file. The tensors are in the
 // order in which their bytes lie in the file. INVALID_ARGUMENT if the file is malformed, or if the
 // tensors' bytes do not fill the rest of the file exactly, without gap or overlap. The error
@@ -37,8 +41,13 @@ absl::StatusOr<client::TensorView> FindSafetensor(absl::string_view path,
                                                   absl::Span<const std::byte> file,
                                                   absl::string_view name);
 
-// The bytes that come before the tensor's bytes, in a file that holds only this tensor.
-std::string SafetensorsHeader(absl::string_view name, client::Dtype dtype,
-                              absl::Span<const int64_t> shape, int64_t size_bytes);
+// A tensor and its name in a file. Borrows both.
+struct NamedTensor {
+  absl::string_view name;
+  client::TensorView tensor;
+};
+
+// The bytes that come before the tensors' bytes, in a file that holds these tensors in this order.
+std::string SafetensorsHeader(absl::Span<const NamedTensor> tensors);
 
 }  // namespace swiglu::files

@@ -1,103 +1,73 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Finds the format of a file by its name, and calls the reader or writer of that format.
+// Calls the reader of a file's format. A raw file needs none.
 #include "client/files/tensor_file.h"
 
 #include <cstdint>
-#include <utility>
+#include <limits>
 
-#include "absl/strings/match.h"
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/types/span.h"
 #include "client/files/npy.h"
 #include "client/files/safetensors.h"
 
 namespace swiglu::files {
-namespace {
 
-using client::Dtype;
 using client::TensorView;
 
-constexpr Format kFormats[] = {Format::kNpy, Format::kSafetensors};
-
-// The parts of FILE[:TENSOR]. `tensor` is empty if it is left out.
-struct Spec {
-  std::string path;
-  std::string tensor;
-};
-
-Spec SplitSpec(absl::string_view spec) {
-  size_t end = absl::string_view::npos;
-  for (const Format format : kFormats) {
-    const size_t found = spec.find(absl::StrCat(Extension(format), ":"));
-    if (found != absl::string_view::npos) {
-      end = std::min(end, found + Extension(format).size());
-    }
-  }
-  if (end == absl::string_view::npos) return {std::string(spec), ""};
-  return {std::string(spec.substr(0, end)), std::string(spec.substr(end + 1))};
-}
-
-absl::StatusOr<std::string> Header(Format format, absl::string_view name,
-                                   const TensorView& tensor) {
-  if (format == Format::kNpy) return NpyHeader(tensor.dtype, tensor.shape);
-  return SafetensorsHeader(name, tensor.dtype, tensor.shape,
-                           static_cast<int64_t>(tensor.bytes.size()));
-}
-
-}  // namespace
-
-absl::string_view Extension(Format format) {
-  return format == Format::kNpy ? ".npy" : ".safetensors";
-}
-
-absl::StatusOr<Format> FormatOf(absl::string_view path) {
-  for (const Format format : kFormats) {
-    if (absl::EndsWith(path, Extension(format))) return format;
+absl::StatusOr<int64_t> RawBytes(const RawTensors& tensors) {
+  const absl::StatusOr<int64_t> bytes = client::TensorBytes("raw", tensors.dtype, tensors.shape);
+  const auto num_tensors = static_cast<int64_t>(tensors.num_tensors);
+  if (bytes.ok() && *bytes <= std::numeric_limits<int64_t>::max() / num_tensors) {
+    return *bytes * num_tensors;
   }
   return absl::InvalidArgumentError(
-      absl::StrCat(path, ": unknown extension; expected .npy or .safetensors"));
+      absl::StrCat("shape is too large: ", client::FormatShape(tensors.shape)));
 }
 
-absl::Status CheckFormatHolds(Format format, Dtype dtype) {
-  if (format != Format::kNpy || dtype != Dtype::kBf16) return absl::OkStatus();
-  return NpyHeader(dtype, {}).status();
-}
-
-absl::StatusOr<TensorFile> TensorFile::Open(absl::string_view spec) {
-  const auto [path, name] = SplitSpec(spec);
-  absl::StatusOr<Format> format = FormatOf(path);
+absl::StatusOr<TensorFile> TensorFile::Open(const std::string& path) {
+  const absl::StatusOr<Format> format = FormatOf(path);
   if (!format.ok()) return format.status();
-  if (*format == Format::kNpy && path.size() != spec.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": a .npy file holds one tensor without a name; '", name, "' is none"));
-  }
   absl::StatusOr<std::unique_ptr<MappedFile>> file = MappedFile::Open(path);
   if (!file.ok()) return file.status();
-  absl::StatusOr<TensorView> tensor = *format == Format::kNpy
-                                          ? ParseNpy(path, (*file)->bytes())
-                                          : FindSafetensor(path, (*file)->bytes(), name);
-  if (!tensor.ok()) return tensor.status();
-  return TensorFile{*std::move(file), *std::move(tensor), *format};
+  return TensorFile(path, *std::move(file), *format);
 }
 
-OutputFile::Created WriteTensor(const std::string& path, absl::string_view name,
-                                const TensorView& tensor, IfExists if_exists,
-                                UnfinishedFiles* unfinished) {
-  absl::StatusOr<Format> format = FormatOf(path);
-  if (!format.ok()) return format.status();
-  absl::StatusOr<std::string> header = Header(*format, name, tensor);
-  if (!header.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": ", header.status().message()));
+absl::StatusOr<TensorView> TensorFile::Find(absl::string_view tensor) const {
+  switch (format_) {
+    case Format::kSafetensors:
+      return FindSafetensor(name_, bytes(), tensor);
+    case Format::kNpy:
+      if (tensor.empty()) return ParseNpy(name_, bytes());
+      return absl::InvalidArgumentError(absl::StrCat(
+          name_, ": a .npy file holds one tensor without a name; '", tensor, "' is none"));
+    case Format::kRaw:
+      break;
   }
-  OutputFile::Created file = OutputFile::Create(path, if_exists, unfinished);
-  if (!file.ok()) return file.status();
-  absl::Status status =
-      (*file)->Write({reinterpret_cast<const std::byte*>(header->data()), header->size()});
-  if (status.ok()) status = (*file)->Write(tensor.bytes);
-  if (status.ok()) status = (*file)->Sync();
-  if (!status.ok()) return status;
-  return file;
+  return absl::InvalidArgumentError(
+      absl::StrCat(name_, ": raw tensors have no names; '", tensor, "' is none"));
+}
+
+absl::StatusOr<TensorView> TensorFile::FindRaw(const RawTensors& tensors, size_t index) const {
+  const absl::StatusOr<int64_t> needed = RawBytes(tensors);
+  if (!needed.ok()) return needed.status();
+  if (bytes().size() != static_cast<uint64_t>(*needed)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        name_, ": it has ", bytes().size(), " bytes; ",
+        tensors.num_tensors == 1 ? "a tensor" : absl::StrCat(tensors.num_tensors, " tensors"),
+        " of shape ", client::FormatShape(tensors.shape), " of ",
+        client::DatatypeName(tensors.dtype), tensors.num_tensors == 1 ? " needs " : " need ",
+        *needed));
+  }
+  const size_t tensor_bytes = bytes().size() / tensors.num_tensors;
+  return TensorView{tensors.dtype, tensors.shape,
+                    bytes().subspan(index * tensor_bytes, tensor_bytes)};
+}
+
+absl::StatusOr<Format> FormatOfContent(absl::Span<const std::byte> first_bytes) {
+  if (IsNpy(first_bytes)) return Format::kNpy;
+  if (IsSafetensors(first_bytes)) return Format::kSafetensors;
+  return absl::InvalidArgumentError("it begins neither as .npy nor as .safetensors");
 }
 
 }  // namespace swiglu::files

@@ -14,13 +14,13 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "client/files/tensor_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "tests/client/bytes.h"
 #include "tests/client/cli_fixture.h"
 #include "tests/client/fake_server.h"
+#include "tests/client/named_tensors.h"
 #include "tests/client/temp_folder.h"
 
 namespace swiglu {
@@ -41,7 +41,7 @@ TEST_F(CliTest, ForwardWritesTheResult) {
   EXPECT_EQ(run.code, 0) << run.err;
   EXPECT_THAT(run.out, MatchesRegex("forward FP16 \\[2,3\\]: [0-9.]+ ms, [0-9.]+ GB/s\n"));
   EXPECT_EQ(run.err, "");
-  const auto h = files::TensorFile::Open(out + ":h");
+  const auto h = OpenTensor(out + ":h");
   ASSERT_TRUE(h.ok()) << h.status();
   EXPECT_EQ(h->tensor.shape, (Shape{2, 3}));
   EXPECT_EQ(AsText(h->tensor.bytes), Pattern(12, 1));
@@ -63,7 +63,7 @@ TEST_F(CliTest, BackwardWritesThreeFilesOfTheInputsKind) {
   EXPECT_GT(json["gb_per_s"].get<double>(), 0);
   uint32_t seed = 1;
   for (const std::string name : {"h", "df", "de"}) {
-    const auto file = files::TensorFile::Open(folder_.Path(name + ".safetensors:" + name));
+    const auto file = OpenTensor(folder_.Path(name + ".safetensors:" + name));
     ASSERT_TRUE(file.ok()) << file.status();
     EXPECT_EQ(AsText(file->tensor.bytes), Pattern(10, seed++));
   }

@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "client/files/npy.h"
-#include "client/files/safetensors.h"
 #include "tests/client/bytes.h"
+#include "tests/client/named_tensors.h"
 
 namespace swiglu {
 
@@ -96,8 +96,8 @@ std::string CliTest::Npy(absl::string_view name, const Shape& shape, uint32_t se
 
 std::string CliTest::Bf16(absl::string_view name, const Shape& shape, uint32_t seed) {
   const int64_t size = client::TensorBytes("t", Dtype::kBf16, shape).value();
-  return folder_.Write(name, files::SafetensorsHeader("x", Dtype::kBf16, shape, size) +
-                                 Pattern(static_cast<size_t>(size), seed));
+  return folder_.Write(
+      name, SafetensorsFile("x", Dtype::kBf16, shape, Pattern(static_cast<size_t>(size), seed)));
 }
 
 Result CliTest::ForwardAgainst(FakeReply reply, bool ready_afterwards) {

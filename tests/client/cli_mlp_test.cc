@@ -8,13 +8,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/files/npy.h"
-#include "client/files/tensor_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "tests/client/bytes.h"
 #include "tests/client/cli_fixture.h"
 #include "tests/client/fake_server.h"
+#include "tests/client/named_tensors.h"
 #include "tests/client/temp_folder.h"
 #include "tests/client/unnamed.h"
 
@@ -54,7 +54,7 @@ TEST_F(CliMlpTest, WritesYAndNamesTheWeights) {
                                         client::kFakeWeights, "\n")));
   EXPECT_EQ(run.err, "");
   EXPECT_EQ(model, "mlp_tiny_3_forward");
-  const auto y = files::TensorFile::Open(out + ":y");
+  const auto y = OpenTensor(out + ":y");
   ASSERT_TRUE(y.ok()) << y.status();
   EXPECT_EQ(y->tensor.shape, (Shape{2, 8}));
   EXPECT_EQ(AsText(y->tensor.bytes), Pattern(32, 1));

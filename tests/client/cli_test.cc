@@ -15,12 +15,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
-#include "client/files/safetensors.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "tests/client/cli_fixture.h"
 #include "tests/client/fake_server.h"
+#include "tests/client/named_tensors.h"
 #include "tests/client/temp_folder.h"
 #include "tests/client/unnamed.h"
 
@@ -78,7 +78,7 @@ FakeReply StatusReply(const FakeCall& call) {
 TEST_F(CliTest, HelpAndVersionSucceed) {
   const Result help = Swiglu({"--help"});
   EXPECT_EQ(help.code, 0);
-  EXPECT_THAT(help.out, HasSubstr("swiglu forward --e FILE[:TENSOR] --g FILE[:TENSOR] --out FILE"));
+  EXPECT_THAT(help.out, HasSubstr("swiglu forward {--in FILE | --e FILE[:TENSOR]"));
   EXPECT_EQ(help.err, "");
   const Result version = Swiglu({"--version"});
   EXPECT_EQ(version.code, 0);
@@ -88,7 +88,7 @@ TEST_F(CliTest, HelpAndVersionSucceed) {
 TEST_F(CliTest, HelpOfACommandHasItsFlagsAlone) {
   const Result help = Swiglu({"forward", "--help"});
   EXPECT_EQ(help.code, 0);
-  EXPECT_THAT(help.out, StartsWith("  swiglu forward --e FILE[:TENSOR]"));
+  EXPECT_THAT(help.out, StartsWith("  swiglu forward {--in FILE | --e FILE[:TENSOR]"));
   for (const char* flag : {"  --server=127.0.0.1:8001\n", "  --e\n", "  --out\n"}) {
     EXPECT_THAT(help.out, HasSubstr(flag));
   }
@@ -147,7 +147,8 @@ TEST_F(CliTest, BadFilesAreOneWithOneLine) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{"--e", "none.npy", "--g", good}, "none.npy: cannot open: No such file or directory"},
       {{"--e", good, "--g", cut}, cut + ": truncated in its header: it has 90 of 118 bytes"},
-      {{"--e", good, "--g", "x.txt"}, "x.txt: unknown extension; expected .npy or .safetensors"},
+      {{"--e", good, "--g", "x.txt"},
+       "x.txt: unknown extension; expected .npy, .safetensors, .raw or .bin"},
       {{"--e", good, "--g", turned}, "shape of 'g' is [4,3]; 'e' has [3,4]"},
       {{"--e", good, "--g", bf16}, "input 'g' is BF16; 'swiglu_forward_fp16' takes FP16"},
       {{"--e", bf16 + ":y", "--g", bf16}, bf16 + ": no tensor 'y'; it holds x"},
@@ -155,7 +156,7 @@ TEST_F(CliTest, BadFilesAreOneWithOneLine) {
       {{"--e", good, "--g", good, "--out", good},
        good + ": exists already; --overwrite replaces it"},
       {{"--e", good, "--g", good, "--out", "h.txt"},
-       "h.txt: unknown extension; expected .npy or .safetensors"},
+       "h.txt: unknown extension; expected .npy, .safetensors, .raw or .bin"},
       {{"--e", good, "--g", good, "--out", folder_.Path("none/h.npy")},
        folder_.Path("none/h.npy") + ": cannot write to its folder: No such file or directory"}};
   for (const auto& [files, line] : cases) {
@@ -169,15 +170,15 @@ TEST_F(CliTest, BadFilesAreOneWithOneLine) {
 
 TEST_F(CliTest, BackwardWantsInputsOfOneKind) {
   const std::string npy = Npy("a.npy", {2}, 1);
-  const std::string safetensors = folder_.Write(
-      "b.safetensors", files::SafetensorsHeader("x", Dtype::kFp16, Shape{2}, 4) + "abcd");
+  const std::string safetensors =
+      folder_.Write("b.safetensors", SafetensorsFile("x", Dtype::kFp16, Shape{2}, "abcd"));
   const Result run = Swiglu({"backward", kNoServer, "--dw", npy, "--e", npy, "--g", safetensors,
                              "--out_dir", folder_.Path(".")});
   EXPECT_EQ(run.code, 1);
   EXPECT_EQ(
       run.err,
-      "swiglu: the inputs are of both kinds, .npy and .safetensors; the results take the kind "
-      "of all\n");
+      "swiglu: the inputs are of several kinds, .npy and .safetensors; results in a folder or on "
+      "stdout take the kind of all; --out=FILE names another\n");
 }
 
 TEST_F(CliTest, AnAbsentServerIsThree) {

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "tests/client/bytes.h"
+#include "tests/client/named_tensors.h"
 
 namespace swiglu::files {
 namespace {
@@ -276,10 +277,23 @@ TEST(SafetensorsTest, RefusesHolesAndOverlaps) {
 }
 
 TEST(SafetensorsTest, WritesAnAlignedHeader) {
-  const std::string header = SafetensorsHeader("h", Dtype::kBf16, Shape{2, 3}, 12);
-  EXPECT_EQ(header.size() % 8, 0u);
-  EXPECT_EQ(header, Length(64) + R"({"h":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]}})" +
-                        std::string(6, ' '));
+  const std::string file = SafetensorsFile("h", Dtype::kBf16, Shape{2, 3}, kTwoData);
+  EXPECT_EQ((file.size() - kTwoData.size()) % 8, 0u);
+  EXPECT_EQ(file, Length(64) + R"({"h":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]}})" +
+                      std::string(6, ' ') + kTwoData);
+}
+
+TEST(SafetensorsTest, WritesSeveralTensorsOneAfterTheOther) {
+  const NamedTensor tensors[] = {{"h", {Dtype::kBf16, {1}, AsBytes("ab")}},
+                                 {"df", {Dtype::kFp32, {0, 3}, {}}},
+                                 {"de", {Dtype::kFp16, {2, 1}, AsBytes("cdef")}}};
+  const std::string file = SafetensorsHeader(tensors) + "abcdef";
+  const auto entries = ParseSafetensors("a.safetensors", AsBytes(file));
+  ASSERT_TRUE(entries.ok()) << entries.status();
+  EXPECT_EQ(entries->size(), 3u);
+  EXPECT_EQ(AsText(FindSafetensor("a", AsBytes(file), "h")->bytes), "ab");
+  EXPECT_EQ(FindSafetensor("a", AsBytes(file), "df")->shape, (Shape{0, 3}));
+  EXPECT_EQ(AsText(FindSafetensor("a", AsBytes(file), "de")->bytes), "cdef");
 }
 
 TEST(SafetensorsTest, ReadsWhatItWrites) {
@@ -287,7 +301,7 @@ TEST(SafetensorsTest, ReadsWhatItWrites) {
     for (const Shape& shape : {Shape{}, Shape{0, 4}, Shape{7}, Shape{2, 3, 4}}) {
       const int64_t size = *client::TensorBytes("t", dtype, shape);
       const std::string data = Pattern(static_cast<size_t>(size), 3);
-      const std::string file = SafetensorsHeader("df", dtype, shape, size) + data;
+      const std::string file = SafetensorsFile("df", dtype, shape, data);
       const auto tensor = FindSafetensor("a.safetensors", AsBytes(file), "df");
       ASSERT_TRUE(tensor.ok()) << tensor.status();
       EXPECT_EQ(tensor->dtype, dtype);

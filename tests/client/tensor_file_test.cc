@@ -12,9 +12,11 @@
 #include "absl/strings/str_cat.h"
 #include "client/files/npy.h"
 #include "client/files/safetensors.h"
+#include "client/files/tensor_output.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/client/bytes.h"
+#include "tests/client/named_tensors.h"
 #include "tests/client/temp_folder.h"
 
 namespace swiglu::files {
@@ -29,7 +31,12 @@ using ::testing::HasSubstr;
 class TensorFileTest : public ::testing::Test {
  protected:
   std::string WriteSafetensors(absl::string_view name) {
-    return folder_.Write(name, SafetensorsHeader("h", Dtype::kBf16, Shape{2}, 4) + "abcd");
+    return folder_.Write(name, SafetensorsFile("h", Dtype::kBf16, {2}, "abcd"));
+  }
+
+  OutputFile::Created Write(const std::string& path, IfExists if_exists) {
+    const NamedTensor named{"h", tensor_};
+    return WriteTensors(path, {&named, 1}, if_exists, &unfinished_);
   }
 
   // What `path` holds after a file has taken its place, made by `create`.
@@ -50,70 +57,71 @@ class TensorFileTest : public ::testing::Test {
 
 TEST_F(TensorFileTest, OpensByExtension) {
   const std::string npy = folder_.Write("a.npy", NpyHeader(Dtype::kFp16, Shape{1}).value() + "ab");
-  const auto a = TensorFile::Open(npy);
+  const auto a = OpenTensor(npy);
   ASSERT_TRUE(a.ok()) << a.status();
-  EXPECT_EQ(a->format, Format::kNpy);
+  EXPECT_EQ(a->file.format(), Format::kNpy);
   EXPECT_EQ(AsText(a->tensor.bytes), "ab");
-  const auto b = TensorFile::Open(WriteSafetensors("b.safetensors"));
+  const auto b = OpenTensor(WriteSafetensors("b.safetensors"));
   ASSERT_TRUE(b.ok()) << b.status();
-  EXPECT_EQ(b->format, Format::kSafetensors);
+  EXPECT_EQ(b->file.format(), Format::kSafetensors);
   EXPECT_EQ(AsText(b->tensor.bytes), "abcd");
 }
 
 TEST_F(TensorFileTest, TakesTheNameAfterTheExtension) {
   const std::string path = WriteSafetensors("with:colon.safetensors");
-  EXPECT_TRUE(TensorFile::Open(path).ok());
-  EXPECT_TRUE(TensorFile::Open(path + ":h").ok());
-  EXPECT_EQ(TensorFile::Open(path + ":a.npy:b").status().message(),
+  EXPECT_TRUE(OpenTensor(path).ok());
+  EXPECT_TRUE(OpenTensor(path + ":h").ok());
+  EXPECT_EQ(OpenTensor(path + ":a.npy:b").status().message(),
             path + ": no tensor 'a.npy:b'; it holds h");
 }
 
 TEST_F(TensorFileTest, NpyTakesNoName) {
-  EXPECT_EQ(TensorFile::Open("x.npy:h").status().message(),
-            "x.npy: a .npy file holds one tensor without a name; 'h' is none");
+  const std::string path = folder_.Write("x.npy", NpyHeader(Dtype::kFp16, Shape{0}).value());
+  EXPECT_EQ(std::string(OpenTensor(path + ":h").status().message()),
+            path + ": a .npy file holds one tensor without a name; 'h' is none");
 }
 
 TEST_F(TensorFileTest, RefusesOtherExtensions) {
-  EXPECT_EQ(TensorFile::Open("x.txt").status().message(),
-            "x.txt: unknown extension; expected .npy or .safetensors");
-  EXPECT_EQ(TensorFile::Open("").status().message(),
-            ": unknown extension; expected .npy or .safetensors");
+  EXPECT_EQ(OpenTensor("x.txt").status().message(),
+            "x.txt: unknown extension; expected .npy, .safetensors, .raw or .bin");
+  EXPECT_EQ(OpenTensor("").status().message(),
+            ": unknown extension; expected .npy, .safetensors, .raw or .bin");
 }
 
 TEST_F(TensorFileTest, SaysWhyAFileCannotBeOpened) {
-  EXPECT_THAT(std::string(TensorFile::Open(folder_.Path("none.npy")).status().message()),
+  EXPECT_THAT(std::string(OpenTensor(folder_.Path("none.npy")).status().message()),
               EndsWith("none.npy: cannot open: No such file or directory"));
   mkdir(folder_.Path("folder.npy").c_str(), 0700);
-  EXPECT_THAT(std::string(TensorFile::Open(folder_.Path("folder.npy")).status().message()),
+  EXPECT_THAT(std::string(OpenTensor(folder_.Path("folder.npy")).status().message()),
               EndsWith("folder.npy: not a regular file"));
   mkfifo(folder_.Path("pipe.npy").c_str(), 0600);
-  EXPECT_THAT(std::string(TensorFile::Open(folder_.Path("pipe.npy")).status().message()),
+  EXPECT_THAT(std::string(OpenTensor(folder_.Path("pipe.npy")).status().message()),
               EndsWith("pipe.npy: not a regular file"));
   if (geteuid() == 0) return;  // root may read everything
   chmod(folder_.Write("secret.npy", "x").c_str(), 0);
-  EXPECT_THAT(std::string(TensorFile::Open(folder_.Path("secret.npy")).status().message()),
+  EXPECT_THAT(std::string(OpenTensor(folder_.Path("secret.npy")).status().message()),
               EndsWith("secret.npy: cannot open: Permission denied"));
 }
 
 TEST_F(TensorFileTest, OpensAnEmptyFileAsNoTensor) {
-  EXPECT_THAT(std::string(TensorFile::Open(folder_.Write("a.npy", "")).status().message()),
+  EXPECT_THAT(std::string(OpenTensor(folder_.Write("a.npy", "")).status().message()),
               EndsWith("a.npy: not a .npy file: wrong magic"));
 }
 
 TEST_F(TensorFileTest, KeepsItsBytesWhenMoved) {
-  auto opened = TensorFile::Open(WriteSafetensors("b.safetensors"));
+  auto opened = OpenTensor(WriteSafetensors("b.safetensors"));
   ASSERT_TRUE(opened.ok());
-  const TensorFile moved = *std::move(opened);
+  const OpenedTensor moved = *std::move(opened);
   EXPECT_EQ(AsText(moved.tensor.bytes), "abcd");
 }
 
 TEST_F(TensorFileTest, WritesAFileOnlyOnCommit) {
   const std::string path = folder_.Path("h.safetensors");
-  auto file = WriteTensor(path, "h", tensor_, IfExists::kFail, &unfinished_);
+  auto file = Write(path, IfExists::kFail);
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_NE(access(path.c_str(), F_OK), 0);
   ASSERT_TRUE((*file)->Commit().ok());
-  const auto read = TensorFile::Open(path + ":h");
+  const auto read = OpenTensor(path + ":h");
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(AsText(read->tensor.bytes), "abcd");
   EXPECT_EQ(folder_.NumFiles(), 1);
@@ -121,8 +129,7 @@ TEST_F(TensorFileTest, WritesAFileOnlyOnCommit) {
 
 TEST_F(TensorFileTest, GivesTheModeThatTheUmaskLeaves) {
   const mode_t before = umask(027);
-  auto file =
-      WriteTensor(folder_.Path("h.safetensors"), "h", tensor_, IfExists::kFail, &unfinished_);
+  auto file = Write(folder_.Path("h.safetensors"), IfExists::kFail);
   ASSERT_TRUE(file.ok());
   ASSERT_TRUE((*file)->Commit().ok());
   umask(before);
@@ -231,23 +238,20 @@ TEST_F(TensorFileTest, RefusesLinksToWhatIsNoFile) {
 
 TEST_F(TensorFileTest, TellsThatItsFileWasCutShort) {
   const std::string path = WriteSafetensors("b.safetensors");
-  const auto file = TensorFile::Open(path);
+  const auto file = OpenTensor(path);
   ASSERT_TRUE(file.ok());
-  EXPECT_TRUE(file->file->CheckWhole().ok());
+  EXPECT_TRUE(file->file.mapped()->CheckWhole().ok());
   const auto size = TempFolder::Read(path).size();
   ASSERT_EQ(truncate(path.c_str(), static_cast<off_t>(size + 1)), 0);
-  EXPECT_TRUE(file->file->CheckWhole().ok()) << "what was there is still there";
+  EXPECT_TRUE(file->file.mapped()->CheckWhole().ok()) << "what was there is still there";
   ASSERT_EQ(truncate(path.c_str(), static_cast<off_t>(size - 1)), 0);
-  EXPECT_EQ(file->file->CheckWhole().message(),
+  EXPECT_EQ(file->file.mapped()->CheckWhole().message(),
             absl::StrCat(path, ": was cut short while it was read: it had ", size,
                          " bytes and has ", size - 1));
 }
 
 TEST_F(TensorFileTest, LeavesNothingWithoutCommit) {
-  {
-    auto file =
-        WriteTensor(folder_.Path("h.safetensors"), "h", tensor_, IfExists::kFail, &unfinished_);
-  }
+  { auto file = Write(folder_.Path("h.safetensors"), IfExists::kFail); }
   EXPECT_EQ(folder_.NumFiles(), 0);
 }
 
@@ -257,12 +261,12 @@ TEST_F(TensorFileTest, DoesNotReplaceUnlessAsked) {
             path + ": exists already; --overwrite replaces it");
   EXPECT_TRUE(CheckMayWrite(path, IfExists::kOverwrite).ok());
   {
-    auto file = WriteTensor(path, "h", tensor_, IfExists::kFail, &unfinished_);
+    auto file = Write(path, IfExists::kFail);
     ASSERT_TRUE(file.ok());
     EXPECT_EQ((*file)->Commit().code(), absl::StatusCode::kAlreadyExists);
   }
   EXPECT_EQ(TempFolder::Read(path), "old");
-  auto file = WriteTensor(path, "h", tensor_, IfExists::kOverwrite, &unfinished_);
+  auto file = Write(path, IfExists::kOverwrite);
   ASSERT_TRUE(file.ok());
   EXPECT_TRUE((*file)->Commit().ok());
   EXPECT_NE(TempFolder::Read(path), "old");
@@ -273,23 +277,19 @@ TEST_F(TensorFileTest, SaysWhyAFileCannotBeWritten) {
   const std::string path = folder_.Path("none/h.safetensors");
   EXPECT_EQ(CheckMayWrite(path, IfExists::kFail).message(),
             path + ": cannot write to its folder: No such file or directory");
-  EXPECT_THAT(
-      std::string(
-          WriteTensor(path, "h", tensor_, IfExists::kFail, &unfinished_).status().message()),
-      HasSubstr("cannot make a temporary file in its folder"));
+  EXPECT_THAT(std::string(Write(path, IfExists::kFail).status().message()),
+              HasSubstr("cannot make a temporary file in its folder"));
   mkdir(folder_.Path("h.npy").c_str(), 0700);
   EXPECT_EQ(CheckMayWrite(folder_.Path("h.npy"), IfExists::kOverwrite).message(),
             folder_.Path("h.npy") + ": is a folder");
 }
 
 TEST_F(TensorFileTest, NpyHoldsNoBf16) {
-  EXPECT_EQ(WriteTensor(folder_.Path("h.npy"), "h", tensor_, IfExists::kFail, &unfinished_)
-                .status()
-                .message(),
+  EXPECT_EQ(Write(folder_.Path("h.npy"), IfExists::kFail).status().message(),
             folder_.Path("h.npy") + ": .npy has no type for BF16; use .safetensors");
-  EXPECT_EQ(CheckFormatHolds(Format::kNpy, Dtype::kBf16).code(),
+  EXPECT_EQ(CheckFormatHolds(Format::kNpy, Dtype::kBf16, 1).code(),
             absl::StatusCode::kInvalidArgument);
-  EXPECT_TRUE(CheckFormatHolds(Format::kNpy, Dtype::kFp16).ok());
+  EXPECT_TRUE(CheckFormatHolds(Format::kNpy, Dtype::kFp16, 1).ok());
   EXPECT_EQ(folder_.NumFiles(), 0);
 }
 

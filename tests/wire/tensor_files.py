@@ -45,15 +45,27 @@ def write_safetensors(path, **tensors):
     return path
 
 
+def read_all_safetensors(path):
+    """Returns the tensors of a .safetensors file, which fill it: datatype, shape and raw bytes by name."""
+    data = path.read_bytes()
+    start = 8 + struct.unpack("<Q", data[:8])[0]
+    datatypes = {short: name for name, short in SAFETENSORS_DTYPE.items()}
+    tensors = {}
+    end = start
+    for name, entry in json.loads(data[8:start]).items():
+        if entry["data_offsets"][0] != end - start:
+            raise ValueError(f"{path} has a gap before {name}")
+        begin, end = end, start + entry["data_offsets"][1]
+        tensors[name] = (datatypes[entry["dtype"]], entry["shape"], data[begin:end])
+    if end != len(data):
+        raise ValueError(f"{path} does not end with its tensors")
+    return tensors
+
+
 def read_safetensors(path):
     """Returns the only tensor of a .safetensors file: its name, datatype, shape and raw bytes."""
-    data = path.read_bytes()
-    end = 8 + struct.unpack("<Q", data[:8])[0]
-    (name, entry), = json.loads(data[8:end]).items()
-    if entry["data_offsets"] != [0, len(data) - end]:
-        raise ValueError(f"{path} does not end with its tensor")
-    datatype = {short: name for name, short in SAFETENSORS_DTYPE.items()}[entry["dtype"]]
-    return name, datatype, entry["shape"], data[end:]
+    (name, tensor), = read_all_safetensors(path).items()
+    return (name, *tensor)
 
 
 def num_elements(shape):
