@@ -126,6 +126,10 @@ std::vector<Flag> FlagsInto(Given* given) {
        "a folder",
        Text(&line->out_dir),
        {.commands = {"backward"}}},
+      {"check", "false",
+       "Compare the results with the formulas in float64, and tell the largest error of each; not "
+       "for mlp.",
+       "true or false", Truth(&line->check), infer_truth},
       {"kind", "both", "Which regions.", "both, system or cuda",
        server::OneOf<RegionKinds>(&line->kind, {{"both", RegionKinds::kBoth},
                                                 {"system", RegionKinds::kSystem},
@@ -157,7 +161,7 @@ server::Program ProgramInto(Given* given) {
           "inputs. GB/s counts the bytes of all tensors, in and out.\n"
           "\n"
           "Exit codes: 0 done, 1 bad input or file, 2 usage, 3 server unreachable or not ready,\n"
-          "4 the server refused or failed the call.\n",
+          "4 the server refused or failed the call, or --check found a wrong result.\n",
       .commands = {{"forward", "{--in FILE | --e FILE[:TENSOR] --g FILE[:TENSOR]} --out FILE",
                     "h = SiLU(e) * g"},
                    {"backward",

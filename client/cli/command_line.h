@@ -37,6 +37,7 @@ struct CommandLine {
   std::optional<client::Dtype> dtype;  // of raw inputs
   std::string out;                     // a file or kStandardStream
   std::string out_dir;                 // a folder
+  bool check = false;
   RegionKinds kind = RegionKinds::kBoth;
   std::string unregister;  // a region's name
   bool unregister_all = false;

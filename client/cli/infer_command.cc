@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Open → check → make room → call → write → print.
+// Open → check → make room → call → check results → write → print.
 #include <stdio.h>
 #include <unistd.h>
 
@@ -17,6 +17,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/infer_inputs.h"
 #include "client/cli/infer_outputs.h"
+#include "client/cli/result_check.h"
 #include "client/files/mapped_file.h"
 #include "client/files/standard_streams.h"
 #include "client/files/tensor_file.h"
@@ -153,7 +154,8 @@ struct Done {
   const TensorView& like;  // a tensor with the dtype and the shape of all
   size_t num_tensors;      // of the call, in and out
   absl::Duration elapsed;
-  std::string weights_sha256;  // empty if there are none
+  std::string weights_sha256;       // empty if there are none
+  std::vector<double> largest_ulp;  // of each result; empty if they were not checked
 };
 
 double GbPerS(const Done& done) {
@@ -162,7 +164,8 @@ double GbPerS(const Done& done) {
   return ms > 0 ? static_cast<double>(num_bytes) / (ms * 1e6) : 0;
 }
 
-std::string TextOf(const CommandLine& command_line, const Done& done) {
+std::string TextOf(const CommandLine& command_line, const std::vector<Output>& outputs,
+                   const Done& done) {
   const bool is_mlp = command_line.command == Command::kMlp;
   std::string text =
       is_mlp ? absl::StrCat("mlp ", command_line.model, " ", command_line.layer, " ") : "";
@@ -171,6 +174,11 @@ std::string TextOf(const CommandLine& command_line, const Done& done) {
                         client::DatatypeName(done.like.dtype), client::FormatShape(done.like.shape),
                         absl::ToDoubleMilliseconds(done.elapsed), GbPerS(done));
   if (is_mlp) absl::StrAppend(&text, ", weights ", done.weights_sha256);
+  const std::vector<std::string> names = NamesIn(outputs);
+  for (size_t k = 0; k < done.largest_ulp.size(); ++k) {
+    absl::StrAppendFormat(&text, "%s %s %.3g ulp", k == 0 ? ", largest error:" : ",", names[k],
+                          done.largest_ulp[k]);
+  }
   return text;
 }
 
@@ -190,6 +198,10 @@ std::string JsonOf(const CommandLine& command_line, const std::vector<Output>& o
   for (const Output& output : outputs) {
     for (const std::string& name : output.results) json["files"][name] = output.path;
   }
+  const std::vector<std::string> names = NamesIn(outputs);
+  for (size_t k = 0; k < done.largest_ulp.size(); ++k) {
+    json["largest_error_ulp"][names[k]] = done.largest_ulp[k];
+  }
   // A path may be invalid UTF-8.
   return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
@@ -198,7 +210,7 @@ std::string JsonOf(const CommandLine& command_line, const std::vector<Output>& o
 void PrintResult(const CommandLine& command_line, const std::vector<Output>& outputs,
                  const Done& done) {
   const std::string line =
-      command_line.json ? JsonOf(command_line, outputs, done) : TextOf(command_line, done);
+      command_line.json ? JsonOf(command_line, outputs, done) : TextOf(command_line, outputs, done);
   fputs((line + "\n").c_str(), IsOnStandardOutput(command_line) ? stderr : stdout);
 }
 
@@ -206,6 +218,10 @@ void PrintResult(const CommandLine& command_line, const std::vector<Output>& out
 absl::Status CheckFlags(const CommandLine& command_line) {
   absl::Status status = CheckInputFlags(command_line);
   status.Update(CheckOutputFlags(command_line));
+  if (status.ok() && command_line.check && command_line.command == Command::kMlp) {
+    return absl::InvalidArgumentError(
+        "--check does not work with mlp, whose weights are at the server; see swiglu --help");
+  }
   return status;
 }
 
@@ -243,6 +259,13 @@ absl::StatusOr<Work> Prepare(const CommandLine& command_line, client::Client& cl
   return work;
 }
 
+// The largest errors of the results, or none if the user does not want to know them.
+absl::StatusOr<std::vector<double>> CheckIfAsked(const CommandLine& command_line,
+                                                 const Work& work) {
+  if (!command_line.check) return std::vector<double>();
+  return CheckResults(work.inputs, work.names, work.results);
+}
+
 }  // namespace
 
 ProgramEnd RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished) {
@@ -261,14 +284,18 @@ ProgramEnd RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished
   const absl::StatusOr<std::string> called =
       Call(command_line, *client, work->inputs.tensors, work->results);
   const absl::Duration elapsed = absl::Now() - start;
+  absl::StatusOr<std::vector<double>> largest_ulp = std::vector<double>();
+  if (called.ok()) largest_ulp = CheckIfAsked(command_line, *work);
   // A damaged input may be the cause of a failed call, so its error takes precedence.
   status = CheckWhole(work->inputs);
   if (!status.ok()) return BadInput(status);
   if (!called.ok()) return CallFailed(called.status(), *client);
+  if (!largest_ulp.ok()) return {ExitCode::kRefused, std::string(largest_ulp.status().message())};
   status = WriteOutputs(command_line, work->outputs, work->results, unfinished);
   if (!status.ok()) return BadInput(status);
   PrintResult(command_line, work->outputs,
-              {work->like(), work->inputs.tensors.size() + work->names.size(), elapsed, *called});
+              {work->like(), work->inputs.tensors.size() + work->names.size(), elapsed, *called,
+               *std::move(largest_ulp)});
   return {};
 }
 

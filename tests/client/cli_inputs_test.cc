@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where the program `swiglu` takes its inputs from and puts its results: the rules of the flags.
+// Where the program `swiglu` takes its inputs from and puts its results: the rules of the flags,
+// and the check of results.
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -157,6 +158,8 @@ TEST_F(CliInputsTest, FlagsThatDoNotFitTogetherAreTwo) {
           {{"backward", "--in=a.safetensors", out, "--out_dir=d"},
            "--out and --out_dir do not go together"},
           {{"forward", "--in=a.safetensors"}, "--out is missing"},
+          {{"mlp", "--model=m", "--layer=0", "--in=a.safetensors", "--check", out},
+           "--check does not work with mlp, whose weights are at the server"},
           {{"mlp", "--model=m", "--layer=0", "--x=x.npy", "--op=backward", out}, "--dy is missing"},
           {{"mlp", "--model=m", "--layer=0", "--x=x.npy", "--dy=d.npy", "--op=forward", out},
            "--op=forward takes no --dy"}});
@@ -197,6 +200,40 @@ TEST_F(CliInputsTest, FilesThatDoNotFitAreOneBeforeAnythingIsSent) {
         "stdout take the kind of all; --out=FILE names another"},
        {{"backward", "--dw", npy, "--e", npy, "--g", npy, "--out=-"},
         "stdout: a .npy file holds one tensor, not 3; a .safetensors file holds several"}});
+}
+
+TEST_F(CliInputsTest, CheckTellsTheLargestErrors) {
+  FakeServer server(Echo);
+  // SiLU(e) = e for large e. So an echo of e is h if g is 1.
+  const std::string in = folder_.Write(
+      "in.raw", std::string("\x00\x64\x00\x68", 4) + std::string("\x00\x3c\x00\x3c", 4));
+  for (const bool is_json : {false, true}) {
+    std::vector<std::string> arguments = {
+        "forward", "--server", server.address(),      "--in",       in, "--shape=2", "--dtype=fp16",
+        "--check", "--out",    folder_.Path("h.npy"), "--overwrite"};
+    if (is_json) arguments.emplace_back("--json");
+    const Result run = Swiglu(arguments);
+    EXPECT_EQ(run.code, 0) << run.err;
+    if (is_json) {
+      EXPECT_EQ(nlohmann::json::parse(run.out)["largest_error_ulp"], (nlohmann::json{{"h", 0.0}}));
+    } else {
+      EXPECT_THAT(run.out, MatchesRegex("forward FP16 \\[2\\]: .* GB/s, largest error: h 0 ulp\n"));
+    }
+  }
+}
+
+TEST_F(CliInputsTest, CheckFindsAWrongResultAndWritesNone) {
+  FakeServer server(Echo);
+  // The server echoes e, which is right for 1024 and wrong for 1.
+  const std::string e = folder_.Write("e.raw", std::string("\x00\x64\x00\x64\x00\x64\x00\x3c", 8));
+  const std::string g = folder_.Write("g.raw", std::string("\x00\x3c\x00\x3c\x00\x3c\x00\x3c", 8));
+  const Result run =
+      Swiglu({"forward", "--server", server.address(), "--e", e, "--g", g, "--shape=2,2",
+              "--dtype=fp16", "--check", "--out", folder_.Path("h.raw")});
+  EXPECT_EQ(run.code, 4);
+  EXPECT_EQ(run.out, "");
+  EXPECT_EQ(run.err, "swiglu: wrong result: h[1,1] is 1, want 0.730957031 (error 551 ulp)\n");
+  EXPECT_EQ(folder_.NumFiles(), 2) << "only the inputs";
 }
 
 }  // namespace

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Where the command `swiglu` takes its tensors from and where it puts them, against the server: several tensors in one file,
-# raw bytes, and standard input and output.
+# raw bytes, standard input and output, and the check of results.
 import json
+import math
 import os
 import pathlib
 import pty
@@ -86,7 +87,7 @@ class RawTest(FilesTest):
 
     def test_tensors_without_elements_are_right(self):
         (self.folder / "e.raw").write_bytes(b"")
-        result = self.swiglu("forward", "--in", self.folder / "e.raw", "--shape=0,4", "--dtype=fp32",
+        result = self.swiglu("forward", "--in", self.folder / "e.raw", "--shape=0,4", "--dtype=fp32", "--check",
                              "--out", self.folder / "h.npy")
         self.assertEqual((result.returncode, result.stderr), (0, ""))
         self.assertEqual(read_npy(self.folder / "h.npy"), ("FP32", [0, 4], b""))
@@ -115,7 +116,7 @@ class StreamTest(FilesTest):
 
     def test_all_results_of_backward_go_through_a_pipe(self):
         raw = self.raw(FP32, "dw", "e", "g")
-        result = self.pipe("backward", "--in=-", "--out=-", "--json", data=self.named(FP32, raw).read_bytes())
+        result = self.pipe("backward", "--in=-", "--out=-", "--json", "--check", data=self.named(FP32, raw).read_bytes())
         self.assertEqual(result.returncode, 0, result.stderr)
         said = json.loads(result.stderr)
         self.assertEqual(said["files"], {"h": "-", "df": "-", "de": "-"})
@@ -223,6 +224,30 @@ class StreamTest(FilesTest):
             result = self.pipe("forward", "--in", named, "--out=-", server=server.address)
         self.assertEqual((result.returncode, result.stdout), (4, b""))
         self.assertRegex(result.stderr, r"\Aswiglu: RESOURCE_EXHAUSTED: [^\n]+\n\Z")
+
+
+class CheckTest(FilesTest):
+    def test_results_of_the_server_pass(self):
+        for dtype in DTYPES:
+            with self.subTest(dtype.name):
+                raw = self.raw(dtype, "dw", "e", "g")
+                result = self.swiglu("backward", "--in", self.named(dtype, raw), "--out", self.folder / "out.safetensors",
+                                     "--overwrite", "--check")
+                self.assertEqual((result.returncode, result.stderr), (0, ""))
+                self.assertRegex(result.stdout,
+                                 r"GB/s, largest error: h [\d.]+ ulp, df [\d.]+ ulp, de [\d.]+ ulp\n\Z")
+
+    def test_special_values_pass(self):
+        values = (0.0, -0.0, 1.0, -1.0, 6e-8, 65504.0, -65504.0, 1e-40, 3e38, -88.72284, 88.72284, math.inf, -math.inf, math.nan)
+        for dtype in DTYPES:
+            with self.subTest(dtype.name):
+                columns = zip(*((dw, e, g) for dw in values for e in values for g in values))
+                raw = self.folder / "all.raw"
+                raw.write_bytes(b"".join(dtype.raw(column) for column in columns))
+                result = self.swiglu("backward", "--in", raw, f"--shape={len(values) ** 3}", f"--dtype={dtype.name.lower()}",
+                                     "--out", self.folder / "out.raw", "--overwrite", "--check", "--json")
+                self.assertEqual((result.returncode, result.stderr), (0, ""))
+                self.assertEqual(list(json.loads(result.stdout)["largest_error_ulp"]), ["h", "df", "de"])
 
 
 class MlpTest(FilesTest):
