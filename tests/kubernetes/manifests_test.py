@@ -10,7 +10,7 @@ import unittest
 
 import yaml
 
-import cluster_policies
+import checks
 import facts
 import kubectl
 import pod_policies
@@ -22,29 +22,6 @@ SHORT_PATHS = {"pod": "spec template spec", "container": "spec template spec con
 
 options = argparse.Namespace(server="")  # the command line's
 rendered = {}
-
-
-def arguments_are_taken(workload):
-    """The server itself takes the arguments; the one policy that runs it."""
-    fault = facts.flag_fault(options.server, workload.container.get("args", []))
-    if fault is not None:
-        yield fault
-
-
-POD_POLICIES = (*pod_policies.POLICIES, arguments_are_taken)
-
-
-def report(objects):
-    """Returns what is wrong with the objects: (check, sentence) pairs. A wrong shape is all that is said of it."""
-    found = [("schema", sentence) for sentence in schema_check.faults(objects)]
-    if found:
-        return found
-    for policy in POD_POLICIES:
-        found += [(policy.__name__, f"{workload.name}: {sentence}") for workload in workloads(objects)
-                  for sentence in policy(workload)]
-    for policy in cluster_policies.POLICIES:
-        found += [(policy.__name__, sentence) for sentence in policy(objects)]
-    return found
 
 
 class Mistake(typing.NamedTuple):
@@ -116,7 +93,7 @@ def cells_of(workload):
 class ManifestsTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.reports = [(mistake, report(mistake.make())) for mistake in mistakes()]
+        cls.reports = [(mistake, checks.report(mistake.make(), options.server)) for mistake in mistakes()]
 
     def test_every_folder_is_checked_or_part_of_one_that_is(self):
         parts = {"base", "monitoring", "autoscaling"}
@@ -125,7 +102,7 @@ class ManifestsTest(unittest.TestCase):
     def test_overlays_are_right(self):
         for overlay in OVERLAYS:
             with self.subTest(overlay):
-                self.assertEqual(report(rendered[overlay]), [])
+                self.assertEqual(checks.report(rendered[overlay], options.server), [])
 
     def test_page_has_the_numbers(self):
         page = " ".join((facts.ROOT / "docs/operations/kubernetes.md").read_text().split())
@@ -152,8 +129,7 @@ class ManifestsTest(unittest.TestCase):
     def test_no_check_without_a_mistake_that_it_alone_finds(self):
         finders = [{check for check, _ in found} for _, found in self.reports]
         alone = {check for found in finders if len(found) == 1 for check in found}
-        policies = {policy.__name__ for policy in (*POD_POLICIES, *cluster_policies.POLICIES)}
-        self.assertEqual({"schema", *policies} - alone, set())
+        self.assertEqual(checks.NAMES - alone, set())
 
 
 if __name__ == "__main__":

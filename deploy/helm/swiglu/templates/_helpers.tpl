@@ -1,0 +1,133 @@
+{{- /*
+SPDX-License-Identifier: Apache-2.0
+
+Names, labels and the numbers that follow from the values. Each definition says what its argument is.
+*/ -}}
+
+{{- /* The name of the objects; of the root. */ -}}
+{{- define "swiglu.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $full .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- /* The labels by which objects find the pods; of the root. */ -}}
+{{- define "swiglu.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "swiglu.fullname" . }}
+{{- end -}}
+
+{{- /* The metadata that all objects have; of {root, labels, annotations}, the last two optional. */ -}}
+{{- define "swiglu.metadata" -}}
+{{- $own := dict
+  "app.kubernetes.io/instance" .root.Release.Name
+  "app.kubernetes.io/managed-by" .root.Release.Service
+  "app.kubernetes.io/version" .root.Chart.AppVersion
+  "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version) -}}
+{{- $selector := include "swiglu.selectorLabels" .root | fromYaml -}}
+{{- $annotations := merge (dict) (default dict .annotations) .root.Values.annotations -}}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- merge (dict) $selector $own (default dict .labels) .root.Values.labels | toYaml | nindent 2 }}
+{{- with $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* The image; of the root. */ -}}
+{{- define "swiglu.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The limits and requests of a replica; of the root. */ -}}
+{{- define "swiglu.resources" -}}
+{{- $gpu := eq .Values.device "gpu" -}}
+{{- $defaults := ternary (dict "cpu" 8 "memory" "8Gi") (dict "cpu" 4 "memory" "4Gi") $gpu -}}
+{{- $limits := merge (dict) .Values.resources.limits $defaults -}}
+{{- $requests := merge (dict) .Values.resources.requests $limits -}}
+{{- range $kind, $values := dict "limits" $limits "requests" $requests }}
+{{ $kind }}:
+  {{- range $name, $value := $values }}
+  {{ $name }}: {{ $value | toString | quote }}
+  {{- end }}
+  {{- if $gpu }}
+  {{ $.Values.gpuResource }}: {{ $.Values.gpus | toString | quote }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* The whole cores of a limit, but at least one: of 4, "4" or "500m". */ -}}
+{{- define "swiglu.cores" -}}
+{{- $text := toString . -}}
+{{- $cores := hasSuffix "m" $text | ternary (div (trimSuffix "m" $text | int64) 1000) ($text | int64) -}}
+{{- max 1 $cores -}}
+{{- end -}}
+
+{{- /* Half of a memory limit such as "4Gi", as the server's flags write it: "2GiB". */ -}}
+{{- define "swiglu.halfOfMemory" -}}
+{{- $factor := get (dict "Mi" 1 "Gi" 1024 "Ti" 1048576) (regexFind "[A-Z]i$" .) -}}
+{{- $mebibytes := div (mul (regexFind "^[0-9]+" . | int64) $factor) 2 -}}
+{{- if mod $mebibytes 1024 -}}
+{{ $mebibytes }}MiB
+{{- else -}}
+{{ div $mebibytes 1024 }}GiB
+{{- end -}}
+{{- end -}}
+
+{{- /* The server's command line, a list; of the root. */ -}}
+{{- define "swiglu.arguments" -}}
+{{- $limits := (include "swiglu.resources" . | fromYaml).limits -}}
+{{- $cores := include "swiglu.cores" $limits.cpu -}}
+- --grpc_address=0.0.0.0:8001
+- --metrics_address=0.0.0.0:8002
+- --drain_delay={{ .Values.drainDelaySeconds }}s
+- --drain_timeout={{ .Values.drainTimeoutSeconds }}s
+- --log_format=json
+{{- if eq .Values.device "gpu" }}
+- --device=cuda
+- --io_threads={{ $cores }}
+{{- else }}
+- --device=cpu
+- --io_threads={{ $cores }}
+- --lanes_per_device={{ min 64 $cores }}
+{{- end }}
+- --memory_budget_bytes={{ default (include "swiglu.halfOfMemory" $limits.memory) .Values.memoryBudget }}
+{{- range $mlp := .Values.mlps }}
+- --mlp={{ .name }}={{ printf "/weights/%s/%s" .name (default "" .path) | trimSuffix "/" }}
+{{- with .layers }}
+- --mlp_layers={{ $mlp.name }}={{ . }}
+{{- end }}
+{{- end }}
+{{- with .Values.extraArgs }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- /* The service account of the pods, or nothing for that of the namespace; of the root. */ -}}
+{{- define "swiglu.serviceAccountName" -}}
+{{- with .Values.serviceAccount -}}
+{{- default (ternary (include "swiglu.fullname" $) "" .create) .name -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The security contexts of the pods and of their containers: the Pod Security Standard `restricted`. */ -}}
+{{- define "swiglu.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+{{- define "swiglu.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop:
+    - ALL
+{{- end -}}
