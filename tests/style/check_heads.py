@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 #
-# Fails on a source, a script, a protocol file or a YAML file that does not begin with the licence line and a paragraph that
-# says what the file is for, and on a header without #pragma once.
+# Fails on a source, a script, a protocol file, a YAML file or an example in another language that does not begin with the licence
+# line and a paragraph that says what the file is for, and on a header without #pragma once.
 import pathlib
 import re
 import sys
 
 import source_tree
 
+SLASHES = source_tree.CPP | {".go", ".java", ".js", ".proto"}
 SPDX = "SPDX-License-Identifier: Apache-2.0"
 
 
@@ -17,7 +18,7 @@ def fault(text, path):
     lines = text.splitlines()
     if lines and lines[0].startswith("#!"):
         lines = lines[1:]
-    mark = "//" if path.suffix in source_tree.CPP | {".proto"} else "#"
+    mark = "//" if path.suffix in SLASHES else "#"
     if not lines or lines[0] != f"{mark} {SPDX}":
         return f"does not begin with '{mark} {SPDX}'"
     paragraph = []
@@ -36,7 +37,7 @@ def fault(text, path):
 def violations(root):
     """Returns a sentence for every file below `root` whose head is wrong."""
     root = pathlib.Path(root)
-    others = [path for path in source_tree.files(root) if path.suffix in {".proto", ".yaml", ".yml"}]
+    others = [path for path in source_tree.files(root) if path.suffix in SLASHES - source_tree.CPP | {".yaml", ".yml"}]
     found = []
     for path in source_tree.cpp_files(root) + others + list(source_tree.scripts(root)):
         wrong = fault((root / path).read_text(), path)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Fails on a code block of a Markdown page that says where it comes from (a comment "<!-- from PATH -->" on the line before)
-# and is no longer there word for word, on a block of C++ or Python that does not say it, on a link to a missing file, and on an
+# and is no longer there word for word, on a block of a programming language that does not say it, on a link to a missing file, and on an
 # index (a page with a folder of its name beside it) that leaves out a page of its folder.
 import pathlib
 import re
@@ -12,7 +12,7 @@ import source_tree
 
 BLOCK = re.compile(r"^(?:<!-- from (?P<source>\S+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
-MUST_COME_FROM_A_FILE = {"cpp", "python"}
+MUST_COME_FROM_A_FILE = {"cpp", "go", "java", "js", "python"}
 
 
 def faults(root, page):

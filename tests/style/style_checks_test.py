@@ -119,8 +119,9 @@ class CheckHeadsTest(TreeTest):
         self.write("c.h", HEAD)
         self.write("d.sh", "#!/bin/sh\necho\n")
         self.write("e.yaml", "kind: Service\n")
+        self.write("f.go", "package main\n")
         found = sorted(sentence.split(":")[0] for sentence in check_heads.violations(self.root))
-        self.assertEqual(found, ["a.cc", "b.cc", "c.h", "d.sh", "e.yaml"])
+        self.assertEqual(found, ["a.cc", "b.cc", "c.h", "d.sh", "e.yaml", "f.go"])
 
 
 class SkipReasonsTest(unittest.TestCase):
@@ -148,7 +149,8 @@ class CheckReadmeTest(TreeTest):
     def test_refuses_blocks_that_changed_or_have_no_source_and_dead_links(self):
         self.assertEqual(len(self.faults("<!-- from a.cc -->\n```cpp\nint c;\n```\n")), 1)
         self.assertEqual(len(self.faults("<!-- from b.cc -->\n```cpp\nint b;\n```\n")), 1)
-        self.assertEqual(len(self.faults("```python\nprint()\n```\n")), 1)
+        for language in ("python", "go"):
+            self.assertEqual(len(self.faults(f"```{language}\nprint()\n```\n")), 1)
         self.assertEqual(len(self.faults("[b](b.cc)\n")), 1)
 
     def test_refuses_an_index_that_leaves_out_a_page_of_its_folder(self):
