@@ -4,6 +4,7 @@
 # Runs the Python examples of client/examples against the server, and every example, C++ or Python, against a server whose answers
 # are wrong, which each must notice.
 import concurrent.futures
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -64,6 +65,19 @@ class Echo(service_pb2_grpc.GRPCInferenceServiceServicer):
         return answer
 
 
+@contextlib.contextmanager
+def wrong_server():
+    """Gives the address of a server that is an Echo."""
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Echo(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None)
+
+
 class RightAnswersTest(ServerTest):
     SERVER_FLAGS = ("--system_shared_memory=on",)
 
@@ -76,7 +90,8 @@ class RightAnswersTest(ServerTest):
         self.assertEqual(self.ended[name], (0, f"{line}\n", ""))
 
     def test_every_script_has_a_test(self):
-        self.assertEqual(list(SCRIPTS), ["backward.py", "bf16.py", "forward.py", "shared_memory.py", "torch_autograd.py"])
+        self.assertEqual(list(SCRIPTS), ["backward.py", "bf16.py", "forward.py", "large.py", "raw_bytes.py", "shared_memory.py",
+                                         "torch_autograd.py"])
 
     def test_forward(self):
         self.assert_right("forward.py", "forward.py: 6000 elements are right")
@@ -86,6 +101,14 @@ class RightAnswersTest(ServerTest):
 
     def test_bf16(self):
         self.assert_right("bf16.py", "bf16.py: 4000 elements are right")
+
+    def test_large(self):
+        self.assert_right("large.py", "large.py: 15000 elements are right")
+        # Four messages for its 15 rows, beside those of forward.py and shared_memory.py.
+        self.assertEqual(self.server.metric("swiglu_requests_total", model="swiglu_forward_fp16", code="OK"), 4 + 2)
+
+    def test_raw_bytes(self):
+        self.assert_right("raw_bytes.py", "raw_bytes.py: 4000 elements are right")
 
     def test_shared_memory(self):
         self.assert_right("shared_memory.py", "shared_memory.py: 6000 elements are right")
@@ -101,16 +124,12 @@ class RightAnswersTest(ServerTest):
 
 class WrongAnswersTest(unittest.TestCase):
     def test_every_example_notices(self):
-        server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Echo(), server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        self.addCleanup(server.stop, None)
         programs = {name: [f"{server_process.EXAMPLES}/{name}"] for name in NAMES}
-        for name, (code, said, complained) in run_all({**SCRIPTS, **programs}, f"127.0.0.1:{port}").items():
-            with self.subTest(name):
-                self.assertEqual(code, 1, said + complained)
-                self.assertRegex(said + complained, "(?m)^wrong: ")
+        with wrong_server() as address:
+            for name, (code, said, complained) in run_all({**SCRIPTS, **programs}, address).items():
+                with self.subTest(name):
+                    self.assertEqual(code, 1, said + complained)
+                    self.assertRegex(said + complained, "(?m)^wrong: ")
 
 
 if __name__ == "__main__":
