@@ -14,7 +14,7 @@ usage: deploy/setup.sh GROUP...
   text    what ./demo --text needs
   tests   what the tests run besides their own programs, and clang with its sanitizers, whose reports need llvm's symbolizer
   image   the engine that the tests of the container image build and run it with
-  long    what ./check --long adds: clang-tidy, PyTorch, and what perf_analyzer needs
+  long    what ./check --long adds: clang-tidy, PyTorch, what perf_analyzer needs, and Go and Java with gRPC
 TEXT
 }
 
@@ -30,7 +30,12 @@ cuda_packages=(ca-certificates python3 python3-venv)
 text_packages=(ca-certificates python3 python3-venv)
 test_packages=(ca-certificates clang-14 clang-format-14 git libclang-rt-14-dev llvm-14 python3 python3-venv shellcheck)
 image_packages=(aardvark-dns buildah crun debian-archive-keyring iproute2 iptables mmdebstrap netavark podman util-linux)
-long_packages=(clang-tidy-14 libb64-0d python3-torch)
+long_packages=(
+  clang-tidy-14 libb64-0d python3-torch
+  golang-github-golang-protobuf-1-5-dev golang-go golang-google-grpc-dev protobuf-compiler protoc-gen-go-1-5 protoc-gen-go-grpc
+  default-jdk-headless libgeronimo-annotation-1.3-spec-java libgoogle-gson-java libgrpc-java libguava-java libnetty-java
+  libperfmark-java libprotobuf-java protobuf-compiler-grpc-java-plugin
+)
 
 wanted=()
 for group in "$@"; do
