@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 #
-# Example: a network of PyTorch whose SwiGLU runs on a server, in both passes. `python3 train.py HOST:PORT` ends with 0 if the loss has
+# Example: an MLP of PyTorch whose SwiGLU runs on a server, in both passes. `python3 train.py HOST:PORT` ends with 0 if the loss has
 # become smaller.
 import sys
 
+import swiglu
+import swiglu.torch
 import torch
 
-import swiglu.torch
 
-
-class Block(torch.nn.Module):
+class Mlp(torch.nn.Module):
     def __init__(self, hidden, intermediate):
         super().__init__()
         self.gate = torch.nn.Linear(hidden, intermediate, bias=False)
@@ -21,20 +21,21 @@ class Block(torch.nn.Module):
         return self.down(swiglu.torch.swiglu(self.gate(x), self.up(x)))
 
 
+def step(mlp, optimizer, x, wanted):
+    loss = torch.nn.functional.mse_loss(mlp(x), wanted)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
 def main(address):
     torch.manual_seed(1)
     swiglu.torch.set_default_client(swiglu.Client(address))
-    block = Block(16, 64)
-    optimizer = torch.optim.Adam(block.parameters(), lr=1e-2)
+    mlp = Mlp(hidden=16, intermediate=64)
+    optimizer = torch.optim.Adam(mlp.parameters(), lr=1e-2)
     x = torch.randn(256, 16)
-    wanted = torch.sin(x)
-    losses = []
-    for _ in range(50):
-        loss = torch.nn.functional.mse_loss(block(x), wanted)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = [step(mlp, optimizer, x, wanted=torch.sin(x)) for _ in range(50)]
     if losses[-1] > losses[0] / 4:
         sys.exit("wrong: the network does not learn")
     print(f"the loss went from {losses[0]:.2f} to {losses[-1]:.2f}")
