@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,9 +17,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/bench/load.h"
+#include "client/bench/load_progress.h"
 #include "client/bench/report.h"
 #include "client/bench/server_usage.h"
 #include "client/bench/shared_tensors.h"
+#include "client/cli/progress_bar.h"
 #include "client/cli/signal_watch.h"
 #include "client/server_address.h"
 #include "swiglu/client.h"
@@ -55,6 +58,7 @@ ProgramEnd WaitReady(client::Client& client, absl::Time deadline) {
 
 // The same for each of several servers. REQUIRES: a client takes `servers`.
 ProgramEnd WaitAllReady(const std::string& servers, absl::Duration patience) {
+  const cli::ProgressBar bar("waiting for the server");
   const absl::Time deadline = absl::Now() + patience;
   const std::vector<std::string> addresses = client::SplitAddresses(servers).value();
   for (const std::string& address : addresses) {
@@ -124,6 +128,7 @@ ProgramEnd AskForModel(client::Client& client, const MlpChoice& choice, CommandL
 // Notes in the report how many results of the load were found right. Fails with the error of the
 // first wrong one.
 absl::Status CheckResults(const LoadOptions& load, client::Client& client, Report* report) {
+  const cli::ProgressBar bar("checking the results");
   const absl::StatusOr<int64_t> num_checked = load.shared_tensors != nullptr
                                                   ? load.shared_tensors->Check(client)
                                                   : load.first_answers->Result();
@@ -139,6 +144,7 @@ absl::Status CheckResults(const LoadOptions& load, client::Client& client, Repor
 // Runs the load to its end. Fails only if the server's usage cannot be read.
 absl::StatusOr<Report> Measure(const CommandLine& command, Load& load, StopOrder& stop) {
   Pace pace(command.pace, Clock::now());
+  const cli::ProgressBar bar([&pace] { return ProgressOf(pace, Clock::now()); });
   stop.SetLoad(&pace);
   load.Start(&pace);
   pace.WaitUntil(pace.begin());
@@ -191,6 +197,7 @@ ProgramEnd RunLoad(const CommandLine& given, StopOrder& stop) {
     const ProgramEnd end = AskForModel(*client, *command.mlp, &command, &mlp);
     if (end.code != ExitCode::kDone) return end;
   }
+  auto bar = std::make_unique<cli::ProgressBar>("preparing the requests");
   const std::vector<RequestData> data = MakeRequestData(command.load);
   const absl::StatusOr<std::unique_ptr<SharedTensors>> shared = Share(command.load, data, *client);
   if (!shared.ok()) return cli::CallFailed(shared.status(), *client);
@@ -202,6 +209,7 @@ ProgramEnd RunLoad(const CommandLine& given, StopOrder& stop) {
   if (command.client == ClientKind::kLibrary && !command.mlp) first_answers.KeepAnswersTo(&data);
   absl::StatusOr<std::unique_ptr<Load>> load = Connect(command.client, options, &data);
   if (!load.ok()) return cli::CallFailed(load.status(), *client);
+  bar.reset();
   absl::StatusOr<Report> report = Measure(command, **load, stop);
   if (!report.ok()) return cli::BadInput(report.status());
   if (command.check) {

@@ -3,6 +3,7 @@
 // Decides when requests start and which of them count. It does not know how requests are sent.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -86,6 +87,12 @@ class Pace {
   // How many requests of an open loop were due in the window but never sent. 0 if a number of
   // requests ends the load. Also ends the load: call this once, at the end.
   int64_t NumNotSent();
+
+  const PaceOptions& options() const { return options_; }
+  // How many requests that count have started, if a number of requests ends the load.
+  int64_t num_measured() const {
+    return std::min(num_measured_.load(std::memory_order_relaxed), options_.num_requests);
+  }
 
   bool is_closed_loop() const { return options_.rate == 0; }
   // Whether the load ends after a number of requests and not at a time.

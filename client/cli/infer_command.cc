@@ -9,14 +9,13 @@
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "client/cli/commands.h"
 #include "client/cli/infer_inputs.h"
 #include "client/cli/infer_outputs.h"
+#include "client/cli/progress_bar.h"
 #include "client/cli/result_check.h"
 #include "client/files/mapped_file.h"
 #include "client/files/standard_streams.h"
@@ -62,39 +61,11 @@ absl::StatusOr<std::vector<Tensor>> MakeResults(size_t num_results, const Tensor
   return results;
 }
 
-// A line on stderr that shows how far a split operation has come. Silent where stderr is no
-// terminal. Thread-safe. The line is wiped on destruction.
-class ProgressBar {
- public:
-  ~ProgressBar() {
-    absl::MutexLock lock(&mutex_);
-    if (shown_ > 0) fputs("\r\033[K", stderr);
-  }
-
-  // Shows that `num_done` of `num_chunks` are done; a number below one already shown is ignored.
-  void Show(int64_t num_done, int64_t num_chunks) {
-    if (!is_terminal_) return;
-    absl::MutexLock lock(&mutex_);
-    if (num_done <= shown_) return;
-    shown_ = num_done;
-    constexpr int64_t kWidth = 40;
-    const auto filled = static_cast<size_t>(kWidth * num_done / num_chunks);
-    const std::string bar = std::string(filled, '#') + std::string(kWidth - filled, '.');
-    fputs(absl::StrFormat("\r[%s] %d/%d", bar, num_done, num_chunks).c_str(), stderr);
-  }
-
- private:
-  const bool is_terminal_ = isatty(STDERR_FILENO) == 1;
-  absl::Mutex mutex_;
-  int64_t shown_ ABSL_GUARDED_BY(mutex_) = 0;
-};
-
 // Fills the results. Returns the SHA-256 of the weights that computed them, empty if there are
 // none.
 absl::StatusOr<std::string> Call(const CommandLine& command_line, client::Client& client,
                                  const std::vector<TensorView>& inputs,
-                                 std::vector<Tensor>& results) {
-  ProgressBar bar;
+                                 std::vector<Tensor>& results, ProgressBar& bar) {
   client::CallOptions options;
   options.on_chunk = [&bar](int64_t num_done, int64_t num_chunks) {
     bar.Show(num_done, num_chunks);
@@ -277,21 +248,25 @@ ProgramEnd RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished
   absl::StatusOr<Work> work = Prepare(command_line, *client);
   if (!work.ok()) return BadInput(work.status());
   const files::TruncationWatch watch = WatchInputs(work->inputs);
+  auto bar = std::make_unique<ProgressBar>("waiting for the server");
   const ProgramEnd readiness = CheckReady(*client);
   if (readiness.code != ExitCode::kDone) return readiness;
 
   const absl::Time start = absl::Now();
   const absl::StatusOr<std::string> called =
-      Call(command_line, *client, work->inputs.tensors, work->results);
+      Call(command_line, *client, work->inputs.tensors, work->results, *bar);
   const absl::Duration elapsed = absl::Now() - start;
   absl::StatusOr<std::vector<double>> largest_ulp = std::vector<double>();
+  if (called.ok() && command_line.check) bar = std::make_unique<ProgressBar>("checking the results");
   if (called.ok()) largest_ulp = CheckIfAsked(command_line, *work);
   // A damaged input may be the cause of a failed call, so its error takes precedence.
   status = CheckWhole(work->inputs);
   if (!status.ok()) return BadInput(status);
   if (!called.ok()) return CallFailed(called.status(), *client);
   if (!largest_ulp.ok()) return {ExitCode::kRefused, std::string(largest_ulp.status().message())};
+  bar = std::make_unique<ProgressBar>("writing the results");
   status = WriteOutputs(command_line, work->outputs, work->results, unfinished);
+  bar.reset();
   if (!status.ok()) return BadInput(status);
   PrintResult(command_line, work->outputs,
               {work->like(), work->inputs.tensors.size() + work->names.size(), elapsed, *called,
