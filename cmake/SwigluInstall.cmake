@@ -15,6 +15,30 @@ function(swiglu_install_programs component)
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT ${component})
 endfunction()
 
+# Installs what a program prints with a flag as the file `path`, below the prefix. The component "documentation" has these files,
+# and the target swiglu_texts writes them.
+function(swiglu_install_text program flag path)
+  if(NOT TARGET swiglu_texts)
+    # What a sanitizer has to say about a program is for the tests, not for the build.
+    if(CMAKE_CXX_FLAGS MATCHES "-fsanitize")
+      add_custom_target(swiglu_texts)
+    else()
+      add_custom_target(swiglu_texts ALL)
+    endif()
+  endif()
+  set(file ${CMAKE_BINARY_DIR}/texts/${path})
+  cmake_path(GET path PARENT_PATH folder)
+  cmake_path(GET path FILENAME name)
+  file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/texts/${folder})
+  add_custom_command(OUTPUT ${file}
+    COMMAND ${program} ${flag} > ${file}
+    DEPENDS ${program} COMMENT "Writing ${name}" VERBATIM)
+  string(MAKE_C_IDENTIFIER ${path} target)
+  add_custom_target(${target} DEPENDS ${file})
+  add_dependencies(swiglu_texts ${target})
+  install(FILES ${file} DESTINATION ${folder} COMPONENT documentation)
+endfunction()
+
 # Installs the CMake package "swiglu", whose targets are what EXPORT swigluTargets has gathered.
 function(swiglu_install_package)
   include(CMakePackageConfigHelpers)

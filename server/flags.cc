@@ -21,6 +21,7 @@
 #include "server/base/byte_size.h"
 #include "server/base/command_line.h"
 #include "server/base/flag_values.h"
+#include "server/base/manual_page.h"
 #include "server/base/memory_limit.h"
 #include "server/weights/mlp_spec.h"
 #include "version/version.h"
@@ -64,6 +65,12 @@ bool IsFileNamePrefix(absl::string_view text) {
 }
 
 bool IsSomething(absl::string_view text) { return !text.empty(); }
+
+ReadValue ConfigFile(std::string* field) {
+  ReadValue read = Text(field, IsSomething);
+  read.kind = ValueKind::kFile;
+  return read;
+}
 
 // Different numbers; none for "all".
 ReadValue Ordinals(std::vector<int>* field) {
@@ -151,6 +158,7 @@ absl::Status CheckMlps(const std::vector<MlpSpec>& mlps) {
 // What is for the program rather than for the server.
 struct Orders {
   bool help = false;
+  bool manual = false;
   bool version = false;
   std::string config;
 };
@@ -161,6 +169,7 @@ std::vector<Flag> FlagsInto(Flags* flags, Orders* orders) {
   const absl::Duration second = absl::Seconds(1);
   const absl::Duration day = absl::Hours(24);
   const FlagTraits nothing_is_on = {.implied = "on"};
+  const FlagTraits of_machine = {.has_default_of_machine = true};
   const FlagTraits argument_only = {.is_argument_only = true};
   const FlagTraits health = {.implied = "", .is_argument_only = true};
   const FlagTraits order = {.implied = "true", .is_argument_only = true};
@@ -186,12 +195,12 @@ std::vector<Flag> FlagsInto(Flags* flags, Orders* orders) {
       {"io_threads", DefaultIoThreads(),
        "The most threads that move requests and responses, and compute on the CPU; as many run as "
        "the load keeps busy. By default one per core, at most 8.",
-       "a number from 1 to 256", Number(&flags->io_threads, 1, 256)},
+       "a number from 1 to 256", Number(&flags->io_threads, 1, 256), of_machine},
       {"memory_budget_bytes", DefaultMemoryBudget(),
        "Memory that requests can make the server hold, half for messages that come in and half for "
        "tensors in work and answers; by default a quarter of the machine's or container's.",
        "2 or more bytes, as in 1073741824, 512MiB or 2GiB",
-       Bytes(&flags->memory_budget_bytes, 2, std::numeric_limits<int64_t>::max())},
+       Bytes(&flags->memory_budget_bytes, 2, std::numeric_limits<int64_t>::max()), of_machine},
       {"max_request_bytes", FormatByteSize(kMaxRequestBytes),
        "The largest request or response message.", "1 to 2147483647 bytes, as in 1048576 or 64MiB",
        Bytes(&flags->max_request_bytes, 1, kMaxRequestBytes)},
@@ -261,7 +270,7 @@ std::vector<Flag> FlagsInto(Flags* flags, Orders* orders) {
        "Memory of all registered system regions together; by default half of the machine's or "
        "container's. A client's file is charged to the server that pins it.",
        "1 or more bytes, as in 1073741824, 512MiB or 2GiB",
-       Bytes(&flags->max_pinned_bytes, 1, kAnyBytes)},
+       Bytes(&flags->max_pinned_bytes, 1, kAnyBytes), of_machine},
       {"region_idle_timeout", "0",
        "A region that no request has used for so long is unregistered; 0 for never.",
        "0 or a time from 1s to 480h, as in 5m or 1h", OffOrTime(&flags->region_idle_timeout)},
@@ -292,11 +301,13 @@ std::vector<Flag> FlagsInto(Flags* flags, Orders* orders) {
       {"log_peers", "on", "Whether the lines about requests name the address that they came from.",
        "on or off", OnOrOff(&flags->log_peers)},
       {"config", "", "A file that sets flags, in lines such as `io_threads = 4`.",
-       "the path of a file", Text(&orders->config, IsSomething), argument_only},
+       "the path of a file", ConfigFile(&orders->config), argument_only},
       {"health", "",
        "Ask the server at --grpc_address whether this service is healthy, wait 2 s at most, and "
        "exit with 0 if it is, else 1; without a name, the whole server.",
        "nothing or a service's name", Service(&flags->health), health},
+      {"manual", "", "Print the manual page, in the language of man(7), and exit.",
+       "nothing, true or false", Truth(&orders->manual), order},
       {"version", "", "Print the version and exit.", "nothing, true or false",
        Truth(&orders->version), order},
       {"help", "", "Print this and exit.", "nothing, true or false", Truth(&orders->help), order},
@@ -305,8 +316,9 @@ std::vector<Flag> FlagsInto(Flags* flags, Orders* orders) {
 
 constexpr char kNotes[] =
     "The variable SWIGLU_SERVER_IO_THREADS of the environment sets --io_threads, and likewise for\n"
-    "every flag but --config, --health, --version and --help. The command line counts before the\n"
-    "environment, the environment before the file of --config, and the file before the default.\n"
+    "every flag but --config, --health, --manual, --version and --help. The command line counts\n"
+    "before the environment, the environment before the file of --config, and the file before the\n"
+    "default.\n"
     "The values of --mlp and --mlp_layers add up; for the same NAME, this order counts.\n";
 
 Program ProgramInto(Flags* flags, Orders* orders) {
@@ -314,6 +326,13 @@ Program ProgramInto(Flags* flags, Orders* orders) {
           .about = "swiglu-server serves SwiGLU forward and backward through gRPC.\n",
           .notes = kNotes,
           .flags = FlagsInto(flags, orders)};
+}
+
+std::string ManualText(const Program& program) {
+  return ManualPage(program, {.section = 8,
+                              .summary = "gRPC server that computes SwiGLU",
+                              .version = absl::StrCat("swiglu ", kVersion),
+                              .see_also = {"swiglu(1)", "swiglu-bench(1)"}});
 }
 
 EarlyExit MistakeOf(const absl::Status& status) {
@@ -345,6 +364,7 @@ std::variant<Flags, EarlyExit> ParseFlags(int argc, const char* const* argv,
   absl::Status status = ReadArguments(program, argc, argv).status();
   if (!status.ok()) return MistakeOf(status);
   if (orders.help) return EarlyExit{0, HelpText(program, "")};
+  if (orders.manual) return EarlyExit{0, ManualText(program)};
   if (orders.version) {
     return EarlyExit{0, absl::StrCat("swiglu-server ", kVersion, " (commit ", kCommit, ", cuda ",
                                      kCudaVersion, ")\n")};

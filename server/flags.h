@@ -60,9 +60,9 @@ struct Flags {
   std::optional<std::string> health;
 };
 
-// The program prints `text` and exits with `code`. For --help and --version, the code is 0, and the
-// text goes to stdout. If a flag is unknown or has a bad value, the code is 2, and the text is one
-// line for stderr. This line names the flag, the value and what is valid.
+// The program prints `text` and exits with `code`. For --help, --manual and --version, the code is
+// 0, and the text goes to stdout. If a flag is unknown or has a bad value, the code is 2, and the
+// text is one line for stderr. This line names the flag, the value and what is valid.
 struct EarlyExit {
   int code = 0;
   std::string text;  // ends with a newline

@@ -16,7 +16,10 @@
 #include "server/base/address.h"
 #include "server/base/byte_size.h"
 #include "server/base/command_line.h"
+#include "server/base/completion.h"
 #include "server/base/flag_values.h"
+#include "server/base/manual_page.h"
+#include "version/version.h"
 
 namespace swiglu::bench {
 namespace {
@@ -72,17 +75,21 @@ ReadValue Rate(double* field) {
 
 // Reads as `read` does, and notes that it did.
 ReadValue Noted(bool* was_read, ReadValue read) {
-  return [was_read, read = std::move(read)](absl::string_view text) {
+  ReadValue noted = read;
+  noted.read = [was_read, read = std::move(read)](absl::string_view text) {
     *was_read = true;
     return read(text);
   };
+  return noted;
 }
 
 ReadValue ModelOf(const Model** field) {
-  return [field](absl::string_view text) {
+  ReadValue read = [field](absl::string_view text) {
     *field = FindModel(text);
     return *field != nullptr;
   };
+  for (const Model& model : AllModels()) read.words.push_back(model.name());
+  return read;
 }
 
 ReadValue MlpLayer(Given* given) {
@@ -129,6 +136,11 @@ ReadValue EchoAddress(CommandLine* command) {
 // Reads a flag without a value that chooses an action.
 ReadValue Order(Action action, Action* field) { return OneOf<Action>(field, {{"true", action}}); }
 
+// The same for a flag that takes a word.
+ReadValue OrderOf(const char* word, Action action, Action* field) {
+  return OneOf<Action>(field, {{word, action}});
+}
+
 bool IsServer(absl::string_view text) { return client::CheckAddress(text).ok(); }
 
 bool AreServers(absl::string_view text) { return client::SplitAddresses(text).ok(); }
@@ -144,7 +156,8 @@ std::vector<Flag> FlagsInto(Given* given) {
   PaceOptions* const pace = &command->pace;
   const absl::Duration zero = absl::ZeroDuration();
   const FlagTraits is_switch = {.implied = "true"};
-  const FlagTraits version = {.implied = "true", .ends_reading = true};
+  const FlagTraits order = {.implied = "true", .ends_reading = true};
+  const FlagTraits completion = {.ends_reading = true};
   const FlagTraits help = {.implied = "true", .short_name = "-h,", .ends_reading = true};
   return {
       {"server", "127.0.0.1:8001",
@@ -254,8 +267,12 @@ std::vector<Flag> FlagsInto(Given* given) {
        "one of the server's six models", ModelOf(&command->echo.model)},
       {"echo_bytes", "64KiB", "the sizes of requests that it answers", "SIZE[,SIZE]...",
        Sizes(&command->echo.request_bytes)},
+      {"completion", "", "print a script that completes the flags in a shell", "bash",
+       OrderOf("bash", Action::kCompletion, &command->action), completion},
+      {"manual", "", "print the manual page, in the language of man(7)", "nothing",
+       Order(Action::kManual, &command->action), order},
       {"version", "", "print the version", "nothing", Order(Action::kVersion, &command->action),
-       version},
+       order},
       {"help", "", "print this; -h likewise", "nothing", Order(Action::kHelp, &command->action),
        help},
   };
@@ -397,6 +414,18 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) 
 std::string HelpText() {
   Given unused;
   return server::HelpText(ProgramInto(&unused), "");
+}
+
+std::string CompletionText() {
+  Given unused;
+  return server::BashCompletion(ProgramInto(&unused));
+}
+
+std::string ManualText() {
+  Given unused;
+  return server::ManualPage(ProgramInto(&unused), {.summary = "load generator for a swiglu-server",
+                                                   .version = absl::StrCat("swiglu ", kVersion),
+                                                   .see_also = {"swiglu(1)", "swiglu-server(8)"}});
 }
 
 const char* Name(ClientKind client) { return client == ClientKind::kRaw ? "raw" : "library"; }

@@ -17,7 +17,7 @@
 
 namespace swiglu::bench {
 
-enum class Action { kLoad, kServeEcho, kHelp, kVersion };
+enum class Action { kLoad, kServeEcho, kHelp, kVersion, kCompletion, kManual };
 
 enum class ClientKind { kRaw, kLibrary };
 
@@ -47,8 +47,10 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv);
 // INVALID_ARGUMENT, with a message of one line, if not.
 absl::Status CheckMessages(ClientKind client, const LoadOptions& load);
 
-// What --help prints.
+// What --help, --completion and --manual print.
 std::string HelpText();
+std::string CompletionText();
+std::string ManualText();
 
 // The name on the command line, such as `raw`.
 const char* Name(ClientKind client);

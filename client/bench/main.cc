@@ -25,6 +25,12 @@ cli::ProgramEnd Run(const CommandLine& command, StopOrder& stop) {
     case Action::kHelp:
       fputs(HelpText().c_str(), stdout);
       return {};
+    case Action::kCompletion:
+      fputs(CompletionText().c_str(), stdout);
+      return {};
+    case Action::kManual:
+      fputs(ManualText().c_str(), stdout);
+      return {};
     case Action::kVersion:
       printf("swiglu-bench %s (%s)\n", kVersion, kCommit);
       return {};

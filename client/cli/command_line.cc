@@ -15,7 +15,9 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
 #include "server/base/command_line.h"
+#include "server/base/completion.h"
 #include "server/base/flag_values.h"
+#include "server/base/manual_page.h"
 #include "version/version.h"
 
 namespace swiglu::cli {
@@ -23,8 +25,10 @@ namespace {
 
 using server::Flag;
 using server::FlagTraits;
+using server::Path;
 using server::Text;
 using server::Truth;
+using server::ValueKind;
 
 // The values of the flags, as they were read.
 struct Given {
@@ -32,6 +36,8 @@ struct Given {
   std::optional<absl::Duration> timeout;
   bool help = false;
   bool version = false;
+  bool completion = false;
+  bool manual = false;
 };
 
 server::ReadValue Duration(std::optional<absl::Duration>* field) {
@@ -72,7 +78,7 @@ Flag TensorFlag(const char* name, const char* help, std::string* field,
                 std::vector<std::string> commands) {
   return {name,        "",
           help,        "FILE, FILE:TENSOR, :TENSOR of --in, or -",
-          Text(field), {.commands = std::move(commands)}};
+          Path(field, ValueKind::kFile), {.commands = std::move(commands)}};
 }
 
 // Every flag, in the order of --help.
@@ -82,9 +88,13 @@ std::vector<Flag> FlagsInto(Given* given) {
   const FlagTraits infer = {.commands = {"forward", "backward", "mlp"}};
   const FlagTraits infer_truth = {.implied = "true", .commands = infer.commands};
   const FlagTraits mlp = {.is_required = true, .commands = {"mlp"}};
+  const FlagTraits model = {.is_required = true,
+                            .commands = {"mlp", "metadata", "statistics"},
+                            .optional = {"metadata", "statistics"}};
   const FlagTraits regions = {.commands = {"regions"}};
   const FlagTraits unregister_all = {.implied = "true", .commands = {"regions"}};
-  const FlagTraits version = {.implied = "true", .ends_reading = true};
+  const FlagTraits order = {.implied = "true", .ends_reading = true};
+  const FlagTraits completion = {.ends_reading = true};
   const FlagTraits help = {.implied = "true", .short_name = "-h,", .ends_reading = true};
   return {
       {"server", "127.0.0.1:8001", "The server.", "HOST:PORT, dns:///NAME:PORT or unix:/path",
@@ -98,12 +108,14 @@ std::vector<Flag> FlagsInto(Given* given) {
       {"in", "",
        "The inputs that no other flag names: by name (dw, e, g, x, dy) from a .safetensors file, "
        "or one after the other, in the order of the flags, from a raw one.",
-       "FILE, or - for standard input", Text(&line->in), infer},
+       "FILE, or - for standard input", Path(&line->in, ValueKind::kFile), infer},
       TensorFlag("dw", "The gradient with respect to h.", &line->dw, {"backward"}),
       TensorFlag("e", "The gate.", &line->e, {"forward", "backward"}),
       TensorFlag("g", "The up projection.", &line->g, {"forward", "backward"}),
-      {"model", "", "The name of the MLP, as in the server's --mlp=NAME=PATH.", "a name",
-       Text(&line->model), mlp},
+      {"model", "",
+       "The name of the MLP, as in the server's --mlp=NAME=PATH. For metadata and statistics: the "
+       "name of a model, as status lists them.",
+       "a name", Text(&line->model), model},
       {"layer", "", "The number of its layer.", "a number, 0 or more", Layer(&line->layer), mlp},
       {"op",
        "",
@@ -119,12 +131,12 @@ std::vector<Flag> FlagsInto(Given* given) {
       {"dtype", "", "The dtype of raw inputs.", "fp16, bf16 or fp32", DtypeName(&line->dtype),
        infer},
       {"out", "", "The file for all results: h, or h, df and de of backward; y or dx of mlp.",
-       "FILE, or - for standard output", Text(&line->out), infer},
+       "FILE, or - for standard output", Path(&line->out, ValueKind::kFile), infer},
       {"out_dir",
        "",
        "The folder for h, df and de, a file each; made if it is not there.",
        "a folder",
-       Text(&line->out_dir),
+       Path(&line->out_dir, ValueKind::kFolder),
        {.commands = {"backward"}}},
       {"check", "false",
        "Compare the results with the formulas in float64, and tell the largest error of each; not "
@@ -139,7 +151,11 @@ std::vector<Flag> FlagsInto(Given* given) {
        Text(&line->unregister), regions},
       {"unregister_all", "false", "Unregister all regions, those of every client.", "true or false",
        Truth(&line->unregister_all), unregister_all},
-      {"version", "", "Print the version.", "nothing", Asked(&given->version), version},
+      {"completion", "", "Print a script that completes the command's arguments in a shell.",
+       "bash", server::OneOf<bool>(&given->completion, {{"bash", true}}), completion},
+      {"manual", "", "Print the manual page, in the language of man(7).", "nothing",
+       Asked(&given->manual), order},
+      {"version", "", "Print the version.", "nothing", Asked(&given->version), order},
       {"help", "", "Print this; -h likewise.", "nothing", Asked(&given->help), help},
   };
 }
@@ -162,28 +178,53 @@ server::Program ProgramInto(Given* given) {
           "\n"
           "Exit codes: 0 done, 1 bad input or file, 2 usage, 3 server unreachable or not ready,\n"
           "4 the server refused or failed the call, or --check found a wrong result.\n",
-      .commands = {{"forward", "{--in FILE | --e FILE[:TENSOR] --g FILE[:TENSOR]} --out FILE",
-                    "h = SiLU(e) * g"},
-                   {"backward",
-                    "{--in FILE | --dw FILE[:TENSOR] --e FILE[:TENSOR] --g FILE[:TENSOR]}\n"
-                    "      {--out FILE | --out_dir DIR}",
-                    "h, df (the gradient with respect to g) and de (that with respect to e)"},
-                   {"mlp",
-                    "--model NAME --layer N {--in FILE | --x FILE[:TENSOR] [--dy "
-                    "FILE[:TENSOR]]} --out FILE",
-                    "y of a layer of an MLP, with the server's weights; or dx, the gradient with "
-                    "respect to x"},
-                   {"status", "", "readiness, device, models and counters of the server"},
-                   {"regions", "", "the regions of shared memory that are registered at it"}},
+      .commands =
+          {{"forward", "{--in FILE | --e FILE[:TENSOR] --g FILE[:TENSOR]} --out FILE",
+            "h = SiLU(e) * g"},
+           {"backward",
+            "{--in FILE | --dw FILE[:TENSOR] --e FILE[:TENSOR] --g FILE[:TENSOR]}\n"
+            "      {--out FILE | --out_dir DIR}",
+            "h, df (the gradient with respect to g) and de (that with respect to e)"},
+           {"mlp",
+            "--model NAME --layer N {--in FILE | --x FILE[:TENSOR] [--dy FILE[:TENSOR]]} --out FILE",
+            "y of a layer of an MLP, with the server's weights; or dx, the gradient with respect to "
+            "x"},
+           {"status", "", "readiness, device, models and counters of the server"},
+           {"metadata", "[--model NAME]",
+            "name, version and extensions of the server; or versions, tensors and "
+            "properties of a model"},
+           {"statistics", "[--model NAME]",
+            "requests, batches and times of the server's models, or of one"},
+           {"regions", "", "the regions of shared memory that are registered at it"},
+           {"bench", "[--FLAG=VALUE]...",
+            "runs swiglu-bench with these flags; swiglu bench --help shows them", "swiglu-bench"}},
       .flags = FlagsInto(given)};
 }
 
+std::string ManualText(const server::Program& program) {
+  return server::ManualPage(program,
+                            {.summary = "SwiGLU on tensor files, computed by a swiglu-server",
+                             .version = absl::StrCat("swiglu ", kVersion),
+                             .see_also = {"swiglu-bench(1)", "swiglu-server(8)"}});
+}
+
+// What the program prints instead of running a command; empty if it is to run one.
+std::string TextOf(const server::Program& program, const Given& given, absl::string_view command) {
+  if (given.help) return server::HelpText(program, command);
+  if (given.completion) return server::BashCompletion(program);
+  if (given.manual) return ManualText(program);
+  if (given.version) return absl::StrCat("swiglu ", kVersion, " (", kCommit, ")\n");
+  return "";
+}
+
 Command CommandOf(absl::string_view name) {
-  return name == "forward"    ? Command::kForward
-         : name == "backward" ? Command::kBackward
-         : name == "mlp"      ? Command::kMlp
-         : name == "regions"  ? Command::kRegions
-                              : Command::kStatus;
+  return name == "forward"      ? Command::kForward
+         : name == "backward"   ? Command::kBackward
+         : name == "mlp"        ? Command::kMlp
+         : name == "metadata"   ? Command::kMetadata
+         : name == "statistics" ? Command::kStatistics
+         : name == "regions"    ? Command::kRegions
+                                : Command::kStatus;
 }
 
 }  // namespace
@@ -195,9 +236,12 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) 
   server::SetDefaults(program);
   const absl::StatusOr<std::string> command = server::ReadArguments(program, argc, argv);
   if (!command.ok()) return command.status();
-  if (given.help) line.text = server::HelpText(program, *command);
-  if (given.version) line.text = absl::StrCat("swiglu ", kVersion, " (", kCommit, ")\n");
+  line.text = TextOf(program, given, *command);
   if (!line.text.empty()) return line;
+  if (*command == "bench") {
+    return absl::InvalidArgumentError(
+        "bench is the first argument, and its flags follow it; see swiglu --help");
+  }
   line.command = CommandOf(*command);
   if (!line.unregister.empty() && line.unregister_all) {
     return absl::InvalidArgumentError(

@@ -12,7 +12,7 @@
 
 namespace swiglu::cli {
 
-enum class Command { kForward, kBackward, kMlp, kStatus, kRegions, kPrint };
+enum class Command { kForward, kBackward, kMlp, kStatus, kMetadata, kStatistics, kRegions, kPrint };
 
 // The kinds of regions that `swiglu regions` prints or unregisters.
 enum class RegionKinds { kBoth, kSystem, kCuda };
@@ -28,7 +28,7 @@ struct CommandLine {
   std::string dw;  // FILE[:TENSOR], or :TENSOR of `in`
   std::string e;
   std::string g;
-  std::string model;  // the name of an MLP
+  std::string model;  // the name of an MLP; of kMetadata and kStatistics: of any model, or empty
   int layer = 0;      // of that MLP
   std::string op;     // its pass: forward or backward; empty: as `dy` says
   std::string x;      // FILE[:TENSOR], or :TENSOR of `in`
@@ -41,7 +41,7 @@ struct CommandLine {
   RegionKinds kind = RegionKinds::kBoth;
   std::string unregister;  // a region's name
   bool unregister_all = false;
-  std::string text;  // kPrint: the help or the version
+  std::string text;  // kPrint: the help, for example
 };
 
 // Reads the arguments. INVALID_ARGUMENT, with a message of one line, if they are not valid.

@@ -25,6 +25,10 @@ ProgramEnd Run(const CommandLine& command_line, files::UnfinishedFiles& unfinish
       return RunInfer(command_line, unfinished);
     case Command::kStatus:
       return RunStatus(command_line);
+    case Command::kMetadata:
+      return RunMetadata(command_line);
+    case Command::kStatistics:
+      return RunStatistics(command_line);
     case Command::kRegions:
       return RunRegions(command_line);
     case Command::kPrint:
@@ -35,6 +39,7 @@ ProgramEnd Run(const CommandLine& command_line, files::UnfinishedFiles& unfinish
 }
 
 int Main(int argc, char** argv) {
+  if (argc > 1 && argv[1] == std::string("bench")) return Finish("swiglu", RunBench(argv + 2));
   files::HoldStandardStreams();
   // With SIGPIPE ignored, a write to a pipe whose reader has gone returns an error.
   signal(SIGPIPE, SIG_IGN);

@@ -29,9 +29,13 @@ std::string WithoutEnd(absl::string_view text) {
   return std::string(absl::StripSuffix(text, kValueEnd));
 }
 
-bool Takes(absl::string_view command, const Flag& flag) {
-  const std::vector<std::string>& commands = flag.traits.commands;
-  return commands.empty() || std::find(commands.begin(), commands.end(), command) != commands.end();
+bool HasWord(const std::vector<std::string>& words, absl::string_view word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+// Whether a value of `flag` must be given to the command of that name.
+bool Needs(absl::string_view command, const Flag& flag) {
+  return flag.traits.is_required && Takes(command, flag) && !HasWord(flag.traits.optional, command);
 }
 
 bool IsSetting(const Flag& flag) { return !flag.traits.is_argument_only; }
@@ -230,12 +234,10 @@ absl::Status CheckFlags(const Program& program, const Found& found) {
   for (const Flag& flag : program.flags) {
     const auto given = found.values.find(flag.name);
     const bool is_given = given != found.values.end();
-    const bool is_taken = Takes(found.command, flag);
-    if (is_given && !is_taken) {
+    if (is_given && !Takes(found.command, flag)) {
       return SeeHelp(program, absl::StrCat("--", flag.name, " does not belong to this command"));
     }
-    if (is_taken && flag.traits.is_required &&
-        (is_given ? given->second : flag.default_text).empty()) {
+    if (Needs(found.command, flag) && (is_given ? given->second : flag.default_text).empty()) {
       return SeeHelp(program, absl::StrCat("--", flag.name, " is missing"));
     }
   }
@@ -243,6 +245,10 @@ absl::Status CheckFlags(const Program& program, const Found& found) {
 }
 
 }  // namespace
+
+bool Takes(absl::string_view command, const Flag& flag) {
+  return flag.traits.commands.empty() || HasWord(flag.traits.commands, command);
+}
 
 void SetDefaults(const Program& program) {
   for (const Flag& flag : program.flags) {

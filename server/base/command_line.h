@@ -7,6 +7,8 @@
 
 #include <functional>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -14,6 +16,24 @@
 #include "absl/strings/string_view.h"
 
 namespace swiglu::server {
+
+// What the values of a flag name.
+enum class ValueKind { kText, kFile, kFolder };
+
+// Reads the values of a flag, and knows what a shell can offer as values. `read` stores the value
+// of a text. It returns false if the text is not valid; any value may be stored then.
+struct ReadValue {
+  // A function that reads is a ReadValue.
+  template <typename Read,
+            typename = std::enable_if_t<std::is_invocable_r_v<bool, Read, absl::string_view>>>
+  ReadValue(Read reader) : read(std::move(reader)) {}  // NOLINT(google-explicit-constructor)
+
+  bool operator()(absl::string_view text) const { return read(text); }
+
+  std::function<bool(absl::string_view text)> read;
+  std::vector<std::string> words = {};  // every valid value, if these are a few words
+  ValueKind kind = ValueKind::kText;
+};
 
 // Traits that only a few flags need, in addition to the fields of `Flag`.
 struct FlagTraits {
@@ -24,7 +44,9 @@ struct FlagTraits {
   bool is_required = false;                // its value must not be empty
   bool ends_reading = false;               // later arguments are not read
   bool is_argument_only = false;           // neither the environment nor a file may set it
+  bool has_default_of_machine = false;     // other machines have another default
   std::vector<std::string> commands = {};  // which commands take it; empty: all
+  std::vector<std::string> optional = {};  // which of these do not need it, if it is required
 };
 
 // One flag of a program.
@@ -33,8 +55,7 @@ struct Flag {
   std::string default_text;  // the value that SetDefaults sets; empty: no default
   std::string help;
   std::string valid;  // describes the valid values; errors put it after "want" or "takes"
-  // Stores the value. Returns false if the value is not valid; any value may be stored then.
-  std::function<bool(absl::string_view)> set;
+  ReadValue set;
   FlagTraits traits = {};
 };
 
@@ -43,6 +64,7 @@ struct Command {
   std::string name;
   std::string usage;  // the flags that it needs
   std::string help;
+  std::string program = "";  // another program, which reads all arguments after the command
 };
 
 enum class Wording {
@@ -59,6 +81,9 @@ struct Program {
   std::vector<Command> commands = {};  // the user must give one of them; empty: no commands
   std::vector<Flag> flags = {};        // in the order in which --help lists them
 };
+
+// Whether the command of that name takes `flag`. For no name: whether every command does.
+bool Takes(absl::string_view command, const Flag& flag);
 
 // Sets every flag to its default.
 void SetDefaults(const Program& program);

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The kinds of values that flags take. For each kind, a function here returns a `ReadValue`, which
-// reads a text into a field. The field must outlive the `ReadValue`.
+// The kinds of values that flags take. For each kind, a function here returns a `ReadValue`
+// (command_line.h), which reads a text into a field. The field must outlive the `ReadValue`.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -16,17 +15,22 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "server/base/byte_size.h"
+#include "server/base/command_line.h"
 
 namespace swiglu::server {
-
-// Stores the value of `text`. Returns false if it is not valid; any value may be stored then.
-using ReadValue = std::function<bool(absl::string_view text)>;
 
 inline bool AnyText(absl::string_view) { return true; }
 
 // Any text for which `is_valid` returns true.
 inline ReadValue Text(std::string* field, bool (*is_valid)(absl::string_view) = AnyText) {
   return [=](absl::string_view text) { return *field = std::string(text), is_valid(text); };
+}
+
+// The name of a file or of a folder, and any other text, too.
+inline ReadValue Path(std::string* field, ValueKind kind) {
+  ReadValue read = Text(field);
+  read.kind = kind;
+  return read;
 }
 
 // A whole number from `least` to `most`.
@@ -55,26 +59,35 @@ inline ReadValue Time(absl::Duration* field, absl::Duration least, absl::Duratio
 
 // true or false.
 inline ReadValue Truth(bool* field) {
-  return [field](absl::string_view text) { return absl::SimpleAtob(text, field); };
+  ReadValue read = [field](absl::string_view text) { return absl::SimpleAtob(text, field); };
+  read.words = {"true", "false"};
+  return read;
 }
 
 // One of several words. Each word stands for a value.
 template <typename Value>
 ReadValue OneOf(Value* field, std::vector<std::pair<std::string, Value>> values) {
-  return [field, values = std::move(values)](absl::string_view text) {
+  std::vector<std::string> words;
+  words.reserve(values.size());
+  for (const auto& [word, value] : values) words.push_back(word);
+  ReadValue read = [field, values = std::move(values)](absl::string_view text) {
     for (const auto& [word, value] : values) {
       if (text == word) return *field = value, true;
     }
     return false;
   };
+  read.words = std::move(words);
+  return read;
 }
 
 // One of `words`, which is stored as text.
 inline ReadValue Word(std::string* field, std::vector<std::string> words) {
-  return [field, words = std::move(words)](absl::string_view text) {
+  ReadValue read = [field, words](absl::string_view text) {
     *field = std::string(text);
     return std::find(words.begin(), words.end(), *field) != words.end();
   };
+  read.words = std::move(words);
+  return read;
 }
 
 }  // namespace swiglu::server

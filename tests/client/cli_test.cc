@@ -102,7 +102,13 @@ TEST_F(CliTest, HelpOfACommandHasItsFlagsAlone) {
 
 TEST_F(CliTest, WrongUsageIsTwoWithOneLine) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
-      {{}, "a command is missing: forward, backward, mlp, status or regions; see swiglu --help"},
+      {{},
+       "a command is missing: forward, backward, mlp, status, metadata, statistics, regions or "
+       "bench; see swiglu --help"},
+      {{"--json", "bench"},
+       "bench is the first argument, and its flags follow it; see swiglu --help"},
+      {{"status", "--model=x"}, "--model does not belong to this command; see swiglu --help"},
+      {{"mlp", "--model="}, "--model is missing; see swiglu --help"},
       {{"fly"}, "unknown command 'fly'; see swiglu --help"},
       {{"staus"}, "unknown command 'staus', did you mean 'status'? See swiglu --help"},
       {{"status", "--sever=x"},

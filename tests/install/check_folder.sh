@@ -49,6 +49,17 @@ env -i "$moved/bin/swiglu-server" --version
 env -i "$moved/bin/swiglu" --version
 env -i "$moved/bin/swiglu-bench" --version
 
+# The manual pages and the completion, which are a component of their own.
+cmake --install "$build" --component documentation --prefix "$folder/documentation" >/dev/null
+texts=$(cd "$folder/documentation" && find . -type f | sort | tr '\n' ' ')
+expected="./share/bash-completion/completions/swiglu ./share/bash-completion/completions/swiglu-bench "
+expected+="./share/man/man1/swiglu-bench.1 ./share/man/man1/swiglu.1 ./share/man/man8/swiglu-server.8 "
+[ "$texts" = "$expected" ] || fail "the component documentation has $texts"
+for text in $texts; do
+  cmp "$folder/documentation/$text" "$moved/$text" || fail "$text is not installed"
+  [ -s "$moved/$text" ] || fail "$text is empty"
+done
+
 # The server answers its own health check, and the client gets an answer. A socket's path has to be short.
 log=$folder/server.log
 socket=$(mktemp -d)/socket

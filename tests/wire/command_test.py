@@ -9,6 +9,7 @@ import pathlib
 import random
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -335,6 +336,48 @@ class StatusTest(CommandTest):
                                                 for dtype in DTYPES))
         self.assertEqual((models["swiglu_forward_fp16"]["requests"], models["swiglu_forward_fp16"]["failed"]), (3, 0))
         self.assertEqual(models["swiglu_backward_fp32"]["requests"], 0)
+
+
+class InformationTest(CommandTest):
+    def test_metadata_tells_of_the_server_and_of_a_model(self):
+        said = json.loads(self.swiglu("metadata", "--json").stdout)
+        self.assertEqual(said["name"], "swiglu-server")
+        self.assertIn("statistics", said["extensions"])
+        said = json.loads(self.swiglu("metadata", "--model=swiglu_backward_bf16", "--json").stdout)
+        self.assertEqual([tensor["name"] for tensor in said["inputs"]], ["DW", "e", "g"])
+        self.assertEqual({tensor["datatype"] for tensor in said["outputs"]}, {"BF16"})
+        result = self.swiglu("metadata", "--model=nope")
+        self.assertEqual(result.returncode, 4)
+        self.assertTrue(result.stderr.startswith(f"swiglu: NOT_FOUND: {server_process.UNKNOWN_MODEL}"), result.stderr)
+
+    def test_statistics_count_calls(self):
+        e = self.npy("e.npy", FP32, (100,))
+        self.assertEqual(self.swiglu("forward", "--e", e, "--g", e, "--out", self.folder / "h.npy").returncode, 0)
+        said = json.loads(self.swiglu("statistics", "--model=swiglu_forward_fp32", "--json").stdout)
+        (model,) = said["models"]
+        self.assertEqual((model["name"], model["requests"], model["succeeded"], model["failed"]),
+                         ("swiglu_forward_fp32", 1, 1, 0))
+        self.assertEqual(model["request_ms"]["total"], model["request_ms"]["mean"])
+        self.assertLessEqual(model["queue_ms"]["total"] + model["compute_ms"]["total"], model["request_ms"]["total"])
+        self.assertEqual(len(json.loads(self.swiglu("statistics", "--json").stdout)["models"]), 6)
+
+
+class BenchTest(CommandTest):
+    def test_the_load_generator_beside_it_gets_the_arguments(self):
+        run = server_process.run
+        self.assertEqual(run(server_process.CLIENT, "bench", "--help").stdout, run(server_process.BENCH, "--help").stdout)
+        wrong = run(server_process.CLIENT, "bench", "--duration=a b")
+        self.assertEqual((wrong.returncode, wrong.stderr), (2, "swiglu-bench: --duration takes a time above 0, such as 5s or "
+                                                               "500ms, not 'a b'; see swiglu-bench --help\n"))
+        done = run(server_process.CLIENT, "bench", f"--server={self.server.address}", "--requests=5", "--warm_up=0", "--json")
+        self.assertEqual(json.loads(done.stdout)["requests"], 5)
+
+    def test_where_there_is_none_an_error_says_so(self):
+        alone = self.folder / "swiglu"
+        shutil.copy(server_process.CLIENT, alone)
+        result = server_process.run(alone, "bench", "--help")
+        self.assert_fails(result, 1, f"cannot run {self.folder}/swiglu-bench: No such file or directory; "
+                                     "the load generator is installed with the component 'tools'")
 
 
 class RegionsTest(CommandTest):

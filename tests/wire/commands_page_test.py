@@ -11,7 +11,8 @@ from flag_tables import flags_of_help, flags_of_page, section, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations/commands.md").read_text()
-COMMANDS = ("forward", "backward", "mlp", "status", "regions")
+# Those that read the flags of swiglu.
+COMMANDS = ("forward", "backward", "mlp", "status", "metadata", "statistics", "regions")
 
 
 class SwigluTest(unittest.TestCase):
@@ -38,12 +39,20 @@ class SwigluTest(unittest.TestCase):
     def test_page_names_the_flags_that_are_needed(self):
         named = re.findall(r"`--(\w+)`", re.search(r"^(`--.*?)need a value", section(PAGE, "swiglu"), re.M | re.S).group(1))
         for command, flags in self.helps.items():
-            needed = [name for name in flags if name in named]
+            optional = ["model"] if command in ("metadata", "statistics") else []
+            needed = [name for name in flags if name in named and name not in optional]
             for missing in needed:
                 arguments = [f"--{name}=1" for name in needed if name != missing] + [f"--{missing}="]
                 result = server_process.run(server_process.CLIENT, command, *arguments)
                 self.assertEqual((result.returncode, result.stderr),
                                  (2, f"swiglu: --{missing} is missing; see swiglu --help\n"))
+
+    def test_page_names_the_commands(self):
+        help_text = server_process.run(server_process.CLIENT, "--help").stdout
+        commands = re.findall(r"^  swiglu (\w+)", help_text, re.MULTILINE)
+        self.assertEqual(tuple(commands), (*COMMANDS, "bench"))
+        sentence = re.search(r"^The commands are (.*?)\.", section(PAGE, "swiglu"), re.M | re.S).group(1)
+        self.assertEqual(re.findall(r"`(\w+)`", sentence), commands)
 
     def test_page_has_the_exit_codes(self):
         header = (ROOT / "client/cli/exit_code.h").read_text()

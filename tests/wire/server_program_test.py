@@ -14,7 +14,7 @@ from server_process import Server, probe_health
 
 FLAGS = ("grpc_address", "metrics_address", "device", "devices", "lanes_per_device", "io_threads", "memory_budget_bytes",
          "max_request_bytes", "max_queued_requests", "max_queue_delay", "stall_timeout", "max_connections", "unix_socket_mode", "drain_delay", "drain_timeout",
-         "log_level", "log_format", "config", "health", "version", "help")
+         "log_level", "log_format", "config", "health", "manual", "version", "help")
 
 
 def run_server(*flags):
