@@ -8,6 +8,7 @@ find_package(hwy CONFIG REQUIRED)
 find_package(spdlog CONFIG REQUIRED)
 find_package(nlohmann_json CONFIG REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
+find_package(CURL REQUIRED)
 find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 
 # What the server and the benchmark allocate with: messages come from one thread and go on another, which glibc pays for with

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Pages of servers that listen, that do not, and that do not answer.
+#include "client/bench/http_page.h"
+
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -9,9 +11,9 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
-#include "client/bench/server_usage.h"
+#include "absl/strings/strip.h"
 #include "gtest/gtest.h"
+#include "server/base/descriptor.h"
 
 namespace swiglu::bench {
 namespace {
@@ -35,19 +37,15 @@ class LocalPort {
     // Nobody waits for ever for a client that does not come.
     const timeval patience = {.tv_sec = 30, .tv_usec = 0};
     setsockopt(socket_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    info_.ai_family = family;
-    info_.ai_addr = reinterpret_cast<sockaddr*>(&address_);
-    info_.ai_addrlen = size_;
   }
 
   bool is_there() const { return is_there_; }
   void Listen() { ASSERT_EQ(listen(socket_.get(), 4), 0); }
-  // As the resolver gives it, with `next` after it.
-  const addrinfo* Info(const addrinfo* next) {
-    info_.ai_next = const_cast<addrinfo*>(next);
-    return &info_;
+  // HOST:PORT.
+  std::string address() const {
+    const int port = ntohs(reinterpret_cast<const sockaddr_in*>(&address_)->sin_port);
+    return absl::StrCat(address_.ss_family == AF_INET ? "127.0.0.1" : "[::1]", ":", port);
   }
-  int port() const { return ntohs(reinterpret_cast<const sockaddr_in*>(&address_)->sin_port); }
 
   // Takes one connection, reads a request, answers, closes. Gives the request.
   std::string Serve(const std::string& answer) const {
@@ -65,62 +63,73 @@ class LocalPort {
   const server::Descriptor socket_;
   sockaddr_storage address_ = {};
   socklen_t size_ = 0;
-  addrinfo info_ = {};
   bool is_there_ = false;
 };
 
-TEST(ConnectToAnyTest, TriesEveryAddress) {
-  LocalPort first, second, third;
-  third.Listen();
-  const absl::Time deadline = absl::Now() + absl::Seconds(20);
-  const auto socket = ConnectToAny(first.Info(second.Info(third.Info(nullptr))), deadline);
-  ASSERT_TRUE(socket.ok()) << socket.status();
-  EXPECT_EQ(ConnectToAny(first.Info(second.Info(nullptr)), deadline).status(),
-            absl::UnavailableError("no connection: Connection refused"));
+// What a server at `port` answers with.
+absl::StatusOr<std::string> PageOf(LocalPort& port, const std::string& answer,
+                                   std::string* request = nullptr) {
+  port.Listen();
+  std::string asked;
+  std::thread server([&] { asked = port.Serve(answer); });
+  auto page = ReadHttpPage(port.address(), "/metrics", absl::Seconds(20));
+  server.join();
+  if (request != nullptr) *request = asked;
+  return page;
 }
 
-TEST(ConnectToAnyTest, HasNoTimeBeyondTheDeadline) {
-  LocalPort port;
-  EXPECT_FALSE(ConnectToAny(port.Info(nullptr), absl::InfinitePast()).ok());
+// The reason of a failure.
+std::string Why(const LocalPort& port, const absl::StatusOr<std::string>& page) {
+  EXPECT_EQ(page.status().code(), absl::StatusCode::kUnavailable);
+  absl::string_view why = page.status().message();
+  EXPECT_TRUE(
+      absl::ConsumePrefix(&why, absl::StrCat("no page http://", port.address(), "/metrics: ")))
+      << page.status();
+  return std::string(why);
 }
 
 TEST(HttpPageTest, AsksForThePageAndReadsToTheEnd) {
   LocalPort port;
-  port.Listen();
-  const std::string page = "HTTP/1.1 200 OK\r\n\r\n" + std::string(100'000, 'x');
+  const std::string page(100'000, 'x');
   std::string request;
-  std::thread server([&] { request = port.Serve(page); });
-  const auto answer =
-      ReadHttpPage(absl::StrCat("127.0.0.1:", port.port()), "/metrics", absl::Seconds(20));
-  server.join();
+  const auto answer = PageOf(port, "HTTP/1.1 200 OK\r\n\r\n" + page, &request);
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_EQ(*answer, page);
-  EXPECT_EQ(request, absl::StrCat("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:", port.port(),
-                                  "\r\nConnection: close\r\n\r\n"));
+  EXPECT_TRUE(absl::StartsWith(
+      request, absl::StrCat("GET /metrics HTTP/1.1\r\nHost: ", port.address(), "\r\n")))
+      << request;
 }
 
 TEST(HttpPageTest, TakesAnIpv6AddressInBrackets) {
   LocalPort port(AF_INET6);
   if (!port.is_there()) GTEST_SKIP() << "this machine has no IPv6";
-  port.Listen();
-  std::thread server([&] { port.Serve("page"); });
-  const auto answer =
-      ReadHttpPage(absl::StrCat("[::1]:", port.port()), "/metrics", absl::Seconds(20));
-  server.join();
-  EXPECT_EQ(answer.value_or(""), "page");
+  EXPECT_EQ(PageOf(port, "HTTP/1.1 200 OK\r\n\r\npage").value_or(""), "page");
 }
 
 TEST(HttpPageTest, SaysWhyThereIsNone) {
   LocalPort port;
-  const std::string address = absl::StrCat("127.0.0.1:", port.port());
-  EXPECT_EQ(ReadHttpPage(address, "/metrics", absl::Seconds(20)).status(),
-            absl::UnavailableError(absl::StrCat("no page http://", address,
-                                                "/metrics: no connection: Connection refused")));
+  EXPECT_EQ(Why(port, ReadHttpPage(port.address(), "/metrics", absl::Seconds(20))),
+            "no connection: Connection refused");
   // The kernel takes the connection, and nobody answers.
   port.Listen();
-  EXPECT_EQ(ReadHttpPage(address, "/metrics", absl::Milliseconds(50)).status(),
-            absl::UnavailableError(
-                absl::StrCat("no page http://", address, "/metrics: no whole answer within 50ms")));
+  EXPECT_EQ(Why(port, ReadHttpPage(port.address(), "/metrics", absl::Milliseconds(50))),
+            "no whole answer within 50ms");
+}
+
+TEST(HttpPageTest, SaysWhatIsWrongWithAnAnswer) {
+  LocalPort missing, large, cut;
+  EXPECT_EQ(Why(missing, PageOf(missing, "HTTP/1.1 404 Not Found\r\n\r\npage")),
+            "the server answers with status 404");
+  EXPECT_EQ(Why(cut, PageOf(cut, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npage")),
+            "Transferred a partial file");
+  const std::string too_much((size_t{64} << 20) + 1, 'x');
+  EXPECT_EQ(Why(large, PageOf(large, "HTTP/1.1 200 OK\r\n\r\n" + too_much)),
+            "the answer has more than 67108864 bytes");
+}
+
+TEST(HttpPageTest, AnAddressIsHostAndPort) {
+  EXPECT_EQ(ReadHttpPage("nowhere", "/metrics", absl::Seconds(20)).status(),
+            absl::UnavailableError("no page http://nowhere/metrics: the address is not HOST:PORT"));
 }
 
 }  // namespace

@@ -12,7 +12,6 @@ namespace {
 
 TEST(ServerUsageTest, ReadsTheNumbersOfAPage) {
   const ServerUsage usage = ParsePageUsage(
-                                "HTTP/1.1 200 OK\r\n\r\n"
                                 "# TYPE process_cpu_seconds_total counter\n"
                                 "process_cpu_seconds_total 12.5\n"
                                 "process_resident_memory_bytes 1.5e+06\n")
