@@ -51,6 +51,7 @@ struct Given {
   // models takes.
   bool has_mlp_flag = false;
   bool has_elementwise_flag = false;
+  bool has_request_bytes_flag = false;
   // Whether the user gave flags that only the library takes.
   bool has_library_flag = false;
   int in_flight = 0;
@@ -114,6 +115,8 @@ ReadValue Tokens(std::vector<WeightedSize>* field) {
   };
 }
 
+bool IsSvg(absl::string_view text) { return absl::EndsWith(text, ".svg"); }
+
 ReadValue Sizes(std::vector<int64_t>* field) {
   return [field](absl::string_view text) {
     const absl::StatusOr<std::vector<WeightedSize>> mix = ParseByteMix(text);
@@ -122,6 +125,12 @@ ReadValue Sizes(std::vector<int64_t>* field) {
     for (const WeightedSize& size : *mix) field->push_back(size.bytes);
     return true;
   };
+}
+
+ReadValue Drawing(std::string* field) {
+  ReadValue read = Text(field, IsSvg);
+  read.kind = server::ValueKind::kFile;
+  return read;
 }
 
 // The address of the echo server. The flag also makes the program serve the echo.
@@ -168,7 +177,11 @@ std::vector<Flag> FlagsInto(Given* given) {
       {"request_bytes", "64KiB",
        "bytes of the input tensors of a request, rank 1, or a mix such as 64KiB*9,4MiB*1",
        "SIZE[*WEIGHT][,SIZE[*WEIGHT]]...",
-       Noted(&given->has_elementwise_flag, Mix(&load->request_bytes))},
+       Noted(&given->has_request_bytes_flag,
+             Noted(&given->has_elementwise_flag, Mix(&load->request_bytes)))},
+      {"sweep", "",
+       "several sizes of requests instead of --request_bytes; a load for each, one after the other",
+       "SIZE[,SIZE]...", Noted(&given->has_elementwise_flag, Sizes(&command->sweep))},
       {"mlp", "", "a layer of an MLP instead of --model", "NAME:LAYER", MlpLayer(given)},
       {"op", "forward", "which pass of the MLP", "forward or backward",
        Noted(&given->has_mlp_flag,
@@ -256,6 +269,11 @@ std::vector<Flag> FlagsInto(Given* given) {
       {"server_pid", "", "the server's process on this machine, for the same", "a process's number",
        Number(&command->server_pid, 1, 1 << 30)},
       {"json", "false", "print one JSON object", "true or false", Truth(&command->json), is_switch},
+      {"histogram", "",
+       "write the latencies to this file, as the percentile distribution of HdrHistogram", "a file",
+       server::Path(&command->histogram, server::ValueKind::kFile)},
+      {"plot", "", "draw rate and latency over the sizes of --sweep to this file",
+       "a file that ends in .svg", Drawing(&command->plot)},
       {"serve_echo", "", "serve the bare echo there until SIGTERM, instead of a load",
        "HOST:PORT or unix:/path", EchoAddress(command)},
       {"echo_threads", "4", "threads of the echo", "1 to 1024",
@@ -306,6 +324,19 @@ absl::Status CheckSize(const Model& model, int64_t request_bytes) {
                             model.name(), "'"));
 }
 
+// Checks the flags for files of results, and gives a sweep the sizes of all its loads.
+absl::Status CheckSweep(Given& given) {
+  CommandLine& command = given.command;
+  if (command.sweep.empty()) {
+    return command.plot.empty() ? absl::OkStatus() : Usage("--plot takes --sweep");
+  }
+  if (given.has_request_bytes_flag) return Usage("--sweep goes without --request_bytes");
+  if (!command.histogram.empty()) return Usage("--histogram takes one load, not --sweep");
+  command.load.request_bytes.clear();
+  for (const int64_t bytes : command.sweep) command.load.request_bytes.push_back({bytes});
+  return absl::OkStatus();
+}
+
 // Checks a load of one of the six models.
 absl::Status CheckElementwise(Given& given) {
   LoadOptions& load = given.command.load;
@@ -322,7 +353,7 @@ absl::Status CheckElementwise(Given& given) {
 absl::Status ChooseMlp(Given& given) {
   LoadOptions& load = given.command.load;
   if (given.has_elementwise_flag) {
-    return Usage("--mlp goes with --op and --tokens, not with --model or --request_bytes");
+    return Usage("--mlp goes with --op and --tokens, not with --model, --request_bytes or --sweep");
   }
   given.command.mlp = given.mlp;
   load.model = nullptr;
@@ -363,7 +394,8 @@ absl::Status CheckCallers(const Given& given) {
 // Checks a load, and sets the values that depend on several flags or on the machine.
 absl::Status Complete(Given& given) {
   LoadOptions& load = given.command.load;
-  absl::Status status = given.is_mlp ? ChooseMlp(given) : CheckElementwise(given);
+  absl::Status status = CheckSweep(given);
+  if (status.ok()) status = given.is_mlp ? ChooseMlp(given) : CheckElementwise(given);
   if (status.ok()) status = CheckClient(given);
   if (!status.ok()) return status;
   if (load.shared_memory == SharedMemory::kCuda && !kHasCuda) {
@@ -400,6 +432,7 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) 
   const server::Program program = ProgramInto(&given);
   server::SetDefaults(program);
   given.has_mlp_flag = given.has_elementwise_flag = given.has_library_flag = false;
+  given.has_request_bytes_flag = false;
   absl::Status status = server::ReadArguments(program, argc, argv).status();
   if (status.ok() && given.command.action == Action::kLoad) status = Complete(given);
   if (status.ok() && given.command.action == Action::kServeEcho) {

@@ -5,7 +5,9 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -35,6 +37,11 @@ struct CommandLine {
   pid_t server_pid = 0;       // the server's process on this machine, or 0
   bool check = false;         // compare results
   bool json = false;
+  std::string histogram;  // the file for the latencies, or empty
+  // The sizes of the requests of a sweep, which has a load for each. Empty: one load. `load` has
+  // the sizes of all loads.
+  std::vector<int64_t> sweep;
+  std::string plot;  // the file for the drawing of a sweep, or empty
 
   // Used by kServeEcho.
   EchoOptions echo;

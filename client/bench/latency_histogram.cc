@@ -45,11 +45,21 @@ LatencyHistogram::Duration LatencyHistogram::Percentile(double fraction) const {
   int64_t seen = 0;
   for (size_t k = 0; k < kNumBuckets; ++k) {
     seen += buckets_[k];
-    if (seen > 0 && seen >= rank) {
-      return Duration(std::min(max_ns_, static_cast<int64_t>(MiddleOf(k))));
-    }
+    if (seen > 0 && seen >= rank) return ValueOf(k);
   }
   return Duration(0);
+}
+
+LatencyHistogram::Duration LatencyHistogram::ValueOf(size_t bucket) const {
+  return Duration(std::min(max_ns_, static_cast<int64_t>(MiddleOf(bucket))));
+}
+
+std::vector<LatencyHistogram::Bucket> LatencyHistogram::Filled() const {
+  std::vector<Bucket> filled;
+  for (size_t k = 0; k < kNumBuckets; ++k) {
+    if (buckets_[k] > 0) filled.push_back({ValueOf(k), buckets_[k]});
+  }
+  return filled;
 }
 
 }  // namespace swiglu::bench

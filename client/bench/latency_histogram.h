@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace swiglu::bench {
 
@@ -16,6 +17,10 @@ namespace swiglu::bench {
 class LatencyHistogram {
  public:
   using Duration = std::chrono::nanoseconds;
+
+  // The values that have the same number of bits are divided into 128 buckets of equal width.
+  static constexpr int kPrecisionBits = 7;
+  static constexpr int kMaxBits = 44;
 
   // A negative duration counts as 0.
   void Record(Duration latency);
@@ -31,14 +36,21 @@ class LatencyHistogram {
   // all latencies is L or less. Exact to 0.5 %; 0 if nothing was recorded.
   Duration Percentile(double fraction) const;
 
+  // Latencies that count as equal.
+  struct Bucket {
+    Duration value;  // as Percentile gives it
+    int64_t count;
+  };
+  // The buckets that have counts, the smallest latency first.
+  std::vector<Bucket> Filled() const;
+
  private:
-  // The values that have the same number of bits are divided into 128 buckets of equal width.
-  static constexpr int kPrecisionBits = 7;
-  static constexpr int kMaxBits = 44;
   static constexpr size_t kNumBuckets = size_t{kMaxBits - kPrecisionBits + 1} << kPrecisionBits;
 
   static size_t BucketOf(uint64_t value);
   static uint64_t MiddleOf(size_t bucket);
+  // The latency that stands for all of the bucket.
+  Duration ValueOf(size_t bucket) const;
 
   std::array<int64_t, kNumBuckets> buckets_ = {};
   int64_t count_ = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Waits for the server, connects, runs the load, measures CPU use over the window, and prints.
+// Waits for the server, runs each load, measures CPU use over its window, and prints.
 #include "client/bench/load_command.h"
 
 #include <signal.h>
@@ -19,8 +19,10 @@
 #include "client/bench/load.h"
 #include "client/bench/load_progress.h"
 #include "client/bench/report.h"
+#include "client/bench/result_files.h"
 #include "client/bench/server_usage.h"
 #include "client/bench/shared_tensors.h"
+#include "client/bench/sweep.h"
 #include "client/cli/progress_bar.h"
 #include "client/cli/signal_watch.h"
 #include "client/server_address.h"
@@ -166,6 +168,62 @@ absl::StatusOr<Report> Measure(const CommandLine& command, Load& load, StopOrder
   return report;
 }
 
+// Runs a load, from its connections to the check of its results, and appends its report.
+ProgramEnd RunOne(const CommandLine& command, client::Client& client, StopOrder& stop,
+                  std::vector<Report>* reports) {
+  auto bar = std::make_unique<cli::ProgressBar>("preparing the requests");
+  const std::vector<RequestData> data = MakeRequestData(command.load);
+  const absl::StatusOr<std::unique_ptr<SharedTensors>> shared = Share(command.load, data, client);
+  if (!shared.ok()) return cli::CallFailed(shared.status(), client);
+  LoadOptions options = command.load;
+  options.shared_tensors = shared->get();
+  FirstAnswers first_answers(options.model, data.size());
+  if (command.check && options.shared_tensors == nullptr) options.first_answers = &first_answers;
+  // The raw client's answers are whole messages, and only the server knows the weights of an MLP.
+  if (command.client == ClientKind::kLibrary && !command.mlp) first_answers.KeepAnswersTo(&data);
+  absl::StatusOr<std::unique_ptr<Load>> load = Connect(command.client, options, &data);
+  if (!load.ok()) return cli::CallFailed(load.status(), client);
+  bar.reset();
+  absl::StatusOr<Report> report = Measure(command, **load, stop);
+  if (!report.ok()) return cli::BadInput(report.status());
+  if (command.check) {
+    const absl::Status status = CheckResults(options, client, &*report);
+    if (!status.ok()) return cli::CallFailed(status, client);
+  }
+  reports->push_back(*std::move(report));
+  return {};
+}
+
+// The loads that `command` asks for: one, or one for each size of a sweep.
+std::vector<CommandLine> LoadsOf(const CommandLine& command) {
+  if (command.sweep.empty()) return {command};
+  std::vector<CommandLine> loads(command.sweep.size(), command);
+  for (size_t k = 0; k < loads.size(); ++k) loads[k].load.request_bytes = {{command.sweep[k]}};
+  return loads;
+}
+
+void Print(const CommandLine& command, const std::vector<Report>& reports) {
+  std::string text;
+  if (command.json) {
+    text = command.sweep.empty() ? FormatJson(reports.front()) : FormatSweepJson(reports);
+    text += "\n";
+  } else {
+    text = command.sweep.empty() ? FormatText(reports.front()) : FormatSweepText(command, reports);
+  }
+  fputs(text.c_str(), stdout);
+}
+
+// How the program ends after its loads: with an error if a load had no answer but errors.
+ProgramEnd EndOf(const std::vector<Report>& reports, client::Client& client) {
+  for (const Report& report : reports) {
+    const bool has_success = report.tally.Total().latency.count() > 0;
+    if (report.tally.NumFailed() > 0 && !has_success) {
+      return cli::CallFailed(report.tally.example(), client);
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 void StopOrder::Take(int signal) {
@@ -186,41 +244,29 @@ void StopOrder::SetLoad(Pace* pace) {
 
 ProgramEnd RunLoad(const CommandLine& given, StopOrder& stop) {
   CommandLine command = given;
+  absl::Status status = CheckResultFiles(command);
+  if (!status.ok()) return cli::BadInput(status);
   absl::StatusOr<client::Client> client =
       client::Client::Create(command.load.server, {.num_connections = 1});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
-  const ProgramEnd readiness = WaitAllReady(command.load.server, command.wait_ready);
-  if (readiness.code != ExitCode::kDone) return readiness;
+  ProgramEnd end = WaitAllReady(command.load.server, command.wait_ready);
+  if (end.code != ExitCode::kDone) return end;
 
   Model mlp;
   if (command.mlp) {
-    const ProgramEnd end = AskForModel(*client, *command.mlp, &command, &mlp);
+    end = AskForModel(*client, *command.mlp, &command, &mlp);
     if (end.code != ExitCode::kDone) return end;
   }
-  auto bar = std::make_unique<cli::ProgressBar>("preparing the requests");
-  const std::vector<RequestData> data = MakeRequestData(command.load);
-  const absl::StatusOr<std::unique_ptr<SharedTensors>> shared = Share(command.load, data, *client);
-  if (!shared.ok()) return cli::CallFailed(shared.status(), *client);
-  LoadOptions options = command.load;
-  options.shared_tensors = shared->get();
-  FirstAnswers first_answers(options.model, data.size());
-  if (command.check && options.shared_tensors == nullptr) options.first_answers = &first_answers;
-  // The raw client's answers are whole messages, and only the server knows the weights of an MLP.
-  if (command.client == ClientKind::kLibrary && !command.mlp) first_answers.KeepAnswersTo(&data);
-  absl::StatusOr<std::unique_ptr<Load>> load = Connect(command.client, options, &data);
-  if (!load.ok()) return cli::CallFailed(load.status(), *client);
-  bar.reset();
-  absl::StatusOr<Report> report = Measure(command, **load, stop);
-  if (!report.ok()) return cli::BadInput(report.status());
-  if (command.check) {
-    const absl::Status status = CheckResults(options, *client, &*report);
-    if (!status.ok()) return cli::CallFailed(status, *client);
+  std::vector<Report> reports;
+  for (const CommandLine& load : LoadsOf(command)) {
+    end = RunOne(load, *client, stop, &reports);
+    if (end.code != ExitCode::kDone || reports.back().was_stopped) break;
   }
-
-  command.json ? puts(FormatJson(*report).c_str()) : fputs(FormatText(*report).c_str(), stdout);
-  const bool has_success = report->tally.Total().latency.count() > 0;
-  if (report->tally.NumFailed() == 0 || has_success) return {};
-  return cli::CallFailed(report->tally.example(), *client);
+  if (reports.empty()) return end;
+  Print(command, reports);
+  if (end.code != ExitCode::kDone) return end;
+  status = WriteResultFiles(command, reports);
+  return status.ok() ? EndOf(reports, *client) : cli::BadInput(status);
 }
 
 }  // namespace swiglu::bench

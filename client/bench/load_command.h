@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Runs a load on the server, and prints the results.
+// Runs a load on the server, or a sweep of loads, and prints the results.
 #pragma once
 
 #include "absl/base/thread_annotations.h"
@@ -31,8 +31,9 @@ class StopOrder {
   absl::optional<Clock::time_point> first_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Blocks until the load is over or `stop` has stopped it. If all requests failed, the program ends
-// as cli::CallFailed says; if only some failed, with kDone. REQUIRES: the action is kLoad.
+// Blocks until the load, or each load of a sweep, is over, or `stop` has stopped it. Writes the
+// files that the command line names. If all requests failed, the program ends as cli::CallFailed
+// says; if only some failed, with kDone. REQUIRES: the action is kLoad.
 cli::ProgramEnd RunLoad(const CommandLine& given, StopOrder& stop);
 
 }  // namespace swiglu::bench

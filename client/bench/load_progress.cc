@@ -6,21 +6,20 @@
 #include <string>
 
 #include "absl/strings/str_format.h"
+#include "client/bench/figures.h"
 
 namespace swiglu::bench {
 namespace {
 
-double InSeconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
-
 cli::Progress OfTime(const char* what, Clock::duration passed, Clock::duration all) {
-  return {what, InSeconds(passed) / InSeconds(all),
-          absl::StrFormat("%.1f of %.1f s", InSeconds(passed), InSeconds(all))};
+  return {what, Seconds(passed) / Seconds(all),
+          absl::StrFormat("%.1f of %.1f s", Seconds(passed), Seconds(all))};
 }
 
 cli::Progress OfNumber(const Pace& pace, Clock::duration passed) {
   const auto num_started = static_cast<double>(pace.num_measured());
   const auto num_all = static_cast<double>(pace.options().num_requests);
-  const double rate = passed > Clock::duration::zero() ? num_started / InSeconds(passed) : 0;
+  const double rate = passed > Clock::duration::zero() ? num_started / Seconds(passed) : 0;
   return {"measuring", num_started / num_all,
           absl::StrFormat("%.0f of %.0f requests, %.0f/s", num_started, num_all, rate)};
 }

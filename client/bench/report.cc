@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "client/bench/figures.h"
 #include "nlohmann/json.hpp"
 #include "server/base/byte_size.h"
 #include "version/version.h"
@@ -20,25 +21,9 @@ namespace {
 
 using nlohmann::ordered_json;
 
-double Seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
-
-double Gb(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
-
-// nullopt if `of` is 0.
-absl::optional<double> Ratio(double amount, double of) {
-  return of > 0 ? absl::make_optional(amount / of) : absl::nullopt;
-}
-
-// `number` with that many digits after the point; a dash for nullopt.
-std::string Show(absl::optional<double> number, int num_digits) {
-  return number ? absl::StrFormat("%.*f", num_digits, *number) : "-";
-}
-
 ordered_json ToJson(absl::optional<double> number) {
   return number ? ordered_json(*number) : ordered_json(nullptr);
 }
-
-double Ms(std::chrono::nanoseconds time) { return Seconds(time) * 1e3; }
 
 std::vector<std::pair<const char*, double>> LatenciesMs(const LatencyHistogram& latency) {
   return {{"p50", Ms(latency.Percentile(0.5))},  {"p90", Ms(latency.Percentile(0.9))},
@@ -204,14 +189,18 @@ ordered_json Server(const Report& report, const SizeTally& total) {
 
 }  // namespace
 
+std::string FormatLoad(const CommandLine& command) {
+  return absl::StrFormat("%s%s, %s client, %s, connections %d", FormatRequests(command.load),
+                         FormatMemory(command.load), Name(command.client), FormatLoop(command),
+                         command.load.num_connections);
+}
+
 std::string FormatText(const Report& report) {
   const LoadOptions& load = report.command.load;
   const SizeTally total = report.tally.Total();
   const double seconds = Seconds(report.elapsed);
   std::string text;
-  absl::StrAppendFormat(&text, "%s%s, %s client, %s, connections %d\n", FormatRequests(load),
-                        FormatMemory(load), Name(report.command.client), FormatLoop(report.command),
-                        load.num_connections);
+  absl::StrAppend(&text, FormatLoad(report.command), "\n");
   if (report.was_stopped) absl::StrAppend(&text, "stopped   before its end\n");
   absl::StrAppendFormat(&text, "requests  %d in %.3f s: %s/s\n", total.latency.count(), seconds,
                         Show(Ratio(static_cast<double>(total.latency.count()), seconds), 2));

@@ -30,6 +30,9 @@ struct Report {
   absl::optional<int64_t> num_computed = absl::nullopt;
 };
 
+// What a load asks for, and how, on one line without a line break.
+std::string FormatLoad(const CommandLine& command);
+
 // A few lines of text for people. A figure that does not exist is shown as a dash, for example the
 // latency if no request succeeded.
 std::string FormatText(const Report& report);

@@ -73,7 +73,7 @@ ALLOWED = {
     "client/python": "std absl client python pybind11 version cuda",
     # The programs read their command lines as the server does. The library does not: it is installed without the server.
     "client/cli": "std dtype absl base client files json version",
-    "client/bench": "std dtype absl base grpc protobuf proto client json version cuda curl",
+    "client/bench": "std dtype absl base files grpc protobuf proto client json version cuda curl",
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 import unittest
+import xml.etree.ElementTree
 
 import server_process
 from server_process import DEADLINE_S, Server
@@ -230,6 +231,60 @@ class ServerTest(BenchTest):
         self.assertEqual(result.returncode, 0)
         names = [line.split()[0] for line in result.stdout.splitlines()[1:]]
         self.assertEqual(names, ["requests", "moved", "latency", "errors", "not", "client", "server"])
+
+
+class FilesTest(BenchTest):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def test_histogram_has_the_latencies_of_the_result(self):
+        file = self.folder / "latencies.hdr"
+        file.write_text("old")
+        with Echo() as echo:
+            result = self.load(echo.address, "--requests=300", "--warm_up=0", f"--histogram={file}")
+        lines = file.read_text().splitlines()
+        self.assertEqual(lines[0].split(), ["Value", "Percentile", "TotalCount", "1/(1-Percentile)"])
+        rows = [line.split() for line in lines[2:] if not line.startswith("#")]
+        self.assertEqual([float(figure) for figure in rows[-1]], [round(result["latency_ms"]["max"], 6), 1, 300])
+        (median,) = (float(row[0]) for row in rows if row[1] == "0.500000000000")
+        self.assertAlmostEqual(median, result["latency_ms"]["p50"], places=6)
+        self.assertRegex(lines[-2], r"\A#\[Max     = +[\d.]+, Total count    = +300\]\Z")
+
+    def test_sweep_has_a_load_for_each_size(self):
+        plot = self.folder / "sweep.svg"
+        with Echo("--echo_bytes=1KiB,64KiB") as echo:
+            flags = (f"--server={echo.address}", "--sweep=1KiB,64KiB", "--requests=20", "--warm_up=0")
+            table = bench(*flags, f"--plot={plot}")
+            result = bench(*flags, "--json")
+        self.assertEqual((table.returncode, table.stderr), (0, ""))
+        first, head, *rows = table.stdout.splitlines()
+        self.assertIn("swiglu_forward_fp16 of 1KiB,64KiB, raw client", first)
+        self.assertEqual(head.split()[:2], ["size", "requests/s"])
+        self.assertEqual([row.split()[0] for row in rows], ["1KiB", "64KiB"])
+        self.assertEqual([load["requests"] for load in json.loads(result.stdout)["sweep"]], [20, 20])
+        drawing = xml.etree.ElementTree.parse(plot).getroot()
+        self.assertEqual(len(drawing.findall(".//{http://www.w3.org/2000/svg}circle")), 6)
+
+    def test_stop_ends_a_sweep_and_prints_what_it_has(self):
+        with Server() as server:
+            process = start(f"--server={server.address}", "--sweep=1KiB,2KiB", "--duration=1h", "--warm_up=0", "--json")
+            self.addCleanup(process.kill)
+            deadline = time.monotonic() + DEADLINE_S
+            while server.metric("swiglu_requests_total", model="swiglu_forward_fp16", code="OK") < 40:
+                self.assertLess(time.monotonic(), deadline, "the server gets no requests")
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=DEADLINE_S)
+        self.assertEqual((process.returncode, err), (0, ""))
+        (load,) = json.loads(out)["sweep"]
+        self.assertTrue(load["stopped"])
+
+    def test_file_that_cannot_be_written_is_one_before_any_load(self):
+        path = f"{self.folder}/none/latencies.hdr"
+        result = bench(f"--server={NO_SERVER}", f"--histogram={path}")
+        self.assertEqual((result.returncode, result.stdout, result.stderr),
+                         (1, "", f"swiglu-bench: {path}: cannot write to its folder: No such file or directory\n"))
 
 
 class EndTest(BenchTest):
