@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/commands.h"
+#include "client/cli/progress_bar.h"
 #include "nlohmann/json.hpp"
 #include "server/base/shown_text.h"
 #include "swiglu/client.h"
@@ -69,7 +70,7 @@ void PrintMetadata(const Json& json) {
 }
 
 absl::Status AskServer(const CommandLine& command_line, const client::Client& client) {
-  const absl::StatusOr<ServerInfo> info = client.ServerMetadata();
+  const absl::StatusOr<ServerInfo> info = WaitForServer([&] { return client.ServerMetadata(); });
   if (!info.ok()) return info.status();
   if (!command_line.json) {
     PrintServer(command_line.server, *info);
@@ -85,7 +86,8 @@ absl::Status AskServer(const CommandLine& command_line, const client::Client& cl
 }
 
 absl::Status AskModel(const CommandLine& command_line, const client::Client& client) {
-  const absl::StatusOr<ModelInfo> info = client.ModelMetadata(command_line.model);
+  const absl::StatusOr<ModelInfo> info =
+      WaitForServer([&] { return client.ModelMetadata(command_line.model); });
   if (!info.ok()) return info.status();
   if (!command_line.json) {
     PrintModel(command_line.server, *info);

@@ -78,4 +78,11 @@ class ProgressBar {
   std::thread thread_;  // runs only if stderr is a terminal
 };
 
+// Returns what `call` returns. Shows until then that the program waits for the server.
+template <typename Call>
+auto WaitForServer(const Call& call) {
+  const ProgressBar bar("waiting for the server");
+  return call();
+}
+
 }  // namespace swiglu::cli

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/cli/commands.h"
+#include "client/cli/progress_bar.h"
 #include "nlohmann/json.hpp"
 #include "server/base/shown_text.h"
 #include "swiglu/client.h"
@@ -104,13 +105,17 @@ void PrintJson(const std::string& address, const std::vector<RegionInfo>& region
 
 absl::Status Do(const CommandLine& command_line, client::Client& client) {
   if (command_line.unregister_all) {
-    return OnEach(command_line.kind,
-                  [&](RegionKind kind) { return client.UnregisterAllRegions(kind); });
+    return WaitForServer([&] {
+      return OnEach(command_line.kind,
+                    [&](RegionKind kind) { return client.UnregisterAllRegions(kind); });
+    });
   }
   if (!command_line.unregister.empty()) {
-    return Unregister(client, command_line.kind, command_line.unregister);
+    return WaitForServer(
+        [&] { return Unregister(client, command_line.kind, command_line.unregister); });
   }
-  const absl::StatusOr<std::vector<RegionInfo>> regions = List(client, command_line.kind);
+  const absl::StatusOr<std::vector<RegionInfo>> regions =
+      WaitForServer([&] { return List(client, command_line.kind); });
   if (!regions.ok()) return regions.status();
   command_line.json ? PrintJson(command_line.server, *regions) : PrintText(*regions);
   return absl::OkStatus();

@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/types/optional.h"
 #include "client/cli/commands.h"
+#include "client/cli/progress_bar.h"
 #include "nlohmann/json.hpp"
 #include "server/base/shown_text.h"
 #include "swiglu/client.h"
@@ -87,7 +88,7 @@ ProgramEnd RunStatistics(const CommandLine& command_line) {
       client::Client::Create(command_line.server, {.timeout = command_line.timeout});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
   const absl::StatusOr<std::vector<ModelCounters>> models =
-      client->ModelStatistics(command_line.model);
+      WaitForServer([&] { return client->ModelStatistics(command_line.model); });
   if (!models.ok()) return CallFailed(models.status(), *client);
   command_line.json ? PrintStatistics(command_line.server, *models) : PrintTable(*models);
   return {};

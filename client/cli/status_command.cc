@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/types/optional.h"
 #include "client/cli/commands.h"
+#include "client/cli/progress_bar.h"
 #include "nlohmann/json.hpp"
 #include "swiglu/client.h"
 
@@ -106,7 +107,7 @@ ProgramEnd RunStatus(const CommandLine& command_line) {
   absl::StatusOr<client::Client> client =
       client::Client::Create(command_line.server, {.timeout = command_line.timeout});
   if (!client.ok()) return {ExitCode::kUsage, std::string(client.status().message())};
-  absl::StatusOr<Status> status = Ask(*client);
+  absl::StatusOr<Status> status = WaitForServer([&] { return Ask(*client); });
   if (!status.ok()) return CallFailed(status.status(), *client);
   command_line.json ? PrintJson(command_line.server, *status)
                     : PrintText(command_line.server, *status);

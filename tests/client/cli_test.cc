@@ -352,15 +352,6 @@ TEST_F(CliTest, ProgressOfChunksIsShownOnATerminal) {
                                             "] 1 of 2 parts")));
 }
 
-TEST_F(CliTest, ProgressIsNotShownWhereNoTerminalIs) {
-  FakeServer server(TakesHalves);
-  const std::string e = Npy("e.npy", {10 << 20}, 1);
-  EXPECT_EQ(Swiglu({"forward", "--server", server.address(), "--e", e, "--g", e, "--out",
-                    folder_.Path("h.npy")})
-                .err,
-            "");
-}
-
 TEST_F(CliTest, StatusPrintsWhatTheServerSays) {
   FakeServer server(StatusReply);
   const Result run = Swiglu({"status", "--server", server.address()});

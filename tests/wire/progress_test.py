@@ -56,21 +56,30 @@ class Terminal:
 
 
 class ProgressTest(ServerTest):
-    def test_a_call_that_waits_says_so_until_its_end(self):
+    def test_commands_that_wait_say_so_until_their_end(self):
         with tempfile.TemporaryDirectory() as folder:
             file = write_npy(pathlib.Path(folder) / "e.npy", "FP32", [4], contract.FP32.raw([0.0, 1.0, 2.0, 3.0]))
             address = self.server.address
             self.server.signal(signal.SIGSTOP)
             self.addCleanup(self.server.signal, signal.SIGCONT)
+            elsewhere = subprocess.Popen([server_process.CLIENT, "status", f"--server={address}", "--json"], text=True,
+                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self.addCleanup(elsewhere.kill)
             with Terminal(server_process.CLIENT, "forward", f"--server={address}", f"--e={file}", f"--g={file}",
-                          f"--out={folder}/h.npy", "--json") as program:
-                program.read_until(", 1 s")
+                          f"--out={folder}/h.npy", "--json") as forward, \
+                    Terminal(server_process.CLIENT, "status", f"--server={address}", "--json") as status:
+                for program in (forward, status):
+                    program.read_until(", 1 s")
                 self.server.signal(signal.SIGCONT)
-                out = program.end()
-        self.assertEqual(program.process.returncode, 0)
-        self.assertEqual(json.loads(out)["op"], "forward")
-        self.assertTrue(program.shown.startswith(f"{CLEAR}waiting for the server, 1 s"), program.shown)
-        self.assertTrue(program.shown.endswith(CLEAR), program.shown)
+                self.assertEqual(json.loads(forward.end())["op"], "forward")
+                self.assertTrue(json.loads(status.end())["ready"])
+                out, shown = elsewhere.communicate(timeout=DEADLINE_S)
+        self.assertTrue(json.loads(out)["ready"])
+        self.assertEqual(shown, "", "stderr is no terminal")
+        for program in (forward, status):
+            self.assertEqual(program.process.returncode, 0)
+            self.assertTrue(program.shown.startswith(f"{CLEAR}waiting for the server, 1 s"), program.shown)
+            self.assertTrue(program.shown.endswith(CLEAR), program.shown)
 
     def test_a_load_shows_how_far_it_is(self):
         with Terminal(server_process.BENCH, f"--server={self.server.address}", "--json", "--warm_up=0",
