@@ -46,8 +46,8 @@ function(swiglu_install_package)
   configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/swigluConfig.cmake.in swigluConfig.cmake
     INSTALL_DESTINATION ${package_dir})
   write_basic_package_version_file(swigluConfigVersion.cmake COMPATIBILITY SameMinorVersion)
-  install(EXPORT swigluTargets NAMESPACE swiglu:: DESTINATION ${package_dir})
+  install(EXPORT swigluTargets NAMESPACE swiglu:: DESTINATION ${package_dir} COMPONENT development)
   install(FILES ${CMAKE_CURRENT_BINARY_DIR}/swigluConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/swigluConfigVersion.cmake
     ${PROJECT_SOURCE_DIR}/cmake/SwigluCudaToolkit.cmake
-    DESTINATION ${package_dir})
+    DESTINATION ${package_dir} COMPONENT development)
 endfunction()
