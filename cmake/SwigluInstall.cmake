@@ -51,3 +51,26 @@ function(swiglu_install_package)
     ${PROJECT_SOURCE_DIR}/cmake/SwigluCudaToolkit.cmake
     DESTINATION ${package_dir} COMPONENT development)
 endfunction()
+
+# Installs the file swiglu-NAME.pc of a library, for pkg-config: swiglu_install_pkg_config(NAME DESCRIPTION TEXT LIBRARIES LIBRARY...
+# REQUIRES PACKAGE... [CFLAGS OPTION...] [CUDA]). The libraries are archives, so a program links with all that they require.
+function(swiglu_install_pkg_config name)
+  cmake_parse_arguments(ARG CUDA DESCRIPTION "LIBRARIES;REQUIRES;CFLAGS" ${ARGN})
+  set(folder ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+  file(RELATIVE_PATH to_prefix /${folder} /)
+  string(REGEX REPLACE "/$" "" to_prefix ${to_prefix})
+  list(JOIN ARG_REQUIRES ", " requires)
+  list(TRANSFORM ARG_LIBRARIES PREPEND -l OUTPUT_VARIABLE libs)
+  list(JOIN libs " " libs)
+  set(variables "")
+  list(PREPEND ARG_CFLAGS "-I\${includedir}")
+  if(ARG_CUDA)
+    # The toolkit may lie elsewhere where the folder is used; --define-variable says so.
+    set(variables "cuda_includedir=/usr/local/cuda/include\ncuda_libdir=/usr/local/cuda/lib64\n")
+    list(APPEND ARG_CFLAGS "-I\${cuda_includedir}")
+    string(APPEND libs " -L\${cuda_libdir} -lcudart_static -ldl -lrt")
+  endif()
+  list(JOIN ARG_CFLAGS " " cflags)
+  configure_file(${PROJECT_SOURCE_DIR}/cmake/pkg_config.pc.in swiglu-${name}.pc @ONLY)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/swiglu-${name}.pc DESTINATION ${folder} COMPONENT development)
+endfunction()

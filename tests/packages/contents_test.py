@@ -73,7 +73,7 @@ class ContentsTest(unittest.TestCase):
     def test_the_libraries_are_where_compilers_look(self):
         names = set(self.development.files)
         self.assertTrue({"/usr/include/swiglu/client.h", "/usr/lib/libswiglu_client.a",
-                         "/usr/lib/cmake/swiglu/swigluConfig.cmake"} <= names, names)
+                         "/usr/lib/pkgconfig/swiglu-client.pc", "/usr/lib/cmake/swiglu/swigluConfig.cmake"} <= names, names)
         self.assertEqual({name for name in names if "/bin/" in name or ".so" in name}, set())
 
 
