@@ -28,7 +28,9 @@ build_packages=(
 python_packages=(binutils patchelf pybind11-dev python3-dev)
 cuda_packages=(ca-certificates python3 python3-venv)
 text_packages=(ca-certificates python3 python3-venv)
-test_packages=(ca-certificates clang-14 clang-format-14 git groff-base libclang-rt-14-dev llvm-14 python3 python3-venv shellcheck)
+test_packages=(
+  ca-certificates clang-14 clang-format-14 doxygen git groff-base libclang-rt-14-dev llvm-14 python3 python3-venv shellcheck
+)
 image_packages=(aardvark-dns buildah crun debian-archive-keyring iproute2 iptables mmdebstrap netavark podman util-linux)
 long_packages=(
   clang-tidy-14 libb64-0d python3-torch

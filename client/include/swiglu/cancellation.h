@@ -21,6 +21,7 @@ class Cancellation {
   // Asks the call to end. It ends soon with CANCELLED, unless it has just ended otherwise.
   void Cancel();
 
+  // Whether Cancel was called.
   bool is_cancelled() const { return is_cancelled_.load(std::memory_order_acquire); }
 
   // Sets what Cancel does. One thing at a time: what works on the call now sets it. If the call is

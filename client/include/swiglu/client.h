@@ -246,6 +246,7 @@ class Client {
   // Whether the model exists and takes requests.
   absl::StatusOr<bool> ModelReady(absl::string_view model, const CallOptions& options = {}) const;
 
+  // The name, version and extensions of the server.
   absl::StatusOr<ServerInfo> ServerMetadata(const CallOptions& options = {}) const;
   // NOT_FOUND for a model that does not exist.
   absl::StatusOr<ModelInfo> ModelMetadata(absl::string_view model,

@@ -28,16 +28,18 @@ namespace swiglu::client {
 // The time limit of an operation: its length, and the time at which it ends. It begins when this
 // object is constructed. All messages of the operation share it.
 struct TimeLimit {
+  // Begins now.
   explicit TimeLimit(absl::Duration its_timeout)
       : timeout(its_timeout), deadline(absl::Now() + its_timeout) {}
 
-  absl::Duration timeout;
-  absl::Time deadline;
+  absl::Duration timeout;  // its length
+  absl::Time deadline;     // its end
 };
 
 // Some of the servers of a connection.
 class ServerSet {
  public:
+  // Servers have the numbers from 0 to 63.
   void Add(int server) { bits_ |= uint64_t{1} << server; }
   bool Has(int server) const { return (bits_ >> server & 1) != 0; }
 
@@ -96,6 +98,7 @@ struct CallResult {
 // passes all five methods on.
 class Connection {
  public:
+  // Takes the result of an inference.
   using Done = absl::AnyInvocable<void(CallResult) &&>;
 
   virtual ~Connection() = default;
@@ -115,6 +118,7 @@ class Connection {
   virtual absl::StatusOr<std::string> Control(absl::string_view rpc, const std::string& request,
                                               const TimeLimit& limit);
 
+  // How many servers the connection may send to.
   virtual int num_servers() const { return 1; }
 
   // Whether all calls reach one and the same server, so that they may use regions of shared memory.

@@ -9,12 +9,14 @@ namespace swiglu::client {
 // TLS nor authentication.
 class Credentials {
  public:
+  // The kinds of protection.
   enum class Kind { kInsecure };
 
   // No protection: connections are not encrypted, and neither side learns who the other one is. For
   // loopback, unix sockets, trusted networks, and connections that a proxy protects.
   static Credentials Insecure() { return Credentials(Kind::kInsecure); }
 
+  // Which kind it is.
   Kind kind() const { return kind_; }
 
  private:

@@ -25,6 +25,7 @@
 
 namespace swiglu::client {
 
+// How a region of GPU memory is registered.
 struct CudaRegionOptions {
   // The server's ordinal of the GPU. Default -1: the ordinal that this process has for it. The two
   // ordinals differ if CUDA_VISIBLE_DEVICES differs.

@@ -18,7 +18,9 @@ namespace swiglu::client {
 // What a future shares with its call. Thread-safe.
 class FutureState {
  public:
+  // Whether the call has ended.
   bool IsReady() const { return is_ready_.load(std::memory_order_acquire); }
+  // Blocks until the call has ended.
   void Wait();
   // Whether the call has ended within `timeout`.
   bool WaitFor(absl::Duration timeout);
@@ -29,6 +31,7 @@ class FutureState {
   // Called once, when the result is there.
   void SetReady();
 
+  // Ends the call before its time.
   Cancellation* cancellation() { return &cancellation_; }
 
   // A number that differs between a process and its children.

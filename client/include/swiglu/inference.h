@@ -25,6 +25,7 @@ struct Inference {
     absl::Span<const std::byte> bytes;
     absl::optional<RegionPart> part = absl::nullopt;
   };
+  // Where a tensor of the answer goes.
   struct Output {
     absl::string_view name;
     absl::Span<std::byte> bytes;
@@ -33,7 +34,8 @@ struct Inference {
     absl::optional<Shape> gradient_shape = absl::nullopt;
   };
 
-  absl::string_view model;
+  absl::string_view model;  // the name at the server
+  // Of every tensor, except gradients of weights.
   Dtype dtype = Dtype::kFp32;
   Shape shape;
   // The last dimension of the shape, for a model of an MLP; 0 for an element-wise model.
@@ -41,6 +43,7 @@ struct Inference {
   absl::InlinedVector<Input, 3> inputs;
   absl::InlinedVector<Output, 4> outputs;
 
+  // The elements and the bytes of one tensor.
   int64_t num_elements() const { return tensor_bytes() / ElementBytes(dtype); }
   int64_t tensor_bytes() const;
   // The bytes of all inputs.

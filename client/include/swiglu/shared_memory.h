@@ -28,6 +28,7 @@
 
 namespace swiglu::client {
 
+// How a region of host memory is made and registered.
 struct SystemRegionOptions {
   // What the region is called at the server. Every client of the server can list this name and use
   // the region. Default: a random name, so that no other client has the same.
@@ -62,6 +63,7 @@ class SystemRegion {
   static absl::StatusOr<SystemRegion> Create(const Client& client, int64_t size_bytes,
                                              const SystemRegionOptions& options = {});
 
+  // A region that was moved from has no memory, and may only be assigned to or destroyed.
   SystemRegion(SystemRegion&& other) noexcept { Swap(other); }
   SystemRegion& operator=(SystemRegion&& other) noexcept {
     SystemRegion taken(std::move(other));

@@ -58,6 +58,7 @@ class Tensor {
   // REQUIRES: `size_bytes` is what `TensorBytes` returns for `dtype` and `shape`.
   Tensor(Dtype dtype, Shape shape, int64_t size_bytes);
 
+  // Takes the bytes of `other`.
   Tensor(Tensor&& other) noexcept { Swap(other); }
   Tensor& operator=(Tensor&& other) noexcept {
     Tensor taken(std::move(other));
@@ -65,6 +66,7 @@ class Tensor {
     return *this;
   }
 
+  // What the tensor is, and its bytes.
   Dtype dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
   absl::Span<const std::byte> bytes() const { return {bytes_.get(), size_bytes_}; }

@@ -28,15 +28,18 @@ struct RegionPart {
 // An input of a call. Made from a `TensorView`, or from a region's part:
 // `{Dtype::kFp32, {4, 1000}, region.Part(0, 16'000)}`.
 struct InputTensor {
+  // A tensor in ordinary memory, or in a region.
   InputTensor(const TensorView& view)  // NOLINT(google-explicit-constructor)
       : dtype(view.dtype), shape(view.shape), bytes(view.bytes) {}
   InputTensor(Dtype its_dtype, Shape its_shape, RegionPart its_part)
       : dtype(its_dtype), shape(std::move(its_shape)), part(std::move(its_part)) {}
 
+  // How many bytes it has.
   int64_t size_bytes() const {
     return part ? part->size_bytes : static_cast<int64_t>(bytes.size());
   }
 
+  // What the tensor is, and where.
   Dtype dtype;
   Shape shape;
   absl::Span<const std::byte> bytes;  // empty if it is in a region
@@ -45,17 +48,19 @@ struct InputTensor {
 
 // Where a call writes an output, which has the inputs' dtype and shape.
 struct OutputTensor {
+  // A place in ordinary memory, or in a region.
   OutputTensor(absl::Span<std::byte> its_bytes)  // NOLINT(google-explicit-constructor)
       : bytes(its_bytes) {}
   OutputTensor(RegionPart its_part)  // NOLINT(google-explicit-constructor)
       : part(std::move(its_part)) {}
 
+  // How many bytes have room.
   int64_t size_bytes() const {
     return part ? part->size_bytes : static_cast<int64_t>(bytes.size());
   }
 
-  absl::Span<std::byte> bytes;
-  absl::optional<RegionPart> part;
+  absl::Span<std::byte> bytes;      // empty if it is in a region
+  absl::optional<RegionPart> part;  // none if it is in ordinary memory
 };
 
 // Where BackwardInto writes.

@@ -48,6 +48,7 @@ struct CudaMlpWeights {
   const void* down;  // Wd, [H][I]
 };
 
+// Which of the two matrices in `gate_up`: Wg or Wu.
 enum class MlpMatrix { kGate, kUp };
 
 // Consecutive rows of Wg or Wu, of either 16-bit dtype.

@@ -25,6 +25,7 @@ struct MlpWeightGradients {
   float* down = nullptr;  // dWd, [H][I]
   MlpSums sums = MlpSums::kBegin;
 
+  // Whether any gradient is computed.
   bool has_any() const { return gate != nullptr || up != nullptr || down != nullptr; }
 };
 
