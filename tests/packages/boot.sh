@@ -12,10 +12,10 @@ mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 for folder in dev run tmp; do mount -t tmpfs tmpfs "$root/$folder"; done
-for device in full null random tty urandom zero; do
-  touch "$root/dev/$device"
-  mount --bind "/dev/$device" "$root/dev/$device"
+for device in null:3 zero:5 full:7 random:8 urandom:9; do
+  mknod --mode=0666 "$root/dev/${device%:*}" c 1 "${device#*:}"
 done
+mknod --mode=0666 "$root/dev/tty" c 5 0
 mkdir "$root/dev/shm" "$root/dev/pts"
 mount -t tmpfs tmpfs "$root/dev/shm"
 mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"

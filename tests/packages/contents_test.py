@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import unittest
 
 PACKAGES = pathlib.Path()
@@ -53,6 +54,15 @@ class ContentsTest(unittest.TestCase):
     def test_settings_are_a_conffile(self):
         self.assertEqual(dpkg_deb("--info", str(self.server.path), "conffiles"), "/etc/swiglu/server.conf\n")
         self.assertEqual(self.server.below("/etc/"), {"swiglu/server.conf"})
+
+    def test_the_unit_does_not_hide_gpus(self):
+        with tempfile.TemporaryDirectory() as folder:
+            dpkg_deb("--extract", str(self.server.path), folder)
+            unit = pathlib.Path(folder, "usr/lib/systemd/system/swiglu-server.service").read_text()
+        names = set(re.findall(r"^(\w+)=", unit, re.MULTILINE))
+        self.assertIn("ProtectSystem", names)
+        # ProtectClock implies a DeviceAllow, which denies all other devices.
+        self.assertEqual(names & {"DeviceAllow", "DevicePolicy", "PrivateDevices", "ProcSubset", "ProtectClock"}, set())
 
     def test_everything_is_roots_and_nobody_else_writes(self):
         for package in (self.server, self.development):

@@ -42,11 +42,13 @@ class Machine:
         self.root = pathlib.Path(output("buildah", "mount", self._container).strip())
         # systemd takes the control group in which it starts for the whole tree.
         self._cgroup = CGROUPS / self._container
-        self._cgroup.mkdir()
+        self._cgroup.mkdir(exist_ok=True)
         script = 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"'
+        namespaces = [f"--{kind}" for kind in ("mount", "pid", "net", "uts", "ipc", "cgroup")]
+        # However the test ends, the machine ends with it.
         self._unshare = subprocess.Popen(
-            ["sh", "-c", script, "sh", self._cgroup, "unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup",
-             "--fork", "--kill-child", "--propagation", "private", HERE / "boot.sh", self.root],
+            ["sh", "-c", script, "sh", self._cgroup, "setpriv", "--pdeathsig=KILL", "unshare", *namespaces, "--fork",
+             "--kill-child", "--propagation=private", HERE / "boot.sh", self.root],
             stdin=subprocess.DEVNULL)
         self.wait_for(lambda: self._first_process() and self.run("test", "-S", "/run/systemd/private").returncode == 0, "boot")
         self.output("systemctl", "start", "multi-user.target")

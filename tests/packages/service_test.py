@@ -39,7 +39,9 @@ class ServiceTest(unittest.TestCase):
             self._serves_when_installed()
             self._is_confined()
             self._makes_the_device_files_of_gpus()
+            self._reaches_the_device_files_of_gpus()
             self._takes_the_settings_that_the_file_suggests()
+            self._shares_memory_with_clients_of_the_same_user()
             self._finishes_a_call_when_stopped()
             self._does_not_restart_with_wrong_settings()
             self._restarts_when_it_fails()
@@ -75,8 +77,6 @@ class ServiceTest(unittest.TestCase):
         status = dict(line.split(":\t", 1) for line in lines)
         self.assertNotIn("0", status["Uid"].split())
         self.assertEqual((status["NoNewPrivs"], status["Seccomp"], status["CapBnd"]), ("1", "2", "0" * 16))
-        # A policy about devices would hide the GPUs.
-        self.assertEqual(self.machine.properties(UNIT, "DevicePolicy", "DeviceAllow"), {"DevicePolicy": "auto"})
 
     def _makes_the_device_files_of_gpus(self):
         modprobe = self.root / "usr/bin/nvidia-modprobe"
@@ -90,6 +90,24 @@ class ServiceTest(unittest.TestCase):
         self.assertEqual(made.splitlines(), ["-u", "-c 0", "-c 3"])
         modprobe.unlink()
         shutil.rmtree(self.root / "gpus")
+
+    def _reaches_the_device_files_of_gpus(self):
+        # A device without a driver, with the group that Debian's driver gives it.
+        self.machine.output("sh", "-c", "mknod --mode=0660 /dev/nvidia0 c 195 0 && chgrp video /dev/nvidia0")
+        self._drop_in("ExecStartPre=-/bin/dd if=/dev/nvidia0 count=1")
+        self.machine.output("systemctl", "restart", UNIT)
+        self.assertIn("failed to open '/dev/nvidia0': No such device or address",
+                      self.machine.output("journalctl", "--unit", UNIT, "--identifier", "dd"))
+        self._drop_in("")
+
+    def _shares_memory_with_clients_of_the_same_user(self):
+        self._drop_in("DynamicUser=no\nUser=games")
+        self._set("system_shared_memory = on\ngrpc_address = unix:/run/swiglu/socket")
+        self.machine.output("systemctl", "restart", UNIT)
+        load = self.machine.output("runuser", "--user=games", "--", "swiglu-bench", "--server=unix:/run/swiglu/socket",
+                                   "--shared_memory=system", "--requests=100", "--warm_up=0", "--check")
+        self.assertRegex(load, "errors +none")
+        self._drop_in("")
 
     def _takes_the_settings_that_the_file_suggests(self):
         lines = re.findall(r"^#([a-z_]+ = .*)$", (self.root / SETTINGS[1:]).read_text(), re.MULTILINE)
@@ -163,8 +181,16 @@ class ServiceTest(unittest.TestCase):
     def _state(self):
         return self.machine.properties(UNIT, "ActiveState")["ActiveState"]
 
-    def _set(self, line):
-        (self.root / SETTINGS[1:]).write_text(line + "\n")
+    def _set(self, lines):
+        (self.root / SETTINGS[1:]).write_text(lines + "\n")
+
+    def _drop_in(self, lines):
+        folder = self.root / f"etc/systemd/system/{UNIT}.d"
+        shutil.rmtree(folder, ignore_errors=True)
+        if lines:
+            folder.mkdir()
+            (folder / "override.conf").write_text(f"[Service]\n{lines}\n")
+        self.machine.output("systemctl", "daemon-reload")
 
 
 if __name__ == "__main__":
