@@ -23,6 +23,7 @@ set(CPACK_PRE_BUILD_SCRIPTS ${CMAKE_CURRENT_LIST_DIR}/arrange_package.cmake)
 set(CPACK_SWIGLU_SOURCE_DIR ${PROJECT_SOURCE_DIR})
 set(CPACK_SWIGLU_CUDA ${SWIGLU_CUDA})
 
+# Nothing in the package asks for a glibc newer than this machine's.
 execute_process(COMMAND getconf GNU_LIBC_VERSION OUTPUT_VARIABLE glibc OUTPUT_STRIP_TRAILING_WHITESPACE)
 string(REGEX REPLACE "^glibc " "" glibc "${glibc}")
 
@@ -34,8 +35,9 @@ set(CPACK_DEBIAN_SERVER_PACKAGE_DEPENDS "libc6 (>= ${glibc})")
 set(CPACK_DEBIAN_SERVER_PACKAGE_CONTROL_EXTRA
   ${debian_dir}/conffiles ${debian_dir}/postinst ${debian_dir}/prerm ${debian_dir}/postrm)
 set(CPACK_DEBIAN_SERVER_PACKAGE_CONTROL_STRICT_PERMISSION ON)
-set(CPACK_COMPONENT_SERVER_DESCRIPTION "The server, which computes SwiGLU on NVIDIA GPUs or the CPU, as a service of systemd; the command swiglu, and the load
-generator swiglu-bench.")
+set(CPACK_COMPONENT_SERVER_DESCRIPTION
+"The server, which computes SwiGLU on NVIDIA GPUs or the CPU, as a service of
+systemd; the command swiglu, and the load generator swiglu-bench.")
 
 # The archives are for the very libraries that they were compiled with.
 set(depends)
@@ -48,7 +50,9 @@ list(JOIN depends ", " CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_NAME libswiglu-dev)
 set(CPACK_DEBIAN_DEVELOPMENT_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_SECTION libdevel)
-set(CPACK_COMPONENT_DEVELOPMENT_DESCRIPTION "The libraries for C++: the client of swiglu-server, and the kernels for CUDA and the CPU: headers, archives, and the files of CMake and pkg-config.")
+set(CPACK_COMPONENT_DEVELOPMENT_DESCRIPTION
+"The libraries for C++: the client of swiglu-server, and the kernels for CUDA
+and the CPU. Headers, archives, and the files of CMake and pkg-config.")
 
 # A package is a group of components. Those that are not development are the server's.
 get_cmake_property(CPACK_COMPONENTS_ALL COMPONENTS)
