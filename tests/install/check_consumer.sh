@@ -10,7 +10,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 installed=$1 folder=$2
 shift 2
 rm -rf "$folder"
-cmake -G Ninja -S "$here/consumer" -B "$folder" -DCMAKE_PREFIX_PATH="$installed" "$@"
+# Found by way of a link, as a package in /usr/lib is by /lib.
+mkdir -p "$folder/linked"
+ln -s "$(realpath "$installed")/lib" "$folder/linked/lib"
+cmake -G Ninja -S "$here/consumer" -B "$folder" -DCMAKE_PREFIX_PATH="$folder/linked" "$@"
 cmake --build "$folder"
 "$folder/kernels_consumer"
 "$folder/client_consumer"
