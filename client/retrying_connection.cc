@@ -58,8 +58,20 @@ class RetryingConnection::Attempts {
   // What has reached no server is no load for it, so to send it takes no retry from the budget.
   // Else the calls of an outage would use it up, and the first calls after the outage would fail.
   bool MayRetry(const CallResult& result) {
-    return result.reached_no_server ? owner_.budget_->has_retries()
-                                    : owner_.budget_->SpendOnRetry();
+    if (result.reached_no_server) return owner_.budget_->has_retries();
+    return HasPaid() || owner_.budget_->SpendOnRetry();
+  }
+
+  // Whether another part of the same call has paid for this retry. If not, this one has to.
+  bool HasPaid() const {
+    if (context_.paid_retries == nullptr) return false;
+    int paid = context_.paid_retries->load(std::memory_order_relaxed);
+    while (paid < number_) {
+      if (context_.paid_retries->compare_exchange_weak(paid, number_, std::memory_order_relaxed)) {
+        return false;
+      }
+    }
+    return true;
   }
 
   void StartAfter(absl::Duration wait) {

@@ -53,12 +53,20 @@ class SplittingConnection::Operation {
   // `refused` is what was sent before the operation was split.
   Operation(SplittingConnection* owner, const Inference& inference, const CallContext& context,
             const ChunkPlan& plan, CallStatistics refused, Done done)
-      : owner_(*owner),
-        inference_(inference),
-        context_(context),
-        done_(std::move(done)),
-        queue_(inference.model, plan, context.limit.deadline),
-        statistics_(std::move(refused)) {}
+      : Operation(owner, inference, context, plan, std::move(done)) {
+    statistics_ = std::move(refused);
+  }
+
+  // An operation that would fit into one message. It fails as that would: it pays for its retries
+  // once, it is refused for good after as many refusals as its parts have attempts, and `on_chunk`
+  // is not called.
+  static Operation* OfParts(SplittingConnection* owner, const Inference& inference,
+                            const CallContext& context, const ChunkPlan& plan, Done done) {
+    auto* const operation = new Operation(owner, inference, context, plan, std::move(done));
+    operation->context_.paid_retries = &operation->paid_retries_;
+    operation->num_refusals_left_ = (owner->max_attempts_ - 1) * plan.max_under_way;
+    return operation;
+  }
 
   void Start() {
     if (context_.cancellation != nullptr) context_.cancellation->SetStop([this] { Stop(); });
@@ -66,6 +74,14 @@ class SplittingConnection::Operation {
   }
 
  private:
+  Operation(SplittingConnection* owner, const Inference& inference, const CallContext& context,
+            const ChunkPlan& plan, Done done)
+      : owner_(*owner),
+        inference_(inference),
+        context_(context),
+        done_(std::move(done)),
+        queue_(inference.model, plan, context.limit.deadline) {}
+
   // A chunk that is under way.
   struct Running {
     Chunk chunk;
@@ -121,7 +137,7 @@ class SplittingConnection::Operation {
       progress = Note(running->chunk, result);
       running_.remove_if([running](const Running& other) { return &other == running; });
     }
-    if (progress && context_.options->on_chunk) Report(*progress);
+    if (progress && !IsOfParts() && context_.options->on_chunk) Report(*progress);
     EndOne();
   }
 
@@ -134,6 +150,8 @@ class SplittingConnection::Operation {
     absl::optional<ChunkProgress> progress;
     if (status.ok()) {
       progress = queue_.Succeed(result.weights_sha256);
+    } else if (wait && IsOfParts() && --num_refusals_left_ < 0) {
+      queue_.Fail(status);
     } else if (wait) {
       queue_.PushBack(chunk, status,
                       absl::Now() + std::min(*wait, owner_.servers_->TimeUntilOpen()));
@@ -193,10 +211,13 @@ class SplittingConnection::Operation {
     std::move(done)(std::move(result));
   }
 
+  bool IsOfParts() const { return context_.paid_retries != nullptr; }
+
   SplittingConnection& owner_;
   const Inference& inference_;
-  const CallContext context_;
+  CallContext context_;  // not changed after the start
   Done done_;
+  std::atomic<int> paid_retries_{0};
   absl::Mutex mutex_;
   ChunkQueue queue_ ABSL_GUARDED_BY(mutex_);
   std::list<Running> running_ ABSL_GUARDED_BY(mutex_);
@@ -205,25 +226,21 @@ class SplittingConnection::Operation {
   Timer* timer_ ABSL_GUARDED_BY(mutex_) = nullptr;
   CallStatistics statistics_ ABSL_GUARDED_BY(mutex_);
   std::exception_ptr exception_ ABSL_GUARDED_BY(mutex_);
+  int num_refusals_left_ ABSL_GUARDED_BY(mutex_) = 0;  // of parts
 };
 
 void SplittingConnection::StartInfer(const Inference& inference, const CallContext& context,
                                      Done done) {
-  const int64_t bytes = CarriedBytes(inference);
-  if (most_parts_ == 1 || inference.is_mlp() || bytes < kLargeBytes) {
-    return Send(inference, context, std::move(done));
-  }
+  const bool may_spread = most_parts_ > 1 && !inference.is_mlp() &&
+                          CarriedBytes(inference) >= kLargeBytes &&
+                          FitsInto(inference, max_message_bytes_);
+  if (!may_spread) return Send(inference, context, std::move(done));
   const int num_others = num_large_.fetch_add(1, std::memory_order_relaxed);
   Done counted = [this, done = std::move(done)](CallResult&& result) mutable {
     num_large_.fetch_sub(1, std::memory_order_relaxed);
     std::move(done)(std::move(result));
   };
-  const int num_parts =
-      static_cast<int>(std::min<int64_t>(most_parts_ / (num_others + 1), bytes / kLeastPartBytes));
-  if (num_parts > 1 && FitsInto(inference, max_message_bytes_)) {
-    return Spread(inference, context, num_parts, std::move(counted));
-  }
-  Send(inference, context, std::move(counted));
+  Spread(inference, context, most_parts_ / (num_others + 1), std::move(counted));
 }
 
 void SplittingConnection::Send(const Inference& inference, const CallContext& context, Done done) {
@@ -274,24 +291,26 @@ void SplittingConnection::Split(const Inference& inference, const CallContext& c
   const int64_t chunk_elements = ChunkElements(inference);
   const int64_t most_chunks = (num_elements + chunk_elements - 1) / chunk_elements;
   const int64_t num_connections = int64_t{num_connections_} * num_servers();
-  Start(inference, context,
-        {num_elements, chunk_elements, LeastElements(inference),
-         static_cast<int>(std::min(num_connections, most_chunks))},
-        std::move(refused), std::move(done));
+  const ChunkPlan plan{num_elements, chunk_elements, LeastElements(inference),
+                       static_cast<int>(std::min(num_connections, most_chunks))};
+  (new Operation(this, inference, context, plan, std::move(refused), std::move(done)))->Start();
 }
 
 void SplittingConnection::Spread(const Inference& inference, const CallContext& context,
-                                 int num_parts, Done done) {
+                                 int most_parts, Done done) {
   const int64_t num_elements = inference.num_elements();
+  const int64_t bytes = CarriedBytes(inference);
+  const int64_t num_parts = std::min<int64_t>(most_parts, bytes / kLeastPartBytes);
+  if (num_parts < 2) return Send(inference, context, std::move(done));
   const int64_t part_elements =
       std::min((num_elements + num_parts - 1) / num_parts, ChunkElements(inference));
-  Start(inference, context, {num_elements, part_elements, LeastElements(inference), num_parts}, {},
-        std::move(done));
-}
-
-void SplittingConnection::Start(const Inference& inference, const CallContext& context,
-                                const ChunkPlan& plan, CallStatistics refused, Done done) {
-  (new Operation(this, inference, context, plan, std::move(refused), std::move(done)))->Start();
+  // The user wants messages that are smaller than parts are.
+  if (part_elements < num_elements / (bytes / kLeastPartBytes)) {
+    return Send(inference, context, std::move(done));
+  }
+  // A part that is too large for the server is not cut further, as a whole message is not.
+  const ChunkPlan plan{num_elements, part_elements, part_elements, static_cast<int>(num_parts)};
+  Operation::OfParts(this, inference, context, plan, std::move(done))->Start();
 }
 
 int64_t SplittingConnection::ChunkElements(const Inference& inference) const {

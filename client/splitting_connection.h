@@ -7,7 +7,6 @@
 #include <atomic>
 #include <cstdint>
 
-#include "client/chunk_queue.h"
 #include "client/event_queue.h"
 #include "client/server_choice.h"
 #include "swiglu/connection.h"
@@ -26,8 +25,8 @@ namespace swiglu::client {
 // error the content of the outputs is unspecified.
 //
 // One connection moves the bytes of a message one after the other. So an elementwise inference of
-// 1 MiB or more goes in chunks over several connections at once, as many as leave one for each
-// other large inference that is under way.
+// 1 MiB or more that fits into one message goes in parts over several connections at once. Those
+// that are under way share the connections. It fails as one message would.
 //
 // Thread-safe. All pointers must outlive it.
 class SplittingConnection final : public Connection {
@@ -41,8 +40,8 @@ class SplittingConnection final : public Connection {
         max_message_bytes_(options.max_message_bytes),
         chunk_bytes_(options.chunk_bytes),
         num_connections_(options.num_connections),
-        // Chunks may be sent again and again.
-        most_parts_(options.max_attempts > 1 ? most_parts : 1),
+        max_attempts_(options.max_attempts),
+        most_parts_(most_parts),
         servers_(servers),
         threads_(threads) {}
 
@@ -58,15 +57,14 @@ class SplittingConnection final : public Connection {
   void Split(const Inference& inference, const CallContext& context, CallStatistics refused,
              Done done);
   int64_t ChunkElements(const Inference& inference) const;
-  // Splits what would fit into one message.
-  void Spread(const Inference& inference, const CallContext& context, int num_parts, Done done);
-  void Start(const Inference& inference, const CallContext& context, const ChunkPlan& plan,
-             CallStatistics refused, Done done);
+  // Sends a large inference in at most so many parts, or as a whole.
+  void Spread(const Inference& inference, const CallContext& context, int most_parts, Done done);
 
   Connection* const inner_;
   const int64_t max_message_bytes_;
   const int64_t chunk_bytes_;
   const int num_connections_;
+  const int max_attempts_;
   const int most_parts_;
   std::atomic<int> num_large_{0};  // inferences under way
   ServerChoice* const servers_;

@@ -126,6 +126,7 @@ void TestCall::Start(Connection& connection) {
   CallContext context{TimeLimit(timeout), &options};
   context.cancellation = &cancellation_;
   context.return_pushback = return_pushback;
+  context.paid_retries = paid_retries;
   connection.StartInfer(inference_, context, [this](CallResult result) {
     result_ = std::move(result);
     has_ended_.Notify();

@@ -111,6 +111,7 @@ class TestCall {
   CallOptions options;
   absl::Duration timeout = absl::Minutes(1);
   bool return_pushback = false;
+  std::atomic<int>* paid_retries = nullptr;
 
  private:
   std::string model_;

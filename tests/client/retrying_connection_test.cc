@@ -4,6 +4,7 @@
 // rules, and the whole client against a server.
 #include "client/retrying_connection.h"
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -101,6 +102,23 @@ TEST_F(RetryingConnectionTest, WaitsForAConnection) {
   const std::vector<absl::Time> times = ArrivalTimes();
   ASSERT_EQ(times.size(), 4u);
   EXPECT_GE(times[3] - times[2], absl::Milliseconds(200));
+}
+
+TEST_F(RetryingConnectionTest, PartsOfACallPayForARetryOnce) {
+  // Retries for two rounds of one call are left.
+  for (int i = 0; i < static_cast<int>(RetryBudget::kMostRetries) - 2; ++i) {
+    ASSERT_TRUE(budget_.SpendOnRetry());
+  }
+  Script({BusyNow(), BusyNow(), Refused(absl::OkStatus()), BusyNow(), BusyNow()});
+  std::atomic<int> paid_retries = 0;
+  for (uint32_t part = 0; part < 2; ++part) {
+    TestCall call({3, 4}, part);
+    call.paid_retries = &paid_retries;
+    EXPECT_EQ(Run(call).status, absl::OkStatus());
+  }
+  EXPECT_EQ(paid_retries, 2);
+  EXPECT_EQ(inner_.num_arrivals(), 6u);
+  EXPECT_FALSE(budget_.SpendOnRetry());
 }
 
 TEST_F(RetryingConnectionTest, TellsHowOftenItTried) {

@@ -179,15 +179,55 @@ TEST_F(SplittingConnectionTest, LargeOnesShareTheConnections) {
   EXPECT_TRUE(later.IsRight());
 }
 
-TEST_F(SplittingConnectionTest, WhatIsSentOnceAtMostGoesAsAWhole) {
+TEST_F(SplittingConnectionTest, ASmallerChunkThanAPartIsTheUsersWish) {
   Options options;
-  options.max_attempts = 1;
+  options.chunk_bytes = 100'000;
   connection_ = std::make_unique<SplittingConnection>(&inner_, options, 4, &servers_, &threads_);
   TestCall call({1024, 1024}, 1);
   call.Start(*connection_);
-  EXPECT_EQ(inner_.num_arrivals(), 1u);
+  EXPECT_EQ(inner_.num_arrivals(), 1u) << "it fits into one message";
   inner_.Answer(0);
   EXPECT_TRUE(call.IsRight());
+}
+
+TEST_F(SplittingConnectionTest, PartsPayForRetriesTogetherAndReportNothing) {
+  UseParts(4);
+  TestCall call({1024, 1024}, 1);
+  call.options.on_chunk = [](int64_t, int64_t) { ADD_FAILURE() << "it is one call"; };
+  call.Start(*connection_);
+  ASSERT_EQ(inner_.num_arrivals(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_NE(inner_.arrival(i).context.paid_retries, nullptr);
+    EXPECT_EQ(inner_.arrival(i).context.paid_retries, inner_.arrival(0).context.paid_retries);
+    inner_.Answer(i);
+  }
+  EXPECT_TRUE(call.IsRight());
+}
+
+TEST_F(SplittingConnectionTest, APartThatIsTooLargeIsNotCut) {
+  UseParts(4);
+  TestCall call({1024, 1024}, 1);
+  call.Start(*connection_);
+  inner_.Answer(0, ResultOf(absl::ResourceExhaustedError("too large")));
+  for (size_t i = 1; i < 4; ++i) inner_.Answer(i);
+  call.Wait();
+  EXPECT_EQ(call.status(), absl::ResourceExhaustedError("too large"));
+  EXPECT_EQ(inner_.num_arrivals(), 4u);
+}
+
+TEST_F(SplittingConnectionTest, PartsAreRefusedForGoodAfterTheirAttempts) {
+  UseParts(2);
+  TestCall call({1024, 1024}, 1);
+  call.Start(*connection_);
+  // Two parts with four attempts each, of which the last ones decide.
+  size_t num_answered = 0;
+  for (; num_answered < 7; ++num_answered) {
+    inner_.WaitForArrivals(num_answered + 1);
+    inner_.Answer(num_answered, PushedBack(absl::ZeroDuration()));
+  }
+  while (!call.HasEnded()) inner_.Answer(num_answered++, PushedBack(absl::ZeroDuration()));
+  EXPECT_EQ(call.status(), absl::UnavailableError("full"));
+  EXPECT_LE(inner_.num_arrivals(), 8u);
 }
 
 TEST_F(SplittingConnectionTest, AddsTheStatisticsUp) {

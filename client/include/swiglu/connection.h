@@ -72,6 +72,10 @@ struct CallContext {
   CallStreams* streams = nullptr;
   // Whether the inference is small calls that are joined.
   bool is_joined = false;
+  // How many retries the parts of one call have paid for from the budget. Once one of them has paid
+  // for its second attempt, second attempts of the others cost nothing, and so on. nullptr: the
+  // inference is no part. Lives until the call has ended.
+  std::atomic<int>* paid_retries = nullptr;
   // Where the number of the server is noted that a message goes to. nullptr: nowhere. Lives until
   // the call has ended.
   std::atomic<int>* sent_to = nullptr;

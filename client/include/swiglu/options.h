@@ -50,7 +50,7 @@ struct Options {
   // The number of connections to each server, 1 to 64. Each carries about 1 to 3 GB/s, and opens
   // when it is first used; with several servers, all open at the first call. A message is sent over
   // the connection with the fewest request bytes under way. 0, the default, means one connection
-  // for each core, at most 8. A large call goes in parts over several connections at once.
+  // for each core, at most 8. A large call goes in parts over several of them at once.
   int num_connections = 0;
 
   // The largest message, in bytes, in either direction: 4096 to 2^31 - 1. The default is 2^31 - 1,
