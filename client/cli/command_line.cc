@@ -76,9 +76,12 @@ server::ReadValue DtypeName(std::optional<client::Dtype>* field) {
 
 Flag TensorFlag(const char* name, const char* help, std::string* field,
                 std::vector<std::string> commands) {
-  return {name,        "",
-          help,        "FILE, FILE:TENSOR, :TENSOR of --in, or -",
-          Path(field, ValueKind::kFile), {.commands = std::move(commands)}};
+  return {name,
+          "",
+          help,
+          "FILE, FILE:TENSOR, :TENSOR of --in, or -",
+          Path(field, ValueKind::kFile),
+          {.commands = std::move(commands)}};
 }
 
 // Every flag, in the order of --help.
@@ -178,26 +181,28 @@ server::Program ProgramInto(Given* given) {
           "\n"
           "Exit codes: 0 done, 1 bad input or file, 2 usage, 3 server unreachable or not ready,\n"
           "4 the server refused or failed the call, or --check found a wrong result.\n",
-      .commands =
-          {{"forward", "{--in FILE | --e FILE[:TENSOR] --g FILE[:TENSOR]} --out FILE",
-            "h = SiLU(e) * g"},
-           {"backward",
-            "{--in FILE | --dw FILE[:TENSOR] --e FILE[:TENSOR] --g FILE[:TENSOR]}\n"
-            "      {--out FILE | --out_dir DIR}",
-            "h, df (the gradient with respect to g) and de (that with respect to e)"},
-           {"mlp",
-            "--model NAME --layer N {--in FILE | --x FILE[:TENSOR] [--dy FILE[:TENSOR]]} --out FILE",
-            "y of a layer of an MLP, with the server's weights; or dx, the gradient with respect to "
-            "x"},
-           {"status", "", "readiness, device, models and counters of the server"},
-           {"metadata", "[--model NAME]",
-            "name, version and extensions of the server; or versions, tensors and "
-            "properties of a model"},
-           {"statistics", "[--model NAME]",
-            "requests, batches and times of the server's models, or of one"},
-           {"regions", "", "the regions of shared memory that are registered at it"},
-           {"bench", "[--FLAG=VALUE]...",
-            "runs swiglu-bench with these flags; swiglu bench --help shows them", "swiglu-bench"}},
+      .commands = {{"forward", "{--in FILE | --e FILE[:TENSOR] --g FILE[:TENSOR]} --out FILE",
+                    "h = SiLU(e) * g"},
+                   {"backward",
+                    "{--in FILE | --dw FILE[:TENSOR] --e FILE[:TENSOR] --g FILE[:TENSOR]}\n"
+                    "      {--out FILE | --out_dir DIR}",
+                    "h, df (the gradient with respect to g) and de (that with respect to e)"},
+                   {"mlp",
+                    "--model NAME --layer N {--in FILE | --x FILE[:TENSOR] [--dy FILE[:TENSOR]]} "
+                    "--out FILE",
+                    "y of a layer of an MLP, with the server's weights; or dx, the gradient with "
+                    "respect to "
+                    "x"},
+                   {"status", "", "readiness, device, models and counters of the server"},
+                   {"metadata", "[--model NAME]",
+                    "name, version and extensions of the server; or versions, tensors and "
+                    "properties of a model"},
+                   {"statistics", "[--model NAME]",
+                    "requests, batches and times of the server's models, or of one"},
+                   {"regions", "", "the regions of shared memory that are registered at it"},
+                   {"bench", "[--FLAG=VALUE]...",
+                    "runs swiglu-bench with these flags; swiglu bench --help shows them",
+                    "swiglu-bench"}},
       .flags = FlagsInto(given)};
 }
 

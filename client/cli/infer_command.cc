@@ -257,7 +257,8 @@ ProgramEnd RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished
       Call(command_line, *client, work->inputs.tensors, work->results, *bar);
   const absl::Duration elapsed = absl::Now() - start;
   absl::StatusOr<std::vector<double>> largest_ulp = std::vector<double>();
-  if (called.ok() && command_line.check) bar = std::make_unique<ProgressBar>("checking the results");
+  if (called.ok() && command_line.check)
+    bar = std::make_unique<ProgressBar>("checking the results");
   if (called.ok()) largest_ulp = CheckIfAsked(command_line, *work);
   // A damaged input may be the cause of a failed call, so its error takes precedence.
   status = CheckWhole(work->inputs);
