@@ -10,8 +10,10 @@ import os
 import subprocess
 import sys
 import unittest
+import unittest.mock
 
 import grpc
+import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 import server_process
@@ -104,7 +106,7 @@ class RightAnswersTest(ServerTest):
 
     def test_large(self):
         self.assert_right("large.py", "large.py: 15000 elements are right")
-        # Four messages for its 15 rows, beside those of forward.py and shared_memory.py.
+        # Four messages for its elements, beside those of forward.py and shared_memory.py.
         self.assertEqual(self.server.metric("swiglu_requests_total", model="swiglu_forward_fp16", code="OK"), 4 + 2)
 
     def test_raw_bytes(self):
@@ -120,6 +122,36 @@ class RightAnswersTest(ServerTest):
             reason = "autograd, because torch is not installed"
             self.assert_right("torch_autograd.py", f"skipped: {reason}")
             server_process.skip(self, reason)
+
+
+class LargeTest(unittest.TestCase):
+    """The function of large.py that cuts arrays, without a server."""
+
+    @classmethod
+    def setUpClass(cls):
+        spec = importlib.util.spec_from_file_location("large", SOURCES / "python/large.py")
+        cls.large = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(cls.large)
+
+    def sizes(self, e):
+        """Cuts an array into messages of four elements. Returns their sizes, once the result is right."""
+        sizes = []
+
+        def add(_, part_of_e, part_of_g):
+            sizes.append(part_of_e.size)
+            return part_of_e + part_of_g
+
+        with unittest.mock.patch.object(self.large, "forward", add):
+            h = self.large.forward_in_chunks(None, e, e + 1, chunk_bytes=16)
+        self.assertEqual((h.dtype, h.shape, h.tolist()), (e.dtype, e.shape, (e + e + 1).tolist()))
+        return sizes
+
+    def test_cuts_every_shape(self):
+        numbers = np.arange(10, dtype=np.float16)
+        for e, sizes in ((numbers, [4, 4, 2]), (numbers.reshape(2, 5), [4, 4, 2]), (numbers[:8].reshape(2, 2, 2).T, [4, 4]),
+                         (numbers[:1].reshape(()), [1]), (numbers[:0].reshape(5, 0), []), (numbers[:0].reshape(0, 5), [])):
+            with self.subTest(e.shape):
+                self.assertEqual(self.sizes(e), sizes)
 
 
 class WrongAnswersTest(unittest.TestCase):

@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Example: FP16 arrays of any size. A message has at most 2 GiB - 1 byte, and the server may take less, so the arrays travel in
-# chunks of rows. `python3 large.py HOST:PORT` ends with 0 if the answer is what numpy computes. It needs numpy and
-# tritonclient[grpc].
+# chunks. `python3 large.py HOST:PORT` ends with 0 if the answer is what numpy computes. It needs numpy and tritonclient[grpc].
 import sys
 
 import numpy as np
@@ -22,14 +21,15 @@ def forward(client, e, g):
 
 
 def forward_in_chunks(client, e, g, chunk_bytes=CHUNK_BYTES):
-    """The same in messages whose inputs have about `chunk_bytes` together. Each message has whole rows, and at least one."""
-    h = np.empty_like(e)
-    # Rows of the last dimension. These are views: nothing is copied.
-    e_rows, g_rows, h_rows = (array.reshape(-1, array.shape[-1]) for array in (e, g, h))
-    step = max(1, chunk_bytes // (e_rows[:1].nbytes + g_rows[:1].nbytes))
-    for first in range(0, len(e_rows), step):
-        rows = slice(first, first + step)
-        h_rows[rows] = forward(client, e_rows[rows], g_rows[rows])
+    """The same for arrays of any shape, in messages whose inputs have at most `chunk_bytes` together."""
+    h = np.empty(e.shape, e.dtype)
+    # Each element of h depends on one of e and one of g, so the dimensions do not matter. reshape copies only arrays that are
+    # not contiguous.
+    flat_e, flat_g, flat_h = (array.reshape(-1) for array in (e, g, h))
+    step = max(1, chunk_bytes // (2 * e.itemsize))
+    for first in range(0, e.size, step):
+        part = slice(first, first + step)
+        flat_h[part] = forward(client, flat_e[part], flat_g[part])
     return h
 
 
@@ -37,7 +37,7 @@ def main(address):
     source = np.random.default_rng(6)
     e, g = (source.normal(0, 2, (5, 3, 1000)).astype(np.float16) for _ in range(2))
     client = grpcclient.InferenceServerClient(address)
-    # Chunks of 16 KiB, to show it with small arrays: four rows of e and g each.
+    # Chunks of 16 KiB, to show it with small arrays: 4096 elements of e and of g each.
     h = forward_in_chunks(client, e, g, chunk_bytes=16 << 10)
     client.close()
 
