@@ -13,7 +13,7 @@ Names, labels and the numbers that follow from the values. Each definition says 
 
 {{- /* The labels by which objects find the pods; of the root. */ -}}
 {{- define "swiglu.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "swiglu.fullname" . }}
+app.kubernetes.io/name: {{ include "swiglu.fullname" . | quote }}
 {{- end -}}
 
 {{- /* The metadata that all objects have; of {root, labels, annotations}, the last two optional. */ -}}
@@ -25,7 +25,7 @@ app.kubernetes.io/name: {{ include "swiglu.fullname" . }}
   "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version) -}}
 {{- $selector := include "swiglu.selectorLabels" .root | fromYaml -}}
 {{- $annotations := merge (dict) (default dict .annotations) .root.Values.annotations -}}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- merge (dict) $selector $own (default dict .labels) .root.Values.labels | toYaml | nindent 2 }}
 {{- with $annotations }}
@@ -99,9 +99,9 @@ annotations:
 {{- end }}
 - --memory_budget_bytes={{ default (include "swiglu.halfOfMemory" $limits.memory) .Values.memoryBudget }}
 {{- range $mlp := .Values.mlps }}
-- --mlp={{ .name }}={{ printf "/weights/%s/%s" .name (default "" .path) | trimSuffix "/" }}
+- {{ printf "--mlp=%s=/weights/%s/%s" .name .name (default "" .path) | trimSuffix "/" | quote }}
 {{- with .layers }}
-- --mlp_layers={{ $mlp.name }}={{ . }}
+- {{ printf "--mlp_layers=%s=%s" $mlp.name . | quote }}
 {{- end }}
 {{- end }}
 {{- with .Values.extraArgs }}
