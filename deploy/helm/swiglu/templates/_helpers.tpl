@@ -24,10 +24,10 @@ app.kubernetes.io/name: {{ include "swiglu.fullname" . | quote }}
   "app.kubernetes.io/version" .root.Chart.AppVersion
   "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version) -}}
 {{- $selector := include "swiglu.selectorLabels" .root | fromYaml -}}
-{{- $annotations := merge (dict) (default dict .annotations) .root.Values.annotations -}}
+{{- $annotations := mergeOverwrite (dict) .root.Values.annotations (default dict .annotations) -}}
 namespace: {{ .root.Release.Namespace | quote }}
 labels:
-  {{- merge (dict) $selector $own (default dict .labels) .root.Values.labels | toYaml | nindent 2 }}
+  {{- mergeOverwrite (dict) .root.Values.labels (default dict .labels) $own $selector | toYaml | nindent 2 }}
 {{- with $annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
