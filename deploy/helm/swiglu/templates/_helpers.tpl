@@ -24,10 +24,10 @@ app.kubernetes.io/name: {{ include "swiglu.fullname" . | quote }}
   "app.kubernetes.io/version" .root.Chart.AppVersion
   "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version) -}}
 {{- $selector := include "swiglu.selectorLabels" .root | fromYaml -}}
-{{- $annotations := mergeOverwrite (dict) .root.Values.annotations (default dict .annotations) -}}
+{{- $annotations := mergeOverwrite (dict) (default dict .root.Values.annotations) (default dict .annotations) -}}
 namespace: {{ .root.Release.Namespace | quote }}
 labels:
-  {{- mergeOverwrite (dict) .root.Values.labels (default dict .labels) $own $selector | toYaml | nindent 2 }}
+  {{- mergeOverwrite (dict) (default dict .root.Values.labels) (default dict .labels) $own $selector | toYaml | nindent 2 }}
 {{- with $annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -49,8 +49,8 @@ annotations:
 {{- define "swiglu.resources" -}}
 {{- $gpu := eq .Values.device "gpu" -}}
 {{- $defaults := ternary (dict "cpu" 8 "memory" "8Gi") (dict "cpu" 4 "memory" "4Gi") $gpu -}}
-{{- $limits := merge (dict) .Values.resources.limits $defaults -}}
-{{- $requests := merge (dict) .Values.resources.requests $limits -}}
+{{- $limits := merge (dict) (default dict .Values.resources.limits) $defaults -}}
+{{- $requests := merge (dict) (default dict .Values.resources.requests) $limits -}}
 {{- range $kind, $values := dict "limits" $limits "requests" $requests }}
 {{ $kind }}:
   {{- range $name, $value := $values }}
@@ -62,17 +62,31 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{- /* The whole cores of a limit, but at least one: of 4, "4" or "500m". */ -}}
-{{- define "swiglu.cores" -}}
+{{- /* The thousandths of a core: of 4, "4" or "500m". */ -}}
+{{- define "swiglu.milliCores" -}}
 {{- $text := toString . -}}
-{{- $cores := hasSuffix "m" $text | ternary (div (trimSuffix "m" $text | int64) 1000) ($text | int64) -}}
-{{- max 1 $cores -}}
+{{- hasSuffix "m" $text | ternary (trimSuffix "m" $text | int64) (mul ($text | int64) 1000) -}}
+{{- end -}}
+
+{{- /* The whole cores of a limit, but at least one, and at most 256: the server takes no more threads. */ -}}
+{{- define "swiglu.cores" -}}
+{{- div (include "swiglu.milliCores" . | int64) 1000 | max 1 | min 256 -}}
+{{- end -}}
+
+{{- /* The bytes of a size of Kubernetes or of the server's flags: of "4Gi" or "4GiB"; 0 of "". */ -}}
+{{- define "swiglu.bytes" -}}
+{{- $unit := get (dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776) (regexFind "[A-Z]i" .) -}}
+{{- mul (regexFind "^[0-9]+" . | int64) (default 1 $unit) -}}
+{{- end -}}
+
+{{- /* The seconds of a duration such as "15s" or "1m". */ -}}
+{{- define "swiglu.seconds" -}}
+{{- mul (regexFind "^[0-9]+" . | int64) (get (dict "s" 1 "m" 60 "h" 3600) (regexFind "[a-z]$" .)) -}}
 {{- end -}}
 
 {{- /* Half of a memory limit such as "4Gi", as the server's flags write it: "2GiB". */ -}}
 {{- define "swiglu.halfOfMemory" -}}
-{{- $factor := get (dict "Mi" 1 "Gi" 1024 "Ti" 1048576) (regexFind "[A-Z]i$" .) -}}
-{{- $mebibytes := div (mul (regexFind "^[0-9]+" . | int64) $factor) 2 -}}
+{{- $mebibytes := div (include "swiglu.bytes" . | int64) 2097152 -}}
 {{- if mod $mebibytes 1024 -}}
 {{ $mebibytes }}MiB
 {{- else -}}
@@ -107,6 +121,13 @@ annotations:
 {{- with .Values.extraArgs }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{- /* maxSurge and maxUnavailable of a rollout; of the root. */ -}}
+{{- define "swiglu.rollingUpdate" -}}
+{{- $gpu := eq .Values.device "gpu" -}}
+{{- $defaults := ternary (dict "maxSurge" 0 "maxUnavailable" 1) (dict "maxSurge" 1 "maxUnavailable" 0) $gpu -}}
+{{- mergeOverwrite $defaults (default dict .Values.rollingUpdate) | toYaml -}}
 {{- end -}}
 
 {{- /* The service account of the pods, or nothing for that of the namespace; of the root. */ -}}
