@@ -168,11 +168,20 @@ class ChartTest(unittest.TestCase):
             [(_, headless)] = found(helm.render(chart=chart), "Notes", "text")
             [(_, other)] = found(helm.render("--set", "service.type=ClusterIP,networkPolicy.enabled=false", chart=chart),
                                  "Notes", "text")
+            outside = ("--set", "service.type=LoadBalancer", "--set-json",
+                       'networkPolicy={"clientLabels": null, "clients": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}')
+            [(_, published)] = found(helm.render(*outside, chart=chart), "Notes", "text")
         self.assertIn("\n  dns:///swiglu-server.swiglu.svc:8001\n", headless)
         self.assertIn('\n  swiglu-client: "true"\n', headless)
+        self.assertIn("\n\nThe NetworkPolicy allows no other clients, such as those outside the cluster.", headless)
+        self.assertIn(" http://swiglu-server.swiglu.svc:8002/metrics", headless)
         self.assertIn("\n  kubectl --namespace swiglu port-forward deployment/swiglu-server 8001:8001 &\n", headless)
         self.assertIn("\n  swiglu-server.swiglu.svc:8001\n", other)
         self.assertNotIn("swiglu-client", other)
+        self.assertNotIn("NetworkPolicy", other)
+        self.assertNotIn("swiglu-client", published)
+        self.assertIn("\n\nThe NetworkPolicy also allows those in networkPolicy.clients.\n", published)
+        self.assertIn(" http://swiglu-server.swiglu.svc:8002/metrics", published)
 
     def test_name_comes_from_the_release(self):
         for release, name in {"swiglu": "swiglu", "east-swiglu": "east-swiglu", "east": "east-swiglu"}.items():

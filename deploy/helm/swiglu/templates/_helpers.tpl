@@ -130,6 +130,14 @@ annotations:
 {{- mergeOverwrite $defaults (default dict .Values.rollingUpdate) | toYaml -}}
 {{- end -}}
 
+{{- /* The labels of the pods that may call the server, or nothing if no pod's labels allow that; of the root. */ -}}
+{{- define "swiglu.clientLabels" -}}
+{{- $labels := .Values.networkPolicy.clientLabels -}}
+{{- if not (kindIs "invalid" $labels) -}}
+{{- default (dict "swiglu-client" "true") $labels | toYaml -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* The service account of the pods, or nothing for that of the namespace; of the root. */ -}}
 {{- define "swiglu.serviceAccountName" -}}
 {{- with .Values.serviceAccount -}}
