@@ -181,7 +181,7 @@ class ChartTest(unittest.TestCase):
         self.assertNotIn("NetworkPolicy", other)
         self.assertNotIn("swiglu-client", published)
         self.assertIn("\n\nThe NetworkPolicy also allows those in networkPolicy.clients.\n", published)
-        self.assertIn(" http://swiglu-server.swiglu.svc:8002/metrics", published)
+        self.assertIn(" http://swiglu-server-metrics.swiglu.svc:8002/metrics", published)
 
     def test_name_comes_from_the_release(self):
         for release, name in {"swiglu": "swiglu", "east-swiglu": "east-swiglu", "east": "east-swiglu"}.items():

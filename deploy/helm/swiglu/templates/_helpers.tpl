@@ -138,6 +138,16 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{- /* The name of the Service of the metrics: one of its own if the server's is reachable from outside; of the root. */ -}}
+{{- define "swiglu.metricsServiceName" -}}
+{{- $name := include "swiglu.fullname" . -}}
+{{- if has .Values.service.type (list "Headless" "ClusterIP") -}}
+{{ $name }}
+{{- else -}}
+{{ $name | trunc 55 | trimSuffix "-" }}-metrics
+{{- end -}}
+{{- end -}}
+
 {{- /* The service account of the pods, or nothing for that of the namespace; of the root. */ -}}
 {{- define "swiglu.serviceAccountName" -}}
 {{- with .Values.serviceAccount -}}
