@@ -159,7 +159,10 @@ Array Array::Make(const py::object& object, const char* name, Access access) {
   if (access == Access::kWrite) {
     throw py::value_error(absl::StrCat("'", name, "' is not contiguous, so it cannot be written"));
   }
-  if (array.kind_ == Kind::kTorch) return Make(object.attr("contiguous")(), name, access);
+  if (array.kind_ == Kind::kTorch) {
+    // contiguous() alone keeps a lazy negation.
+    return Make(object.attr("resolve_neg")().attr("contiguous")(), name, access);
+  }
   if (py::isinstance(object, names.ndarray)) {
     return Make(names.ascontiguousarray(object), name, access);
   }

@@ -3,6 +3,8 @@
 // What PyTorch has for tensors, found once.
 #include "client/python/torch_tensor.h"
 
+#include <string>
+
 #include "absl/strings/str_cat.h"
 
 namespace swiglu::python {
@@ -61,7 +63,14 @@ py::object MakeTorchCapsule(const py::object& object, const char* name) {
                                        "' requires a gradient, which this call does not give; pass "
                                        "its detach(), or call swiglu.torch.swiglu"));
   }
-  return torch.to_dlpack(object);
+  try {
+    return torch.to_dlpack(object);
+  } catch (py::error_already_set& error) {
+    // Such as the one of a device without memory, or of a dtype that DLPack does not have.
+    if (!error.matches(PyExc_RuntimeError) && !error.matches(PyExc_BufferError)) throw;
+    throw py::type_error(
+        absl::StrCat("'", name, "' cannot be taken: ", py::str(error.value()).cast<std::string>()));
+  }
 }
 
 uintptr_t CurrentTorchStream(int gpu) { return FindTorch()->current_stream(gpu).cast<uintptr_t>(); }

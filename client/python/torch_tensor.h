@@ -16,7 +16,8 @@ namespace py = pybind11;
 bool IsTorchTensor(const py::object& object);
 
 // A "dltensor" capsule of the tensor `name` of a call. Throws TypeError for a layout that calls do
-// not take, and ValueError for a tensor that requires a gradient. Needs the GIL.
+// not take or a tensor that PyTorch cannot give, and ValueError for one that requires a gradient.
+// Needs the GIL.
 py::object MakeTorchCapsule(const py::object& object, const char* name);
 
 // The handle of PyTorch's current stream of a GPU. Needs the GIL.

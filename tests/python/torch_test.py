@@ -86,6 +86,10 @@ class TorchTest(ServerTest):
         negated = torch.complex(g, -g).conj().imag
         self.assertTrue(negated.is_neg())
         self.assert_close(self.client.forward(e, negated), own_swiglu(e, g))
+        # One element is contiguous.
+        one = negated[:1]
+        self.assertTrue(one.is_neg() and one.is_contiguous())
+        self.assert_close(self.client.forward(e[:1], one), own_swiglu(e[:1], g[:1]))
 
     def test_errors(self):
         e = torch.randn(4)
@@ -95,8 +99,11 @@ class TorchTest(ServerTest):
             self.client.forward(e.requires_grad_(), e)
         with self.assertRaisesRegex(TypeError, "'g' is sparse; a tensor is dense"):
             self.client.forward(e.detach(), e.detach().to_sparse())
-        with self.assertRaisesRegex((RuntimeError, BufferError), "meta"):
-            self.client.forward(e.detach(), e.detach().to("meta"))
+        quantized = torch.quantize_per_tensor(e.detach(), 0.1, 0, torch.quint8)
+        for tensor, words in ((e.detach().to("meta"), "'g' cannot be taken: .*meta"), (e.detach() > 0, "'g'.*[Bb]ool|dtype of 'g'"),
+                              (quantized, "'g' cannot be taken: .*QUInt")):
+            with self.assertRaisesRegex(TypeError, words):
+                self.client.forward(e.detach(), tensor)
         with self.assertRaisesRegex(RuntimeError, "no client"):
             swiglu.torch.swiglu(e, e)
 
