@@ -56,6 +56,7 @@ CallResult ToResult(CallOutcome outcome, const Inference& inference) {
   result.pushback = outcome.pushback;
   result.is_lost = outcome.is_lost;
   result.reached_no_server = outcome.reached_no_server;
+  if (!outcome.was_sent) result.statistics.num_messages = result.statistics.bytes_sent = 0;
   result.statistics.queue_time = outcome.queue_time;
   result.statistics.compute_time = outcome.compute_time;
   if (!outcome.answer.ok()) {

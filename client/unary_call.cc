@@ -6,6 +6,7 @@
 #include <map>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -27,6 +28,9 @@ constexpr absl::string_view kStreamRemoved = "Stream removed";
 // gRPC's whole message when a server has ended the connection, most often before it took the
 // request.
 constexpr absl::string_view kGoAway = "GOAWAY received";
+
+// How gRPC's message begins when it found no connection for a call, which it then has not sent.
+constexpr absl::string_view kNoConnection = "failed to connect to all addresses";
 
 // How often a call looks whether one of several servers is connected, and for how long.
 constexpr absl::Duration kConnectPollInterval = absl::Milliseconds(2);
@@ -215,6 +219,7 @@ void UnaryCall::ToFailure() {
           absl::UnavailableError(absl::StrCat("no connection to ", address, ": ", message));
       outcome_.is_lost = true;
       outcome_.reached_no_server = !has_found_connection_;
+      outcome_.was_sent = has_found_connection_ && !absl::StartsWith(message, kNoConnection);
       return;
     }
   }

@@ -34,6 +34,7 @@ struct CallOutcome {
   bool is_lost = false;                    // whether there was no connection, or it broke
   bool reached_no_server = false;          // whether there was none when the call was sent
   const PooledChannel* channel = nullptr;  // that was used; nullptr if nothing was sent
+  bool was_sent = true;                    // false: gRPC had no connection to send it over
   int64_t bytes_sent = 0;
   // The times in the server, if the call asked for them.
   absl::optional<absl::Duration> queue_time = absl::nullopt;

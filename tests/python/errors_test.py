@@ -36,8 +36,10 @@ class ErrorsTest(ClientTest):
         with SilentPeer() as peer:
             address = peer.address
         with swiglu.Client(address, max_attempts=1) as client:
-            error = self.assert_code(Code.UNAVAILABLE, client.forward, *random_arrays(2))
+            statistics = swiglu.CallStatistics()
+            error = self.assert_code(Code.UNAVAILABLE, client.forward, *random_arrays(2), statistics=statistics)
             self.assertIn(address, error.message)
+            self.assertEqual((statistics.num_messages, statistics.bytes_sent), (0, 0))
 
     def test_exceptions_survive_pickling(self):
         error = self.assert_code(Code.INVALID_ARGUMENT, self.client.forward, *random_arrays(1), numpy.zeros(1, "float32"))
