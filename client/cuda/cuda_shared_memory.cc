@@ -9,7 +9,9 @@
 
 #include <iterator>
 #include <map>
+#include <thread>
 #include <tuple>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -70,22 +72,20 @@ struct Driver {
   }
 };
 
-// Makes a device the current one of this thread, for a while.
-class CurrentDevice {
- public:
-  explicit CurrentDevice(int device) {
-    if (cudaGetDevice(&before_) != cudaSuccess || before_ == device) before_ = -1;
-    if (before_ >= 0) cudaSetDevice(device);
-  }
-  ~CurrentDevice() {
-    if (before_ >= 0) cudaSetDevice(before_);
-  }
-  CurrentDevice(const CurrentDevice&) = delete;
-  CurrentDevice& operator=(const CurrentDevice&) = delete;
-
- private:
-  int before_ = -1;  // -1: nothing is to be restored
-};
+// Runs `work` on a thread whose current device is `device`: on this one, if it is that already. To
+// set this thread's device back would make a context on that GPU, which may be one that this
+// process does not use.
+template <typename Work>
+auto OnDevice(int device, const Work& work) {
+  int current = device;
+  if (cudaGetDevice(&current) != cudaSuccess || current == device) return work();
+  absl::optional<decltype(work())> result;
+  std::thread([&] {
+    cudaSetDevice(device);
+    result.emplace(work());
+  }).join();
+  return *std::move(result);
+}
 
 // What CUDA knows about the memory at an address.
 struct Allocation {
@@ -105,16 +105,11 @@ bool IsGone(const Allocation& allocation) {
          id != allocation.id;
 }
 
-// The allocation that holds `d_bytes`, if it can be shared.
-absl::StatusOr<Allocation> FindAllocation(const void* d_bytes) {
-  cudaPointerAttributes attributes = {};
-  const cudaError_t error = cudaPointerGetAttributes(&attributes, d_bytes);
-  if (error != cudaSuccess) return Failed("look at the memory", error);
-  if (attributes.type != cudaMemoryTypeDevice) return Unshareable("it is not memory of a GPU");
-
+// The allocation of a device that holds `d_bytes`, if it can be shared. The device is the current
+// one.
+absl::StatusOr<Allocation> FindAllocationOf(int device, const void* d_bytes) {
   const absl::StatusOr<Driver>& driver = Driver::Get();
   if (!driver.ok()) return driver.status();
-  const CurrentDevice current(attributes.device);
   const auto address = reinterpret_cast<CUdeviceptr>(d_bytes);
   CUmemoryPool pool = nullptr;
   if (driver->get_attribute(&pool, CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE, address) == CUDA_SUCCESS &&
@@ -129,13 +124,21 @@ absl::StatusOr<Allocation> FindAllocation(const void* d_bytes) {
         "it is not of cudaMalloc but, for example, of PyTorch's expandable segments");
   }
   Allocation allocation;
-  allocation.device = attributes.device;
+  allocation.device = device;
   if (driver->get_attribute(&allocation.id, CU_POINTER_ATTRIBUTE_BUFFER_ID, address) !=
           CUDA_SUCCESS ||
       driver->get_range(&allocation.d_base, &allocation.size_bytes, address) != CUDA_SUCCESS) {
     return absl::InternalError("cannot find the allocation that the memory is of");
   }
   return allocation;
+}
+
+absl::StatusOr<Allocation> FindAllocation(const void* d_bytes) {
+  cudaPointerAttributes attributes = {};
+  const cudaError_t error = cudaPointerGetAttributes(&attributes, d_bytes);
+  if (error != cudaSuccess) return Failed("look at the memory", error);
+  if (attributes.type != cudaMemoryTypeDevice) return Unshareable("it is not memory of a GPU");
+  return OnDevice(attributes.device, [&] { return FindAllocationOf(attributes.device, d_bytes); });
 }
 
 // A name that no other client has.
@@ -176,12 +179,12 @@ class CudaRegion::Registration {
 
  private:
   absl::Status RegisterNow(const CudaRegionOptions& options) {
-    const CurrentDevice current(allocation_.device);
     cudaIpcMemHandle_t handle;
     // The driver has addresses as numbers.
     // NOLINTNEXTLINE(performance-no-int-to-ptr)
     void* const d_base = reinterpret_cast<void*>(allocation_.d_base);
-    const cudaError_t error = cudaIpcGetMemHandle(&handle, d_base);
+    const cudaError_t error =
+        OnDevice(allocation_.device, [&] { return cudaIpcGetMemHandle(&handle, d_base); });
     if (error != cudaSuccess) return Failed("share the allocation", error);
     absl::StatusOr<std::string> name = MakeName();
     if (!name.ok()) return name.status();
