@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/python/interruptible_connection.h"
+#include "client/python/kept_arrays.h"
 #include "client/python/names.h"
 #include "swiglu/connection.h"
 
@@ -47,7 +48,7 @@ py::object RunCall(const ClientHandle& client, ModelCall call, const CallSetting
   {
     // What this runs of Python must not see the exception of a signal handler.
     const py::error_scope interrupted;
-    call.NoteEnd(*client, end.status);
+    call.NoteEnd(*client, end);
   }
   if (PyErr_Occurred() != nullptr) throw py::error_already_set();
   ThrowUnlessOk(end.status);
@@ -56,8 +57,12 @@ py::object RunCall(const ClientHandle& client, ModelCall call, const CallSetting
 
 ClientObject::ClientObject(const std::string& address, const client::Options& options,
                            int64_t server_device)
-    : address_(address),
-      handle_(MakeHandle(Connect(address, options), server_device, options.coalesce_bytes)) {}
+    : address_(address), handle_(MakeHandle(Connect(address, options), options, server_device)) {}
+
+void ClientObject::Close() {
+  DropKept();
+  handle_.reset();
+}
 
 ClientHandle ClientObject::handle() const {
   if (!handle_) Throw(absl::FailedPreconditionError("this client is closed"));

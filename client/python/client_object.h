@@ -56,7 +56,7 @@ class ClientObject {
   ClientHandle handle() const;
 
   // Drops the connections, once the calls that run have ended.
-  void Close() { handle_.reset(); }
+  void Close();
   bool is_closed() const { return handle_ == nullptr; }
 
   ModelCall Prepare(Operation operation, absl::Span<const py::object> inputs,

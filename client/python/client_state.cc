@@ -6,20 +6,46 @@
 #include <algorithm>
 
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "client/python/interruptible_connection.h"
 #include "client/python/names.h"
 
 namespace swiglu::python {
 namespace {
 
-// Calls `work` without the GIL, whether or not this thread has it.
+// The timeout of a call that has none, as client::Options::timeout says.
+constexpr absl::Duration kBaseTimeout = absl::Seconds(30);
+constexpr absl::Duration kTimeoutPerByte = absl::Nanoseconds(10);
+
+// Calls the `work` of a destructor without the GIL, whether or not this thread has it.
 template <typename Work>
 void WithoutGil(const Work& work) {
+  const SignalsLater signals_later;
   if (PyGILState_Check() == 0) return work();
   const py::gil_scoped_release no_gil;
   work();
 }
 
 }  // namespace
+
+client::CallOptions Until(absl::Time deadline, client::CallOptions options) {
+  const absl::Duration left = std::max(deadline - absl::Now(), absl::ZeroDuration());
+  options.timeout = absl::Ceil(left, absl::Milliseconds(1));
+  return options;
+}
+
+absl::Time ClientState::DeadlineOf(const client::CallOptions& call, int64_t num_bytes) const {
+  if (call.timeout) return absl::Now() + *call.timeout;
+  if (options.timeout > absl::ZeroDuration()) return absl::Now() + options.timeout;
+  return absl::Now() + kBaseTimeout + kTimeoutPerByte * num_bytes;
+}
+
+absl::Status ClientState::CheckProcess() const {
+  if (process_ == client::FutureState::CurrentProcess()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "this client was made before fork(); the child cannot use its memory of a GPU: start a new "
+      "program, or fork before the first client is made");
+}
 
 void ClientState::Remove(const std::byte* begin) {
   const auto is_it = [begin](const RegionMemory& region) { return region.begin == begin; };
@@ -36,8 +62,9 @@ absl::optional<client::RegionPart> ClientState::FindPart(absl::Span<const std::b
   return absl::nullopt;
 }
 
-ClientHandle MakeHandle(client::Client client, int64_t server_device, int64_t coalesce_bytes) {
-  return ClientHandle(new ClientState(std::move(client), server_device, coalesce_bytes),
+ClientHandle MakeHandle(client::Client client, const client::Options& options,
+                        int64_t server_device) {
+  return ClientHandle(new ClientState(std::move(client), options, server_device),
                       [](ClientState* state) { WithoutGil([state] { delete state; }); });
 }
 

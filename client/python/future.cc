@@ -16,7 +16,9 @@ namespace swiglu::python {
 // Destroyed when the calls have ended.
 struct Future::Borrowed {
   ~Borrowed() {
-    for (size_t i = 0; i < calls.size(); ++i) calls[i].NoteEnd(*client, completion->end(i).status);
+    // No call has started without one.
+    if (completion == nullptr) return;
+    for (size_t i = 0; i < calls.size(); ++i) calls[i].NoteEnd(*client, completion->end(i));
   }
 
   ClientHandle client;
@@ -86,15 +88,25 @@ Future::Future(ClientHandle client, std::vector<ModelCall> calls, CallSettings s
 void Future::Start() {
   SweepAbandoned<Borrowed>();
   client::CallOptions options = ToOptions(settings_);
-  const py::gil_scoped_release no_gil;
-  if (!is_one_) {
-    return StartAll(*borrowed_->client, options, absl::MakeSpan(borrowed_->calls), completion_);
+  {
+    const py::gil_scoped_release no_gil;
+    if (is_one_) {
+      if (settings_.statistics) options.statistics = &completion_->end(0).statistics;
+      borrowed_->calls[0].Start(*borrowed_->client, options, completion_, 0).IgnoreError();
+    } else {
+      StartAll(*borrowed_->client, options, absl::MakeSpan(borrowed_->calls), completion_);
+    }
   }
-  if (settings_.statistics) options.statistics = &completion_->end(0).statistics;
-  borrowed_->calls[0].Start(*borrowed_->client, options, completion_, 0);
+  if (PyErr_Occurred() == nullptr) return;
+  // A signal handler raised it while memory of a GPU was registered.
+  py::error_already_set interrupted;
+  Abandon();
+  throw std::move(interrupted);
 }
 
-Future::~Future() {
+Future::~Future() { Abandon(); }
+
+void Future::Abandon() {
   if (!borrowed_ || completion_->IsReady()) return;
   if (!completion_->IsOfParent()) completion_->Cancel();
   Abandoned<Borrowed>().push_back(std::move(borrowed_));

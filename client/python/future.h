@@ -59,6 +59,8 @@ class Future {
   struct Borrowed;
 
   void Start();
+  // Cancels the calls if they have not ended, and keeps what they use until they have.
+  void Abandon();
   void Wait(absl::optional<double> timeout);
   // Makes the result. Needs that the calls have ended.
   void Collect();

@@ -8,12 +8,15 @@
 
 #include <algorithm>
 #include <map>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "client/python/interruptible_connection.h"
 #include "swiglu/cuda_shared_memory.h"
 
 namespace swiglu::python {
@@ -67,16 +70,22 @@ absl::optional<client::RegionPart> GpuMemory::Find(absl::Span<const std::byte> b
 }
 
 absl::StatusOr<client::RegionPart> GpuMemory::Share(const client::Client& client,
-                                                    absl::Span<const std::byte> bytes) {
+                                                    absl::Span<const std::byte> bytes,
+                                                    absl::Time deadline) {
   if (absl::optional<client::RegionPart> part = Find(bytes)) return *std::move(part);
   const auto size_bytes = static_cast<int64_t>(bytes.size());
   client::CudaRegionOptions options;
   options.server_device = allocations_->server_device;
+  options.timeout = deadline - absl::Now();
+  if (*options.timeout <= absl::ZeroDuration()) {
+    return absl::DeadlineExceededError("no time is left to register memory of a GPU");
+  }
   const absl::StatusOr<client::CudaRegion> region =
       client::CudaRegion::Create(client, bytes.data(), size_bytes, options);
   if (!region.ok()) return region.status();
   const client::RegionPart part = region->Part(0, size_bytes);
   // Unregistered without the lock, since that calls the server.
+  const SignalsLater signals_later;
   const std::vector<Known> dropped = Note(bytes.data(), {*region, part.offset, size_bytes, 0});
   return part;
 }
@@ -117,6 +126,7 @@ std::vector<GpuMemory::Known> GpuMemory::Note(const std::byte* begin, Known note
 }
 
 void GpuMemory::Forget(const std::string& name) {
+  const SignalsLater signals_later;
   absl::optional<Known> dropped;
   const absl::MutexLock lock(&allocations_->mutex);
   auto& all = allocations_->known;
@@ -129,17 +139,25 @@ void GpuMemory::Forget(const std::string& name) {
 }
 
 void GpuMemory::ForgetAll() {
+  const SignalsLater signals_later;
   std::map<const std::byte*, Known> dropped;
   const absl::MutexLock lock(&allocations_->mutex);
   dropped.swap(allocations_->known);
 }
 
 absl::Status WaitForStream(int device, uintptr_t stream) {
-  int before = device;
-  cudaError_t error = cudaGetDevice(&before);
-  if (error == cudaSuccess && before != device) error = cudaSetDevice(device);
-  if (error == cudaSuccess) error = cudaStreamSynchronize(AsStream(stream));
-  if (before != device) cudaSetDevice(before);
+  int current = device;
+  cudaError_t error = cudaGetDevice(&current);
+  if (error == cudaSuccess && current == device) {
+    error = cudaStreamSynchronize(AsStream(stream));
+  } else if (error == cudaSuccess) {
+    // By a thread of its own. To set this thread's device back would make a context on that GPU,
+    // which may be one that this process does not use.
+    std::thread([&] {
+      error = cudaSetDevice(device);
+      if (error == cudaSuccess) error = cudaStreamSynchronize(AsStream(stream));
+    }).join();
+  }
   if (error == cudaSuccess) return absl::OkStatus();
   // The caller's own next question must not get our error.
   cudaGetLastError();

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "swiglu/client.h"
@@ -31,9 +32,9 @@ class GpuMemory {
 
   // Where these bytes of a GPU lie in a region of the server. Fails as CudaRegion::Create does, and
   // with UNIMPLEMENTED in a build without CUDA. Unregisters allocations that have been freed when
-  // it registers a new one.
+  // it registers a new one. DEADLINE_EXCEEDED if a registration has not ended at `deadline`.
   absl::StatusOr<client::RegionPart> Share(const client::Client& client,
-                                           absl::Span<const std::byte> bytes);
+                                           absl::Span<const std::byte> bytes, absl::Time deadline);
 
   // Unregisters the region with that name.
   void Forget(const std::string& name);

@@ -24,17 +24,26 @@ constexpr absl::Duration kSlice = absl::Milliseconds(100);
 
 std::atomic<unsigned long> main_thread{0};
 thread_local client::Cancellation* current_cancellation = nullptr;
+thread_local bool* current_pushback = nullptr;
+thread_local int num_signals_later = 0;
 
-bool IsMainThread() {
-  return main_thread.load(std::memory_order_relaxed) == PyThread_get_thread_ident();
+bool LooksForSignals() {
+  return num_signals_later == 0 &&
+         main_thread.load(std::memory_order_relaxed) == PyThread_get_thread_ident();
+}
+
+// Whether a signal handler raised an exception now, which is then set. Handlers wait as long as
+// one is set already.
+bool HasRaised() {
+  const py::gil_scoped_acquire gil;
+  return PyErr_Occurred() == nullptr && PyErr_CheckSignals() != 0;
 }
 
 // Waits on the main thread. Returns whether a signal handler raised an exception, which is then
 // set.
 bool IsInterrupted(Completion* completion) {
   while (!completion->WaitFor(kSlice)) {
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) return true;
+    if (HasRaised()) return true;
   }
   return false;
 }
@@ -55,7 +64,7 @@ void NoteMainThread(unsigned long ident) { main_thread.store(ident, std::memory_
 bool WaitInterruptibly(Completion* completion, absl::Duration timeout) {
   if (completion->IsReady()) return true;
   const absl::Time deadline = absl::Now() + timeout;
-  const absl::Duration slice = IsMainThread() ? kSlice : absl::InfiniteDuration();
+  const absl::Duration slice = LooksForSignals() ? kSlice : absl::InfiniteDuration();
   while (true) {
     const absl::Duration left = deadline - absl::Now();
     {
@@ -67,27 +76,40 @@ bool WaitInterruptibly(Completion* completion, absl::Duration timeout) {
   }
 }
 
-CancellationScope::CancellationScope(client::Cancellation* cancellation) {
+CancellationScope::CancellationScope(client::Cancellation* cancellation, bool* is_pushed_back) {
   current_cancellation = cancellation;
+  current_pushback = is_pushed_back;
 }
 
-CancellationScope::~CancellationScope() { current_cancellation = nullptr; }
+CancellationScope::~CancellationScope() {
+  current_cancellation = nullptr;
+  current_pushback = nullptr;
+}
+
+SignalsLater::SignalsLater() { ++num_signals_later; }
+
+SignalsLater::~SignalsLater() { --num_signals_later; }
 
 void InterruptibleConnection::StartInfer(const client::Inference& inference,
                                          const client::CallContext& context, Done done) {
   client::CallContext own = context;
   if (own.cancellation == nullptr) own.cancellation = current_cancellation;
+  if (current_pushback != nullptr) {
+    done = [is_pushed_back = current_pushback,
+            done = std::move(done)](client::CallResult&& result) mutable {
+      *is_pushed_back = result.pushback.has_value();
+      std::move(done)(std::move(result));
+    };
+  }
   connection_->StartInfer(inference, own, std::move(done));
 }
 
 client::CallResult InterruptibleConnection::Infer(const client::Inference& inference,
                                                   const client::CallContext& context) {
-  if (!IsMainThread()) return connection_->Infer(inference, context);
+  if (!LooksForSignals()) return connection_->Infer(inference, context);
   client::Cancellation cancellation;
   const std::function<void()> look_for_signals = [&cancellation] {
-    if (cancellation.is_cancelled()) return;
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) cancellation.Cancel();
+    if (!cancellation.is_cancelled() && HasRaised()) cancellation.Cancel();
   };
   client::CallContext own = context;
   own.cancellation = &cancellation;
@@ -98,7 +120,7 @@ client::CallResult InterruptibleConnection::Infer(const client::Inference& infer
 absl::StatusOr<std::string> InterruptibleConnection::Control(absl::string_view rpc,
                                                              const std::string& request,
                                                              const client::TimeLimit& limit) {
-  if (!IsMainThread()) return connection_->Control(rpc, request, limit);
+  if (!LooksForSignals()) return connection_->Control(rpc, request, limit);
   // Not make_shared, which would move the completion.
   const std::shared_ptr<ControlCall> call(
       new ControlCall{connection_, std::string(rpc), request, limit});

@@ -25,10 +25,22 @@ bool WaitInterruptibly(Completion* completion, absl::Duration timeout);
 // While it lives, calls that this thread starts without a cancellation have this one.
 class CancellationScope {
  public:
-  explicit CancellationScope(client::Cancellation* cancellation);
+  // `is_pushed_back`, unless it is nullptr, is set before the call ends, to whether the server
+  // asked to wait before the next attempt.
+  explicit CancellationScope(client::Cancellation* cancellation, bool* is_pushed_back = nullptr);
   ~CancellationScope();
   CancellationScope(const CancellationScope&) = delete;
   CancellationScope& operator=(const CancellationScope&) = delete;
+};
+
+// While it lives, what blocks on this thread does not look for signals, and Python handles them
+// later. For destructors, which cannot throw.
+class SignalsLater {
+ public:
+  SignalsLater();
+  ~SignalsLater();
+  SignalsLater(const SignalsLater&) = delete;
+  SignalsLater& operator=(const SignalsLater&) = delete;
 };
 
 // Stands before the connection to servers. On Python's main thread, what blocks looks for signals

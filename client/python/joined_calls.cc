@@ -78,7 +78,7 @@ class JoinedCalls : public std::enable_shared_from_this<JoinedCalls> {
     // The server may take each of them by itself.
     if (absl::IsResourceExhausted(status)) {
       for (size_t i = 0; i < calls_.size(); ++i) {
-        calls_[i].Start(client, options, completion_, first_ + i);
+        calls_[i].Start(client, options, completion_, first_ + i).IgnoreError();
       }
       return;
     }
@@ -116,9 +116,9 @@ void StartAll(ClientState& client, const client::CallOptions& options, absl::Spa
               const std::shared_ptr<Completion>& completion) {
   size_t first = 0;
   while (first < calls.size()) {
-    const size_t num_joined = NumJoined(calls.subspan(first), client.coalesce_bytes);
+    const size_t num_joined = NumJoined(calls.subspan(first), client.options.coalesce_bytes);
     if (num_joined < 2) {
-      calls[first].Start(client, options, completion, first);
+      calls[first].Start(client, options, completion, first).IgnoreError();
       ++first;
       continue;
     }

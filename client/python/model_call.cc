@@ -5,9 +5,12 @@
 
 #include <algorithm>
 #include <functional>
+#include <new>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/python/interruptible_connection.h"
 #include "client/python/kept_arrays.h"
@@ -112,7 +115,7 @@ ModelCall::ModelCall(Operation operation, const ClientState& client,
   for (size_t i = 0; i < inputs.size(); ++i) {
     inputs_.push_back(Array::Input(inputs[i], names.inputs[i]));
   }
-  if (IsOnGpu()) DropKept();
+  DropKept();
   if (operation == Operation::kMlpGradients && out.is_none()) {
     if (IsOnGpu()) throw py::value_error("gradients of tensors on a GPU take out");
     has_outputs_ = false;
@@ -220,7 +223,9 @@ bool ModelCall::IsOnGpu() const {
          std::any_of(outputs_.begin(), outputs_.end(), is_on_gpu);
 }
 
-absl::Status ModelCall::ShareGpuMemory(ClientState& client) {
+absl::Status ModelCall::ShareGpuMemory(ClientState& client, absl::Time deadline) {
+  // Before CUDA is asked, which fails in a child of fork().
+  if (absl::Status status = client.CheckProcess(); !status.ok()) return status;
   const Array* awaited = nullptr;
   const auto share = [&](const Array& array, absl::optional<client::RegionPart>* part) {
     if (!array.is_on_gpu() || array.bytes().empty()) return absl::OkStatus();
@@ -231,7 +236,7 @@ absl::Status ModelCall::ShareGpuMemory(ClientState& client) {
       awaited = &array;
     }
     absl::StatusOr<client::RegionPart> shared =
-        client.gpu_memory.Share(client.client, array.bytes());
+        client.gpu_memory.Share(client.client, array.bytes(), deadline);
     if (shared.ok()) *part = *std::move(shared);
     return shared.status();
   };
@@ -269,16 +274,35 @@ client::OutputTensor ModelCall::Out(size_t output) const {
   return outputs_[output].bytes();
 }
 
+bool ModelCall::IsOfUnknownRegion(const absl::Status& status) const {
+  if (!absl::IsNotFound(status)) return false;
+  // The names of regions are random, so no other text has one.
+  const auto names_it = [&status](const absl::optional<client::RegionPart>& part) {
+    return part && absl::StrContains(status.message(), part->region);
+  };
+  return std::any_of(input_parts_.begin(), input_parts_.end(), names_it) ||
+         std::any_of(output_parts_.begin(), output_parts_.end(), names_it);
+}
+
 void ModelCall::Run(ClientState& client, const CallOptions& options, CallEnd* end) {
   if (!IsOnGpu()) return Make(client.client, options, end);
-  end->status = ShareGpuMemory(client);
-  if (!end->status.ok()) return;
-  Make(client.client, options, end);
-  if (!absl::IsNotFound(end->status)) return;
+  const absl::Time deadline = client.DeadlineOf(options, NumBytes());
+  RunOnGpu(client, options, deadline, end);
+  if (!IsOfUnknownRegion(end->status)) return;
   // The server has dropped the regions, for example because it is another process by now.
   ForgetGpuMemory(client);
-  end->status = ShareGpuMemory(client);
-  if (end->status.ok()) Make(client.client, options, end);
+  RunOnGpu(client, options, deadline, end);
+}
+
+void ModelCall::RunOnGpu(ClientState& client, const CallOptions& options, absl::Time deadline,
+                         CallEnd* end) {
+  end->statistics = {};
+  end->status = ShareGpuMemory(client, deadline);
+  if (!end->status.ok()) return;
+  CallOptions own = Until(deadline, options);
+  // NoteEnd asks whether a message was sent.
+  own.statistics = &end->statistics;
+  Make(client.client, own, end);
 }
 
 void ModelCall::Make(const Client& client, const CallOptions& options, CallEnd* end) const {
@@ -304,10 +328,33 @@ void ModelCall::Make(const Client& client, const CallOptions& options, CallEnd* 
   }
 }
 
-void ModelCall::Start(ClientState& state, const CallOptions& options,
-                      const std::shared_ptr<Completion>& completion, size_t call) {
-  const Client& client = state.client;
+absl::Status ModelCall::Start(ClientState& state, const CallOptions& options,
+                              const std::shared_ptr<Completion>& completion, size_t call) {
   CallEnd* const end = &completion->end(call);
+  CallOptions own = options;
+  absl::Status status;
+  if (IsOnGpu()) {
+    const absl::Time deadline = state.DeadlineOf(options, NumBytes());
+    status = ShareGpuMemory(state, deadline);
+    own = Until(deadline, options);
+    // NoteEnd asks whether a message was sent.
+    own.statistics = &end->statistics;
+  }
+  if (status.ok()) {
+    try {
+      StartSending(state.client, own, completion, end);
+      return absl::OkStatus();
+    } catch (const std::bad_alloc&) {
+      status = absl::ResourceExhaustedError("no memory to start the call");
+    }
+  }
+  end->status = status;
+  completion->EndOne();
+  return status;
+}
+
+void ModelCall::StartSending(const Client& client, const CallOptions& options,
+                             const std::shared_ptr<Completion>& completion, CallEnd* end) const {
   const CancellationScope scope(&end->cancellation);
   const auto end_with = [completion, end](absl::Status status) {
     end->status = std::move(status);
@@ -317,10 +364,6 @@ void ModelCall::Start(ClientState& state, const CallOptions& options,
     EndInto(std::move(weights), end);
     completion->EndOne();
   };
-  if (IsOnGpu()) {
-    absl::Status status = ShareGpuMemory(state);
-    if (!status.ok()) return end_with(std::move(status));
-  }
   switch (operation_) {
     case Operation::kForward:
       return client.ForwardIntoAsync(In(0), In(1), Out(0), end_with, options);
@@ -336,16 +379,25 @@ void ModelCall::Start(ClientState& state, const CallOptions& options,
   }
 }
 
-void ModelCall::NoteEnd(ClientState& client, const absl::Status& status) {
-  if (status.ok() || !IsOnGpu()) return;
-  if (absl::IsNotFound(status)) {
+void ModelCall::NoteEnd(ClientState& client, const CallEnd& end) {
+  if (end.status.ok() || !IsOnGpu()) return;
+  if (IsOfUnknownRegion(end.status)) {
     const py::gil_scoped_release no_gil;
     ForgetGpuMemory(client);
   }
-  if (!MayHaveBegun(status)) return;
+  if (end.statistics.num_messages == 0 || !MayHaveBegun(end.status)) return;
+  std::vector<Array> outputs;
   for (Array& output : outputs_) {
-    if (output.is_on_gpu()) KeepForAMinute(std::move(output));
+    if (output.is_on_gpu()) outputs.push_back(std::move(output));
   }
+  if (!outputs.empty()) KeepForAMinute(std::move(outputs));
+}
+
+int64_t ModelCall::NumBytes() const {
+  size_t num_bytes = 0;
+  for (const Array& input : inputs_) num_bytes += input.bytes().size();
+  for (const Array& output : outputs_) num_bytes += output.bytes().size();
+  return static_cast<int64_t>(num_bytes);
 }
 
 client::TensorView ModelCall::View(size_t input) const {

@@ -13,6 +13,7 @@
 
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "client/python/array.h"
@@ -61,17 +62,23 @@ class ModelCall {
   void Run(ClientState& client, const client::CallOptions& options, CallEnd* end);
 
   // Starts the call, which ends as that call of `completion`. Not for gradients. Blocks while
-  // memory of a GPU is registered, and until the work on it is done that was begun before.
-  void Start(ClientState& client, const client::CallOptions& options,
-             const std::shared_ptr<Completion>& completion, size_t call);
+  // memory of a GPU is registered, and until the work on it is done that was begun before. Returns
+  // the error with which the call has ended if such memory cannot be used.
+  absl::Status Start(ClientState& client, const client::CallOptions& options,
+                     const std::shared_ptr<Completion>& completion, size_t call);
 
   // Call it when the call has ended. If that was with an error, keeps outputs on a GPU for a while
   // that the server may still write to, and forgets regions that the server does not know.
-  void NoteEnd(ClientState& client, const absl::Status& status);
+  void NoteEnd(ClientState& client, const CallEnd& end);
+
+  // The bytes of its inputs and outputs.
+  int64_t NumBytes() const;
 
   // Whether it may be a part of a larger call: it is elementwise, its inputs fit each other, and
   // all its tensors are in ordinary memory of the host.
   bool IsJoinable() const;
+  // Whether a tensor of it is in memory of a GPU.
+  bool IsOnGpu() const;
   Operation operation() const { return operation_; }
   absl::Span<const Array> inputs() const { return inputs_; }
   absl::Span<const Array> outputs() const { return outputs_; }
@@ -87,9 +94,14 @@ class ModelCall {
   absl::Status CheckInputs() const;
   void CheckOutputs() const;
   void FindParts(const ClientState& client);
-  bool IsOnGpu() const;
-  absl::Status ShareGpuMemory(ClientState& client);
+  absl::Status ShareGpuMemory(ClientState& client, absl::Time deadline);
   void ForgetGpuMemory(ClientState& client);
+  // Whether a call ended like this because the server does not know a region of it.
+  bool IsOfUnknownRegion(const absl::Status& status) const;
+  void RunOnGpu(ClientState& client, const client::CallOptions& options, absl::Time deadline,
+                CallEnd* end);
+  void StartSending(const client::Client& client, const client::CallOptions& options,
+                    const std::shared_ptr<Completion>& completion, CallEnd* end) const;
   void Make(const client::Client& client, const client::CallOptions& options, CallEnd* end) const;
 
   Operation operation_;

@@ -20,6 +20,7 @@
 #include "client/python/completion.h"
 #include "client/python/future.h"
 #include "client/python/interruptible_connection.h"
+#include "client/python/kept_arrays.h"
 #include "client/python/model_call.h"
 #include "client/python/names.h"
 #include "swiglu/client.h"
@@ -361,6 +362,7 @@ void DefineClient(py::module_* module) {
           py::arg("file_prefix") = "swiglu-", py::arg("mode") = 0600,
           py::arg("timeout") = py::none());
   of.def("release_gpu_memory", [](const ClientObject& self) {
+    DropKept();
     const ClientHandle handle = self.handle();
     CallWithoutGil([&] {
       handle->gpu_memory.ForgetAll();

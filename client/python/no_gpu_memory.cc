@@ -11,7 +11,8 @@ GpuMemory::GpuMemory(int64_t /*server_device*/) {}
 GpuMemory::~GpuMemory() = default;
 
 absl::StatusOr<client::RegionPart> GpuMemory::Share(const client::Client& /*client*/,
-                                                    absl::Span<const std::byte> /*bytes*/) {
+                                                    absl::Span<const std::byte> /*bytes*/,
+                                                    absl::Time /*deadline*/) {
   return WaitForStream(0, 0);
 }
 

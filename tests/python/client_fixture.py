@@ -2,6 +2,7 @@
 #
 # What the tests of the Python client have in common: the helpers of tests/wire, a server with a client for each class, random arrays,
 # and a peer that takes connections and never answers.
+import ctypes
 import pathlib
 import socket
 import subprocess
@@ -46,6 +47,29 @@ class ClientTest(ServerTest):
             call(*arguments, **options)
         self.assertIs(raised.exception.code, code, raised.exception)
         return raised.exception
+
+
+class EmptyGpuArray:
+    """An array of floats without elements that DLPack places on a GPU. Calls take it as one, and need no GPU for it."""
+
+    class _Tensor(ctypes.Structure):
+        """DLManagedTensor of DLPack."""
+        _fields_ = [("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device", ctypes.c_int32), ("num_dims", ctypes.c_int32),
+                    ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16),
+                    ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.c_void_p), ("byte_offset", ctypes.c_uint64),
+                    ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p)]
+
+    def __init__(self, *shape, bits=32):
+        self._shape = (ctypes.c_int64 * len(shape))(*shape)
+        self._tensor = self._Tensor(device_type=2, num_dims=len(shape), code=2, bits=bits, lanes=1, shape=self._shape)
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    def __dlpack__(self, **_):
+        make = ctypes.pythonapi.PyCapsule_New
+        make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+        return make(ctypes.addressof(self._tensor), b"dltensor", None)
 
 
 class SilentPeer:

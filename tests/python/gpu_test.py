@@ -5,8 +5,10 @@
 # where the interpreter has no PyTorch, or PyTorch has no GPU.
 import gc
 import importlib.util
+import os
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -175,14 +177,71 @@ class GpuTest(ServerTest):
         self.unregister_all()
         self.assert_code(Code.NOT_FOUND, self.client.forward_async(d_e, d_g).result)
         self.assert_equal(self.client.forward_async(d_e, d_g).result(), h)
+        regions = self.client.list_cuda_regions()
+        x = torch.zeros(1, HIDDEN, device="cuda", dtype=torch.bfloat16)
+        self.assert_code(Code.NOT_FOUND, self.client.mlp("nope", 0).forward, x)
+        self.assertLessEqual({region.name for region in regions}, {region.name for region in self.client.list_cuda_regions()})
+
+    def test_registration_has_the_time_of_the_call(self):
+        d_e = torch.randn(1000, device="cuda")
+        self.assert_code(Code.DEADLINE_EXCEEDED, self.client.forward, d_e, d_e, timeout=0)
+        errors = self.client.forward_many([(d_e, d_e)] * 3, timeout=0, return_exceptions=True)
+        self.assertEqual([error.code for error in errors], [Code.DEADLINE_EXCEEDED] * 3)
+        self.assertEqual(self.client.list_cuda_regions(), [])
+
+    def test_ctrl_c_ends_a_registration(self):
+        code = """
+import signal, socket, sys, threading, torch, swiglu
+listener = socket.create_server(("127.0.0.1", 0))
+e = torch.ones(8, device="cuda")
+for wait in ("client.forward(e, e)", "client.forward_async(e, e)", "client.forward_many([(e, e)] * 3)"):
+    client = swiglu.Client("127.0.0.1:%d" % listener.getsockname()[1], timeout=600, num_connections=1)
+    # The call has begun when its connection comes. Nobody answers.
+    interrupt = threading.Thread(target=lambda: (peers.append(listener.accept()), signal.raise_signal(signal.SIGINT)))
+    peers = []
+    interrupt.start()
+    try:
+        eval(wait)
+    except KeyboardInterrupt:
+        print("interrupted")
+    interrupt.join()
+    client.close()
+"""
+        result = server_process.run(sys.executable, "-B", "-c", code)
+        self.assertEqual((result.returncode, result.stdout, result.stderr), (0, "interrupted\n" * 3, ""))
+
+    def test_no_context_on_a_gpu_that_is_not_used(self):
+        if torch.cuda.device_count() < 2:
+            skip(self, "PyTorch has one GPU")
+        code = """
+import ctypes, sys, torch, swiglu
+e = torch.ones(1000, device="cuda:1")
+client = swiglu.Client(sys.argv[1])
+client.forward(e, e)
+client.close()
+flags, is_active = ctypes.c_uint(), ctypes.c_int()
+assert ctypes.CDLL("libcuda.so.1").cuDevicePrimaryCtxGetState(0, ctypes.byref(flags), ctypes.byref(is_active)) == 0
+print(torch.cuda.current_device(), is_active.value)
+"""
+        result = server_process.run(sys.executable, "-B", "-c", code, self.server.address)
+        self.assertEqual((result.returncode, result.stdout, result.stderr), (0, "0 0\n", ""))
 
     def test_outputs_of_a_call_that_was_given_up_are_kept(self):
         d_e, d_g = torch.randn(2, 5 << 20, device="cuda")
         self.client.forward(d_e, d_g)
         before = torch.cuda.memory_allocated()
-        self.assert_code(Code.DEADLINE_EXCEEDED, self.client.forward, d_e, d_g, timeout=1e-6)
+        self.server.signal(signal.SIGSTOP)
+        self.addCleanup(self.server.signal, signal.SIGCONT)
+        os.waitpid(self.server.pid, os.WUNTRACED)
+        self.assert_code(Code.DEADLINE_EXCEEDED, self.client.forward, d_e, d_g, timeout=0.5)
+        self.server.signal(signal.SIGCONT)
         gc.collect()
         self.assertGreaterEqual(torch.cuda.memory_allocated(), before + (5 << 20) * 4)
+        before = torch.cuda.memory_allocated()
+        # Not sent.
+        self.assert_code(Code.DEADLINE_EXCEEDED, self.client.forward, d_e, d_g, timeout=0)
+        gc.collect()
+        self.assertEqual(torch.cuda.memory_allocated(), before)
         before = torch.cuda.memory_allocated()
         self.assert_code(Code.INVALID_ARGUMENT, self.client.forward, d_e, d_g, request_id="\n")
         gc.collect()
