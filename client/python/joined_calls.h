@@ -15,9 +15,11 @@
 
 namespace swiglu::python {
 
-// Starts calls of one operation, which end as those of `completion`. Small ones that follow each
-// other and have the same dtype go to the server as one call with the elements of all. `calls` must
-// live until they have ended. Does not need the GIL.
+// Starts calls of one operation, which end as those of `completion` and have the time of `options`
+// together. Small ones that follow each other and have the same dtype go to the server as one call
+// with the elements of all. At most 16 of these joined calls are under way; threads of the library
+// start the others when one has ended. `client` and `calls` must live until all have ended. Does
+// not need the GIL.
 void StartAll(ClientState& client, const client::CallOptions& options, absl::Span<ModelCall> calls,
               const std::shared_ptr<Completion>& completion);
 

@@ -29,7 +29,7 @@ class FormsTest(ClientTest):
         self.expected = [self.client.forward(e, g) for e, g in self.calls]
 
     def assert_expected(self, results):
-        self.assertEqual(len(results), NUM_CALLS)
+        self.assertEqual(len(results), len(self.expected))
         for found, expected in zip(results, self.expected):
             self.assert_same(found, expected)
 
@@ -187,6 +187,24 @@ class FormsTest(ClientTest):
         for limit, num_requests in ((0, NUM_CALLS), (1023, NUM_CALLS), (1024, 1)):
             with swiglu.Client(self.server.address, coalesce_bytes=limit) as client:
                 self.assertEqual(self.num_requests(client, self.calls), num_requests)
+
+    def test_many_calls_that_may_be_sent_twice_are_smaller_requests(self):
+        # The inputs of 64 calls have 64 KiB.
+        with swiglu.Client(self.server.address, hedge_delay=DEADLINE_S) as client:
+            self.assertEqual(self.num_requests(client, self.calls), 1)
+            self.calls, self.expected = self.calls * 2, self.expected * 2
+            self.assertEqual(self.num_requests(client, self.calls), 2)
+        self.assertEqual(self.num_requests(self.client, self.calls), 1)
+
+    def test_many_more_requests_than_are_under_way_at_once(self):
+        small, half = [tuple(random_arrays(2, (3,), dtype)) for dtype in ("float32", "float16")]
+        expected = [self.client.forward(*call) for call in (small, small, half, half)] * 100
+        for found, right in zip(self.client.forward_many([small, small, half, half] * 100), expected):
+            self.assert_same(found, right)
+        # Each request ends while it is started.
+        calls = [small, small, half, half] * 10000
+        results = self.client.forward_many(calls, timeout=0, return_exceptions=True)
+        self.assertEqual({error.code for error in results}, {Code.DEADLINE_EXCEEDED})
 
     def test_many_of_several_dtypes_sizes_and_places(self):
         region = self.client.system_region(3 * 4000)

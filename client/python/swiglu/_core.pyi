@@ -135,8 +135,9 @@ class Client:
         """The same, but does not wait for the server."""
     def forward_many(self, calls: Iterable[Sequence[Array]], *, out: Optional[Sequence[Optional[Array]]] = None,
                      timeout: Optional[float] = None, return_exceptions: bool = False) -> list[Any]:
-        """Makes one call for each (e, g), all at once, and returns the results in this order. If a call fails, raises the first
-        exception when all have ended, or with `return_exceptions` returns the exceptions in the places of the results."""
+        """Makes one call for each (e, g), many at once, and returns the results in this order. If a call fails, raises the first
+        exception when all have ended, or with `return_exceptions` returns the exceptions in the places of the results. All calls
+        have the `timeout` together."""
     def forward_many_async(self, calls: Iterable[Sequence[Array]], *, out: Optional[Sequence[Optional[Array]]] = None,
                            timeout: Optional[float] = None, return_exceptions: bool = False) -> Future[list[Any]]:
         """The same, but does not wait for the server."""
