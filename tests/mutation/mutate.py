@@ -16,6 +16,8 @@ import mutants
 
 # What the tests of the wire are run with.
 PROGRAMS = ["swiglu_server", "swiglu_cli", "swiglu_bench_cli", "fault_server", "weights_server"]
+# What the tests of the Python client are run with.
+PYTHON_CLIENT = ["swiglu_server", "swiglu_wheel"]
 
 
 class Tree:
@@ -67,6 +69,8 @@ class Tree:
 
 def targets(test):
     """What a test needs built."""
+    if test.startswith("ctest:python_"):
+        return PYTHON_CLIENT
     return PROGRAMS if test.startswith("ctest:") else [test.partition(" ")[0]]
 
 
