@@ -19,11 +19,16 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 
 namespace swiglu::client {
 namespace {
 
 constexpr absl::Duration kUnregisterTimeout = absl::Seconds(2);
+
+// How long nothing more is unregistered at a server that did not answer.
+constexpr absl::Duration kSilence = absl::Seconds(10);
 
 // The oldest toolkit that the library is built with. The driver gives the forms of its functions
 // that this version had.
@@ -150,6 +155,34 @@ absl::StatusOr<std::string> MakeName() {
   return absl::StrCat("swiglu-", absl::BytesToHexString(absl::string_view(secret, sizeof(secret))));
 }
 
+// The servers that did not answer lately when something was unregistered. Without it, a client with
+// many allocations would wait for such a server as often as it has allocations. Thread-safe.
+class SilentServers {
+ public:
+  static SilentServers& OfProcess() {
+    static auto& servers = *new SilentServers();
+    return servers;
+  }
+
+  bool Has(const std::shared_ptr<Connection>& connection) {
+    absl::MutexLock lock(&mutex_);
+    const auto found = since_.find(connection);
+    return found != since_.end() && absl::Now() < found->second + kSilence;
+  }
+
+  void Add(const std::shared_ptr<Connection>& connection) {
+    absl::MutexLock lock(&mutex_);
+    for (auto entry = since_.begin(); entry != since_.end();) {
+      entry = entry->first.expired() ? since_.erase(entry) : std::next(entry);
+    }
+    since_[connection] = absl::Now();
+  }
+
+ private:
+  absl::Mutex mutex_;
+  std::map<std::weak_ptr<Connection>, absl::Time, std::owner_less<>> since_ ABSL_GUARDED_BY(mutex_);
+};
+
 }  // namespace
 
 // An allocation that is registered at the server of a client, or is about to be.
@@ -158,9 +191,13 @@ class CudaRegion::Registration {
   Registration(const Client& client, const Allocation& allocation)
       : client_(client), allocation_(allocation) {}
   ~Registration() {
-    if (name_.empty()) return;
-    client_.UnregisterRegion(RegionKind::kCuda, name_, {.timeout = kUnregisterTimeout})
-        .IgnoreError();
+    SilentServers& silent = SilentServers::OfProcess();
+    if (name_.empty() || silent.Has(client_.connection())) return;
+    const absl::Status status =
+        client_.UnregisterRegion(RegionKind::kCuda, name_, {.timeout = kUnregisterTimeout});
+    if (absl::IsDeadlineExceeded(status) || absl::IsUnavailable(status)) {
+      silent.Add(client_.connection());
+    }
   }
   Registration(const Registration&) = delete;
   Registration& operator=(const Registration&) = delete;
