@@ -276,12 +276,17 @@ client::OutputTensor ModelCall::Out(size_t output) const {
 
 bool ModelCall::IsOfUnknownRegion(const absl::Status& status) const {
   if (!absl::IsNotFound(status)) return false;
-  // The names of regions are random, so no other text has one.
-  const auto names_it = [&status](const absl::optional<client::RegionPart>& part) {
-    return part && absl::StrContains(status.message(), part->region);
+  // The names of these regions are random, so no other text has one.
+  const auto is_it = [&status](const Array& array, const absl::optional<client::RegionPart>& part) {
+    return array.is_on_gpu() && part && absl::StrContains(status.message(), part->region);
   };
-  return std::any_of(input_parts_.begin(), input_parts_.end(), names_it) ||
-         std::any_of(output_parts_.begin(), output_parts_.end(), names_it);
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    if (is_it(inputs_[i], input_parts_[i])) return true;
+  }
+  for (size_t i = 0; i < outputs_.size(); ++i) {
+    if (is_it(outputs_[i], output_parts_[i])) return true;
+  }
+  return false;
 }
 
 void ModelCall::Run(ClientState& client, const CallOptions& options, CallEnd* end) {
