@@ -7,10 +7,8 @@
 #include <functional>
 #include <new>
 #include <utility>
-#include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/python/interruptible_connection.h"
 #include "client/python/kept_arrays.h"
@@ -79,21 +77,6 @@ void EndWith(absl::StatusOr<Result> result, CallEnd* end, Tensors Result::*... t
   if (!result.ok()) return;
   end->weights_sha256 = std::move(result->weights_sha256);
   (end->tensors.push_back(std::move((*result).*tensors)), ...);
-}
-
-// Whether a server may have begun to compute for a call that ended like this.
-bool MayHaveBegun(const absl::Status& status) {
-  switch (status.code()) {
-    case absl::StatusCode::kOk:
-    case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kNotFound:
-    case absl::StatusCode::kFailedPrecondition:
-    case absl::StatusCode::kResourceExhausted:
-    case absl::StatusCode::kUnimplemented:
-      return false;
-    default:
-      return true;
-  }
 }
 
 }  // namespace
@@ -223,46 +206,6 @@ bool ModelCall::IsOnGpu() const {
          std::any_of(outputs_.begin(), outputs_.end(), is_on_gpu);
 }
 
-absl::Status ModelCall::ShareGpuMemory(ClientState& client, absl::Time deadline) {
-  // Before CUDA is asked, which fails in a child of fork().
-  if (absl::Status status = client.CheckProcess(); !status.ok()) return status;
-  const Array* awaited = nullptr;
-  const auto share = [&](const Array& array, absl::optional<client::RegionPart>* part) {
-    if (!array.is_on_gpu() || array.bytes().empty()) return absl::OkStatus();
-    if (awaited == nullptr || array.gpu() != awaited->gpu() ||
-        array.stream() != awaited->stream()) {
-      absl::Status status = WaitForStream(array.gpu(), array.stream());
-      if (!status.ok()) return status;
-      awaited = &array;
-    }
-    absl::StatusOr<client::RegionPart> shared =
-        client.gpu_memory.Share(client.client, array.bytes(), deadline);
-    if (shared.ok()) *part = *std::move(shared);
-    return shared.status();
-  };
-  absl::Status status;
-  for (size_t i = 0; i < inputs_.size() && status.ok(); ++i) {
-    status = share(inputs_[i], &input_parts_[i]);
-  }
-  for (size_t i = 0; i < outputs_.size() && status.ok(); ++i) {
-    status = share(outputs_[i], &output_parts_[i]);
-  }
-  return status;
-}
-
-void ModelCall::ForgetGpuMemory(ClientState& client) {
-  for (size_t i = 0; i < inputs_.size(); ++i) {
-    if (inputs_[i].is_on_gpu() && input_parts_[i]) {
-      client.gpu_memory.Forget(input_parts_[i]->region);
-    }
-  }
-  for (size_t i = 0; i < outputs_.size(); ++i) {
-    if (outputs_[i].is_on_gpu() && output_parts_[i]) {
-      client.gpu_memory.Forget(output_parts_[i]->region);
-    }
-  }
-}
-
 client::InputTensor ModelCall::In(size_t input) const {
   const Array& array = inputs_[input];
   if (input_parts_[input]) return {array.dtype(), array.shape(), *input_parts_[input]};
@@ -274,21 +217,6 @@ client::OutputTensor ModelCall::Out(size_t output) const {
   return outputs_[output].bytes();
 }
 
-bool ModelCall::IsOfUnknownRegion(const absl::Status& status) const {
-  if (!absl::IsNotFound(status)) return false;
-  // The names of these regions are random, so no other text has one.
-  const auto is_it = [&status](const Array& array, const absl::optional<client::RegionPart>& part) {
-    return array.is_on_gpu() && part && absl::StrContains(status.message(), part->region);
-  };
-  for (size_t i = 0; i < inputs_.size(); ++i) {
-    if (is_it(inputs_[i], input_parts_[i])) return true;
-  }
-  for (size_t i = 0; i < outputs_.size(); ++i) {
-    if (is_it(outputs_[i], output_parts_[i])) return true;
-  }
-  return false;
-}
-
 void ModelCall::Run(ClientState& client, const CallOptions& options, CallEnd* end) {
   if (!IsOnGpu()) return Make(client.client, options, end);
   const absl::Time deadline = client.DeadlineOf(options, NumBytes());
@@ -297,17 +225,6 @@ void ModelCall::Run(ClientState& client, const CallOptions& options, CallEnd* en
   // The server has dropped the regions, for example because it is another process by now.
   ForgetGpuMemory(client);
   RunOnGpu(client, options, deadline, end);
-}
-
-void ModelCall::RunOnGpu(ClientState& client, const CallOptions& options, absl::Time deadline,
-                         CallEnd* end) {
-  end->statistics = {};
-  end->status = ShareGpuMemory(client, deadline);
-  if (!end->status.ok()) return;
-  CallOptions own = Until(deadline, options);
-  // NoteEnd asks whether a message was sent.
-  own.statistics = &end->statistics;
-  Make(client.client, own, end);
 }
 
 void ModelCall::Make(const Client& client, const CallOptions& options, CallEnd* end) const {
@@ -382,20 +299,6 @@ void ModelCall::StartSending(const Client& client, const CallOptions& options,
     case Operation::kMlpGradients:
       return end_with(absl::UnimplementedError("gradients have no form that does not block"));
   }
-}
-
-void ModelCall::NoteEnd(ClientState& client, const CallEnd& end) {
-  if (end.status.ok() || !IsOnGpu()) return;
-  if (IsOfUnknownRegion(end.status)) {
-    const py::gil_scoped_release no_gil;
-    ForgetGpuMemory(client);
-  }
-  if (end.statistics.num_messages == 0 || !MayHaveBegun(end.status)) return;
-  std::vector<Array> outputs;
-  for (Array& output : outputs_) {
-    if (output.is_on_gpu()) outputs.push_back(std::move(output));
-  }
-  if (!outputs.empty()) KeepForAMinute(std::move(outputs));
 }
 
 int64_t ModelCall::NumBytes() const {

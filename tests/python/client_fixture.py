@@ -49,8 +49,8 @@ class ClientTest(ServerTest):
         return raised.exception
 
 
-class EmptyGpuArray:
-    """An array of floats without elements that DLPack places on a GPU. Calls take it as one, and need no GPU for it."""
+class FakeGpuArray:
+    """An array of floats that DLPack places on a GPU. It has no memory there, so only one without elements can be sent."""
 
     class _Tensor(ctypes.Structure):
         """DLManagedTensor of DLPack."""

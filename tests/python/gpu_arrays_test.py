@@ -11,7 +11,7 @@ import weakref
 import numpy
 
 import swiglu
-from client_fixture import ClientTest, EmptyGpuArray, SilentPeer
+from client_fixture import ClientTest, FakeGpuArray, SilentPeer
 import server_process
 from server_process import Server
 from swiglu import Code
@@ -20,23 +20,23 @@ from swiglu import Code
 class GpuArraysTest(ClientTest):
     def fail_with_output(self, call, code, *arguments, **options):
         """A call of a client, with an output on a GPU, that fails; returns a weak reference to that output."""
-        out = EmptyGpuArray(0, 4)
+        out = FakeGpuArray(0, 4)
         self.assert_code(code, call, *arguments, out=out, **options)
         return weakref.ref(out)
 
     def test_results_are_arrays_of_numpy(self):
-        array = EmptyGpuArray(0, 4)
+        array = FakeGpuArray(0, 4)
         h = self.client.forward(array, array)
         self.assertEqual((type(h), h.shape), (numpy.ndarray, (0, 4)))
         self.assertIs(self.client.forward(array, array, out=array), array)
 
     def test_output_that_a_server_may_still_write_to_is_kept(self):
-        array = EmptyGpuArray(0, 4)
+        array = FakeGpuArray(0, 4)
         with Server() as server, swiglu.Client(server.address) as client:
             client.forward(array, array)
             server.signal(signal.SIGSTOP)
             os.waitpid(server.pid, os.WUNTRACED)
-            out = EmptyGpuArray(0, 4)
+            out = FakeGpuArray(0, 4)
             future = client.forward_async(array, array, out=out, timeout=0.5)
             kept = [weakref.ref(out), self.fail_with_output(client.forward, Code.DEADLINE_EXCEEDED, array, array, timeout=0.5)]
             self.assert_code(Code.DEADLINE_EXCEEDED, future.result)
@@ -45,7 +45,7 @@ class GpuArraysTest(ClientTest):
         self.assertNotIn(None, [reference() for reference in kept])
 
     def test_output_of_a_call_that_was_not_sent_is_not_kept(self):
-        array = EmptyGpuArray(0, 4)
+        array = FakeGpuArray(0, 4)
         with SilentPeer() as peer:
             address = peer.address
         with swiglu.Client(address, max_attempts=1) as client:
@@ -61,7 +61,7 @@ class GpuArraysTest(ClientTest):
             return self.server.metric("swiglu_requests_total", model="unknown", code="NOT_FOUND")
 
         before = count()
-        self.assert_code(Code.NOT_FOUND, self.client.mlp("tiny", 0).forward, EmptyGpuArray(0, 8, bits=16))
+        self.assert_code(Code.NOT_FOUND, self.client.mlp("tiny", 0).forward, FakeGpuArray(0, 8, bits=16))
         self.assertEqual(count(), before + 1)
 
 

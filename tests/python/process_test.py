@@ -12,7 +12,7 @@ import sys
 import threading
 
 import swiglu
-from client_fixture import ClientTest, EmptyGpuArray, Relay, SilentPeer, random_arrays, run_python, start_python
+from client_fixture import ClientTest, FakeGpuArray, Relay, SilentPeer, random_arrays, run_python, start_python
 import server_process
 from server_process import DEADLINE_S
 from swiglu import Code
@@ -120,7 +120,7 @@ print(future.exception().code.name)
                         return error.code, error.message.split(";")[0]
                     return None
 
-                array = EmptyGpuArray(0, 4)
+                array = FakeGpuArray(4)
                 queue.put([code_of(lambda: self.client.forward(e, g)), code_of(lambda: self.client.forward_async(e, g).result()),
                            code_of(lambda: self.client.forward(array, array)),
                            code_of(self.client.forward_many_async([(array, array)]).result),
