@@ -39,7 +39,8 @@ struct CudaRegionOptions {
 // as a block of a caching allocator. So the client registers the whole allocation in which the
 // stretch lies. All regions that the client and its copies have in this allocation share one
 // registration. When the last of these regions is destroyed, the client unregisters the allocation,
-// which takes 2 s at most. A region can be copied; copies share the registration. Thread-safe.
+// which takes 2 s at most. If the server does not answer, the client unregisters nothing more there
+// for 10 s. A region can be copied; copies share the registration. Thread-safe.
 //
 // Memory must not be freed while it is registered or a call uses it. CUDA work on a tensor must
 // have ended before the call (synchronize its stream). The results are visible to all work that
