@@ -271,7 +271,7 @@ std::vector<Flag> FlagsInto(Given* given) {
       {"json", "false", "print one JSON object", "true or false", Truth(&command->json), is_switch},
       {"histogram", "",
        "write the latencies to this file, as the percentile distribution of HdrHistogram", "a file",
-       server::Path(&command->histogram, server::ValueKind::kFile)},
+       server::PathText(&command->histogram, server::ValueKind::kFile)},
       {"plot", "", "draw rate and latency over the sizes of --sweep to this file",
        "a file that ends in .svg", Drawing(&command->plot)},
       {"serve_echo", "", "serve the bare echo there until SIGTERM, instead of a load",

@@ -25,7 +25,7 @@ namespace {
 
 using server::Flag;
 using server::FlagTraits;
-using server::Path;
+using server::PathText;
 using server::Text;
 using server::Truth;
 using server::ValueKind;
@@ -80,7 +80,7 @@ Flag TensorFlag(const char* name, const char* help, std::string* field,
           "",
           help,
           "FILE, FILE:TENSOR, :TENSOR of --in, or -",
-          Path(field, ValueKind::kFile),
+          PathText(field, ValueKind::kFile),
           {.commands = std::move(commands)}};
 }
 
@@ -111,7 +111,7 @@ std::vector<Flag> FlagsInto(Given* given) {
       {"in", "",
        "The inputs that no other flag names: by name (dw, e, g, x, dy) from a .safetensors file, "
        "or one after the other, in the order of the flags, from a raw one.",
-       "FILE, or - for standard input", Path(&line->in, ValueKind::kFile), infer},
+       "FILE, or - for standard input", PathText(&line->in, ValueKind::kFile), infer},
       TensorFlag("dw", "The gradient with respect to h.", &line->dw, {"backward"}),
       TensorFlag("e", "The gate.", &line->e, {"forward", "backward"}),
       TensorFlag("g", "The up projection.", &line->g, {"forward", "backward"}),
@@ -134,12 +134,12 @@ std::vector<Flag> FlagsInto(Given* given) {
       {"dtype", "", "The dtype of raw inputs.", "fp16, bf16 or fp32", DtypeName(&line->dtype),
        infer},
       {"out", "", "The file for all results: h, or h, df and de of backward; y or dx of mlp.",
-       "FILE, or - for standard output", Path(&line->out, ValueKind::kFile), infer},
+       "FILE, or - for standard output", PathText(&line->out, ValueKind::kFile), infer},
       {"out_dir",
        "",
        "The folder for h, df and de, a file each; made if it is not there.",
        "a folder",
-       Path(&line->out_dir, ValueKind::kFolder),
+       PathText(&line->out_dir, ValueKind::kFolder),
        {.commands = {"backward"}}},
       {"check", "false",
        "Compare the results with the formulas in float64, and tell the largest error of each; not "

@@ -27,7 +27,7 @@ inline ReadValue Text(std::string* field, bool (*is_valid)(absl::string_view) = 
 }
 
 // The name of a file or of a folder, and any other text, too.
-inline ReadValue Path(std::string* field, ValueKind kind) {
+inline ReadValue PathText(std::string* field, ValueKind kind) {
   ReadValue read = Text(field);
   read.kind = kind;
   return read;

@@ -88,7 +88,10 @@ case "$what" in
     with_engine podman info >"$folder/info.log" 2>&1 || skip "podman does not run here: $(tail -n 1 "$folder/info.log")"
     with_engine podman image exists "$base" || make_base
     ;;
-  build) with_engine "$@" ;;
+  build)
+    with_engine true 2>"$folder/probe.log" || skip "the engine does not run here: $(tail -n 1 "$folder/probe.log")"
+    with_engine "$@"
+    ;;
   run)
     namespaces=(--mount --net)
     if [ ! -f "$folder/containers.conf" ] || ! with_engine podman image exists localhost/swiglu; then skip "there is no image"; fi
