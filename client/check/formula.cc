@@ -103,6 +103,15 @@ Activation ActivationOf(const NumberFormat& format, double e, const Sigmoid& sig
   return {f, Hull(around(f), around(RoundTo(format, sigmoid.other * e)))};
 }
 
+// Makes either infinity and NaN right: zero times infinity is NaN, and an approximate exponential
+// decides on which side of zero the other factor is.
+void AllowInfinitiesAndNan(Expected& expected) {
+  expected.low = -std::numeric_limits<double>::infinity();
+  expected.high = std::numeric_limits<double>::infinity();
+  expected.may_be_nan = true;
+  expected.may_be_finite = false;
+}
+
 Expected Product(const NumberFormat& format, const Activation& f, double other) {
   Expected expected;
   expected.infinity = InfinityOf(format);
@@ -113,30 +122,39 @@ Expected Product(const NumberFormat& format, const Activation& f, double other) 
   expected.low = std::min(a, b);
   expected.high = std::max(a, b);
   expected.may_be_nan = std::isnan(expected.exact);
-  if (std::isinf(other) && f.right.HasZero()) {
-    // Zero times infinity is NaN; other values of f have either sign.
-    expected.low = -std::numeric_limits<double>::infinity();
-    expected.high = std::numeric_limits<double>::infinity();
-    expected.may_be_nan = true;
-    expected.may_be_finite = false;
-  }
+  if (std::isinf(other) && f.right.HasZero()) AllowInfinitiesAndNan(expected);
   return expected;
 }
 
+// The last factor of de. It is zero near e = -1.28.
+double LastFactor(double e, double se) { return 1 + e * (1 - se); }
+
+// Whether an approximate exponential may turn the sign of a factor of de, or make it zero.
+bool IsNearZero(double e, const Sigmoid& sigmoid) {
+  return sigmoid.other != sigmoid.value || std::abs(LastFactor(e, sigmoid.value)) < 0x1p-18;
+}
+
 Expected GateGradient(const NumberFormat& format, double dg, double e, const Sigmoid& sigmoid) {
-  const auto exact = [&](double se) { return RoundTo(format, dg * se * (1 + e * (1 - se))); };
+  const auto exact = [&](double se) { return RoundTo(format, dg * se * LastFactor(e, se)); };
   Expected expected;
   expected.infinity = InfinityOf(format);
   expected.exact = exact(sigmoid.value);
   const bool is_fp32 = format.precision == 24;
   const double scale = std::abs(dg * sigmoid.value) * std::max(1.0, std::abs(e));
   expected.ulp = UlpOf(format, is_fp32 ? scale : expected.exact);
-  const double tolerance = format.tolerance * expected.ulp;
-  Range right = Around(expected.exact, tolerance);
-  if (sigmoid.other != sigmoid.value) right = Hull(right, Around(exact(sigmoid.other), tolerance));
+  const bool is_near_zero = IsNearZero(e, sigmoid);
+  // Zero times a finite number is exact.
+  const double tolerance = dg == 0 && !is_near_zero ? 0 : format.tolerance * expected.ulp;
+  const auto around = [&](double de) {
+    // An infinite dg makes de infinite. Otherwise de overflows, and the largest numbers are near.
+    return Around(std::isinf(dg) ? de : std::clamp(de, -expected.infinity, expected.infinity),
+                  tolerance);
+  };
+  const Range right = Hull(around(expected.exact), around(exact(sigmoid.other)));
   expected.low = right.low;
   expected.high = right.high;
   expected.may_be_nan = std::isnan(expected.exact);
+  if (std::isinf(dg) && is_near_zero) AllowInfinitiesAndNan(expected);
   return expected;
 }
 
@@ -152,12 +170,16 @@ double FromFp16(uint16_t bits) {
 }  // namespace
 
 bool Expected::IsRight(double found) const {
+  const auto as_number = [this](double value) { return std::clamp(value, -infinity, infinity); };
   if (std::isnan(found)) return may_be_nan;
-  return low <= found && found <= high && (may_be_finite || std::isinf(found));
+  if (std::isfinite(found) && !may_be_finite) return false;
+  const bool is_zero = found == 0 && low == 0 && high == 0;
+  if (is_zero && std::signbit(found) != std::signbit(exact)) return false;
+  return as_number(low) <= as_number(found) && as_number(found) <= as_number(high);
 }
 
 double Expected::ErrorUlp(double found) const {
-  if (std::isnan(found) && std::isnan(exact)) return 0;
+  if (may_be_nan && IsRight(found)) return 0;
   if (std::isnan(found) || std::isnan(exact)) return std::numeric_limits<double>::infinity();
   return std::abs(std::clamp(found, -infinity, infinity) - std::clamp(exact, -infinity, infinity)) /
          ulp;

@@ -23,7 +23,7 @@ namespace swiglu::check {
 struct Expected {
   double exact = 0;  // the exact value, rounded to the dtype
   double ulp = 0;    // the unit of its errors; more than 0
-  // Right results are from `low` to `high`.
+  // Right results are from `low` to `high`. If both are 0, a right result has the sign of `exact`.
   double low = 0;
   double high = 0;
   bool may_be_nan = false;
@@ -32,8 +32,8 @@ struct Expected {
 
   bool IsRight(double found) const;
 
-  // The distance between `found` and `exact` in ulp. 0 if both are NaN, infinite if one is.
-  // Infinity counts as `infinity`.
+  // The distance between `found` and `exact` in ulp. Infinity counts as `infinity`. Where NaN is
+  // right: 0 if `found` is right. Elsewhere infinite if `found` is NaN.
   double ErrorUlp(double found) const;
 };
 

@@ -114,6 +114,69 @@ TEST(FormulaValuesTest, InfinityIsOneUlpFromTheLargestNumber) {
   EXPECT_FALSE(expected.IsRight(65504));
 }
 
+// The largest number of each dtype, and a gate for which de is within the tolerance of infinity if
+// that number is its dg.
+struct NearInfinity {
+  Dtype dtype;
+  double largest;
+  double e;
+};
+const NearInfinity kNearInfinity[] = {{Dtype::kFp16, 65504, 0x1.528p3},
+                                      {Dtype::kBf16, 0x1.fep127, 0x1p3},
+                                      {Dtype::kFp32, 0x1.fffffep127, 0x1.43c86ep4}};
+
+TEST(FormulaValuesTest, DeMayBeOnEitherSideOfInfinity) {
+  for (const auto& [dtype, largest, e] : kNearInfinity) {
+    for (const double dw : {largest, -largest}) {
+      const Expected de = ExpectBackward(dtype, dw, e, 1).de;
+      EXPECT_LE(de.ErrorUlp(std::copysign(kInf, dw)), 1) << e;
+      EXPECT_LE(de.ErrorUlp(dw), 1) << e;
+      EXPECT_TRUE(de.IsRight(std::copysign(kInf, dw))) << e;
+      EXPECT_TRUE(de.IsRight(dw)) << e;
+      EXPECT_FALSE(de.IsRight(dw * 0.9)) << e;
+      EXPECT_FALSE(de.IsRight(-std::copysign(kInf, dw))) << e;
+    }
+  }
+}
+
+TEST(FormulaValuesTest, DeIsInfiniteIfAndOnlyIfItIsNear) {
+  for (const auto& [dtype, largest, e] : kNearInfinity) {
+    const Expected of_infinite_dg = ExpectBackward(dtype, largest, e, 2).de;
+    EXPECT_TRUE(of_infinite_dg.IsRight(kInf)) << e;
+    EXPECT_FALSE(of_infinite_dg.IsRight(largest)) << e;
+    EXPECT_FALSE(ExpectBackward(dtype, largest, 0, 1).de.IsRight(kInf)) << e;
+  }
+}
+
+// The last factor of de is nearly zero, so an approximate exponential decides on its sign.
+TEST(FormulaValuesTest, AnInfiniteDgMayGiveAnyInfinityWhereDeCancels) {
+  const Expected de = ExpectBackward(Dtype::kFp32, kInf, -1.2784645557403564, 1).de;
+  EXPECT_TRUE(de.IsRight(kInf));
+  EXPECT_TRUE(de.IsRight(-kInf));
+  EXPECT_TRUE(de.IsRight(std::nan("")));
+  EXPECT_FALSE(de.IsRight(0));
+  EXPECT_FALSE(ExpectBackward(Dtype::kFp32, kInf, -1.27, 1).de.IsRight(-kInf));
+}
+
+TEST(FormulaValuesTest, AZeroHasItsSign) {
+  for (const Dtype dtype : {Dtype::kFp16, Dtype::kBf16, Dtype::kFp32}) {
+    const auto [h, df, de] = ExpectBackward(dtype, -0.0, 1, 0.0);
+    EXPECT_TRUE(h.IsRight(0.0));
+    EXPECT_FALSE(h.IsRight(-0.0));
+    EXPECT_TRUE(df.IsRight(-0.0));
+    EXPECT_FALSE(df.IsRight(0.0));
+    EXPECT_TRUE(de.IsRight(-0.0));
+    EXPECT_FALSE(de.IsRight(0.0));
+  }
+}
+
+// The last factor of de is nearly zero, so its sign is not known.
+TEST(FormulaValuesTest, AZeroWhereDeCancelsMayHaveEitherSign) {
+  const Expected de = ExpectBackward(Dtype::kFp32, 0.0, -1.2784645557403564, 1).de;
+  EXPECT_TRUE(de.IsRight(0.0));
+  EXPECT_TRUE(de.IsRight(-0.0));
+}
+
 TEST(FormulaValuesTest, NanIsRightWhereTheFormulaGivesIt) {
   for (const double e : {-kInf, std::nan("")}) {
     const Expected expected = ExpectForward(Dtype::kBf16, e, 1);
@@ -130,6 +193,16 @@ TEST(FormulaValuesTest, ZeroTimesInfinityMayBeNan) {
   EXPECT_TRUE(expected.IsRight(kInf));
   EXPECT_TRUE(expected.IsRight(std::nan("")));
   EXPECT_FALSE(expected.IsRight(1));
+}
+
+// f of the smallest numbers is 0 or one of them, and 0 times infinity is NaN.
+TEST(FormulaValuesTest, ARightResultHasNoErrorWhereNanMayBe) {
+  for (const double e : {0x1p-24, -0x1p-24}) {
+    const Expected expected = ExpectForward(Dtype::kFp16, e, kInf);
+    EXPECT_EQ(expected.ErrorUlp(std::copysign(kInf, e)), 0);
+    EXPECT_EQ(expected.ErrorUlp(std::nan("")), 0);
+    EXPECT_GT(expected.ErrorUlp(1), 0);
+  }
 }
 
 // The unit of de in FP32 is that of its largest part: the parts cancel near e = -1.28.
