@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <new>
 #include <string>
 #include <utility>
@@ -15,6 +16,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/infer_inputs.h"
 #include "client/cli/infer_outputs.h"
+#include "client/cli/memory_need.h"
 #include "client/cli/progress_bar.h"
 #include "client/cli/result_check.h"
 #include "client/files/mapped_file.h"
@@ -224,9 +226,14 @@ absl::StatusOr<Work> Prepare(const CommandLine& command_line, client::Client& cl
   status = CheckOutputs(command_line, work.outputs, work.like().dtype);
   if (!status.ok()) return status;
   work.names = NamesIn(work.outputs);
+  const uint64_t result_bytes = work.names.size() * work.like().bytes.size();
+  status = CheckMemory(work.inputs.StandardInputBytes(), result_bytes);
+  if (!status.ok()) return status;
   absl::StatusOr<std::vector<Tensor>> results = MakeResults(work.names.size(), work.like());
   if (!results.ok()) return results.status();
   work.results = *std::move(results);
+  status = CheckAddressSpace(result_bytes);
+  if (!status.ok()) return status;
   return work;
 }
 

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "client/cli/memory_need.h"
 #include "client/cli/standard_input.h"
 #include "client/files/tensor_format.h"
 
@@ -144,11 +145,22 @@ RawTensors RawTensorsAt(const CommandLine& line, const Place& place) {
   return {*line.dtype, *line.shape, num_tensors};
 }
 
+// The most bytes that standard input may have.
+uint64_t MaxStandardInputBytesOf(const CommandLine& line) {
+  const std::vector<Place> places = PlacesOf(line);
+  const auto num_inputs = std::count_if(places.begin(), places.end(), [](const Place& place) {
+    return IsStandardInput(place.name.path);
+  });
+  return MaxStandardInputBytes(static_cast<uint64_t>(num_inputs),
+                               line.command == Command::kBackward ? 3 : 1);
+}
+
 // Standard input is raw if a shape is given.
 absl::StatusOr<TensorFile> OpenAt(const CommandLine& line, const Place& place) {
   if (!IsStandardInput(place.name.path)) return TensorFile::Open(place.name.path);
-  if (line.shape.has_value()) return ReadStandardInput(RawTensorsAt(line, place));
-  return ReadStandardInput(std::nullopt);
+  const uint64_t max_bytes = MaxStandardInputBytesOf(line);
+  if (line.shape.has_value()) return ReadStandardInput(RawTensorsAt(line, place), max_bytes);
+  return ReadStandardInput(std::nullopt, max_bytes);
 }
 
 absl::StatusOr<TensorView> FindAt(const CommandLine& line, const Place& place,
@@ -183,6 +195,12 @@ absl::StatusOr<Format> Inputs::CommonFormat() const {
         "; results in a folder or on stdout take the kind of all; --out=FILE names another"));
   }
   return files.front().format();
+}
+
+uint64_t Inputs::StandardInputBytes() const {
+  uint64_t num_bytes = 0;
+  for (const TensorFile& file : files) num_bytes += file.stream_size_bytes();
+  return num_bytes;
 }
 
 absl::StatusOr<Inputs> OpenInputs(const CommandLine& command_line) {

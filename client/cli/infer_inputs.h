@@ -4,6 +4,7 @@
 // is there.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -28,10 +29,13 @@ struct Inputs {
 
   // The format that all files have. INVALID_ARGUMENT if they have several.
   absl::StatusOr<files::Format> CommonFormat() const;
+
+  // The bytes that came through standard input.
+  uint64_t StandardInputBytes() const;
 };
 
 // Opens the files, and reads standard input if a flag names it. RESOURCE_EXHAUSTED if more comes
-// through it than half of the memory that this process may use. REQUIRES: CheckInputFlags is OK.
+// through it than fits into memory together with the results. REQUIRES: CheckInputFlags is OK.
 absl::StatusOr<Inputs> OpenInputs(const CommandLine& command_line);
 
 }  // namespace swiglu::cli

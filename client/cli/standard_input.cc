@@ -22,12 +22,11 @@ using files::RawTensors;
 using files::StreamBytes;
 using files::TensorFile;
 
-uint64_t MaxInputBytes() { return static_cast<uint64_t>(server::MemoryLimitBytes()) / 2; }
-
-absl::Status BeyondMemory(uint64_t num_bytes) {
-  return absl::ResourceExhaustedError(
-      absl::StrCat(num_bytes, " bytes or more; the most is half of the memory of this process, ",
-                   MaxInputBytes(), " bytes; put the tensors into a file"));
+absl::Status BeyondMemory(uint64_t num_bytes, uint64_t max_bytes) {
+  return absl::ResourceExhaustedError(absl::StrCat(
+      num_bytes, " bytes or more; the most is ", max_bytes,
+      " bytes, which with the results and their messages fill the ", server::MemoryLimitBytes(),
+      " bytes that this process may use; put the tensors into a file"));
 }
 
 // One byte more than `max_bytes` shows that the stream is too long.
@@ -35,11 +34,11 @@ absl::Status ReadToEnd(StreamBytes& stream, uint64_t max_bytes) {
   return stream.ReadUntil(STDIN_FILENO, max_bytes + 1);
 }
 
-absl::StatusOr<TensorFile> ReadRaw(const RawTensors& raw) {
+absl::StatusOr<TensorFile> ReadRaw(const RawTensors& raw, uint64_t max_bytes) {
   const absl::StatusOr<int64_t> raw_bytes = files::RawBytes(raw);
   if (!raw_bytes.ok()) return raw_bytes.status();
   const auto needed_bytes = static_cast<uint64_t>(*raw_bytes);
-  if (needed_bytes > MaxInputBytes()) return BeyondMemory(needed_bytes);
+  if (needed_bytes > max_bytes) return BeyondMemory(needed_bytes, max_bytes);
   StreamBytes stream;
   const absl::Status status = ReadToEnd(stream, needed_bytes);
   if (!status.ok()) return status;
@@ -50,7 +49,7 @@ absl::StatusOr<TensorFile> ReadRaw(const RawTensors& raw) {
   return TensorFile("stdin", std::move(stream), Format::kRaw);
 }
 
-absl::StatusOr<TensorFile> ReadSelfDescribing() {
+absl::StatusOr<TensorFile> ReadSelfDescribing(uint64_t max_bytes) {
   StreamBytes stream;
   absl::Status status = stream.ReadUntil(STDIN_FILENO, files::kFormatBytes);
   if (!status.ok()) return status;
@@ -60,19 +59,20 @@ absl::StatusOr<TensorFile> ReadSelfDescribing() {
     return absl::InvalidArgumentError(
         absl::StrCat(format.status().message(), "; raw bytes need --shape and --dtype"));
   }
-  const uint64_t max_bytes = MaxInputBytes();
   status = ReadToEnd(stream, max_bytes);
   if (!status.ok()) return status;
-  if (stream.bytes().size() > max_bytes) return BeyondMemory(stream.bytes().size());
+  if (stream.bytes().size() > max_bytes) return BeyondMemory(stream.bytes().size(), max_bytes);
   return TensorFile("stdin", std::move(stream), *format);
 }
 
 }  // namespace
 
-absl::StatusOr<TensorFile> ReadStandardInput(const std::optional<RawTensors>& raw) {
+absl::StatusOr<TensorFile> ReadStandardInput(const std::optional<RawTensors>& raw,
+                                             uint64_t max_bytes) {
   const absl::Status status = files::CheckMayReadStandardInput();
   if (!status.ok()) return status;
-  absl::StatusOr<TensorFile> file = raw.has_value() ? ReadRaw(*raw) : ReadSelfDescribing();
+  absl::StatusOr<TensorFile> file =
+      raw.has_value() ? ReadRaw(*raw, max_bytes) : ReadSelfDescribing(max_bytes);
   if (file.ok()) return file;
   return absl::Status(file.status().code(), absl::StrCat("stdin: ", file.status().message()));
 }

@@ -43,6 +43,8 @@ class TensorFile {
   Format format() const { return format_; }
   // The mapped file; nullptr if the bytes came through a stream.
   const MappedFile* mapped() const { return mapped_.get(); }
+  // The bytes that came through a stream; 0 if the file is mapped.
+  size_t stream_size_bytes() const { return stream_.bytes().size(); }
 
   // The tensor called `tensor`, or the only one if `tensor` is empty. A .npy file has one tensor
   // without a name. The tensor is valid while this object, or one that it was moved to, lives.

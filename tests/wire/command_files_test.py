@@ -169,8 +169,9 @@ class StreamTest(FilesTest):
     def test_input_beyond_the_memory_is_one(self):
         limit = 1 << 30
         options = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))}
-        line = (f"stdin: {{}} bytes or more; the most is half of the memory of this process, {limit // 2} bytes; "
-                "put the tensors into a file")
+        most = (limit - (32 << 20)) // 4 * 2  # two inputs, and twice the result, beside the program
+        line = (f"stdin: {{}} bytes or more; the most is {most} bytes, which with the results and their messages fill the "
+                f"{limit} bytes that this process may use; put the tensors into a file")
         result = self.pipe("forward", "--in=-", "--shape=1000000,1000000", "--dtype=fp16", "--out=-", **options)
         self.assert_pipe_fails(result, line.format(4 * 10**12))
         long = self.folder / "long"
@@ -180,7 +181,23 @@ class StreamTest(FilesTest):
             result = self.pipe("forward", "--in=-", "--out=-", stdin=file, **options)
         # What the process has besides may make the memory end first.
         self.assertEqual((result.returncode, result.stdout), (1, b""))
-        self.assertRegex(result.stderr, rf"\Aswiglu: ({line.format(limit // 2 + 1)}|stdin: no memory for more than \d+ bytes)\n\Z")
+        self.assertRegex(result.stderr, rf"\Aswiglu: ({line.format(most + 1)}|stdin: no memory for more than \d+ bytes)\n\Z")
+
+    def test_results_beyond_the_memory_are_one(self):
+        limit = 1 << 30
+        e = self.folder / "e.raw"
+        for name, size, line in (
+                ("DATA", 600 << 20, f"the call needs {1232 << 20} bytes of memory: 0 of stdin, twice the {600 << 20} of the "
+                                    f"results, and {32 << 20}; this process may use {limit}; cut the tensors into several calls"),
+                ("AS", 100 << 20, rf"no room for \d+ bytes more, for messages and threads of the call; this process may use "
+                                  rf"{limit} bytes in all; cut the tensors into several calls, or raise ulimit -v and -d")):
+            e.touch()
+            os.truncate(e, size)  # holes
+            kind = getattr(resource, f"RLIMIT_{name}")
+            result = self.pipe("forward", "--e", e, "--g", e, f"--shape={size // 2}", "--dtype=fp16", "--out=-",
+                               preexec_fn=lambda kind=kind: resource.setrlimit(kind, (limit, limit)))
+            self.assertEqual((result.returncode, result.stdout), (1, b""))
+            self.assertRegex(result.stderr, rf"\Aswiglu: {line}\n\Z")
 
     def test_closed_streams_are_one(self):
         named = self.named(FP16, self.raw(FP16, "e", "g"))
