@@ -3,6 +3,8 @@
 // The table of commands and flags.
 #include "client/cli/command_line.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -54,12 +56,18 @@ server::ReadValue Layer(int* field) {
   };
 }
 
+// Reads a number that is written with digits alone.
+bool ReadDigits(absl::string_view text, int64_t* number) {
+  return std::all_of(text.begin(), text.end(), absl::ascii_isdigit) &&
+         absl::SimpleAtoi(text, number);
+}
+
 // Reads the dimensions of a shape, such as `4,1000`.
 server::ReadValue Dimensions(std::optional<client::Shape>* field) {
   return [field](absl::string_view text) {
     client::Shape& shape = field->emplace();
     for (const absl::string_view word : absl::StrSplit(text, ',')) {
-      if (!absl::SimpleAtoi(word, &shape.emplace_back()) || shape.back() < 0) return false;
+      if (!ReadDigits(word, &shape.emplace_back())) return false;
     }
     return true;
   };
@@ -129,8 +137,8 @@ std::vector<Flag> FlagsInto(Given* given) {
       TensorFlag("x", "The input of the layer.", &line->x, {"mlp"}),
       TensorFlag("dy", "The gradient with respect to y, for the backward pass.", &line->dy,
                  {"mlp"}),
-      {"shape", "", "The shape of each raw input; see below.", "dimensions such as 4,1000",
-       Dimensions(&line->shape), infer},
+      {"shape", "", "The shape of each raw input; see below.",
+       "one or more dimensions such as 4,1000", Dimensions(&line->shape), infer},
       {"dtype", "", "The dtype of raw inputs.", "fp16, bf16 or fp32", DtypeName(&line->dtype),
        infer},
       {"out", "", "The file for all results: h, or h, df and de of backward; y or dx of mlp.",

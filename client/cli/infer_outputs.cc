@@ -94,6 +94,9 @@ absl::Status CheckOutputFlags(const CommandLine& command_line) {
   } else if (!has_file) {
     wrong = "--out is missing";
   }
+  if (command_line.out_dir == files::kStandardStream) {
+    wrong = "--out_dir is a folder; --out=- is standard output";
+  }
   if (wrong == nullptr) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(wrong, "; see swiglu --help"));
 }
