@@ -179,12 +179,14 @@ std::string JsonOf(const CommandLine& command_line, const std::vector<Output>& o
   return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-// On stdout, or on stderr if the results are on stdout.
-void PrintResult(const CommandLine& command_line, const std::vector<Output>& outputs,
-                 const Done& done) {
+// On stdout, or on stderr if the results are on stdout. An error if stdout cannot be written.
+ProgramEnd PrintResult(const CommandLine& command_line, const std::vector<Output>& outputs,
+                       const Done& done) {
   const std::string line =
       command_line.json ? JsonOf(command_line, outputs, done) : TextOf(command_line, outputs, done);
   fputs((line + "\n").c_str(), IsOnStandardOutput(command_line) ? stderr : stdout);
+  if (fflush(stdout) == 0) return {};
+  return {ExitCode::kBadInput, "cannot write to stdout; the results are written"};
 }
 
 // What is wrong with the flags, as far as no file is needed to know it.
@@ -276,10 +278,9 @@ ProgramEnd RunInfer(const CommandLine& command_line, UnfinishedFiles& unfinished
   status = WriteOutputs(command_line, work->outputs, work->results, unfinished);
   bar.reset();
   if (!status.ok()) return BadInput(status);
-  PrintResult(command_line, work->outputs,
-              {work->like(), work->inputs.tensors.size() + work->names.size(), elapsed, *called,
-               *std::move(largest_ulp)});
-  return {};
+  return PrintResult(command_line, work->outputs,
+                     {work->like(), work->inputs.tensors.size() + work->names.size(), elapsed,
+                      *called, *std::move(largest_ulp)});
 }
 
 }  // namespace swiglu::cli

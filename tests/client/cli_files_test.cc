@@ -47,6 +47,15 @@ TEST_F(CliTest, ForwardWritesTheResult) {
   EXPECT_EQ(AsText(h->tensor.bytes), Pattern(12, 1));
 }
 
+TEST_F(CliTest, ALineThatCannotBeWrittenSaysThatTheResultsAre) {
+  out_ = "/dev/full";
+  const std::string h = folder_.Path("h.npy");
+  const Result run = RunWith("forward", {"--out", h}, [] {});
+  EXPECT_EQ(run.code, 1);
+  EXPECT_EQ(run.err, "swiglu: cannot write to stdout; the results are written\n");
+  EXPECT_EQ(TempFolder::Read(h), TempFolder::Read(folder_.Path("in.npy")));
+}
+
 TEST_F(CliTest, BackwardWritesThreeFilesOfTheInputsKind) {
   FakeServer server(Echo);
   const Result run =
