@@ -9,6 +9,7 @@
 #include "client/cli/command_line.h"
 #include "client/cli/commands.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/progress_bar.h"
 #include "client/cli/signal_watch.h"
 #include "client/files/standard_streams.h"
 #include "client/files/unfinished_files.h"
@@ -48,6 +49,8 @@ int Main(int argc, char** argv) {
   files::UnfinishedFiles unfinished;
   const SignalWatch watch([&unfinished](int signal) {
     unfinished.RemoveAll();
+    // Ctrl-C lets a terminal that was stopped go on, so this write does not block.
+    if (signal == SIGINT) WipeProgressForGood();
     EndBy(signal);
   });
   absl::StatusOr<CommandLine> command_line = ParseCommandLine(argc, argv);

@@ -36,11 +36,25 @@ std::string BarOf(double fraction) {
   return absl::StrCat(" [", std::string(filled, '#'), std::string(kWidth - filled, '.'), "] ");
 }
 
+// The line on the terminal, which belongs to the process.
+absl::Mutex terminal_mutex(absl::kConstInit);
+bool has_line ABSL_GUARDED_BY(terminal_mutex) = false;
+bool is_wiped_for_good ABSL_GUARDED_BY(terminal_mutex) = false;
+
 void WriteToTerminal(const std::string& text) {
-  if (!text.empty()) fputs(text.c_str(), stderr);
+  absl::MutexLock lock(&terminal_mutex);
+  if (text.empty() || is_wiped_for_good) return;
+  fputs(text.c_str(), stderr);
+  has_line = text != kClear;
 }
 
 }  // namespace
+
+void WipeProgressForGood() {
+  absl::MutexLock lock(&terminal_mutex);
+  is_wiped_for_good = true;
+  if (has_line) fputs(kClear, stderr);
+}
 
 std::string ProgressLine::Draw(const Progress& progress, absl::Time now) {
   if (now - start_ < kPatience) return "";

@@ -78,6 +78,10 @@ class ProgressBar {
   std::thread thread_;  // runs only if stderr is a terminal
 };
 
+// Wipes the line that a bar shows, if there is one. From now on, no bar shows any. For a process
+// that ends at once.
+void WipeProgressForGood();
+
 // Returns what `call` returns. Shows until then that the program waits for the server.
 template <typename Call>
 auto WaitForServer(const Call& call) {

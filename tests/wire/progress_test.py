@@ -56,6 +56,17 @@ class Terminal:
 
 
 class ProgressTest(ServerTest):
+    def test_ctrl_c_wipes_the_line(self):
+        address = self.server.address
+        self.server.signal(signal.SIGSTOP)
+        self.addCleanup(self.server.signal, signal.SIGCONT)
+        with Terminal(server_process.CLIENT, "status", f"--server={address}") as status:
+            status.read_until(", 1 s")
+            status.process.send_signal(signal.SIGINT)
+            self.assertEqual(status.end(), "")
+            self.assertEqual(status.process.returncode, -signal.SIGINT)
+            self.assertTrue(status.shown.endswith(f" s{CLEAR}"), status.shown)
+
     def test_commands_that_wait_say_so_until_their_end(self):
         with tempfile.TemporaryDirectory() as folder:
             file = write_npy(pathlib.Path(folder) / "e.npy", "FP32", [4], contract.FP32.raw([0.0, 1.0, 2.0, 3.0]))
