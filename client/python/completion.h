@@ -47,12 +47,19 @@ class Notifier {
   std::vector<int64_t> ids_ ABSL_GUARDED_BY(mutex_);
 };
 
+// What is known of a call without the server's help.
+struct CallNotes {
+  bool is_pushed_back = false;  // the server asks to wait before the next attempt
+  int num_messages = 0;         // sent for it
+};
+
 // How one call ended.
 struct CallEnd {
   absl::Status status;
   std::string weights_sha256;  // empty if the model has no weights
   client::CallStatistics statistics;
   absl::InlinedVector<client::Tensor, 1> tensors;  // results that the library has made
+  CallNotes notes;
   client::Cancellation cancellation;
 };
 

@@ -14,6 +14,7 @@
 #include "client/python/client_state.h"
 #include "client/python/completion.h"
 #include "client/python/gpu_memory.h"
+#include "client/python/interruptible_connection.h"
 #include "client/python/kept_arrays.h"
 #include "client/python/model_call.h"
 #include "swiglu/options.h"
@@ -96,13 +97,11 @@ bool ModelCall::IsOfUnknownRegion(const absl::Status& status) const {
 
 void ModelCall::RunOnGpu(ClientState& client, const client::CallOptions& options,
                          absl::Time deadline, CallEnd* end) {
-  end->statistics = {};
+  end->notes = {};
   end->status = ShareGpuMemory(client, deadline);
   if (!end->status.ok()) return;
-  client::CallOptions own = Until(deadline, options);
-  // NoteEnd asks whether a message was sent.
-  own.statistics = &end->statistics;
-  Make(client.client, own, end);
+  const CallScope scope(nullptr, &end->notes);
+  Make(client.client, Until(deadline, options), end);
 }
 
 void ModelCall::NoteEnd(ClientState& client, const CallEnd& end) {
@@ -111,7 +110,7 @@ void ModelCall::NoteEnd(ClientState& client, const CallEnd& end) {
     const py::gil_scoped_release no_gil;
     ForgetGpuMemory(client);
   }
-  if (end.statistics.num_messages == 0 || !MayHaveBegun(end.status)) return;
+  if (end.notes.num_messages == 0 || !MayHaveBegun(end.status)) return;
   std::vector<Array> outputs;
   for (Array& output : outputs_) {
     if (output.is_on_gpu()) outputs.push_back(std::move(output));

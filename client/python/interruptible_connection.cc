@@ -24,7 +24,7 @@ constexpr absl::Duration kSlice = absl::Milliseconds(100);
 
 std::atomic<unsigned long> main_thread{0};
 thread_local client::Cancellation* current_cancellation = nullptr;
-thread_local bool* current_pushback = nullptr;
+thread_local CallNotes* current_notes = nullptr;
 thread_local int num_signals_later = 0;
 
 bool LooksForSignals() {
@@ -57,6 +57,10 @@ struct ControlCall {
   Completion completion{1};
 };
 
+CallNotes NotesOf(const client::CallResult& result) {
+  return {result.pushback.has_value(), result.statistics.num_messages};
+}
+
 }  // namespace
 
 void NoteMainThread(unsigned long ident) { main_thread.store(ident, std::memory_order_relaxed); }
@@ -76,14 +80,14 @@ bool WaitInterruptibly(Completion* completion, absl::Duration timeout) {
   }
 }
 
-CancellationScope::CancellationScope(client::Cancellation* cancellation, bool* is_pushed_back) {
+CallScope::CallScope(client::Cancellation* cancellation, CallNotes* notes) {
   current_cancellation = cancellation;
-  current_pushback = is_pushed_back;
+  current_notes = notes;
 }
 
-CancellationScope::~CancellationScope() {
+CallScope::~CallScope() {
   current_cancellation = nullptr;
-  current_pushback = nullptr;
+  current_notes = nullptr;
 }
 
 SignalsLater::SignalsLater() { ++num_signals_later; }
@@ -94,10 +98,9 @@ void InterruptibleConnection::StartInfer(const client::Inference& inference,
                                          const client::CallContext& context, Done done) {
   client::CallContext own = context;
   if (own.cancellation == nullptr) own.cancellation = current_cancellation;
-  if (current_pushback != nullptr) {
-    done = [is_pushed_back = current_pushback,
-            done = std::move(done)](client::CallResult&& result) mutable {
-      *is_pushed_back = result.pushback.has_value();
+  if (current_notes != nullptr) {
+    done = [notes = current_notes, done = std::move(done)](client::CallResult&& result) mutable {
+      *notes = NotesOf(result);
       std::move(done)(std::move(result));
     };
   }
@@ -106,7 +109,15 @@ void InterruptibleConnection::StartInfer(const client::Inference& inference,
 
 client::CallResult InterruptibleConnection::Infer(const client::Inference& inference,
                                                   const client::CallContext& context) {
-  if (!LooksForSignals()) return connection_->Infer(inference, context);
+  CallNotes* const notes = current_notes;
+  client::CallResult result = LooksForSignals() ? InferInterruptibly(inference, context)
+                                                : connection_->Infer(inference, context);
+  if (notes != nullptr) *notes = NotesOf(result);
+  return result;
+}
+
+client::CallResult InterruptibleConnection::InferInterruptibly(const client::Inference& inference,
+                                                               const client::CallContext& context) {
   client::Cancellation cancellation;
   const std::function<void()> look_for_signals = [&cancellation] {
     if (!cancellation.is_cancelled() && HasRaised()) cancellation.Cancel();

@@ -22,15 +22,14 @@ void NoteMainThread(unsigned long ident);
 // ended. Throws what a signal handler of Python raises meanwhile.
 bool WaitInterruptibly(Completion* completion, absl::Duration timeout);
 
-// While it lives, calls that this thread starts without a cancellation have this one.
-class CancellationScope {
+// While it lives, it is for the call that this thread makes or starts.
+class CallScope {
  public:
-  // `is_pushed_back`, unless it is nullptr, is set before the call ends, to whether the server
-  // asked to wait before the next attempt.
-  explicit CancellationScope(client::Cancellation* cancellation, bool* is_pushed_back = nullptr);
-  ~CancellationScope();
-  CancellationScope(const CancellationScope&) = delete;
-  CancellationScope& operator=(const CancellationScope&) = delete;
+  // Unless it is nullptr, the call has this cancellation, and `notes` are filled before it ends.
+  CallScope(client::Cancellation* cancellation, CallNotes* notes);
+  ~CallScope();
+  CallScope(const CallScope&) = delete;
+  CallScope& operator=(const CallScope&) = delete;
 };
 
 // While it lives, what blocks on this thread does not look for signals, and Python handles them
@@ -63,6 +62,9 @@ class InterruptibleConnection : public client::Connection {
   bool has_one_server() const override { return connection_->has_one_server(); }
 
  private:
+  client::CallResult InferInterruptibly(const client::Inference& inference,
+                                        const client::CallContext& context);
+
   const std::shared_ptr<client::Connection> connection_;
 };
 

@@ -137,8 +137,8 @@ class JoinedCalls : public std::enable_shared_from_this<JoinedCalls> {
 
   void Start() {
     CopyInputs();
-    const CancellationScope scope(&list_->completion->end(group_.first).cancellation,
-                                  &is_pushed_back_);
+    CallEnd& first = list_->completion->end(group_.first);
+    const CallScope scope(&first.cancellation, &first.notes);
     const auto done = [self = shared_from_this()](absl::Status status) { self->End(status); };
     const client::Client& client = list_->client.client;
     const client::CallOptions options = list_->OptionsNow();
@@ -188,8 +188,8 @@ class JoinedCalls : public std::enable_shared_from_this<JoinedCalls> {
 
   void End(const absl::Status& status) {
     const bool is_refused = absl::IsResourceExhausted(status) || absl::IsInvalidArgument(status);
-    if (is_refused && !is_pushed_back_) {
-      // The server may take each of them by itself.
+    // If the server is full, it takes none of them. Otherwise it may take each by itself.
+    if (is_refused && !list_->completion->end(group_.first).notes.is_pushed_back) {
       for (size_t i = 0; i < calls_.size(); ++i) {
         list_->StartAlone(group_.first + i).IgnoreError();
       }
@@ -205,7 +205,6 @@ class JoinedCalls : public std::enable_shared_from_this<JoinedCalls> {
   const absl::Span<ModelCall> calls_;
   std::vector<client::Tensor> inputs_;
   std::vector<client::Tensor> outputs_;
-  bool is_pushed_back_ = false;  // whether the server is full, and takes none of them
 };
 
 void CallList::StartJoined() {

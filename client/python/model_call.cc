@@ -259,8 +259,6 @@ absl::Status ModelCall::Start(ClientState& state, const CallOptions& options,
     const absl::Time deadline = state.DeadlineOf(options, NumBytes());
     status = ShareGpuMemory(state, deadline);
     own = Until(deadline, options);
-    // NoteEnd asks whether a message was sent.
-    own.statistics = &end->statistics;
   }
   if (status.ok()) {
     try {
@@ -277,7 +275,7 @@ absl::Status ModelCall::Start(ClientState& state, const CallOptions& options,
 
 void ModelCall::StartSending(const Client& client, const CallOptions& options,
                              const std::shared_ptr<Completion>& completion, CallEnd* end) const {
-  const CancellationScope scope(&end->cancellation);
+  const CallScope scope(&end->cancellation, IsOnGpu() ? &end->notes : nullptr);
   const auto end_with = [completion, end](absl::Status status) {
     end->status = std::move(status);
     completion->EndOne();
