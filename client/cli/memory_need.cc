@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <string>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -47,10 +48,11 @@ uint64_t MaxStandardInputBytes(uint64_t num_inputs, uint64_t num_results) {
 absl::Status CheckMemory(uint64_t input_bytes, uint64_t result_bytes) {
   const uint64_t needed_bytes = kProgramBytes + input_bytes + 2 * result_bytes;
   if (needed_bytes <= MemoryBytes()) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "the call needs ", needed_bytes, " bytes of memory: ", input_bytes, " of stdin, twice the ",
-      result_bytes, " of the results, and ", kProgramBytes, "; this process may use ",
-      MemoryBytes(), "; cut the tensors into several calls"));
+  const std::string input = input_bytes > 0 ? absl::StrCat(input_bytes, " of stdin, ") : "";
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the call needs ", needed_bytes, " bytes of memory: ", input, "twice the ",
+                   result_bytes, " of the results, and ", kProgramBytes, "; this process may use ",
+                   MemoryBytes(), "; cut the tensors into several calls"));
 }
 
 absl::Status CheckAddressSpace(uint64_t result_bytes) {

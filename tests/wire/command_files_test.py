@@ -187,7 +187,7 @@ class StreamTest(FilesTest):
         limit = 1 << 30
         e = self.folder / "e.raw"
         for name, size, line in (
-                ("DATA", 600 << 20, f"the call needs {1232 << 20} bytes of memory: 0 of stdin, twice the {600 << 20} of the "
+                ("DATA", 600 << 20, f"the call needs {1232 << 20} bytes of memory: twice the {600 << 20} of the "
                                     f"results, and {32 << 20}; this process may use {limit}; cut the tensors into several calls"),
                 ("AS", 100 << 20, rf"no room for \d+ bytes more, for messages and threads of the call; this process may use "
                                   rf"{limit} bytes in all; cut the tensors into several calls, or raise ulimit -v and -d")):
