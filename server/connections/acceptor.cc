@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -114,6 +115,12 @@ void Acceptor::Run() {
     const bool looks = accepting || polled.size() == 1;
     ::poll(polled.data(), looks ? polled.size() : 1, looks ? -1 : kStarvedWaitMs);
     if ((polled[0].revents & POLLIN) != 0) return;
+    // Others may have ended since a count that left no room. So what comes after it waits for the
+    // next count.
+    if (const int wait_ms = WaitForCountMs(); wait_ms > 0) {
+      ::poll(polled.data(), 1, wait_ms);
+      if ((polled[0].revents & POLLIN) != 0) return;
+    }
     bool suffices = true;
     for (size_t i = 1; i < polled.size(); ++i) suffices &= AcceptFrom(polled[i].fd);
     if (suffices != accepting) {
@@ -138,6 +145,15 @@ bool Acceptor::AcceptFrom(int listener) {
     // A connection that ended before it was accepted, or one that a firewall forbids: the next.
   }
   return true;
+}
+
+int Acceptor::WaitForCountMs() const {
+  if (most_open_ < options_.max_connections) return 0;
+  const absl::Duration left = counted_at_ + kCountInterval - absl::Now();
+  if (left <= absl::ZeroDuration()) return 0;
+  // Not longer, even if the clock was set back.
+  const absl::Duration wait = std::min(left, kCountInterval);
+  return static_cast<int>(absl::ToInt64Milliseconds(absl::Ceil(wait, absl::Milliseconds(1))));
 }
 
 bool Acceptor::HasRoom() {

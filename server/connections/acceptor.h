@@ -69,6 +69,9 @@ class Acceptor {
   // Accepts some of the connections that wait at `listener`. Returns false if there are too few
   // descriptors or too little memory.
   bool AcceptFrom(int listener);
+  // How long no connection may be accepted, because the last count left no room and is too new to
+  // count again. 0 or less: one may be.
+  int WaitForCountMs() const;
   // Whether one more connection may be open. If not, reports and logs the refusal.
   bool HasRoom();
 

@@ -82,6 +82,21 @@ class ConnectionsTest(unittest.TestCase):
                 connection.close()
             self.assertEqual(server.stop(), 0)
 
+    def test_room_is_there_as_soon_as_the_metric_says_so(self):
+        with Server("--max_connections=1") as server:
+            for _ in range(5):
+                [kept] = idle_connections(server.address, 1)
+                self.wait_for_metric(server, "swiglu_connections", 1)
+                # The open connections are counted for this one.
+                [refused] = idle_connections(server.address, 1)
+                self.assertEqual(refused.recv(1), b"")
+                kept.close()
+                refused.close()
+                self.wait_for_metric(server, "swiglu_connections", 0)
+                self.assertEqual(infer_once(server.address, forward_request()), (OK, ""))
+                self.wait_for_metric(server, "swiglu_connections", 0)
+            self.assertEqual(server.stop(), 0)
+
     def test_unix_socket_has_the_mode_asked_for(self):
         with tempfile.TemporaryDirectory() as folder:
             path = f"{folder}/socket"
